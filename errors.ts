@@ -1,0 +1,68 @@
+/**
+ * Every failure that a person is meant to act on is a ReelflowError: what happened, detail, hint,
+ * and an exit code of its own kind. Anything else that reaches the command line is a defect.
+ */
+
+/** Exit codes, one per kind of failure; 0 is success and 2 is bad usage everywhere. */
+export const exitCodes = {
+  defect: 1,
+  usage: 2,
+  input: 3,
+  brokerUnreachable: 4,
+  registryUnreachable: 5,
+  services: 6,
+  stateUnusable: 7,
+  goldUnusable: 8,
+  diskFull: 9,
+  sourceLost: 10,
+  sourceReplaced: 11,
+  undecodableBatch: 12,
+  foreignCluster: 13,
+  deltaRefused: 14,
+  deltasTrimmed: 15,
+  verifyFailed: 16,
+  stuck: 17,
+  topicMismatch: 18,
+  busy: 19,
+} as const;
+
+export type FailureKind = keyof typeof exitCodes;
+
+/** A failure with the three parts of a good error text and its exit code. */
+export class ReelflowError extends Error {
+  readonly kind: FailureKind;
+  readonly detail: string;
+  readonly hint: string;
+
+  /**
+   * @param kind selects the exit code
+   * @param what what happened, one sentence without a full stop
+   * @param parts `detail`: the figures and names of this case; `hint`: what to do about it
+   */
+  constructor(
+    kind: FailureKind,
+    what: string,
+    parts: { detail?: string; hint?: string; cause?: unknown } = {},
+  ) {
+    super(what, parts.cause === undefined ? undefined : { cause: parts.cause });
+    this.name = 'ReelflowError';
+    this.kind = kind;
+    this.detail = parts.detail ?? '';
+    this.hint = parts.hint ?? '';
+  }
+
+  get exitCode(): number {
+    return exitCodes[this.kind];
+  }
+}
+
+/** The text of any thrown value, without its stack. */
+export function messageOf(thrown: unknown): string {
+  return thrown instanceof Error ? thrown.message : String(thrown);
+}
+
+/** The system error code (`ENOENT`, `ENOSPC`, …) of a thrown value, or undefined. */
+export function systemCodeOf(thrown: unknown): string | undefined {
+  const code = (thrown as { code?: unknown } | null | undefined)?.code;
+  return typeof code === 'string' ? code : undefined;
+}
