@@ -14,7 +14,7 @@ export function createLogger(level: LogLevel): Logger {
   return pino(
     {
       level,
-      base: undefined,
+      base: null,
       timestamp: pino.stdTimeFunctions.isoTime,
       formatters: { level: (label) => ({ level: label }) },
       redact: ['password', '*.password', 'sasl', '*.sasl', 'auth', '*.auth'],
