@@ -1,0 +1,127 @@
+/**
+ * The one place that configures kafkajs. A Broker is the device that every stage gets: producers, admin and
+ * membership come from `kafka`, positions and bytes from `log.ts`.
+ */
+import './codecs.ts';
+import kafkajs, { type Admin, type Kafka, type logCreator } from 'kafkajs';
+import Cluster from 'kafkajs/src/cluster/index.js';
+import loggers from 'kafkajs/src/loggers/index.js';
+import defaultSocketFactory from 'kafkajs/src/network/socketFactory.js';
+import type { Endpoints } from '../config.ts';
+import { messageOf, ReelflowError } from '../errors.ts';
+import type { Logger } from '../logger.ts';
+
+const clientId = 'reelflow';
+const connectionTimeoutMs = 3_000;
+const requestTimeoutMs = 30_000;
+const metadataMaxAgeMs = 60_000;
+
+export interface Broker {
+  readonly kafka: Kafka;
+  readonly endpoints: Endpoints;
+  readonly logger: Logger;
+  /** kafkajs' own cluster object, for fetching at exact positions. */
+  createCluster(): Cluster;
+}
+
+/** A client of the cluster; nothing is connected yet. */
+export function createBroker(endpoints: Endpoints, logger: Logger): Broker {
+  hideTimeoutNoise();
+  const { brokers } = endpoints;
+  const retry = { initialRetryTime: 100, maxRetryTime: 3_000, retries: 8 };
+  const toPino = logTo(logger);
+  const kafka = new kafkajs.Kafka({
+    clientId,
+    brokers,
+    connectionTimeout: connectionTimeoutMs,
+    requestTimeout: requestTimeoutMs,
+    retry,
+    logLevel: kafkajs.logLevel.INFO,
+    logCreator: toPino,
+  });
+  const createCluster = () =>
+    new Cluster({
+      logger: loggers.createLogger({ level: kafkajs.logLevel.INFO, logCreator: toPino }),
+      socketFactory: defaultSocketFactory(),
+      clientId,
+      brokers,
+      connectionTimeout: connectionTimeoutMs,
+      requestTimeout: requestTimeoutMs,
+      enforceRequestTimeout: true,
+      metadataMaxAge: metadataMaxAgeMs,
+      retry,
+      allowAutoTopicCreation: false,
+    });
+  return { kafka, endpoints, logger, createCluster };
+}
+
+/**
+ * Runs `work` with a connected admin client.
+ * @throws ReelflowError brokerUnreachable, when no broker answers within a few seconds
+ */
+export async function withAdmin<T>(broker: Broker, work: (admin: Admin) => Promise<T>): Promise<T> {
+  const admin = broker.kafka.admin({ retry: { initialRetryTime: 100, maxRetryTime: 1_000, retries: 4 } });
+  try {
+    await admin.connect();
+    return await work(admin);
+  } catch (thrown) {
+    throw asBrokerError(thrown, broker.endpoints);
+  } finally {
+    await admin.disconnect().catch(() => undefined);
+  }
+}
+
+/** The cluster's id, by which state and gold know where they belong. */
+export async function clusterIdOf(broker: Broker): Promise<string> {
+  return withAdmin(broker, async (admin) => (await admin.describeCluster()).clusterId);
+}
+
+/** kafkajs' connection failures become the error that a person can act on; everything else passes unchanged. */
+export function asBrokerError(thrown: unknown, endpoints: Endpoints): unknown {
+  if (thrown instanceof ReelflowError || !isConnectionFailure(thrown)) return thrown;
+  return new ReelflowError('brokerUnreachable', 'No Kafka broker answers', {
+    detail: `${endpoints.brokers.join(', ')}: ${messageOf(thrown)}`,
+    hint: 'Start local services with `reelflow services up`, or set KAFKA_BROKERS and SCHEMA_REGISTRY_URL.',
+    cause: thrown,
+  });
+}
+
+function isConnectionFailure(thrown: unknown): boolean {
+  const names = new Set([
+    'KafkaJSConnectionError',
+    'KafkaJSConnectionClosedError',
+    'KafkaJSBrokerNotFound',
+    'KafkaJSNoBrokerAvailableError',
+    'KafkaJSRequestTimeoutError',
+  ]);
+  for (let error = thrown; error instanceof Error; error = error.cause) {
+    if (names.has(error.name)) return true;
+  }
+  return false;
+}
+
+// What kafkajs calls an error is mostly a retry that succeeds; the caller reports what does not.
+const logTo =
+  (logger: Logger): logCreator =>
+  () =>
+  ({ namespace, level, log }) => {
+    const { message, timestamp: _, logger: __, stack: ___, ...rest } = log;
+    const line = { kafkajs: namespace, ...rest };
+    if (level <= kafkajs.logLevel.WARN) logger.debug(line, message);
+    else logger.trace(line, message);
+  };
+
+let noiseHidden = false;
+
+/** kafkajs 2.2.4 sets timers with small negative delays, of which Node ≥ 22 warns each time; they mean "now". */
+function hideTimeoutNoise(): void {
+  if (noiseHidden) return;
+  noiseHidden = true;
+  const emitWarning = process.emitWarning.bind(process) as (...args: unknown[]) => void;
+  process.emitWarning = ((warning: string | Error, ...rest: unknown[]) => {
+    const [type] = rest;
+    const name = typeof type === 'string' ? type : (type as { type?: string } | undefined)?.type;
+    if (name === 'TimeoutNegativeWarning') return;
+    emitWarning(warning, ...rest);
+  }) as typeof process.emitWarning;
+}

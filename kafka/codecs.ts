@@ -1,0 +1,73 @@
+/**
+ * The five codecs of Kafka for kafkajs, each with a limit on what it may unpack to: a small message from outside
+ * cannot fill our memory. Importing this file registers them; kafkajs keeps codecs in one global table.
+ */
+import { promisify } from 'node:util';
+import zlib from 'node:zlib';
+import kafkajs from 'kafkajs';
+import lz4 from 'lz4js';
+import snappy from 'snappyjs';
+
+const { CompressionCodecs, CompressionTypes } = kafkajs;
+
+/** The most that one record batch may unpack to, in bytes. Our own batches hold one chunk of at most 1 MB. */
+export const batchBytesMax = 64 * 1024 * 1024;
+
+interface Encoder {
+  readonly buffer: Buffer;
+}
+
+const gzip = promisify(zlib.gzip);
+const gunzip = promisify(zlib.gunzip);
+
+CompressionCodecs[CompressionTypes.GZIP] = () => ({
+  compress: (encoder: Encoder) => gzip(encoder.buffer),
+  decompress: (packed: Buffer) => gunzip(packed, { maxOutputLength: batchBytesMax }),
+});
+
+// Synchronous: a chunk takes a millisecond or two, less than the way through the thread pool and back costs under
+// load. One output block of the size of a chunk saves the growing of the default 16 kB blocks. The checksum stands in
+// for the CRC that kafkajs does not check.
+const zstdPack = {
+  chunkSize: 1024 * 1024,
+  params: {
+    [zlib.constants.ZSTD_c_compressionLevel]: 1,
+    [zlib.constants.ZSTD_c_checksumFlag]: 1,
+  },
+};
+const zstdUnpack = { chunkSize: 1024 * 1024, maxOutputLength: batchBytesMax };
+
+CompressionCodecs[CompressionTypes.ZSTD] = () => ({
+  compress: async (encoder: Encoder) => zlib.zstdCompressSync(encoder.buffer, zstdPack),
+  decompress: async (packed: Buffer) => zlib.zstdDecompressSync(packed, zstdUnpack),
+});
+
+CompressionCodecs[CompressionTypes.LZ4] = () => ({
+  compress: async (encoder: Encoder) => Buffer.from(lz4.compress(encoder.buffer)),
+  decompress: async (packed: Buffer) => Buffer.from(lz4.decompress(packed, batchBytesMax)),
+});
+
+/** Java clients frame snappy blocks as snappy-java does: magic, two int32 versions, then (int32 length, block)*. */
+const xerialMagic = Buffer.from([0x82, 0x53, 0x4e, 0x41, 0x50, 0x50, 0x59, 0x00]);
+
+CompressionCodecs[CompressionTypes.Snappy] = () => ({
+  compress: async (encoder: Encoder) => Buffer.from(snappy.compress(encoder.buffer)),
+  decompress: async (packed: Buffer) => unpackSnappy(packed),
+});
+
+function unpackSnappy(packed: Buffer): Buffer {
+  if (!packed.subarray(0, 8).equals(xerialMagic))
+    return Buffer.from(snappy.uncompress(packed, batchBytesMax));
+  const blocks: Buffer[] = [];
+  let bytes = 0;
+  for (let at = 16; at < packed.length; ) {
+    const length = packed.readInt32BE(at);
+    const block = Buffer.from(
+      snappy.uncompress(packed.subarray(at + 4, at + 4 + length), batchBytesMax - bytes),
+    );
+    bytes += block.length;
+    blocks.push(block);
+    at += 4 + length;
+  }
+  return Buffer.concat(blocks, bytes);
+}

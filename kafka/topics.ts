@@ -1,0 +1,99 @@
+/**
+ * Creating and checking topics. A retained topic never deletes by itself: brokers default to seven days, so the
+ * settings are checked at every start, not only at creation.
+ */
+import kafkajs from 'kafkajs';
+import { ReelflowError } from '../errors.ts';
+import { type Broker, withAdmin } from './client.ts';
+
+export interface TopicSpec {
+  readonly topic: string;
+  readonly partitions: number;
+}
+
+const retained = { 'cleanup.policy': 'delete', 'retention.ms': '-1', 'retention.bytes': '-1' };
+
+/**
+ * Creates the topics that do not exist, and checks those that do.
+ * @throws ReelflowError topicMismatch, when an existing topic has another partition count or may delete messages
+ */
+export async function ensureRetainedTopics(broker: Broker, specs: readonly TopicSpec[]): Promise<void> {
+  await withAdmin(broker, async (admin) => {
+    const existing = new Set(await admin.listTopics());
+    const missing = specs.filter(({ topic }) => !existing.has(topic));
+    if (missing.length > 0) {
+      await admin
+        .createTopics({
+          topics: missing.map(({ topic, partitions }) => ({
+            topic,
+            numPartitions: partitions,
+            replicationFactor: -1,
+            configEntries: Object.entries(retained).map(([name, value]) => ({ name, value })),
+          })),
+          waitForLeaders: true,
+        })
+        .catch((thrown) => {
+          // Another member may have created it in this moment; the check below decides.
+          if (!isAlreadyExists(thrown)) throw thrown;
+        });
+    }
+    const { topics } = await admin.fetchTopicMetadata({ topics: specs.map(({ topic }) => topic) });
+    for (const { topic, partitions } of specs) {
+      const found = topics.find(({ name }) => name === topic)?.partitions.length ?? 0;
+      if (found !== partitions) {
+        throw new ReelflowError('topicMismatch', `Topic ${topic} has another partition count`, {
+          detail: `It has ${found} partitions, ${partitions} were expected. A partition is a shard: all title topics need the same count.`,
+          hint: `Use --shards ${found}, another --namespace, or recreate the topics.`,
+        });
+      }
+    }
+    await checkRetention(
+      admin,
+      specs.map(({ topic }) => topic),
+    );
+  });
+}
+
+/** The partition count of each existing topic among those asked for. */
+export async function partitionCounts(
+  broker: Broker,
+  topics: readonly string[],
+): Promise<Map<string, number>> {
+  return withAdmin(broker, async (admin) => {
+    const existing = new Set(await admin.listTopics());
+    const asked = topics.filter((topic) => existing.has(topic));
+    if (asked.length === 0) return new Map();
+    const metadata = await admin.fetchTopicMetadata({ topics: asked });
+    return new Map(metadata.topics.map(({ name, partitions }) => [name, partitions.length]));
+  });
+}
+
+async function checkRetention(admin: kafkajs.Admin, topics: readonly string[]): Promise<void> {
+  const { resources } = await admin.describeConfigs({
+    includeSynonyms: false,
+    resources: topics.map((name) => ({
+      type: kafkajs.ConfigResourceTypes.TOPIC,
+      name,
+      configNames: Object.keys(retained),
+    })),
+  });
+  for (const { resourceName, configEntries } of resources) {
+    for (const [name, wanted] of Object.entries(retained)) {
+      const value = configEntries.find((entry) => entry.configName === name)?.configValue;
+      if (value !== wanted) {
+        throw new ReelflowError('topicMismatch', `Topic ${resourceName} may delete messages`, {
+          detail: `Its ${name} is ${value}, it must be ${wanted}: the topics are the source of truth.`,
+          hint: `kafka-configs.sh --alter --topic ${resourceName} --add-config ${name}=${wanted}`,
+        });
+      }
+    }
+  }
+}
+
+function isAlreadyExists(thrown: unknown): boolean {
+  const error = thrown as { type?: string; errors?: { type?: string }[] };
+  return (
+    error.type === 'TOPIC_ALREADY_EXISTS' ||
+    (error.errors?.every(({ type }) => type === 'TOPIC_ALREADY_EXISTS') ?? false)
+  );
+}

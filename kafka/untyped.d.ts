@@ -1,0 +1,72 @@
+declare module 'lz4js' {
+  const lz4: {
+    compress(data: Uint8Array, maxSize?: number): Uint8Array;
+    decompress(data: Uint8Array, maxSize?: number): Uint8Array;
+  };
+  export default lz4;
+}
+
+declare module 'snappyjs' {
+  const snappy: {
+    compress(data: Uint8Array): Uint8Array;
+    uncompress(data: Uint8Array, maxLength?: number): Uint8Array;
+  };
+  export default snappy;
+}
+
+// kafkajs' own cluster object: what its consumer is built on. Version 2.2.4 exactly, pinned in package.json.
+declare module 'kafkajs/src/cluster/index.js' {
+  export interface FetchedMessage {
+    offset: string;
+    timestamp: string;
+    key: Buffer | null;
+    value: Buffer | null;
+    headers: Record<string, Buffer | undefined>;
+    isControlRecord: boolean;
+  }
+  export interface FetchResponse {
+    responses: {
+      topicName: string;
+      partitions: {
+        partition: number;
+        highWatermark: string;
+        lastStartOffset?: string;
+        messages: FetchedMessage[];
+      }[];
+    }[];
+  }
+  export interface Broker {
+    nodeId: number;
+    fetch(request: {
+      maxWaitTime: number;
+      minBytes: number;
+      maxBytes: number;
+      isolationLevel: number;
+      topics: { topic: string; partitions: { partition: number; fetchOffset: string; maxBytes: number }[] }[];
+    }): Promise<FetchResponse>;
+  }
+  export default class Cluster {
+    constructor(options: Record<string, unknown>);
+    connect(): Promise<void>;
+    disconnect(): Promise<void>;
+    addMultipleTargetTopics(topics: string[]): Promise<void>;
+    refreshMetadata(): Promise<void>;
+    refreshMetadataIfNecessary(): Promise<void>;
+    findLeaderForPartitions(topic: string, partitions: number[]): Record<string, number[]>;
+    findTopicPartitionMetadata(topic: string): { partitionId: number; leader: number }[];
+    findBroker(where: { nodeId: string }): Promise<Broker>;
+    removeBroker(where: { host: string; port: number }): void;
+  }
+}
+
+declare module 'kafkajs/src/loggers/index.js' {
+  import type { logCreator, logLevel } from 'kafkajs';
+  const createLogger: {
+    createLogger(options: { level: logLevel; logCreator: logCreator }): unknown;
+  };
+  export default createLogger;
+}
+
+declare module 'kafkajs/src/network/socketFactory.js' {
+  export default function socketFactory(): unknown;
+}

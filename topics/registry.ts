@@ -1,0 +1,109 @@
+/**
+ * The Schema Registry as the stages use it: register the schema of a topic, look a writer's schema up by its id.
+ * An unreachable registry is waited out; only an id that the registry does not know is an answer.
+ */
+import { readFileSync } from 'node:fs';
+import { COMPATIBILITY, SchemaRegistry, SchemaType } from '@kafkajs/confluent-schema-registry';
+import type { Type } from 'avsc';
+import { messageOf, ReelflowError } from '../errors.ts';
+
+/** The text of `topics/schemas/<name>.avsc`; names are topics without their namespace. */
+export function schemaText(name: string): string {
+  return readFileSync(new URL(`./schemas/${name}.avsc`, import.meta.url), 'utf8');
+}
+
+export interface RegistryOptions {
+  readonly url: string;
+  /** Told of every attempt that failed and will be repeated. */
+  readonly onWaiting?: (detail: string) => void;
+  /** How long `register` waits for the registry, in milliseconds. Default 5,000. */
+  readonly patienceMs?: number;
+  /** Ends every wait. */
+  readonly signal?: AbortSignal;
+}
+
+export class Registry {
+  readonly #client: SchemaRegistry;
+  readonly #options: RegistryOptions;
+  readonly #writers = new Map<number, Type | undefined>();
+
+  constructor(options: RegistryOptions) {
+    this.#options = options;
+    this.#client = new SchemaRegistry({ host: options.url, retry: { retries: 0 } });
+  }
+
+  /**
+   * Registers the schema of a topic under `<topic>-value` with BACKWARD compatibility; idempotent.
+   * @returns the id that goes before every value
+   * @throws ReelflowError registryUnreachable, after `patienceMs`; topicMismatch, when the registry refuses the schema
+   */
+  async register(topic: string, schemaName: string): Promise<number> {
+    const patienceMs = this.#options.patienceMs ?? 5_000;
+    const started = Date.now();
+    for (;;) {
+      try {
+        const { id } = await this.#client.register(
+          { type: SchemaType.AVRO, schema: schemaText(schemaName) },
+          { subject: `${topic}-value`, compatibility: COMPATIBILITY.BACKWARD },
+        );
+        return id;
+      } catch (thrown) {
+        if (isRefusal(thrown)) {
+          throw new ReelflowError('topicMismatch', `The Schema Registry refuses the schema of ${topic}`, {
+            detail: messageOf(thrown),
+            hint: 'An incompatible schema is registered under this subject: use another --namespace, or see to the subject.',
+            cause: thrown,
+          });
+        }
+        if (Date.now() - started > patienceMs) throw this.#unreachable(thrown);
+        await this.#wait(thrown);
+      }
+    }
+  }
+
+  /**
+   * The writer's schema of an id, or undefined when the registry does not know it. Waits while the registry is away.
+   * @throws the abort reason of `signal`
+   */
+  async writer(id: number): Promise<Type | undefined> {
+    if (this.#writers.has(id)) return this.#writers.get(id);
+    for (;;) {
+      try {
+        const schema = (await this.#client.getSchema(id)) as unknown as Type;
+        this.#writers.set(id, schema);
+        return schema;
+      } catch (thrown) {
+        const status = statusOf(thrown);
+        if (status === 404) return undefined;
+        if (status !== undefined && status >= 400 && status < 500) throw this.#unreachable(thrown);
+        await this.#wait(thrown);
+      }
+    }
+  }
+
+  #unreachable(thrown: unknown): ReelflowError {
+    return new ReelflowError('registryUnreachable', 'The Schema Registry does not answer', {
+      detail: `${this.#options.url}: ${messageOf(thrown)}`,
+      hint: 'Start local services with `reelflow services up`, or see to SCHEMA_REGISTRY_URL.',
+      cause: thrown,
+    });
+  }
+
+  async #wait(thrown: unknown): Promise<void> {
+    const { onWaiting, signal } = this.#options;
+    onWaiting?.(messageOf(thrown));
+    const { setTimeout } = await import('node:timers/promises');
+    await setTimeout(500, undefined, signal === undefined ? {} : { signal });
+  }
+}
+
+function statusOf(thrown: unknown): number | undefined {
+  const status = (thrown as { status?: unknown }).status;
+  return typeof status === 'number' && status > 0 ? status : undefined;
+}
+
+function isRefusal(thrown: unknown): boolean {
+  const status = statusOf(thrown);
+  if (status !== undefined) return status >= 400 && status < 500;
+  return (thrown as Error).name === 'ConfluentSchemaRegistryCompatibilityError';
+}
