@@ -30,7 +30,7 @@ declare module 'kafkajs/src/cluster/index.js' {
       partitions: {
         partition: number;
         highWatermark: string;
-        lastStartOffset?: string;
+        abortedTransactions: unknown[];
         messages: FetchedMessage[];
       }[];
     }[];
@@ -61,6 +61,7 @@ declare module 'kafkajs/src/cluster/index.js' {
 
 declare module 'kafkajs/src/loggers/index.js' {
   import type { logCreator, logLevel } from 'kafkajs';
+
   const createLogger: {
     createLogger(options: { level: logLevel; logCreator: logCreator }): unknown;
   };
@@ -69,4 +70,13 @@ declare module 'kafkajs/src/loggers/index.js' {
 
 declare module 'kafkajs/src/network/socketFactory.js' {
   export default function socketFactory(): unknown;
+}
+
+declare module 'kafkajs/src/consumer/batch.js' {
+  import type { FetchedMessage } from 'kafkajs/src/cluster/index.js';
+  export default class Batch {
+    constructor(topic: string, fetchedOffset: string, partition: { messages: FetchedMessage[] });
+    readonly messages: FetchedMessage[];
+    readonly messagesWithinOffset: FetchedMessage[];
+  }
 }

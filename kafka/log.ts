@@ -1,0 +1,227 @@
+/**
+ * Reads partitions at positions that the caller gives, and only there: a position outside the log is an error, never
+ * a reset, and nothing is committed. Below it is kafkajs' own cluster and fetch request, without its consumer, which
+ * answers OFFSET_OUT_OF_RANGE by starting elsewhere and loses fetched data when it pauses.
+ */
+import Batch from 'kafkajs/src/consumer/batch.js';
+import { messageOf, ReelflowError } from '../errors.ts';
+import { asBrokerError, type Broker, withAdmin } from './client.ts';
+
+export interface LogMessage {
+  readonly offset: number;
+  /** Milliseconds since 1970, set by the sender. */
+  readonly timestampMs: number;
+  readonly key: Buffer | null;
+  readonly value: Buffer | null;
+  /** Control and aborted records take an offset and say nothing. */
+  readonly isMarker: boolean;
+}
+
+export interface Want {
+  readonly topic: string;
+  readonly partition: number;
+  /** Next offset to read. */
+  readonly next: number;
+}
+
+export interface Fetched extends Want {
+  /** From `next` on, without a gap unless the log has one. */
+  readonly messages: LogMessage[];
+  /** End offset of the partition, as far as readers may see. */
+  readonly end: number;
+}
+
+export interface LogBounds {
+  /** First offset that is kept. */
+  readonly start: number;
+  /** Offset of the next message to be written. */
+  readonly end: number;
+}
+
+/** The log no longer (or not yet) holds the offset asked for. */
+export class OutsideLog extends Error {
+  readonly topic: string;
+  readonly partition: number;
+  constructor(topic: string, partition: number) {
+    super(`${topic}/${partition}: the offset is outside the log`);
+    this.name = 'OutsideLog';
+    this.topic = topic;
+    this.partition = partition;
+  }
+}
+
+/** The fetch failed in a way that a later one may not: a broker went away, a leader moved. */
+export class LogInterrupted extends Error {
+  constructor(cause: unknown) {
+    super(messageOf(cause), { cause });
+    this.name = 'LogInterrupted';
+  }
+}
+
+export interface FetchBounds {
+  /** How long the broker may wait for the first byte, in milliseconds. */
+  readonly waitMs: number;
+  /** For the whole answer, compressed. */
+  readonly bytesMax?: number;
+  /** For one partition, compressed. */
+  readonly partitionBytesMax?: number;
+}
+
+const isolationReadCommitted = 1;
+
+export class LogReader {
+  readonly #broker: Broker;
+  readonly #cluster: ReturnType<Broker['createCluster']>;
+  readonly #topics = new Set<string>();
+  #connected = false;
+
+  constructor(broker: Broker) {
+    this.#broker = broker;
+    this.#cluster = broker.createCluster();
+  }
+
+  /**
+   * One fetch request per broker that leads a wanted partition.
+   * @returns what came, only for partitions that the brokers answered for
+   * @throws OutsideLog, LogInterrupted, ReelflowError undecodableBatch
+   */
+  async fetch(wants: readonly Want[], bounds: FetchBounds): Promise<Fetched[]> {
+    if (wants.length === 0) return [];
+    try {
+      await this.#prepare(wants);
+      const byLeader = this.#byLeader(wants);
+      const answers = await Promise.all(
+        [...byLeader].map(([nodeId, own]) => this.#fetchFrom(nodeId, own, bounds)),
+      );
+      return answers.flat();
+    } catch (thrown) {
+      throw await this.#explain(thrown, wants, bounds);
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#cluster.disconnect().catch(() => undefined);
+  }
+
+  async #prepare(wants: readonly Want[]): Promise<void> {
+    if (!this.#connected) {
+      await this.#cluster.connect();
+      this.#connected = true;
+    }
+    const fresh = wants.map(({ topic }) => topic).filter((topic) => !this.#topics.has(topic));
+    if (fresh.length > 0) {
+      await this.#cluster.addMultipleTargetTopics(fresh);
+      for (const topic of fresh) this.#topics.add(topic);
+    }
+    await this.#cluster.refreshMetadataIfNecessary();
+  }
+
+  #byLeader(wants: readonly Want[]): Map<string, Want[]> {
+    const byLeader = new Map<string, Want[]>();
+    for (const want of wants) {
+      const leaders = this.#cluster.findLeaderForPartitions(want.topic, [want.partition]);
+      const [leader] = Object.keys(leaders);
+      if (leader === undefined)
+        throw new LogInterrupted(new Error(`${want.topic}/${want.partition} has no leader`));
+      const own = byLeader.get(leader);
+      if (own === undefined) byLeader.set(leader, [want]);
+      else own.push(want);
+    }
+    return byLeader;
+  }
+
+  async #fetchFrom(nodeId: string, wants: readonly Want[], bounds: FetchBounds): Promise<Fetched[]> {
+    const broker = await this.#cluster.findBroker({ nodeId });
+    const topics = new Map<string, { partition: number; fetchOffset: string; maxBytes: number }[]>();
+    for (const { topic, partition, next } of wants) {
+      const partitions = topics.get(topic) ?? [];
+      partitions.push({
+        partition,
+        fetchOffset: String(next),
+        maxBytes: bounds.partitionBytesMax ?? 1024 * 1024,
+      });
+      topics.set(topic, partitions);
+    }
+    const { responses } = await broker.fetch({
+      maxWaitTime: bounds.waitMs,
+      minBytes: 1,
+      maxBytes: bounds.bytesMax ?? 16 * 1024 * 1024,
+      isolationLevel: isolationReadCommitted,
+      topics: [...topics].map(([topic, partitions]) => ({ topic, partitions })),
+    });
+    return responses.flatMap(({ topicName, partitions }) =>
+      partitions.map((answer): Fetched => {
+        const want = wants.find(
+          ({ topic, partition }) => topic === topicName && partition === answer.partition,
+        ) as Want;
+        const batch = new Batch(topicName, String(want.next), answer);
+        const real = new Set(batch.messages);
+        return {
+          ...want,
+          end: Number(answer.highWatermark),
+          messages: batch.messagesWithinOffset.map((message) => ({
+            offset: Number(message.offset),
+            timestampMs: Number(message.timestamp),
+            key: message.key,
+            value: message.value,
+            isMarker: !real.has(message),
+          })),
+        };
+      }),
+    );
+  }
+
+  async #explain(thrown: unknown, wants: readonly Want[], bounds: FetchBounds): Promise<unknown> {
+    if (thrown instanceof ReelflowError || thrown instanceof LogInterrupted || thrown instanceof OutsideLog) {
+      return thrown;
+    }
+    const error = thrown as {
+      name?: string;
+      topic?: string;
+      partition?: number;
+      host?: string;
+      port?: number;
+    };
+    if (error.name === 'KafkaJSOffsetOutOfRange') {
+      return new OutsideLog(String(error.topic), Number(error.partition));
+    }
+    if (error.name?.startsWith('KafkaJS') === true && error.name !== 'KafkaJSPartialMessageError') {
+      if (error.host !== undefined && error.port !== undefined) {
+        this.#cluster.removeBroker({ host: error.host, port: error.port });
+      }
+      await this.#cluster.refreshMetadata().catch(() => undefined);
+      return new LogInterrupted(asBrokerError(thrown, this.#broker.endpoints));
+    }
+    // Neither Kafka nor the network: the bytes themselves. Ask for one partition after the other to name the one.
+    if (wants.length > 1) {
+      for (const want of wants) await this.fetch([want], { ...bounds, waitMs: 0 });
+      return new LogInterrupted(thrown);
+    }
+    const { topic, partition, next } = wants[0] as Want;
+    return new ReelflowError('undecodableBatch', 'A record batch cannot be decoded', {
+      detail: `${topic}, partition ${partition}, offset ${next}: ${messageOf(thrown)}`,
+      hint: `See to the broker's log segment. To go on without the batch: --skip-batch ${topic}:${partition}:${next} (it counts as rejected).`,
+      cause: thrown,
+    });
+  }
+}
+
+/** Start and end offsets by topic and partition. @throws ReelflowError brokerUnreachable */
+export async function logBounds(
+  broker: Broker,
+  topics: readonly string[],
+): Promise<Map<string, Map<number, LogBounds>>> {
+  return withAdmin(broker, async (admin) => {
+    const all = new Map<string, Map<number, LogBounds>>();
+    for (const topic of topics) {
+      const offsets = await admin.fetchTopicOffsets(topic);
+      all.set(
+        topic,
+        new Map(
+          offsets.map(({ partition, low, high }) => [partition, { start: Number(low), end: Number(high) }]),
+        ),
+      );
+    }
+    return all;
+  });
+}

@@ -1,0 +1,220 @@
+/**
+ * From the bytes of a message to columns. The fast path serves the schema that this version of the project
+ * registered; a chunk of any other registered schema is resolved by avsc to ours first: slower, and right.
+ */
+import avsc, { type Type } from 'avsc';
+import { type Dataset, type DatasetName, datasets } from './catalog.ts';
+import type { Dictionary } from './dictionary.ts';
+import type { Registry } from './registry.ts';
+import { schemaText } from './registry.ts';
+import {
+  type AvroField,
+  type ColumnForm,
+  Columns,
+  decodeRows,
+  MalformedRows,
+  planRows,
+  readLong,
+  readString,
+} from './rows.ts';
+
+/** Why a message cannot be applied; the dead letter's reason. */
+export type RejectReason =
+  | 'no_value'
+  | 'bad_magic_byte'
+  | 'unknown_schema_id'
+  | 'value_of_another_topic'
+  | 'undecodable'
+  | 'invalid_value'
+  | 'wrong_partition';
+
+export class RejectedMessage extends Error {
+  readonly reason: RejectReason;
+  /** How many records the message counts for: those it holds if that can be told, else one. */
+  readonly records: number;
+  constructor(reason: RejectReason, detail: string, records = 1) {
+    super(detail);
+    this.name = 'RejectedMessage';
+    this.reason = reason;
+    this.records = records;
+  }
+}
+
+export interface ChunkHeader {
+  readonly runId: string;
+  /** Number of the chunk within its run and partition. */
+  readonly chunk: number;
+  /** Date of the dump, in milliseconds since 1970. */
+  readonly asOfMs: number;
+  /** Upserts that went to the end of the columns. */
+  readonly records: number;
+  /** Deletes that went to the end of the delete columns; they come after the upserts. */
+  readonly deletes: number;
+}
+
+/** Magic byte and schema id before every value. */
+export const wireHeaderBytes = 5;
+
+/** Reads the Confluent wire header. @throws RejectedMessage no_value or bad_magic_byte */
+export function schemaIdOf(value: Buffer | null): number {
+  if (value === null) throw new RejectedMessage('no_value', 'the message has no value');
+  if (value.length < wireHeaderBytes || value[0] !== 0) {
+    throw new RejectedMessage(
+      'bad_magic_byte',
+      `the value starts with ${value.subarray(0, 5).toString('hex')}`,
+    );
+  }
+  return value.readInt32BE(1);
+}
+
+/** How a column of a dataset becomes numbers. */
+export function formOf(dataset: Dataset, column: string): ColumnForm {
+  if (column === 'nconst') return 'nm';
+  if (column === dataset.columns[0]?.name || column === 'parentTconst') {
+    return dataset.idPrefix === 'nm' ? 'nm' : 'tt';
+  }
+  const type = dataset.columns.find(({ name }) => name === column)?.type;
+  if (type === undefined) throw new RangeError(`${dataset.name} has no column ${column}`);
+  if (type === 'tenths') return 'tenths';
+  if (type === 'int' || type === 'nullable-int') return 'int';
+  return 'dictionary';
+}
+
+interface ChunkSchema {
+  fields: { name: string; type: { items: { fields: AvroField[] } } }[];
+}
+
+/** Columns for the wanted fields of a dataset's records. @param text a column kept as bytes */
+export function recordColumns(
+  name: DatasetName,
+  wanted: readonly string[],
+  dictionaries: Readonly<Record<string, Dictionary>> = {},
+  text?: string,
+): Columns {
+  const fields = recordFields(name, 'records');
+  const forms = wanted.map((column) => ({
+    name: column,
+    form: column === text ? ('text' as const) : formOf(datasets[name], column),
+  }));
+  return new Columns(planRows(fields, forms, dictionaries));
+}
+
+/** Columns for the keys of a dataset's deletes. */
+export function deleteColumns(name: DatasetName): Columns {
+  const fields = recordFields(name, 'deletes');
+  return new Columns(
+    planRows(
+      fields,
+      fields.map((field) => ({ name: field.name, form: formOf(datasets[name], field.name) })),
+    ),
+  );
+}
+
+function recordFields(name: DatasetName, array: 'records' | 'deletes'): AvroField[] {
+  const schema = JSON.parse(schemaText(`imdb.${name}`)) as ChunkSchema;
+  const field = schema.fields.find((candidate) => candidate.name === array);
+  if (field === undefined) throw new RangeError(`no ${array} in the schema of ${name}`);
+  return field.type.items.fields;
+}
+
+/** Decodes the chunks of one dataset. */
+export class ChunkDecoder {
+  readonly #name: DatasetName;
+  readonly #schemaId: number;
+  readonly #registry: Pick<Registry, 'writer'>;
+  readonly #reader: Type;
+  readonly #resolvers = new Map<number, ReturnType<Type['createResolver']>>();
+
+  /** @param schemaId the registry's id of our own schema of this dataset */
+  constructor(name: DatasetName, schemaId: number, registry: Pick<Registry, 'writer'>) {
+    this.#name = name;
+    this.#schemaId = schemaId;
+    this.#registry = registry;
+    this.#reader = avsc.Type.forSchema(JSON.parse(schemaText(`imdb.${name}`)));
+  }
+
+  /** Whether `decode` needs `resolve` first. @throws RejectedMessage for a bad wire header */
+  isOwn(value: Buffer | null): boolean {
+    return schemaIdOf(value) === this.#schemaId;
+  }
+
+  /**
+   * The same chunk written with our own schema. Waits while the registry is away.
+   * @throws RejectedMessage unknown_schema_id, value_of_another_topic, undecodable
+   */
+  async resolve(value: Buffer): Promise<Buffer> {
+    const id = schemaIdOf(value);
+    let resolver = this.#resolvers.get(id);
+    if (resolver === undefined) {
+      const writer = await this.#registry.writer(id);
+      if (writer === undefined) {
+        throw new RejectedMessage('unknown_schema_id', `the registry knows no schema ${id}`);
+      }
+      if (writer.name !== this.#reader.name) {
+        throw new RejectedMessage(
+          'value_of_another_topic',
+          `schema ${id} is ${writer.name}, not ${this.#reader.name}`,
+        );
+      }
+      try {
+        // Through the schema's text: the registry's client builds its types with its own logical types.
+        resolver = this.#reader.createResolver(avsc.Type.forSchema(JSON.parse(JSON.stringify(writer))));
+      } catch (thrown) {
+        throw new RejectedMessage('value_of_another_topic', `schema ${id}: ${(thrown as Error).message}`);
+      }
+      this.#resolvers.set(id, resolver);
+    }
+    try {
+      const chunk = this.#reader.fromBuffer(value.subarray(wireHeaderBytes), resolver);
+      const header = Buffer.alloc(wireHeaderBytes);
+      header.writeInt32BE(this.#schemaId, 1);
+      return Buffer.concat([header, this.#reader.toBuffer(chunk)]);
+    } catch (thrown) {
+      throw new RejectedMessage('undecodable', `schema ${id}: ${(thrown as Error).message}`);
+    }
+  }
+
+  /**
+   * Decodes a chunk of our own schema onto the end of the columns.
+   * @throws RejectedMessage undecodable or invalid_value, with the columns as they were before
+   */
+  decode(value: Buffer, records: Columns, deletes: Columns): ChunkHeader {
+    const before = { records: records.length, text: records.textLength, deletes: deletes.length };
+    try {
+      const [runId, afterRunId] = readString(value, wireHeaderBytes);
+      const [chunk, afterChunk] = readLong(value, afterRunId);
+      const [asOfMs, afterAsOf] = readLong(value, afterChunk);
+      const afterRecords = decodeRows(value, afterAsOf, records);
+      const end = decodeRows(value, afterRecords, deletes);
+      if (end !== value.length) {
+        throw new MalformedRows('undecodable', `${value.length - end} bytes behind the end`);
+      }
+      return {
+        runId,
+        chunk,
+        asOfMs,
+        records: records.length - before.records,
+        deletes: deletes.length - before.deletes,
+      };
+    } catch (thrown) {
+      records.length = before.records;
+      records.textLength = before.text;
+      deletes.length = before.deletes;
+      if (!(thrown instanceof MalformedRows)) throw thrown;
+      throw new RejectedMessage(thrown.reason, `${this.#name}: ${thrown.message}`, this.#recordsIn(value));
+    }
+  }
+
+  /** How many records a value of our schema holds; one when avsc cannot tell. */
+  #recordsIn(value: Buffer): number {
+    try {
+      const { records, deletes } = this.#reader.fromBuffer(value.subarray(wireHeaderBytes)) as {
+        records: unknown[];
+        deletes: unknown[];
+      };
+      return records.length + deletes.length;
+    } catch {
+      return 1;
+    }
+  }
+}
