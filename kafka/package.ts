@@ -1,0 +1,11 @@
+/** Files that the package ships beside its code, found the same way from sources and from a built `dist`. */
+import { existsSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+/** The absolute path of a file of the package, given relative to the folder of package.json. */
+export function packageFile(path: string): string {
+  let folder = dirname(fileURLToPath(import.meta.url));
+  while (!existsSync(join(folder, 'package.json')) && folder !== dirname(folder)) folder = dirname(folder);
+  return join(folder, path);
+}
