@@ -1,0 +1,421 @@
+/**
+ * The chunker turns the bytes of one file, cut anywhere, into chunks: Avro in the Confluent wire format, one open chunk
+ * per partition. Every row that it has read is in exactly one chunk or one rejected row, in the order of the file
+ * within a partition; how the input was cut changes nothing. It knows nothing of Kafka or of files.
+ */
+import { isUtf8 } from 'node:buffer';
+import {
+  blockKey,
+  blockSize,
+  type Dataset,
+  deadLetterBytesMax,
+  idMax,
+  messageBytesMax,
+  partitionOf,
+} from '../topics/catalog.ts';
+import type { Layout } from './layout.ts';
+import { full, type RejectReason, type Room, RowEncoder, roomOf } from './row.ts';
+
+/** A chunk is cut at the first change of id after it is this long, in bytes: large enough to compress and to be rare. */
+export const chunkBytesMax = 500_000;
+/** … or after it holds this many records, which bounds what a consumer unpacks at once. */
+export const chunkRecordsMax = 20_000;
+
+/** How far a file was read. */
+export interface Mark {
+  /** Rows before this point; the header is no row. */
+  readonly row: number;
+  /** How many of them were rejected. */
+  readonly rejected: number;
+}
+
+export interface Chunk {
+  readonly partition: number;
+  /** Block of the first record. */
+  readonly key: string;
+  /** Valid until the chunk is given back with `recycle`. */
+  readonly value: Buffer;
+  readonly records: number;
+  /** Every row of the chunk comes after this mark. */
+  readonly from: Mark;
+  readonly room: Room;
+}
+
+export interface RejectedRow {
+  /** Row number from 0. */
+  readonly row: number;
+  /** Line number from 1, the header included. */
+  readonly line: number;
+  readonly reason: RejectReason;
+  readonly detail: string;
+  /** The raw line without its end, or its first `deadLetterBytesMax` bytes. */
+  readonly original: Buffer;
+  readonly originalBytes: number;
+  /** Block key and partition, when the row starts with an id of the dataset. */
+  readonly key: string | null;
+  readonly from: Mark;
+}
+
+export interface ChunkerOptions {
+  readonly dataset: Dataset;
+  readonly layout: Layout;
+  /** Partition count of the topic. */
+  readonly shards: number;
+  readonly schemaId: number;
+  readonly runId: string;
+  readonly asOf: Date;
+  /** Rows to pass over, as an earlier run has sent them. Default none. */
+  readonly start?: Mark;
+  /** Number of the first chunk of each partition. Default 0. */
+  readonly firstChunk?: number;
+  readonly onChunk: (chunk: Chunk) => void;
+  readonly onRejected: (rejected: RejectedRow) => void;
+}
+
+/** A longer line is rejected unseen: no chunk could hold it. */
+const lineBytesMax = messageBytesMax;
+/** What RowEncoder may touch past a row. */
+const slackBytes = 4;
+const newline = 0x0a;
+const carriageReturn = 0x0d;
+const tab = 0x09;
+
+class OpenChunk {
+  readonly partition: number;
+  readonly room: Room;
+  readonly from: Mark;
+  readonly firstBlock: number;
+  end: number;
+  records = 0;
+  lastId = -1;
+
+  constructor(partition: number, room: Room, start: number, from: Mark, firstBlock: number) {
+    this.partition = partition;
+    this.room = room;
+    this.end = start;
+    this.from = from;
+    this.firstBlock = firstBlock;
+  }
+}
+
+export class Chunker {
+  readonly #dataset: Dataset;
+  readonly #layout: Layout;
+  readonly #shards: number;
+  readonly #onChunk: (chunk: Chunk) => void;
+  readonly #onRejected: (rejected: RejectedRow) => void;
+  readonly #encoder: RowEncoder;
+  readonly #header: HeaderWriter;
+  readonly #partitionOfBlock = new Int16Array(Math.floor(idMax / blockSize) + 1).fill(-1);
+  readonly #nextChunk: number[];
+
+  readonly #open: (OpenChunk | undefined)[];
+  /** The block of the row before, and its partition: rows of a block mostly come together. */
+  #block = -1;
+  #partition = 0;
+  #pool: Room[] = [];
+
+  /** Lines still to pass over: the header, and the rows before `start`. */
+  #skip: number;
+  #row: number;
+  #rejected: number;
+
+  /** The beginning of a line whose end has not come yet. */
+  #carry = roomOf(Buffer.allocUnsafe(64 * 1024));
+  #carryBytes = 0;
+  /** Bytes of that line that were too many to keep. */
+  #carryLost = 0;
+  #scratch = roomOf(Buffer.allocUnsafe(64 * 1024));
+
+  constructor(options: ChunkerOptions) {
+    this.#dataset = options.dataset;
+    this.#layout = options.layout;
+    this.#shards = options.shards;
+    this.#onChunk = options.onChunk;
+    this.#onRejected = options.onRejected;
+    this.#encoder = new RowEncoder(options.dataset);
+    this.#header = new HeaderWriter(options.schemaId, options.runId, options.asOf);
+    this.#nextChunk = Array(options.shards).fill(options.firstChunk ?? 0);
+    this.#open = Array(options.shards).fill(undefined);
+    const start = options.start ?? { row: 0, rejected: 0 };
+    this.#row = start.row;
+    this.#rejected = start.rejected;
+    this.#skip = 1 + start.row;
+  }
+
+  /** How far the file was read. */
+  get read(): Mark {
+    return { row: this.#row, rejected: this.#rejected };
+  }
+
+  /** Every row before this mark has been handed over in a chunk or as rejected. */
+  get handedOver(): Mark {
+    let oldest = this.read;
+    for (const open of this.#open) if (open !== undefined && open.from.row < oldest.row) oldest = open.from;
+    return oldest;
+  }
+
+  /**
+   * Reads on at `bytes[at]`, for at most `rowsMax` rows.
+   * @returns the position up to which it has read
+   */
+  push(bytes: Buffer, at = 0, rowsMax = Number.POSITIVE_INFINITY): number {
+    const input = roomOf(bytes);
+    const wholeEnd = bytes.lastIndexOf(newline, bytes.length - slackBytes) + 1;
+    const rowEnd = this.#row + rowsMax;
+    let p = at;
+    while (p < bytes.length && this.#row < rowEnd) {
+      const whole = this.#carryBytes === 0 && p < wholeEnd;
+      p = whole ? this.#readRows(input, p, wholeEnd, rowEnd) : this.#readThroughCarry(bytes, p);
+    }
+    return p;
+  }
+
+  /** The file has ended: its last line may lack a newline. Hands over every open chunk. */
+  end(): void {
+    if (this.#carryBytes > 0) this.#readThroughCarry(Buffer.of(newline), 0);
+    this.cut();
+  }
+
+  /** Hands over the open chunks, or those of them that were opened before `row`. */
+  cut(row = Number.POSITIVE_INFINITY): void {
+    for (const open of this.#open) if (open !== undefined && open.from.row < row) this.#cut(open);
+  }
+
+  /** Takes the memory of a chunk back, when nobody reads its value any more. */
+  recycle(chunk: Chunk): void {
+    this.#pool.push(chunk.room);
+  }
+
+  /** Reads whole lines from `at` to `end`. The bytes are looked through for invalid UTF-8 once, not row by row. */
+  #readRows(input: Room, at: number, end: number, rowEnd: number): number {
+    const { bytes } = input;
+    let p = at;
+    while (this.#skip > 0 && p < end) {
+      p = bytes.indexOf(newline, p) + 1;
+      this.#skip--;
+    }
+    if (p === end) return p;
+    const direct = this.#layout.official && isUtf8(bytes.subarray(p, end));
+    while (p < end && this.#row < rowEnd) {
+      const next = direct ? this.#encode(input, p) : -1;
+      if (next > 0) {
+        p = next;
+        this.#row++;
+      } else {
+        p = this.#readWithCare(bytes, p);
+      }
+    }
+    return p;
+  }
+
+  /** Reads the row at `at`, which may be of another layout, not valid, or too large. */
+  #readWithCare(bytes: Buffer, at: number): number {
+    const end = bytes.indexOf(newline, at);
+    const line = bytes.subarray(at, this.#layout.crlf && bytes[end - 1] === carriageReturn ? end - 1 : end);
+    if (end - at > lineBytesMax) {
+      this.#rejectLong(line, end - at);
+    } else if (!isUtf8(line)) {
+      this.#reject(line, 'utf8', 'invalid UTF-8');
+    } else {
+      const columns = this.#rearrange(line);
+      if (columns !== this.#layout.columns) {
+        this.#reject(line, 'columns', `${columns} columns, ${this.#layout.columns} expected`);
+      } else {
+        const next = this.#encode(this.#scratch, 0);
+        if (next === full) {
+          this.#rejectLong(line, line.length);
+        } else if (next < 0) {
+          const { reason, detail } = this.#encoder.explain(next, this.#scratch.bytes);
+          this.#reject(line, reason, detail);
+        }
+      }
+    }
+    this.#row++;
+    return end + 1;
+  }
+
+  /** Writes the columns of the line to the scratch row in their official order. @returns how many the line has */
+  #rearrange(line: Buffer): number {
+    const { order } = this.#layout;
+    const starts = [0];
+    for (let p = line.indexOf(tab); p >= 0; p = line.indexOf(tab, p + 1)) starts.push(p + 1);
+    if (starts.length !== this.#layout.columns) return starts.length;
+    if (this.#scratch.bytes.length < line.length + 1 + slackBytes) {
+      this.#scratch = roomOf(Buffer.allocUnsafe(2 * line.length + 1 + slackBytes));
+    }
+    const scratch = this.#scratch.bytes;
+    let q = 0;
+    for (const column of order) {
+      if (q > 0) scratch[q++] = tab;
+      const end = (starts[column + 1] ?? line.length + 1) - 1;
+      q += line.copy(scratch, q, starts[column] as number, end);
+    }
+    scratch[q] = newline;
+    return starts.length;
+  }
+
+  /**
+   * Adds the row at `at` to the open chunk of its partition, or to the next one.
+   * @returns the position after the row; negative, when the row is refused
+   */
+  #encode(input: Room, at: number): number {
+    const id = this.#encoder.idAt(input.bytes, at);
+    if (id < 0) return id;
+    const block = Math.floor(id / blockSize);
+    if (block !== this.#block) {
+      this.#partition = this.#partitionOf(block);
+      this.#block = block;
+    }
+    let open = this.#open[this.#partition];
+    if (open === undefined) {
+      open = this.#begin(block);
+    } else if (
+      id !== open.lastId &&
+      (open.records >= chunkRecordsMax || open.end - this.#header.bytesMax >= chunkBytesMax)
+    ) {
+      this.#cut(open);
+      open = this.#begin(block);
+    }
+    for (;;) {
+      const next = this.#encoder.encode(input, at, id, open.room, open.end, chunkEnd);
+      if (next === full && open.records > 0 && input.bytes.indexOf(newline, at) - at <= lineBytesMax) {
+        this.#cut(open);
+        open = this.#begin(block);
+        continue;
+      }
+      if (next > 0) {
+        open.end = this.#encoder.recordEnd;
+        open.records++;
+        open.lastId = id;
+      }
+      return next;
+    }
+  }
+
+  #partitionOf(block: number): number {
+    let partition = this.#partitionOfBlock[block] as number;
+    if (partition < 0) {
+      partition = partitionOf(blockKey(this.#dataset.idPrefix, block), this.#shards);
+      this.#partitionOfBlock[block] = partition;
+    }
+    return partition;
+  }
+
+  #begin(block: number): OpenChunk {
+    const room = this.#pool.pop() ?? roomOf(Buffer.allocUnsafeSlow(messageBytesMax + slackBytes));
+    const open = new OpenChunk(this.#partition, room, this.#header.bytesMax, this.read, block);
+    this.#open[this.#partition] = open;
+    return open;
+  }
+
+  #cut(open: OpenChunk): void {
+    this.#open[open.partition] = undefined;
+    if (open.records === 0) {
+      this.#pool.push(open.room);
+      return;
+    }
+    const { bytes } = open.room;
+    const number = this.#nextChunk[open.partition] as number;
+    this.#nextChunk[open.partition] = number + 1;
+    const start = this.#header.write(bytes, number, open.records);
+    bytes[open.end] = 0; // the end of the records
+    bytes[open.end + 1] = 0; // no deletes
+    this.#onChunk({
+      partition: open.partition,
+      key: blockKey(this.#dataset.idPrefix, open.firstBlock),
+      value: bytes.subarray(start, open.end + 2),
+      records: open.records,
+      from: open.from,
+      room: open.room,
+    });
+  }
+
+  #readThroughCarry(bytes: Buffer, at: number): number {
+    const found = bytes.indexOf(newline, at);
+    const end = found < 0 ? bytes.length : found + 1;
+    const kept = Math.min(end - at, Math.max(0, lineBytesMax + 1 - this.#carryBytes));
+    const needed = this.#carryBytes + kept + slackBytes;
+    if (needed > this.#carry.bytes.length) {
+      const grown = roomOf(Buffer.allocUnsafe(2 * needed));
+      this.#carry.bytes.copy(grown.bytes, 0, 0, this.#carryBytes);
+      this.#carry = grown;
+    }
+    bytes.copy(this.#carry.bytes, this.#carryBytes, at, at + kept);
+    this.#carryBytes += kept;
+    this.#carryLost += end - at - kept;
+    if (found < 0) return end;
+
+    const length = this.#carryBytes;
+    const lost = this.#carryLost;
+    this.#carryBytes = 0;
+    this.#carryLost = 0;
+    if (lost === 0) {
+      this.#readRows(this.#carry, 0, length, Number.POSITIVE_INFINITY);
+    } else if (this.#skip > 0) {
+      this.#skip--;
+    } else {
+      this.#rejectLong(this.#carry.bytes.subarray(0, length), length + lost - 1);
+      this.#row++;
+    }
+    return end;
+  }
+
+  #rejectLong(line: Buffer, lineBytes: number): void {
+    this.#reject(line, 'too_large', `${lineBytes} bytes do not fit a chunk of ${messageBytesMax}`, lineBytes);
+  }
+
+  #reject(line: Buffer, reason: RejectReason, detail: string, originalBytes = line.length): void {
+    const id = this.#encoder.idAt(Buffer.concat([line.subarray(0, 16), Buffer.of(newline)]), 0);
+    this.#onRejected({
+      row: this.#row,
+      line: this.#row + 2,
+      reason,
+      detail,
+      original: Buffer.from(line.subarray(0, deadLetterBytesMax)),
+      originalBytes,
+      key: id < 0 ? null : blockKey(this.#dataset.idPrefix, Math.floor(id / blockSize)),
+      from: this.read,
+    });
+    this.#rejected++;
+  }
+}
+
+/** Where records must end, with room for the two zeros that close a chunk. */
+const chunkEnd = messageBytesMax - 2;
+
+/** Writes what comes before the records, right up to them: the number of records is known only at the end. */
+class HeaderWriter {
+  /** Room that the longest header takes. */
+  readonly bytesMax: number;
+  readonly #before: Buffer;
+  readonly #asOf: Buffer;
+
+  constructor(schemaId: number, runId: string, asOf: Date) {
+    const wire = Buffer.alloc(5);
+    wire.writeInt32BE(schemaId, 1);
+    const run = Buffer.from(runId);
+    this.#before = Buffer.concat([wire, longBytes(run.length), run]);
+    this.#asOf = longBytes(asOf.getTime());
+    this.bytesMax = this.#before.length + 10 + this.#asOf.length + 5;
+  }
+
+  /** @returns where the header begins; it ends at `bytesMax` */
+  write(bytes: Buffer, chunk: number, records: number): number {
+    const header = Buffer.concat([this.#before, longBytes(chunk), this.#asOf, longBytes(records)]);
+    const start = this.bytesMax - header.length;
+    header.copy(bytes, start);
+    return start;
+  }
+}
+
+/** An Avro long: zigzag, then seven bits a byte, low ones first. */
+function longBytes(value: number): Buffer {
+  const bytes: number[] = [];
+  let rest = BigInt.asUintN(64, (BigInt(value) << 1n) ^ (BigInt(value) >> 63n));
+  while (rest > 0x7fn) {
+    bytes.push(Number(rest & 0x7fn) | 0x80);
+    rest >>= 7n;
+  }
+  return Buffer.from([...bytes, Number(rest)]);
+}

@@ -1,0 +1,157 @@
+/**
+ * The journal of a replay: one small file, replaced whole, that says before which row everything is acknowledged in all
+ * partitions. It is never ahead of the broker; a run that goes on from it may send rows again, which changes nothing.
+ */
+import { mkdir, open, readFile, rename } from 'node:fs/promises';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { messageOf, ReelflowError, systemCodeOf } from '../errors.ts';
+import { datasetNames } from '../topics/catalog.ts';
+import type { SourceFile } from './source.ts';
+
+const count = z.int().min(0);
+
+const inputEntry = z.object({
+  dataset: z.enum(datasetNames),
+  path: z.string(),
+  /** bytes on disk */
+  size: count,
+  modified: z.iso.datetime(),
+});
+
+const progressEntry = z.object({
+  /** Rows before this one are acknowledged, as chunks or as dead letters; from 0, the header is no row. */
+  row: count,
+  /** How many of them were rejected. */
+  rejected: count,
+  /** Acknowledged chunks, those sent again counted again, and their bytes before compression. */
+  chunks: count,
+  bytes: count,
+  seconds: z.number().min(0),
+  done: z.boolean(),
+});
+
+const journalFile = z.object({
+  version: z.literal(1),
+  runId: z.string(),
+  /** How often the run was resumed. */
+  attempt: count,
+  asOf: z.iso.datetime(),
+  shards: z.int().min(1),
+  inputs: z.array(inputEntry),
+  datasets: z.partialRecord(z.enum(datasetNames), progressEntry),
+  /** Wall time of the whole run so far. */
+  seconds: z.number().min(0),
+  finished: z.boolean(),
+});
+
+export type Journal = z.infer<typeof journalFile>;
+export type Progress = z.infer<typeof progressEntry>;
+
+/** Where the journal and the lock of a namespace of a cluster lie. */
+export function journalFolder(state: string, clusterId: string, namespace: string): string {
+  return join(state, clusterId, namespace === '' ? '_' : namespace, 'replay');
+}
+
+/**
+ * Makes the folder.
+ * @throws ReelflowError stateUnusable or diskFull
+ */
+export async function makeJournalFolder(folder: string): Promise<void> {
+  await mkdir(folder, { recursive: true }).catch((thrown) => {
+    throw unusable(folder, thrown);
+  });
+}
+
+/**
+ * The journal of the last run, or undefined when there is none.
+ * @throws ReelflowError stateUnusable, when it is damaged or from a newer version
+ */
+export async function readJournal(folder: string): Promise<Journal | undefined> {
+  const path = join(folder, 'journal.json');
+  let text: string;
+  try {
+    text = await readFile(path, 'utf8');
+  } catch (thrown) {
+    if (systemCodeOf(thrown) === 'ENOENT') return undefined;
+    throw unusable(path, thrown);
+  }
+  try {
+    return journalFile.parse(JSON.parse(text));
+  } catch (thrown) {
+    throw new ReelflowError('stateUnusable', 'The journal of the replay cannot be read', {
+      detail: `${path}: ${thrown instanceof z.ZodError ? z.prettifyError(thrown) : messageOf(thrown)}`,
+      hint: 'Replay without --resume: rows that were sent already change nothing when they come again.',
+      cause: thrown,
+    });
+  }
+}
+
+/**
+ * Replaces the journal: temporary file, fsync, rename, fsync of the folder.
+ * @throws ReelflowError stateUnusable or diskFull
+ */
+export async function writeJournal(folder: string, journal: Journal): Promise<void> {
+  const path = join(folder, 'journal.json');
+  try {
+    const next = await open(`${path}.next`, 'w');
+    try {
+      await next.writeFile(`${JSON.stringify(journal, undefined, 2)}\n`);
+      await next.sync();
+    } finally {
+      await next.close();
+    }
+    await rename(`${path}.next`, path);
+    const directory = await open(folder, 'r');
+    await directory.sync().finally(() => directory.close());
+  } catch (thrown) {
+    throw unusable(path, thrown);
+  }
+}
+
+/** What the journal remembers of the input files. */
+export function inputsOf(files: readonly SourceFile[]): Journal['inputs'] {
+  return files.map(({ dataset, path, size, modified }) => ({
+    dataset,
+    path,
+    size,
+    modified: modified.toISOString(),
+  }));
+}
+
+/**
+ * Checks that the files are the ones that the run began with: row numbers mean nothing in others.
+ * @throws ReelflowError input, naming the first difference
+ */
+export function checkSameInputs(journal: Journal, files: readonly SourceFile[]): void {
+  const before = journal.inputs;
+  const now = inputsOf(files);
+  const different = (text: string) =>
+    new ReelflowError('input', 'The input is not the one that the last run began with', {
+      detail: text,
+      hint: 'Replay without --resume: rows that were sent already change nothing when they come again.',
+    });
+  const list = (inputs: Journal['inputs']) => inputs.map(({ path }) => path).join(', ');
+  if (list(before) !== list(now)) throw different(`It began with ${list(before)}; now it is ${list(now)}.`);
+  for (const [index, { path, size, modified }] of now.entries()) {
+    const old = before[index] as Journal['inputs'][number];
+    if (old.size !== size || old.modified !== modified) {
+      throw different(`${path} had ${old.size} bytes of ${old.modified}; now it has ${size} of ${modified}.`);
+    }
+  }
+}
+
+function unusable(path: string, thrown: unknown): ReelflowError {
+  const diskFull = systemCodeOf(thrown) === 'ENOSPC' || systemCodeOf(thrown) === 'EDQUOT';
+  return new ReelflowError(
+    diskFull ? 'diskFull' : 'stateUnusable',
+    diskFull ? 'No space is left for the state' : 'The state folder cannot be used',
+    {
+      detail: `${path}: ${messageOf(thrown)}`,
+      hint: diskFull
+        ? 'Free some space, then run the same command with --resume.'
+        : 'Name another with --state, or see to its permissions.',
+      cause: thrown,
+    },
+  );
+}

@@ -1,0 +1,77 @@
+/**
+ * Sends the chunks of one topic: within a partition one at a time and in order, partitions beside each other. A chunk
+ * that the broker may have taken twice (a lost acknowledgement) is still before its successor.
+ */
+import kafkajs, { type Producer } from 'kafkajs';
+import { type Broker, sendFailure } from './broker.ts';
+import type { Chunk } from './chunker.ts';
+import { InFlight } from './in-flight.ts';
+
+/** Memory for chunks that wait or are on their way. */
+const inFlightBytesMax = 12_000_000;
+
+export interface SenderOptions {
+  readonly broker: Broker;
+  readonly producer: Producer;
+  readonly topic: string;
+  readonly onAcknowledged: (chunk: Chunk) => void;
+  readonly signal?: AbortSignal;
+}
+
+export class Sender {
+  readonly #options: SenderOptions;
+  readonly #inFlight: InFlight<Chunk>;
+  readonly #lanes = new Map<number, Chunk[]>();
+
+  constructor(options: SenderOptions) {
+    this.#options = options;
+    this.#inFlight = new InFlight((chunk) => chunk.value.length, options.signal);
+  }
+
+  /** Takes the chunk over; it is given back through `onAcknowledged`. */
+  send(chunk: Chunk): void {
+    this.#inFlight.add(chunk);
+    const lane = this.#lanes.get(chunk.partition);
+    if (lane !== undefined) {
+      lane.push(chunk);
+      return;
+    }
+    const started = [chunk];
+    this.#lanes.set(chunk.partition, started);
+    void this.#run(chunk.partition, started);
+  }
+
+  get oldest() {
+    return this.#inFlight.oldest;
+  }
+
+  /** Waits until more chunks may come. @throws ReelflowError brokerUnreachable */
+  async room(): Promise<void> {
+    await this.#inFlight.room(inFlightBytesMax);
+  }
+
+  /** Waits until all chunks are acknowledged. @throws ReelflowError brokerUnreachable */
+  async drained(): Promise<void> {
+    await this.#inFlight.drained();
+  }
+
+  async #run(partition: number, lane: Chunk[]): Promise<void> {
+    const { producer, topic, broker, onAcknowledged } = this.#options;
+    try {
+      for (let chunk = lane[0]; chunk !== undefined && !this.#inFlight.failed; chunk = lane[0]) {
+        await producer.send({
+          topic,
+          acks: -1,
+          compression: kafkajs.CompressionTypes.ZSTD,
+          messages: [{ key: chunk.key, value: chunk.value, partition }],
+        });
+        lane.shift();
+        this.#inFlight.acknowledge(chunk);
+        onAcknowledged(chunk);
+      }
+      this.#lanes.delete(partition);
+    } catch (thrown) {
+      this.#inFlight.fail(sendFailure(thrown, topic, broker));
+    }
+  }
+}
