@@ -1,0 +1,20 @@
+import type { Cube } from './cube.ts';
+
+/** Rated titles and credits by person and rating; a person with several credits on a title has that title once. */
+export const contributorCube: Cube = {
+  name: 'contributor',
+  reads: {
+    'title.principals': ['tconst', 'ordering', 'nconst'],
+    'title.ratings': ['tconst', 'averageRating', 'numVotes'],
+  },
+  key: ['nconst', 'rating'],
+  measures: ['titles', 'credits', 'votes'],
+  contribution: `
+    SELECT nconst, averageRating AS rating,
+      count(*) AS titles,
+      sum(credits) AS credits,
+      sum(numVotes) AS votes
+    FROM (SELECT tconst, nconst, count(*) AS credits FROM title_principals GROUP BY tconst, nconst) AS pairs
+    JOIN title_ratings USING (tconst)
+    GROUP BY nconst, averageRating`,
+};

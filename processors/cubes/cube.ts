@@ -1,0 +1,50 @@
+/**
+ * What a cube is: datasets, key, integer measures, and the SQL by which the rows of a set of titles contribute.
+ * A contribution is a pure function of the rows of the titles it is given, so the change of a cube is the contribution
+ * of the affected titles after a micro-batch minus the one before it: late ratings, corrected rows, deletes and any
+ * order of arrival come out right without a word about them.
+ */
+import { createHash } from 'node:crypto';
+import type { DatasetName } from '../../topics/catalog.ts';
+import { contributorCube } from './contributor.ts';
+import { regionCube } from './region.ts';
+import { titleCube } from './title.ts';
+
+export interface Cube {
+  /** Also the name of its array in the delta schema. */
+  readonly name: string;
+  /**
+   * Columns that the contribution reads, by dataset, the dataset's key first. In the SQL a dataset is the relation
+   * `title_basics` …, ids are integers, averageRating is ten times its value, strings are dictionary numbers.
+   * A title contributes only while it is rated, so every cube reads title.ratings.
+   */
+  readonly reads: Readonly<Partial<Record<DatasetName, readonly string[]>>>;
+  readonly key: readonly string[];
+  readonly measures: readonly string[];
+  /** SELECT of the key and the measures, grouped by the key. */
+  readonly contribution: string;
+}
+
+export const cubes: readonly Cube[] = [titleCube, contributorCube, regionCube];
+
+/** The relation that a contribution reads a dataset by. */
+export const relationOf = (dataset: DatasetName): string => dataset.replace('.', '_');
+
+/** The columns that a store keeps of each dataset: all that some cube reads. */
+export function projectionOf(set: readonly Cube[]): Map<DatasetName, string[]> {
+  const projection = new Map<DatasetName, string[]>();
+  for (const cube of set) {
+    if (cube.reads['title.ratings'] === undefined)
+      throw new RangeError(`cube ${cube.name} does not read title.ratings`);
+    for (const [name, columns] of Object.entries(cube.reads)) {
+      const kept = projection.get(name as DatasetName) ?? [];
+      projection.set(name as DatasetName, [...new Set([...kept, ...columns])]);
+    }
+  }
+  return projection;
+}
+
+/** Changes when any declaration changes: stores and deltas of another cube set are not comparable. */
+export function fingerprintOf(set: readonly Cube[]): string {
+  return createHash('sha256').update(JSON.stringify(set)).digest('hex').slice(0, 16);
+}

@@ -1,0 +1,354 @@
+/**
+ * One processor member: it joins the consumer group, owns the shards that it is given, and feeds them from one fetch
+ * loop. Every failure that is not a passing one ends the member: it never stays alive without working.
+ */
+import { mkdirSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { openInstance } from '../database/duckdb.ts';
+import { messageOf, ReelflowError } from '../errors.ts';
+import { crashPoint } from '../faults.ts';
+import { type Broker, clusterIdOf } from '../kafka/client.ts';
+import { LogInterrupted, LogReader, logBounds, OutsideLog } from '../kafka/log.ts';
+import { Membership } from '../kafka/membership.ts';
+import { ensureRetainedTopics, partitionCounts } from '../kafka/topics.ts';
+import { type DatasetName, datasetNames, type Names } from '../topics/catalog.ts';
+import type { Position } from '../topics/position.ts';
+import type { Registry } from '../topics/registry.ts';
+import type { AppliedBatch } from './apply.ts';
+import { cubes as allCubes, type Cube } from './cubes/cube.ts';
+import { Shard, type Window } from './shard.ts';
+import { asStoreError } from './store.ts';
+
+export interface ProcessorOptions {
+  readonly broker: Broker;
+  readonly registry: Registry;
+  readonly names: Names;
+  /** The state folder. */
+  readonly state: string;
+  readonly window: Window;
+  /** End when the end offsets of this moment are applied, published and mirrored. */
+  readonly untilCaughtUp: boolean;
+  readonly acceptLoss: boolean;
+  /** DuckDB's limit for all shards of this member, as DuckDB writes sizes. */
+  readonly memoryLimit: string;
+  /** Partition count when the topics do not exist yet. */
+  readonly shards: number;
+  /** SIGTERM: finish or drop the open micro-batch, and end. */
+  readonly signal: AbortSignal;
+  readonly cubeSet?: readonly Cube[];
+}
+
+export interface ProcessorReport {
+  readonly shards: number[];
+  readonly microBatches: number;
+  readonly applied: number;
+  readonly duplicate: number;
+  readonly rejected: number;
+}
+
+/** How long a store that another member holds is waited for: as long as its session may last. */
+const lockPatienceMs = 6_000;
+/** How long a micro-batch may finish after SIGTERM before it is rolled back. */
+const graceMs = 7_000;
+const fetchWaitMs = 100;
+
+/**
+ * Runs a member until `signal`, or until it has caught up.
+ * @throws ReelflowError of whatever ended it
+ */
+export async function runProcessor(options: ProcessorOptions): Promise<ProcessorReport> {
+  const member = await Member.start(options);
+  try {
+    return await member.run();
+  } finally {
+    await member.stop();
+  }
+}
+
+class Member {
+  readonly #options: ProcessorOptions;
+  readonly #cubeSet: readonly Cube[];
+  readonly #shards = new Map<number, Shard>();
+  readonly #reader: LogReader;
+  readonly #tails: LogReader;
+  readonly #sources: string[];
+  #membership: Membership | undefined;
+  #openShard!: (shard: number) => Promise<Shard>;
+  #close: (() => Promise<void>)[] = [];
+  /** Shards that the group has given us; the ones that are open follow. */
+  #assigned: readonly number[] | undefined;
+  #reassignment: Promise<void> = Promise.resolve();
+  #failure: unknown;
+  #wake: () => void = () => undefined;
+  /** Where each shard has to get to before this member may end. */
+  #targets: Map<number, Position> | undefined;
+  #report = { microBatches: 0, applied: 0, duplicate: 0, rejected: 0 };
+
+  private constructor(options: ProcessorOptions) {
+    this.#options = options;
+    this.#cubeSet = options.cubeSet ?? allCubes;
+    this.#reader = new LogReader(options.broker);
+    this.#tails = new LogReader(options.broker);
+    const read = new Set(this.#cubeSet.flatMap((cube) => Object.keys(cube.reads)));
+    this.#sources = datasetNames.filter((name) => read.has(name)).map((name) => options.names.source(name));
+  }
+
+  static async start(options: ProcessorOptions): Promise<Member> {
+    const member = new Member(options);
+    try {
+      await member.#prepare();
+      return member;
+    } catch (thrown) {
+      await member.stop();
+      throw thrown;
+    }
+  }
+
+  async #prepare(): Promise<void> {
+    const { broker, registry, names, state, window, signal } = this.#options;
+    const { logger } = broker;
+    const clusterId = await clusterIdOf(broker);
+    const shards = await this.#ensureTopics();
+
+    const schemaIds = new Map<DatasetName, number>();
+    for (const dataset of datasetNames) {
+      if (!this.#sources.includes(names.source(dataset))) continue;
+      schemaIds.set(dataset, await registry.register(names.source(dataset), `imdb.${dataset}`));
+    }
+    const deltaSchemaId = await registry.register(names.deltas, 'reelflow.deltas');
+
+    const folder = join(state, clusterId, names.namespace === '' ? '_' : names.namespace);
+    try {
+      mkdirSync(folder, { recursive: true });
+    } catch (thrown) {
+      throw asStoreError(thrown, folder);
+    }
+    const instance = await openInstance({
+      memoryLimit: this.#options.memoryLimit,
+      threads: availableParallelism(),
+      spillFolder: join(folder, 'spill'),
+    });
+    this.#close.push(async () => instance.closeSync());
+
+    const producer = broker.kafka.producer({ allowAutoTopicCreation: false });
+    await producer.connect();
+    this.#close.push(() => producer.disconnect());
+
+    if (this.#options.untilCaughtUp) this.#targets = await this.#endOffsets(shards);
+
+    this.#openShard = async (number) => {
+      const identity = {
+        clusterId,
+        namespace: names.namespace,
+        shard: number,
+        shards,
+        cubeSet: this.#cubeSet,
+      };
+      const shard = new Shard(identity, {
+        instance,
+        producer,
+        reader: this.#tails,
+        registry,
+        names,
+        folder,
+        window,
+        logger,
+        schemaIds,
+        deltaSchemaId,
+        lockPatienceMs,
+        bounds: (topics) => logBounds(broker, topics),
+        acceptLoss: this.#options.acceptLoss,
+        onPublished: (from, batch) => this.#onPublished(from, batch),
+        onFailure: (from, reason) => this.#onShardFailure(from, reason),
+      });
+      try {
+        await shard.open(this.#targets?.get(number));
+      } catch (thrown) {
+        await shard.close(0);
+        throw thrown;
+      }
+      return shard;
+    };
+
+    this.#membership = await Membership.join({
+      broker,
+      groupId: names.processorGroup,
+      topics: this.#sources,
+      assignment: 'shards',
+      freshness: () => new Map([...this.#shards].map(([number, shard]) => [number, shard.recordsSeen])),
+      onAssigned: (given) => this.#onAssigned(given),
+      onCrash: (reason) => this.#fail(reason),
+    });
+    signal.addEventListener('abort', () => this.#wake(), { once: true });
+  }
+
+  /** @returns the partition count of the source topics */
+  async #ensureTopics(): Promise<number> {
+    const { broker, names } = this.#options;
+    const counts = await partitionCounts(broker, this.#sources);
+    const shards = counts.values().next().value ?? this.#options.shards;
+    const topics = [...this.#sources, names.deltas, names.deadLetter];
+    await ensureRetainedTopics(
+      broker,
+      topics.map((topic) => ({ topic, partitions: shards })),
+    );
+    return shards;
+  }
+
+  async #endOffsets(shards: number): Promise<Map<number, Position>> {
+    const bounds = await logBounds(this.#options.broker, this.#sources);
+    const targets = new Map<number, Position>();
+    for (let shard = 0; shard < shards; shard++) {
+      targets.set(
+        shard,
+        Object.fromEntries(this.#sources.map((topic) => [topic, bounds.get(topic)?.get(shard)?.end ?? 0])),
+      );
+    }
+    return targets;
+  }
+
+  async run(): Promise<ProcessorReport> {
+    const { signal } = this.#options;
+    while (!signal.aborted) {
+      if (this.#failure !== undefined) throw this.#failure;
+      if (this.#hasCaughtUp()) break;
+      const owners = new Map<string, Shard>();
+      const wants = [...this.#shards.values()].flatMap((shard) => {
+        const own = shard.wants();
+        for (const { topic, partition } of own) owners.set(`${topic}/${partition}`, shard);
+        return own;
+      });
+      if (wants.length === 0) {
+        await this.#pause(20);
+        continue;
+      }
+      await this.#fetch(wants, owners);
+    }
+    if (this.#failure !== undefined) throw this.#failure;
+    return { shards: [...this.#shards.keys()].sort(), ...this.#report };
+  }
+
+  async #fetch(wants: ReturnType<Shard['wants']>, owners: ReadonlyMap<string, Shard>): Promise<void> {
+    try {
+      const fetched = await this.#reader.fetch(wants, { waitMs: fetchWaitMs });
+      for (const part of fetched) {
+        const shard = owners.get(`${part.topic}/${part.partition}`);
+        if (shard !== undefined && this.#shards.get(part.partition) === shard) await shard.receive(part);
+      }
+    } catch (thrown) {
+      if (thrown instanceof LogInterrupted) {
+        // A broker went away or a leader moved. What comes back may be another log under the same name.
+        this.#options.broker.logger.debug({ reason: messageOf(thrown) }, 'fetch interrupted');
+        for (const shard of this.#shards.values()) shard.distrust();
+        await this.#pause(250);
+        return;
+      }
+      if (thrown instanceof OutsideLog) {
+        throw new ReelflowError('sourceLost', 'A topic no longer holds the next offset', {
+          detail: messageOf(thrown),
+          hint: 'It was recreated, trimmed, or lost its tail. Replay the datasets, then `reelflow reset`.',
+          cause: thrown,
+        });
+      }
+      throw thrown;
+    }
+  }
+
+  /** Leaves the group after the shards are closed, so that the next owner finds their locks released. */
+  async stop(): Promise<void> {
+    await this.#reassignment.catch(() => undefined);
+    await Promise.all([...this.#shards.values()].map((shard) => shard.close(graceMs)));
+    this.#shards.clear();
+    await this.#membership?.leave();
+    await Promise.all([this.#reader.close(), this.#tails.close()]);
+    for (const close of this.#close.reverse()) await close();
+    this.#close = [];
+  }
+
+  #hasCaughtUp(): boolean {
+    if (this.#targets === undefined || this.#assigned === undefined) return false;
+    return this.#assigned.every((number) => {
+      const shard = this.#shards.get(number);
+      return shard?.hasPublished(this.#targets?.get(number) ?? {}) === true;
+    });
+  }
+
+  #onAssigned(given: readonly number[]): void {
+    this.#options.broker.logger.info({ shards: given }, 'shards assigned');
+    this.#assigned = given;
+    // One reassignment after the other; each looks at the newest assignment, so a stale one does nothing.
+    this.#reassignment = this.#reassignment
+      .then(() => this.#reassign())
+      .catch((thrown) => this.#fail(thrown));
+  }
+
+  async #reassign(): Promise<void> {
+    if (this.#options.signal.aborted) return;
+    const wanted = new Set(this.#assigned);
+    const lost = [...this.#shards.values()].filter(({ number }) => !wanted.has(number));
+    for (const shard of lost) this.#shards.delete(shard.number);
+    await Promise.all(lost.map((shard) => shard.close(graceMs)));
+    const gained = [...wanted].filter((number) => !this.#shards.has(number));
+    await Promise.all(
+      gained.map(async (number) => {
+        const shard = await this.#openShard(number);
+        this.#shards.set(number, shard);
+        await this.#mirror(shard);
+      }),
+    );
+    this.#wake();
+  }
+
+  #onPublished(shard: Shard, batch: AppliedBatch): void {
+    this.#report.microBatches += 1;
+    this.#report.applied += batch.applied;
+    this.#report.duplicate += batch.duplicate;
+    this.#report.rejected += batch.rejected;
+    crashPoint('after-mark-before-mirror');
+    void this.#mirror(shard);
+    this.#wake();
+  }
+
+  /** For monitors only: nobody reads positions back from the group. */
+  async #mirror(shard: Shard): Promise<void> {
+    const position = shard.publishedPosition;
+    const metadata = JSON.stringify({ recordTs: shard.recordTimeMs, committedAt: Date.now() });
+    await this.#membership?.commit(
+      Object.entries(position)
+        .filter(([topic]) => this.#sources.includes(topic))
+        .map(([topic, next]) => ({ topic, partition: shard.number, next, metadata })),
+    );
+  }
+
+  #onShardFailure(shard: Shard, reason: unknown): void {
+    if (!(reason instanceof ReelflowError && reason.kind === 'deltaRefused')) {
+      this.#fail(reason);
+      return;
+    }
+    this.#options.broker.logger.warn({ shard: shard.number, reason: reason.detail }, reason.message);
+    this.#reassignment = this.#reassignment
+      .then(async () => {
+        if (this.#shards.get(shard.number) !== shard) return;
+        this.#shards.delete(shard.number);
+        await shard.close(graceMs);
+        await this.#reassign();
+      })
+      .catch((thrown) => this.#fail(thrown));
+  }
+
+  #fail(reason: unknown): void {
+    this.#failure ??= reason ?? new Error('the member failed');
+    this.#wake();
+  }
+
+  async #pause(ms: number): Promise<void> {
+    await Promise.race([
+      sleep(ms),
+      new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      }),
+    ]);
+  }
+}

@@ -1,0 +1,102 @@
+/**
+ * Publishes what a shard has committed, and knows what is published: the fold of its partition of the delta topic.
+ * Every message that the broker takes tells its offset; an offset that is not the expected one shows that somebody
+ * else has written, and the fold reads what it was.
+ */
+import kafkajs, { type Producer } from 'kafkajs';
+import { ReelflowError } from '../errors.ts';
+import { type LogReader, OutsideLog } from '../kafka/log.ts';
+import { RejectedMessage } from '../topics/chunk.ts';
+import { type ChainState, DeltaChain, decodeDeltaHeader } from '../topics/deltas.ts';
+
+export interface PublisherOptions {
+  readonly producer: Producer;
+  readonly reader: LogReader;
+  readonly topic: string;
+  readonly shard: number;
+  readonly deltaSchemaId: number;
+}
+
+export class Publisher {
+  readonly #options: PublisherOptions;
+  readonly #chain = new DeltaChain();
+  /** First offset of the delta partition that is not folded yet. */
+  #next: number;
+
+  /** @param start first offset that the delta partition keeps */
+  constructor(options: PublisherOptions, start: number) {
+    this.#options = options;
+    this.#next = start;
+  }
+
+  get published(): ChainState {
+    return this.#chain.state;
+  }
+
+  /**
+   * Folds what is in the partition up to `end` and what comes with it.
+   * @returns how many deltas were refused: they go on from a position that was never published
+   * @throws ReelflowError deltasTrimmed, when the partition no longer holds what was to be read
+   */
+  async fold(end: number): Promise<number> {
+    const { reader, topic, shard, deltaSchemaId } = this.#options;
+    let refused = 0;
+    while (this.#next < end) {
+      let fetched: Awaited<ReturnType<LogReader['fetch']>>;
+      try {
+        fetched = await reader.fetch([{ topic, partition: shard, next: this.#next }], { waitMs: 200 });
+      } catch (thrown) {
+        if (!(thrown instanceof OutsideLog)) throw thrown;
+        throw new ReelflowError(
+          'deltasTrimmed',
+          `The deltas of shard ${shard} were trimmed while they were read`,
+          {
+            detail: `${topic}/${shard}: offset ${this.#next} is gone.`,
+            hint: 'Start the processor again.',
+          },
+        );
+      }
+      for (const { messages } of fetched) {
+        for (const { offset, value, isMarker } of messages) {
+          this.#next = offset + 1;
+          if (isMarker) continue;
+          try {
+            if (this.#chain.accept(decodeDeltaHeader(value, deltaSchemaId).header) === 'refuse') refused += 1;
+          } catch (thrown) {
+            // The sink reports what is no delta; here it is only not part of the chain.
+            if (!(thrown instanceof RejectedMessage)) throw thrown;
+          }
+        }
+      }
+    }
+    return refused;
+  }
+
+  /**
+   * Sends the messages of one delta, in order.
+   * @returns whether the published position has moved by exactly this delta
+   */
+  async publish(messages: readonly Buffer[]): Promise<boolean> {
+    const { producer, topic, shard, deltaSchemaId } = this.#options;
+    let last = 'skip';
+    for (const value of messages) {
+      const [sent] = await producer.send({
+        topic,
+        acks: -1,
+        compression: kafkajs.CompressionTypes.ZSTD,
+        messages: [{ key: String(shard), value, partition: shard }],
+      });
+      const offset = Number(sent?.baseOffset ?? -1);
+      if (offset === this.#next) {
+        this.#next = offset + 1;
+        last = this.#chain.accept(decodeDeltaHeader(value, deltaSchemaId).header);
+      } else {
+        // A retry of our own, or another owner: the partition says what counts.
+        const before = this.#chain.state;
+        await this.fold(offset + 1);
+        last = this.#chain.state === before ? 'collect' : 'apply';
+      }
+    }
+    return last === 'apply';
+  }
+}

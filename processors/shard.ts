@@ -1,0 +1,435 @@
+/**
+ * One shard of this member, from assignment to release. Messages go in with `receive`, micro-batches close by the
+ * window's bounds, and at most one is applied at a time while the next one fills: under load the open micro-batch
+ * grows until the store is free, so windows widen with lag by themselves.
+ *
+ * Order of every micro-batch: apply and commit → publish → mirror. What happens in between is made up for when the
+ * store is opened again (`planShard`).
+ */
+import type { DuckDBInstance } from '@duckdb/node-api';
+import type { Producer } from 'kafkajs';
+import { ReelflowError } from '../errors.ts';
+import { crashPoint } from '../faults.ts';
+import type { Fetched, LogBounds, LogMessage, LogReader, Want } from '../kafka/log.ts';
+import type { Logger } from '../logger.ts';
+import { type DatasetName, datasetNames, type Names } from '../topics/catalog.ts';
+import { ChunkDecoder, RejectedMessage } from '../topics/chunk.ts';
+import { deadLetterMessage } from '../topics/dead-letter.ts';
+import { nextIn, notAfter, type Position, positionText } from '../topics/position.ts';
+import type { Registry } from '../topics/registry.ts';
+import { type AppliedBatch, applyMicroBatch, writeBase } from './apply.ts';
+import { fingerprintOf as cubeSetOf } from './cubes/cube.ts';
+import { hashOf, MicroBatch, type RejectedSource, type SourceMessage } from './micro-batch.ts';
+import { planShard } from './plan.ts';
+import { Publisher } from './publisher.ts';
+import { openFurthest, type ShardIdentity, ShardStore } from './store.ts';
+
+export interface Window {
+  /** Period of the tumbling processing-time window, in milliseconds. */
+  readonly periodMs: number;
+  readonly recordsMax: number;
+  /** Bytes of messages before compression. */
+  readonly bytesMax: number;
+}
+
+/** What closed a micro-batch. */
+export type ClosedBy = 'window' | 'records' | 'bytes' | 'catch-up' | 'target';
+
+export interface ShardContext {
+  readonly instance: DuckDBInstance;
+  readonly producer: Producer;
+  readonly reader: LogReader;
+  readonly registry: Registry;
+  readonly names: Names;
+  readonly folder: string;
+  readonly window: Window;
+  readonly logger: Logger;
+  /** Registry ids of our own schemas. */
+  readonly schemaIds: ReadonlyMap<DatasetName, number>;
+  readonly deltaSchemaId: number;
+  /** How long a store that another owner holds is waited for, in milliseconds. */
+  readonly lockPatienceMs: number;
+  /** Start and end of every source partition and of the deltas, as they are now. */
+  readonly bounds: (topics: readonly string[]) => Promise<Map<string, Map<number, LogBounds>>>;
+  /** Goes on from a log that has lost messages that were never applied. */
+  readonly acceptLoss: boolean;
+  /** Told after every micro-batch that is published. */
+  readonly onPublished: (shard: Shard, batch: AppliedBatch) => void;
+  readonly onFailure: (shard: Shard, reason: unknown) => void;
+}
+
+export class Shard {
+  readonly identity: Omit<ShardIdentity, 'generation'>;
+  readonly #context: ShardContext;
+  readonly #log: Logger;
+  readonly #decoders = new Map<string, { dataset: DatasetName; decoder: ChunkDecoder }>();
+  readonly #blocks = new Int8Array(100_000);
+  #store!: ShardStore;
+  #publisher!: Publisher;
+  #open!: MicroBatch;
+  #applying: MicroBatch | undefined;
+  /** Next offset to fetch, by topic: what is staged lies before it. */
+  #staged = new Map<string, number>();
+  /** Topics whose first message must be the last one applied. */
+  #unproven = new Set<string>();
+  /** Catch up silently to here, then go on. */
+  #silentTo: Position | undefined;
+  /** Close the open micro-batch as soon as all of this is staged. */
+  #target: Position | undefined;
+  #isDue = false;
+  #windowTimer: NodeJS.Timeout | undefined;
+  #working: Promise<void> | undefined;
+  #published = 0;
+  #mode: 'opening' | 'running' | 'closed' = 'opening';
+
+  constructor(identity: Omit<ShardIdentity, 'generation'>, context: ShardContext) {
+    this.identity = identity;
+    this.#context = context;
+    this.#log = context.logger.child({ shard: identity.shard });
+    const read = new Set(identity.cubeSet.flatMap((cube) => Object.keys(cube.reads)));
+    for (const dataset of datasetNames) {
+      if (!read.has(dataset)) continue;
+      const decoder = new ChunkDecoder(dataset, context.schemaIds.get(dataset) ?? -1, context.registry);
+      this.#decoders.set(context.names.source(dataset), { dataset, decoder });
+    }
+  }
+
+  get number(): number {
+    return this.identity.shard;
+  }
+
+  get topics(): string[] {
+    return [...this.#decoders.keys()];
+  }
+
+  /** Next offsets that are applied and published. */
+  get publishedPosition(): Position {
+    return this.#publisher?.published.position ?? {};
+  }
+
+  get recordsSeen(): number {
+    return this.#mode === 'running' ? this.#store.recordsSeen : 0;
+  }
+
+  /** Timestamp of the newest message that is applied; 0 before the first. */
+  recordTimeMs = 0;
+
+  /**
+   * Opens the store, brings it and the published deltas together, and proves that the logs are the ones it was made
+   * from as soon as their first message comes.
+   * @throws ReelflowError sourceLost, stateUnusable, foreignCluster, deltasTrimmed
+   */
+  async open(target: Position | undefined): Promise<void> {
+    const { names, deltaSchemaId, producer, reader, folder, instance, lockPatienceMs } = this.#context;
+    const bounds = await this.#context.bounds([names.deltas, ...this.topics]);
+    const deltas = bounds.get(names.deltas)?.get(this.number) ?? { start: 0, end: 0 };
+    const options = { producer, reader, topic: names.deltas, shard: this.number, deltaSchemaId };
+    this.#publisher = new Publisher(options, deltas.start);
+    await this.#publisher.fold(deltas.end);
+
+    const identity = { ...this.identity, generation: this.#publisher.published.generation };
+    const tell = (what: string) => this.#log.warn(what);
+    this.#store = await openFurthest(instance, folder, identity, lockPatienceMs, tell);
+    await this.#reconcile(identity);
+    this.#checkBounds(bounds);
+    this.#target = target;
+    this.#begin();
+    this.#mode = 'running';
+    this.#log.info({ position: this.#store.position, store: this.#store.storeId }, 'shard opened');
+  }
+
+  /** Partitions to fetch and from where; none while the open micro-batch is full. */
+  wants(): Want[] {
+    if (this.#mode !== 'running' || this.#isFull()) return [];
+    return [...this.#staged].flatMap(([topic, next]): Want[] => {
+      // The last applied message is read once more to prove that this is still the log it came from.
+      const from = this.#unproven.has(topic) ? next - 1 : next;
+      if (this.#silentTo !== undefined && next >= nextIn(this.#silentTo, topic)) return [];
+      return [{ topic, partition: this.number, next: from }];
+    });
+  }
+
+  /**
+   * Stages what was fetched for this shard.
+   * @throws ReelflowError sourceReplaced, sourceLost
+   */
+  async receive(fetched: Fetched): Promise<void> {
+    const { topic } = fetched;
+    for (const message of fetched.messages) {
+      if (this.#mode !== 'running') return;
+      const next = this.#staged.get(topic) ?? 0;
+      if (this.#unproven.has(topic)) {
+        this.#prove(topic, message, next);
+        continue;
+      }
+      if (message.offset < next) continue;
+      if (message.offset > next) {
+        throw new ReelflowError('sourceLost', 'A topic has a gap', {
+          detail: `${topic}/${this.number}: offset ${next} was to come, ${message.offset} came.`,
+          hint: 'The topic must keep every message: see to its cleanup.policy and retention.',
+        });
+      }
+      if (this.#silentTo !== undefined && next >= nextIn(this.#silentTo, topic)) return;
+      await this.#stage(topic, message);
+      this.#staged.set(topic, message.offset + 1);
+      this.#pump();
+      // What comes on top of a full micro-batch is fetched again once there is room.
+      if (this.#isFull()) return;
+    }
+  }
+
+  /** The log was interrupted: it may come back as another one. */
+  distrust(): void {
+    for (const topic of this.#staged.keys()) {
+      if (this.#lastHash(topic) !== undefined) this.#unproven.add(topic);
+    }
+  }
+
+  /** Whether everything up to `target` is applied and published. */
+  hasPublished(target: Position): boolean {
+    return this.#mode === 'running' && notAfter(target, this.publishedPosition);
+  }
+
+  /**
+   * Lets a micro-batch that is being applied finish, drops the open one and closes the store.
+   * @param graceMs after this the transaction is interrupted and rolled back
+   */
+  async close(graceMs: number): Promise<void> {
+    this.#mode = 'closed';
+    clearTimeout(this.#windowTimer);
+    const interrupt = setTimeout(() => this.#store?.connection.interrupt(), graceMs);
+    await this.#working?.catch(() => undefined);
+    clearTimeout(interrupt);
+    await this.#store?.close();
+  }
+
+  async #reconcile(identity: ShardIdentity): Promise<void> {
+    const { deltaSchemaId, instance, folder } = this.#context;
+    const cubeSet = cubeSetOf(identity.cubeSet);
+    const outbox = await this.#store.readOutbox();
+    const { published } = this.#publisher;
+    const plan = planShard(this.#store.position, outbox, published, cubeSet);
+    switch (plan.kind) {
+      case 'continue':
+        for (const entry of outbox) {
+          if (plan.publish.includes(entry.number)) await this.#publisher.publish(entry.messages);
+          this.#published = entry.number;
+        }
+        await this.#sendDeadLetters();
+        return;
+      case 'catch-up':
+        this.#log.info(
+          { from: this.#store.position, to: plan.to },
+          'catching up silently to the published position',
+        );
+        this.#silentTo = plan.to;
+        this.#published = this.#store.nextEntry - 1;
+        return;
+      case 'rebuild':
+        this.#log.warn({ why: plan.why }, 'the store is rebuilt from its topics');
+        await this.#store.remove();
+        this.#store = await ShardStore.create(instance, folder, identity);
+        this.#silentTo = published.position;
+        return;
+      case 'base': {
+        this.#log.warn({ why: plan.why }, 'publishing a base');
+        const entry = await writeBase(this.#store, deltaSchemaId);
+        await this.#publisher.publish(entry.messages);
+        this.#published = entry.number;
+      }
+    }
+  }
+
+  /** Log start past the next offset, or end before it: what is missing cannot be made up for. */
+  #checkBounds(bounds: ReadonlyMap<string, ReadonlyMap<number, LogBounds>>): void {
+    for (const topic of this.topics) {
+      const next = this.#store.sources.get(topic)?.next ?? 0;
+      const { start, end } = bounds.get(topic)?.get(this.number) ?? { start: 0, end: 0 };
+      if (start > next && !this.#context.acceptLoss) {
+        throw new ReelflowError('sourceLost', 'A topic has lost messages that were never applied', {
+          detail: `${topic}/${this.number} starts at offset ${start}; ${next} is next.`,
+          hint: 'Replay the dataset, then `reelflow reset`; or accept the loss with --accept-loss.',
+        });
+      }
+      if (end < next) {
+        throw new ReelflowError('sourceReplaced', 'A topic is shorter than what was applied from it', {
+          detail: `${topic}/${this.number} ends at offset ${end}; ${next} is next. It was recreated, or lost its tail.`,
+          hint: 'If that was intended: `reelflow reset`, then start again.',
+        });
+      }
+      this.#staged.set(topic, Math.max(next, start));
+      if (next > start) this.#unproven.add(topic);
+    }
+  }
+
+  #prove(topic: string, message: LogMessage, next: number): void {
+    const hash = hashOf(message.value);
+    if (message.offset !== next - 1 || hash !== this.#lastHash(topic)) {
+      const applied = this.#store.sources.get(topic)?.fingerprint;
+      throw new ReelflowError('sourceReplaced', 'A topic is not the one that the state was made from', {
+        detail: `${topic}/${this.number}: the message at offset ${next - 1} is not the one that was applied (last known is chunk ${applied?.chunk} of run ${applied?.runId}).`,
+        hint: 'The topic was recreated, or lost its tail. If that was intended: `reelflow reset`, then start again.',
+      });
+    }
+    this.#unproven.delete(topic);
+  }
+
+  /** Hash of the last message of a topic that is staged or applied. */
+  #lastHash(topic: string): string | undefined {
+    const last = this.#open.sources.get(topic)?.last ?? this.#applying?.sources.get(topic)?.last;
+    return last === undefined ? this.#store.sources.get(topic)?.fingerprint.hash : hashOf(last.value);
+  }
+
+  async #stage(topic: string, message: LogMessage): Promise<void> {
+    const source = this.#decoders.get(topic);
+    if (source === undefined) throw new RangeError(`no decoder for ${topic}`);
+    const { dataset, decoder } = source;
+    const { offset, timestampMs, value } = message;
+    const staged: SourceMessage = { topic, dataset, offset, timestampMs, value };
+    if (message.isMarker) {
+      this.#open.pass(staged);
+      return;
+    }
+    try {
+      const own = decoder.isOwn(value) ? (value as Buffer) : await decoder.resolve(value as Buffer);
+      this.#open.add(staged, decoder, own);
+    } catch (thrown) {
+      if (!(thrown instanceof RejectedMessage)) throw thrown;
+      this.#open.reject(staged, thrown);
+    }
+  }
+
+  #begin(): void {
+    this.#open = new MicroBatch(this.identity, this.#store, this.#store.projection, this.#blocks);
+    this.#isDue = false;
+    clearTimeout(this.#windowTimer);
+    this.#windowTimer = undefined;
+  }
+
+  #isFull(): boolean {
+    const { recordsMax, bytesMax } = this.#context.window;
+    return this.#open.records >= recordsMax || this.#open.bytes >= bytesMax;
+  }
+
+  #closedBy(): ClosedBy | undefined {
+    const { recordsMax, bytesMax } = this.#context.window;
+    if (this.#open.isEmpty) return undefined;
+    if (this.#open.records >= recordsMax) return 'records';
+    if (this.#open.bytes >= bytesMax) return 'bytes';
+    if (this.#silentTo !== undefined && this.#hasStaged(this.#silentTo)) return 'catch-up';
+    if (this.#target !== undefined && this.#hasStaged(this.#target)) return 'target';
+    return this.#isDue ? 'window' : undefined;
+  }
+
+  #hasStaged(target: Position): boolean {
+    return Object.keys(target).every((topic) => (this.#staged.get(topic) ?? 0) >= nextIn(target, topic));
+  }
+
+  /** Starts to apply the open micro-batch when a bound has closed it and the store is free. */
+  #pump(): void {
+    if (this.#mode !== 'running') return;
+    this.#setWindow();
+    if (this.#working !== undefined) return;
+    const closedBy = this.#closedBy();
+    if (closedBy === undefined) return;
+    const batch = this.#open;
+    this.#begin();
+    this.#applying = batch;
+    this.#working = this.#work(batch, closedBy)
+      .catch((thrown) => this.#context.onFailure(this, thrown))
+      .finally(() => {
+        this.#working = undefined;
+        this.#applying = undefined;
+        this.#pump();
+      });
+  }
+
+  /** Windows tumble: they end at multiples of the period, not at a time after the first record. */
+  #setWindow(): void {
+    if (this.#windowTimer !== undefined || this.#open.isEmpty) return;
+    const { periodMs } = this.#context.window;
+    this.#windowTimer = setTimeout(
+      () => {
+        this.#isDue = true;
+        this.#pump();
+      },
+      periodMs - (Date.now() % periodMs),
+    );
+  }
+
+  async #work(batch: MicroBatch, closedBy: ClosedBy): Promise<void> {
+    const { deltaSchemaId, onPublished } = this.#context;
+    const startedMs = Date.now();
+    const silently = this.#silentTo !== undefined;
+    const applied = await applyMicroBatch(this.#store, batch, {
+      deltaSchemaId,
+      silently,
+      acceptLoss: this.#context.acceptLoss,
+      deadLetterOf: (rejected) => this.#deadLetterOf(rejected),
+      publishedEntry: this.#published,
+    });
+    const committedMs = Date.now();
+    crashPoint('after-commit-before-publish');
+    if (applied.entry !== undefined) {
+      const moved = await this.#publisher.publish(applied.entry.messages);
+      if (!moved) {
+        throw new ReelflowError(
+          'deltaRefused',
+          `Somebody else has published deltas of shard ${this.number}`,
+          {
+            detail: `Published is ${positionText(this.publishedPosition)}, this store stands at ${positionText(this.#store.position)}.`,
+            hint: 'Two owners of one shard; the store is opened again and heals itself.',
+          },
+        );
+      }
+      if (batch.rejected.length > 0) await this.#sendDeadLetters();
+      crashPoint('after-publish-before-mark');
+      this.#published = applied.entry.number;
+    }
+    this.#log.debug(
+      {
+        closedBy,
+        records: batch.records,
+        bytes: batch.bytes,
+        applied: applied.applied,
+        duplicate: applied.duplicate,
+        rejected: applied.rejected,
+        deltaRows: applied.deltaRows,
+        applyMs: committedMs - startedMs,
+        publishMs: Date.now() - committedMs,
+      },
+      silently ? 'micro-batch applied silently' : 'micro-batch',
+    );
+    if (this.#silentTo !== undefined && notAfter(this.#silentTo, this.#store.position)) {
+      this.#silentTo = undefined;
+      const { cubeSet } = this.#publisher.published;
+      if (cubeSet !== cubeSetOf(this.identity.cubeSet)) {
+        await this.#reconcile({ ...this.identity, generation: this.#publisher.published.generation });
+      }
+    }
+    this.recordTimeMs = Math.max(this.recordTimeMs, batch.recordTimeMs);
+    onPublished(this, applied);
+  }
+
+  #deadLetterOf({ message, rejection }: RejectedSource): { value: Buffer; about: string } {
+    const letter = deadLetterMessage({
+      stage: 'processor',
+      reason: rejection.reason,
+      detail: rejection.message,
+      original: message.value ?? Buffer.alloc(0),
+      source: { topic: message.topic, partition: this.number, offset: String(message.offset) },
+      time: new Date(),
+    });
+    return { value: letter.value, about: JSON.stringify(letter.headers) };
+  }
+
+  /** At least once: a crash between sending and marking sends them again, with the same source position. */
+  async #sendDeadLetters(): Promise<void> {
+    const { producer, names } = this.#context;
+    for (const { value, about } of await this.#store.readDeadLetters()) {
+      const headers = JSON.parse(about) as Record<string, string>;
+      this.#log.warn({ reason: headers.reason, topic: headers.topic, offset: headers.offset }, 'dead letter');
+      await producer.send({ topic: names.deadLetter, acks: -1, messages: [{ value, headers, key: null }] });
+    }
+  }
+}

@@ -1,0 +1,32 @@
+import { blockSize } from '../topics/catalog.ts';
+
+const wordsOfBlock = Math.ceil(blockSize / 32);
+
+/** A set of titles as bits, by blocks of 10,000 ids: only the blocks that occur take memory (1.25 kB each). */
+export class TitleSet {
+  readonly #blocks: (Uint32Array | undefined)[] = [];
+  #isEmpty = true;
+
+  get isEmpty(): boolean {
+    return this.#isEmpty;
+  }
+
+  has(title: number): boolean {
+    const bits = this.#blocks[(title / blockSize) | 0];
+    if (bits === undefined) return false;
+    const bit = title % blockSize;
+    return ((bits[bit >>> 5] as number) & (1 << (bit & 31))) !== 0;
+  }
+
+  add(title: number): void {
+    const block = (title / blockSize) | 0;
+    let bits = this.#blocks[block];
+    if (bits === undefined) {
+      bits = new Uint32Array(wordsOfBlock);
+      this.#blocks[block] = bits;
+    }
+    const bit = title % blockSize;
+    bits[bit >>> 5] = (bits[bit >>> 5] as number) | (1 << (bit & 31));
+    this.#isEmpty = false;
+  }
+}
