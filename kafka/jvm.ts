@@ -10,7 +10,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { Endpoints } from '../config.ts';
 import { ReelflowError } from '../errors.ts';
 import { findJvm, resolveJars } from './jars.ts';
-import { answersKafka, answersRegistry, isFree, lastLines } from './probe.ts';
+import { answersKafka, answersRegistry, isFree, tellingLines } from './probe.ts';
 import {
   isRunning,
   type ProcessRecord,
@@ -81,10 +81,7 @@ export async function startJvmServices(options: JvmOptions): Promise<JvmServices
   }
   const lib = await resolveJars(options);
   const context = { ...options, folder: resolve(options.folder), java: java.found, lib };
-  const [broker, registry] = await bothOrNeither(
-    startService(brokerOf(context)),
-    startService(registryOf(context)),
-  );
+  const [broker, registry] = await bothOrNeither(brokerOf(context), registryOf(context));
   return {
     endpoints: { brokers: [broker.address], registryUrl: registryUrlOf(registry.address) },
     broker,
@@ -118,16 +115,21 @@ function pidFileOf(folder: string, name: ServiceName): string {
   return join(folder, `${name}.pid`);
 }
 
-/** A failure of one must not leave the other half started unnoticed: waits for both, ends what this call started. */
-async function bothOrNeither(
-  ...starts: [Promise<ServiceHandle>, Promise<ServiceHandle>]
-): Promise<[ServiceHandle, ServiceHandle]> {
-  const [broker, registry] = await Promise.allSettled(starts);
-  if (broker.status === 'fulfilled' && registry.status === 'fulfilled') return [broker.value, registry.value];
-  for (const start of [broker, registry]) {
-    if (start.status === 'fulfilled' && start.value.startedNow) await start.value.stop();
-  }
-  throw broker.status === 'rejected' ? broker.reason : (registry as PromiseRejectedResult).reason;
+/** A failure of one at once ends what this call started of the other. */
+async function bothOrNeither(broker: Service, registry: Service): Promise<[ServiceHandle, ServiceHandle]> {
+  const failed = new AbortController();
+  const start = async (service: Service) => {
+    try {
+      return await startService(service, failed.signal);
+    } catch (error) {
+      if (!failed.signal.aborted) failed.abort(error);
+      return undefined;
+    }
+  };
+  const [first, second] = await Promise.all([start(broker), start(registry)]);
+  if (first !== undefined && second !== undefined) return [first, second];
+  for (const handle of [first, second]) if (handle?.startedNow) await handle.stop();
+  throw failed.signal.reason;
 }
 
 interface Service {
@@ -231,7 +233,7 @@ function brokerOf(context: JvmContext): Service {
       const result = await run(java, format, { env, cwd });
       if (result.code !== 0) {
         throw new ReelflowError('services', 'The broker could not format its data folder', {
-          detail: lastLines(result.output, 5),
+          detail: tellingLines(result.output),
           hint: `Check that ${cwd} is writable and its disk not full.`,
         });
       }
@@ -289,22 +291,24 @@ function newClusterId(): string {
   return id.startsWith('-') ? newClusterId() : id;
 }
 
-async function startService(service: Service): Promise<ServiceHandle> {
+/** @param signal ends a start under way, together with the process that it started */
+async function startService(service: Service, signal: AbortSignal): Promise<ServiceHandle> {
   const { name, folder, program } = service;
   const pidFile = pidFileOf(folder, name);
-  const startHere = async (): Promise<ProcessRecord> => {
+  const startHere = async (signal?: AbortSignal): Promise<ProcessRecord> => {
     for (const port of service.ports) await requireFree(port, service);
     await service.prepare();
+    signal?.throwIfAborted();
     const logStart = statSync(program.log, { throwIfNoEntry: false })?.size ?? 0;
     service.onProgress?.(`starting the ${name} on 127.0.0.1:${service.port}`);
     const record = await startDetached(program, pidFile, service.port);
-    await untilHealthy(service, record, logStart);
+    await untilHealthy(service, record, { logStart, signal });
     return record;
   };
 
   const running = readRecord(pidFile);
   if (running !== undefined) await untilHealthy(service, running);
-  const { port } = running ?? (await startHere());
+  const { port } = running ?? (await startHere(signal));
   return {
     name,
     address: `127.0.0.1:${port}`,
@@ -325,19 +329,24 @@ async function startService(service: Service): Promise<ServiceHandle> {
   };
 }
 
-/** @param logStart the length of the log when we started the process; a process that was found is not ended here */
-async function untilHealthy(service: Service, record: ProcessRecord, logStart?: number): Promise<void> {
+/** Waits for a process that was found, or for one that we started: only that is ended when it does not come up. */
+async function untilHealthy(
+  service: Service,
+  record: ProcessRecord,
+  own?: { logStart: number; signal: AbortSignal | undefined },
+): Promise<void> {
   const { name, program } = service;
   const deadline = Date.now() + startBoundMs;
   while (!(await service.isHealthy(record.port))) {
     const ended = !isRunning(record);
+    if (own && (own.signal?.aborted || Date.now() > deadline)) await signalAndWait(record, 'SIGKILL', 10_000);
+    own?.signal?.throwIfAborted();
     if (ended || Date.now() > deadline) {
-      if (!ended && logStart !== undefined) await signalAndWait(record, 'SIGKILL', 10_000);
       throw new ReelflowError(
         'services',
         `The ${name} ${ended ? 'ended while it started' : 'does not answer'}`,
         {
-          detail: usefulLines(program.log, logStart ?? 0) || `Its log ${program.log} says nothing.`,
+          detail: tellingLines(readFrom(program.log, own?.logStart ?? 0)) || 'Its log says nothing.',
           hint: `The whole log is ${program.log}.${ended ? '' : ' To start afresh: npx reelflow services down, then up.'}`,
         },
       );
@@ -360,16 +369,10 @@ async function requireFree(port: number, { name }: Service): Promise<void> {
   });
 }
 
-/** The lines of a log, from a byte on, that most likely say why a start failed. */
-function usefulLines(log: string, start: number): string {
-  let text: string;
+function readFrom(log: string, start: number): string {
   try {
-    text = readFileSync(log).subarray(start).toString('utf8');
+    return readFileSync(log).subarray(start).toString('utf8');
   } catch {
     return '';
   }
-  const telling = text
-    .split('\n')
-    .filter((line) => /\b(ERROR|FATAL)\b|Exception|Error:|Caused by/.test(line));
-  return telling.length > 0 ? telling.slice(-6).join('\n') : lastLines(text, 6);
 }

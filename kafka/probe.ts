@@ -76,3 +76,11 @@ export function lastLines(text: string, count: number): string {
     .slice(-count)
     .join('\n');
 }
+
+/** The lines of a log that most likely say why a start failed: the first causes, or else the end. */
+export function tellingLines(text: string): string {
+  const telling = text
+    .split('\n')
+    .filter((line) => /\b(ERROR|FATAL)\b|Exception|Error:|Caused by/.test(line));
+  return telling.length > 0 ? telling.slice(0, 6).join('\n') : lastLines(text, 6);
+}
