@@ -48,6 +48,7 @@ export interface ReplayOptions {
   /** Date of the dump. Default the newest file's. */
   readonly asOf?: Date;
   readonly logger: Logger;
+  /** Told several times a second. */
   readonly onProgress?: (progress: ReplayProgress) => void;
   /** Stops the replay: what was read is sent and noted in the journal, then the report says `interrupted`. */
   readonly signal?: AbortSignal;
@@ -300,8 +301,8 @@ class Run {
           chunker.cut(rowAtTick);
           rowAtTick = chunker.read.row;
           await note();
-          tell();
         }
+        tell();
       }
       // The line at which a file broke off, or a run was stopped, is not whole.
       if (damage === undefined && !stopped()) chunker.end();
@@ -354,7 +355,7 @@ function reportOf(
     if (progress === undefined) continue;
     const { row: read, rejected, chunks, bytes, seconds } = progress;
     const produced = read - rejected;
-    reports[dataset] = { read, produced, rejected, chunks, bytes, seconds, recordsPerSecond: read / seconds };
+    reports[dataset] = { read, produced, rejected, chunks, bytes, seconds, recordsPerSecond: perSecond(read, seconds) };
     total.read += read;
     total.produced += produced;
     total.rejected += rejected;
@@ -365,10 +366,14 @@ function reportOf(
   return {
     ...total,
     seconds,
-    recordsPerSecond: total.read / seconds,
+    recordsPerSecond: perSecond(total.read, seconds),
     runId,
     datasets: reports,
     absent,
     ...outcome,
   };
+}
+
+function perSecond(count: number, seconds: number): number {
+  return seconds > 0 ? count / seconds : 0;
 }
