@@ -10,7 +10,7 @@
  *
  * Publishing is not done here and may fail or be repeated: a delta is known by its source range.
  */
-import { DuckDBBlobValue } from '@duckdb/node-api';
+import { DuckDBBlobValue, LIST, listValue, VARCHAR } from '@duckdb/node-api';
 import { appendInts, readNumbers } from '../database/duckdb.ts';
 import { ReelflowError } from '../errors.ts';
 import { crashPoint } from '../faults.ts';
@@ -483,12 +483,15 @@ async function record(
 }
 
 async function storeDictionary(store: ShardStore): Promise<void> {
-  const { connection, catalog, dictionary } = store;
-  for (let number = store.dictionaryStored; number < dictionary.size; number++) {
-    await connection.run(`INSERT INTO ${catalog}.dictionary VALUES (${number}, $1)`, [
-      dictionary.textOf(number),
-    ]);
-  }
+  const { connection, catalog, dictionary, dictionaryStored: first } = store;
+  if (dictionary.size === first) return;
+  const words = Array.from({ length: dictionary.size - first }, (_, i) => dictionary.textOf(first + i));
+  await connection.run(
+    `INSERT INTO ${catalog}.dictionary
+    SELECT ${first} + i - 1, words[i] FROM (SELECT $1 AS words), range(1, ${words.length + 1}) AS numbers(i)`,
+    [listValue(words)],
+    [LIST(VARCHAR)],
+  );
 }
 
 /** Puts the final messages of an entry into the outbox. */

@@ -187,7 +187,12 @@ export class Shard {
 
   /** Whether everything up to `target` is applied and published. */
   hasPublished(target: Position): boolean {
-    return this.#mode === 'running' && notAfter(target, this.publishedPosition);
+    return (
+      this.#mode === 'running' &&
+      this.#silentTo === undefined &&
+      notAfter(target, this.#store.position) &&
+      notAfter(target, this.publishedPosition)
+    );
   }
 
   /**

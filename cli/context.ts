@@ -1,0 +1,116 @@
+/** What every command that touches the pipeline shares: its options, its endpoints, its connections. */
+import { type Command, InvalidArgumentError } from 'commander';
+import type { Endpoints, Places } from '../config.ts';
+import type { Broker } from '../kafka/client.ts';
+import type { Logger, LogLevel } from '../logger.ts';
+import { type Names, namesIn, namespacePattern } from '../topics/catalog.ts';
+import type { Registry } from '../topics/registry.ts';
+
+export interface CommonFlags {
+  gold: string;
+  state: string;
+  namespace: string;
+  json?: true;
+  verbose?: true;
+}
+
+export interface Context {
+  readonly endpoints: Endpoints;
+  readonly broker: Broker;
+  readonly registry: Registry;
+  readonly names: Names;
+  readonly places: Places;
+  readonly logger: Logger;
+}
+
+/** Where local services, gold and state live unless told otherwise. */
+export const localFolder = '.reelflow';
+
+/** Adds the options that are the same everywhere. */
+export function commonOptions(command: Command): Command {
+  return command
+    .option('--gold <dir>', 'gold folder', `${localFolder}/gold`)
+    .option('--state <dir>', 'state folder', `${localFolder}/state`)
+    .option('--namespace <name>', 'goes before topics and groups', namespace, '')
+    .option('--json', 'the result as one line of JSON')
+    .option('--verbose', 'log in detail, and show stack traces');
+}
+
+function namespace(text: string): string {
+  if (text !== '' && !namespacePattern.test(text)) {
+    throw new InvalidArgumentError('Lower-case letters, digits, - and _, 64 at most.');
+  }
+  return text;
+}
+
+/** Parses an option that is a whole number in a range. */
+export function integerOption(min: number, max = Number.MAX_SAFE_INTEGER): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (!/^-?\d+$/.test(text) || value < min || value > max) {
+      throw new InvalidArgumentError(
+        `A whole number from ${min}${max < Number.MAX_SAFE_INTEGER ? ` to ${max}` : ''} is expected.`,
+      );
+    }
+    return value;
+  };
+}
+
+const unitsMs: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000 };
+
+/** Parses a duration such as `250ms`, `1s`, `5m`. @returns milliseconds */
+export function durationOption(text: string): number {
+  const [, number, unit] = /^(\d+(?:\.\d+)?)(ms|s|m|h)$/.exec(text) ?? [];
+  const ms = Number(number) * (unitsMs[unit ?? ''] ?? Number.NaN);
+  if (!(ms >= 1)) throw new InvalidArgumentError('A duration such as 250ms, 1s or 5m is expected.');
+  return ms;
+}
+
+const unitsBytes: Readonly<Record<string, number>> = { B: 1, kB: 1e3, MB: 1e6, GB: 1e9, '': 1 };
+
+/** Parses a size such as `64MB`. @returns bytes */
+export function bytesOption(text: string): number {
+  const [, number, unit] = /^(\d+(?:\.\d+)?)(B|kB|MB|GB|)$/.exec(text) ?? [];
+  const bytes = Number(number) * (unitsBytes[unit ?? '?'] ?? Number.NaN);
+  if (!(bytes >= 1)) throw new InvalidArgumentError('A size such as 500kB, 64MB or 1GB is expected.');
+  return Math.round(bytes);
+}
+
+/** `debug` when asked, `info` in a pipe or a service, `warn` on a terminal, where people watch bars and tables. */
+export function logLevelOf(flags: { verbose?: true }): LogLevel {
+  if (flags.verbose === true) return 'debug';
+  return process.stderr.isTTY ? 'warn' : 'info';
+}
+
+/**
+ * The endpoints of the environment or of running local services, and what is built on them. Nothing is connected.
+ * @throws ReelflowError usage or services
+ */
+export async function openContext(flags: CommonFlags, found?: Endpoints): Promise<Context> {
+  const [{ endpointsOf }, { createBroker }, { Registry }, { createLogger }] = await Promise.all([
+    import('../kafka/services.ts'),
+    import('../kafka/client.ts'),
+    import('../topics/registry.ts'),
+    import('../logger.ts'),
+  ]);
+  const endpoints = found ?? endpointsOf({ env: process.env, folder: localFolder });
+  const logger = createLogger(logLevelOf(flags));
+  return {
+    endpoints,
+    logger,
+    broker: createBroker(endpoints, logger),
+    registry: new Registry({
+      url: endpoints.registryUrl,
+      onWaiting: (detail) => logger.warn({ detail }, 'waiting for the Schema Registry'),
+    }),
+    names: namesIn(flags.namespace),
+    places: { gold: flags.gold, state: flags.state, namespace: flags.namespace },
+  };
+}
+
+/** Aborts at the first SIGTERM or SIGINT. */
+export function stopSignal(): AbortSignal {
+  const controller = new AbortController();
+  for (const name of ['SIGTERM', 'SIGINT'] as const) process.once(name, () => controller.abort(name));
+  return controller.signal;
+}

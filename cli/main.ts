@@ -1,0 +1,64 @@
+/**
+ * The command line. Commands load what they need when they run, so that `--help` is quick; errors become text and exit
+ * code here and nowhere else.
+ */
+import { Command, CommanderError } from 'commander';
+import { exitCodes, messageOf, ReelflowError } from '../errors.ts';
+import { downloadCommand } from './download.ts';
+import { generateCommand } from './generate.ts';
+import { processCommand } from './process.ts';
+import { replayCommand } from './replay.ts';
+import { servicesCommand } from './services.ts';
+
+/** Runs a command line and sets the exit code. @param argv as in `process.argv` */
+export async function main(argv: readonly string[]): Promise<void> {
+  const program = new Command('reelflow')
+    .description(
+      'Replays the IMDb datasets into Kafka, keeps their aggregates up to date, writes Parquet snapshots.',
+    )
+    .version('0.1.0')
+    .showHelpAfterError('(--help shows the usage)');
+  for (const command of [
+    servicesCommand(),
+    generateCommand(),
+    downloadCommand(),
+    replayCommand(),
+    processCommand(),
+  ]) {
+    program.addCommand(command);
+  }
+  exitOverride(program);
+  try {
+    await program.parseAsync(argv);
+  } catch (thrown) {
+    process.exitCode = report(thrown, argv.includes('--verbose'));
+  }
+}
+
+function exitOverride(command: Command): void {
+  command.exitOverride();
+  for (const inner of command.commands) exitOverride(inner);
+}
+
+/** Writes an error for people to standard error. @returns the exit code */
+function report(thrown: unknown, verbose: boolean): number {
+  if (thrown instanceof CommanderError) {
+    // commander has said what it has to say; help and version are no errors.
+    return thrown.exitCode === 0 ? 0 : exitCodes.usage;
+  }
+  const lines: string[] = [];
+  if (thrown instanceof ReelflowError) {
+    lines.push(`Error: ${thrown.message}`);
+    if (thrown.detail !== '') lines.push(`Detail: ${thrown.detail}`);
+    if (thrown.hint !== '') lines.push(`Hint: ${thrown.hint}`);
+  } else {
+    lines.push(`Error: ${messageOf(thrown)}`, 'Hint: This is a defect of reelflow; --verbose shows where.');
+  }
+  if (verbose && thrown instanceof Error) lines.push(thrown.stack ?? '', causesOf(thrown));
+  process.stderr.write(`${lines.filter((line) => line !== '').join('\n')}\n`);
+  return thrown instanceof ReelflowError ? thrown.exitCode : exitCodes.defect;
+}
+
+function causesOf(error: Error): string {
+  return error.cause instanceof Error ? `Caused by: ${error.cause.stack}\n${causesOf(error.cause)}` : '';
+}

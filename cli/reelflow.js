@@ -1,0 +1,14 @@
+#!/usr/bin/env node
+// Starts the command line: the built files where the package is installed, the sources in a checkout, where Node
+// runs TypeScript as it is (it does not under node_modules).
+const [major, minor] = process.versions.node.split('.').map(Number);
+if (major < 22 || (major === 22 && minor < 22)) {
+  process.stderr.write(
+    `reelflow needs Node 22.22 or newer, this is ${process.versions.node}.\n` +
+      'In a checkout use `npx reelflow`, which takes the Node of node_modules.\n',
+  );
+  process.exit(2);
+}
+const isInstalled = import.meta.dirname.includes('node_modules');
+const { main } = await import(isInstalled ? '../dist/cli/main.js' : './main.ts');
+await main(process.argv);
