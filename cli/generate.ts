@@ -1,12 +1,8 @@
 /**
  * `reelflow generate`: a synthetic dataset in IMDb's layout, for demos, tests and measurements.
  */
-import { Command, InvalidArgumentError, Option } from 'commander';
-
-const integer = (text: string): number => {
-  if (!/^-?\d{1,15}$/.test(text)) throw new InvalidArgumentError('An integer is expected.');
-  return Number(text);
-};
+import { Command, Option } from 'commander';
+import { integerOption } from './context.ts';
 
 interface Flags {
   titles: number;
@@ -20,25 +16,26 @@ interface Flags {
 export function generateCommand(): Command {
   return new Command('generate')
     .description('write a synthetic dataset in the layout of the IMDb dumps')
-    .requiredOption('--titles <n>', 'number of titles; all other rows follow in proportion', integer)
+    .requiredOption('--titles <n>', 'number of titles; all other rows follow in proportion', integerOption(1))
     .requiredOption('--out <dir>', 'an empty or new folder')
-    .option('--seed <s>', 'the same seed and number of titles give the same bytes', integer, 1)
+    .option('--seed <s>', 'the same seed and number of titles give the same bytes', integerOption(0), 1)
     .addOption(
       new Option('--order <order>', 'rows sorted by id, as in the dumps, or shuffled')
         .choices(['id', 'random'])
         .default('id'),
     )
     .option('--gzip', 'write .tsv.gz files')
-    .option('--json', 'print the result as one JSON line')
+    .option('--json', 'the result as one line of JSON')
+    .option('--verbose', 'show stack traces')
     .action(run);
 }
 
 async function run({ titles, out, seed, order, gzip, json }: Flags): Promise<void> {
   const { generate } = await import('../producers/synthetic.ts');
-  const { SingleBar } = await import('cli-progress');
+  const { default: cliProgress } = await import('cli-progress');
   const bar =
     process.stderr.isTTY && !json
-      ? new SingleBar({
+      ? new cliProgress.SingleBar({
           format: '{dataset} {bar} {percentage}% {value}/{total} rows',
           hideCursor: true,
           clearOnComplete: true,
@@ -63,7 +60,7 @@ async function run({ titles, out, seed, order, gzip, json }: Flags): Promise<voi
   const rows = files.reduce((sum, file) => sum + file.rows, 0);
   const bytes = files.reduce((sum, file) => sum + file.bytes, 0);
   if (json) {
-    console.log(JSON.stringify({ out, seed, titles, rows, bytes, seconds, files }));
+    process.stdout.write(`${JSON.stringify({ out, seed, titles, rows, bytes, seconds, files })}\n`);
     return;
   }
   const { default: Table } = await import('cli-table3');
@@ -76,6 +73,8 @@ async function run({ titles, out, seed, order, gzip, json }: Flags): Promise<voi
     table.push([name, count.toLocaleString('en-US'), (size / 1e6).toFixed(1)]);
   for (const file of files) line(file.file, file.rows, file.bytes);
   line('together', rows, bytes);
-  console.log(table.toString());
-  console.log(`${out}: ${seconds.toFixed(1)} s, ${(rows / seconds / 1e6).toFixed(2)} M rows/s, seed ${seed}`);
+  const rate = (rows / seconds / 1e6).toFixed(2);
+  process.stdout.write(
+    `${table.toString()}\n${out}: ${seconds.toFixed(1)} s, ${rate} M rows/s, seed ${seed}\n`,
+  );
 }

@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { generateCommand } from '../cli/generate.ts';
 import { generate } from '../producers/synthetic.ts';
 import { type DatasetName, datasetNames, datasets } from '../topics/catalog.ts';
@@ -101,15 +101,16 @@ describe('generate', () => {
 
 it('the command says what it wrote as one JSON line', async () => {
   const printed: string[] = [];
-  const { log } = console;
-  console.log = (line: string) => printed.push(line);
+  const stdout = vi
+    .spyOn(process.stdout, 'write')
+    .mockImplementation((text) => printed.push(String(text)) > 0);
   try {
     const out = join(dir, 'command');
     await generateCommand().parseAsync(['--titles', '500', '--out', out, '--seed', '3', '--json'], {
       from: 'user',
     });
   } finally {
-    console.log = log;
+    stdout.mockRestore();
   }
   expect(printed).toHaveLength(1);
   const result = JSON.parse(printed[0] ?? '');
