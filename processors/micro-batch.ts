@@ -16,8 +16,8 @@ import {
   recordColumns,
 } from '../topics/chunk.ts';
 import type { Dictionary } from '../topics/dictionary.ts';
+import { IdSet } from '../topics/id-set.ts';
 import type { Columns } from '../topics/rows.ts';
-import { TitleSet } from './titles.ts';
 
 /** Which chunk a partition's position lies behind: proves on reading it again that the log is still the same one. */
 export interface Fingerprint {
@@ -54,9 +54,9 @@ export class StagedRows {
   mayRepeat = false;
 
   /** Titles of this micro-batch that are still fresh, that are known, and that were fresh until they came again. */
-  readonly #fresh = new TitleSet();
-  readonly #known = new TitleSet();
-  readonly #moved = new TitleSet();
+  readonly #fresh = new IdSet();
+  readonly #known = new IdSet();
+  readonly #moved = new IdSet();
   readonly #hasOrdering: boolean;
   #lastTitle = -1;
   #lastOrdering = -1;
@@ -74,7 +74,7 @@ export class StagedRows {
   }
 
   /** Tells the rows from `from` on apart, and notes their titles in `present`. */
-  classify(from: number, present: TitleSet): void {
+  classify(from: number, present: IdSet): void {
     const { length } = this.records;
     const titles = this.records.int(0);
     const orderings = this.#hasOrdering ? this.records.int(1) : undefined;
@@ -141,7 +141,7 @@ export class StagedRows {
 /** What a store knows without asking its database. */
 export interface StoreMemory {
   /** By dataset: titles of which the store may hold rows. Never misses one that it holds. */
-  readonly present: ReadonlyMap<DatasetName, TitleSet>;
+  readonly present: ReadonlyMap<DatasetName, IdSet>;
   readonly dictionary: Dictionary;
 }
 
@@ -232,7 +232,7 @@ export class MicroBatch {
       this.reject(message, thrown);
       return;
     }
-    staged.classify(firstRecord, this.#memory.present.get(message.dataset) as TitleSet);
+    staged.classify(firstRecord, this.#memory.present.get(message.dataset) as IdSet);
     staged.classifyDeletes(firstDelete);
     const count = header.records + header.deletes;
     this.#advance(message, { runId: header.runId, chunk: header.chunk }, count, 0);

@@ -16,10 +16,10 @@ import { messageOf, ReelflowError, systemCodeOf } from '../errors.ts';
 import type { DatasetName } from '../topics/catalog.ts';
 import type { DeltaHeader } from '../topics/deltas.ts';
 import { Dictionary } from '../topics/dictionary.ts';
+import { IdSet } from '../topics/id-set.ts';
 import type { Position } from '../topics/position.ts';
 import { type Cube, fingerprintOf, projectionOf, relationOf } from './cubes/cube.ts';
 import type { Fingerprint, StoreMemory } from './micro-batch.ts';
-import { TitleSet } from './titles.ts';
 
 /** Raised when the tables of a store change: a store of another format is rebuilt. */
 const formatVersion = 1;
@@ -59,7 +59,7 @@ export class ShardStore implements StoreMemory {
   /** The name that the database is attached under. */
   readonly catalog: string;
   readonly projection: ReadonlyMap<DatasetName, readonly string[]>;
-  readonly present = new Map<DatasetName, TitleSet>();
+  readonly present = new Map<DatasetName, IdSet>();
   readonly dictionary = new Dictionary();
   /** Entries of the dictionary that the database holds. */
   dictionaryStored = 0;
@@ -128,7 +128,7 @@ export class ShardStore implements StoreMemory {
       await connection.run(`INSERT INTO ${catalog}.meta VALUES ($1, $2)`, [name, value]);
     }
     await connection.run('COMMIT');
-    for (const dataset of store.projection.keys()) store.present.set(dataset, new TitleSet());
+    for (const dataset of store.projection.keys()) store.present.set(dataset, new IdSet());
     return store;
   }
 
@@ -266,7 +266,7 @@ export class ShardStore implements StoreMemory {
     for (const [value] of words.getRows()) this.dictionary.numberOfText(String(value));
     this.dictionaryStored = this.dictionary.size;
     for (const [dataset, [title]] of this.projection) {
-      const titles = new TitleSet();
+      const titles = new IdSet();
       const found = await readNumbers(connection, `SELECT DISTINCT ${title} FROM ${this.table(dataset)}`);
       const ids = found.columns[0] as Int32Array;
       for (let row = 0; row < found.length; row++) titles.add(ids[row] as number);
