@@ -83,18 +83,17 @@ const tab = 0x09;
 class OpenChunk {
   readonly partition: number;
   readonly room: Room;
-  readonly from: Mark;
-  readonly firstBlock: number;
+  /** Of the first record; a chunk may be begun for a row that is refused then. */
+  from: Mark = { row: 0, rejected: 0 };
+  firstBlock = 0;
   end: number;
   records = 0;
   lastId = -1;
 
-  constructor(partition: number, room: Room, start: number, from: Mark, firstBlock: number) {
+  constructor(partition: number, room: Room, start: number) {
     this.partition = partition;
     this.room = room;
     this.end = start;
-    this.from = from;
-    this.firstBlock = firstBlock;
   }
 }
 
@@ -151,7 +150,9 @@ export class Chunker {
   /** Every row before this mark has been handed over in a chunk or as rejected. */
   get handedOver(): Mark {
     let oldest = this.read;
-    for (const open of this.#open) if (open !== undefined && open.from.row < oldest.row) oldest = open.from;
+    for (const open of this.#open) {
+      if (open !== undefined && open.records > 0 && open.from.row < oldest.row) oldest = open.from;
+    }
     return oldest;
   }
 
@@ -246,8 +247,8 @@ export class Chunker {
     }
     const scratch = this.#scratch.bytes;
     let q = 0;
-    for (const column of order) {
-      if (q > 0) scratch[q++] = tab;
+    for (const [index, column] of order.entries()) {
+      if (index > 0) scratch[q++] = tab;
       const end = (starts[column + 1] ?? line.length + 1) - 1;
       q += line.copy(scratch, q, starts[column] as number, end);
     }
@@ -269,22 +270,26 @@ export class Chunker {
     }
     let open = this.#open[this.#partition];
     if (open === undefined) {
-      open = this.#begin(block);
+      open = this.#begin();
     } else if (
       id !== open.lastId &&
       (open.records >= chunkRecordsMax || open.end - this.#header.bytesMax >= chunkBytesMax)
     ) {
       this.#cut(open);
-      open = this.#begin(block);
+      open = this.#begin();
     }
     for (;;) {
       const next = this.#encoder.encode(input, at, id, open.room, open.end, chunkEnd);
       if (next === full && open.records > 0 && input.bytes.indexOf(newline, at) - at <= lineBytesMax) {
         this.#cut(open);
-        open = this.#begin(block);
+        open = this.#begin();
         continue;
       }
       if (next > 0) {
+        if (open.records === 0) {
+          open.from = this.read;
+          open.firstBlock = block;
+        }
         open.end = this.#encoder.recordEnd;
         open.records++;
         open.lastId = id;
@@ -302,9 +307,9 @@ export class Chunker {
     return partition;
   }
 
-  #begin(block: number): OpenChunk {
+  #begin(): OpenChunk {
     const room = this.#pool.pop() ?? roomOf(Buffer.allocUnsafeSlow(messageBytesMax + slackBytes));
-    const open = new OpenChunk(this.#partition, room, this.#header.bytesMax, this.read, block);
+    const open = new OpenChunk(this.#partition, room, this.#header.bytesMax);
     this.#open[this.#partition] = open;
     return open;
   }

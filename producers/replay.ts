@@ -355,7 +355,15 @@ function reportOf(
     if (progress === undefined) continue;
     const { row: read, rejected, chunks, bytes, seconds } = progress;
     const produced = read - rejected;
-    reports[dataset] = { read, produced, rejected, chunks, bytes, seconds, recordsPerSecond: perSecond(read, seconds) };
+    reports[dataset] = {
+      read,
+      produced,
+      rejected,
+      chunks,
+      bytes,
+      seconds,
+      recordsPerSecond: perSecond(read, seconds),
+    };
     total.read += read;
     total.produced += produced;
     total.rejected += rejected;
