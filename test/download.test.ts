@@ -14,6 +14,7 @@ import { type DownloadOptions, download } from '../producers/download.ts';
 import { datasetNames } from '../topics/catalog.ts';
 
 const content = Buffer.from(Array.from({ length: 300_000 }, (_, n) => (n * n) >> 5));
+const file = 'title.ratings.tsv.gz';
 const lastModified = 'Wed, 21 Jan 2026 07:28:00 GMT';
 
 /** How the server answers; each test changes what it needs. */
@@ -53,8 +54,14 @@ function answer(request: IncomingMessage, response: ServerResponse): void {
   });
   if (request.method === 'HEAD') response.end();
   else if (stall.times-- > 0) response.write(sent.subarray(0, 10));
-  else if (cut.times-- > 0) response.write(sent.subarray(0, cut.after), () => response.destroy());
-  else response.end(sent);
+  else if (cut.times-- > 0) {
+    response.write(sent.subarray(0, cut.after));
+    // What the client has not read when the connection breaks is lost, so it is given the time to read.
+    const part = join(out, `${file}.part`);
+    vi.waitFor(async () => expect((await stat(part)).size).toBe(start + cut.after)).finally(() =>
+      response.destroy(),
+    );
+  } else response.end(sent);
 }
 
 beforeEach(async () => {
@@ -80,7 +87,6 @@ afterEach(async () => {
   await rm(out, { recursive: true });
 });
 
-const file = 'title.ratings.tsv.gz';
 const fetchRatings = async (options: Partial<DownloadOptions> = {}) =>
   (await download({ out, from, datasets: ['title.ratings'], retryMs: 1, ...options }))[0];
 const expectWhole = async (bytes: Buffer = content) => {
@@ -179,7 +185,7 @@ it('does not try again what cannot succeed', async () => {
 
 it('does not wait for ever for a server that has fallen silent', async () => {
   manners.stall.times = 1;
-  expect(await fetchRatings({ idleMs: 100 })).toMatchObject({ outcome: 'downloaded' });
+  expect(await fetchRatings({ idleMs: 500 })).toMatchObject({ outcome: 'downloaded' });
   expect(asked).toEqual(['HEAD', 'GET', 'HEAD', 'GET bytes=10-']);
   await expectWhole();
 });
