@@ -67,13 +67,20 @@ export class DeadLetters {
         const rows = this.#waiting;
         this.#waiting = [];
         for (const batch of batches(rows)) {
-          await producer.send({
-            topic,
-            acks: -1,
-            compression: kafkajs.CompressionTypes.ZSTD,
-            messages: batch.map((row) => this.#messageOf(row)),
-          });
-          for (const row of batch) this.#inFlight.acknowledge(row);
+          // One partition a request: where one partition refuses, kafkajs sends the whole request again, and the
+          // others would have their rows twice. Right after a topic's creation that happens.
+          const byPartition = Map.groupBy(batch, (row) => this.#partitionOf(row));
+          await Promise.all(
+            [...byPartition].map(async ([partition, own]) => {
+              await producer.send({
+                topic,
+                acks: -1,
+                compression: kafkajs.CompressionTypes.ZSTD,
+                messages: own.map((row) => ({ ...this.#messageOf(row), partition })),
+              });
+              for (const row of own) this.#inFlight.acknowledge(row);
+            }),
+          );
         }
       }
       this.#running = false;
@@ -82,22 +89,23 @@ export class DeadLetters {
     }
   }
 
-  #messageOf(row: RejectedRow) {
-    const { file, partitions } = this.#options;
-    const { reason, detail, original, originalBytes, line, key } = row;
-    const message = deadLetterMessage({
+  /** Where the row would have gone; rows without an id are spread. */
+  #partitionOf({ key, line }: RejectedRow): number {
+    const { partitions } = this.#options;
+    return key === null ? line % partitions : partitionOf(key, partitions);
+  }
+
+  #messageOf({ reason, detail, original, originalBytes, line, key }: RejectedRow) {
+    return deadLetterMessage({
       stage: 'producer',
       reason,
       detail,
       original,
       originalBytes,
-      source: { file, line },
+      source: { file: this.#options.file, line },
       time: new Date(),
       key,
     });
-    // Where the row would have gone; rows without an id are spread.
-    const partition = key === null ? line % partitions : partitionOf(key, partitions);
-    return { ...message, partition };
   }
 }
 

@@ -144,12 +144,24 @@ async function prepareTopics({ broker, names, shards: asked }: ReplayOptions, of
   const found = topics.map((topic) => existing.get(topic)).find((count) => count !== undefined);
   const shards = ofJournal ?? asked ?? found ?? defaultShards;
   const deadLetterPartitions = existing.get(names.deadLetter) ?? shards;
-  await ensureRetainedTopics(broker, [
+  const specs = [
     ...topics.map((topic) => ({ topic, partitions: shards })),
     { topic: names.deadLetter, partitions: deadLetterPartitions },
-  ]);
-  return { shards, deadLetterPartitions };
+  ];
+  for (let attempt = 1; ; attempt++) {
+    try {
+      await ensureRetainedTopics(broker, specs);
+      return { shards, deadLetterPartitions };
+    } catch (thrown) {
+      // A broker may answer for a moment that it does not know the topic that it has just created.
+      const { type } = thrown as { type?: string };
+      if (type !== 'UNKNOWN_TOPIC_OR_PARTITION' || attempt === topicAttempts) throw thrown;
+      await delay(200);
+    }
+  }
 }
+
+const topicAttempts = 25;
 
 async function registerSchemas({ registry, names }: ReplayOptions, { files }: Source) {
   const ids = new Map<DatasetName, number>();
@@ -296,13 +308,13 @@ class Run {
           pace?.took(chunker.read.row - row);
           await sender.room();
           await deadLetters.room();
+          tell();
           if (performance.now() < nextTick) continue;
           nextTick = performance.now() + everyMs;
           chunker.cut(rowAtTick);
           rowAtTick = chunker.read.row;
           await note();
         }
-        tell();
       }
       // The line at which a file broke off, or a run was stopped, is not whole.
       if (damage === undefined && !stopped()) chunker.end();
