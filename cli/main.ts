@@ -9,6 +9,8 @@ import { generateCommand } from './generate.ts';
 import { processCommand } from './process.ts';
 import { replayCommand } from './replay.ts';
 import { servicesCommand } from './services.ts';
+import { sinkCommand } from './sink.ts';
+import { packageVersion } from './version.ts';
 
 /** Runs a command line and sets the exit code. @param argv as in `process.argv` */
 export async function main(argv: readonly string[]): Promise<void> {
@@ -16,7 +18,7 @@ export async function main(argv: readonly string[]): Promise<void> {
     .description(
       'Replays the IMDb datasets into Kafka, keeps their aggregates up to date, writes Parquet snapshots.',
     )
-    .version('0.1.0')
+    .version(packageVersion())
     .showHelpAfterError('(--help shows the usage)');
   for (const command of [
     servicesCommand(),
@@ -24,6 +26,7 @@ export async function main(argv: readonly string[]): Promise<void> {
     downloadCommand(),
     replayCommand(),
     processCommand(),
+    sinkCommand(),
   ]) {
     program.addCommand(command);
   }

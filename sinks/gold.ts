@@ -1,0 +1,122 @@
+/**
+ * The five gold tables, computed from the merged cubes. Each has an integer form, from which its content hash is
+ * taken, and a final form whose doubles are computed from these integers at the very end: so every figure is the same
+ * whatever the order, the batches and the shards were.
+ *
+ * With a the rating × 10: avg_rating = Σa / 10n, and the sample standard deviation is
+ * √((n·Σa² − (Σa)²) / (n·(n − 1))) / 10, which needs no difference of rounded numbers.
+ */
+
+export interface GoldTable {
+  readonly name: string;
+  /** SELECT over the relations `title`, `contributor`, `region` and `names`: key and integer measures. */
+  readonly integers: string;
+  readonly key: readonly string[];
+  readonly measures: readonly string[];
+  /** Columns of the final form, from the integer form. */
+  readonly columns: string;
+  readonly order: string;
+}
+
+const moments = 'sum(rating * titles)::BIGINT AS s1, sum(rating * rating * titles)::BIGINT AS s2';
+const extremes = 'max(rating)::BIGINT AS max_tenths, min(rating)::BIGINT AS min_tenths';
+const counts = 'sum(titles)::BIGINT AS total_titles, sum(votes)::BIGINT AS total_votes';
+
+const average = 's1 / (10.0::DOUBLE * total_titles) AS avg_rating';
+const volatility = `CASE WHEN total_titles > 1 THEN
+  sqrt((total_titles::HUGEINT * s2 - s1::HUGEINT * s1)::DOUBLE / (total_titles::DOUBLE * (total_titles - 1))) / 10
+  END AS rating_volatility`;
+const maximum = 'max_tenths / 10.0::DOUBLE AS max_rating';
+const minimum = 'min_tenths / 10.0::DOUBLE AS min_rating';
+
+export const goldTables: readonly GoldTable[] = [
+  {
+    name: 'genre_analysis',
+    integers: `
+      SELECT genres, ${counts}, ${moments}, ${extremes},
+        coalesce(sum(startYear * titles), 0)::BIGINT AS years,
+        coalesce(sum(titles) FILTER (startYear IS NOT NULL), 0)::BIGINT AS titles_with_year
+      FROM title WHERE genres IS NOT NULL GROUP BY genres`,
+    key: ['genres'],
+    measures: [
+      'total_titles',
+      'total_votes',
+      's1',
+      's2',
+      'max_tenths',
+      'min_tenths',
+      'years',
+      'titles_with_year',
+    ],
+    columns: `genres, total_titles, ${average}, total_votes,
+      years / nullif(titles_with_year, 0)::DOUBLE AS avg_year, ${volatility}, ${maximum}, ${minimum}`,
+    order: 'total_titles DESC, genres',
+  },
+  {
+    name: 'decade_trends',
+    integers: `
+      SELECT (floor(startYear / 10.0) * 10)::INTEGER AS decade, ${counts}, ${moments},
+        sum(runtimeSum)::BIGINT AS runtime, sum(runtimeTitles)::BIGINT AS titles_with_runtime
+      FROM title WHERE startYear IS NOT NULL GROUP BY decade`,
+    key: ['decade'],
+    measures: ['total_titles', 'total_votes', 's1', 's2', 'runtime', 'titles_with_runtime'],
+    columns: `decade, total_titles, ${average}, total_votes,
+      runtime / nullif(titles_with_runtime, 0)::DOUBLE AS avg_runtime, ${volatility}`,
+    order: 'decade',
+  },
+  {
+    name: 'title_ratings_agg',
+    integers: `
+      SELECT startYear, genres, ${counts}, ${moments}, ${extremes}
+      FROM title WHERE startYear IS NOT NULL GROUP BY startYear, genres`,
+    key: ['startYear', 'genres'],
+    measures: ['total_titles', 'total_votes', 's1', 's2', 'max_tenths', 'min_tenths'],
+    columns: `startYear, genres, total_titles, ${average}, total_votes, ${maximum}, ${minimum}, ${volatility}`,
+    order: 'startYear, total_titles DESC, genres NULLS LAST',
+  },
+  {
+    name: 'contributor_analysis',
+    integers: `
+      SELECT 'nm' || lpad(nconst::VARCHAR, greatest(7, length(nconst::VARCHAR))::INTEGER, '0') AS nconst,
+        any_value(primaryName) AS primaryName,
+        ${counts}, sum(credits)::BIGINT AS total_credits, ${moments}, ${extremes}
+      FROM contributor LEFT JOIN names USING (nconst) GROUP BY nconst`,
+    key: ['nconst', 'primaryName'],
+    measures: ['total_titles', 'total_credits', 'total_votes', 's1', 's2', 'max_tenths', 'min_tenths'],
+    columns: `nconst, primaryName, total_titles, total_credits, ${average}, total_votes, ${volatility}, ${maximum}, ${minimum}`,
+    order: 'total_votes DESC, nconst',
+  },
+  {
+    name: 'region_analysis',
+    integers: `
+      SELECT region, ${counts}, sum(akas)::BIGINT AS total_akas, ${moments}, ${extremes}
+      FROM region GROUP BY region`,
+    key: ['region'],
+    measures: ['total_titles', 'total_akas', 'total_votes', 's1', 's2', 'max_tenths', 'min_tenths'],
+    columns: `region, total_titles, total_akas, ${average}, total_votes, ${volatility}, ${maximum}, ${minimum}`,
+    order: 'total_titles DESC, region',
+  },
+];
+
+/**
+ * A SELECT of one text column `block`: the lines of a table's integer form in the canonical order of its keys, some
+ * thousand lines a block. SHA-256 over the blocks, one after the other, is the content hash.
+ * @param relation holds the integer form
+ */
+export function canonicalText({ key, measures }: GoldTable, relation: string): string {
+  // Null differs from every text, also from an empty one; tab and newline cannot occur in numbers.
+  const fields = [
+    ...key.map(
+      (name) => `coalesce('=' || replace(replace(${name}::VARCHAR, '\\', '\\\\'), chr(10), '\\n'), '-')`,
+    ),
+    ...measures.map((name) => `${name}::VARCHAR`),
+  ];
+  return `
+    SELECT string_agg(line, chr(10) ORDER BY number) || chr(10) AS block
+    FROM (
+      SELECT concat_ws(chr(9), ${fields.join(', ')}) AS line,
+        row_number() OVER (ORDER BY ${key.map((name) => `${name} NULLS FIRST`).join(', ')}) AS number
+      FROM ${relation}
+    )
+    GROUP BY number // 4096 ORDER BY min(number)`;
+}

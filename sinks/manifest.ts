@@ -1,0 +1,128 @@
+/**
+ * A snapshot's manifest says exactly which input its tables hold and lets anybody check their bytes and their content.
+ * Snapshots are found through CURRENT; a folder without a manifest is no snapshot.
+ */
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { messageOf, ReelflowError } from '../errors.ts';
+
+const offsets = z.tuple([z.int(), z.int()]);
+const counts = z.object({ applied: z.int(), duplicate: z.int(), rejected: z.int() });
+
+const manifestSchema = z.object({
+  id: z.string(),
+  created: z.iso.datetime(),
+  namespace: z.string(),
+  clusterId: z.string(),
+  tables: z.record(
+    z.string(),
+    z.object({
+      rows: z.int(),
+      bytes: z.int(),
+      /** of the file */
+      sha256: z.string(),
+      /** of keys and integer measures in canonical order: equal for equal input */
+      contentHash: z.string(),
+    }),
+  ),
+  /** topic → partition → [start, end): what the tables hold */
+  input: z.record(z.string(), z.record(z.string(), offsets)),
+  /** topic → how these records count */
+  accounting: z.record(z.string(), counts),
+  /** partition of the delta topic → next offset */
+  deltas: z.record(z.string(), z.int()),
+  /** shard → where its chain stands */
+  shards: z.record(
+    z.string(),
+    z.object({
+      generation: z.int(),
+      cubeSet: z.string(),
+      shards: z.int(),
+      /** First offset of the last delta that was applied: the delta topic is kept from there on. */
+      lastDelta: z.int(),
+      sources: z.record(z.string(), counts.extend({ next: z.int() })),
+    }),
+  ),
+  /** subject → registry id */
+  schemas: z.record(z.string(), z.int()),
+  versions: z.object({ reelflow: z.string(), duckdb: z.string(), manifest: z.int() }),
+});
+
+export type Manifest = z.infer<typeof manifestSchema>;
+
+export const manifestVersion = 1;
+
+const idPattern = /^\d{8}_\d{6}_\d{6}$/;
+
+export const snapshotsFolder = (gold: string) => join(gold, 'snapshots');
+export const snapshotFolder = (gold: string, id: string) => join(gold, 'snapshots', id);
+export const tableFile = (gold: string, id: string, table: string) =>
+  join(snapshotFolder(gold, id), `${table}.parquet`);
+
+/** The newest snapshot's id, or undefined before the first. @throws ReelflowError goldUnusable */
+export function currentSnapshot(gold: string): string | undefined {
+  const path = join(gold, 'CURRENT');
+  if (!existsSync(path)) return undefined;
+  const id = readFileSync(path, 'utf8').trim();
+  if (!idPattern.test(id)) {
+    throw new ReelflowError('goldUnusable', 'CURRENT does not name a snapshot', {
+      detail: `${path}: ${JSON.stringify(id.slice(0, 80))}`,
+      hint: 'Write the id of a folder under snapshots/ into it.',
+    });
+  }
+  return id;
+}
+
+/** Ids of all complete snapshots, oldest first. */
+export function listSnapshots(gold: string): string[] {
+  const folder = snapshotsFolder(gold);
+  if (!existsSync(folder)) return [];
+  return readdirSync(folder)
+    .filter((name) => idPattern.test(name) && existsSync(join(folder, name, 'manifest.json')))
+    .sort();
+}
+
+/** @throws ReelflowError goldUnusable, for a snapshot that does not exist, is damaged, or newer than this program */
+export function readManifest(gold: string, id: string): Manifest {
+  const path = join(snapshotFolder(gold, id), 'manifest.json');
+  if (!idPattern.test(id) || !existsSync(path)) {
+    throw new ReelflowError('goldUnusable', `There is no snapshot ${id}`, {
+      detail: `${gold} has ${listSnapshots(gold).slice(-3).join(', ') || 'none'}.`,
+      hint: 'Leave the id out to take the newest.',
+    });
+  }
+  try {
+    const json = JSON.parse(readFileSync(path, 'utf8')) as { versions?: { manifest?: number } };
+    const version = json.versions?.manifest;
+    if (typeof version === 'number' && version > manifestVersion) {
+      throw new ReelflowError('goldUnusable', `Snapshot ${id} is of a newer version`, {
+        detail: `${path}: manifest version ${version}, this program knows ${manifestVersion}.`,
+        hint: 'Use the newer reelflow, or another --gold folder.',
+      });
+    }
+    return manifestSchema.parse(json);
+  } catch (thrown) {
+    if (thrown instanceof ReelflowError) throw thrown;
+    throw new ReelflowError('goldUnusable', `The manifest of snapshot ${id} is damaged`, {
+      detail: `${path}: ${thrown instanceof z.ZodError ? z.prettifyError(thrown) : messageOf(thrown)}`,
+      hint: 'Let CURRENT name another snapshot.',
+      cause: thrown,
+    });
+  }
+}
+
+/**
+ * The id of the next snapshot: time (UTC) and a counter that never repeats; never below the one before, even when the
+ * clock steps back.
+ */
+export function nextSnapshotId(previous: string | undefined, now: Date): string {
+  const [date = '', time = ''] = now
+    .toISOString()
+    .replaceAll(/[-:]|\.\d+Z/g, '')
+    .split('T');
+  const stamp = `${date}_${time}`;
+  const before = previous?.slice(0, stamp.length) ?? '';
+  const counter = Number(previous?.slice(stamp.length + 1) ?? 0) + 1;
+  return `${before > stamp ? before : stamp}_${String(counter).padStart(6, '0')}`;
+}

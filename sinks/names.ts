@@ -1,0 +1,106 @@
+/** Names of people on their way into the sink's store: a person is at most once in it, or a new one has to begin. */
+import type { ChunkDecoder, ChunkHeader } from '../topics/chunk.ts';
+import { deleteColumns, recordColumns } from '../topics/chunk.ts';
+import { IdSet } from '../topics/id-set.ts';
+import { type NameRows, nullMark, recordSeparator, unitSeparator } from './store.ts';
+
+export class StagedNames {
+  readonly #people: IdSet;
+  #seen = new IdSet();
+  #text: string[] = [];
+  #length = 0;
+  #mayExist = false;
+  #deletes: number[] = [];
+  #odd: [number, string][] = [];
+
+  /** @param people ids that the store may hold; grows with what is staged */
+  constructor(people: IdSet) {
+    this.#people = people;
+  }
+
+  get isEmpty(): boolean {
+    return this.#length === 0 && this.#deletes.length === 0;
+  }
+
+  /**
+   * Decodes a chunk and stages its rows. Before a person's second version, and between upserts and deletes, `flush`
+   * is called to write what is staged.
+   * @throws RejectedMessage, with nothing of the chunk staged
+   */
+  async add(value: Buffer, decoder: ChunkDecoder, flush: () => Promise<void>): Promise<ChunkHeader> {
+    const records = recordColumns('name.basics', ['nconst', 'primaryName'], {}, 'primaryName');
+    const deletes = deleteColumns('name.basics');
+    const header = decoder.decode(value, records, deletes);
+    if (this.#deletes.length > 0 && records.length > 0) await flush();
+    const ids = records.int(0);
+    const ends = records.int(1);
+    // Digits, separators and the name's bytes, one row after the other; decoded to text once.
+    let out = Buffer.allocUnsafe(records.textLength + records.length * 14);
+    let length = 0;
+    let start = 0;
+    const cut = () => {
+      if (length > 0) this.#text.push(out.toString('utf8', 0, length));
+      length = 0;
+    };
+    for (let row = 0; row < records.length; row++) {
+      const id = ids[row] as number;
+      const end = ends[row] as number;
+      if (this.#seen.has(id)) {
+        cut();
+        await flush();
+      }
+      this.#seen.add(id);
+      if (this.#people.has(id)) this.#mayExist = true;
+      this.#people.add(id);
+      if (length + 14 + Math.abs(end) - start > out.length) out = Buffer.concat([out], out.length * 2);
+      this.#length += 1;
+      if (end >= 0 && holdsMark(records.text, start, end)) {
+        this.#odd.push([id, Buffer.from(records.text.subarray(start, end)).toString()]);
+        start = end;
+        continue;
+      }
+      length += out.write(String(id), length, 'latin1');
+      out[length++] = unitSeparator;
+      if (end < 0) {
+        out[length++] = nullMark;
+      } else {
+        for (let i = start; i < end; i++) out[length++] = records.text[i] as number;
+        start = end;
+      }
+      out[length++] = recordSeparator;
+    }
+    cut();
+    if (deletes.length > 0) {
+      if (this.#length > 0) await flush();
+      for (let row = 0; row < deletes.length; row++) this.#deletes.push(deletes.int(0)[row] as number);
+    }
+    return header;
+  }
+
+  /** Hands over what is staged and begins anew. */
+  take(): NameRows {
+    const rows = {
+      length: this.#length,
+      text: this.#text.join(''),
+      odd: this.#odd,
+      mayExist: this.#mayExist,
+      deletes: this.#deletes,
+    };
+    this.#text = [];
+    this.#length = 0;
+    this.#mayExist = false;
+    this.#deletes = [];
+    this.#odd = [];
+    this.#seen = new IdSet();
+    return rows;
+  }
+}
+
+/** Whether a name holds a byte that the staged text uses itself. */
+function holdsMark(text: Uint8Array, start: number, end: number): boolean {
+  for (let i = start; i < end; i++) {
+    const byte = text[i] as number;
+    if (byte === unitSeparator || byte === recordSeparator || byte === nullMark) return true;
+  }
+  return false;
+}

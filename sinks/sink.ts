@@ -1,0 +1,615 @@
+/**
+ * The sink: one active member that follows all deltas and names, and publishes a snapshot of them from time to time.
+ * Every delta is judged by the chain of its shard, so a republished outbox, a zombie, two owners or an old copy of a
+ * store do no harm: what does not go on where the shard stands is refused and counted.
+ */
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Producer } from 'kafkajs';
+import { messageOf, ReelflowError } from '../errors.ts';
+import { crashPoint } from '../faults.ts';
+import { type Broker, clusterIdOf, withAdmin } from '../kafka/client.ts';
+import { withFolderLock } from '../kafka/lock.ts';
+import {
+  type Fetched,
+  type LogBounds,
+  LogInterrupted,
+  type LogMessage,
+  LogReader,
+  logBounds,
+  OutsideLog,
+  type Want,
+} from '../kafka/log.ts';
+import { Membership } from '../kafka/membership.ts';
+import { partitionCounts } from '../kafka/topics.ts';
+import type { Names } from '../topics/catalog.ts';
+import { ChunkDecoder, RejectedMessage } from '../topics/chunk.ts';
+import { deadLetterMessage } from '../topics/dead-letter.ts';
+import {
+  cubePlan,
+  cubesOnTheWire,
+  DeltaChain,
+  type DeltaPart,
+  decodeDeltaHeader,
+  decodeDeltaRows,
+} from '../topics/deltas.ts';
+import { notAfter, type Position, positionText } from '../topics/position.ts';
+import type { Registry } from '../topics/registry.ts';
+import { Columns } from '../topics/rows.ts';
+import { currentSnapshot, listSnapshots, type Manifest, readManifest, snapshotFolder } from './manifest.ts';
+import { StagedNames } from './names.ts';
+import { asGoldError, publishSnapshot, retain } from './snapshot.ts';
+import { advanced, CubeStore, type NameState, type ShardState } from './store.ts';
+
+export interface SinkOptions {
+  readonly broker: Broker;
+  readonly registry: Registry;
+  readonly names: Names;
+  readonly gold: string;
+  readonly state: string;
+  /** Time between two snapshots, in milliseconds. */
+  readonly intervalMs: number;
+  /** Read up to the ends of this moment, publish if something moved, and end. */
+  readonly once: boolean;
+  /** Snapshots that stay. */
+  readonly keep: number;
+  /** DuckDB's limit, as DuckDB writes sizes. */
+  readonly memoryLimit: string;
+  readonly reelflowVersion: string;
+  readonly signal: AbortSignal;
+  readonly onSnapshot?: (manifest: Manifest) => void;
+}
+
+export interface SinkReport {
+  /** The newest snapshot that this run published, null when nothing had moved. */
+  readonly snapshot: string | null;
+  readonly snapshots: number;
+  readonly deltas: number;
+  readonly refused: number;
+}
+
+const fetchWaitMs = 100;
+/** A transaction takes in at most so many bytes of messages. */
+const batchBytesMax = 16 * 1024 * 1024;
+
+/**
+ * Runs the sink until `signal`, or once.
+ * @throws ReelflowError busy, when another sink holds the gold folder; foreignCluster; deltasTrimmed; diskFull; …
+ */
+export async function runSink(options: SinkOptions): Promise<SinkReport> {
+  const { gold, once, broker } = options;
+  try {
+    mkdirSync(join(gold, 'snapshots'), { recursive: true });
+  } catch (thrown) {
+    throw asGoldError(thrown, gold);
+  }
+  return withFolderLock(
+    join(gold, '.sink'),
+    {
+      patienceMs: once ? 10_000 : 2_000,
+      onWait: (pid) => broker.logger.info({ pid }, 'another sink holds the gold folder'),
+    },
+    async () => {
+      const sink = new Sink(options);
+      try {
+        await sink.open();
+        return await sink.run();
+      } finally {
+        await sink.close();
+      }
+    },
+  );
+}
+
+/** Messages of deltas that wait for their last part. */
+interface Pending {
+  readonly first: number;
+  readonly messages: { value: Buffer; at: number }[];
+}
+
+class Sink {
+  readonly #options: SinkOptions;
+  readonly #reader: LogReader;
+  readonly #namesTopic: string;
+  #store!: CubeStore;
+  #producer: Producer | undefined;
+  #membership: Membership | undefined;
+  #clusterId = '';
+  #schemas: Record<string, number> = {};
+  #deltaSchemaId = -1;
+  #decoder!: ChunkDecoder;
+  /** Topics that exist, with their partition counts. */
+  #partitions = new Map<string, number>();
+  readonly #chains = new Map<number, DeltaChain>();
+  readonly #pending = new Map<string, Pending>();
+  /** Next offset to fetch, `topic/partition`. */
+  readonly #fetched = new Map<string, number>();
+  #isActive = false;
+  #failure: unknown;
+  #report = { snapshot: null as string | null, snapshots: 0, deltas: 0, refused: 0 };
+
+  constructor(options: SinkOptions) {
+    this.#options = options;
+    this.#reader = new LogReader(options.broker);
+    this.#namesTopic = options.names.source('name.basics');
+  }
+
+  async open(): Promise<void> {
+    const { broker, registry, names, state, memoryLimit, gold } = this.#options;
+    this.#clusterId = await clusterIdOf(broker);
+    this.#checkGold();
+    const folder = join(state, this.#clusterId, names.namespace === '' ? '_' : names.namespace);
+    const identity = { clusterId: this.#clusterId, namespace: names.namespace };
+    this.#store = await CubeStore.open(folder, identity, memoryLimit);
+    this.#deltaSchemaId = await registry.register(names.deltas, 'reelflow.deltas');
+    const nameSchemaId = await registry.register(this.#namesTopic, 'imdb.name.basics');
+    this.#schemas = {
+      [`${names.deltas}-value`]: this.#deltaSchemaId,
+      [`${this.#namesTopic}-value`]: nameSchemaId,
+    };
+    this.#decoder = new ChunkDecoder('name.basics', nameSchemaId, registry);
+    const current = currentSnapshot(gold);
+    if (this.#store.isEmpty && current !== undefined) await this.#restore(current);
+    for (const { shard, chain } of this.#store.shards.values())
+      this.#chains.set(shard, new DeltaChain(chain));
+    await this.#findTopics();
+  }
+
+  async run(): Promise<SinkReport> {
+    const { once, intervalMs, signal } = this.#options;
+    if (once) {
+      await this.#readTo(await this.#ends());
+      if (!signal.aborted && this.#isAhead() && this.#hasReached()) await this.#publish();
+      return this.#report;
+    }
+    await this.#join();
+    let publishAtMs = Date.now() + intervalMs;
+    while (!signal.aborted) {
+      if (this.#failure !== undefined) throw this.#failure;
+      await this.#step();
+      if (Date.now() < publishAtMs) continue;
+      if (this.#isActive && this.#isAhead() && this.#hasReached()) await this.#publish();
+      await this.#findTopics();
+      publishAtMs = Date.now() + intervalMs;
+    }
+    return this.#report;
+  }
+
+  async close(): Promise<void> {
+    await this.#membership?.leave();
+    await this.#producer?.disconnect();
+    await this.#reader.close();
+    this.#store?.close();
+  }
+
+  /** Gold knows its cluster and namespace. */
+  #checkGold(): void {
+    const { gold, names } = this.#options;
+    const current = currentSnapshot(gold);
+    if (current === undefined) return;
+    const { clusterId, namespace } = readManifest(gold, current);
+    if (clusterId === this.#clusterId && namespace === names.namespace) return;
+    throw new ReelflowError('foreignCluster', 'The gold folder belongs to another cluster or namespace', {
+      detail: `${gold}: cluster ${clusterId}, namespace '${namespace}'; this is ${this.#clusterId}, '${names.namespace}'.`,
+      hint: 'Use another --gold folder.',
+    });
+  }
+
+  async #restore(id: string): Promise<void> {
+    const { gold, broker } = this.#options;
+    const manifest = readManifest(gold, id);
+    broker.logger.warn({ snapshot: id }, 'the state is empty: restoring from the newest snapshot');
+    const shards = Object.entries(manifest.shards).map(([shard, of]): ShardState => {
+      const position: Position = Object.fromEntries(
+        Object.entries(of.sources).map(([topic, { next }]) => [topic, next]),
+      );
+      return {
+        shard: Number(shard),
+        shards: of.shards,
+        chain: { generation: of.generation, cubeSet: of.cubeSet, position },
+        next: manifest.deltas[shard] ?? 0,
+        lastDelta: of.lastDelta,
+        counts: Object.fromEntries(
+          Object.entries(of.sources).map(([topic, { next: _, ...counts }]) => [topic, counts]),
+        ),
+      };
+    });
+    await this.#store.restore(join(snapshotFolder(gold, id), 'cubes'), shards);
+  }
+
+  async #findTopics(): Promise<void> {
+    const { broker, names } = this.#options;
+    this.#partitions = await partitionCounts(broker, [names.deltas, this.#namesTopic]);
+  }
+
+  async #join(): Promise<void> {
+    const { broker, names, signal } = this.#options;
+    while (this.#partitions.size === 0 && !signal.aborted) {
+      // Nothing is produced yet: there is no group to join.
+      await sleep(500, undefined, { signal }).catch(() => undefined);
+      await this.#findTopics();
+    }
+    if (signal.aborted) return;
+    this.#membership = await Membership.join({
+      broker,
+      groupId: names.sinkGroup,
+      topics: [...this.#partitions.keys()],
+      assignment: 'single',
+      freshness: () => new Map([[0, this.#store.shards.size]]),
+      onAssigned: (shards) => {
+        this.#isActive = shards.length > 0;
+      },
+      onCrash: (reason) => {
+        this.#failure ??= reason;
+      },
+    });
+  }
+
+  #nextOf(topic: string, partition: number): number {
+    const key = `${topic}/${partition}`;
+    const known = this.#fetched.get(key);
+    if (known !== undefined) return known;
+    return topic === this.#namesTopic
+      ? (this.#store.names.get(partition)?.next ?? 0)
+      : (this.#store.shards.get(partition)?.next ?? 0);
+  }
+
+  #wants(): Want[] {
+    return [...this.#partitions].flatMap(([topic, count]) =>
+      Array.from({ length: count }, (_, partition) => ({
+        topic,
+        partition,
+        next: this.#nextOf(topic, partition),
+      })),
+    );
+  }
+
+  async #ends(): Promise<Map<string, Map<number, LogBounds>>> {
+    return logBounds(this.#options.broker, [...this.#partitions.keys()]);
+  }
+
+  async #readTo(ends: ReadonlyMap<string, ReadonlyMap<number, LogBounds>>): Promise<void> {
+    const isThere = () =>
+      this.#wants().every(
+        ({ topic, partition, next }) => next >= (ends.get(topic)?.get(partition)?.end ?? 0),
+      );
+    while (!isThere() && !this.#options.signal.aborted) await this.#step();
+  }
+
+  /** One fetch and one transaction. */
+  async #step(): Promise<void> {
+    const wants = this.#wants();
+    if (wants.length === 0) {
+      await sleep(fetchWaitMs);
+      return;
+    }
+    let fetched: Fetched[];
+    try {
+      fetched = await this.#reader.fetch(wants, { waitMs: fetchWaitMs, bytesMax: batchBytesMax });
+    } catch (thrown) {
+      if (thrown instanceof LogInterrupted) {
+        this.#options.broker.logger.debug({ reason: messageOf(thrown) }, 'fetch interrupted');
+        await sleep(250);
+        return;
+      }
+      if (thrown instanceof OutsideLog) throw this.#outside(thrown);
+      throw thrown;
+    }
+    const withMessages = fetched.filter(({ messages }) => messages.length > 0);
+    if (withMessages.length > 0) await this.#apply(withMessages);
+  }
+
+  #outside({ topic, partition }: OutsideLog): ReelflowError {
+    const isNames = topic === this.#namesTopic;
+    return new ReelflowError(
+      isNames ? 'sourceLost' : 'deltasTrimmed',
+      'The log no longer holds what the sink reads next',
+      {
+        detail: `${topic}/${partition}: offset ${this.#nextOf(topic, partition)}.`,
+        hint: isNames
+          ? 'The topic was recreated or trimmed: replay the names, then `reelflow reset`.'
+          : 'Move the sink state away to restore from CURRENT, or `reelflow reset`.',
+      },
+    );
+  }
+
+  /** Applies what was fetched, in one transaction with the positions. */
+  async #apply(fetched: readonly Fetched[]): Promise<void> {
+    const shards = new Map<number, ShardState>();
+    const names = new Map<number, NameState>();
+    const dead: { message: LogMessage; from: Fetched; rejection: RejectedMessage }[] = [];
+    const staged = new StagedNames(this.#store.people);
+    await this.#store.transaction(async () => {
+      for (const part of fetched) {
+        const isNames = part.topic === this.#namesTopic;
+        for (const message of part.messages) {
+          try {
+            if (isNames) await this.#addNames(part.partition, message, staged, names);
+            else await this.#addDelta(part.partition, message, shards);
+          } catch (thrown) {
+            if (!(thrown instanceof RejectedMessage)) throw thrown;
+            dead.push({ message, from: part, rejection: thrown });
+            const { records } = thrown;
+            if (isNames) this.#countNames(names, part.partition, message.offset, records, records);
+            else this.#pass(part.partition, message, shards);
+          }
+        }
+        if (!staged.isEmpty) await this.#flushNames(staged, part.partition, names);
+      }
+      for (const state of shards.values()) await this.#store.putShard(state);
+      for (const state of names.values()) await this.#store.putNames(state);
+    });
+    crashPoint('after-delta-commit');
+    for (const state of shards.values()) this.#store.shards.set(state.shard, state);
+    for (const state of names.values()) this.#store.names.set(state.partition, state);
+    for (const { topic, partition, messages } of fetched) {
+      this.#fetched.set(`${topic}/${partition}`, (messages.at(-1)?.offset ?? -1) + 1);
+    }
+    await this.#sendDeadLetters(dead);
+    await this.#mirror(shards, names);
+  }
+
+  async #addDelta(shard: number, message: LogMessage, shards: Map<number, ShardState>): Promise<void> {
+    if (message.isMarker) {
+      this.#pass(shard, message, shards);
+      return;
+    }
+    const { header, at } = decodeDeltaHeader(message.value, this.#deltaSchemaId);
+    if (header.shard !== shard) {
+      throw new RejectedMessage('wrong_partition', `a delta of shard ${header.shard} in partition ${shard}`);
+    }
+    let chain = this.#chains.get(shard);
+    if (chain === undefined) {
+      chain = new DeltaChain();
+      this.#chains.set(shard, chain);
+    }
+    const verdict = chain.accept(header);
+    const value = message.value as Buffer;
+    const key = `${shard} ${DeltaChain.keyOf(header)}`;
+    const pending = header.part === 1 ? undefined : this.#pending.get(key);
+    const parts: Pending = {
+      first: pending?.first ?? message.offset,
+      messages: [...(pending?.messages ?? []), { value, at }],
+    };
+    switch (verdict) {
+      case 'collect':
+        this.#pending.set(key, parts);
+        return;
+      case 'apply': {
+        for (const name of this.#pending.keys()) if (name.startsWith(`${shard} `)) this.#pending.delete(name);
+        await this.#applyDelta(shard, header, parts.messages);
+        const state = shards.get(shard) ?? this.#store.shards.get(shard);
+        const offsets = { first: parts.first, next: message.offset + 1 };
+        shards.set(shard, advanced(state, header, chain.state, offsets));
+        this.#report.deltas += 1;
+        return;
+      }
+      case 'refuse':
+        this.#refuse(shard, message, header, chain);
+        this.#pass(shard, message, shards);
+        return;
+      default:
+        this.#pass(shard, message, shards);
+    }
+  }
+
+  /** Moves behind a message that changes nothing, unless it lies between the parts of a delta. */
+  #pass(shard: number, { offset }: LogMessage, shards: Map<number, ShardState>): void {
+    const state = shards.get(shard) ?? this.#store.shards.get(shard);
+    if (state === undefined || this.#chains.get(shard)?.isBetweenParts === true) return;
+    shards.set(shard, { ...state, next: offset + 1 });
+  }
+
+  async #applyDelta(shard: number, header: DeltaPart, messages: Pending['messages']): Promise<void> {
+    const store = this.#store;
+    if (header.kind !== 'delta') await store.clearShard(shard);
+    if (header.kind === 'reset') return;
+    const rows = Object.fromEntries(
+      cubesOnTheWire.map((wire) => [wire.name, new Columns(cubePlan(wire, store.dictionary))]),
+    );
+    for (const { value, at } of messages) decodeDeltaRows(value, at, rows);
+    for (const wire of cubesOnTheWire) await store.addCubeRows(shard, wire, rows[wire.name] as Columns);
+  }
+
+  #refuse(shard: number, message: LogMessage, header: DeltaPart, chain: DeltaChain): void {
+    this.#report.refused += 1;
+    const { position, generation } = chain.state;
+    this.#options.broker.logger.error(
+      {
+        shard,
+        offset: message.offset,
+        store: header.storeId,
+        generation: [header.generation, generation],
+        stands: positionText(position),
+        range: header.range.map(({ topic, from, to }) => `${topic} [${from}, ${to})`),
+      },
+      'a delta is refused: it does not go on where the shard stands',
+    );
+  }
+
+  async #addNames(
+    partition: number,
+    message: LogMessage,
+    staged: StagedNames,
+    names: Map<number, NameState>,
+  ): Promise<void> {
+    if (message.isMarker) {
+      this.#countNames(names, partition, message.offset, 0, 0);
+      return;
+    }
+    const own = this.#decoder.isOwn(message.value)
+      ? (message.value as Buffer)
+      : await this.#decoder.resolve(message.value as Buffer);
+    const header = await staged.add(own, this.#decoder, () => this.#flushNames(staged, partition, names));
+    this.#countNames(names, partition, message.offset, header.records + header.deletes, 0);
+  }
+
+  #countNames(
+    names: Map<number, NameState>,
+    partition: number,
+    offset: number,
+    records: number,
+    rejected: number,
+  ): void {
+    const before = this.#namesOf(names, partition);
+    // Every record counts as a duplicate until `#flushNames` knows how many rows have changed.
+    names.set(partition, {
+      partition,
+      next: offset + 1,
+      applied: before.applied,
+      duplicate: before.duplicate + records - rejected,
+      rejected: before.rejected + rejected,
+    });
+  }
+
+  #namesOf(names: ReadonlyMap<number, NameState>, partition: number): NameState {
+    const none = { partition, next: 0, applied: 0, duplicate: 0, rejected: 0 };
+    return names.get(partition) ?? this.#store.names.get(partition) ?? none;
+  }
+
+  /** Writes what is staged, which is all of one partition. */
+  async #flushNames(staged: StagedNames, partition: number, names: Map<number, NameState>): Promise<void> {
+    const changed = await this.#store.writeNames(staged.take());
+    const state = this.#namesOf(names, partition);
+    names.set(partition, {
+      ...state,
+      applied: state.applied + changed,
+      duplicate: state.duplicate - changed,
+    });
+  }
+
+  async #sendDeadLetters(
+    dead: readonly { message: LogMessage; from: Fetched; rejection: RejectedMessage }[],
+  ): Promise<void> {
+    if (dead.length === 0) return;
+    const { broker, names } = this.#options;
+    if (this.#producer === undefined) {
+      this.#producer = broker.kafka.producer({ allowAutoTopicCreation: false });
+      await this.#producer.connect();
+    }
+    for (const { message, from, rejection } of dead) {
+      broker.logger.warn(
+        { reason: rejection.reason, topic: from.topic, offset: message.offset },
+        'dead letter',
+      );
+      const letter = deadLetterMessage({
+        stage: 'sink',
+        reason: rejection.reason,
+        detail: rejection.message,
+        original: message.value ?? Buffer.alloc(0),
+        source: { topic: from.topic, partition: from.partition, offset: String(message.offset) },
+        time: new Date(),
+        key: message.key,
+      });
+      await this.#producer.send({ topic: names.deadLetter, acks: -1, messages: [letter] });
+    }
+  }
+
+  /** For monitors only. */
+  async #mirror(
+    shards: ReadonlyMap<number, ShardState>,
+    names: ReadonlyMap<number, NameState>,
+  ): Promise<void> {
+    const metadata = JSON.stringify({ committedAt: Date.now() });
+    await this.#membership?.commit([
+      ...[...shards.values()].map(({ shard, next }) => ({
+        topic: this.#options.names.deltas,
+        partition: shard,
+        next,
+        metadata,
+      })),
+      ...[...names.values()].map(({ partition, next }) => ({
+        topic: this.#namesTopic,
+        partition,
+        next,
+        metadata,
+      })),
+    ]);
+  }
+
+  /** Whether the store holds something that CURRENT does not. */
+  #isAhead(): boolean {
+    if (this.#store.isEmpty) return false;
+    const current = currentSnapshot(this.#options.gold);
+    if (current === undefined) return true;
+    const { input, shards } = readManifest(this.#options.gold, current);
+    const end = (topic: string, partition: number) => input[topic]?.[partition]?.[1] ?? 0;
+    return (
+      [...this.#store.shards.values()].some(
+        ({ shard, chain }) =>
+          (shards[shard]?.generation ?? 0) < chain.generation ||
+          Object.entries(chain.position).some(([topic, next]) => end(topic, shard) < next),
+      ) ||
+      [...this.#store.names.values()].some(({ partition, next }) => end(this.#namesTopic, partition) < next)
+    );
+  }
+
+  /** Whether the store holds all that CURRENT holds: a snapshot never goes backwards. */
+  #hasReached(): boolean {
+    const current = currentSnapshot(this.#options.gold);
+    if (current === undefined) return true;
+    const { input, shards } = readManifest(this.#options.gold, current);
+    const names = input[this.#namesTopic] ?? {};
+    const hasNames = Object.entries(names).every(
+      ([partition, [, end]]) => (this.#store.names.get(Number(partition))?.next ?? 0) >= end,
+    );
+    return (
+      hasNames &&
+      Object.entries(shards).every(([shard, of]) => {
+        const state = this.#store.shards.get(Number(shard));
+        if (state === undefined) return false;
+        if (state.chain.generation > of.generation) return true;
+        const position = Object.fromEntries(
+          Object.entries(of.sources).map(([topic, { next }]) => [topic, next]),
+        );
+        return notAfter(position, state.chain.position);
+      })
+    );
+  }
+
+  async #publish(): Promise<void> {
+    const { gold, names, reelflowVersion, keep, broker, onSnapshot } = this.#options;
+    if (this.#store.isEmpty) return;
+    const startedMs = Date.now();
+    const manifest = await publishSnapshot(this.#store, {
+      gold,
+      namespace: names.namespace,
+      clusterId: this.#clusterId,
+      schemas: this.#schemas,
+      namesTopic: this.#namesTopic,
+      reelflowVersion,
+    });
+    const removed = retain(gold, keep);
+    await this.#store.compact();
+    await this.#trimDeltas();
+    const rows = Object.fromEntries(Object.entries(manifest.tables).map(([name, of]) => [name, of.rows]));
+    broker.logger.info(
+      { snapshot: manifest.id, rows, removed, ms: Date.now() - startedMs },
+      'snapshot published',
+    );
+    this.#report = { ...this.#report, snapshot: manifest.id, snapshots: this.#report.snapshots + 1 };
+    onSnapshot?.(manifest);
+  }
+
+  /**
+   * Deltas below the oldest snapshot are not needed any more. What is kept begins with the last delta that the oldest
+   * snapshot contains, so that whoever folds the partition from its start finds a range that counts.
+   */
+  async #trimDeltas(): Promise<void> {
+    const { gold, broker, names } = this.#options;
+    const [oldest] = listSnapshots(gold);
+    if (oldest === undefined) return;
+    const { shards } = readManifest(gold, oldest);
+    const partitions = Object.entries(shards)
+      .filter(([, { lastDelta }]) => lastDelta > 0)
+      .map(([shard, { lastDelta }]) => ({ partition: Number(shard), offset: String(lastDelta) }));
+    if (partitions.length === 0) return;
+    try {
+      await withAdmin(broker, (admin) => admin.deleteTopicRecords({ topic: names.deltas, partitions }));
+    } catch (thrown) {
+      // The next snapshot trims as well; until then the deltas only take room.
+      broker.logger.debug({ reason: messageOf(thrown) }, 'deltas not trimmed');
+    }
+  }
+}

@@ -1,0 +1,231 @@
+/**
+ * Publishes a snapshot:
+ *
+ * 1. merge the cubes, write every table and the cubes per shard into `snapshots/.<id>`, each file synced;
+ * 2. write the manifest last, sync the folder;
+ * 3. rename the folder to `snapshots/<id>`, sync its parent;
+ * 4. swap CURRENT by rename, sync the gold folder.
+ *
+ * A reader that follows CURRENT finds a complete snapshot at every moment. What a crash leaves behind is a folder
+ * whose name starts with a dot, or a snapshot that CURRENT does not name: the next run sweeps or keeps it.
+ */
+import { createHash } from 'node:crypto';
+import {
+  closeSync,
+  createReadStream,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { pipeline } from 'node:stream/promises';
+import { version as duckdbVersion } from '@duckdb/node-api';
+import { messageOf, ReelflowError, systemCodeOf } from '../errors.ts';
+import { crashPoint } from '../faults.ts';
+import { canonicalText, type GoldTable, goldTables } from './gold.ts';
+import {
+  currentSnapshot,
+  listSnapshots,
+  type Manifest,
+  manifestVersion,
+  nextSnapshotId,
+  snapshotFolder,
+  snapshotsFolder,
+} from './manifest.ts';
+import { type Counts, type CubeStore, sqlText } from './store.ts';
+
+export interface SnapshotContext {
+  readonly gold: string;
+  readonly namespace: string;
+  readonly clusterId: string;
+  /** subject → registry id */
+  readonly schemas: Readonly<Record<string, number>>;
+  readonly namesTopic: string;
+  readonly reelflowVersion: string;
+}
+
+/** Writes and publishes a snapshot of the store. @throws ReelflowError diskFull, goldUnusable */
+export async function publishSnapshot(store: CubeStore, context: SnapshotContext): Promise<Manifest> {
+  const { gold } = context;
+  const created = new Date();
+  const id = nextSnapshotId(currentSnapshot(gold) ?? listSnapshots(gold).at(-1), created);
+  const building = join(snapshotsFolder(gold), `.${id}`);
+  try {
+    mkdirSync(building, { recursive: true });
+    await store.mergeCubes();
+    const tables: Manifest['tables'] = {};
+    for (const table of goldTables) tables[table.name] = await writeTable(store, table, building);
+    await store.exportCubes(join(building, 'cubes'));
+    for (const name of readdirSync(join(building, 'cubes'))) syncPath(join(building, 'cubes', name));
+    syncPath(join(building, 'cubes'));
+    crashPoint('after-parquet-before-manifest');
+
+    const manifest = manifestOf(store, context, id, created, tables);
+    writeFileSync(join(building, 'manifest.json'), `${JSON.stringify(manifest, undefined, 2)}\n`);
+    syncPath(join(building, 'manifest.json'));
+    syncPath(building);
+
+    renameSync(building, snapshotFolder(gold, id));
+    syncPath(snapshotsFolder(gold));
+    crashPoint('after-manifest-before-current');
+
+    const next = join(gold, '.CURRENT');
+    writeFileSync(next, `${id}\n`);
+    syncPath(next);
+    renameSync(next, join(gold, 'CURRENT'));
+    syncPath(gold);
+    return manifest;
+  } catch (thrown) {
+    rmSync(building, { recursive: true, force: true });
+    throw asGoldError(thrown, gold);
+  }
+}
+
+/**
+ * Removes the oldest snapshots and what crashes have left; CURRENT and the newest `keep` stay.
+ * @returns the ids that were removed
+ */
+export function retain(gold: string, keep: number): string[] {
+  const folder = snapshotsFolder(gold);
+  if (!existsSync(folder)) return [];
+  const current = currentSnapshot(gold);
+  for (const name of readdirSync(folder)) {
+    if (name.startsWith('.')) rmSync(join(folder, name), { recursive: true, force: true });
+  }
+  const removable = listSnapshots(gold)
+    .slice(0, -keep)
+    .filter((id) => id !== current);
+  for (const id of removable) {
+    // Renamed first: a crash in the middle of removing must not leave half a snapshot under its name.
+    const dead = join(folder, `.${id}`);
+    renameSync(join(folder, id), dead);
+    crashPoint('during-retention');
+    rmSync(dead, { recursive: true, force: true });
+  }
+  return removable;
+}
+
+async function writeTable(
+  store: CubeStore,
+  table: GoldTable,
+  folder: string,
+): Promise<Manifest['tables'][string]> {
+  const { connection } = store;
+  await connection.run(`CREATE OR REPLACE TEMP TABLE integers AS ${table.integers}`);
+  const path = join(folder, `${table.name}.parquet`);
+  await connection.run(
+    `COPY (SELECT ${table.columns} FROM integers ORDER BY ${table.order}) TO '${sqlText(path)}' (FORMAT parquet, COMPRESSION zstd)`,
+  );
+  syncPath(path);
+  const rows = await connection.runAndReadAll('SELECT count(*) FROM integers');
+
+  const content = createHash('sha256');
+  const blocks = await connection.stream(canonicalText(table, 'integers'));
+  for (;;) {
+    const chunk = await blocks.fetchChunk();
+    if (chunk === null || chunk.rowCount === 0) break;
+    for (const block of chunk.getColumnValues(0)) content.update(String(block));
+  }
+  return {
+    rows: Number(rows.getRows()[0]?.[0]),
+    bytes: statSync(path).size,
+    sha256: await fileSha256(path),
+    contentHash: content.digest('hex'),
+  };
+}
+
+/** SHA-256 of a file, hexadecimal. */
+export async function fileSha256(path: string): Promise<string> {
+  const hash = createHash('sha256');
+  await pipeline(createReadStream(path, { highWaterMark: 1024 * 1024 }), hash);
+  return hash.digest('hex');
+}
+
+function manifestOf(
+  store: CubeStore,
+  context: SnapshotContext,
+  id: string,
+  created: Date,
+  tables: Manifest['tables'],
+): Manifest {
+  const input: Manifest['input'] = {};
+  const accounting: Record<string, Counts> = {};
+  const count = (topic: string, { applied, duplicate, rejected }: Counts) => {
+    const sum = accounting[topic] ?? { applied: 0, duplicate: 0, rejected: 0 };
+    accounting[topic] = {
+      applied: sum.applied + applied,
+      duplicate: sum.duplicate + duplicate,
+      rejected: sum.rejected + rejected,
+    };
+  };
+  const shards: Manifest['shards'] = {};
+  const deltas: Manifest['deltas'] = {};
+  for (const { shard, shards: all, chain, next, lastDelta, counts } of store.shards.values()) {
+    deltas[shard] = next;
+    shards[shard] = {
+      generation: chain.generation,
+      cubeSet: chain.cubeSet,
+      shards: all,
+      lastDelta,
+      sources: Object.fromEntries(
+        Object.entries(counts).map(([topic, of]) => [topic, { ...of, next: chain.position[topic] ?? 0 }]),
+      ),
+    };
+    for (const [topic, to] of Object.entries(chain.position)) {
+      input[topic] = { ...input[topic], [shard]: [0, to] };
+    }
+    for (const [topic, of] of Object.entries(counts)) count(topic, of);
+  }
+  for (const state of store.names.values()) {
+    input[context.namesTopic] = { ...input[context.namesTopic], [state.partition]: [0, state.next] };
+    count(context.namesTopic, state);
+  }
+  return {
+    id,
+    created: created.toISOString(),
+    namespace: context.namespace,
+    clusterId: context.clusterId,
+    tables,
+    input,
+    accounting,
+    deltas,
+    shards,
+    schemas: { ...context.schemas },
+    versions: { reelflow: context.reelflowVersion, duckdb: duckdbVersion(), manifest: manifestVersion },
+  };
+}
+
+/** Flushes a file or folder to the disk. */
+function syncPath(path: string): void {
+  const handle = openSync(path, 'r');
+  try {
+    fsyncSync(handle);
+  } finally {
+    closeSync(handle);
+  }
+}
+
+export function asGoldError(thrown: unknown, gold: string): unknown {
+  if (thrown instanceof ReelflowError) return thrown;
+  const message = messageOf(thrown);
+  const cause = thrown;
+  if (systemCodeOf(thrown) === 'ENOSPC' || /no space left|ENOSPC/i.test(message)) {
+    return new ReelflowError('diskFull', 'The disk under the gold folder is full', {
+      detail: `${gold}: ${message}`,
+      hint: 'Make room and start again; CURRENT still names a complete snapshot.',
+      cause,
+    });
+  }
+  if (systemCodeOf(thrown) === undefined && !/IO Error|Permission|read-only/i.test(message)) return thrown;
+  return new ReelflowError('goldUnusable', 'The gold folder cannot be written', {
+    detail: `${gold}: ${message}`,
+    hint: 'See to its permissions, or use another --gold folder.',
+    cause,
+  });
+}

@@ -1,0 +1,435 @@
+/**
+ * The sink's state: one DuckDB file with the cubes of every shard, the names, and the positions they stand at. Cubes
+ * are kept as the signed rows that arrived and summed when they are read; `compact` sums them in place when the sum
+ * would be much smaller. State and positions are written in one transaction.
+ */
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { type DuckDBConnection, DuckDBInstance, LIST, listValue, VARCHAR } from '@duckdb/node-api';
+import { appendNumbers, readNumbers } from '../database/duckdb.ts';
+import { messageOf, ReelflowError, systemCodeOf } from '../errors.ts';
+import { type ChainState, type CubeWire, cubesOnTheWire, type DeltaPart } from '../topics/deltas.ts';
+import { Dictionary } from '../topics/dictionary.ts';
+import { IdSet } from '../topics/id-set.ts';
+import type { Columns } from '../topics/rows.ts';
+
+const formatVersion = 1;
+
+export interface Counts {
+  applied: number;
+  duplicate: number;
+  rejected: number;
+}
+
+/** One shard as the sink holds it. */
+export interface ShardState {
+  readonly shard: number;
+  /** Partition count of the sources. */
+  readonly shards: number;
+  readonly chain: ChainState;
+  /** Next offset of the shard's delta partition; never inside the parts of one delta. */
+  readonly next: number;
+  /** First offset of the last delta that was applied, -1 before the first. */
+  readonly lastDelta: number;
+  /** By source topic. */
+  readonly counts: Readonly<Record<string, Counts>>;
+}
+
+/** One partition of the names. */
+export interface NameState extends Counts {
+  readonly partition: number;
+  readonly next: number;
+}
+
+/** Names to write: a person is at most once in it. */
+export interface NameRows {
+  readonly length: number;
+  /** `<nconst>US<name>RS` …, with `SOH` for a null name; US, RS and SOH are the control characters. */
+  readonly text: string;
+  /** Rows that cannot stand in `text`, because the name holds one of its marks. */
+  readonly odd: readonly (readonly [number, string])[];
+  /** Whether some of them may be stored already. */
+  readonly mayExist: boolean;
+  readonly deletes: readonly number[];
+}
+
+export const unitSeparator = 0x1f;
+export const recordSeparator = 0x1e;
+export const nullMark = 0x01;
+
+const cubeTable = ({ name }: CubeWire) => `cube_${name}`;
+const isText = (type: CubeWire['fields'][number]['type']) =>
+  (Array.isArray(type) ? type[1] : type) === 'string';
+const isLong = (type: CubeWire['fields'][number]['type']) => type === 'long';
+
+export class CubeStore {
+  readonly connection: DuckDBConnection;
+  readonly path: string;
+  readonly dictionary = new Dictionary();
+  readonly people = new IdSet();
+  readonly shards = new Map<number, ShardState>();
+  readonly names = new Map<number, NameState>();
+  readonly #instance: DuckDBInstance;
+  #dictionaryStored = 0;
+
+  private constructor(instance: DuckDBInstance, connection: DuckDBConnection, path: string) {
+    this.#instance = instance;
+    this.connection = connection;
+    this.path = path;
+  }
+
+  /**
+   * Opens the sink's state, or creates it.
+   * @throws ReelflowError busy, when another sink holds it; foreignCluster; stateUnusable
+   */
+  static async open(
+    folder: string,
+    identity: { clusterId: string; namespace: string },
+    memoryLimit: string,
+  ): Promise<CubeStore> {
+    const path = join(folder, 'sink.duckdb');
+    try {
+      mkdirSync(folder, { recursive: true });
+      const instance = await DuckDBInstance.create(path, {
+        memory_limit: memoryLimit,
+        temp_directory: join(folder, 'spill-sink'),
+      });
+      const store = new CubeStore(instance, await instance.connect(), path);
+      await store.#prepare(identity);
+      await store.#load();
+      return store;
+    } catch (thrown) {
+      throw asSinkError(thrown, path);
+    }
+  }
+
+  close(): void {
+    this.connection.closeSync();
+    this.#instance.closeSync();
+  }
+
+  get isEmpty(): boolean {
+    return this.shards.size === 0 && this.names.size === 0;
+  }
+
+  /** Runs `work` in one transaction; in-memory state is the caller's to change only after it. */
+  async transaction(work: () => Promise<void>): Promise<void> {
+    await this.connection.run('BEGIN');
+    try {
+      await work();
+      await this.#storeDictionary();
+      await this.connection.run('COMMIT');
+      this.#dictionaryStored = this.dictionary.size;
+    } catch (thrown) {
+      await this.connection.run('ROLLBACK').catch(() => undefined);
+      throw asSinkError(thrown, this.path);
+    }
+  }
+
+  /** Appends rows of one cube of one shard. */
+  async addCubeRows(shard: number, wire: CubeWire, rows: Columns): Promise<void> {
+    if (rows.length === 0) return;
+    const columns = [new Int32Array(rows.length).fill(shard), ...wire.fields.map((_, c) => rows.column(c))];
+    const nullable = [false, ...wire.fields.map(({ type }) => Array.isArray(type))];
+    const table = { catalog: 'sink', name: cubeTable(wire) };
+    await appendNumbers(this.connection, table, columns, rows.length, nullable);
+  }
+
+  /** Forgets a shard's cubes: a base or a reset begins anew. */
+  async clearShard(shard: number): Promise<void> {
+    for (const wire of cubesOnTheWire) {
+      await this.connection.run(`DELETE FROM ${cubeTable(wire)} WHERE shard = ${shard}`);
+    }
+  }
+
+  /** Upserts and deletes names. @returns how many rows of the table changed */
+  async writeNames({ length, text, odd, mayExist, deletes }: NameRows): Promise<number> {
+    const { connection } = this;
+    let changed = 0;
+    const lines = `
+      SELECT split_part(line, chr(${unitSeparator}), 1)::INTEGER AS nconst,
+        nullif(split_part(line, chr(${unitSeparator}), 2), chr(${nullMark})) AS primaryName
+      FROM (SELECT unnest(string_split($1, chr(${recordSeparator}))) AS line) WHERE line <> ''
+      ${odd.map(([id], i) => `UNION ALL SELECT ${id}, $${i + 2}::VARCHAR`).join(' ')}`;
+    const values = [text, ...odd.map(([, name]) => name)];
+    if (length > 0 && !mayExist) {
+      await connection.run(`INSERT INTO names ${lines}`, values);
+      changed += length;
+    } else if (length > 0) {
+      await connection.run(
+        `CREATE OR REPLACE TEMP TABLE changed_names AS
+        SELECT latest.*, stored.rowid AS storedRow
+        FROM (${lines}) AS latest LEFT JOIN names AS stored USING (nconst)
+        WHERE stored.rowid IS NULL OR latest.primaryName IS DISTINCT FROM stored.primaryName`,
+        values,
+      );
+      await connection.run('DELETE FROM names WHERE rowid IN (SELECT storedRow FROM changed_names)');
+      await connection.run('INSERT INTO names SELECT nconst, primaryName FROM changed_names');
+      changed += await this.#count('changed_names');
+    }
+    if (deletes.length > 0) {
+      const ids = deletes.join(', ');
+      const found = await connection.runAndReadAll(`SELECT count(*) FROM names WHERE nconst IN (${ids})`);
+      changed += Number(found.getRows()[0]?.[0]);
+      await connection.run(`DELETE FROM names WHERE nconst IN (${ids})`);
+    }
+    return changed;
+  }
+
+  async putShard(state: ShardState): Promise<void> {
+    const { connection } = this;
+    await connection.run(`DELETE FROM shard WHERE shard = ${state.shard}`);
+    await connection.run('INSERT INTO shard VALUES ($1, $2)', [state.shard, JSON.stringify(state)]);
+  }
+
+  async putNames(state: NameState): Promise<void> {
+    await this.connection.run(`DELETE FROM name_source WHERE partition = ${state.partition}`);
+    await this.connection.run('INSERT INTO name_source VALUES ($1, $2)', [
+      state.partition,
+      JSON.stringify(state),
+    ]);
+  }
+
+  /**
+   * Creates the relations that the gold tables read: `title`, `contributor`, `region` (summed over shards, with texts
+   * in place of dictionary numbers, rows that sum to nothing dropped) and `names`, in the temporary catalog.
+   */
+  async mergeCubes(): Promise<void> {
+    for (const wire of cubesOnTheWire) {
+      const key = wire.fields.filter(({ type }) => !isLong(type));
+      const measures = wire.fields.filter(({ type }) => isLong(type));
+      const texts = key.filter(({ type }) => isText(type));
+      await this.connection.run(`
+        CREATE OR REPLACE TEMP TABLE ${wire.name} AS
+        SELECT ${[
+          ...key.map(({ name, type }) => (isText(type) ? `${name}_text.value AS ${name}` : `summed.${name}`)),
+          ...measures.map(({ name }) => `summed.${name}`),
+        ].join(', ')}
+        FROM (
+          SELECT ${key.map(({ name }) => name).join(', ')},
+            ${measures.map(({ name }) => `sum(${name})::BIGINT AS ${name}`).join(', ')}
+          FROM sink.${cubeTable(wire)} GROUP BY ${key.map(({ name }) => name).join(', ')}
+          HAVING ${measures.map(({ name }) => `sum(${name}) <> 0`).join(' OR ')}
+        ) AS summed
+        ${texts.map(({ name }) => `LEFT JOIN sink.dictionary AS ${name}_text ON ${name}_text.number = summed.${name}`).join(' ')}`);
+    }
+  }
+
+  /** Sums the rows of each cube in place when more than half of them would go. @returns rows before and after */
+  async compact(): Promise<{ before: number; after: number }> {
+    let before = 0;
+    let after = 0;
+    for (const wire of cubesOnTheWire) {
+      const rows = await this.#count(`sink.${cubeTable(wire)}`);
+      const least = await this.#count(wire.name);
+      before += rows;
+      if (rows <= 100_000 || rows <= least * this.shards.size * 2) {
+        after += rows;
+        continue;
+      }
+      const key = ['shard', ...wire.fields.filter(({ type }) => !isLong(type)).map(({ name }) => name)].join(
+        ', ',
+      );
+      const measures = wire.fields.filter(({ type }) => isLong(type)).map(({ name }) => name);
+      await this.transaction(async () => {
+        await this.connection.run(`
+          CREATE TABLE sink.compacted AS
+          SELECT ${key}, ${measures.map((name) => `sum(${name}) AS ${name}`).join(', ')}
+          FROM sink.${cubeTable(wire)} GROUP BY ${key}
+          HAVING ${measures.map((name) => `sum(${name}) <> 0`).join(' OR ')}`);
+        await this.connection.run(`DROP TABLE sink.${cubeTable(wire)}`);
+        await this.connection.run(`ALTER TABLE sink.compacted RENAME TO ${cubeTable(wire)}`);
+      });
+      after += await this.#count(`sink.${cubeTable(wire)}`);
+    }
+    return { before, after };
+  }
+
+  /** Writes the cubes per shard, with texts, to `<folder>/<cube>.parquet`: what `restore` reads. */
+  async exportCubes(folder: string): Promise<void> {
+    mkdirSync(folder, { recursive: true });
+    for (const wire of cubesOnTheWire) {
+      const key = wire.fields.filter(({ type }) => !isLong(type));
+      const measures = wire.fields.filter(({ type }) => isLong(type)).map(({ name }) => name);
+      const keys = ['shard', ...key.map(({ name }) => name)];
+      const selected = key.map(({ name, type }) =>
+        isText(type) ? `(SELECT value FROM dictionary WHERE number = ${name}) AS ${name}` : name,
+      );
+      await this.connection.run(`
+        COPY (
+          SELECT shard, ${selected.join(', ')}, ${measures.join(', ')} FROM (
+            SELECT ${keys.join(', ')}, ${measures.map((name) => `sum(${name})::BIGINT AS ${name}`).join(', ')}
+            FROM ${cubeTable(wire)} GROUP BY ${keys.join(', ')}
+            HAVING ${measures.map((name) => `sum(${name}) <> 0`).join(' OR ')}
+          ) ORDER BY ${keys.join(', ')}
+        ) TO '${sqlText(join(folder, `${wire.name}.parquet`))}' (FORMAT parquet, COMPRESSION zstd)`);
+    }
+  }
+
+  /** Takes the cubes and positions of a snapshot into an empty store. */
+  async restore(folder: string, shards: readonly ShardState[]): Promise<void> {
+    const { connection, dictionary } = this;
+    await this.transaction(async () => {
+      for (const wire of cubesOnTheWire) {
+        const file = `'${sqlText(join(folder, `${wire.name}.parquet`))}'`;
+        const texts = wire.fields.filter(({ type }) => isText(type)).map(({ name }) => name);
+        for (const name of texts) {
+          const words = await connection.runAndReadAll(
+            `SELECT DISTINCT ${name} FROM read_parquet(${file}) WHERE ${name} IS NOT NULL`,
+          );
+          for (const [word] of words.getRows()) dictionary.numberOfText(String(word));
+        }
+        await this.#storeDictionary();
+        this.#dictionaryStored = dictionary.size;
+        const columns = wire.fields.map(({ name }) =>
+          texts.includes(name) ? `(SELECT number FROM dictionary WHERE value = ${name})` : name,
+        );
+        await connection.run(
+          `INSERT INTO ${cubeTable(wire)} SELECT shard, ${columns.join(', ')} FROM read_parquet(${file})`,
+        );
+      }
+      for (const state of shards) await this.putShard(state);
+    });
+    for (const state of shards) this.shards.set(state.shard, state);
+  }
+
+  async #prepare(identity: { clusterId: string; namespace: string }): Promise<void> {
+    const { connection } = this;
+    const columnOf = ({ name, type }: CubeWire['fields'][number]) =>
+      `${name} ${isLong(type) ? 'DOUBLE' : 'INTEGER'}`;
+    for (const statement of [
+      'CREATE TABLE IF NOT EXISTS meta (name VARCHAR, value VARCHAR)',
+      'CREATE TABLE IF NOT EXISTS shard (shard INTEGER, state VARCHAR)',
+      'CREATE TABLE IF NOT EXISTS name_source (partition INTEGER, state VARCHAR)',
+      'CREATE TABLE IF NOT EXISTS names (nconst INTEGER, primaryName VARCHAR)',
+      'CREATE TABLE IF NOT EXISTS dictionary (number INTEGER, value VARCHAR)',
+      // Measures are integers below 2^53 in DOUBLE columns: sums of them are exact in any order.
+      ...cubesOnTheWire.map(
+        (wire) =>
+          `CREATE TABLE IF NOT EXISTS ${cubeTable(wire)} (shard INTEGER, ${wire.fields.map(columnOf).join(', ')})`,
+      ),
+    ]) {
+      await connection.run(statement);
+    }
+    const wanted = { format: String(formatVersion), ...identity };
+    const rows = await connection.runAndReadAll('SELECT name, value FROM meta');
+    const meta = new Map(rows.getRows().map(([name, value]) => [String(name), String(value)]));
+    if (meta.size === 0) {
+      for (const [name, value] of Object.entries(wanted)) {
+        await connection.run('INSERT INTO meta VALUES ($1, $2)', [name, value]);
+      }
+      return;
+    }
+    for (const [name, value] of Object.entries(wanted)) {
+      if (meta.get(name) === value) continue;
+      throw new ReelflowError(
+        name === 'format' ? 'stateUnusable' : 'foreignCluster',
+        `The sink's state has another ${name}`,
+        {
+          detail: `${this.path}: ${meta.get(name)}, expected ${value}.`,
+          hint:
+            name === 'format'
+              ? 'Move the file away: the sink restores from CURRENT.'
+              : 'Use another --state folder.',
+        },
+      );
+    }
+  }
+
+  async #load(): Promise<void> {
+    const { connection } = this;
+    for (const [state] of (await connection.runAndReadAll('SELECT state FROM shard')).getRows()) {
+      const shard = JSON.parse(String(state)) as ShardState;
+      this.shards.set(shard.shard, shard);
+    }
+    for (const [state] of (await connection.runAndReadAll('SELECT state FROM name_source')).getRows()) {
+      const names = JSON.parse(String(state)) as NameState;
+      this.names.set(names.partition, names);
+    }
+    const words = await connection.runAndReadAll('SELECT value FROM dictionary ORDER BY number');
+    for (const [word] of words.getRows()) this.dictionary.numberOfText(String(word));
+    this.#dictionaryStored = this.dictionary.size;
+    const people = await readNumbers(connection, 'SELECT nconst FROM names');
+    const ids = people.columns[0] as Int32Array;
+    for (let row = 0; row < people.length; row++) this.people.add(ids[row] as number);
+  }
+
+  async #storeDictionary(): Promise<void> {
+    const first = this.#dictionaryStored;
+    const { dictionary } = this;
+    if (dictionary.size === first) return;
+    const words = Array.from({ length: dictionary.size - first }, (_, i) => dictionary.textOf(first + i));
+    await this.connection.run(
+      `INSERT INTO dictionary
+      SELECT ${first} + i - 1, words[i] FROM (SELECT $1 AS words), range(1, ${words.length + 1}) AS numbers(i)`,
+      [listValue(words)],
+      [LIST(VARCHAR)],
+    );
+  }
+
+  async #count(relation: string): Promise<number> {
+    const rows = await this.connection.runAndReadAll(`SELECT count(*) FROM ${relation}`);
+    return Number(rows.getRows()[0]?.[0]);
+  }
+}
+
+/** A text inside single quotes. */
+export const sqlText = (text: string) => text.replaceAll("'", "''");
+
+/** The state of a shard after a part has completed its delta. */
+export function advanced(
+  state: ShardState | undefined,
+  part: DeltaPart,
+  chain: ChainState,
+  offsets: { first: number; next: number },
+): ShardState {
+  const isAnew = part.kind !== 'delta';
+  const counts: Record<string, Counts> = isAnew ? {} : { ...state?.counts };
+  for (const { topic, applied, duplicate, rejected } of part.range) {
+    const before = counts[topic] ?? { applied: 0, duplicate: 0, rejected: 0 };
+    counts[topic] = {
+      applied: before.applied + applied,
+      duplicate: before.duplicate + duplicate,
+      rejected: before.rejected + rejected,
+    };
+  }
+  return {
+    shard: part.shard,
+    shards: part.shards,
+    chain,
+    counts,
+    lastDelta: offsets.first,
+    next: offsets.next,
+  };
+}
+
+export function asSinkError(thrown: unknown, path: string): unknown {
+  if (thrown instanceof ReelflowError) return thrown;
+  const message = messageOf(thrown);
+  const cause = thrown;
+  if (/conflicting lock|could not set lock/i.test(message)) {
+    return new ReelflowError('busy', 'Another sink is at work on this state', {
+      detail: path,
+      hint: 'One sink serves a namespace; end the other one first.',
+      cause,
+    });
+  }
+  if (/no space left/i.test(message)) {
+    return new ReelflowError('diskFull', 'The disk is full', {
+      detail: `${path}: ${message}`,
+      hint: 'Make room and start again; nothing is lost, CURRENT still names a complete snapshot.',
+      cause,
+    });
+  }
+  if (
+    systemCodeOf(thrown) === undefined &&
+    !/IO Error|Permission|read-only|serializ|corrupt|not a valid DuckDB/i.test(message)
+  ) {
+    return thrown;
+  }
+  return new ReelflowError('stateUnusable', "The sink's state cannot be used", {
+    detail: `${path}: ${message}`,
+    hint: 'If the file is damaged, move it away: the sink restores from CURRENT and reads on.',
+    cause,
+  });
+}
