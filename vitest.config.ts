@@ -1,0 +1,17 @@
+import { defineConfig } from 'vitest/config';
+
+/** Where the results go as JSON besides the terminal, for a continuous integration that counts them. */
+const report = process.env.TEST_REPORT;
+
+export default defineConfig({
+  test: {
+    include: ['test/**/*.test.ts'],
+    globalSetup: 'test/global-setup.ts',
+    pool: 'forks',
+    // Broker, registry and DuckDB take the cores too: more workers only make each test wait longer.
+    maxWorkers: 2,
+    testTimeout: 60_000,
+    hookTimeout: 60_000,
+    reporters: report === undefined ? ['default'] : ['default', ['json', { outputFile: report }]],
+  },
+});
