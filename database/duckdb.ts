@@ -3,7 +3,7 @@
  * JavaScript value per cell.
  */
 import { rmSync } from 'node:fs';
-import { type DuckDBConnection, DuckDBDataChunk, DuckDBInstance, INTEGER } from '@duckdb/node-api';
+import { DOUBLE, type DuckDBConnection, DuckDBDataChunk, DuckDBInstance, INTEGER } from '@duckdb/node-api';
 import { nullInt } from '../topics/rows.ts';
 
 const vectorRows = 2048;
@@ -31,26 +31,28 @@ export function removeDatabase(path: string): void {
   rmSync(`${path}.wal`, { force: true });
 }
 
-interface IntVector {
-  items: Int32Array;
+type NumberColumn = Int32Array | Float64Array;
+
+interface NumberVector {
+  items: NumberColumn;
   validity: { data: BigUint64Array | null };
   flush(): void;
 }
 
 /**
- * Appends rows to a table of INTEGER columns; `nullInt` becomes NULL.
- * @param table with catalog and schema
+ * Appends rows to a table of INTEGER and DOUBLE columns.
  * @param columns in the table's order, each at least `length` long
+ * @param nullable in which int columns `nullInt` means NULL
  */
-export function appendInts(
+export function appendNumbers(
   connection: AppenderSource,
   table: { catalog: string; name: string },
-  columns: readonly Int32Array[],
+  columns: readonly NumberColumn[],
   length: number,
   nullable: readonly boolean[],
 ): Promise<void> {
   return withAppender(connection, table, (append) => {
-    const types = columns.map(() => INTEGER);
+    const types = columns.map((column) => (column instanceof Int32Array ? INTEGER : DOUBLE));
     let chunk = DuckDBDataChunk.create(types, Math.min(vectorRows, length));
     const validity = new Uint32Array(vectorRows / 32);
     const validityWords = new BigUint64Array(validity.buffer);
@@ -58,7 +60,7 @@ export function appendInts(
       const rows = Math.min(vectorRows, length - from);
       if (rows !== chunk.rowCount) chunk = DuckDBDataChunk.create(types, rows);
       columns.forEach((column, c) => {
-        const vector = chunk.getColumnVector(c) as unknown as IntVector;
+        const vector = chunk.getColumnVector(c) as unknown as NumberVector;
         const slice = column.subarray(from, from + rows);
         vector.items = slice;
         if (nullable[c] === true) {
@@ -110,7 +112,9 @@ export async function readNumbers(connection: DuckDBConnection, sql: string): Pr
     if (chunk === null || chunk.rowCount === 0) return { columns, length };
     const rows = chunk.rowCount;
     columns.forEach((column, c) => {
-      const vector = chunk.getColumnVector(c) as unknown as IntVector & { getItem(i: number): number | null };
+      const vector = chunk.getColumnVector(c) as unknown as NumberVector & {
+        getItem(i: number): number | null;
+      };
       let into = column;
       if (into.length < length + rows) {
         into = new (column.constructor as Int32ArrayConstructor)(Math.max(length + rows, column.length * 2));

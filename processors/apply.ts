@@ -11,7 +11,7 @@
  * Publishing is not done here and may fail or be repeated: a delta is known by its source range.
  */
 import { DuckDBBlobValue, LIST, listValue, VARCHAR } from '@duckdb/node-api';
-import { appendInts, readNumbers } from '../database/duckdb.ts';
+import { appendNumbers, readNumbers } from '../database/duckdb.ts';
 import { ReelflowError } from '../errors.ts';
 import { crashPoint } from '../faults.ts';
 import { type DatasetName, datasets } from '../topics/catalog.ts';
@@ -190,7 +190,7 @@ async function fillTemporary(
     `CREATE OR REPLACE TEMP TABLE ${table} (${names.map((name) => `${name} INTEGER`).join(', ')})`,
   );
   const nullable = [...extraNames.map(() => false), ...nullability(store, dataset)];
-  await appendInts(store.connection, { catalog: 'temp', name: table }, columns, length, nullable);
+  await appendNumbers(store.connection, { catalog: 'temp', name: table }, columns, length, nullable);
 }
 
 /** `known_<relation>`: place in the partition's order, whether it deletes, then the row. */
@@ -313,7 +313,7 @@ async function write(store: ShardStore, dataset: DatasetName, change: Changes): 
       SELECT ${columns} FROM ${changeTable(dataset)} WHERE isDelete = 0`);
   }
   if (change.freshCount > 0) {
-    await appendInts(
+    await appendNumbers(
       connection,
       { catalog: store.catalog, name: relationOf(dataset) },
       change.fresh,
