@@ -108,6 +108,21 @@ export async function openContext(flags: CommonFlags, found?: Endpoints): Promis
   };
 }
 
+/** What the parent of a forked stage sends to make it finish what there is and end. */
+export const finishMessage = 'finish';
+
+/** Aborts when the parent process asks this one to finish, or at once with `now`. */
+export function finishSignal(now: boolean): AbortSignal {
+  const controller = new AbortController();
+  if (now) controller.abort();
+  process.on('message', (message) => {
+    if (message === finishMessage) controller.abort();
+  });
+  // The channel to the parent alone must not keep this process alive.
+  process.channel?.unref();
+  return controller.signal;
+}
+
 /** Aborts at the first SIGTERM or SIGINT. */
 export function stopSignal(): AbortSignal {
   const controller = new AbortController();

@@ -4,6 +4,7 @@
  */
 import { Command, CommanderError } from 'commander';
 import { exitCodes, messageOf, ReelflowError } from '../errors.ts';
+import { demoCommand } from './demo.ts';
 import { downloadCommand } from './download.ts';
 import { generateCommand } from './generate.ts';
 import { processCommand } from './process.ts';
@@ -21,6 +22,7 @@ export async function main(argv: readonly string[]): Promise<void> {
     .version(packageVersion())
     .showHelpAfterError('(--help shows the usage)');
   for (const command of [
+    demoCommand(),
     servicesCommand(),
     generateCommand(),
     downloadCommand(),

@@ -3,6 +3,7 @@
  * lines elsewhere.
  */
 import { Command, InvalidArgumentError } from 'commander';
+import type { Logger } from '../logger.ts';
 import type { Counts, ReplayProgress, ReplayReport } from '../producers/replay.ts';
 import { type DatasetName, datasetNames } from '../topics/catalog.ts';
 import { type CommonFlags, commonOptions, integerOption, openContext, stopSignal } from './context.ts';
@@ -45,8 +46,7 @@ async function run(inputs: string[], flags: Flags): Promise<void> {
   const { replay } = await import('../producers/replay.ts');
   const { datasets, rate, shards } = flags;
   const signal = stopSignal();
-  const progress =
-    process.stderr.isTTY === true ? await bars() : lines((now) => logger.info(now, 'replaying'));
+  const progress = await replayProgress(logger);
   let report: ReplayReport;
   try {
     report = await replay({
@@ -100,9 +100,14 @@ function cells({ read, produced, rejected, chunks, bytes, seconds, recordsPerSec
   return [...counts, seconds.toFixed(1), whole(recordsPerSecond)];
 }
 
-interface ProgressView {
+export interface ProgressView {
   show(progress: ReplayProgress): void;
   end(): void;
+}
+
+/** Bars on a terminal, log lines elsewhere. */
+export async function replayProgress(logger: Logger): Promise<ProgressView> {
+  return process.stderr.isTTY === true ? bars() : lines((now) => logger.info(now, 'replaying'));
 }
 
 /** One bar per file, by its bytes. */

@@ -28,8 +28,11 @@ export interface ProcessorOptions {
   /** The state folder. */
   readonly state: string;
   readonly window: Window;
-  /** End when the end offsets of this moment are applied, published and mirrored. */
-  readonly untilCaughtUp: boolean;
+  /**
+   * From its abort on: end when the end offsets of that moment are applied, published and mirrored. Aborted already
+   * means those of the start.
+   */
+  readonly finish?: AbortSignal;
   readonly acceptLoss: boolean;
   /** DuckDB's limit for all shards of this member, as DuckDB writes sizes. */
   readonly memoryLimit: string;
@@ -136,7 +139,9 @@ class Member {
     await producer.connect();
     this.#close.push(() => producer.disconnect());
 
-    if (this.#options.untilCaughtUp) this.#targets = await this.#endOffsets(shards);
+    const { finish } = this.#options;
+    if (finish?.aborted === true) this.#targets = await this.#endOffsets(shards);
+    else finish?.addEventListener('abort', () => this.#finish(shards), { once: true });
 
     this.#openShard = async (number) => {
       const identity = {
@@ -207,6 +212,17 @@ class Member {
       );
     }
     return targets;
+  }
+
+  /** Sets the targets while the member is running. */
+  #finish(shards: number): void {
+    this.#reassignment = this.#reassignment
+      .then(async () => {
+        this.#targets = await this.#endOffsets(shards);
+        for (const [number, shard] of this.#shards) shard.aimAt(this.#targets.get(number) ?? {});
+        this.#wake();
+      })
+      .catch((thrown) => this.#fail(thrown));
   }
 
   async run(): Promise<ProcessorReport> {

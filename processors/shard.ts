@@ -185,6 +185,12 @@ export class Shard {
     }
   }
 
+  /** Closes the open micro-batch as soon as everything up to `target` is staged. */
+  aimAt(target: Position): void {
+    this.#target = target;
+    this.#pump();
+  }
+
   /** Whether everything up to `target` is applied and published. */
   hasPublished(target: Position): boolean {
     return (

@@ -50,8 +50,11 @@ export interface SinkOptions {
   readonly state: string;
   /** Time between two snapshots, in milliseconds. */
   readonly intervalMs: number;
-  /** Read up to the ends of this moment, publish if something moved, and end. */
-  readonly once: boolean;
+  /**
+   * From its abort on: read up to the ends of that moment, publish if something moved, and end. Aborted already means
+   * the ends of the start, without joining the group.
+   */
+  readonly finish?: AbortSignal;
   /** Snapshots that stay. */
   readonly keep: number;
   /** DuckDB's limit, as DuckDB writes sizes. */
@@ -78,7 +81,7 @@ const batchBytesMax = 16 * 1024 * 1024;
  * @throws ReelflowError busy, when another sink holds the gold folder; foreignCluster; deltasTrimmed; diskFull; …
  */
 export async function runSink(options: SinkOptions): Promise<SinkReport> {
-  const { gold, once, broker } = options;
+  const { gold, finish, broker } = options;
   try {
     mkdirSync(join(gold, 'snapshots'), { recursive: true });
   } catch (thrown) {
@@ -87,7 +90,7 @@ export async function runSink(options: SinkOptions): Promise<SinkReport> {
   return withFolderLock(
     join(gold, '.sink'),
     {
-      patienceMs: once ? 10_000 : 2_000,
+      patienceMs: finish?.aborted === true ? 10_000 : 2_000,
       onWait: (pid) => broker.logger.info({ pid }, 'another sink holds the gold folder'),
     },
     async () => {
@@ -157,21 +160,20 @@ class Sink {
   }
 
   async run(): Promise<SinkReport> {
-    const { once, intervalMs, signal } = this.#options;
-    if (once) {
-      await this.#readTo(await this.#ends());
-      if (!signal.aborted && this.#isAhead() && this.#hasReached()) await this.#publish();
-      return this.#report;
-    }
-    await this.#join();
+    const { finish, intervalMs, signal } = this.#options;
+    if (finish?.aborted !== true) await this.#join();
     let publishAtMs = Date.now() + intervalMs;
-    while (!signal.aborted) {
+    while (!signal.aborted && finish?.aborted !== true) {
       if (this.#failure !== undefined) throw this.#failure;
       await this.#step();
       if (Date.now() < publishAtMs) continue;
       if (this.#isActive && this.#isAhead() && this.#hasReached()) await this.#publish();
-      await this.#findTopics();
       publishAtMs = Date.now() + intervalMs;
+    }
+    if (finish?.aborted === true) {
+      await this.#findTopics();
+      await this.#readTo(await this.#ends());
+      if (!signal.aborted && this.#isAhead() && this.#hasReached()) await this.#publish();
     }
     return this.#report;
   }
@@ -224,13 +226,14 @@ class Sink {
   }
 
   async #join(): Promise<void> {
-    const { broker, names, signal } = this.#options;
-    while (this.#partitions.size === 0 && !signal.aborted) {
-      // Nothing is produced yet: there is no group to join.
-      await sleep(500, undefined, { signal }).catch(() => undefined);
+    const { broker, names, signal, finish } = this.#options;
+    const isOver = () => signal.aborted || finish?.aborted === true;
+    while (this.#partitions.size < 2 && !isOver()) {
+      // Nothing is produced yet: there are no topics to subscribe to.
+      await sleep(250);
       await this.#findTopics();
     }
-    if (signal.aborted) return;
+    if (isOver()) return;
     this.#membership = await Membership.join({
       broker,
       groupId: names.sinkGroup,

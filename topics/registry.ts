@@ -48,6 +48,7 @@ export class Registry {
         );
         return id;
       } catch (thrown) {
+        if (isWithoutCompatibility(thrown) && (await this.#setCompatibility(`${topic}-value`))) continue;
         if (isRefusal(thrown)) {
           throw new ReelflowError('topicMismatch', `The Schema Registry refuses the schema of ${topic}`, {
             detail: messageOf(thrown),
@@ -81,6 +82,19 @@ export class Registry {
     }
   }
 
+  /**
+   * The client registers a subject first and sets its compatibility after: in between, or for ever if that process was
+   * killed there, the subject has none.
+   */
+  async #setCompatibility(subject: string): Promise<boolean> {
+    const response = await fetch(`${this.#options.url}/config/${encodeURIComponent(subject)}`, {
+      method: 'PUT',
+      headers: { 'content-type': 'application/vnd.schemaregistry.v1+json' },
+      body: JSON.stringify({ compatibility: COMPATIBILITY.BACKWARD }),
+    });
+    return response.ok;
+  }
+
   #unreachable(thrown: unknown): ReelflowError {
     return new ReelflowError('registryUnreachable', 'The Schema Registry does not answer', {
       detail: `${this.#options.url}: ${messageOf(thrown)}`,
@@ -101,6 +115,10 @@ function statusOf(thrown: unknown): number | undefined {
   const status = (thrown as { status?: unknown }).status;
   return typeof status === 'number' && status > 0 ? status : undefined;
 }
+
+const isWithoutCompatibility = (thrown: unknown) =>
+  (thrown as Error).name === 'ConfluentSchemaRegistryCompatibilityError' &&
+  messageOf(thrown).includes('!= NONE');
 
 function isRefusal(thrown: unknown): boolean {
   const status = statusOf(thrown);

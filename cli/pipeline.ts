@@ -1,0 +1,154 @@
+/**
+ * The whole pipeline over one input: processor and sink as processes of their own, the replay in this one, all at the
+ * same time. When the replay has ended they finish what is there and end. Used by `demo` and by the benchmark.
+ */
+import { type ChildProcess, fork } from 'node:child_process';
+import { mkdirSync, openSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { exitCodes, type FailureKind, ReelflowError } from '../errors.ts';
+import type { ProcessorReport } from '../processors/processor.ts';
+import type { ReplayProgress, ReplayReport } from '../producers/replay.ts';
+import type { SinkReport } from '../sinks/sink.ts';
+import { type Context, finishMessage } from './context.ts';
+
+export interface PipelineOptions {
+  readonly context: Context;
+  /** Directory of the datasets. */
+  readonly data: string;
+  /** Folder for the logs of the two stages. */
+  readonly logs: string;
+  readonly shards?: number;
+  /** More arguments for the stages. */
+  readonly processArguments?: readonly string[];
+  readonly sinkArguments?: readonly string[];
+  readonly onProgress?: (progress: ReplayProgress) => void;
+  readonly onStage?: (stage: 'process' | 'sink') => void;
+  readonly signal: AbortSignal;
+}
+
+export interface PipelineReport {
+  readonly replay: ReplayReport;
+  readonly process: ProcessorReport;
+  readonly sink: SinkReport;
+  /** From the first byte read to CURRENT swapped. */
+  readonly seconds: number;
+  /** From the start to the end of each stage's work. */
+  readonly secondsUntil: { readonly replay: number; readonly process: number; readonly sink: number };
+}
+
+/** @throws ReelflowError of whichever stage failed; the others are ended */
+export async function runPipeline(options: PipelineOptions): Promise<PipelineReport> {
+  const { context, data, signal } = options;
+  const { replay } = await import('../producers/replay.ts');
+  const processor = startStage<ProcessorReport>('process', options, options.processArguments);
+  const sink = startStage<SinkReport>('sink', options, [
+    '--interval',
+    '1h',
+    ...(options.sinkArguments ?? []),
+  ]);
+  const broken = new AbortController();
+  for (const { report } of [processor, sink]) report.catch((thrown) => broken.abort(thrown));
+  try {
+    const startedMs = performance.now();
+    const since = () => (performance.now() - startedMs) / 1000;
+    const replayed = await replay({
+      broker: context.broker,
+      registry: context.registry,
+      names: context.names,
+      inputs: [data],
+      state: context.places.state,
+      logger: context.logger,
+      signal: AbortSignal.any([signal, broken.signal]),
+      ...(options.shards !== undefined && { shards: options.shards }),
+      ...(options.onProgress !== undefined && { onProgress: options.onProgress }),
+    });
+    broken.signal.throwIfAborted();
+    signal.throwIfAborted();
+    const replaySeconds = since();
+    options.onStage?.('process');
+    processor.child.send(finishMessage);
+    const processed = await processor.report;
+    const processSeconds = since();
+    options.onStage?.('sink');
+    sink.child.send(finishMessage);
+    const sunk = await sink.report;
+    const seconds = since();
+    return {
+      replay: replayed,
+      process: processed,
+      sink: sunk,
+      seconds,
+      secondsUntil: { replay: replaySeconds, process: processSeconds, sink: seconds },
+    };
+  } finally {
+    processor.end();
+    sink.end();
+  }
+}
+
+interface Stage<T> {
+  readonly child: ChildProcess;
+  /** The last line of its output. */
+  readonly report: Promise<T>;
+  end(): void;
+}
+
+function startStage<T>(
+  command: 'process' | 'sink',
+  { context, logs }: PipelineOptions,
+  more: readonly string[] = [],
+): Stage<T> {
+  const { endpoints, places } = context;
+  mkdirSync(logs, { recursive: true });
+  const log = join(logs, `${command}.log`);
+  const common = ['--gold', places.gold, '--state', places.state, '--namespace', places.namespace, '--json'];
+  const child = fork(join(import.meta.dirname, 'reelflow.js'), [command, ...common, ...more], {
+    stdio: ['ignore', 'pipe', openSync(log, 'w'), 'ipc'],
+    env: {
+      ...process.env,
+      KAFKA_BROKERS: endpoints.brokers.join(','),
+      SCHEMA_REGISTRY_URL: endpoints.registryUrl,
+    },
+  });
+  let output = '';
+  child.stdout?.setEncoding('utf8').on('data', (text: string) => {
+    output = (output + text).slice(-64 * 1024);
+  });
+  const report = new Promise<T>((resolve, reject) => {
+    child.once('error', reject);
+    child.once('close', (code, killedBy) => {
+      const line = output.trim().split('\n').at(-1) ?? '';
+      if (code === 0 && line !== '') resolve(JSON.parse(line) as T);
+      else reject(stageFailed(command, code, killedBy, log));
+    });
+  });
+  // Whoever waits for the report sees a failure; until then it must not count as unhandled.
+  report.catch(() => undefined);
+  return {
+    child,
+    report,
+    end: () => {
+      if (child.exitCode === null && child.signalCode === null) child.kill('SIGTERM');
+    },
+  };
+}
+
+function stageFailed(
+  command: string,
+  code: number | null,
+  signal: string | null,
+  log: string,
+): ReelflowError {
+  const tail = readFileSync(log, 'utf8').trim().split('\n').slice(-12);
+  const text = tail.filter((line) => !line.startsWith('{'));
+  const kind = (Object.entries(exitCodes).find(([, value]) => value === code)?.[0] ??
+    'defect') as FailureKind;
+  return new ReelflowError(
+    kind,
+    `reelflow ${command} ended ${signal === null ? `with exit code ${code}` : `by ${signal}`}`,
+    {
+      detail: text.join('\n'),
+      hint: `Its log is ${log}.`,
+    },
+  );
+}
