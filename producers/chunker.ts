@@ -21,6 +21,9 @@ export const chunkBytesMax = 500_000;
 /** … or after it holds this many records, which bounds what a consumer unpacks at once. */
 export const chunkRecordsMax = 20_000;
 
+/** Bytes of a chunk's room that are free before its value and after it, for whoever frames it. */
+export const marginBytes = 64;
+
 /** How far a file was read. */
 export interface Mark {
   /** Rows before this point; the header is no row. */
@@ -38,7 +41,9 @@ export interface Chunk {
   readonly records: number;
   /** Every row of the chunk comes after this mark. */
   readonly from: Mark;
+  /** The memory that the value lies in, from `start` on. */
   readonly room: Room;
+  readonly start: number;
 }
 
 export interface RejectedRow {
@@ -105,6 +110,7 @@ export class Chunker {
   readonly #onRejected: (rejected: RejectedRow) => void;
   readonly #encoder: RowEncoder;
   readonly #header: HeaderWriter;
+  readonly #cutAt: number;
   readonly #partitionOfBlock = new Int16Array(Math.floor(idMax / blockSize) + 1).fill(-1);
   readonly #nextChunk: number[];
 
@@ -134,6 +140,7 @@ export class Chunker {
     this.#onRejected = options.onRejected;
     this.#encoder = new RowEncoder(options.dataset);
     this.#header = new HeaderWriter(options.schemaId, options.runId, options.asOf);
+    this.#cutAt = this.#header.end + chunkBytesMax;
     this.#nextChunk = Array(options.shards).fill(options.firstChunk ?? 0);
     this.#open = Array(options.shards).fill(undefined);
     const start = options.start ?? { row: 0, rejected: 0 };
@@ -271,15 +278,12 @@ export class Chunker {
     let open = this.#open[this.#partition];
     if (open === undefined) {
       open = this.#begin();
-    } else if (
-      id !== open.lastId &&
-      (open.records >= chunkRecordsMax || open.end - this.#header.bytesMax >= chunkBytesMax)
-    ) {
+    } else if (id !== open.lastId && (open.records >= chunkRecordsMax || open.end >= this.#cutAt)) {
       this.#cut(open);
       open = this.#begin();
     }
     for (;;) {
-      const next = this.#encoder.encode(input, at, id, open.room, open.end, chunkEnd);
+      const next = this.#encoder.encode(input, at, id, open.room, open.end, recordsEnd);
       if (next === full && open.records > 0 && input.bytes.indexOf(newline, at) - at <= lineBytesMax) {
         this.#cut(open);
         open = this.#begin();
@@ -308,8 +312,8 @@ export class Chunker {
   }
 
   #begin(): OpenChunk {
-    const room = this.#pool.pop() ?? roomOf(Buffer.allocUnsafeSlow(messageBytesMax + slackBytes));
-    const open = new OpenChunk(this.#partition, room, this.#header.bytesMax);
+    const room = this.#pool.pop() ?? roomOf(Buffer.allocUnsafeSlow(messageBytesMax + 2 * marginBytes));
+    const open = new OpenChunk(this.#partition, room, this.#header.end);
     this.#open[this.#partition] = open;
     return open;
   }
@@ -333,6 +337,7 @@ export class Chunker {
       records: open.records,
       from: open.from,
       room: open.room,
+      start,
     });
   }
 
@@ -386,13 +391,13 @@ export class Chunker {
   }
 }
 
-/** Where records must end, with room for the two zeros that close a chunk. */
-const chunkEnd = messageBytesMax - 2;
+/** Where records must end, before the two zeros that close a chunk. */
+const recordsEnd = marginBytes + messageBytesMax - 2;
 
 /** Writes what comes before the records, right up to them: the number of records is known only at the end. */
 class HeaderWriter {
-  /** Room that the longest header takes. */
-  readonly bytesMax: number;
+  /** Where every header ends and the records begin. */
+  readonly end: number;
   readonly #before: Buffer;
   readonly #asOf: Buffer;
 
@@ -402,17 +407,19 @@ class HeaderWriter {
     const run = Buffer.from(runId);
     this.#before = Buffer.concat([wire, longBytes(run.length), run]);
     this.#asOf = longBytes(asOf.getTime());
-    this.bytesMax = this.#before.length + 10 + this.#asOf.length + 5;
+    this.end = marginBytes + this.#before.length + longBytesMax + this.#asOf.length + longBytesMax;
   }
 
-  /** @returns where the header begins; it ends at `bytesMax` */
+  /** @returns where the header begins */
   write(bytes: Buffer, chunk: number, records: number): number {
     const header = Buffer.concat([this.#before, longBytes(chunk), this.#asOf, longBytes(records)]);
-    const start = this.bytesMax - header.length;
+    const start = this.end - header.length;
     header.copy(bytes, start);
     return start;
   }
 }
+
+const longBytesMax = 10;
 
 /** An Avro long: zigzag, then seven bits a byte, low ones first. */
 function longBytes(value: number): Buffer {

@@ -12,6 +12,7 @@ import { ensureRetainedTopics, partitionCounts } from '../kafka/topics.ts';
 import type { Logger } from '../logger.ts';
 import { type DatasetName, datasetNames, datasets, type Names } from '../topics/catalog.ts';
 import type { Registry } from '../topics/registry.ts';
+import { Appender } from './appender.ts';
 import { asBrokerError, type Broker, createProducer } from './broker.ts';
 import { Chunker, type Mark } from './chunker.ts';
 import { DeadLetters } from './dead-letters.ts';
@@ -118,20 +119,21 @@ export async function replay(options: ReplayOptions): Promise<ReplayReport> {
     const journal = last === undefined ? newJournal(options, source, shards) : resumed(last);
     const schemaIds = await registerSchemas(options, source);
     const producer = createProducer(broker);
+    const appender = new Appender(broker);
     try {
-      await producer.connect().catch((thrown) => {
+      await Promise.all([producer.connect(), appender.connect()]).catch((thrown) => {
         throw asBrokerError(thrown, broker.endpoints);
       });
       await writeJournal(folder, journal);
-      const run = new Run(options, folder, journal, producer, deadLetterPartitions, started);
+      const run = new Run(options, folder, journal, { producer, appender }, deadLetterPartitions, started);
       for (const file of source.files) {
         if (journal.datasets[file.dataset]?.done) continue;
         await run.replayFile(file, schemaIds.get(file.dataset) as number);
         if (options.signal?.aborted) break;
       }
-      await run.finish(options.signal?.aborted !== true);
+      await run.finish();
     } finally {
-      await producer.disconnect().catch(() => undefined);
+      await Promise.all([producer.disconnect().catch(() => undefined), appender.close()]);
     }
     return reportOf(journal, source, { nothingToDo: false, interrupted: !journal.finished });
   });
@@ -191,11 +193,18 @@ function resumed(last: Journal): Journal {
   return { ...last, attempt: last.attempt + 1 };
 }
 
+interface Clients {
+  /** For dead letters. */
+  readonly producer: Producer;
+  /** For chunks. */
+  readonly appender: Appender;
+}
+
 class Run {
   readonly #options: ReplayOptions;
   readonly #folder: string;
   readonly #journal: Journal;
-  readonly #producer: Producer;
+  readonly #clients: Clients;
   readonly #deadLetterPartitions: number;
   readonly #started: number;
   readonly #secondsBefore: number;
@@ -204,14 +213,14 @@ class Run {
     options: ReplayOptions,
     folder: string,
     journal: Journal,
-    producer: Producer,
+    clients: Clients,
     deadLetterPartitions: number,
     started: number,
   ) {
     this.#options = options;
     this.#folder = folder;
     this.#journal = journal;
-    this.#producer = producer;
+    this.#clients = clients;
     this.#deadLetterPartitions = deadLetterPartitions;
     this.#started = started;
     this.#secondsBefore = journal.seconds;
@@ -236,16 +245,20 @@ class Run {
     journal.datasets[dataset] = progress;
     const started = performance.now();
     const secondsBefore = progress.seconds;
-    const common = { broker, producer: this.#producer, ...(signal !== undefined && { signal }) };
+    const { producer, appender } = this.#clients;
+    const stop = signal === undefined ? {} : { signal };
 
     const deadLetters = new DeadLetters({
-      ...common,
+      ...stop,
+      broker,
+      producer,
       topic: names.deadLetter,
       partitions: this.#deadLetterPartitions,
       file: file.name,
     });
     const sender = new Sender({
-      ...common,
+      ...stop,
+      appender,
       topic: names.source(dataset),
       onAcknowledged: (chunk) => {
         progress.chunks += 1;
@@ -320,7 +333,8 @@ class Run {
       if (damage === undefined && !stopped()) chunker.end();
       else chunker.cut();
       const drained = Promise.all([sender.drained(), deadLetters.drained()]);
-      await (stopped() ? Promise.race([drained, delay(patienceMs, undefined, { ref: false })]) : drained);
+      if (stopped()) await withinPatience(drained);
+      else await drained;
       progress.done = damage === undefined && !stopped();
     } finally {
       await pieces.return(undefined);
@@ -333,8 +347,10 @@ class Run {
     logger.info({ dataset, read, rejected, chunks: progress.chunks }, 'replay of a file ends');
   }
 
-  async finish(whole: boolean): Promise<void> {
-    this.#journal.finished = whole;
+  /** The run is finished when every file is. */
+  async finish(): Promise<void> {
+    const { inputs, datasets: progress } = this.#journal;
+    this.#journal.finished = inputs.every(({ dataset }) => progress[dataset]?.done === true);
     await this.#writeJournal();
   }
 
@@ -343,6 +359,14 @@ class Run {
     this.#journal.seconds = this.#secondsBefore + secondsSince(this.#started);
     await writeJournal(this.#folder, this.#journal);
   }
+}
+
+/** Waits for what is on its way, but neither long nor for its success: the journal says what arrived. */
+async function withinPatience(drained: Promise<unknown>): Promise<void> {
+  const patience = new AbortController();
+  const end = () => patience.abort();
+  drained.then(end, end);
+  await delay(patienceMs, undefined, { signal: patience.signal }).catch(() => undefined);
 }
 
 function oldestOf(marks: readonly (Mark | undefined)[]): Mark {

@@ -2,17 +2,16 @@
  * Sends the chunks of one topic: within a partition one at a time and in order, partitions beside each other. A chunk
  * that the broker may have taken twice (a lost acknowledgement) is still before its successor.
  */
-import kafkajs, { type Producer } from 'kafkajs';
-import { type Broker, sendFailure } from './broker.ts';
+import type { Appender } from './appender.ts';
 import type { Chunk } from './chunker.ts';
 import { InFlight } from './in-flight.ts';
+import { recordBatchOf } from './record-batch.ts';
 
 /** Memory for chunks that wait or are on their way. */
 const inFlightBytesMax = 12_000_000;
 
 export interface SenderOptions {
-  readonly broker: Broker;
-  readonly producer: Producer;
+  readonly appender: Appender;
   readonly topic: string;
   readonly onAcknowledged: (chunk: Chunk) => void;
   readonly signal?: AbortSignal;
@@ -56,22 +55,19 @@ export class Sender {
   }
 
   async #run(partition: number, lane: Chunk[]): Promise<void> {
-    const { producer, topic, broker, onAcknowledged } = this.#options;
+    const { appender, topic, onAcknowledged } = this.#options;
     try {
       for (let chunk = lane[0]; chunk !== undefined && !this.#inFlight.failed; chunk = lane[0]) {
-        await producer.send({
-          topic,
-          acks: -1,
-          compression: kafkajs.CompressionTypes.ZSTD,
-          messages: [{ key: chunk.key, value: chunk.value, partition }],
-        });
+        const { room, start, value, key } = chunk;
+        const batch = recordBatchOf(room.bytes, start, start + value.length, key, Date.now());
+        await appender.append(topic, partition, batch);
         lane.shift();
         this.#inFlight.acknowledge(chunk);
         onAcknowledged(chunk);
       }
       this.#lanes.delete(partition);
     } catch (thrown) {
-      this.#inFlight.fail(sendFailure(thrown, topic, broker));
+      this.#inFlight.fail(thrown);
     }
   }
 }

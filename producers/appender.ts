@@ -1,0 +1,118 @@
+/**
+ * Appends finished record batches to partitions, over kafkajs' connections and metadata. `append` returns when all
+ * in-sync replicas have the batch; what it was unsure of it has sent again, so a batch may lie there twice, one behind
+ * the other, and never out of the order in which the caller waited.
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import Encoder from 'kafkajs/src/protocol/encoder.js';
+import response from 'kafkajs/src/protocol/requests/produce/v7/response.js';
+import { type Broker, sendFailure } from './broker.ts';
+
+/** One broker of kafkajs' cluster, with the connections that its types keep to themselves. */
+interface Node {
+  readonly connectionPool: { send(request: unknown): Promise<unknown> };
+  disconnect(): Promise<void>;
+}
+
+const produceKey = 0;
+/** The first version that takes zstd, Kafka 2.1. */
+const produceVersion = 7;
+const allInSync = -1;
+/** How long the broker may wait for its replicas. */
+const replicasMs = 30_000;
+/** How long a batch is sent again while no broker takes it. */
+const patienceMs = 30_000;
+const firstPauseMs = 100;
+const longestPauseMs = 3_000;
+
+export class Appender {
+  readonly #broker: Broker;
+  readonly #cluster: ReturnType<Broker['createCluster']>;
+  #closed = false;
+
+  constructor(broker: Broker) {
+    this.#broker = broker;
+    this.#cluster = broker.createCluster();
+  }
+
+  /** @throws kafkajs' connection error */
+  async connect(): Promise<void> {
+    await this.#cluster.connect();
+  }
+
+  /** @throws ReelflowError brokerUnreachable */
+  async append(topic: string, partition: number, batch: Buffer): Promise<void> {
+    const deadline = performance.now() + patienceMs;
+    for (let pauseMs = firstPauseMs; ; pauseMs = Math.min(longestPauseMs, 2 * pauseMs)) {
+      try {
+        await this.#attempt(topic, partition, batch);
+        return;
+      } catch (thrown) {
+        if (!mayPass(thrown) || this.#closed || performance.now() + pauseMs > deadline) {
+          throw sendFailure(thrown, topic, this.#broker);
+        }
+        this.#broker.logger.debug({ topic, partition, reason: String(thrown) }, 'append is tried again');
+        await delay(pauseMs);
+        await this.#recover(thrown);
+      }
+    }
+  }
+
+  /** Ends the attempts that are under way, too. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    await this.#cluster.disconnect().catch(() => undefined);
+  }
+
+  async #attempt(topic: string, partition: number, batch: Buffer): Promise<void> {
+    if (this.#closed) throw new Error('closed');
+    await this.#cluster.addMultipleTargetTopics([topic]);
+    await this.#cluster.refreshMetadataIfNecessary();
+    const [nodeId] = Object.keys(this.#cluster.findLeaderForPartitions(topic, [partition]));
+    if (nodeId === undefined) {
+      throw Object.assign(new Error(`${topic}/${partition} has no leader`), { retriable: true });
+    }
+    const node = (await this.#cluster.findBroker({ nodeId })) as unknown as Node;
+    try {
+      await node.connectionPool.send({ request: produceRequest(topic, partition, batch), response });
+    } catch (thrown) {
+      if ((thrown as Error).name === 'KafkaJSConnectionClosedError') await node.disconnect();
+      throw thrown;
+    }
+  }
+
+  async #recover(thrown: unknown): Promise<void> {
+    if (this.#closed) return;
+    const { host, port } = thrown as { host?: string; port?: number };
+    if (host !== undefined && port !== undefined) this.#cluster.removeBroker({ host, port });
+    // A failure here shows again at the next attempt, which counts it.
+    await this.#cluster.connect().catch(() => undefined);
+    await this.#cluster.refreshMetadata().catch(() => undefined);
+  }
+}
+
+/** Whether a later attempt may succeed. kafkajs calls its own giving up final; here it is one attempt of several. */
+function mayPass(thrown: unknown): boolean {
+  const { retriable, name } = thrown as { retriable?: boolean; name?: string };
+  return retriable === true || name === 'KafkaJSNumberOfRetriesExceeded' || name === 'KafkaJSLockTimeout';
+}
+
+/** Produce, version 7, of one batch; see https://kafka.apache.org/protocol#The_Messages_Produce */
+function produceRequest(topic: string, partition: number, batch: Buffer) {
+  return {
+    apiKey: produceKey,
+    apiVersion: produceVersion,
+    apiName: 'Produce',
+    encode: async () =>
+      new Encoder(batch.length + 1024)
+        .writeString(null) // no transaction
+        .writeInt16(allInSync)
+        .writeInt32(replicasMs)
+        .writeInt32(1) // topics
+        .writeString(topic)
+        .writeInt32(1) // partitions
+        .writeInt32(partition)
+        .writeInt32(batch.length)
+        .writeBuffer(batch),
+  };
+}
