@@ -11,6 +11,7 @@ import kafkajs from 'kafkajs';
 import { describe, expect, it } from 'vitest';
 import { type Chunk, Chunker, chunkBytesMax, type Mark, type RejectedRow } from '../producers/chunker.ts';
 import { layoutOf } from '../producers/layout.ts';
+import { crc32c } from '../producers/record-batch.ts';
 import {
   blockKey,
   blockSize,
@@ -547,3 +548,23 @@ describe('marks', () => {
     expect(chunker.handedOver).toEqual({ row: 6, rejected: 4 });
   });
 });
+
+describe('the checksum of a record batch', () => {
+  it('is CRC-32C: the check value of its catalog, and the same for any cut into words and bytes', () => {
+    expect(crc32c(Buffer.from('123456789')) >>> 0).toBe(0xe3069283);
+    const bytes = Buffer.from(Array.from({ length: 100 }, (_, i) => (i * 37) & 0xff));
+    for (let start = 0; start < bytes.length; start++) {
+      expect(crc32c(bytes, start)).toBe(crc32c(Buffer.from(bytes.subarray(start))));
+      expect(crc32c(bytes, start)).toBe(bitwiseCrc32c(bytes.subarray(start)));
+    }
+  });
+});
+
+function bitwiseCrc32c(bytes: Uint8Array): number {
+  let crc = -1;
+  for (const byte of bytes) {
+    crc ^= byte;
+    for (let bit = 0; bit < 8; bit++) crc = (crc >>> 1) ^ (crc & 1 ? 0x82f63b78 : 0);
+  }
+  return ~crc;
+}
