@@ -68,12 +68,13 @@ export async function applyMicroBatch(
     const header = headerOf(store, batch, counts);
     const messages = cubeRows === undefined ? [] : encodeDelta(options.deltaSchemaId, header, cubeRows);
     const entry = cubeRows === undefined ? undefined : { number: store.nextEntry, header, messages };
-    await record(store, batch, counts, entry, options);
+    const words = await record(store, batch, counts, entry, options);
     crashPoint('before-commit');
     await connection.run('COMMIT');
 
     store.sources = new Map([...store.sources, ...counts.map(({ state }) => [state.topic, state] as const)]);
-    store.dictionaryStored = store.dictionary.size;
+    // Not all that the dictionary holds by now: the next micro-batch has been filling meanwhile.
+    store.dictionaryStored = words;
     if (entry !== undefined) store.nextEntry += 1;
     const total = (of: (count: SourceCount) => number) => counts.reduce((sum, count) => sum + of(count), 0);
     return {
@@ -447,13 +448,14 @@ function headerOf(store: ShardStore, batch: MicroBatch, counts: readonly SourceC
   };
 }
 
+/** @returns how many words of the dictionary the database now holds */
 async function record(
   store: ShardStore,
   batch: MicroBatch,
   counts: readonly SourceCount[],
   entry: OutboxEntry | undefined,
   options: ApplyOptions,
-): Promise<void> {
+): Promise<number> {
   const { connection, catalog } = store;
   for (const { state } of counts) {
     const { topic, next, fingerprint, applied, duplicate, rejected } = state;
@@ -468,7 +470,7 @@ async function record(
     await connection.run(`DELETE FROM ${catalog}.outbox WHERE number <= ${options.publishedEntry}`);
     await connection.run(`DELETE FROM ${catalog}.dead_letter WHERE number <= ${options.publishedEntry}`);
   }
-  await storeDictionary(store);
+  const words = await storeDictionary(store);
   const number = entry?.number ?? store.nextEntry;
   if (entry !== undefined) await storeMessages(store, entry);
   if (!options.silently) {
@@ -480,18 +482,21 @@ async function record(
       ]);
     }
   }
+  return words;
 }
 
-async function storeDictionary(store: ShardStore): Promise<void> {
+async function storeDictionary(store: ShardStore): Promise<number> {
   const { connection, catalog, dictionary, dictionaryStored: first } = store;
-  if (dictionary.size === first) return;
-  const words = Array.from({ length: dictionary.size - first }, (_, i) => dictionary.textOf(first + i));
+  const { size } = dictionary;
+  if (size === first) return size;
+  const words = Array.from({ length: size - first }, (_, i) => dictionary.textOf(first + i));
   await connection.run(
     `INSERT INTO ${catalog}.dictionary
     SELECT ${first} + i - 1, words[i] FROM (SELECT $1 AS words), range(1, ${words.length + 1}) AS numbers(i)`,
     [listValue(words)],
     [LIST(VARCHAR)],
   );
+  return size;
 }
 
 /** Puts the final messages of an entry into the outbox. */
