@@ -8,7 +8,8 @@ import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { batchGold, compareGold } from '../sinks/batch.ts';
+import { batchGold } from '../sinks/batch.ts';
+import { compareGold } from '../sinks/compare.ts';
 
 const files: Record<string, string[]> = {
   'title.ratings': [
