@@ -2,6 +2,8 @@
  * Numbers for strings of few values (genres, regions): the same bytes get the same number for as long as the
  * dictionary lives, numbers are dense from 0 in order of first sight. Looking up allocates nothing.
  */
+import { isUtf8 } from 'node:buffer';
+
 export class Dictionary {
   #slots = new Int32Array(1024).fill(-1);
   #values: Uint8Array[] = [];
@@ -11,7 +13,10 @@ export class Dictionary {
     return this.#values.length;
   }
 
-  /** The number of the bytes `from[start, end)`, which are added when they are new. */
+  /**
+   * The number of the bytes `from[start, end)`, which are added when they are new.
+   * @returns -1 for bytes that are not UTF-8: as text, two such words would become one
+   */
   numberOf(from: Uint8Array, start: number, end: number): number {
     let hash = 0x811c9dc5;
     for (let i = start; i < end; i++) hash = Math.imul(hash ^ (from[i] as number), 0x01000193);
@@ -46,6 +51,7 @@ export class Dictionary {
   }
 
   #add(hash: number, slot: number, bytes: Uint8Array): number {
+    if (!isUtf8(bytes)) return -1;
     const number = this.#values.length;
     this.#values.push(Uint8Array.from(bytes));
     this.#hashes.push(hash);

@@ -227,8 +227,10 @@ function decodeArray(from: Uint8Array, start: number, out: Columns): number {
             let byte = from[at++] as number;
             let value = byte & 0x7f;
             for (let shift = 7; byte >= 0x80; shift += 7) {
-              if (shift > 28) throw new MalformedRows('undecodable', `int too long in ${step.name}`);
               byte = from[at++] as number;
+              if (shift === 28 && byte > 0x0f) {
+                throw new MalformedRows('undecodable', `int too long in ${step.name}`);
+              }
               value |= (byte & 0x7f) << shift;
             }
             value = (value >>> 1) ^ -(value & 1);
@@ -268,8 +270,10 @@ function decodeArray(from: Uint8Array, start: number, out: Columns): number {
             let byte = from[at++] as number;
             let size = byte & 0x7f;
             for (let shift = 7; byte >= 0x80; shift += 7) {
-              if (shift > 28) throw new MalformedRows('undecodable', `string too long in ${step.name}`);
               byte = from[at++] as number;
+              if (shift === 28 && byte > 0x0f) {
+                throw new MalformedRows('undecodable', `string too long in ${step.name}`);
+              }
               size |= (byte & 0x7f) << shift;
             }
             if ((size & 1) !== 0 || size < 0) {
@@ -280,11 +284,9 @@ function decodeArray(from: Uint8Array, start: number, out: Columns): number {
             if (step.op === op.id) {
               (ints[step.column] as Int32Array)[row] = idOf(from, at, stop, step);
             } else if (step.op === op.dictionary) {
-              (ints[step.column] as Int32Array)[row] = (step.dictionary as Dictionary).numberOf(
-                from,
-                at,
-                stop,
-              );
+              const word = (step.dictionary as Dictionary).numberOf(from, at, stop);
+              if (word < 0) throw new MalformedRows('invalid_value', `${step.name} is not UTF-8`);
+              (ints[step.column] as Int32Array)[row] = word;
             } else if (step.op === op.text) {
               const textEnd = out.textLength + (stop - at);
               if (textEnd > out.text.length) out.text = grown(out.text, textEnd);
