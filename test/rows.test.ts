@@ -326,18 +326,16 @@ test('an int or a length of more than 32 bits is malformed', () => {
   }
 });
 
-test('whole numbers up to 2^53 are written and read as avsc does', () => {
+test('whole numbers up to 2^52 are written and read as avsc does', () => {
   const long = avsc.Type.forSchema('long');
-  const edges = [0, 1, -1, 63, 64, -64, -65, 2 ** 31, -(2 ** 31), 2 ** 52, -(2 ** 52)];
+  const most = 2 ** 52 - 1;
+  const edges = [0, 1, -1, 63, 64, -64, -65, 2 ** 31, -(2 ** 31), most, -most];
   fc.assert(
-    fc.property(
-      fc.oneof(fc.constantFrom(...edges), fc.integer({ min: -(2 ** 52), max: 2 ** 52 })),
-      (value) => {
-        const writer = new AvroWriter();
-        writer.long(value);
-        expect(writer.take()).toEqual(long.toBuffer(value));
-        expect(readLong(writer.take(), 0)).toEqual([value, writer.length]);
-      },
-    ),
+    fc.property(fc.oneof(fc.constantFrom(...edges), fc.integer({ min: -most, max: most })), (value) => {
+      const writer = new AvroWriter();
+      writer.long(value);
+      expect(writer.take()).toEqual(long.toBuffer(value));
+      expect(readLong(writer.take(), 0)).toEqual([value, writer.length]);
+    }),
   );
 });

@@ -16,6 +16,7 @@ import {
   MalformedRows,
   planRows,
   type RowPlan,
+  readBlockCount,
   readLong,
   readString,
 } from './rows.ts';
@@ -195,8 +196,11 @@ export function decodeDeltaHeader(value: Buffer | null, schemaId: number): { hea
     const kind = kinds[long()];
     if (kind === undefined) throw new MalformedRows('undecodable', 'unknown kind');
     const range: SourceRange[] = [];
-    for (let left = long(); left > 0; left = long()) {
-      for (; left > 0; left--) {
+    for (;;) {
+      const [count, next] = readBlockCount(value, at);
+      at = next;
+      if (count === 0) break;
+      for (let i = 0; i < count; i++) {
         range.push({
           topic: string(),
           from: long(),

@@ -191,7 +191,7 @@ function decodeArray(from: Uint8Array, start: number, out: Columns): number {
   const end = from.length;
   let at = start;
   for (;;) {
-    const [count, next] = blockCount(from, at);
+    const [count, next] = readBlockCount(from, at);
     at = next;
     if (count === 0) return at;
     out.reserve(count);
@@ -247,6 +247,10 @@ function decodeArray(from: Uint8Array, start: number, out: Columns): number {
               if (scale > 2 ** 63) throw new MalformedRows('undecodable', `long too long in ${step.name}`);
               byte = from[at++] as number;
               value += (byte & 0x7f) * scale;
+            }
+            // Above, the sign bit would be lost.
+            if (value > Number.MAX_SAFE_INTEGER) {
+              throw new MalformedRows('undecodable', `long too large in ${step.name}`);
             }
             const odd = value % 2;
             (longs[step.column] as Float64Array)[row] = odd === 0 ? value / 2 : -(value + 1) / 2;
@@ -331,7 +335,7 @@ function idOf(from: Uint8Array, start: number, end: number, step: Step): number 
 }
 
 /** Count of the next array block (its byte size, if given, is passed over). @returns [count, position behind] */
-function blockCount(from: Uint8Array, start: number): [number, number] {
+export function readBlockCount(from: Uint8Array, start: number): [number, number] {
   let [count, at] = readLong(from, start);
   if (count < 0) {
     count = -count;
@@ -343,7 +347,7 @@ function blockCount(from: Uint8Array, start: number): [number, number] {
   return [count, at];
 }
 
-/** A zigzag varint as a number. @returns [value, position behind] @throws MalformedRows past the end or 2^53 */
+/** A zigzag varint as a number. @returns [value, position behind] @throws MalformedRows past the end or ±2^52 */
 export function readLong(from: Uint8Array, start: number): [number, number] {
   let at = start;
   let scale = 1;
@@ -356,7 +360,7 @@ export function readLong(from: Uint8Array, start: number): [number, number] {
     scale *= 128;
     if (scale > 2 ** 56) throw new MalformedRows('undecodable', 'number too long');
   }
-  if (value > Number.MAX_SAFE_INTEGER * 2) throw new MalformedRows('undecodable', 'number too large');
+  if (value > Number.MAX_SAFE_INTEGER) throw new MalformedRows('undecodable', 'number too large');
   return [value % 2 === 0 ? value / 2 : -(value + 1) / 2, at];
 }
 
