@@ -74,6 +74,7 @@ export class LogReader {
   readonly #cluster: ReturnType<Broker['createCluster']>;
   readonly #topics = new Set<string>();
   #connected = false;
+  #turn: Promise<unknown> = Promise.resolve();
 
   constructor(broker: Broker) {
     this.#broker = broker;
@@ -85,7 +86,15 @@ export class LogReader {
    * @returns what came, only for partitions that the brokers answered for
    * @throws OutsideLog, LogInterrupted, ReelflowError undecodableBatch
    */
-  async fetch(wants: readonly Want[], bounds: FetchBounds): Promise<Fetched[]> {
+  fetch(wants: readonly Want[], bounds: FetchBounds): Promise<Fetched[]> {
+    // One call after the other: of calls that come together kafkajs opens a connection for each, keeps the last, and
+    // never closes the others, which keep the process alive.
+    const turn = this.#turn.then(() => this.#fetch(wants, bounds));
+    this.#turn = turn.catch(() => undefined);
+    return turn;
+  }
+
+  async #fetch(wants: readonly Want[], bounds: FetchBounds): Promise<Fetched[]> {
     if (wants.length === 0) return [];
     try {
       await this.#prepare(wants);
@@ -194,7 +203,7 @@ export class LogReader {
     }
     // Neither Kafka nor the network: the bytes themselves. Ask for one partition after the other to name the one.
     if (wants.length > 1) {
-      for (const want of wants) await this.fetch([want], { ...bounds, waitMs: 0 });
+      for (const want of wants) await this.#fetch([want], { ...bounds, waitMs: 0 });
       return new LogInterrupted(thrown);
     }
     const { topic, partition, next } = wants[0] as Want;
