@@ -7,10 +7,14 @@ import { exitCodes, messageOf, ReelflowError } from '../errors.ts';
 import { demoCommand } from './demo.ts';
 import { downloadCommand } from './download.ts';
 import { generateCommand } from './generate.ts';
+import { lagCommand } from './lag.ts';
 import { processCommand } from './process.ts';
 import { replayCommand } from './replay.ts';
+import { resetCommand } from './reset.ts';
 import { servicesCommand } from './services.ts';
 import { sinkCommand } from './sink.ts';
+import { statusCommand } from './status.ts';
+import { verifyCommand } from './verify.ts';
 import { packageVersion } from './version.ts';
 
 /** Runs a command line and sets the exit code. @param argv as in `process.argv` */
@@ -29,6 +33,10 @@ export async function main(argv: readonly string[]): Promise<void> {
     replayCommand(),
     processCommand(),
     sinkCommand(),
+    statusCommand(),
+    resetCommand(),
+    lagCommand(),
+    verifyCommand(),
   ]) {
     program.addCommand(command);
   }

@@ -10,6 +10,7 @@ import {
   openContext,
   stopSignal,
 } from './context.ts';
+import { type HealthView, serveHealth } from './health.ts';
 
 interface Flags extends CommonFlags {
   window: number;
@@ -19,6 +20,9 @@ interface Flags extends CommonFlags {
   shards: number;
   untilCaughtUp?: true;
   acceptLoss?: true;
+  stuckAfter: number;
+  skipBatch: string[];
+  healthPort?: number;
 }
 
 export function processCommand(): Command {
@@ -37,14 +41,31 @@ export function processCommand(): Command {
       'end when the end offsets of this moment are applied, published and mirrored',
     )
     .option('--accept-loss', 'go on from a log that has lost messages which were never applied')
+    .option(
+      '--skip-batch <position>',
+      'topic:partition:offset of a batch that cannot be decoded; may be given again',
+      collect,
+      [],
+    )
+    .option(
+      '--stuck-after <period>',
+      'end when a shard stands still for so long while its log does not',
+      durationOption,
+      60_000,
+    )
+    .option('--health-port <port>', 'serve /healthz and /readyz on 127.0.0.1', integerOption(1, 65_535))
     .option('--memory <size>', "DuckDB's limit for all shards of this member", '1GB')
     .option('--shards <n>', 'partition count, when the topics do not exist yet', integerOption(1, 1_000), 4);
   return commonOptions(command).action(run);
 }
 
+const collect = (text: string, before: string[]) => [...before, text];
+
 async function run(flags: Flags): Promise<void> {
   const { broker, registry, names, places } = await openContext(flags);
   const { runProcessor } = await import('../processors/processor.ts');
+  let health = (): HealthView => ({ isHealthy: true, isReady: false });
+  if (flags.healthPort !== undefined) await serveHealth(flags.healthPort, () => health());
   const report = await runProcessor({
     broker,
     registry,
@@ -55,7 +76,12 @@ async function run(flags: Flags): Promise<void> {
     acceptLoss: flags.acceptLoss === true,
     memoryLimit: flags.memory,
     shards: flags.shards,
+    stuckAfterMs: flags.stuckAfter,
+    skipBatches: flags.skipBatch,
     signal: stopSignal(),
+    onHealth: (ask) => {
+      health = ask;
+    },
   });
   if (flags.json) process.stdout.write(`${JSON.stringify(report)}\n`);
 }

@@ -15,6 +15,8 @@ export interface LogMessage {
   readonly value: Buffer | null;
   /** Control and aborted records take an offset and say nothing. */
   readonly isMarker: boolean;
+  /** Stands for an offset of a batch that cannot be decoded and that was to be skipped. */
+  readonly isUndecodable: boolean;
 }
 
 export interface Want {
@@ -68,15 +70,19 @@ export interface FetchBounds {
 }
 
 const isolationReadCommitted = 1;
+const skippedMax = 100_000;
 
 export class LogReader {
   readonly #broker: Broker;
   readonly #cluster: ReturnType<Broker['createCluster']>;
   readonly #topics = new Set<string>();
+  readonly #skips: ReadonlySet<string>;
   #connected = false;
   #turn: Promise<unknown> = Promise.resolve();
 
-  constructor(broker: Broker) {
+  /** @param skips `topic:partition:offset` of batches that cannot be decoded and shall be passed over */
+  constructor(broker: Broker, skips: readonly string[] = []) {
+    this.#skips = new Set(skips);
     this.#broker = broker;
     this.#cluster = broker.createCluster();
   }
@@ -104,8 +110,41 @@ export class LogReader {
       );
       return answers.flat();
     } catch (thrown) {
-      throw await this.#explain(thrown, wants, bounds);
+      const reason = await this.#explain(thrown, wants, bounds);
+      if (reason instanceof ReelflowError && reason.kind === 'undecodableBatch') {
+        const skipped = await this.#skip(wants, bounds);
+        if (skipped !== undefined) return [skipped];
+      }
+      throw reason;
     }
+  }
+
+  /**
+   * Passes over the batch at a position that was named for it. How long the batch is only its bytes could tell, so the
+   * positions behind it are tried until one can be read.
+   */
+  async #skip(wants: readonly Want[], bounds: FetchBounds): Promise<Fetched | undefined> {
+    const want = wants.find(({ topic, partition, next }) => this.#skips.has(`${topic}:${partition}:${next}`));
+    if (want === undefined) return undefined;
+    const messages: LogMessage[] = [];
+    for (let next = want.next; messages.length < skippedMax; next++) {
+      messages.push({
+        offset: next,
+        timestampMs: 0,
+        key: null,
+        value: null,
+        isMarker: false,
+        isUndecodable: true,
+      });
+      try {
+        const [behind] = await this.#fetch([{ ...want, next: next + 1 }], { ...bounds, waitMs: 0 });
+        return { ...want, messages, end: behind?.end ?? next + 1 };
+      } catch (thrown) {
+        if (thrown instanceof OutsideLog) return { ...want, messages, end: next + 1 };
+        if (!(thrown instanceof ReelflowError && thrown.kind === 'undecodableBatch')) throw thrown;
+      }
+    }
+    return undefined;
   }
 
   async close(): Promise<void> {
@@ -174,6 +213,7 @@ export class LogReader {
             key: message.key,
             value: message.value,
             isMarker: !real.has(message),
+            isUndecodable: false,
           })),
         };
       }),

@@ -2,6 +2,7 @@
  * Creating and checking topics. A retained topic never deletes by itself: brokers default to seven days, so the
  * settings are checked at every start, not only at creation.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import kafkajs from 'kafkajs';
 import { ReelflowError } from '../errors.ts';
 import { type Broker, withAdmin } from './client.ts';
@@ -11,6 +12,7 @@ export interface TopicSpec {
   readonly partitions: number;
 }
 
+const creationPatienceMs = 5_000;
 const retained = { 'cleanup.policy': 'delete', 'retention.ms': '-1', 'retention.bytes': '-1' };
 
 /**
@@ -37,7 +39,10 @@ export async function ensureRetainedTopics(broker: Broker, specs: readonly Topic
           if (!isAlreadyExists(thrown)) throw thrown;
         });
     }
-    const { topics } = await admin.fetchTopicMetadata({ topics: specs.map(({ topic }) => topic) });
+    const topics = await metadataOf(
+      admin,
+      specs.map(({ topic }) => topic),
+    );
     for (const { topic, partitions } of specs) {
       const found = topics.find(({ name }) => name === topic)?.partitions.length ?? 0;
       if (found !== partitions) {
@@ -52,6 +57,20 @@ export async function ensureRetainedTopics(broker: Broker, specs: readonly Topic
       specs.map(({ topic }) => topic),
     );
   });
+}
+
+/** A topic that was just created may be unknown to the broker that answers for some moments. */
+async function metadataOf(admin: kafkajs.Admin, topics: string[]): Promise<kafkajs.ITopicMetadata[]> {
+  const started = Date.now();
+  for (;;) {
+    try {
+      return (await admin.fetchTopicMetadata({ topics })).topics;
+    } catch (thrown) {
+      const isUnknown = (thrown as { type?: string }).type === 'UNKNOWN_TOPIC_OR_PARTITION';
+      if (!isUnknown || Date.now() - started > creationPatienceMs) throw thrown;
+      await sleep(50);
+    }
+  }
 }
 
 /** The partition count of each existing topic among those asked for. */

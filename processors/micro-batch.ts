@@ -6,12 +6,12 @@
  * compared with the store. The split is an optimisation that must not be seen in any result: calling every row known
  * gives the same deltas (a property test does).
  */
-import { createHash } from 'node:crypto';
 import { blockKey, blockSize, type DatasetName, datasets, partitionOf } from '../topics/catalog.ts';
 import {
   type ChunkDecoder,
   type ChunkHeader,
   deleteColumns,
+  hashOf,
   RejectedMessage,
   recordColumns,
 } from '../topics/chunk.ts';
@@ -295,11 +295,4 @@ export class MicroBatch {
 
 export function fingerprintOf(last: SourceProgress['last']): Fingerprint {
   return { runId: last.runId, chunk: last.chunk, hash: hashOf(last.value) };
-}
-
-/** SHA-256 of a message's value, hexadecimal. */
-export function hashOf(value: Buffer | null): string {
-  return createHash('sha256')
-    .update(value ?? '')
-    .digest('hex');
 }

@@ -11,7 +11,7 @@ import { messageOf, ReelflowError } from '../errors.ts';
 import { crashPoint } from '../faults.ts';
 import { type Broker, clusterIdOf } from '../kafka/client.ts';
 import { LogInterrupted, LogReader, logBounds, OutsideLog } from '../kafka/log.ts';
-import { Membership } from '../kafka/membership.ts';
+import { type Freshness, Membership } from '../kafka/membership.ts';
 import { ensureRetainedTopics, partitionCounts } from '../kafka/topics.ts';
 import { type DatasetName, datasetNames, type Names } from '../topics/catalog.ts';
 import type { Position } from '../topics/position.ts';
@@ -19,7 +19,8 @@ import type { Registry } from '../topics/registry.ts';
 import type { AppliedBatch } from './apply.ts';
 import { cubes as allCubes, type Cube } from './cubes/cube.ts';
 import { Shard, type Window } from './shard.ts';
-import { asStoreError } from './store.ts';
+import { asStoreError, surveyStores } from './store.ts';
+import { Watchdog } from './watchdog.ts';
 
 export interface ProcessorOptions {
   readonly broker: Broker;
@@ -41,6 +42,21 @@ export interface ProcessorOptions {
   /** SIGTERM: finish or drop the open micro-batch, and end. */
   readonly signal: AbortSignal;
   readonly cubeSet?: readonly Cube[];
+  /** A shard that does not move for so long while its log does ends the member, in milliseconds. */
+  readonly stuckAfterMs: number;
+  /** Positions of record batches that cannot be decoded and shall count as rejected: `topic:partition:offset`. */
+  readonly skipBatches?: readonly string[];
+  /** Called once with a function that tells how the member is. */
+  readonly onHealth?: (health: () => Health) => void;
+}
+
+export interface Health {
+  /** Whether it works, or may still come to work. */
+  readonly isHealthy: boolean;
+  /** Whether it has an assignment and all its shards are open. */
+  readonly isReady: boolean;
+  readonly shards: readonly number[];
+  readonly detail: string;
 }
 
 export interface ProcessorReport {
@@ -84,6 +100,9 @@ class Member {
   #assigned: readonly number[] | undefined;
   #reassignment: Promise<void> = Promise.resolve();
   #failure: unknown;
+  #watchdog: Watchdog | undefined;
+  /** Stores in the state folder when the member started, for the first join. */
+  #survey: Freshness = new Map();
   #wake: () => void = () => undefined;
   /** Where each shard has to get to before this member may end. */
   #targets: Map<number, Position> | undefined;
@@ -92,7 +111,7 @@ class Member {
   private constructor(options: ProcessorOptions) {
     this.#options = options;
     this.#cubeSet = options.cubeSet ?? allCubes;
-    this.#reader = new LogReader(options.broker);
+    this.#reader = new LogReader(options.broker, options.skipBatches);
     this.#tails = new LogReader(options.broker);
     const read = new Set(this.#cubeSet.flatMap((cube) => Object.keys(cube.reads)));
     this.#sources = datasetNames.filter((name) => read.has(name)).map((name) => options.names.source(name));
@@ -135,6 +154,7 @@ class Member {
     });
     this.#close.push(async () => instance.closeSync());
 
+    this.#survey = await surveyStores(instance, folder, shards);
     const producer = broker.kafka.producer({ allowAutoTopicCreation: false });
     await producer.connect();
     this.#close.push(() => producer.disconnect());
@@ -182,11 +202,35 @@ class Member {
       groupId: names.processorGroup,
       topics: this.#sources,
       assignment: 'shards',
-      freshness: () => new Map([...this.#shards].map(([number, shard]) => [number, shard.recordsSeen])),
+      freshness: () =>
+        new Map([
+          ...this.#survey,
+          ...[...this.#shards].map(([number, shard]) => [number, shard.recordsSeen] as const),
+        ]),
       onAssigned: (given) => this.#onAssigned(given),
       onCrash: (reason) => this.#fail(reason),
     });
     signal.addEventListener('abort', () => this.#wake(), { once: true });
+    this.#watchdog = new Watchdog({
+      bounds: () => logBounds(broker, this.#sources),
+      shards: () => [...this.#shards.values()],
+      expectedPartitions: shards,
+      stuckAfterMs: this.#options.stuckAfterMs,
+      logger,
+      onFailure: (reason) => this.#fail(reason),
+    });
+    this.#options.onHealth?.(() => this.#health());
+  }
+
+  #health(): Health {
+    const assigned = this.#assigned ?? [];
+    const isReady = this.#assigned !== undefined && assigned.every((number) => this.#shards.has(number));
+    return {
+      isHealthy: this.#failure === undefined,
+      isReady: isReady && this.#failure === undefined,
+      shards: [...this.#shards.keys()],
+      detail: this.#failure === undefined ? '' : messageOf(this.#failure),
+    };
   }
 
   /** @returns the partition count of the source topics */
@@ -274,6 +318,7 @@ class Member {
 
   /** Leaves the group after the shards are closed, so that the next owner finds their locks released. */
   async stop(): Promise<void> {
+    this.#watchdog?.stop();
     await this.#reassignment.catch(() => undefined);
     await Promise.all([...this.#shards.values()].map((shard) => shard.close(graceMs)));
     this.#shards.clear();

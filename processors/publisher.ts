@@ -7,7 +7,7 @@ import kafkajs, { type Producer } from 'kafkajs';
 import { ReelflowError } from '../errors.ts';
 import { type LogReader, OutsideLog } from '../kafka/log.ts';
 import { RejectedMessage } from '../topics/chunk.ts';
-import { type ChainState, DeltaChain, decodeDeltaHeader } from '../topics/deltas.ts';
+import { type ChainState, DeltaChain, type DeltaHeader, decodeDeltaHeader } from '../topics/deltas.ts';
 
 export interface PublisherOptions {
   readonly producer: Producer;
@@ -19,7 +19,7 @@ export interface PublisherOptions {
 
 export class Publisher {
   readonly #options: PublisherOptions;
-  readonly #chain = new DeltaChain();
+  readonly #chain: DeltaChain;
   /** First offset of the delta partition that is not folded yet. */
   #next: number;
 
@@ -27,7 +27,11 @@ export class Publisher {
   constructor(options: PublisherOptions, start: number) {
     this.#options = options;
     this.#next = start;
+    this.#chain = new DeltaChain(start > 0 ? 'trimmed' : undefined);
   }
+
+  /** Records that the deltas folded so far account for, in this generation. */
+  records = 0;
 
   get published(): ChainState {
     return this.#chain.state;
@@ -61,7 +65,10 @@ export class Publisher {
           this.#next = offset + 1;
           if (isMarker) continue;
           try {
-            if (this.#chain.accept(decodeDeltaHeader(value, deltaSchemaId).header) === 'refuse') refused += 1;
+            const { header } = decodeDeltaHeader(value, deltaSchemaId);
+            const verdict = this.#chain.accept(header);
+            if (verdict === 'refuse') refused += 1;
+            if (verdict === 'apply') this.#count(header);
           } catch (thrown) {
             // The sink reports what is no delta; here it is only not part of the chain.
             if (!(thrown instanceof RejectedMessage)) throw thrown;
@@ -70,6 +77,12 @@ export class Publisher {
       }
     }
     return refused;
+  }
+
+  #count({ kind, range }: DeltaHeader): void {
+    if (kind !== 'delta') this.records = 0;
+    if (kind === 'reset') return;
+    for (const { applied, duplicate, rejected } of range) this.records += applied + duplicate + rejected;
   }
 
   /**

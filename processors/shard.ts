@@ -13,13 +13,13 @@ import { crashPoint } from '../faults.ts';
 import type { Fetched, LogBounds, LogMessage, LogReader, Want } from '../kafka/log.ts';
 import type { Logger } from '../logger.ts';
 import { type DatasetName, datasetNames, type Names } from '../topics/catalog.ts';
-import { ChunkDecoder, RejectedMessage } from '../topics/chunk.ts';
+import { ChunkDecoder, hashOf, RejectedMessage } from '../topics/chunk.ts';
 import { deadLetterMessage } from '../topics/dead-letter.ts';
 import { nextIn, notAfter, type Position, positionText } from '../topics/position.ts';
 import type { Registry } from '../topics/registry.ts';
 import { type AppliedBatch, applyMicroBatch, writeBase } from './apply.ts';
 import { fingerprintOf as cubeSetOf } from './cubes/cube.ts';
-import { hashOf, MicroBatch, type RejectedSource, type SourceMessage } from './micro-batch.ts';
+import { MicroBatch, type RejectedSource, type SourceMessage } from './micro-batch.ts';
 import { planShard } from './plan.ts';
 import { Publisher } from './publisher.ts';
 import { openFurthest, type ShardIdentity, ShardStore } from './store.ts';
@@ -106,6 +106,13 @@ export class Shard {
   get publishedPosition(): Position {
     return this.#publisher?.published.position ?? {};
   }
+
+  get appliedPosition(): Position {
+    return this.#mode === 'running' ? this.#store.position : {};
+  }
+
+  /** Whether it waits for the Schema Registry. */
+  isWaiting = false;
 
   get recordsSeen(): number {
     return this.#mode === 'running' ? this.#store.recordsSeen : 0;
@@ -301,12 +308,25 @@ export class Shard {
       this.#open.pass(staged);
       return;
     }
+    if (message.isUndecodable) {
+      this.#open.reject(staged, new RejectedMessage('undecodable_batch', 'skipped on demand'));
+      return;
+    }
     try {
-      const own = decoder.isOwn(value) ? (value as Buffer) : await decoder.resolve(value as Buffer);
+      const own = decoder.isOwn(value) ? (value as Buffer) : await this.#resolve(decoder, value as Buffer);
       this.#open.add(staged, decoder, own);
     } catch (thrown) {
       if (!(thrown instanceof RejectedMessage)) throw thrown;
       this.#open.reject(staged, thrown);
+    }
+  }
+
+  async #resolve(decoder: ChunkDecoder, value: Buffer): Promise<Buffer> {
+    this.isWaiting = true;
+    try {
+      return await decoder.resolve(value);
+    } finally {
+      this.isWaiting = false;
     }
   }
 

@@ -158,6 +158,16 @@ export class ShardStore implements StoreMemory {
           );
         }
       }
+      if (Number(meta.get('format')) > formatVersion) {
+        throw new ReelflowError(
+          'stateUnusable',
+          `The state of shard ${identity.shard} is of a newer version`,
+          {
+            detail: `${path}: format ${meta.get('format')}, this program knows ${formatVersion}.`,
+            hint: 'Use the newer reelflow, or another --state folder.',
+          },
+        );
+      }
       for (const name of ['format', 'shards', 'cubeSet', 'generation'] as const) {
         if (meta.get(name) !== wanted[name]) {
           await store.close();
@@ -358,6 +368,36 @@ export async function openFurthest(
     }
     await sleep(100);
   }
+}
+
+/**
+ * How far the stores in a folder are, by shard, in records; stores that somebody holds or that cannot be read say
+ * nothing. For the assigner, which gives a shard to the member whose store is furthest.
+ */
+export async function surveyStores(
+  instance: DuckDBInstance,
+  folder: string,
+  shards: number,
+): Promise<Map<number, number>> {
+  const survey = new Map<number, number>();
+  const connection = await instance.connect();
+  for (let shard = 0; shard < shards; shard++) {
+    for (const path of storeFiles(folder, shard)) {
+      if (attached.has(path)) continue;
+      try {
+        await connection.run(`ATTACH '${path.replaceAll("'", "''")}' AS survey (READ_ONLY)`);
+        const rows = await connection.runAndReadAll(
+          'SELECT coalesce(sum(applied + duplicate + rejected), 0) FROM survey.source',
+        );
+        survey.set(shard, Math.max(survey.get(shard) ?? 0, Number(rows.getRows()[0]?.[0])));
+      } catch {
+        // Held or damaged: whoever opens it in earnest reports it.
+      }
+      await connection.run('DETACH survey').catch(() => undefined);
+    }
+  }
+  connection.closeSync();
+  return survey;
 }
 
 /** What went wrong with a file, as an error for people; a lock that is held becomes StoreLocked. */

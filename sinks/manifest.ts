@@ -44,6 +44,8 @@ const manifestSchema = z.object({
       sources: z.record(z.string(), counts.extend({ next: z.int() })),
     }),
   ),
+  /** partition of the names → how its records count */
+  names: z.record(z.string(), counts),
   /** subject → registry id */
   schemas: z.record(z.string(), z.int()),
   versions: z.object({ reelflow: z.string(), duckdb: z.string(), manifest: z.int() }),

@@ -24,7 +24,7 @@ import {
 import { Membership } from '../kafka/membership.ts';
 import { partitionCounts } from '../kafka/topics.ts';
 import type { Names } from '../topics/catalog.ts';
-import { ChunkDecoder, RejectedMessage } from '../topics/chunk.ts';
+import { ChunkDecoder, hashOf, RejectedMessage } from '../topics/chunk.ts';
 import { deadLetterMessage } from '../topics/dead-letter.ts';
 import {
   cubePlan,
@@ -34,7 +34,7 @@ import {
   decodeDeltaHeader,
   decodeDeltaRows,
 } from '../topics/deltas.ts';
-import { notAfter, type Position, positionText } from '../topics/position.ts';
+import { nextIn, notAfter, type Position, positionText } from '../topics/position.ts';
 import type { Registry } from '../topics/registry.ts';
 import { Columns } from '../topics/rows.ts';
 import { currentSnapshot, listSnapshots, type Manifest, readManifest, snapshotFolder } from './manifest.ts';
@@ -130,6 +130,10 @@ class Sink {
   readonly #fetched = new Map<string, number>();
   #isActive = false;
   #failure: unknown;
+  /** Partitions of the names whose first message must be the last one applied. */
+  readonly #unproven = new Set<number>();
+  /** Generation for which the names were begun anew. */
+  #namesReset = 0;
   #report = { snapshot: null as string | null, snapshots: 0, deltas: 0, refused: 0 };
 
   constructor(options: SinkOptions) {
@@ -212,6 +216,7 @@ class Sink {
         chain: { generation: of.generation, cubeSet: of.cubeSet, position },
         next: manifest.deltas[shard] ?? 0,
         lastDelta: of.lastDelta,
+        heldUntil: {},
         counts: Object.fromEntries(
           Object.entries(of.sources).map(([topic, { next: _, ...counts }]) => [topic, counts]),
         ),
@@ -249,12 +254,35 @@ class Sink {
     });
   }
 
+  /**
+   * Whether a message is the one before the next of its partition, read once more to prove that this is still the
+   * topic that the names come from.
+   * @throws ReelflowError sourceReplaced
+   */
+  #isProof(partition: number, { offset, value }: LogMessage): boolean {
+    const state = this.#store.names.get(partition);
+    if (state === undefined || !this.#unproven.has(partition)) return false;
+    if (offset !== state.next - 1 || hashOf(value) !== state.lastHash) {
+      throw new ReelflowError(
+        'sourceReplaced',
+        'The topic of names is not the one that the state was made from',
+        {
+          detail: `${this.#namesTopic}/${partition}: the message at offset ${state.next - 1} is another one.`,
+          hint: 'It was recreated, or lost its tail. If that was intended: `reelflow reset`, then start again.',
+        },
+      );
+    }
+    this.#unproven.delete(partition);
+    return true;
+  }
+
   #nextOf(topic: string, partition: number): number {
     const key = `${topic}/${partition}`;
     const known = this.#fetched.get(key);
     if (known !== undefined) return known;
+    const isUnproven = this.#unproven.has(partition) ? 1 : 0;
     return topic === this.#namesTopic
-      ? (this.#store.names.get(partition)?.next ?? 0)
+      ? (this.#store.names.get(partition)?.next ?? 0) - isUnproven
       : (this.#store.shards.get(partition)?.next ?? 0);
   }
 
@@ -323,18 +351,24 @@ class Sink {
     const names = new Map<number, NameState>();
     const dead: { message: LogMessage; from: Fetched; rejection: RejectedMessage }[] = [];
     const staged = new StagedNames(this.#store.people);
+    // Deltas first: a reset among them makes what was fetched of the names worthless.
+    const isName = ({ topic }: Fetched) => (topic === this.#namesTopic ? 1 : 0);
+    const byTopic = [...fetched].sort((a, b) => isName(a) - isName(b));
+    const resetBefore = this.#namesReset;
     await this.#store.transaction(async () => {
-      for (const part of fetched) {
+      for (const part of byTopic) {
         const isNames = part.topic === this.#namesTopic;
+        if (isNames && this.#namesReset !== resetBefore) break;
         for (const message of part.messages) {
+          if (isNames && this.#isProof(part.partition, message)) continue;
           try {
             if (isNames) await this.#addNames(part.partition, message, staged, names);
-            else await this.#addDelta(part.partition, message, shards);
+            else await this.#addDelta(part.partition, message, shards, names);
           } catch (thrown) {
             if (!(thrown instanceof RejectedMessage)) throw thrown;
             dead.push({ message, from: part, rejection: thrown });
             const { records } = thrown;
-            if (isNames) this.#countNames(names, part.partition, message.offset, records, records);
+            if (isNames) this.#countNames(names, part.partition, message, records, records);
             else this.#pass(part.partition, message, shards);
           }
         }
@@ -346,14 +380,20 @@ class Sink {
     crashPoint('after-delta-commit');
     for (const state of shards.values()) this.#store.shards.set(state.shard, state);
     for (const state of names.values()) this.#store.names.set(state.partition, state);
-    for (const { topic, partition, messages } of fetched) {
+    for (const { topic, partition, messages } of byTopic) {
+      if (topic === this.#namesTopic && this.#namesReset !== resetBefore) break;
       this.#fetched.set(`${topic}/${partition}`, (messages.at(-1)?.offset ?? -1) + 1);
     }
     await this.#sendDeadLetters(dead);
     await this.#mirror(shards, names);
   }
 
-  async #addDelta(shard: number, message: LogMessage, shards: Map<number, ShardState>): Promise<void> {
+  async #addDelta(
+    shard: number,
+    message: LogMessage,
+    shards: Map<number, ShardState>,
+    names: Map<number, NameState>,
+  ): Promise<void> {
     if (message.isMarker) {
       this.#pass(shard, message, shards);
       return;
@@ -382,6 +422,7 @@ class Sink {
       case 'apply': {
         for (const name of this.#pending.keys()) if (name.startsWith(`${shard} `)) this.#pending.delete(name);
         await this.#applyDelta(shard, header, parts.messages);
+        if (header.kind === 'reset') await this.#resetNames(header.generation, names);
         const state = shards.get(shard) ?? this.#store.shards.get(shard);
         const offsets = { first: parts.first, next: message.offset + 1 };
         shards.set(shard, advanced(state, header, chain.state, offsets));
@@ -415,6 +456,19 @@ class Sink {
     for (const wire of cubesOnTheWire) await store.addCubeRows(shard, wire, rows[wire.name] as Columns);
   }
 
+  /** The first reset mark of a generation also begins the names anew: their topic may have been recreated too. */
+  async #resetNames(generation: number, names: Map<number, NameState>): Promise<void> {
+    if ([...this.#store.shards.values()].some(({ chain }) => chain.generation >= generation)) return;
+    if (this.#namesReset >= generation) return;
+    this.#namesReset = generation;
+    await this.#store.clearNames();
+    names.clear();
+    this.#store.names.clear();
+    this.#unproven.clear();
+    for (const key of this.#fetched.keys())
+      if (key.startsWith(`${this.#namesTopic}/`)) this.#fetched.delete(key);
+  }
+
   #refuse(shard: number, message: LogMessage, header: DeltaPart, chain: DeltaChain): void {
     this.#report.refused += 1;
     const { position, generation } = chain.state;
@@ -438,20 +492,20 @@ class Sink {
     names: Map<number, NameState>,
   ): Promise<void> {
     if (message.isMarker) {
-      this.#countNames(names, partition, message.offset, 0, 0);
+      this.#countNames(names, partition, message, 0, 0);
       return;
     }
     const own = this.#decoder.isOwn(message.value)
       ? (message.value as Buffer)
       : await this.#decoder.resolve(message.value as Buffer);
     const header = await staged.add(own, this.#decoder, () => this.#flushNames(staged, partition, names));
-    this.#countNames(names, partition, message.offset, header.records + header.deletes, 0);
+    this.#countNames(names, partition, message, header.records + header.deletes, 0);
   }
 
   #countNames(
     names: Map<number, NameState>,
     partition: number,
-    offset: number,
+    { offset, value }: LogMessage,
     records: number,
     rejected: number,
   ): void {
@@ -460,6 +514,7 @@ class Sink {
     names.set(partition, {
       partition,
       next: offset + 1,
+      lastHash: hashOf(value),
       applied: before.applied,
       duplicate: before.duplicate + records - rejected,
       rejected: before.rejected + rejected,
@@ -467,7 +522,7 @@ class Sink {
   }
 
   #namesOf(names: ReadonlyMap<number, NameState>, partition: number): NameState {
-    const none = { partition, next: 0, applied: 0, duplicate: 0, rejected: 0 };
+    const none = { partition, next: 0, lastHash: '', applied: 0, duplicate: 0, rejected: 0 };
     return names.get(partition) ?? this.#store.names.get(partition) ?? none;
   }
 
@@ -548,27 +603,43 @@ class Sink {
     );
   }
 
-  /** Whether the store holds all that CURRENT holds: a snapshot never goes backwards. */
+  /** Whether the store holds all that CURRENT holds, or a reset asked for: a snapshot never goes backwards. */
   #hasReached(): boolean {
+    for (const { shard, chain, heldUntil } of this.#store.shards.values()) {
+      for (const [topic, end] of Object.entries(heldUntil)) {
+        const next =
+          topic === this.#namesTopic
+            ? (this.#store.names.get(shard)?.next ?? 0)
+            : nextIn(chain.position, topic);
+        if (next < end) return false;
+      }
+    }
     const current = currentSnapshot(this.#options.gold);
     if (current === undefined) return true;
     const { input, shards } = readManifest(this.#options.gold, current);
     const names = input[this.#namesTopic] ?? {};
     const hasNames = Object.entries(names).every(
-      ([partition, [, end]]) => (this.#store.names.get(Number(partition))?.next ?? 0) >= end,
+      ([partition, [, end]]) =>
+        this.#isReset(shards, Number(partition)) ||
+        (this.#store.names.get(Number(partition))?.next ?? 0) >= end,
     );
     return (
       hasNames &&
       Object.entries(shards).every(([shard, of]) => {
         const state = this.#store.shards.get(Number(shard));
         if (state === undefined) return false;
-        if (state.chain.generation > of.generation) return true;
+        if (this.#isReset(shards, Number(shard))) return true;
         const position = Object.fromEntries(
           Object.entries(of.sources).map(([topic, { next }]) => [topic, next]),
         );
         return notAfter(position, state.chain.position);
       })
     );
+  }
+
+  /** Whether a shard is of a later generation than in a snapshot: its positions there say nothing any more. */
+  #isReset(shards: Manifest['shards'], shard: number): boolean {
+    return (this.#store.shards.get(shard)?.chain.generation ?? 0) > (shards[shard]?.generation ?? 0);
   }
 
   async #publish(): Promise<void> {

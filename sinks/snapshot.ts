@@ -182,7 +182,10 @@ function manifestOf(
     }
     for (const [topic, of] of Object.entries(counts)) count(topic, of);
   }
+  const names: Manifest['names'] = {};
   for (const state of store.names.values()) {
+    const { applied, duplicate, rejected } = state;
+    names[state.partition] = { applied, duplicate, rejected };
     input[context.namesTopic] = { ...input[context.namesTopic], [state.partition]: [0, state.next] };
     count(context.namesTopic, state);
   }
@@ -196,6 +199,7 @@ function manifestOf(
     accounting,
     deltas,
     shards,
+    names,
     schemas: { ...context.schemas },
     versions: { reelflow: context.reelflowVersion, duckdb: duckdbVersion(), manifest: manifestVersion },
   };

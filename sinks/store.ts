@@ -8,9 +8,10 @@ import { join } from 'node:path';
 import { type DuckDBConnection, DuckDBInstance, LIST, listValue, VARCHAR } from '@duckdb/node-api';
 import { appendNumbers, readNumbers } from '../database/duckdb.ts';
 import { messageOf, ReelflowError, systemCodeOf } from '../errors.ts';
-import { type ChainState, type CubeWire, cubesOnTheWire, type DeltaPart } from '../topics/deltas.ts';
+import { type ChainState, type CubeWire, cubesOnTheWire, type DeltaPart, toOf } from '../topics/deltas.ts';
 import { Dictionary } from '../topics/dictionary.ts';
 import { IdSet } from '../topics/id-set.ts';
+import type { Position } from '../topics/position.ts';
 import type { Columns } from '../topics/rows.ts';
 
 const formatVersion = 1;
@@ -33,12 +34,16 @@ export interface ShardState {
   readonly lastDelta: number;
   /** By source topic. */
   readonly counts: Readonly<Record<string, Counts>>;
+  /** After a reset: no snapshot before the shard and the names have come here again, by topic. */
+  readonly heldUntil: Position;
 }
 
 /** One partition of the names. */
 export interface NameState extends Counts {
   readonly partition: number;
   readonly next: number;
+  /** SHA-256 of the message before `next`: proves on reading it again that the topic is still the same one. */
+  readonly lastHash: string;
 }
 
 /** Names to write: a person is at most once in it. */
@@ -180,6 +185,12 @@ export class CubeStore {
     const { connection } = this;
     await connection.run(`DELETE FROM shard WHERE shard = ${state.shard}`);
     await connection.run('INSERT INTO shard VALUES ($1, $2)', [state.shard, JSON.stringify(state)]);
+  }
+
+  /** Forgets all names: they are read again from their start. In `people` they stay, which costs only look-ups. */
+  async clearNames(): Promise<void> {
+    await this.connection.run('DELETE FROM names');
+    await this.connection.run('DELETE FROM name_source');
   }
 
   async putNames(state: NameState): Promise<void> {
@@ -383,9 +394,9 @@ export function advanced(
   chain: ChainState,
   offsets: { first: number; next: number },
 ): ShardState {
-  const isAnew = part.kind !== 'delta';
-  const counts: Record<string, Counts> = isAnew ? {} : { ...state?.counts };
-  for (const { topic, applied, duplicate, rejected } of part.range) {
+  const counts: Record<string, Counts> = part.kind === 'delta' ? { ...state?.counts } : {};
+  const heldUntil = part.kind === 'reset' ? toOf(part) : (state?.heldUntil ?? {});
+  for (const { topic, applied, duplicate, rejected } of part.kind === 'reset' ? [] : part.range) {
     const before = counts[topic] ?? { applied: 0, duplicate: 0, rejected: 0 };
     counts[topic] = {
       applied: before.applied + applied,
@@ -393,14 +404,8 @@ export function advanced(
       rejected: before.rejected + rejected,
     };
   }
-  return {
-    shard: part.shard,
-    shards: part.shards,
-    chain,
-    counts,
-    lastDelta: offsets.first,
-    next: offsets.next,
-  };
+  const { shard, shards } = part;
+  return { shard, shards, chain, counts, heldUntil, lastDelta: offsets.first, next: offsets.next };
 }
 
 export function asSinkError(thrown: unknown, path: string): unknown {

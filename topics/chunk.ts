@@ -2,6 +2,7 @@
  * From the bytes of a message to columns. The fast path serves the schema that this version of the project
  * registered; a chunk of any other registered schema is resolved by avsc to ours first: slower, and right.
  */
+import { createHash } from 'node:crypto';
 import avsc, { type Type } from 'avsc';
 import { type Dataset, type DatasetName, datasets } from './catalog.ts';
 import type { Dictionary } from './dictionary.ts';
@@ -26,7 +27,8 @@ export type RejectReason =
   | 'value_of_another_topic'
   | 'undecodable'
   | 'invalid_value'
-  | 'wrong_partition';
+  | 'wrong_partition'
+  | 'undecodable_batch';
 
 export class RejectedMessage extends Error {
   readonly reason: RejectReason;
@@ -217,4 +219,11 @@ export class ChunkDecoder {
       return 1;
     }
   }
+}
+
+/** SHA-256 of a message's value, hexadecimal. */
+export function hashOf(value: Buffer | null): string {
+  return createHash('sha256')
+    .update(value ?? '')
+    .digest('hex');
 }

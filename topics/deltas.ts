@@ -248,6 +248,12 @@ export interface ChainState {
 
 export const chainStart: ChainState = { generation: 0, position: {}, cubeSet: '' };
 
+/** The state that a delta goes on from, taken for granted where what was before it is trimmed. */
+const stateBefore = (part: DeltaPart): ChainState =>
+  part.kind === 'delta'
+    ? { generation: part.generation, position: fromOf(part), cubeSet: part.cubeSet }
+    : { generation: part.generation - (part.kind === 'reset' ? 1 : 0), position: {}, cubeSet: '' };
+
 /**
  * Folds one shard's deltas in the order of their partition.
  * Parts belong together when store, kind and range agree and they follow each other from 1 to `parts`; parts of
@@ -255,11 +261,15 @@ export const chainStart: ChainState = { generation: 0, position: {}, cubeSet: ''
  */
 export class DeltaChain {
   #state: ChainState;
+  /** Whether what came before is unknown: the first delta that is whole then tells. */
+  #isTrimmed: boolean;
   /** Next part expected, by store and range. */
   #open = new Map<string, number>();
 
-  constructor(state: ChainState = chainStart) {
-    this.#state = state;
+  /** @param state where the shard stands; `trimmed` when the partition no longer begins at its first message */
+  constructor(state: ChainState | 'trimmed' = chainStart) {
+    this.#isTrimmed = state === 'trimmed';
+    this.#state = state === 'trimmed' ? chainStart : state;
   }
 
   get state(): ChainState {
@@ -277,6 +287,11 @@ export class DeltaChain {
   }
 
   accept(part: DeltaPart): Verdict {
+    if (this.#isTrimmed) {
+      if (part.part !== 1) return 'skip';
+      this.#state = stateBefore(part);
+      this.#isTrimmed = false;
+    }
     const { generation, position, cubeSet } = this.#state;
     if (part.generation < generation) return 'dead';
     if (part.kind === 'reset') {

@@ -49,7 +49,7 @@ export class Registry {
         return id;
       } catch (thrown) {
         if (isWithoutCompatibility(thrown) && (await this.#setCompatibility(`${topic}-value`))) continue;
-        if (isRefusal(thrown)) {
+        if (isRefusal(thrown) && (await this.#answers())) {
           throw new ReelflowError('topicMismatch', `The Schema Registry refuses the schema of ${topic}`, {
             detail: messageOf(thrown),
             hint: 'An incompatible schema is registered under this subject: use another --namespace, or see to the subject.',
@@ -76,7 +76,13 @@ export class Registry {
       } catch (thrown) {
         const status = statusOf(thrown);
         if (status === 404) return undefined;
-        if (status !== undefined && status >= 400 && status < 500) throw this.#unreachable(thrown);
+        if (isRefusal(thrown) && (await this.#answers())) {
+          throw new ReelflowError('registryUnreachable', 'The Schema Registry refuses to answer', {
+            detail: `${this.#options.url}, schema ${id}: ${messageOf(thrown)}`,
+            hint: 'See to SCHEMA_REGISTRY_URL and its access rights.',
+            cause: thrown,
+          });
+        }
         await this.#wait(thrown);
       }
     }
@@ -93,6 +99,16 @@ export class Registry {
       body: JSON.stringify({ compatibility: COMPATIBILITY.BACKWARD }),
     });
     return response.ok;
+  }
+
+  /** The client reports a refused connection as a status 400, too: only an answer is a refusal. */
+  async #answers(): Promise<boolean> {
+    try {
+      const response = await fetch(`${this.#options.url}/subjects`, { signal: AbortSignal.timeout(2_000) });
+      return response.status < 500;
+    } catch {
+      return false;
+    }
   }
 
   #unreachable(thrown: unknown): ReelflowError {

@@ -1,0 +1,117 @@
+/**
+ * Reset begins a new generation: a mark in every partition of the delta topic, after which stores and deltas of older
+ * generations are dead wherever they lie. The mark names the present ends of the sources; the sink publishes no
+ * snapshot before it has come there again, so CURRENT stays until it is replaced by something as complete.
+ */
+import { ReelflowError } from '../errors.ts';
+import { type Broker, withAdmin } from '../kafka/client.ts';
+import { LogReader, logBounds } from '../kafka/log.ts';
+import { partitionCounts } from '../kafka/topics.ts';
+import { datasetNames, type Names } from '../topics/catalog.ts';
+import { encodeDelta } from '../topics/deltas.ts';
+import type { Registry } from '../topics/registry.ts';
+import { cubes } from './cubes/cube.ts';
+import { Publisher } from './publisher.ts';
+
+export interface ResetOptions {
+  readonly broker: Broker;
+  readonly registry: Registry;
+  readonly names: Names;
+  /** Say what would happen and change nothing. */
+  readonly dryRun: boolean;
+}
+
+export interface ResetReport {
+  readonly generation: number;
+  readonly shards: number;
+  /** Messages of the source topics that will be processed again. */
+  readonly messages: number;
+  /** Records that were published so far and will be processed again; null when the deltas no longer tell. */
+  readonly records: number | null;
+}
+
+/**
+ * @throws ReelflowError busy, while members of the processor or the sink group are active; input, when there is
+ *   nothing to reset
+ */
+export async function reset({ broker, registry, names, dryRun }: ResetOptions): Promise<ResetReport> {
+  await refuseWhileActive(broker, [names.processorGroup, names.sinkGroup]);
+  const sources = await readSources(broker, names);
+  const counts = await partitionCounts(broker, [names.deltas, ...sources]);
+  const shards = counts.get(names.deltas);
+  if (shards === undefined) {
+    throw new ReelflowError('input', 'There is nothing to reset', {
+      detail: `The topic ${names.deltas} does not exist.`,
+      hint: 'Look at --namespace.',
+    });
+  }
+  const bounds = await logBounds(broker, [names.deltas, ...sources]);
+  const deltaSchemaId = await registry.register(names.deltas, 'reelflow.deltas');
+  const producer = broker.kafka.producer({ allowAutoTopicCreation: false });
+  const reader = new LogReader(broker);
+  try {
+    const publishers = new Map<number, Publisher>();
+    let isTrimmed = false;
+    for (let shard = 0; shard < shards; shard++) {
+      const { start, end } = bounds.get(names.deltas)?.get(shard) ?? { start: 0, end: 0 };
+      const publisher = new Publisher({ producer, reader, topic: names.deltas, shard, deltaSchemaId }, start);
+      await publisher.fold(end);
+      publishers.set(shard, publisher);
+      isTrimmed ||= start > 0;
+    }
+    const all = [...publishers.values()];
+    const generation = Math.max(...all.map(({ published }) => published.generation)) + 1;
+    const records = isTrimmed ? null : all.reduce((sum, { records: seen }) => sum + seen, 0);
+    let messages = 0;
+    for (const topic of sources) {
+      for (const { start, end } of bounds.get(topic)?.values() ?? []) messages += end - start;
+    }
+    if (!dryRun) {
+      await producer.connect();
+      for (const [shard, publisher] of publishers) {
+        const range = sources.map((topic) => ({
+          topic,
+          from: 0,
+          to: bounds.get(topic)?.get(shard)?.end ?? 0,
+          applied: 0,
+          duplicate: 0,
+          rejected: 0,
+        }));
+        const header = {
+          shard,
+          shards,
+          generation,
+          cubeSet: '',
+          storeId: 'reset',
+          kind: 'reset',
+          range,
+        } as const;
+        await publisher.publish(encodeDelta(deltaSchemaId, { ...header, recordTimeMs: Date.now() }, {}));
+      }
+    }
+    return { generation, shards, messages, records };
+  } finally {
+    await producer.disconnect();
+    await reader.close();
+  }
+}
+
+/** Topics that exist of those which processors and sink read. */
+async function readSources(broker: Broker, names: Names): Promise<string[]> {
+  const read = new Set<string>(['name.basics', ...cubes.flatMap((cube) => Object.keys(cube.reads))]);
+  const topics = datasetNames.filter((dataset) => read.has(dataset)).map((dataset) => names.source(dataset));
+  return [...(await partitionCounts(broker, topics)).keys()];
+}
+
+async function refuseWhileActive(broker: Broker, groups: readonly string[]): Promise<void> {
+  await withAdmin(broker, async (admin) => {
+    const { groups: described } = await admin.describeGroups([...groups]);
+    for (const { groupId, members } of described) {
+      if (members.length === 0) continue;
+      throw new ReelflowError('busy', 'Members are active', {
+        detail: `Group ${groupId} has ${members.length}: ${members.map(({ clientHost }) => clientHost).join(', ')}.`,
+        hint: 'End processors and sink first; a member that was killed leaves the group after 6 s.',
+      });
+    }
+  });
+}
