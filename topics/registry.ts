@@ -3,6 +3,7 @@
  * An unreachable registry is waited out; only an id that the registry does not know is an answer.
  */
 import { readFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { COMPATIBILITY, SchemaRegistry, SchemaType } from '@kafkajs/confluent-schema-registry';
 import type { Type } from 'avsc';
 import { messageOf, ReelflowError } from '../errors.ts';
@@ -11,6 +12,8 @@ import { messageOf, ReelflowError } from '../errors.ts';
 export function schemaText(name: string): string {
   return readFileSync(new URL(`./schemas/${name}.avsc`, import.meta.url), 'utf8');
 }
+
+const refusalsMax = 4;
 
 export interface RegistryOptions {
   readonly url: string;
@@ -40,7 +43,7 @@ export class Registry {
   async register(topic: string, schemaName: string): Promise<number> {
     const patienceMs = this.#options.patienceMs ?? 5_000;
     const started = Date.now();
-    for (;;) {
+    for (let refusals = 0; ; ) {
       try {
         const { id } = await this.#client.register(
           { type: SchemaType.AVRO, schema: schemaText(schemaName) },
@@ -49,6 +52,12 @@ export class Registry {
         return id;
       } catch (thrown) {
         if (isWithoutCompatibility(thrown) && (await this.#setCompatibility(`${topic}-value`))) continue;
+        // Of clients that create a subject at the same moment the later ones are told that it already has what they
+        // set: only a refusal that stays is one.
+        if (isRefusal(thrown) && ++refusals < refusalsMax) {
+          await sleep(100 * refusals);
+          continue;
+        }
         if (isRefusal(thrown) && (await this.#answers())) {
           throw new ReelflowError('topicMismatch', `The Schema Registry refuses the schema of ${topic}`, {
             detail: messageOf(thrown),
@@ -122,8 +131,7 @@ export class Registry {
   async #wait(thrown: unknown): Promise<void> {
     const { onWaiting, signal } = this.#options;
     onWaiting?.(messageOf(thrown));
-    const { setTimeout } = await import('node:timers/promises');
-    await setTimeout(500, undefined, signal === undefined ? {} : { signal });
+    await sleep(500, undefined, signal === undefined ? {} : { signal });
   }
 }
 
