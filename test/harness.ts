@@ -301,13 +301,19 @@ export class Place {
   }
 }
 
-/** `test` with a place of its own. */
-export const test = base.extend<{ place: Place }>({
-  // biome-ignore lint/correctness/noEmptyPattern: vitest reads the fixtures that are used from this pattern
-  place: async ({ task }, use) => {
-    const place = new Place();
-    await use(place);
-    await place.close(task.result?.state === 'fail');
+/** `test` with a place of its own, and with more of them for tests that compare. */
+export const test = base.extend<{ place: Place; newPlace: () => Place }>({
+  place: async ({ newPlace }, use) => {
+    await use(newPlace());
+  },
+  newPlace: async ({ task }, use) => {
+    const places: Place[] = [];
+    await use(() => {
+      const place = new Place();
+      places.push(place);
+      return place;
+    });
+    for (const place of places) await place.close(task.result?.state === 'fail');
   },
 });
 
@@ -512,4 +518,3 @@ export class Door {
     await promise;
   }
 }
-
