@@ -71,7 +71,7 @@ function countBy(rows: readonly Row[], column: string, value: unknown, by: strin
   return counts;
 }
 
-/** Adds the rows of delta messages to `cubes`. @returns how many rows there were */
+/** Adds the rows of delta messages to `cubes`. @returns how many rows there were @throws Error at a row of zeros */
 export function addDeltas(cubes: Cubes, messages: readonly Buffer[], schemaId: number): number {
   let rows = 0;
   for (const message of messages) {
@@ -91,7 +91,9 @@ export function addDeltas(cubes: Cubes, messages: readonly Buffer[], schemaId: n
           if (value === nullInt && form !== 'long') return null;
           return form === 'dictionary' ? dictionary.textOf(value) : value;
         });
-        add(cubes, [name, ...values.slice(0, keyLength)], values.slice(keyLength) as number[]);
+        const measures = values.slice(keyLength) as number[];
+        if (measures.every((value) => value === 0)) throw new Error(`a row of ${name} that changes nothing`);
+        add(cubes, [name, ...values.slice(0, keyLength)], measures);
       }
     }
   }

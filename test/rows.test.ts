@@ -264,6 +264,26 @@ test.each([2 ** 20, 2 ** 31, 2 ** 40, 2 ** 53 - 1])(
   },
 );
 
+test.each(['dictionary', 'text', 'tt', undefined] as const)(
+  'a string (%s) whose length is negative or past the end is malformed and takes no memory',
+  (form) => {
+    const words = new Dictionary();
+    const wanted = form === undefined ? [] : [{ name: 'word', form }];
+    const plan = planRows([{ name: 'word', type: 'string' }], wanted, { word: words });
+    for (const length of [-1, -2, 3, 2 ** 27]) {
+      const writer = new AvroWriter();
+      writer.long(1);
+      writer.long(length);
+      writer.raw(Buffer.from([0, 0]));
+      const out = new Columns(plan);
+      expect(() => decodeRows(writer.take(), 0, out)).toThrow(
+        expect.objectContaining({ reason: 'undecodable', message: expect.stringContaining('string') }),
+      );
+      expect([out.length, out.text.length, words.size]).toEqual([0, 0, 0]);
+    }
+  },
+);
+
 const ratings = subjects[0] as Subject;
 const good = { tconst: 'tt0000001', averageRating: 5.5, numVotes: 1 };
 

@@ -198,10 +198,10 @@ export class Lab {
     for (const message of log) {
       this.stage(message);
       if (!cut()) continue;
-      await this.apply(this.batch, true);
+      expect((await this.apply(this.batch, true)).entry).toBeUndefined();
       this.#begin();
     }
-    if (!this.batch.isEmpty) await this.apply(this.batch, true);
+    if (!this.batch.isEmpty) expect((await this.apply(this.batch, true)).entry).toBeUndefined();
     expect(await this.store.readOutbox()).toEqual([]);
     this.#begin();
   }
