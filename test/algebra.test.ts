@@ -109,7 +109,7 @@ test('any split of any log into micro-batches, with repeats, crashes and reopeni
       await play(lab, log);
       await lab.close();
     }),
-    { numRuns: 60 },
+    { numRuns: 45 },
   );
 });
 
@@ -120,7 +120,7 @@ test('calling every row known gives the same deltas', async () => {
       await play(lab, log);
       await lab.close();
     }),
-    { numRuns: 25 },
+    { numRuns: 18 },
   );
 });
 
@@ -141,7 +141,7 @@ test('a base is the sum of the deltas before it, and the same log in one more mi
       expect(samePosition(toOf(header), lab.store.position)).toBe(true);
       await lab.close();
     }),
-    { numRuns: 20 },
+    { numRuns: 14 },
   );
 });
 
@@ -161,7 +161,7 @@ test('a dump that is replayed in any split gives empty deltas and duplicates onl
       expect(lab.moves).toBe(moves);
       await lab.close();
     }),
-    { numRuns: 15 },
+    { numRuns: 8 },
   );
 });
 
@@ -174,7 +174,7 @@ test('a store that caught up silently, in whatever split, goes on with the delta
       await play(lab, rest);
       await lab.close();
     }),
-    { numRuns: 10 },
+    { numRuns: 8 },
   );
 });
 
