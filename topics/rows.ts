@@ -49,6 +49,8 @@ const op = {
   text: 9,
 } as const;
 
+const nullableBit = 0x80;
+
 interface Step {
   readonly op: number;
   /** A union ["null", T]: its branch number comes first. */
@@ -63,6 +65,9 @@ interface Step {
 
 export interface RowPlan {
   readonly steps: readonly Step[];
+  /** What the decoder's loop needs of each step, side by side: its op with `nullableBit`, and its column. */
+  readonly codes: Uint8Array;
+  readonly targets: Int8Array;
   readonly forms: readonly ColumnForm[];
   readonly names: readonly string[];
 }
@@ -98,7 +103,13 @@ export function planRows(
   for (const { name } of wanted) {
     if (!fields.some((field) => field.name === name)) throw new RangeError(`the schema has no field ${name}`);
   }
-  return { steps, forms: wanted.map(({ form }) => form), names: wanted.map(({ name }) => name) };
+  return {
+    steps,
+    codes: Uint8Array.from(steps, (step) => step.op | (step.nullable ? nullableBit : 0)),
+    targets: Int8Array.from(steps, ({ column }) => column),
+    forms: wanted.map(({ form }) => form),
+    names: wanted.map(({ name }) => name),
+  };
 }
 
 function skipOf(base: string): number {
@@ -187,7 +198,7 @@ export function decodeRows(from: Uint8Array, start: number, out: Columns): numbe
 // Reading past the end gives `undefined`, which the bit operators take as 0, so every loop ends; the check after each
 // record then refuses what lay outside.
 function decodeArray(from: Uint8Array, start: number, out: Columns): number {
-  const { steps } = out.plan;
+  const { steps, codes, targets } = out.plan;
   const end = from.length;
   let at = start;
   for (;;) {
@@ -196,23 +207,35 @@ function decodeArray(from: Uint8Array, start: number, out: Columns): number {
     if (count === 0) return at;
     out.reserve(count);
     const { ints, longs } = out;
-    for (let r = 0; r < count; r++) {
-      const row = out.length;
-      for (let s = 0; s < steps.length; s++) {
-        const step = steps[s] as Step;
-        if (step.nullable) {
+    const stopRow = out.length + count;
+    for (let row = out.length; row < stopRow; row++) {
+      for (let s = 0; s < codes.length; s++) {
+        const code = codes[s] as number;
+        if (code >= nullableBit) {
           const branch = from[at++] as number;
           if (branch === 0) {
-            if (step.column >= 0) {
-              if (step.op === op.text) (ints[step.column] as Int32Array)[row] = -1 - out.textLength;
-              else (ints[step.column] as Int32Array)[row] = nullInt;
+            const column = targets[s] as number;
+            if (column >= 0) {
+              const isText = code === (op.text | nullableBit);
+              (ints[column] as Int32Array)[row] = isText ? -1 - out.textLength : nullInt;
             }
             continue;
           }
-          if (branch !== 2)
-            throw new MalformedRows('undecodable', `union branch byte ${branch} in ${step.name}`);
+          if (branch !== 2) throw malformed(steps, s, `union branch byte ${branch}`);
         }
-        switch (step.op) {
+        switch (code & ~nullableBit) {
+          case op.skipString: {
+            // Nearly all are shorter than 64 bytes: one byte of length, whose lowest bit is the sign.
+            const short = from[at] as number;
+            if ((short & 0x81) === 0) {
+              at += 1 + (short >>> 1);
+              break;
+            }
+            const [size, next] = readLong(from, at);
+            if (size < 0) throw malformed(steps, s, 'negative string length');
+            at = next + size;
+            break;
+          }
           case op.skipVarint: {
             while ((from[at++] as number) >= 0x80);
             break;
@@ -229,13 +252,13 @@ function decodeArray(from: Uint8Array, start: number, out: Columns): number {
             for (let shift = 7; byte >= 0x80; shift += 7) {
               byte = from[at++] as number;
               if (shift === 28 && byte > 0x0f) {
-                throw new MalformedRows('undecodable', `int too long in ${step.name}`);
+                throw malformed(steps, s, 'int too long');
               }
               value |= (byte & 0x7f) << shift;
             }
             value = (value >>> 1) ^ -(value & 1);
-            if (value === nullInt) throw new MalformedRows('invalid_value', `${step.name} is ${value}`);
-            (ints[step.column] as Int32Array)[row] = value;
+            if (value === nullInt) throw new MalformedRows('invalid_value', `${steps[s]?.name} is ${value}`);
+            (ints[targets[s] as number] as Int32Array)[row] = value;
             break;
           }
           case op.long: {
@@ -244,16 +267,16 @@ function decodeArray(from: Uint8Array, start: number, out: Columns): number {
             let value = byte & 0x7f;
             while (byte >= 0x80) {
               scale *= 128;
-              if (scale > 2 ** 63) throw new MalformedRows('undecodable', `long too long in ${step.name}`);
+              if (scale > 2 ** 63) throw malformed(steps, s, 'long too long');
               byte = from[at++] as number;
               value += (byte & 0x7f) * scale;
             }
             // Above, the sign bit would be lost.
             if (value > Number.MAX_SAFE_INTEGER) {
-              throw new MalformedRows('undecodable', `long too large in ${step.name}`);
+              throw malformed(steps, s, 'long too large');
             }
             const odd = value % 2;
-            (longs[step.column] as Float64Array)[row] = odd === 0 ? value / 2 : -(value + 1) / 2;
+            (longs[targets[s] as number] as Float64Array)[row] = odd === 0 ? value / 2 : -(value + 1) / 2;
             break;
           }
           case op.tenths: {
@@ -264,48 +287,46 @@ function decodeArray(from: Uint8Array, start: number, out: Columns): number {
             if (
               !(Math.abs((doubleValue[0] as number) * 10 - tenths) < 1e-6 && tenths >= 10 && tenths <= 100)
             ) {
-              throw new MalformedRows('invalid_value', `${step.name} is ${doubleValue[0]}`);
+              throw new MalformedRows('invalid_value', `${steps[s]?.name} is ${doubleValue[0]}`);
             }
-            (ints[step.column] as Int32Array)[row] = tenths;
+            (ints[targets[s] as number] as Int32Array)[row] = tenths;
             break;
           }
           default: {
-            // Everything else is a string: its length as a zigzag varint, then its bytes.
-            let byte = from[at++] as number;
-            let size = byte & 0x7f;
-            for (let shift = 7; byte >= 0x80; shift += 7) {
-              byte = from[at++] as number;
-              if (shift === 28 && byte > 0x0f) {
-                throw new MalformedRows('undecodable', `string too long in ${step.name}`);
-              }
-              size |= (byte & 0x7f) << shift;
-            }
-            if ((size & 1) !== 0 || size < 0) {
-              throw new MalformedRows('undecodable', `negative string length in ${step.name}`);
-            }
-            const stop = at + (size >>> 1);
-            if (stop > end) throw new MalformedRows('undecodable', `string past the end in ${step.name}`);
+            // What is left is a string that is kept.
+            let size = from[at++] as number;
+            if ((size & 0x81) === 0) size >>>= 1;
+            else [size, at] = readLong(from, at - 1);
+            const stop = at + size;
+            if (size < 0) throw malformed(steps, s, 'negative string length');
+            if (stop > end) throw malformed(steps, s, 'string past the end');
+            const step = steps[s] as Step;
+            const into = ints[targets[s] as number] as Int32Array;
             if (step.op === op.id) {
-              (ints[step.column] as Int32Array)[row] = idOf(from, at, stop, step);
+              into[row] = idOf(from, at, stop, step);
             } else if (step.op === op.dictionary) {
               const word = (step.dictionary as Dictionary).numberOf(from, at, stop);
               if (word < 0) throw new MalformedRows('invalid_value', `${step.name} is not UTF-8`);
-              (ints[step.column] as Int32Array)[row] = word;
-            } else if (step.op === op.text) {
-              const textEnd = out.textLength + (stop - at);
+              into[row] = word;
+            } else {
+              const textEnd = out.textLength + size;
               if (textEnd > out.text.length) out.text = grown(out.text, textEnd);
               out.text.set(from.subarray(at, stop), out.textLength);
               out.textLength = textEnd;
-              (ints[step.column] as Int32Array)[row] = textEnd;
+              into[row] = textEnd;
             }
             at = stop;
           }
         }
       }
-      if (at > end) throw new MalformedRows('undecodable', 'records past the end');
-      out.length = row + 1;
+      if (at > end) throw new MalformedRows('undecodable', 'a record, or a string in it, goes past the end');
     }
+    out.length = stopRow;
   }
+}
+
+function malformed(steps: readonly Step[], at: number, what: string): MalformedRows {
+  return new MalformedRows('undecodable', `${what} in ${steps[at]?.name}`);
 }
 
 const doubleBytes = new Uint8Array(8);
