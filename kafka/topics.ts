@@ -35,8 +35,8 @@ export async function ensureRetainedTopics(broker: Broker, specs: readonly Topic
           waitForLeaders: true,
         })
         .catch((thrown) => {
-          // Another member may have created it in this moment; the check below decides.
-          if (!isAlreadyExists(thrown)) throw thrown;
+          // Another member may have created it in this moment, or nobody knows it yet; the check below decides.
+          if (!isAlreadyExists(thrown) && !isUnknownYet(thrown)) throw thrown;
         });
     }
     const topics = await metadataOf(
@@ -66,8 +66,7 @@ async function metadataOf(admin: kafkajs.Admin, topics: string[]): Promise<kafka
     try {
       return (await admin.fetchTopicMetadata({ topics })).topics;
     } catch (thrown) {
-      const isUnknown = (thrown as { type?: string }).type === 'UNKNOWN_TOPIC_OR_PARTITION';
-      if (!isUnknown || Date.now() - started > creationPatienceMs) throw thrown;
+      if (!isUnknownYet(thrown) || Date.now() - started > creationPatienceMs) throw thrown;
       await sleep(50);
     }
   }
@@ -107,6 +106,11 @@ async function checkRetention(admin: kafkajs.Admin, topics: readonly string[]): 
       }
     }
   }
+}
+
+function isUnknownYet(thrown: unknown): boolean {
+  const { type } = thrown as { type?: string };
+  return type === 'UNKNOWN_TOPIC_OR_PARTITION' || type === 'LEADER_NOT_AVAILABLE';
 }
 
 function isAlreadyExists(thrown: unknown): boolean {
