@@ -62,14 +62,19 @@ export class StagedRows {
   #lastOrdering = -1;
   #lastIsKnown = false;
 
+  /** @param spent rows of the same dataset and store that nobody needs any more: their memory is used again */
   constructor(
     dataset: DatasetName,
     wanted: readonly string[],
     dictionaries: Readonly<Record<string, Dictionary>>,
+    spent?: StagedRows,
   ) {
     this.dataset = dataset;
-    this.records = recordColumns(dataset, wanted, dictionaries);
-    this.deletes = deleteColumns(dataset);
+    this.records = spent?.records ?? recordColumns(dataset, wanted, dictionaries);
+    this.deletes = spent?.deletes ?? deleteColumns(dataset);
+    this.known = spent?.known ?? this.known;
+    this.records.clear();
+    this.deletes.clear();
     this.#hasOrdering = datasets[dataset].keyColumns === 2;
   }
 
@@ -173,13 +178,20 @@ export class MicroBatch {
   readonly #memory: StoreMemory;
   readonly #projection: ReadonlyMap<DatasetName, readonly string[]>;
   readonly #isMine: (block: number) => boolean;
+  readonly #spent: MicroBatch | undefined;
 
+  /**
+   * @param blocks which blocks belong to this shard, filled as they are met
+   * @param spent a micro-batch of the same store that is applied: its memory is used again
+   */
   constructor(
     shard: { shard: number; shards: number },
     memory: StoreMemory,
     projection: ReadonlyMap<DatasetName, readonly string[]>,
     blocks: Int8Array,
+    spent?: MicroBatch,
   ) {
+    this.#spent = spent;
     this.#shard = shard.shard;
     this.#shards = shard.shards;
     this.#memory = memory;
@@ -210,6 +222,7 @@ export class MicroBatch {
         message.dataset,
         wanted,
         Object.fromEntries(wanted.map((column) => [column, this.#memory.dictionary])),
+        this.#spent?.staged.get(message.dataset),
       );
       this.staged.set(message.dataset, staged);
     }

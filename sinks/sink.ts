@@ -29,18 +29,19 @@ import { deadLetterMessage } from '../topics/dead-letter.ts';
 import {
   cubePlan,
   cubesOnTheWire,
-  DeltaChain,
   type DeltaPart,
   decodeDeltaHeader,
   decodeDeltaRows,
 } from '../topics/deltas.ts';
-import { nextIn, notAfter, type Position, positionText } from '../topics/position.ts';
+import { type Position, positionText } from '../topics/position.ts';
 import type { Registry } from '../topics/registry.ts';
 import { Columns } from '../topics/rows.ts';
+import { Follower } from './follower.ts';
 import { currentSnapshot, listSnapshots, type Manifest, readManifest, snapshotFolder } from './manifest.ts';
 import { StagedNames } from './names.ts';
+import { hasReached, isAhead } from './progress.ts';
 import { asGoldError, publishSnapshot, retain } from './snapshot.ts';
-import { advanced, CubeStore, type NameState, type ShardState } from './store.ts';
+import { CubeStore, type NameState, type ShardState } from './store.ts';
 
 export interface SinkOptions {
   readonly broker: Broker;
@@ -73,6 +74,7 @@ export interface SinkReport {
 }
 
 const fetchWaitMs = 100;
+const hashOfNothing = hashOf(null);
 /** A transaction takes in at most so many bytes of messages. */
 const batchBytesMax = 16 * 1024 * 1024;
 
@@ -105,10 +107,10 @@ export async function runSink(options: SinkOptions): Promise<SinkReport> {
   );
 }
 
-/** Messages of deltas that wait for their last part. */
-interface Pending {
-  readonly first: number;
-  readonly messages: { value: Buffer; at: number }[];
+/** A part of a delta: its message, and where its rows begin. */
+interface Part {
+  readonly value: Buffer;
+  readonly at: number;
 }
 
 class Sink {
@@ -124,14 +126,20 @@ class Sink {
   #decoder!: ChunkDecoder;
   /** Topics that exist, with their partition counts. */
   #partitions = new Map<string, number>();
-  readonly #chains = new Map<number, DeltaChain>();
-  readonly #pending = new Map<string, Pending>();
+  readonly #followers = new Map<number, Follower<Part>>();
   /** Next offset to fetch, `topic/partition`. */
   readonly #fetched = new Map<string, number>();
   #isActive = false;
   #failure: unknown;
+  /** Last message of each partition of the names in this transaction: only its hash is kept. */
+  readonly #lastValues = new Map<number, Buffer | null>();
   /** Partitions of the names whose first message must be the last one applied. */
   readonly #unproven = new Set<number>();
+  /**
+   * Ends of the deltas at the start: no names are read before them, for a reset among them makes the places in the
+   * names worthless.
+   */
+  #deltasFirst: ReadonlyMap<number, LogBounds> | undefined;
   /** Generation for which the names were begun anew. */
   #namesReset = 0;
   #report = { snapshot: null as string | null, snapshots: 0, deltas: 0, refused: 0 };
@@ -158,9 +166,9 @@ class Sink {
     this.#decoder = new ChunkDecoder('name.basics', nameSchemaId, registry);
     const current = currentSnapshot(gold);
     if (this.#store.isEmpty && current !== undefined) await this.#restore(current);
-    for (const { shard, chain } of this.#store.shards.values())
-      this.#chains.set(shard, new DeltaChain(chain));
+    for (const state of this.#store.shards.values()) this.#followers.set(state.shard, new Follower(state));
     await this.#findTopics();
+    if (this.#store.names.size > 0) this.#deltasFirst = (await this.#ends()).get(names.deltas) ?? new Map();
   }
 
   async run(): Promise<SinkReport> {
@@ -171,13 +179,13 @@ class Sink {
       if (this.#failure !== undefined) throw this.#failure;
       await this.#step();
       if (Date.now() < publishAtMs) continue;
-      if (this.#isActive && this.#isAhead() && this.#hasReached()) await this.#publish();
+      if (this.#isActive && this.#isDue()) await this.#publish();
       publishAtMs = Date.now() + intervalMs;
     }
     if (finish?.aborted === true) {
       await this.#findTopics();
       await this.#readTo(await this.#ends());
-      if (!signal.aborted && this.#isAhead() && this.#hasReached()) await this.#publish();
+      if (!signal.aborted && this.#isDue()) await this.#publish();
     }
     return this.#report;
   }
@@ -286,6 +294,42 @@ class Sink {
       : (this.#store.shards.get(partition)?.next ?? 0);
   }
 
+  /** What to fetch now. @throws ReelflowError sourceLost, sourceReplaced */
+  async #wantsNow(): Promise<Want[]> {
+    const wants = this.#wants();
+    if (this.#deltasFirst === undefined) return wants;
+    const deltas = wants.filter(({ topic }) => topic !== this.#namesTopic);
+    const isThere = ({ partition, next }: Want) => next >= (this.#deltasFirst?.get(partition)?.end ?? 0);
+    if (!deltas.every(isThere)) return deltas;
+    this.#deltasFirst = undefined;
+    await this.#distrustNames();
+    return this.#wants();
+  }
+
+  /** The last message that was read of each partition of the names is read once more, to prove the topic. */
+  async #distrustNames(): Promise<void> {
+    const ends = (await this.#ends()).get(this.#namesTopic);
+    for (const { partition, next, lastHash } of this.#store.names.values()) {
+      const { start, end } = ends?.get(partition) ?? { start: 0, end: 0 };
+      if (end < next) {
+        throw new ReelflowError(
+          ends === undefined ? 'sourceLost' : 'sourceReplaced',
+          ends === undefined
+            ? 'The topic of names is gone'
+            : 'The topic of names is shorter than what was read of it',
+          {
+            detail: `${this.#namesTopic}/${partition} ends at offset ${end}; ${next} is next.`,
+            hint: 'Replay the names, then `reelflow reset`.',
+          },
+        );
+      }
+      if (next > start && lastHash !== hashOfNothing) {
+        this.#unproven.add(partition);
+        this.#fetched.delete(`${this.#namesTopic}/${partition}`);
+      }
+    }
+  }
+
   #wants(): Want[] {
     return [...this.#partitions].flatMap(([topic, count]) =>
       Array.from({ length: count }, (_, partition) => ({
@@ -310,7 +354,7 @@ class Sink {
 
   /** One fetch and one transaction. */
   async #step(): Promise<void> {
-    const wants = this.#wants();
+    const wants = await this.#wantsNow();
     if (wants.length === 0) {
       await sleep(fetchWaitMs);
       return;
@@ -322,6 +366,7 @@ class Sink {
       if (thrown instanceof LogInterrupted) {
         this.#options.broker.logger.debug({ reason: messageOf(thrown) }, 'fetch interrupted');
         await sleep(250);
+        await this.#afterInterruption();
         return;
       }
       if (thrown instanceof OutsideLog) throw this.#outside(thrown);
@@ -329,6 +374,26 @@ class Sink {
     }
     const withMessages = fetched.filter(({ messages }) => messages.length > 0);
     if (withMessages.length > 0) await this.#apply(withMessages);
+  }
+
+  /** What comes back may be another topic under the same name, or none. */
+  async #afterInterruption(): Promise<void> {
+    const before = [...this.#partitions.keys()];
+    try {
+      await this.#findTopics();
+      const gone = before.find((topic) => !this.#partitions.has(topic));
+      if (gone !== undefined) {
+        throw new ReelflowError('sourceLost', 'A topic that the sink reads is gone', {
+          detail: gone,
+          hint: 'Replay the datasets, start a processor, then `reelflow reset`.',
+        });
+      }
+      if (this.#deltasFirst === undefined) await this.#distrustNames();
+    } catch (thrown) {
+      // Without an answer nothing can be said; the next fetch waits for the broker as well.
+      if (thrown instanceof ReelflowError && thrown.kind !== 'brokerUnreachable') throw thrown;
+      this.#options.broker.logger.debug({ reason: messageOf(thrown) }, 'no answer about the topics');
+    }
   }
 
   #outside({ topic, partition }: OutsideLog): ReelflowError {
@@ -375,8 +440,12 @@ class Sink {
         if (!staged.isEmpty) await this.#flushNames(staged, part.partition, names);
       }
       for (const state of shards.values()) await this.#store.putShard(state);
+      for (const [partition, value] of this.#lastValues) {
+        names.set(partition, { ...this.#namesOf(names, partition), lastHash: hashOf(value) });
+      }
       for (const state of names.values()) await this.#store.putNames(state);
     });
+    this.#lastValues.clear();
     crashPoint('after-delta-commit');
     for (const state of shards.values()) this.#store.shards.set(state.shard, state);
     for (const state of names.values()) this.#store.names.set(state.partition, state);
@@ -402,50 +471,35 @@ class Sink {
     if (header.shard !== shard) {
       throw new RejectedMessage('wrong_partition', `a delta of shard ${header.shard} in partition ${shard}`);
     }
-    let chain = this.#chains.get(shard);
-    if (chain === undefined) {
-      chain = new DeltaChain();
-      this.#chains.set(shard, chain);
+    const part = { value: message.value as Buffer, at };
+    const { verdict, parts } = this.#followerOf(shard).follow(header, message.offset, part);
+    if (verdict === 'refuse') this.#refuse(shard, message, header);
+    if (verdict === 'apply') {
+      await this.#applyDelta(shard, header, parts);
+      if (header.kind === 'reset') await this.#resetNames(header.generation, names);
+      this.#report.deltas += 1;
     }
-    const verdict = chain.accept(header);
-    const value = message.value as Buffer;
-    const key = `${shard} ${DeltaChain.keyOf(header)}`;
-    const pending = header.part === 1 ? undefined : this.#pending.get(key);
-    const parts: Pending = {
-      first: pending?.first ?? message.offset,
-      messages: [...(pending?.messages ?? []), { value, at }],
-    };
-    switch (verdict) {
-      case 'collect':
-        this.#pending.set(key, parts);
-        return;
-      case 'apply': {
-        for (const name of this.#pending.keys()) if (name.startsWith(`${shard} `)) this.#pending.delete(name);
-        await this.#applyDelta(shard, header, parts.messages);
-        if (header.kind === 'reset') await this.#resetNames(header.generation, names);
-        const state = shards.get(shard) ?? this.#store.shards.get(shard);
-        const offsets = { first: parts.first, next: message.offset + 1 };
-        shards.set(shard, advanced(state, header, chain.state, offsets));
-        this.#report.deltas += 1;
-        return;
-      }
-      case 'refuse':
-        this.#refuse(shard, message, header, chain);
-        this.#pass(shard, message, shards);
-        return;
-      default:
-        this.#pass(shard, message, shards);
-    }
+    this.#stage(shard, shards);
   }
 
-  /** Moves behind a message that changes nothing, unless it lies between the parts of a delta. */
+  #stage(shard: number, shards: Map<number, ShardState>): void {
+    const { state } = this.#followerOf(shard);
+    if (state !== undefined && state !== this.#store.shards.get(shard)) shards.set(shard, state);
+  }
+
+  #followerOf(shard: number): Follower<Part> {
+    const follower = this.#followers.get(shard) ?? new Follower<Part>();
+    this.#followers.set(shard, follower);
+    return follower;
+  }
+
+  /** Moves behind a message that is no delta. */
   #pass(shard: number, { offset }: LogMessage, shards: Map<number, ShardState>): void {
-    const state = shards.get(shard) ?? this.#store.shards.get(shard);
-    if (state === undefined || this.#chains.get(shard)?.isBetweenParts === true) return;
-    shards.set(shard, { ...state, next: offset + 1 });
+    this.#followerOf(shard).pass(offset);
+    this.#stage(shard, shards);
   }
 
-  async #applyDelta(shard: number, header: DeltaPart, messages: Pending['messages']): Promise<void> {
+  async #applyDelta(shard: number, header: DeltaPart, messages: readonly Part[]): Promise<void> {
     const store = this.#store;
     if (header.kind !== 'delta') await store.clearShard(shard);
     if (header.kind === 'reset') return;
@@ -469,9 +523,9 @@ class Sink {
       if (key.startsWith(`${this.#namesTopic}/`)) this.#fetched.delete(key);
   }
 
-  #refuse(shard: number, message: LogMessage, header: DeltaPart, chain: DeltaChain): void {
+  #refuse(shard: number, message: LogMessage, header: DeltaPart): void {
     this.#report.refused += 1;
-    const { position, generation } = chain.state;
+    const { position, generation } = this.#followerOf(shard).chain;
     this.#options.broker.logger.error(
       {
         shard,
@@ -510,11 +564,12 @@ class Sink {
     rejected: number,
   ): void {
     const before = this.#namesOf(names, partition);
+    this.#lastValues.set(partition, value);
     // Every record counts as a duplicate until `#flushNames` knows how many rows have changed.
     names.set(partition, {
       partition,
       next: offset + 1,
-      lastHash: hashOf(value),
+      lastHash: before.lastHash,
       applied: before.applied,
       duplicate: before.duplicate + records - rejected,
       rejected: before.rejected + rejected,
@@ -586,60 +641,14 @@ class Sink {
     ]);
   }
 
-  /** Whether the store holds something that CURRENT does not. */
-  #isAhead(): boolean {
+  /** Whether a snapshot would hold something that CURRENT does not, and all that it does. */
+  #isDue(): boolean {
     if (this.#store.isEmpty) return false;
-    const current = currentSnapshot(this.#options.gold);
-    if (current === undefined) return true;
-    const { input, shards } = readManifest(this.#options.gold, current);
-    const end = (topic: string, partition: number) => input[topic]?.[partition]?.[1] ?? 0;
-    return (
-      [...this.#store.shards.values()].some(
-        ({ shard, chain }) =>
-          (shards[shard]?.generation ?? 0) < chain.generation ||
-          Object.entries(chain.position).some(([topic, next]) => end(topic, shard) < next),
-      ) ||
-      [...this.#store.names.values()].some(({ partition, next }) => end(this.#namesTopic, partition) < next)
-    );
-  }
-
-  /** Whether the store holds all that CURRENT holds, or a reset asked for: a snapshot never goes backwards. */
-  #hasReached(): boolean {
-    for (const { shard, chain, heldUntil } of this.#store.shards.values()) {
-      for (const [topic, end] of Object.entries(heldUntil)) {
-        const next =
-          topic === this.#namesTopic
-            ? (this.#store.names.get(shard)?.next ?? 0)
-            : nextIn(chain.position, topic);
-        if (next < end) return false;
-      }
-    }
-    const current = currentSnapshot(this.#options.gold);
-    if (current === undefined) return true;
-    const { input, shards } = readManifest(this.#options.gold, current);
-    const names = input[this.#namesTopic] ?? {};
-    const hasNames = Object.entries(names).every(
-      ([partition, [, end]]) =>
-        this.#isReset(shards, Number(partition)) ||
-        (this.#store.names.get(Number(partition))?.next ?? 0) >= end,
-    );
-    return (
-      hasNames &&
-      Object.entries(shards).every(([shard, of]) => {
-        const state = this.#store.shards.get(Number(shard));
-        if (state === undefined) return false;
-        if (this.#isReset(shards, Number(shard))) return true;
-        const position = Object.fromEntries(
-          Object.entries(of.sources).map(([topic, { next }]) => [topic, next]),
-        );
-        return notAfter(position, state.chain.position);
-      })
-    );
-  }
-
-  /** Whether a shard is of a later generation than in a snapshot: its positions there say nothing any more. */
-  #isReset(shards: Manifest['shards'], shard: number): boolean {
-    return (this.#store.shards.get(shard)?.chain.generation ?? 0) > (shards[shard]?.generation ?? 0);
+    const { gold } = this.#options;
+    const id = currentSnapshot(gold);
+    const current = id === undefined ? undefined : readManifest(gold, id);
+    const held = { shards: this.#store.shards, names: this.#store.names, namesTopic: this.#namesTopic };
+    return isAhead(held, current) && hasReached(held, current);
   }
 
   async #publish(): Promise<void> {
