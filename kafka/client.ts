@@ -96,6 +96,8 @@ function isConnectionFailure(thrown: unknown): boolean {
   ]);
   for (let error = thrown; error instanceof Error; error = error.cause) {
     if (names.has(error.name)) return true;
+    // When every broker it knows has failed kafkajs has null for an answer, and its admin takes that apart.
+    if (error instanceof TypeError && error.message.includes('topicMetadata')) return true;
   }
   return false;
 }
