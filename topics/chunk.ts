@@ -6,6 +6,7 @@ import { createHash } from 'node:crypto';
 import avsc, { type Type } from 'avsc';
 import { type Dataset, type DatasetName, datasets } from './catalog.ts';
 import type { Dictionary } from './dictionary.ts';
+import { checkExtent } from './extent.ts';
 import type { Registry } from './registry.ts';
 import { schemaText } from './registry.ts';
 import {
@@ -125,7 +126,7 @@ export class ChunkDecoder {
   readonly #schemaId: number;
   readonly #registry: Pick<Registry, 'writer'>;
   readonly #reader: Type;
-  readonly #resolvers = new Map<number, ReturnType<Type['createResolver']>>();
+  readonly #resolvers = new Map<number, { writer: Type; resolver: ReturnType<Type['createResolver']> }>();
 
   /** @param schemaId the registry's id of our own schema of this dataset */
   constructor(name: DatasetName, schemaId: number, registry: Pick<Registry, 'writer'>) {
@@ -146,28 +147,30 @@ export class ChunkDecoder {
    */
   async resolve(value: Buffer): Promise<Buffer> {
     const id = schemaIdOf(value);
-    let resolver = this.#resolvers.get(id);
-    if (resolver === undefined) {
-      const writer = await this.#registry.writer(id);
-      if (writer === undefined) {
+    let known = this.#resolvers.get(id);
+    if (known === undefined) {
+      const registered = await this.#registry.writer(id);
+      if (registered === undefined) {
         throw new RejectedMessage('unknown_schema_id', `the registry knows no schema ${id}`);
       }
-      if (writer.name !== this.#reader.name) {
+      if (registered.name !== this.#reader.name) {
         throw new RejectedMessage(
           'value_of_another_topic',
-          `schema ${id} is ${writer.name}, not ${this.#reader.name}`,
+          `schema ${id} is ${registered.name}, not ${this.#reader.name}`,
         );
       }
       try {
         // Through the schema's text: the registry's client builds its types with its own logical types.
-        resolver = this.#reader.createResolver(avsc.Type.forSchema(JSON.parse(JSON.stringify(writer))));
+        const writer = avsc.Type.forSchema(JSON.parse(JSON.stringify(registered)));
+        known = { writer, resolver: this.#reader.createResolver(writer) };
       } catch (thrown) {
         throw new RejectedMessage('value_of_another_topic', `schema ${id}: ${(thrown as Error).message}`);
       }
-      this.#resolvers.set(id, resolver);
+      this.#resolvers.set(id, known);
     }
     try {
-      const chunk = this.#reader.fromBuffer(value.subarray(wireHeaderBytes), resolver);
+      checkExtent(known.writer, value, wireHeaderBytes);
+      const chunk = this.#reader.fromBuffer(value.subarray(wireHeaderBytes), known.resolver);
       const header = Buffer.alloc(wireHeaderBytes);
       header.writeInt32BE(this.#schemaId, 1);
       return Buffer.concat([header, this.#reader.toBuffer(chunk)]);
@@ -207,9 +210,10 @@ export class ChunkDecoder {
     }
   }
 
-  /** How many records a value of our schema holds; one when avsc cannot tell. */
+  /** How many records a value of our schema holds; one when it does not follow the schema. */
   #recordsIn(value: Buffer): number {
     try {
+      checkExtent(this.#reader, value, wireHeaderBytes);
       const { records, deletes } = this.#reader.fromBuffer(value.subarray(wireHeaderBytes)) as {
         records: unknown[];
         deletes: unknown[];
