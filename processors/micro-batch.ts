@@ -238,7 +238,8 @@ export class MicroBatch {
       } catch (thrown) {
         records.length = firstRecord;
         deletes.length = firstDelete;
-        throw thrown;
+        if (!(thrown instanceof RejectedMessage)) throw thrown;
+        throw new RejectedMessage(thrown.reason, thrown.message, header.records + header.deletes);
       }
     } catch (thrown) {
       if (!(thrown instanceof RejectedMessage)) throw thrown;
@@ -299,7 +300,6 @@ export class MicroBatch {
         throw new RejectedMessage(
           'wrong_partition',
           `block ${blockKey('tt', block)} belongs to partition ${partitionOf(blockKey('tt', block), this.#shards)}`,
-          rows.length - from,
         );
       }
     }

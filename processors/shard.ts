@@ -229,11 +229,11 @@ export class Shard {
     const plan = planShard(this.#store.position, outbox, published, cubeSet);
     switch (plan.kind) {
       case 'continue':
+        await this.#sendDeadLetters();
         for (const entry of outbox) {
           if (plan.publish.includes(entry.number)) await this.#publisher.publish(entry.messages);
           this.#published = entry.number;
         }
-        await this.#sendDeadLetters();
         return;
       case 'catch-up':
         this.#log.info(
@@ -402,6 +402,8 @@ export class Shard {
     const committedMs = Date.now();
     crashPoint('after-commit-before-publish');
     if (applied.entry !== undefined) {
+      // Before the delta: who finds it published catches up silently, and would not send them.
+      if (batch.rejected.length > 0) await this.#sendDeadLetters();
       const moved = await this.#publisher.publish(applied.entry.messages);
       if (!moved) {
         throw new ReelflowError(
@@ -413,7 +415,6 @@ export class Shard {
           },
         );
       }
-      if (batch.rejected.length > 0) await this.#sendDeadLetters();
       crashPoint('after-publish-before-mark');
       this.#published = applied.entry.number;
     }
@@ -454,13 +455,16 @@ export class Shard {
     return { value: letter.value, about: JSON.stringify(letter.headers) };
   }
 
-  /** At least once: a crash between sending and marking sends them again, with the same source position. */
+  /** At least once: a crash between sending and removing sends them again, with the same source position. */
   async #sendDeadLetters(): Promise<void> {
     const { producer, names } = this.#context;
-    for (const { value, about } of await this.#store.readDeadLetters()) {
+    const letters = await this.#store.readDeadLetters();
+    if (letters.length === 0) return;
+    for (const { value, about } of letters) {
       const headers = JSON.parse(about) as Record<string, string>;
       this.#log.warn({ reason: headers.reason, topic: headers.topic, offset: headers.offset }, 'dead letter');
       await producer.send({ topic: names.deadLetter, acks: -1, messages: [{ value, headers, key: null }] });
     }
+    await this.#store.removeDeadLetters();
   }
 }

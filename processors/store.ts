@@ -246,6 +246,11 @@ export class ShardStore implements StoreMemory {
     }));
   }
 
+  /** They are sent. */
+  async removeDeadLetters(): Promise<void> {
+    await this.connection.run(`DELETE FROM ${this.catalog}.dead_letter`);
+  }
+
   async #readMeta(): Promise<Map<string, string>> {
     try {
       const rows = await this.connection.runAndReadAll(`SELECT name, value FROM ${this.catalog}.meta`);

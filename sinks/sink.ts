@@ -444,6 +444,8 @@ class Sink {
         names.set(partition, { ...this.#namesOf(names, partition), lastHash: hashOf(value) });
       }
       for (const state of names.values()) await this.#store.putNames(state);
+      // Before the commit: a crash in between sends them again, the other way round it would lose them.
+      await this.#sendDeadLetters(dead);
     });
     this.#lastValues.clear();
     crashPoint('after-delta-commit');
@@ -453,7 +455,6 @@ class Sink {
       if (topic === this.#namesTopic && this.#namesReset !== resetBefore) break;
       this.#fetched.set(`${topic}/${partition}`, (messages.at(-1)?.offset ?? -1) + 1);
     }
-    await this.#sendDeadLetters(dead);
     await this.#mirror(shards, names);
   }
 
