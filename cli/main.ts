@@ -17,6 +17,8 @@ import { statusCommand } from './status.ts';
 import { verifyCommand } from './verify.ts';
 import { packageVersion } from './version.ts';
 
+const endWithinMs = 3_000;
+
 /** Runs a command line and sets the exit code. @param argv as in `process.argv` */
 export async function main(argv: readonly string[]): Promise<void> {
   const program = new Command('reelflow')
@@ -45,6 +47,8 @@ export async function main(argv: readonly string[]): Promise<void> {
     await program.parseAsync(argv);
   } catch (thrown) {
     process.exitCode = report(thrown, argv.includes('--verbose'));
+    // What hangs after a failure (a request without an answer) must not keep the process alive.
+    setTimeout(() => process.exit(), endWithinMs).unref();
   }
 }
 

@@ -52,6 +52,14 @@ export class OutsideLog extends Error {
   }
 }
 
+/** A topic that was asked about does not exist. */
+export class UnknownTopic extends Error {
+  constructor(topic: string, cause: unknown) {
+    super(`${topic} does not exist`, { cause });
+    this.name = 'UnknownTopic';
+  }
+}
+
 /** The fetch failed in a way that a later one may not: a broker went away, a leader moved. */
 export class LogInterrupted extends Error {
   constructor(cause: unknown) {
@@ -71,6 +79,8 @@ export interface FetchBounds {
 
 const isolationReadCommitted = 1;
 const skippedMax = 100_000;
+/** Bytes of a partition that make a broker send its first batch and no more. */
+const oneBatch = 1;
 
 export class LogReader {
   readonly #broker: Broker;
@@ -110,12 +120,17 @@ export class LogReader {
       );
       return answers.flat();
     } catch (thrown) {
-      const reason = await this.#explain(thrown, wants, bounds);
-      if (reason instanceof ReelflowError && reason.kind === 'undecodableBatch') {
-        const skipped = await this.#skip(wants, bounds);
-        if (skipped !== undefined) return [skipped];
+      const reason = await this.#explain(thrown);
+      if (reason !== undefined) throw reason;
+      // Neither Kafka nor the network: the bytes themselves. One partition after the other shows which.
+      // Of its batches one alone: the damaged one may lie behind others, which are not to be named for it.
+      if (wants.length === 1 && bounds.partitionBytesMax !== oneBatch) {
+        return this.#fetch(wants, { ...bounds, partitionBytesMax: oneBatch });
       }
-      throw reason;
+      if (wants.length === 1) return [await this.#skipOrRefuse(wants[0] as Want, bounds, thrown)];
+      const answers: Fetched[] = [];
+      for (const want of wants) answers.push(...(await this.#fetch([want], { ...bounds, waitMs: 0 })));
+      return answers;
     }
   }
 
@@ -123,9 +138,14 @@ export class LogReader {
    * Passes over the batch at a position that was named for it. How long the batch is only its bytes could tell, so the
    * positions behind it are tried until one can be read.
    */
-  async #skip(wants: readonly Want[], bounds: FetchBounds): Promise<Fetched | undefined> {
-    const want = wants.find(({ topic, partition, next }) => this.#skips.has(`${topic}:${partition}:${next}`));
-    if (want === undefined) return undefined;
+  async #skipOrRefuse(want: Want, bounds: FetchBounds, cause: unknown): Promise<Fetched> {
+    const { topic, partition } = want;
+    const refusal = new ReelflowError('undecodableBatch', 'A record batch cannot be decoded', {
+      detail: `${topic}, partition ${partition}, offset ${want.next}: ${messageOf(cause)}`,
+      hint: `See to the broker's log segment. To go on without the batch: --skip-batch ${topic}:${partition}:${want.next} (it counts as rejected).`,
+      cause,
+    });
+    if (!this.#skips.has(`${topic}:${partition}:${want.next}`)) throw refusal;
     const messages: LogMessage[] = [];
     for (let next = want.next; messages.length < skippedMax; next++) {
       messages.push({
@@ -144,7 +164,7 @@ export class LogReader {
         if (!(thrown instanceof ReelflowError && thrown.kind === 'undecodableBatch')) throw thrown;
       }
     }
-    return undefined;
+    throw refusal;
   }
 
   async close(): Promise<void> {
@@ -220,7 +240,8 @@ export class LogReader {
     );
   }
 
-  async #explain(thrown: unknown, wants: readonly Want[], bounds: FetchBounds): Promise<unknown> {
+  /** @returns what to throw, or undefined when neither Kafka nor the network is the reason */
+  async #explain(thrown: unknown): Promise<unknown> {
     if (thrown instanceof ReelflowError || thrown instanceof LogInterrupted || thrown instanceof OutsideLog) {
       return thrown;
     }
@@ -241,21 +262,11 @@ export class LogReader {
       await this.#cluster.refreshMetadata().catch(() => undefined);
       return new LogInterrupted(asBrokerError(thrown, this.#broker.endpoints));
     }
-    // Neither Kafka nor the network: the bytes themselves. Ask for one partition after the other to name the one.
-    if (wants.length > 1) {
-      for (const want of wants) await this.#fetch([want], { ...bounds, waitMs: 0 });
-      return new LogInterrupted(thrown);
-    }
-    const { topic, partition, next } = wants[0] as Want;
-    return new ReelflowError('undecodableBatch', 'A record batch cannot be decoded', {
-      detail: `${topic}, partition ${partition}, offset ${next}: ${messageOf(thrown)}`,
-      hint: `See to the broker's log segment. To go on without the batch: --skip-batch ${topic}:${partition}:${next} (it counts as rejected).`,
-      cause: thrown,
-    });
+    return undefined;
   }
 }
 
-/** Start and end offsets by topic and partition. @throws ReelflowError brokerUnreachable */
+/** Start and end offsets by topic and partition. @throws UnknownTopic, ReelflowError brokerUnreachable */
 export async function logBounds(
   broker: Broker,
   topics: readonly string[],
@@ -263,7 +274,9 @@ export async function logBounds(
   return withAdmin(broker, async (admin) => {
     const all = new Map<string, Map<number, LogBounds>>();
     for (const topic of topics) {
-      const offsets = await admin.fetchTopicOffsets(topic);
+      const offsets = await admin.fetchTopicOffsets(topic).catch((thrown) => {
+        throw isUnknownTopic(thrown) ? new UnknownTopic(topic, thrown) : thrown;
+      });
       all.set(
         topic,
         new Map(
@@ -273,4 +286,12 @@ export async function logBounds(
     }
     return all;
   });
+}
+
+/** kafkajs hides it behind the number of its attempts. */
+function isUnknownTopic(thrown: unknown): boolean {
+  for (let error = thrown; error instanceof Error; error = error.cause) {
+    if ((error as { type?: string }).type === 'UNKNOWN_TOPIC_OR_PARTITION') return true;
+  }
+  return false;
 }

@@ -4,7 +4,7 @@
  * one member. kafkajs' own assigner deals partitions out one by one, which would split a shard.
  */
 import kafkajs, { type Consumer, type PartitionAssigner } from 'kafkajs';
-import { messageOf } from '../errors.ts';
+import { messageOf, ReelflowError } from '../errors.ts';
 import { asBrokerError, type Broker } from './client.ts';
 
 const { MemberAssignment, MemberMetadata } = kafkajs.AssignerProtocol;
@@ -60,7 +60,7 @@ export class Membership {
     const consumer = membership.#consumer;
     const { CRASH, GROUP_JOIN } = consumer.events;
     consumer.on(CRASH, ({ payload }) => {
-      if (!membership.#stopping && !payload.restart) options.onCrash(payload.error);
+      if (!membership.#stopping && !payload.restart) options.onCrash(asGroupError(payload.error, options));
     });
     consumer.on(GROUP_JOIN, ({ payload }) => {
       // Synchronously, before kafkajs fetches anything for this assignment.
@@ -140,6 +140,18 @@ function wholeShards({ topics, assignment, freshness }: MembershipOptions): Part
       });
     },
   });
+}
+
+/** Why kafkajs has given the membership up, as an error for people. */
+function asGroupError(thrown: unknown, { groupId, broker }: MembershipOptions): unknown {
+  if ((thrown as { type?: string }).type === 'INCONSISTENT_GROUP_PROTOCOL') {
+    return new ReelflowError('busy', 'Another program is a member of our consumer group', {
+      detail: `Group ${groupId}: ${messageOf(thrown)}`,
+      hint: 'End it, or use another --namespace.',
+      cause: thrown,
+    });
+  }
+  return asBrokerError(thrown, broker.endpoints);
 }
 
 export interface Claim {

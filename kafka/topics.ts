@@ -86,6 +86,22 @@ export async function partitionCounts(
   });
 }
 
+/** Deletes the messages of each partition before an offset. */
+export async function deleteBefore(
+  broker: Broker,
+  topic: string,
+  partitions: readonly { partition: number; offset: number }[],
+): Promise<void> {
+  await withAdmin(broker, async (admin) => {
+    // kafkajs looks for the leaders before it has asked for the topic: any question about it makes it known.
+    await admin.fetchTopicOffsets(topic);
+    await admin.deleteTopicRecords({
+      topic,
+      partitions: partitions.map(({ partition, offset }) => ({ partition, offset: String(offset) })),
+    });
+  });
+}
+
 async function checkRetention(admin: kafkajs.Admin, topics: readonly string[]): Promise<void> {
   const { resources } = await admin.describeConfigs({
     includeSynonyms: false,

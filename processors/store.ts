@@ -178,7 +178,7 @@ export class ShardStore implements StoreMemory {
       return store;
     } catch (thrown) {
       await store.close();
-      throw thrown;
+      throw asWorkError(thrown, path);
     }
   }
 
@@ -403,6 +403,14 @@ export async function surveyStores(
   }
   connection.closeSync();
   return survey;
+}
+
+/** What went wrong in the middle of work: the disk and the file have errors for people, a defect stays one. */
+export function asWorkError(thrown: unknown, path: string): unknown {
+  const isOfFile = /no space left|IO Error|corrupt|serializ|checksum|invalidated|permission|read-only/i;
+  return systemCodeOf(thrown) !== undefined || isOfFile.test(messageOf(thrown))
+    ? asStoreError(thrown, path)
+    : thrown;
 }
 
 /** What went wrong with a file, as an error for people; a lock that is held becomes StoreLocked. */

@@ -3,7 +3,7 @@
  * asked for apart from the reading, and compared with where the shards stand.
  */
 import { messageOf, ReelflowError } from '../errors.ts';
-import type { LogBounds } from '../kafka/log.ts';
+import { type LogBounds, UnknownTopic } from '../kafka/log.ts';
 import type { Logger } from '../logger.ts';
 import { nextIn, type Position, positionText } from '../topics/position.ts';
 
@@ -53,7 +53,7 @@ export class Watchdog {
         } catch (thrown) {
           if (thrown instanceof ReelflowError && thrown.kind !== 'brokerUnreachable') {
             this.#options.onFailure(thrown);
-          } else if (isUnknownTopic(thrown)) {
+          } else if (thrown instanceof UnknownTopic) {
             this.#options.onFailure(topicGone(messageOf(thrown)));
           } else {
             // Without an answer nothing can be said; the reading waits for the broker as well.
@@ -80,10 +80,17 @@ export class Watchdog {
       );
       return;
     }
-    for (const shard of shards()) this.#lookAt(shard, bounds);
+    const watched = shards();
+    // One loop feeds them all: while one waits, none moves.
+    const isWaiting = watched.some((shard) => shard.isWaiting);
+    for (const shard of watched) this.#lookAt(shard, bounds, isWaiting);
   }
 
-  #lookAt(shard: Watched, bounds: ReadonlyMap<string, ReadonlyMap<number, LogBounds>>): void {
+  #lookAt(
+    shard: Watched,
+    bounds: ReadonlyMap<string, ReadonlyMap<number, LogBounds>>,
+    isWaiting: boolean,
+  ): void {
     const { stuckAfterMs, onFailure } = this.#options;
     let isBehind = false;
     for (const topic of shard.topics) {
@@ -103,7 +110,7 @@ export class Watchdog {
     const position = JSON.stringify([shard.publishedPosition, shard.appliedPosition]);
     const moved = this.#moved.get(shard.number);
     const now = Date.now();
-    if (moved === undefined || moved.position !== position || !isBehind || shard.isWaiting) {
+    if (moved === undefined || moved.position !== position || !isBehind || isWaiting) {
       this.#moved.set(shard.number, { position, atMs: now });
       return;
     }
@@ -116,9 +123,6 @@ export class Watchdog {
     );
   }
 }
-
-const isUnknownTopic = (thrown: unknown) =>
-  (thrown as { type?: string }).type === 'UNKNOWN_TOPIC_OR_PARTITION';
 
 function topicGone(detail: string): ReelflowError {
   return new ReelflowError('sourceLost', 'A source topic is gone', {

@@ -9,7 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Producer } from 'kafkajs';
 import { messageOf, ReelflowError } from '../errors.ts';
 import { crashPoint } from '../faults.ts';
-import { type Broker, clusterIdOf, withAdmin } from '../kafka/client.ts';
+import { type Broker, clusterIdOf } from '../kafka/client.ts';
 import { withFolderLock } from '../kafka/lock.ts';
 import {
   type Fetched,
@@ -22,7 +22,7 @@ import {
   type Want,
 } from '../kafka/log.ts';
 import { Membership } from '../kafka/membership.ts';
-import { partitionCounts } from '../kafka/topics.ts';
+import { deleteBefore, partitionCounts } from '../kafka/topics.ts';
 import type { Names } from '../topics/catalog.ts';
 import { ChunkDecoder, hashOf, RejectedMessage } from '../topics/chunk.ts';
 import { deadLetterMessage } from '../topics/dead-letter.ts';
@@ -687,13 +687,13 @@ class Sink {
     const { shards } = readManifest(gold, oldest);
     const partitions = Object.entries(shards)
       .filter(([, { lastDelta }]) => lastDelta > 0)
-      .map(([shard, { lastDelta }]) => ({ partition: Number(shard), offset: String(lastDelta) }));
+      .map(([shard, { lastDelta }]) => ({ partition: Number(shard), offset: lastDelta }));
     if (partitions.length === 0) return;
     try {
-      await withAdmin(broker, (admin) => admin.deleteTopicRecords({ topic: names.deltas, partitions }));
+      await deleteBefore(broker, names.deltas, partitions);
     } catch (thrown) {
       // The next snapshot trims as well; until then the deltas only take room.
-      broker.logger.debug({ reason: messageOf(thrown) }, 'deltas not trimmed');
+      broker.logger.warn({ reason: messageOf(thrown) }, 'deltas not trimmed');
     }
   }
 }
