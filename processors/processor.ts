@@ -67,11 +67,18 @@ export interface ProcessorReport {
   readonly rejected: number;
 }
 
+const isRefused = (thrown: unknown): thrown is ReelflowError =>
+  thrown instanceof ReelflowError && thrown.kind === 'deltaRefused';
+
 /** How long a store that another member holds is waited for: as long as its session may last. */
 const lockPatienceMs = 6_000;
 /** How long a micro-batch may finish after SIGTERM before it is rolled back. */
 const graceMs = 7_000;
 const fetchWaitMs = 100;
+/** After so long without a look at the logs they may be others under the same names. */
+const distrustAfterMs = 3_000;
+/** How long a member that has failed may take to end in order; a promise that hangs must not keep it alive. */
+const endWithinMs = graceMs + 3_000;
 
 /**
  * Runs a member until `signal`, or until it has caught up.
@@ -80,9 +87,12 @@ const fetchWaitMs = 100;
 export async function runProcessor(options: ProcessorOptions): Promise<ProcessorReport> {
   const member = await Member.start(options);
   try {
-    return await member.run();
-  } finally {
+    const report = await member.run();
     await member.stop();
+    return report;
+  } catch (thrown) {
+    await Promise.race([member.stop().catch(() => undefined), sleep(endWithinMs, undefined, { ref: false })]);
+    throw thrown;
   }
 }
 
@@ -100,6 +110,9 @@ class Member {
   #assigned: readonly number[] | undefined;
   #reassignment: Promise<void> = Promise.resolve();
   #failure: unknown;
+  /** Rejects with the failure, whatever the member waits for at that moment. */
+  readonly #failed = Promise.withResolvers<never>();
+  #fetchedMs = Date.now();
   #watchdog: Watchdog | undefined;
   /** Stores in the state folder when the member started, for the first join. */
   #survey: Freshness = new Map();
@@ -115,6 +128,7 @@ class Member {
     this.#tails = new LogReader(options.broker);
     const read = new Set(this.#cubeSet.flatMap((cube) => Object.keys(cube.reads)));
     this.#sources = datasetNames.filter((name) => read.has(name)).map((name) => options.names.source(name));
+    this.#failed.promise.catch(() => undefined);
   }
 
   static async start(options: ProcessorOptions): Promise<Member> {
@@ -192,6 +206,8 @@ class Member {
         await shard.open(this.#targets?.get(number));
       } catch (thrown) {
         await shard.close(0);
+        // Somebody else has published while it was being opened: what is published now decides.
+        if (isRefused(thrown)) return this.#openShard(number);
         throw thrown;
       }
       return shard;
@@ -269,7 +285,11 @@ class Member {
       .catch((thrown) => this.#fail(thrown));
   }
 
-  async run(): Promise<ProcessorReport> {
+  run(): Promise<ProcessorReport> {
+    return Promise.race([this.#loop(), this.#failed.promise]);
+  }
+
+  async #loop(): Promise<ProcessorReport> {
     const { signal } = this.#options;
     while (!signal.aborted) {
       if (this.#failure !== undefined) throw this.#failure;
@@ -291,8 +311,15 @@ class Member {
   }
 
   async #fetch(wants: ReturnType<Shard['wants']>, owners: ReadonlyMap<string, Shard>): Promise<void> {
+    // A process that was stopped for a while, or that had no room: a topic recreated meanwhile shows no error.
+    if (Date.now() - this.#fetchedMs > distrustAfterMs) {
+      this.#fetchedMs = Date.now();
+      for (const shard of this.#shards.values()) shard.distrust();
+      return;
+    }
     try {
       const fetched = await this.#reader.fetch(wants, { waitMs: fetchWaitMs });
+      this.#fetchedMs = Date.now();
       for (const part of fetched) {
         const shard = owners.get(`${part.topic}/${part.partition}`);
         if (shard !== undefined && this.#shards.get(part.partition) === shard) await shard.receive(part);
@@ -348,7 +375,14 @@ class Member {
   async #reassign(): Promise<void> {
     if (this.#options.signal.aborted) return;
     const wanted = new Set(this.#assigned);
-    const lost = [...this.#shards.values()].filter(({ number }) => !wanted.has(number));
+    // A member that was away may keep its shards and not know what others have done with them.
+    const superseded = new Set<Shard>();
+    for (const shard of this.#shards.values()) {
+      if (wanted.has(shard.number) && (await shard.isSuperseded())) superseded.add(shard);
+    }
+    const lost = [...this.#shards.values()].filter(
+      (shard) => !wanted.has(shard.number) || superseded.has(shard),
+    );
     for (const shard of lost) this.#shards.delete(shard.number);
     await Promise.all(lost.map((shard) => shard.close(graceMs)));
     const gained = [...wanted].filter((number) => !this.#shards.has(number));
@@ -384,7 +418,7 @@ class Member {
   }
 
   #onShardFailure(shard: Shard, reason: unknown): void {
-    if (!(reason instanceof ReelflowError && reason.kind === 'deltaRefused')) {
+    if (!isRefused(reason)) {
       this.#fail(reason);
       return;
     }
@@ -401,6 +435,7 @@ class Member {
 
   #fail(reason: unknown): void {
     this.#failure ??= reason ?? new Error('the member failed');
+    this.#failed.reject(this.#failure);
     this.#wake();
   }
 

@@ -7,11 +7,12 @@ import kafkajs, { type Producer } from 'kafkajs';
 import { ReelflowError } from '../errors.ts';
 import { type LogReader, OutsideLog } from '../kafka/log.ts';
 import { RejectedMessage } from '../topics/chunk.ts';
-import { type ChainState, DeltaChain, type DeltaHeader, decodeDeltaHeader } from '../topics/deltas.ts';
+import { type ChainState, DeltaChain, type DeltaHeader, decodeDeltaHeader, toOf } from '../topics/deltas.ts';
+import { samePosition } from '../topics/position.ts';
 
 export interface PublisherOptions {
-  readonly producer: Producer;
-  readonly reader: LogReader;
+  readonly producer: Pick<Producer, 'send'>;
+  readonly reader: Pick<LogReader, 'fetch'>;
   readonly topic: string;
   readonly shard: number;
   readonly deltaSchemaId: number;
@@ -87,11 +88,11 @@ export class Publisher {
 
   /**
    * Sends the messages of one delta, in order.
-   * @returns whether the published position has moved by exactly this delta
+   * @returns whether what is published now is where this delta leads: not when it was refused, nor when somebody else
+   *   has gone on from there
    */
   async publish(messages: readonly Buffer[]): Promise<boolean> {
     const { producer, topic, shard, deltaSchemaId } = this.#options;
-    let last = 'skip';
     for (const value of messages) {
       const [sent] = await producer.send({
         topic,
@@ -100,16 +101,19 @@ export class Publisher {
         messages: [{ key: String(shard), value, partition: shard }],
       });
       const offset = Number(sent?.baseOffset ?? -1);
-      if (offset === this.#next) {
-        this.#next = offset + 1;
-        last = this.#chain.accept(decodeDeltaHeader(value, deltaSchemaId).header);
-      } else {
-        // A retry of our own, or another owner: the partition says what counts.
-        const before = this.#chain.state;
-        await this.fold(offset + 1);
-        last = this.#chain.state === before ? 'collect' : 'apply';
-      }
+      // A retry of our own, or another owner: the partition says what counts.
+      if (offset !== this.#next) await this.fold(offset);
+      if (offset !== this.#next) continue;
+      this.#next = offset + 1;
+      const { header } = decodeDeltaHeader(value, deltaSchemaId);
+      if (this.#chain.accept(header) === 'apply') this.#count(header);
     }
-    return last === 'apply';
+    const { header } = decodeDeltaHeader(messages.at(-1) ?? null, deltaSchemaId);
+    const { generation, cubeSet, position } = this.#chain.state;
+    return (
+      generation === header.generation &&
+      cubeSet === header.cubeSet &&
+      samePosition(position, header.kind === 'reset' ? {} : toOf(header))
+    );
   }
 }

@@ -3,26 +3,26 @@
  * window's bounds, and at most one is applied at a time while the next one fills: under load the open micro-batch
  * grows until the store is free, so windows widen with lag by themselves.
  *
- * Order of every micro-batch: apply and commit → publish → mirror. What happens in between is made up for when the
- * store is opened again (`planShard`).
+ * Order of every micro-batch: apply and commit → publish (`tenure.ts`) → mirror. What happens in between is made up
+ * for when the store is opened again (`planShard`).
  */
 import type { DuckDBInstance } from '@duckdb/node-api';
 import type { Producer } from 'kafkajs';
 import { ReelflowError } from '../errors.ts';
-import { crashPoint } from '../faults.ts';
 import type { Fetched, LogBounds, LogMessage, LogReader, Want } from '../kafka/log.ts';
 import type { Logger } from '../logger.ts';
 import { type DatasetName, datasetNames, type Names } from '../topics/catalog.ts';
 import { ChunkDecoder, hashOf, RejectedMessage } from '../topics/chunk.ts';
 import { deadLetterMessage } from '../topics/dead-letter.ts';
-import { nextIn, notAfter, type Position, positionText } from '../topics/position.ts';
+import { nextIn, notAfter, type Position } from '../topics/position.ts';
 import type { Registry } from '../topics/registry.ts';
 import { type AppliedBatch, applyMicroBatch, writeBase } from './apply.ts';
 import { fingerprintOf as cubeSetOf } from './cubes/cube.ts';
 import { MicroBatch, type RejectedSource, type SourceMessage } from './micro-batch.ts';
-import { planShard } from './plan.ts';
+import type { Plan } from './plan.ts';
 import { Publisher } from './publisher.ts';
-import { openFurthest, type ShardIdentity, ShardStore } from './store.ts';
+import { asWorkError, openFurthest, type ShardIdentity, ShardStore } from './store.ts';
+import { Tenure } from './tenure.ts';
 
 export interface Window {
   /** Period of the tumbling processing-time window, in milliseconds. */
@@ -58,28 +58,31 @@ export interface ShardContext {
   readonly onFailure: (shard: Shard, reason: unknown) => void;
 }
 
+/** Fingerprint of a position behind no message: a marker, a batch that was skipped, a loss that was accepted. */
+const hashOfNothing = hashOf(null);
+
 export class Shard {
   readonly identity: Omit<ShardIdentity, 'generation'>;
   readonly #context: ShardContext;
   readonly #log: Logger;
   readonly #decoders = new Map<string, { dataset: DatasetName; decoder: ChunkDecoder }>();
   readonly #blocks = new Int8Array(100_000);
-  #store!: ShardStore;
+  #tenure: Tenure<ShardStore, MicroBatch, AppliedBatch> | undefined;
+  #onCommitted: () => void = () => undefined;
   #publisher!: Publisher;
   #open!: MicroBatch;
   #applying: MicroBatch | undefined;
+  /** Applied; the next one to open takes over its memory. */
+  #spent: MicroBatch | undefined;
   /** Next offset to fetch, by topic: what is staged lies before it. */
   #staged = new Map<string, number>();
   /** Topics whose first message must be the last one applied. */
   #unproven = new Set<string>();
-  /** Catch up silently to here, then go on. */
-  #silentTo: Position | undefined;
   /** Close the open micro-batch as soon as all of this is staged. */
   #target: Position | undefined;
   #isDue = false;
   #windowTimer: NodeJS.Timeout | undefined;
   #working: Promise<void> | undefined;
-  #published = 0;
   #mode: 'opening' | 'running' | 'closed' = 'opening';
 
   constructor(identity: Omit<ShardIdentity, 'generation'>, context: ShardContext) {
@@ -100,6 +103,19 @@ export class Shard {
 
   get topics(): string[] {
     return [...this.#decoders.keys()];
+  }
+
+  get #opened(): Tenure<ShardStore, MicroBatch, AppliedBatch> {
+    if (this.#tenure === undefined) throw new RangeError('the shard is not open');
+    return this.#tenure;
+  }
+
+  get #store(): ShardStore {
+    return this.#opened.store;
+  }
+
+  get #silentTo(): Position | undefined {
+    return this.#tenure?.silentTo;
   }
 
   /** Next offsets that are applied and published. */
@@ -136,12 +152,36 @@ export class Shard {
 
     const identity = { ...this.identity, generation: this.#publisher.published.generation };
     const tell = (what: string) => this.#log.warn(what);
-    this.#store = await openFurthest(instance, folder, identity, lockPatienceMs, tell);
-    await this.#reconcile(identity);
+    const store = await openFurthest(instance, folder, identity, lockPatienceMs, tell);
+    this.#tenure = new Tenure(store, this.#publisher, cubeSetOf(identity.cubeSet), {
+      apply: async (to, batch, how) => {
+        const applied = await applyMicroBatch(to, batch, {
+          deltaSchemaId,
+          ...how,
+          acceptLoss: this.#context.acceptLoss,
+          deadLetterOf: (rejected) => this.#deadLetterOf(rejected),
+        }).catch((thrown) => {
+          throw asWorkError(thrown, to.path);
+        });
+        this.#onCommitted();
+        return applied;
+      },
+      writeBase: (of) => writeBase(of, deltaSchemaId),
+      rebuild: async (of) => {
+        await of.remove();
+        return ShardStore.create(instance, folder, identity);
+      },
+      sendDeadLetters: async (of, batch) => {
+        if (batch === undefined || batch.rejected.length > 0) await this.#sendDeadLetters(of);
+      },
+      tell: (plan, of) => this.#tell(plan, of),
+    });
+    await this.#tenure.reconcile();
+    this.#begin();
     this.#checkBounds(bounds);
     this.#target = target;
-    this.#begin();
     this.#mode = 'running';
+    this.#pump();
     this.#log.info({ position: this.#store.position, store: this.#store.storeId }, 'shard opened');
   }
 
@@ -188,7 +228,7 @@ export class Shard {
   /** The log was interrupted: it may come back as another one. */
   distrust(): void {
     for (const topic of this.#staged.keys()) {
-      if (this.#lastHash(topic) !== undefined) this.#unproven.add(topic);
+      if (this.#isProvable(topic)) this.#unproven.add(topic);
     }
   }
 
@@ -208,6 +248,29 @@ export class Shard {
     );
   }
 
+  /** Whether somebody else has published deltas of this shard since: then it has to be opened again. */
+  async isSuperseded(): Promise<boolean> {
+    while (this.#working !== undefined) await this.#working.catch(() => undefined);
+    if (this.#mode !== 'running') return false;
+    const { names, bounds } = this.#context;
+    const look = async () => {
+      const deltas = (await bounds([names.deltas])).get(names.deltas)?.get(this.number);
+      return this.#opened.isSuperseded(deltas?.end ?? 0);
+    };
+    const looking = look();
+    // No micro-batch is published meanwhile.
+    this.#working = looking
+      .then(
+        () => undefined,
+        () => undefined,
+      )
+      .finally(() => {
+        this.#working = undefined;
+        this.#pump();
+      });
+    return looking;
+  }
+
   /**
    * Lets a micro-batch that is being applied finish, drops the open one and closes the store.
    * @param graceMs after this the transaction is interrupted and rolled back
@@ -215,46 +278,25 @@ export class Shard {
   async close(graceMs: number): Promise<void> {
     this.#mode = 'closed';
     clearTimeout(this.#windowTimer);
-    const interrupt = setTimeout(() => this.#store?.connection.interrupt(), graceMs);
+    const interrupt = setTimeout(() => this.#tenure?.store.connection.interrupt(), graceMs);
     await this.#working?.catch(() => undefined);
     clearTimeout(interrupt);
-    await this.#store?.close();
+    await this.#tenure?.store.close();
   }
 
-  async #reconcile(identity: ShardIdentity): Promise<void> {
-    const { deltaSchemaId, instance, folder } = this.#context;
-    const cubeSet = cubeSetOf(identity.cubeSet);
-    const outbox = await this.#store.readOutbox();
-    const { published } = this.#publisher;
-    const plan = planShard(this.#store.position, outbox, published, cubeSet);
+  #tell(plan: Plan, store: ShardStore): void {
     switch (plan.kind) {
-      case 'continue':
-        await this.#sendDeadLetters();
-        for (const entry of outbox) {
-          if (plan.publish.includes(entry.number)) await this.#publisher.publish(entry.messages);
-          this.#published = entry.number;
-        }
-        return;
       case 'catch-up':
         this.#log.info(
-          { from: this.#store.position, to: plan.to },
+          { from: store.position, to: plan.to },
           'catching up silently to the published position',
         );
-        this.#silentTo = plan.to;
-        this.#published = this.#store.nextEntry - 1;
         return;
       case 'rebuild':
         this.#log.warn({ why: plan.why }, 'the store is rebuilt from its topics');
-        await this.#store.remove();
-        this.#store = await ShardStore.create(instance, folder, identity);
-        this.#silentTo = published.position;
         return;
-      case 'base': {
+      case 'base':
         this.#log.warn({ why: plan.why }, 'publishing a base');
-        const entry = await writeBase(this.#store, deltaSchemaId);
-        await this.#publisher.publish(entry.messages);
-        this.#published = entry.number;
-      }
     }
   }
 
@@ -276,8 +318,23 @@ export class Shard {
         });
       }
       this.#staged.set(topic, Math.max(next, start));
-      if (next > start) this.#unproven.add(topic);
+      if (next > start && this.#isProvable(topic)) this.#unproven.add(topic);
+      if (start > next) this.#passLoss(topic, next, start);
     }
+  }
+
+  /** Moves behind what is lost, at once: there may be no message any more that could. */
+  #passLoss(topic: string, next: number, start: number): void {
+    const dataset = this.#decoders.get(topic)?.dataset;
+    if (dataset === undefined) return;
+    this.#log.warn({ topic, next, start }, 'the loss of messages that were never applied is accepted');
+    this.#open.pass({ topic, dataset, offset: start - 1, timestampMs: 0, value: null });
+  }
+
+  /** Whether the message before the next offset can tell this log from another one. */
+  #isProvable(topic: string): boolean {
+    const hash = this.#lastHash(topic);
+    return hash !== undefined && hash !== hashOfNothing;
   }
 
   #prove(topic: string, message: LogMessage, next: number): void {
@@ -331,7 +388,9 @@ export class Shard {
   }
 
   #begin(): void {
-    this.#open = new MicroBatch(this.identity, this.#store, this.#store.projection, this.#blocks);
+    const { identity, projection } = this.#store;
+    this.#open = new MicroBatch(identity, this.#store, projection, this.#blocks, this.#spent);
+    this.#spent = undefined;
     this.#isDue = false;
     clearTimeout(this.#windowTimer);
     this.#windowTimer = undefined;
@@ -371,6 +430,7 @@ export class Shard {
       .finally(() => {
         this.#working = undefined;
         this.#applying = undefined;
+        this.#spent = batch;
         this.#pump();
       });
   }
@@ -389,35 +449,14 @@ export class Shard {
   }
 
   async #work(batch: MicroBatch, closedBy: ClosedBy): Promise<void> {
-    const { deltaSchemaId, onPublished } = this.#context;
+    const { onPublished } = this.#context;
     const startedMs = Date.now();
     const silently = this.#silentTo !== undefined;
-    const applied = await applyMicroBatch(this.#store, batch, {
-      deltaSchemaId,
-      silently,
-      acceptLoss: this.#context.acceptLoss,
-      deadLetterOf: (rejected) => this.#deadLetterOf(rejected),
-      publishedEntry: this.#published,
-    });
-    const committedMs = Date.now();
-    crashPoint('after-commit-before-publish');
-    if (applied.entry !== undefined) {
-      // Before the delta: who finds it published catches up silently, and would not send them.
-      if (batch.rejected.length > 0) await this.#sendDeadLetters();
-      const moved = await this.#publisher.publish(applied.entry.messages);
-      if (!moved) {
-        throw new ReelflowError(
-          'deltaRefused',
-          `Somebody else has published deltas of shard ${this.number}`,
-          {
-            detail: `Published is ${positionText(this.publishedPosition)}, this store stands at ${positionText(this.#store.position)}.`,
-            hint: 'Two owners of one shard; the store is opened again and heals itself.',
-          },
-        );
-      }
-      crashPoint('after-publish-before-mark');
-      this.#published = applied.entry.number;
-    }
+    let committedMs = startedMs;
+    this.#onCommitted = () => {
+      committedMs = Date.now();
+    };
+    const applied = await this.#opened.apply(batch);
     this.#log.debug(
       {
         closedBy,
@@ -432,13 +471,6 @@ export class Shard {
       },
       silently ? 'micro-batch applied silently' : 'micro-batch',
     );
-    if (this.#silentTo !== undefined && notAfter(this.#silentTo, this.#store.position)) {
-      this.#silentTo = undefined;
-      const { cubeSet } = this.#publisher.published;
-      if (cubeSet !== cubeSetOf(this.identity.cubeSet)) {
-        await this.#reconcile({ ...this.identity, generation: this.#publisher.published.generation });
-      }
-    }
     this.recordTimeMs = Math.max(this.recordTimeMs, batch.recordTimeMs);
     onPublished(this, applied);
   }
@@ -456,15 +488,15 @@ export class Shard {
   }
 
   /** At least once: a crash between sending and removing sends them again, with the same source position. */
-  async #sendDeadLetters(): Promise<void> {
+  async #sendDeadLetters(store: ShardStore): Promise<void> {
     const { producer, names } = this.#context;
-    const letters = await this.#store.readDeadLetters();
+    const letters = await store.readDeadLetters();
     if (letters.length === 0) return;
     for (const { value, about } of letters) {
       const headers = JSON.parse(about) as Record<string, string>;
       this.#log.warn({ reason: headers.reason, topic: headers.topic, offset: headers.offset }, 'dead letter');
       await producer.send({ topic: names.deadLetter, acks: -1, messages: [{ value, headers, key: null }] });
     }
-    await this.#store.removeDeadLetters();
+    await store.removeDeadLetters();
   }
 }

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { type DuckDBConnection, DuckDBInstance, LIST, listValue, VARCHAR } from '@duckdb/node-api';
 import { appendNumbers, readNumbers } from '../database/duckdb.ts';
 import { messageOf, ReelflowError, systemCodeOf } from '../errors.ts';
-import { type ChainState, type CubeWire, cubesOnTheWire, type DeltaPart, toOf } from '../topics/deltas.ts';
+import { type ChainState, type CubeWire, cubesOnTheWire } from '../topics/deltas.ts';
 import { Dictionary } from '../topics/dictionary.ts';
 import { IdSet } from '../topics/id-set.ts';
 import type { Position } from '../topics/position.ts';
@@ -386,27 +386,6 @@ export class CubeStore {
 
 /** A text inside single quotes. */
 export const sqlText = (text: string) => text.replaceAll("'", "''");
-
-/** The state of a shard after a part has completed its delta. */
-export function advanced(
-  state: ShardState | undefined,
-  part: DeltaPart,
-  chain: ChainState,
-  offsets: { first: number; next: number },
-): ShardState {
-  const counts: Record<string, Counts> = part.kind === 'delta' ? { ...state?.counts } : {};
-  const heldUntil = part.kind === 'reset' ? toOf(part) : (state?.heldUntil ?? {});
-  for (const { topic, applied, duplicate, rejected } of part.kind === 'reset' ? [] : part.range) {
-    const before = counts[topic] ?? { applied: 0, duplicate: 0, rejected: 0 };
-    counts[topic] = {
-      applied: before.applied + applied,
-      duplicate: before.duplicate + duplicate,
-      rejected: before.rejected + rejected,
-    };
-  }
-  const { shard, shards } = part;
-  return { shard, shards, chain, counts, heldUntil, lastDelta: offsets.first, next: offsets.next };
-}
 
 export function asSinkError(thrown: unknown, path: string): unknown {
   if (thrown instanceof ReelflowError) return thrown;

@@ -105,7 +105,8 @@ export function encodeDelta(
   header: DeltaHeader,
   cubes: Readonly<Record<string, CubeRows>>,
 ): Buffer[] {
-  const bodyBytesMax = messageBytesMax - encodeHeader(schemaId, { ...header, part: 1, parts: 1 }).length - 64;
+  const bodyBytesMax =
+    messageBytesMax - encodeDeltaHeader(schemaId, { ...header, part: 1, parts: 1 }).length - 64;
   const bodies: Buffer[] = [];
   let body = new AvroWriter();
   const rows = new AvroWriter();
@@ -139,11 +140,12 @@ export function encodeDelta(
   });
   bodies.push(body.take());
   return bodies.map((bytes, i) =>
-    Buffer.concat([encodeHeader(schemaId, { ...header, part: i + 1, parts: bodies.length }), bytes]),
+    Buffer.concat([encodeDeltaHeader(schemaId, { ...header, part: i + 1, parts: bodies.length }), bytes]),
   );
 }
 
-function encodeHeader(schemaId: number, header: DeltaPart): Buffer {
+/** The bytes of a part before its rows. */
+export function encodeDeltaHeader(schemaId: number, header: DeltaPart): Buffer {
   const wire = Buffer.alloc(wireHeaderBytes);
   wire.writeInt32BE(schemaId, 1);
   const writer = new AvroWriter();

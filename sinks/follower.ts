@@ -1,0 +1,84 @@
+/**
+ * Follows the deltas of one shard: collects the parts of each, and says where the shard stands after every message.
+ * It knows nothing of cubes; the sink commits the state together with the rows of what is to be applied, and after
+ * a crash begins a new follower at the state that was committed.
+ */
+import { type ChainState, DeltaChain, type DeltaPart, toOf, type Verdict } from '../topics/deltas.ts';
+import type { Counts, ShardState } from './store.ts';
+
+export interface Followed<Part> {
+  readonly verdict: Verdict;
+  /** The parts of the delta that is to be applied, in order; none with another verdict. */
+  readonly parts: readonly Part[];
+}
+
+/** @typeParam Part what is kept of a part until the last one has come */
+export class Follower<Part> {
+  readonly #chain: DeltaChain;
+  /** Parts of deltas that wait for their last one, with the offset of the first. */
+  readonly #pending = new Map<string, { first: number; parts: Part[] }>();
+  #state: ShardState | undefined;
+
+  /** @param state as committed; undefined before the first delta */
+  constructor(state?: ShardState) {
+    this.#state = state;
+    this.#chain = new DeltaChain(state?.chain);
+  }
+
+  /** Where the shard stands; undefined before the first delta. */
+  get state(): ShardState | undefined {
+    return this.#state;
+  }
+
+  get chain(): ChainState {
+    return this.#chain.state;
+  }
+
+  /** Takes the message at `offset`. */
+  follow(header: DeltaPart, offset: number, part: Part): Followed<Part> {
+    const verdict = this.#chain.accept(header);
+    const key = DeltaChain.keyOf(header);
+    const pending = header.part === 1 ? undefined : this.#pending.get(key);
+    const first = pending?.first ?? offset;
+    const parts = [...(pending?.parts ?? []), part];
+    switch (verdict) {
+      case 'collect':
+        this.#pending.set(key, { first, parts });
+        return { verdict, parts: [] };
+      case 'apply':
+        this.#pending.clear();
+        this.#state = advanced(this.#state, header, this.#chain.state, { first, next: offset + 1 });
+        return { verdict, parts };
+      default:
+        this.pass(offset);
+        return { verdict, parts: [] };
+    }
+  }
+
+  /** Moves behind a message that changes nothing, unless it lies between the parts of a delta. */
+  pass(offset: number): void {
+    if (this.#state === undefined || this.#chain.isBetweenParts) return;
+    this.#state = { ...this.#state, next: offset + 1 };
+  }
+}
+
+/** The state of a shard after a part has completed its delta. */
+function advanced(
+  state: ShardState | undefined,
+  part: DeltaPart,
+  chain: ChainState,
+  offsets: { first: number; next: number },
+): ShardState {
+  const counts: Record<string, Counts> = part.kind === 'delta' ? { ...state?.counts } : {};
+  const heldUntil = part.kind === 'reset' ? toOf(part) : (state?.heldUntil ?? {});
+  for (const { topic, applied, duplicate, rejected } of part.kind === 'reset' ? [] : part.range) {
+    const before = counts[topic] ?? { applied: 0, duplicate: 0, rejected: 0 };
+    counts[topic] = {
+      applied: before.applied + applied,
+      duplicate: before.duplicate + duplicate,
+      rejected: before.rejected + rejected,
+    };
+  }
+  const { shard, shards } = part;
+  return { shard, shards, chain, counts, heldUntil, lastDelta: offsets.first, next: offsets.next };
+}
