@@ -93,11 +93,14 @@ function isConnectionFailure(thrown: unknown): boolean {
     'KafkaJSBrokerNotFound',
     'KafkaJSNoBrokerAvailableError',
     'KafkaJSRequestTimeoutError',
+    'KafkaJSMetadataNotLoaded',
   ]);
   for (let error = thrown; error instanceof Error; error = error.cause) {
     if (names.has(error.name)) return true;
     // When every broker it knows has failed kafkajs has null for an answer, and its admin takes that apart.
-    if (error instanceof TypeError && error.message.includes('topicMetadata')) return true;
+    if (error instanceof TypeError && / null/.test(error.message) && /\Wkafkajs\W/.test(error.stack ?? '')) {
+      return true;
+    }
   }
   return false;
 }

@@ -1,21 +1,29 @@
 /** What kafkajs throws when brokers go away, as the failure that a person and a supervisor can act on. */
+// @ts-expect-error kafkajs has no types for its inside
+import createAdmin from 'kafkajs/src/admin/index.js';
 import { expect, test } from 'vitest';
-import { withAdmin } from '../kafka/client.ts';
-import { broker } from './harness.ts';
+import { type Broker, createBroker, withAdmin } from '../kafka/client.ts';
+import { createLogger } from '../logger.ts';
 
-// Method: `cluster.metadata()` of kafkajs resolves to null when every broker that it knows has failed.
+const silent = { debug() {}, info() {}, warn() {}, error() {} };
+
+// Method: the admin of kafkajs itself over a cluster whose metadata is null, which is what kafkajs' cluster resolves to
+// when every broker that it knows has failed.
 test('metadata that no broker has answered is a broker that cannot be reached, and no defect', async () => {
-  const answers = [
-    async () => (null as unknown as { topicMetadata: unknown }).topicMetadata,
-    async () => {
-      const { topicMetadata } = null as unknown as { topicMetadata: unknown };
-      return topicMetadata;
-    },
-  ];
-  for (const answer of answers) {
-    await expect(withAdmin(broker, answer)).rejects.toMatchObject({ kind: 'brokerUnreachable' });
+  const real = createBroker(
+    { brokers: ['127.0.0.1:1'], registryUrl: 'http://127.0.0.1:1' },
+    createLogger('silent'),
+  );
+  const cluster = { connect: async () => {}, disconnect: async () => {}, metadata: async () => null };
+  const admin = createAdmin({ logger: { namespace: () => silent }, cluster });
+  const broker = { ...real, kafka: { admin: () => admin } } as unknown as Broker;
+  for (const ask of [
+    () => admin.listTopics(),
+    () => admin.describeCluster(),
+    () => admin.fetchTopicMetadata({ topics: ['any'] }),
+  ]) {
+    await expect(withAdmin(broker, ask)).rejects.toMatchObject({ kind: 'brokerUnreachable' });
   }
-  await expect(
-    withAdmin(broker, async () => (null as unknown as { length: number }).length),
-  ).rejects.toBeInstanceOf(TypeError);
+  const ownMistake = async () => (null as unknown as { length: number }).length;
+  await expect(withAdmin(broker, ownMistake)).rejects.toBeInstanceOf(TypeError);
 });
