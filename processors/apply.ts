@@ -62,6 +62,7 @@ export async function applyMicroBatch(
     }
     const befores = options.silently ? [] : await contributionsBefore(store, changes);
     for (const [dataset, change] of changes) await write(store, dataset, change);
+    crashPoint('after-append');
     const cubeRows = options.silently ? undefined : await deltas(store, changes, befores);
 
     const counts = countSources(store, batch, changes);
