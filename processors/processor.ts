@@ -87,9 +87,10 @@ const endWithinMs = graceMs + 3_000;
 export async function runProcessor(options: ProcessorOptions): Promise<ProcessorReport> {
   const member = await Member.start(options);
   try {
-    const report = await member.run();
+    const shards = await member.run();
     await member.stop();
-    return report;
+    // The last micro-batch may have ended only now.
+    return { shards, ...member.counts };
   } catch (thrown) {
     await Promise.race([member.stop().catch(() => undefined), sleep(endWithinMs, undefined, { ref: false })]);
     throw thrown;
@@ -119,6 +120,7 @@ class Member {
   #wake: () => void = () => undefined;
   /** Where each shard has to get to before this member may end. */
   #targets: Map<number, Position> | undefined;
+  #mirrored: Promise<unknown> = Promise.resolve();
   #report = { microBatches: 0, applied: 0, duplicate: 0, rejected: 0 };
 
   private constructor(options: ProcessorOptions) {
@@ -285,11 +287,12 @@ class Member {
       .catch((thrown) => this.#fail(thrown));
   }
 
-  run(): Promise<ProcessorReport> {
+  /** @returns the shards that it had at the end */
+  run(): Promise<number[]> {
     return Promise.race([this.#loop(), this.#failed.promise]);
   }
 
-  async #loop(): Promise<ProcessorReport> {
+  async #loop(): Promise<number[]> {
     const { signal } = this.#options;
     while (!signal.aborted) {
       if (this.#failure !== undefined) throw this.#failure;
@@ -307,7 +310,11 @@ class Member {
       await this.#fetch(wants, owners);
     }
     if (this.#failure !== undefined) throw this.#failure;
-    return { shards: [...this.#shards.keys()].sort(), ...this.#report };
+    return [...this.#shards.keys()].sort((a, b) => a - b);
+  }
+
+  get counts(): Omit<ProcessorReport, 'shards'> {
+    return this.#report;
   }
 
   async #fetch(wants: ReturnType<Shard['wants']>, owners: ReadonlyMap<string, Shard>): Promise<void> {
@@ -349,6 +356,7 @@ class Member {
     await this.#reassignment.catch(() => undefined);
     await Promise.all([...this.#shards.values()].map((shard) => shard.close(graceMs)));
     this.#shards.clear();
+    await this.#mirrored;
     await this.#membership?.leave();
     await Promise.all([this.#reader.close(), this.#tails.close()]);
     for (const close of this.#close.reverse()) await close();
@@ -402,7 +410,7 @@ class Member {
     this.#report.duplicate += batch.duplicate;
     this.#report.rejected += batch.rejected;
     crashPoint('after-mark-before-mirror');
-    void this.#mirror(shard);
+    this.#mirrored = Promise.all([this.#mirrored, this.#mirror(shard)]).then(() => undefined);
     this.#wake();
   }
 
