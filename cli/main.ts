@@ -47,9 +47,9 @@ export async function main(argv: readonly string[]): Promise<void> {
     await program.parseAsync(argv);
   } catch (thrown) {
     process.exitCode = report(thrown, argv.includes('--verbose'));
-    // What hangs after a failure (a request without an answer) must not keep the process alive.
-    setTimeout(() => process.exit(), endWithinMs).unref();
   }
+  // A command is over when it returns. What still hangs (a request without an answer) must not keep the process alive.
+  setTimeout(() => process.exit(), endWithinMs).unref();
 }
 
 function exitOverride(command: Command): void {

@@ -3,6 +3,7 @@
  * the assignment, while the data is read by `log.ts`. Whole shards are assigned: partition p of every topic goes to
  * one member. kafkajs' own assigner deals partitions out one by one, which would split a shard.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import kafkajs, { type Consumer, type PartitionAssigner } from 'kafkajs';
 import { messageOf, ReelflowError } from '../errors.ts';
 import { asBrokerError, type Broker } from './client.ts';
@@ -11,6 +12,8 @@ const { MemberAssignment, MemberMetadata } = kafkajs.AssignerProtocol;
 
 const sessionTimeoutMs = 6_000;
 const heartbeatIntervalMs = 1_000;
+/** How long leaving may take: kafkajs waits for requests under way, on a dead connection half a minute. */
+const leaveWithinMs = 5_000;
 
 /** What a member says of itself when it joins: for each shard that it holds a store of, how far that store is. */
 export type Freshness = ReadonlyMap<number, number>;
@@ -51,6 +54,9 @@ export class Membership {
       maxWaitTimeInMs: 250,
       allowAutoTopicCreation: false,
       partitionAssigners: [wholeShards(options)],
+      // A crash (the coordinator is loading, a connection is cut) that meets with `leave` would start it again after it
+      // was disconnected: a ghost that heartbeats for ever, keeps the process alive and the shards from others.
+      retry: { retries: 5, restartOnFailure: async () => !this.#stopping },
     });
   }
 
@@ -95,10 +101,11 @@ export class Membership {
     }
   }
 
-  /** Leaves the group. */
+  /** Leaves the group; without an answer the group forgets this member when its session ends. */
   async leave(): Promise<void> {
     this.#stopping = true;
-    await this.#consumer.disconnect().catch(() => undefined);
+    const left = this.#consumer.disconnect().catch(() => undefined);
+    await Promise.race([left, sleep(leaveWithinMs, undefined, { ref: false })]);
   }
 }
 
