@@ -146,9 +146,10 @@ export class Actor {
         this.#child = undefined;
         this.isStopped = false;
         this.#log.write(`--- ${new Date().toISOString()} ended: ${code ?? signal}\n`);
-        const expected =
-          (this.#expects === 'a kill' && signal === 'SIGKILL') ||
-          (this.#expects === 'an end' && (code === 0 || signal === 'SIGTERM'));
+        // Who is told to end and killed meanwhile ends by SIGKILL, and the other way round.
+        const ours =
+          signal === 'SIGKILL' || signal === 'SIGTERM' || (this.#expects === 'an end' && code === 0);
+        const expected = this.#expects !== 'nothing' && ours;
         if (!expected) this.#onEnd({ role: this.role, code, signal, words });
         resolve();
         // A supervisor waits a moment before it starts what has just failed.
