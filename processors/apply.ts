@@ -431,7 +431,7 @@ function headerOf(store: ShardStore, batch: MicroBatch, counts: readonly SourceC
     shards: identity.shards,
     generation: identity.generation,
     cubeSet: cubeSetOf(identity.cubeSet),
-    storeId: store.storeId,
+    storeId: store.writerId,
     kind: 'delta',
     range: [...topics].sort().map((topic) => {
       const count = moved.get(topic);
@@ -539,7 +539,7 @@ export async function writeBase(store: ShardStore, deltaSchemaId: number): Promi
     shards: identity.shards,
     generation: identity.generation,
     cubeSet: cubeSetOf(identity.cubeSet),
-    storeId: store.storeId,
+    storeId: store.writerId,
     kind: 'base',
     range: [...store.sources.values()].map(({ topic, next, applied, duplicate, rejected }) => ({
       topic,

@@ -54,6 +54,11 @@ export interface OutboxEntry {
 export class ShardStore implements StoreMemory {
   readonly identity: ShardIdentity;
   readonly storeId: string;
+  /**
+   * Of this opening, for the parts of its deltas: a copy of a store has its id too, but may cut the same delta into
+   * parts in another way, and parts of two writers make no delta.
+   */
+  readonly writerId: string;
   readonly path: string;
   readonly connection: DuckDBConnection;
   /** The name that the database is attached under. */
@@ -78,6 +83,7 @@ export class ShardStore implements StoreMemory {
   }) {
     this.identity = parts.identity;
     this.storeId = parts.storeId;
+    this.writerId = `${parts.storeId}.${randomUUID().slice(0, 8)}`;
     this.path = parts.path;
     this.connection = parts.connection;
     this.catalog = parts.catalog;
