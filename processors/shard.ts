@@ -61,6 +61,9 @@ export interface ShardContext {
 /** Fingerprint of a position behind no message: a marker, a batch that was skipped, a loss that was accepted. */
 const hashOfNothing = hashOf(null);
 
+/** How often the published deltas are read anew when they are trimmed meanwhile. */
+const foldsMax = 5;
+
 export class Shard {
   readonly identity: Omit<ShardIdentity, 'generation'>;
   readonly #context: ShardContext;
@@ -143,16 +146,25 @@ export class Shard {
    * @throws ReelflowError sourceLost, stateUnusable, foreignCluster, deltasTrimmed
    */
   async open(target: Position | undefined): Promise<void> {
-    const { names, deltaSchemaId, producer, reader, folder, instance, lockPatienceMs } = this.#context;
-    const bounds = await this.#context.bounds([names.deltas, ...this.topics]);
-    const deltas = bounds.get(names.deltas)?.get(this.number) ?? { start: 0, end: 0 };
-    const options = { producer, reader, topic: names.deltas, shard: this.number, deltaSchemaId };
-    this.#publisher = new Publisher(options, deltas.start);
-    await this.#publisher.fold(deltas.end);
-
-    const identity = { ...this.identity, generation: this.#publisher.published.generation };
+    const { deltaSchemaId, folder, instance, lockPatienceMs } = this.#context;
     const tell = (what: string) => this.#log.warn(what);
+    await this.#foldPublished();
+    const identity = { ...this.identity, generation: this.#publisher.published.generation };
     const store = await openFurthest(instance, folder, identity, lockPatienceMs, tell);
+    let bounds: ReadonlyMap<string, ReadonlyMap<number, LogBounds>>;
+    try {
+      // Once more, now that the store is ours: whoever held its lock has gone on while we waited. With the ends of before
+      // its position would lie behind them, and look as if the topics had lost their tails.
+      bounds = await this.#foldPublished();
+    } catch (thrown) {
+      await store.close();
+      throw thrown;
+    }
+    const { generation } = this.#publisher.published;
+    if (generation !== identity.generation) {
+      await store.close();
+      return this.open(target);
+    }
     this.#tenure = new Tenure(store, this.#publisher, cubeSetOf(identity.cubeSet), {
       apply: async (to, batch, how) => {
         const applied = await applyMicroBatch(to, batch, {
@@ -183,6 +195,28 @@ export class Shard {
     this.#mode = 'running';
     this.#pump();
     this.#log.info({ position: this.#store.position, store: this.#store.storeId }, 'shard opened');
+  }
+
+  /**
+   * Reads what is published of this shard.
+   * @returns where the logs began and ended before that
+   */
+  async #foldPublished(): Promise<ReadonlyMap<string, ReadonlyMap<number, LogBounds>>> {
+    const { names, deltaSchemaId, producer, reader } = this.#context;
+    for (let attempt = 1; ; attempt++) {
+      const bounds = await this.#context.bounds([names.deltas, ...this.topics]);
+      const { start, end } = bounds.get(names.deltas)?.get(this.number) ?? { start: 0, end: 0 };
+      const options = { producer, reader, topic: names.deltas, shard: this.number, deltaSchemaId };
+      this.#publisher = new Publisher(options, start);
+      try {
+        await this.#publisher.fold(end);
+        return bounds;
+      } catch (thrown) {
+        // The sink trims what its snapshots hold, also while it is read; what is left then tells as much.
+        const isTrimmed = thrown instanceof ReelflowError && thrown.kind === 'deltasTrimmed';
+        if (!isTrimmed || attempt === foldsMax) throw thrown;
+      }
+    }
   }
 
   /** Partitions to fetch and from where; none while the open micro-batch is full. */

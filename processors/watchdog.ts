@@ -49,7 +49,11 @@ export class Watchdog {
     this.#timer = setTimeout(
       async () => {
         try {
-          this.#look(await this.#options.bounds());
+          // Positions first: a shard may go on while the ends are asked for, but no end lies before where it stood.
+          const stood = new Map(
+            this.#options.shards().map(({ number, appliedPosition }) => [number, appliedPosition]),
+          );
+          this.#look(await this.#options.bounds(), stood);
         } catch (thrown) {
           if (thrown instanceof ReelflowError && thrown.kind !== 'brokerUnreachable') {
             this.#options.onFailure(thrown);
@@ -68,7 +72,10 @@ export class Watchdog {
     this.#timer.unref();
   }
 
-  #look(bounds: ReadonlyMap<string, ReadonlyMap<number, LogBounds>>): void {
+  #look(
+    bounds: ReadonlyMap<string, ReadonlyMap<number, LogBounds>>,
+    stood: ReadonlyMap<number, Position>,
+  ): void {
     const { expectedPartitions, onFailure, shards } = this.#options;
     for (const [topic, partitions] of bounds) {
       if (partitions.size === expectedPartitions) continue;
@@ -83,11 +90,12 @@ export class Watchdog {
     const watched = shards();
     // One loop feeds them all: while one waits, none moves.
     const isWaiting = watched.some((shard) => shard.isWaiting);
-    for (const shard of watched) this.#lookAt(shard, bounds, isWaiting);
+    for (const shard of watched) this.#lookAt(shard, stood.get(shard.number) ?? {}, bounds, isWaiting);
   }
 
   #lookAt(
     shard: Watched,
+    stood: Position,
     bounds: ReadonlyMap<string, ReadonlyMap<number, LogBounds>>,
     isWaiting: boolean,
   ): void {
@@ -95,7 +103,7 @@ export class Watchdog {
     let isBehind = false;
     for (const topic of shard.topics) {
       const end = bounds.get(topic)?.get(shard.number)?.end ?? 0;
-      const applied = nextIn(shard.appliedPosition, topic);
+      const applied = nextIn(stood, topic);
       if (end < applied) {
         onFailure(
           new ReelflowError('sourceReplaced', 'A topic is shorter than what was applied from it', {
