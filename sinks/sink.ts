@@ -349,7 +349,9 @@ class Sink {
       this.#wants().every(
         ({ topic, partition, next }) => next >= (ends.get(topic)?.get(partition)?.end ?? 0),
       );
-    while (!isThere() && !this.#options.signal.aborted) await this.#step();
+    // Also when there is nothing new the names are proved: nothing new may be all that a recreated topic has.
+    while ((this.#deltasFirst !== undefined || !isThere()) && !this.#options.signal.aborted)
+      await this.#step();
   }
 
   /** One fetch and one transaction. */
