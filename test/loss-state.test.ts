@@ -16,12 +16,13 @@ import {
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import type { FailureKind } from '../errors.ts';
+import { logBounds } from '../kafka/log.ts';
 import { deleteBefore } from '../kafka/topics.ts';
 import { currentSnapshot, snapshotFolder } from '../sinks/manifest.ts';
 import { endsOf, expectFailure, hashesBelow, onDatabase, shards, storesBelow } from './damage.ts';
 import { broker, type Finished, Place, smallDataset } from './harness.ts';
 
-vi.setConfig({ testTimeout: 120_000 });
+vi.setConfig({ testTimeout: 240_000 });
 
 let place: Place;
 let data: string;
@@ -201,6 +202,31 @@ describe("the sink's state", () => {
     expectFailure(await place.run(inside('sink', old)), 'deltasTrimmed');
     expect(hashesBelow(old.gold)).toEqual(gold);
   });
+});
+
+// Method: the sink keeps one snapshot, so its second one trims the deltas; then the stores go, and all is replayed once more.
+test('deltas that the sink has trimmed are not needed by a processor without a store', async () => {
+  const own = new Place();
+  try {
+    await own.pipeline(data, { replay: ['--shards', String(shards)] });
+    await own.replay(data);
+    await own.process();
+    await own.sink('--keep', '1');
+    const bounds = (await logBounds(broker, [own.names.deltas])).get(own.names.deltas);
+    for (const { start, end } of bounds?.values() ?? []) {
+      expect(start).toBeGreaterThan(0);
+      expect(start).toBeLessThan(end);
+    }
+    for (const path of storesBelow(own.state)) rmSync(path);
+    await own.replay(data);
+    const finished = await own.run(own.args('process', '--until-caught-up', '--json'));
+    expect(finished, finished.stderr).toMatchObject({ code: 0 });
+    expect(finished.stderr.match(/catching up silently/g)).toHaveLength(shards);
+    expect(await own.sink()).toMatchObject({ refused: 0 });
+    expect(await own.differences(data)).toEqual([]);
+  } finally {
+    await own.close(false);
+  }
 });
 
 describe('gold', () => {
