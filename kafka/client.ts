@@ -94,6 +94,7 @@ function isConnectionFailure(thrown: unknown): boolean {
     'KafkaJSNoBrokerAvailableError',
     'KafkaJSRequestTimeoutError',
     'KafkaJSMetadataNotLoaded',
+    'KafkaJSGroupCoordinatorNotFound',
   ]);
   for (let error = thrown; error instanceof Error; error = error.cause) {
     if (names.has(error.name)) return true;

@@ -7,13 +7,17 @@ import { createLogger } from '../logger.ts';
 // Method: a consumer in kafkajs' place that hands out what it was configured with, and whose disconnecting hangs, as it
 // does on a connection that is open and dead. kafkajs asks `restartOnFailure` after every crash, also one that meets with
 // the disconnecting.
-test('does not come back after a crash meanwhile, and does not wait for a dead connection', async () => {
+test('tells a broker that is away from a defect, does not come back once it leaves, nor waits on a dead connection', async () => {
   const silent = createLogger('silent');
   const real = createBroker({ brokers: ['127.0.0.1:1'], registryUrl: 'http://127.0.0.1:1' }, silent);
+  let crash: (error: unknown) => void = () => undefined;
+  const crashes: unknown[] = [];
   let restarts: () => Promise<boolean> = async () => false;
   const consumer = {
     events: { CRASH: 'crash', GROUP_JOIN: 'join' },
-    on: () => () => undefined,
+    on: (event: string, listener: (crash: unknown) => void) => {
+      if (event === 'crash') crash = (error) => listener({ payload: { error, restart: false } });
+    },
     connect: async () => undefined,
     subscribe: async () => undefined,
     run: async () => undefined,
@@ -32,9 +36,17 @@ test('does not come back after a crash meanwhile, and does not wait for a dead c
     assignment: 'shards',
     freshness: () => new Map(),
     onAssigned: () => undefined,
-    onCrash: () => undefined,
+    onCrash: (reason) => crashes.push(reason),
   });
   expect(await restarts()).toBe(true);
+  const nothing = new TypeError("Cannot read properties of null (reading 'coordinator')");
+  nothing.stack = `${nothing}\n    at Cluster.findGroupCoordinatorMetadata (/node_modules/kafkajs/src/cluster/index.js)`;
+  crash(nothing);
+  const lost = Object.assign(new Error('Failed to find group coordinator'), {
+    name: 'KafkaJSGroupCoordinatorNotFound',
+  });
+  crash(new Error('wrapped', { cause: lost }));
+  expect(crashes).toMatchObject([{ kind: 'brokerUnreachable' }, { kind: 'brokerUnreachable' }]);
   const leaving = membership.leave();
   expect(await restarts()).toBe(false);
   await leaving;
