@@ -61,6 +61,18 @@ export function messageOf(thrown: unknown): string {
   return thrown instanceof Error ? thrown.message : String(thrown);
 }
 
+/** Whether something that was waited for was given up because of a signal. */
+export function isAbort(thrown: unknown): boolean {
+  return systemCodeOf(thrown) === 'ABORT_ERR';
+}
+
+/** Whether a thrown value is about a file or folder, rather than a connection or a wait. */
+export function isFileError(thrown: unknown): boolean {
+  return /^E(ACCES|PERM|ROFS|NOSPC|DQUOT|NOTDIR|ISDIR|EXIST|NOENT|IO|MFILE|NFILE|BUSY)$/.test(
+    systemCodeOf(thrown) ?? '',
+  );
+}
+
 /** The system error code (`ENOENT`, `ENOSPC`, …) of a thrown value, or undefined. */
 export function systemCodeOf(thrown: unknown): string | undefined {
   const code = (thrown as { code?: unknown } | null | undefined)?.code;

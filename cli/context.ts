@@ -84,9 +84,14 @@ export function logLevelOf(flags: { verbose?: true }): LogLevel {
 
 /**
  * The endpoints of the environment or of running local services, and what is built on them. Nothing is connected.
+ * @param signal ends every wait for the registry
  * @throws ReelflowError usage or services
  */
-export async function openContext(flags: CommonFlags, found?: Endpoints): Promise<Context> {
+export async function openContext(
+  flags: CommonFlags,
+  found?: Endpoints,
+  signal?: AbortSignal,
+): Promise<Context> {
   const [{ endpointsOf }, { createBroker }, { Registry }, { createLogger }] = await Promise.all([
     import('../kafka/services.ts'),
     import('../kafka/client.ts'),
@@ -101,6 +106,7 @@ export async function openContext(flags: CommonFlags, found?: Endpoints): Promis
     broker: createBroker(endpoints, logger),
     registry: new Registry({
       url: endpoints.registryUrl,
+      ...(signal !== undefined && { signal }),
       onWaiting: (detail) => logger.warn({ detail }, 'waiting for the Schema Registry'),
     }),
     names: namesIn(flags.namespace),

@@ -62,7 +62,8 @@ export function processCommand(): Command {
 const collect = (text: string, before: string[]) => [...before, text];
 
 async function run(flags: Flags): Promise<void> {
-  const { broker, registry, names, places } = await openContext(flags);
+  const signal = stopSignal();
+  const { broker, registry, names, places } = await openContext(flags, undefined, signal);
   const { runProcessor } = await import('../processors/processor.ts');
   let health = (): HealthView => ({ isHealthy: true, isReady: false });
   if (flags.healthPort !== undefined) await serveHealth(flags.healthPort, () => health());
@@ -78,7 +79,7 @@ async function run(flags: Flags): Promise<void> {
     shards: flags.shards,
     stuckAfterMs: flags.stuckAfter,
     skipBatches: flags.skipBatch,
-    signal: stopSignal(),
+    signal,
     onHealth: (ask) => {
       health = ask;
     },

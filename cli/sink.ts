@@ -29,7 +29,8 @@ export function sinkCommand(): Command {
 }
 
 async function run(flags: Flags): Promise<void> {
-  const { broker, registry, names, places } = await openContext(flags);
+  const signal = stopSignal();
+  const { broker, registry, names, places } = await openContext(flags, undefined, signal);
   const { runSink } = await import('../sinks/sink.ts');
   const report = await runSink({
     broker,
@@ -42,7 +43,7 @@ async function run(flags: Flags): Promise<void> {
     keep: flags.keep,
     memoryLimit: flags.memory,
     reelflowVersion: packageVersion(),
-    signal: stopSignal(),
+    signal,
   });
   if (flags.json) process.stdout.write(`${JSON.stringify(report)}\n`);
   else if (flags.once) {

@@ -6,7 +6,7 @@ import { randomUUID } from 'node:crypto';
 import { linkSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { ReelflowError, systemCodeOf } from '../errors.ts';
+import { messageOf, ReelflowError, systemCodeOf } from '../errors.ts';
 import { identityOf, isRunning } from './process.ts';
 
 interface Owner {
@@ -19,21 +19,26 @@ interface Owner {
 /**
  * Runs `work` while no other caller, in this process or another, holds the folder.
  * @param onWait called once with the owner's pid when the lock is held
- * @throws ReelflowError busy, when it is still held after `patienceMs`
+ * @param of what the folder belongs to, for the error when it cannot be written
+ * @throws ReelflowError busy, when it is still held after `patienceMs`; diskFull; stateUnusable or goldUnusable
  */
 export async function withFolderLock<T>(
   folder: string,
-  options: { patienceMs: number; onWait?: (pid: number) => void },
+  options: { patienceMs: number; onWait?: (pid: number) => void; of?: 'state' | 'gold' },
   work: () => Promise<T>,
 ): Promise<T> {
-  mkdirSync(folder, { recursive: true });
   const lock = join(folder, 'lock');
   const nonce = randomUUID();
   const mine = join(folder, `lock.${nonce}`);
   const me: Owner = { pid: process.pid, started: identityOf(process.pid) ?? '', nonce };
   const deadline = Date.now() + options.patienceMs;
   let told = false;
-  writeFileSync(mine, JSON.stringify(me));
+  try {
+    mkdirSync(folder, { recursive: true });
+    writeFileSync(mine, JSON.stringify(me));
+  } catch (thrown) {
+    throw unwritable(thrown, folder, options.of ?? 'state');
+  }
   try {
     while (!take(lock, mine)) {
       const owner = readOwner(lock);
@@ -57,6 +62,26 @@ export async function withFolderLock<T>(
   } finally {
     rmSync(mine, { force: true });
   }
+}
+
+function unwritable(cause: unknown, folder: string, of: 'state' | 'gold'): ReelflowError {
+  const detail = `${folder}: ${messageOf(cause)}`;
+  if (systemCodeOf(cause) === 'ENOSPC') {
+    return new ReelflowError('diskFull', `The disk under the ${of} folder is full`, {
+      detail,
+      hint: 'Make room and start again; nothing is lost.',
+      cause,
+    });
+  }
+  return new ReelflowError(
+    of === 'gold' ? 'goldUnusable' : 'stateUnusable',
+    `The ${of} folder cannot be written`,
+    {
+      detail,
+      hint: `See to its permissions, or use another --${of} folder.`,
+      cause,
+    },
+  );
 }
 
 /**

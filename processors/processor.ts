@@ -7,7 +7,7 @@ import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { openInstance } from '../database/duckdb.ts';
-import { messageOf, ReelflowError } from '../errors.ts';
+import { isAbort, messageOf, ReelflowError } from '../errors.ts';
 import { crashPoint } from '../faults.ts';
 import { type Broker, clusterIdOf } from '../kafka/client.ts';
 import { LogInterrupted, LogReader, logBounds, OutsideLog } from '../kafka/log.ts';
@@ -85,7 +85,11 @@ const endWithinMs = graceMs + 3_000;
  * @throws ReelflowError of whatever ended it
  */
 export async function runProcessor(options: ProcessorOptions): Promise<ProcessorReport> {
-  const member = await Member.start(options);
+  const member = await Member.start(options).catch((thrown) => {
+    if (isAbort(thrown) && options.signal.aborted) return undefined;
+    throw thrown;
+  });
+  if (member === undefined) return { shards: [], microBatches: 0, applied: 0, duplicate: 0, rejected: 0 };
   try {
     const shards = await member.run();
     await member.stop();
@@ -346,6 +350,8 @@ class Member {
           cause: thrown,
         });
       }
+      // SIGTERM while a chunk waited for the registry.
+      if (isAbort(thrown) && this.#options.signal.aborted) return;
       throw thrown;
     }
   }

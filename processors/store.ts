@@ -12,7 +12,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
 import { readNumbers, removeDatabase } from '../database/duckdb.ts';
-import { messageOf, ReelflowError, systemCodeOf } from '../errors.ts';
+import { isFileError, messageOf, ReelflowError, systemCodeOf } from '../errors.ts';
 import type { DatasetName } from '../topics/catalog.ts';
 import type { DeltaHeader } from '../topics/deltas.ts';
 import { Dictionary } from '../topics/dictionary.ts';
@@ -414,9 +414,7 @@ export async function surveyStores(
 /** What went wrong in the middle of work: the disk and the file have errors for people, a defect stays one. */
 export function asWorkError(thrown: unknown, path: string): unknown {
   const isOfFile = /no space left|IO Error|corrupt|serializ|checksum|invalidated|permission|read-only/i;
-  return systemCodeOf(thrown) !== undefined || isOfFile.test(messageOf(thrown))
-    ? asStoreError(thrown, path)
-    : thrown;
+  return isFileError(thrown) || isOfFile.test(messageOf(thrown)) ? asStoreError(thrown, path) : thrown;
 }
 
 /** What went wrong with a file, as an error for people; a lock that is held becomes StoreLocked. */

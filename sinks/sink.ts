@@ -7,7 +7,7 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Producer } from 'kafkajs';
-import { messageOf, ReelflowError } from '../errors.ts';
+import { isAbort, messageOf, ReelflowError } from '../errors.ts';
 import { crashPoint } from '../faults.ts';
 import { type Broker, clusterIdOf } from '../kafka/client.ts';
 import { withFolderLock } from '../kafka/lock.ts';
@@ -83,7 +83,7 @@ const batchBytesMax = 16 * 1024 * 1024;
  * @throws ReelflowError busy, when another sink holds the gold folder; foreignCluster; deltasTrimmed; diskFull; …
  */
 export async function runSink(options: SinkOptions): Promise<SinkReport> {
-  const { gold, finish, broker } = options;
+  const { gold, finish, broker, signal } = options;
   try {
     mkdirSync(join(gold, 'snapshots'), { recursive: true });
   } catch (thrown) {
@@ -92,6 +92,7 @@ export async function runSink(options: SinkOptions): Promise<SinkReport> {
   return withFolderLock(
     join(gold, '.sink'),
     {
+      of: 'gold',
       patienceMs: finish?.aborted === true ? 10_000 : 2_000,
       onWait: (pid) => broker.logger.info({ pid }, 'another sink holds the gold folder'),
     },
@@ -100,6 +101,10 @@ export async function runSink(options: SinkOptions): Promise<SinkReport> {
       try {
         await sink.open();
         return await sink.run();
+      } catch (thrown) {
+        // SIGTERM while a message waited for the registry: what was begun is rolled back.
+        if (isAbort(thrown) && signal.aborted) return sink.report;
+        throw thrown;
       } finally {
         await sink.close();
       }
@@ -143,6 +148,10 @@ class Sink {
   /** Generation for which the names were begun anew. */
   #namesReset = 0;
   #report = { snapshot: null as string | null, snapshots: 0, deltas: 0, refused: 0 };
+
+  get report(): SinkReport {
+    return this.#report;
+  }
 
   constructor(options: SinkOptions) {
     this.#options = options;

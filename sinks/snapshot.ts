@@ -26,7 +26,7 @@ import {
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { version as duckdbVersion } from '@duckdb/node-api';
-import { messageOf, ReelflowError, systemCodeOf } from '../errors.ts';
+import { isFileError, messageOf, ReelflowError, systemCodeOf } from '../errors.ts';
 import { crashPoint } from '../faults.ts';
 import { canonicalText, type GoldTable, goldTables } from './gold.ts';
 import {
@@ -226,7 +226,7 @@ export function asGoldError(thrown: unknown, gold: string): unknown {
       cause,
     });
   }
-  if (systemCodeOf(thrown) === undefined && !/IO Error|Permission|read-only/i.test(message)) return thrown;
+  if (!isFileError(thrown) && !/IO Error|Permission|read-only/i.test(message)) return thrown;
   return new ReelflowError('goldUnusable', 'The gold folder cannot be written', {
     detail: `${gold}: ${message}`,
     hint: 'See to its permissions, or use another --gold folder.',

@@ -7,7 +7,7 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { type DuckDBConnection, DuckDBInstance, LIST, listValue, VARCHAR } from '@duckdb/node-api';
 import { appendNumbers, readNumbers } from '../database/duckdb.ts';
-import { messageOf, ReelflowError, systemCodeOf } from '../errors.ts';
+import { isFileError, messageOf, ReelflowError } from '../errors.ts';
 import { type ChainState, type CubeWire, cubesOnTheWire } from '../topics/deltas.ts';
 import { Dictionary } from '../topics/dictionary.ts';
 import { IdSet } from '../topics/id-set.ts';
@@ -406,7 +406,7 @@ export function asSinkError(thrown: unknown, path: string): unknown {
     });
   }
   if (
-    systemCodeOf(thrown) === undefined &&
+    !isFileError(thrown) &&
     !/IO Error|Permission|read-only|serializ|corrupt|not a valid DuckDB/i.test(message)
   ) {
     return thrown;
