@@ -7,7 +7,7 @@ import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import avsc from 'avsc';
 import kafkajs, { CompressionTypes } from 'kafkajs';
-import { afterAll, beforeAll, describe, expect, inject } from 'vitest';
+import { afterAll, beforeAll, describe, expect, inject, vi } from 'vitest';
 import { withAdmin } from '../kafka/client.ts';
 import { ensureRetainedTopics } from '../kafka/topics.ts';
 import type { Manifest } from '../sinks/manifest.ts';
@@ -32,6 +32,9 @@ import {
   test,
   writeDatasets,
 } from './harness.ts';
+
+// Several commands each, and other tests at the same time.
+vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
 
 const { CompressionCodecs } = kafkajs;
 const shards = 4;

@@ -5,7 +5,7 @@
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect } from 'vitest';
+import { afterAll, beforeAll, describe, expect, vi } from 'vitest';
 import { logBounds } from '../kafka/log.ts';
 import type { ProcessorReport } from '../processors/processor.ts';
 import { currentSnapshot, listSnapshots, type Manifest } from '../sinks/manifest.ts';
@@ -26,6 +26,9 @@ import {
   until,
   writeDatasets,
 } from './harness.ts';
+
+// Several commands each, and other tests at the same time.
+vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
 
 /** Datasets that gold is made of; the other two lie on their topics for others. */
 const used: readonly DatasetName[] = datasetNames.filter(
