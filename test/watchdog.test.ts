@@ -24,7 +24,7 @@ import {
   until,
 } from './harness.ts';
 
-vi.setConfig({ testTimeout: 120_000 });
+vi.setConfig({ testTimeout: 240_000 });
 
 const topic = 'ratings';
 const other = 'akas';
