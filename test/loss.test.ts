@@ -122,6 +122,7 @@ test('a batch that cannot be decoded ends the processor, until it is skipped by 
   place,
 }) => {
   await place.replay(data, ...few);
+  await place.process();
   const topic = place.names.source('title.ratings');
   const bomb = [Buffer.alloc(30_000_000), Buffer.alloc(30_000_000), Buffer.alloc(30_000_000)];
   await sendTo(topic, 1, bomb, kafkajs.CompressionTypes.ZSTD);
