@@ -281,21 +281,21 @@ describe('a processor', () => {
     await expectAccountsClosed(place);
   });
 
-  // Method: windows so small that a processor has work for a while, and signals that come when the log proves that it
-  // has begun: first to a processor, then to a sink that publishes at every turn while another processor runs.
+  // Method: a replay that is held back, so that there is always more to come, and signals when the log proves that work
+  // has begun: first to a processor, then to a sink that publishes at every turn and another processor.
   test('and a sink end with exit code 0 on SIGTERM in the middle of work, and lose nothing', async ({
     place,
   }) => {
-    const { datasets } = await place.replay(small);
     const tiny = ['--json', '--verbose', '--max-records', '500', '--window', '20ms'];
     const first = place.start(place.args('process', ...tiny));
+    await first.logged('its shards', ({ msg }) => msg === 'shards assigned');
+    const replay = place.start(place.args('replay', small, '--rate', '6000'));
     await first.logged('a micro-batch', ({ msg }) => msg === 'micro-batch');
+    expect(replay.isDone).toBe(false);
     const end = await first.terminate();
     expect(end, end.stderr).toMatchObject({ code: 0 });
     expect(end.secondsToEnd).toBeLessThan(10);
-    const { applied } = lastJson<ProcessorReport>(end);
-    expect(applied).toBeGreaterThan(0);
-    expect(applied).toBeLessThan(datasets['title.principals']?.produced ?? 0);
+    expect(lastJson<ProcessorReport>(end).applied).toBeGreaterThan(0);
 
     const second = place.start(place.args('process', ...tiny));
     const sink = place.start(place.args('sink', '--json', '--interval', '50ms'));
@@ -305,6 +305,7 @@ describe('a processor', () => {
       expect(code, stderr).toBe(0);
       expect(secondsToEnd).toBeLessThan(10);
     }
+    expect(await replay.done).toMatchObject({ code: 0 });
     await place.process();
     await place.sink();
     expect(await place.differences(small)).toEqual([]);
