@@ -6,7 +6,7 @@
  * compared with the store. The split is an optimisation that must not be seen in any result: calling every row known
  * gives the same deltas (a property test does).
  */
-import { blockKey, blockSize, type DatasetName, datasets, partitionOf } from '../topics/catalog.ts';
+import { type DatasetName, datasets } from '../topics/catalog.ts';
 import {
   type ChunkDecoder,
   type ChunkHeader,
@@ -17,6 +17,7 @@ import {
 } from '../topics/chunk.ts';
 import type { Dictionary } from '../topics/dictionary.ts';
 import { IdSet } from '../topics/id-set.ts';
+import type { Ownership } from '../topics/ownership.ts';
 import type { Columns } from '../topics/rows.ts';
 
 /** Which chunk a partition's position lies behind: proves on reading it again that the log is still the same one. */
@@ -174,35 +175,27 @@ export class MicroBatch {
   recordTimeMs = 0;
 
   readonly #shard: number;
-  readonly #shards: number;
   readonly #memory: StoreMemory;
   readonly #projection: ReadonlyMap<DatasetName, readonly string[]>;
-  readonly #isMine: (block: number) => boolean;
+  readonly #ownership: Ownership;
   readonly #spent: MicroBatch | undefined;
 
   /**
-   * @param blocks which blocks belong to this shard, filled as they are met
+   * @param ownership of the source topics
    * @param spent a micro-batch of the same store that is applied: its memory is used again
    */
   constructor(
-    shard: { shard: number; shards: number },
+    shard: number,
     memory: StoreMemory,
     projection: ReadonlyMap<DatasetName, readonly string[]>,
-    blocks: Int8Array,
+    ownership: Ownership,
     spent?: MicroBatch,
   ) {
+    this.#ownership = ownership;
     this.#spent = spent;
-    this.#shard = shard.shard;
-    this.#shards = shard.shards;
+    this.#shard = shard;
     this.#memory = memory;
     this.#projection = projection;
-    this.#isMine = (block) => {
-      const known = blocks[block] as number;
-      if (known !== 0) return known > 0;
-      const mine = partitionOf(blockKey('tt', block), this.#shards) === this.#shard;
-      blocks[block] = mine ? 1 : -1;
-      return mine;
-    };
   }
 
   get isEmpty(): boolean {
@@ -233,13 +226,13 @@ export class MicroBatch {
     try {
       header = decoder.decode(value, records, deletes);
       try {
-        this.#checkPartition(records, firstRecord);
-        this.#checkPartition(deletes, firstDelete);
+        const held = header.records + header.deletes;
+        this.#ownership.check(records, firstRecord, this.#shard, held);
+        this.#ownership.check(deletes, firstDelete, this.#shard, held);
       } catch (thrown) {
         records.length = firstRecord;
         deletes.length = firstDelete;
-        if (!(thrown instanceof RejectedMessage)) throw thrown;
-        throw new RejectedMessage(thrown.reason, thrown.message, header.records + header.deletes);
+        throw thrown;
       }
     } catch (thrown) {
       if (!(thrown instanceof RejectedMessage)) throw thrown;
@@ -287,22 +280,6 @@ export class MicroBatch {
     source.last = last;
     this.bytes += message.value?.length ?? 0;
     this.recordTimeMs = Math.max(this.recordTimeMs, message.timestampMs);
-  }
-
-  #checkPartition(rows: Columns, from: number): void {
-    const titles = rows.int(0);
-    let last = -1;
-    for (let row = from; row < rows.length; row++) {
-      const block = ((titles[row] as number) / blockSize) | 0;
-      if (block === last) continue;
-      last = block;
-      if (!this.#isMine(block)) {
-        throw new RejectedMessage(
-          'wrong_partition',
-          `block ${blockKey('tt', block)} belongs to partition ${partitionOf(blockKey('tt', block), this.#shards)}`,
-        );
-      }
-    }
   }
 }
 

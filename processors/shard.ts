@@ -14,6 +14,7 @@ import type { Logger } from '../logger.ts';
 import { type DatasetName, datasetNames, type Names } from '../topics/catalog.ts';
 import { ChunkDecoder, hashOf, RejectedMessage } from '../topics/chunk.ts';
 import { deadLetterMessage } from '../topics/dead-letter.ts';
+import { Ownership } from '../topics/ownership.ts';
 import { nextIn, notAfter, type Position } from '../topics/position.ts';
 import type { Registry } from '../topics/registry.ts';
 import { type AppliedBatch, applyMicroBatch, writeBase } from './apply.ts';
@@ -69,7 +70,7 @@ export class Shard {
   readonly #context: ShardContext;
   readonly #log: Logger;
   readonly #decoders = new Map<string, { dataset: DatasetName; decoder: ChunkDecoder }>();
-  readonly #blocks = new Int8Array(100_000);
+  readonly #ownership: Ownership;
   #tenure: Tenure<ShardStore, MicroBatch, AppliedBatch> | undefined;
   #onCommitted: () => void = () => undefined;
   #publisher!: Publisher;
@@ -91,6 +92,7 @@ export class Shard {
   constructor(identity: Omit<ShardIdentity, 'generation'>, context: ShardContext) {
     this.identity = identity;
     this.#context = context;
+    this.#ownership = new Ownership('tt', identity.shards);
     this.#log = context.logger.child({ shard: identity.shard });
     const read = new Set(identity.cubeSet.flatMap((cube) => Object.keys(cube.reads)));
     for (const dataset of datasetNames) {
@@ -422,8 +424,8 @@ export class Shard {
   }
 
   #begin(): void {
-    const { identity, projection } = this.#store;
-    this.#open = new MicroBatch(identity, this.#store, projection, this.#blocks, this.#spent);
+    const { projection } = this.#store;
+    this.#open = new MicroBatch(this.number, this.#store, projection, this.#ownership, this.#spent);
     this.#spent = undefined;
     this.#isDue = false;
     clearTimeout(this.#windowTimer);

@@ -2,6 +2,7 @@
 import type { ChunkDecoder, ChunkHeader } from '../topics/chunk.ts';
 import { deleteColumns, recordColumns } from '../topics/chunk.ts';
 import { IdSet } from '../topics/id-set.ts';
+import type { Ownership } from '../topics/ownership.ts';
 import { type NameRows, nullMark, recordSeparator, unitSeparator } from './store.ts';
 
 export class StagedNames {
@@ -27,10 +28,18 @@ export class StagedNames {
    * is called to write what is staged.
    * @throws RejectedMessage, with nothing of the chunk staged
    */
-  async add(value: Buffer, decoder: ChunkDecoder, flush: () => Promise<void>): Promise<ChunkHeader> {
+  async add(
+    value: Buffer,
+    decoder: ChunkDecoder,
+    owner: { readonly ownership: Ownership; readonly partition: number },
+    flush: () => Promise<void>,
+  ): Promise<ChunkHeader> {
     const records = recordColumns('name.basics', ['nconst', 'primaryName'], {}, 'primaryName');
     const deletes = deleteColumns('name.basics');
     const header = decoder.decode(value, records, deletes);
+    for (const rows of [records, deletes]) {
+      owner.ownership.check(rows, 0, owner.partition, header.records + header.deletes);
+    }
     if (this.#deletes.length > 0 && records.length > 0) await flush();
     const ids = records.int(0);
     const ends = records.int(1);

@@ -9,7 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Producer } from 'kafkajs';
 import { isAbort, messageOf, ReelflowError } from '../errors.ts';
 import { crashPoint } from '../faults.ts';
-import { type Broker, clusterIdOf } from '../kafka/client.ts';
+import { type Broker, clusterIdOf, withAdmin } from '../kafka/client.ts';
 import { withFolderLock } from '../kafka/lock.ts';
 import {
   type Fetched,
@@ -33,6 +33,7 @@ import {
   decodeDeltaHeader,
   decodeDeltaRows,
 } from '../topics/deltas.ts';
+import { Ownership } from '../topics/ownership.ts';
 import { type Position, positionText } from '../topics/position.ts';
 import type { Registry } from '../topics/registry.ts';
 import { Columns } from '../topics/rows.ts';
@@ -145,6 +146,7 @@ class Sink {
    * names worthless.
    */
   #deltasFirst: ReadonlyMap<number, LogBounds> | undefined;
+  #nameOwnership = new Ownership('nm', 1);
   /** Generation for which the names were begun anew. */
   #namesReset = 0;
   #report = { snapshot: null as string | null, snapshots: 0, deltas: 0, refused: 0 };
@@ -194,6 +196,7 @@ class Sink {
     if (finish?.aborted === true) {
       await this.#findTopics();
       await this.#readTo(await this.#ends());
+      await this.#tellGroup();
       if (!signal.aborted && this.#isDue()) await this.#publish();
     }
     return this.#report;
@@ -245,6 +248,8 @@ class Sink {
   async #findTopics(): Promise<void> {
     const { broker, names } = this.#options;
     this.#partitions = await partitionCounts(broker, [names.deltas, this.#namesTopic]);
+    const people = this.#partitions.get(this.#namesTopic);
+    if (people !== undefined) this.#nameOwnership = new Ownership('nm', people);
   }
 
   async #join(): Promise<void> {
@@ -564,7 +569,10 @@ class Sink {
     const own = this.#decoder.isOwn(message.value)
       ? (message.value as Buffer)
       : await this.#decoder.resolve(message.value as Buffer);
-    const header = await staged.add(own, this.#decoder, () => this.#flushNames(staged, partition, names));
+    const ownership = this.#nameOwnership;
+    const header = await staged.add(own, this.#decoder, { ownership, partition }, () =>
+      this.#flushNames(staged, partition, names),
+    );
     this.#countNames(names, partition, message, header.records + header.deletes, 0);
   }
 
@@ -628,6 +636,29 @@ class Sink {
         key: message.key,
       });
       await this.#producer.send({ topic: names.deadLetter, acks: -1, messages: [letter] });
+    }
+  }
+
+  /** A sink that runs once is no member, and yet monitors shall see where it has come to. */
+  async #tellGroup(): Promise<void> {
+    if (this.#membership !== undefined) return;
+    const { broker, names } = this.#options;
+    const groupId = names.sinkGroup;
+    const nexts = (states: Iterable<{ partition: number; next: number }>) =>
+      [...states].map(({ partition, next }) => ({ partition, offset: String(next) }));
+    const deltas = nexts(
+      [...this.#store.shards.values()].map(({ shard, next }) => ({ partition: shard, next })),
+    );
+    const people = nexts(this.#store.names.values());
+    try {
+      await withAdmin(broker, async (admin) => {
+        if (deltas.length > 0) await admin.setOffsets({ groupId, topic: names.deltas, partitions: deltas });
+        if (people.length > 0)
+          await admin.setOffsets({ groupId, topic: this.#namesTopic, partitions: people });
+      });
+    } catch (thrown) {
+      // A sink that is a member tells by itself.
+      broker.logger.debug({ reason: messageOf(thrown) }, 'positions not mirrored');
     }
   }
 

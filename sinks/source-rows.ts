@@ -9,7 +9,8 @@ import type { DuckDBConnection } from '@duckdb/node-api';
 import { ReelflowError } from '../errors.ts';
 import type { Broker } from '../kafka/client.ts';
 import { type LogMessage, LogReader } from '../kafka/log.ts';
-import { datasetNames, type Names } from '../topics/catalog.ts';
+import { partitionCounts } from '../kafka/topics.ts';
+import { datasetNames, datasets, type Names } from '../topics/catalog.ts';
 import { ChunkDecoder, RejectedMessage } from '../topics/chunk.ts';
 import { Ownership } from '../topics/ownership.ts';
 import type { Registry } from '../topics/registry.ts';
@@ -60,7 +61,10 @@ export async function loadSourceRows(
 ): Promise<Map<string, SourceCount>> {
   const sources = sourcesOf(manifest, names);
   await requireRanges(broker, sources);
-  const shards = Math.max(1, ...Object.values(manifest.shards).map((shard) => shard.shards));
+  const partitions = await partitionCounts(
+    broker,
+    sources.map(({ topic }) => topic),
+  );
   const landing = await Landing.create(connection, catalog);
   const messagesTotal = sources
     .flatMap(({ ranges }) => ranges)
@@ -72,7 +76,7 @@ export async function loadSourceRows(
     for (const source of sources) {
       const { topic, dataset } = source;
       const decoder = new ChunkDecoder(dataset, await registry.register(topic, `imdb.${dataset}`), registry);
-      const ownership = dataset === 'name.basics' ? undefined : new Ownership('tt', shards);
+      const ownership = new Ownership(datasets[dataset].idPrefix, partitions.get(topic) ?? 1);
       const rows = landing.rowsOf(dataset);
       const count = { messages: 0, records: 0, rejected: 0 };
       counts.set(topic, count);
@@ -123,7 +127,7 @@ function sourcesOf(manifest: Manifest, names: Names): Source[] {
 interface Taking {
   readonly decoder: ChunkDecoder;
   /** Absent where any partition may hold any record: the sink takes names from wherever they lie. */
-  readonly ownership: Ownership | undefined;
+  readonly ownership: Ownership;
   readonly rows: LandedRows;
   readonly count: SourceCount;
 }
@@ -136,7 +140,7 @@ async function take(message: LogMessage, partition: number, taking: Taking): Pro
     const value = message.value as Buffer;
     const own = decoder.isOwn(value) ? value : await decoder.resolve(value);
     count.records += rows.decode(own, decoder, (columns, from, records) =>
-      ownership?.check(columns, from, partition, records),
+      ownership.check(columns, from, partition, records),
     );
   } catch (thrown) {
     if (!(thrown instanceof RejectedMessage)) throw thrown;

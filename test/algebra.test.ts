@@ -10,6 +10,7 @@ import { writeBase } from '../processors/apply.ts';
 import { MicroBatch } from '../processors/micro-batch.ts';
 import { blockKey, idText, partitionOf } from '../topics/catalog.ts';
 import { toOf } from '../topics/deltas.ts';
+import { Ownership } from '../topics/ownership.ts';
 import { samePosition } from '../topics/position.ts';
 import {
   aka,
@@ -283,7 +284,7 @@ test('a chunk with a row of another shard is rejected as a whole', async () => {
     (block) => partitionOf(blockKey('tt', block), 2) === 0,
   ) as number;
   const store = await createStore({ ...identity, shards: 2 });
-  const batch = new MicroBatch({ shard: 0, shards: 2 }, store, store.projection, new Int8Array(100_000));
+  const batch = new MicroBatch(0, store, store.projection, new Ownership('tt', 2));
   const add = (offset: number, ...ids: number[]) => {
     const value = encodeChunk({
       dataset: 'title.ratings',

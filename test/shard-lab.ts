@@ -14,6 +14,7 @@ import { MicroBatch } from '../processors/micro-batch.ts';
 import { type ShardIdentity, ShardStore } from '../processors/store.ts';
 import { RejectedMessage } from '../topics/chunk.ts';
 import { fromOf, toOf } from '../topics/deltas.ts';
+import { Ownership } from '../topics/ownership.ts';
 import { samePosition } from '../topics/position.ts';
 import {
   type Chunk,
@@ -101,7 +102,12 @@ export class Lab {
   }
 
   #begin(): void {
-    this.batch = new MicroBatch(identity, this.store, this.store.projection, new Int8Array(100_000));
+    this.batch = new MicroBatch(
+      identity.shard,
+      this.store,
+      this.store.projection,
+      new Ownership('tt', identity.shards),
+    );
     this.#staged = [];
   }
 
