@@ -5,7 +5,7 @@ const report = process.env.TEST_REPORT;
 
 export default defineConfig({
   test: {
-    include: ['test/**/*.test.ts'],
+    include: ['test/*.test.ts'],
     globalSetup: 'test/global-setup.ts',
     pool: 'forks',
     // Broker, registry and DuckDB take the cores too: more workers only make each test wait longer.

@@ -75,6 +75,8 @@ export interface SinkReport {
 }
 
 const fetchWaitMs = 100;
+/** While following, messages gather for so long: a transaction costs the same for one as for hundreds. */
+const gatherMs = 200;
 const hashOfNothing = hashOf(null);
 /** A transaction takes in at most so many bytes of messages. */
 const batchBytesMax = 16 * 1024 * 1024;
@@ -189,6 +191,7 @@ class Sink {
     while (!signal.aborted && finish?.aborted !== true) {
       if (this.#failure !== undefined) throw this.#failure;
       await this.#step();
+      await sleep(gatherMs);
       if (Date.now() < publishAtMs) continue;
       if (this.#isActive && this.#isDue()) await this.#publish();
       publishAtMs = Date.now() + intervalMs;

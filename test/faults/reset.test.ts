@@ -6,8 +6,8 @@ import { cpSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, vi } from 'vitest';
-import { deleteBefore } from '../kafka/topics.ts';
-import { currentSnapshot } from '../sinks/manifest.ts';
+import { deleteBefore } from '../../kafka/topics.ts';
+import { currentSnapshot } from '../../sinks/manifest.ts';
 import {
   endsOf,
   expectFailure,
@@ -17,8 +17,8 @@ import {
   shards,
   standOf,
   storesBelow,
-} from './damage.ts';
-import { broker, lastJson, type Place, recordsOnTopic, smallDataset, test } from './harness.ts';
+} from '../damage.ts';
+import { broker, lastJson, type Place, recordsOnTopic, smallDataset, test } from '../harness.ts';
 
 vi.setConfig({ testTimeout: 240_000 });
 

@@ -7,10 +7,10 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, vi } from 'vitest';
-import { currentSnapshot, type Manifest, readManifest } from '../sinks/manifest.ts';
-import { type DatasetName, datasetNames } from '../topics/catalog.ts';
-import { followCurrent } from './gold-reader.ts';
-import { Place, recordsOnTopic, smallDataset, test, textOf, writeDatasets } from './harness.ts';
+import { currentSnapshot, type Manifest, readManifest } from '../../sinks/manifest.ts';
+import { type DatasetName, datasetNames } from '../../topics/catalog.ts';
+import { followCurrent } from '../gold-reader.ts';
+import { Place, recordsOnTopic, smallDataset, test, textOf, writeDatasets } from '../harness.ts';
 
 vi.setConfig({ testTimeout: 180_000 });
 

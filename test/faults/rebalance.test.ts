@@ -6,7 +6,7 @@ import { cpSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, vi } from 'vitest';
-import { datasetNames } from '../topics/catalog.ts';
+import { datasetNames } from '../../topics/catalog.ts';
 import {
   type LogLine,
   type Place,
@@ -17,7 +17,7 @@ import {
   textOf,
   until,
   writeDatasets,
-} from './harness.ts';
+} from '../harness.ts';
 
 vi.setConfig({ testTimeout: 180_000 });
 
