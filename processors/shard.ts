@@ -274,11 +274,12 @@ export class Shard {
     this.#pump();
   }
 
-  /** Whether everything up to `target` is applied and published. */
+  /** Whether everything up to `target` is applied and published, of logs that are proved to be those it came from. */
   hasPublished(target: Position): boolean {
     return (
       this.#mode === 'running' &&
       this.#silentTo === undefined &&
+      this.#unproven.size === 0 &&
       notAfter(target, this.#store.position) &&
       notAfter(target, this.publishedPosition)
     );
