@@ -7,8 +7,23 @@
  * √((n·Σa² − (Σa)²) / (n·(n − 1))) / 10, which needs no difference of rounded numbers.
  */
 
+/** A figure of a gold table that is worth a picture. */
+export interface Plot {
+  readonly title: string;
+  /** `bar`: the highest first, some of them; `line`: all of them, in the order of x. */
+  readonly kind: 'bar' | 'line';
+  /** SQL over the final form's columns: what a bar is about, or the number on the axis. */
+  readonly x: string;
+  /** SQL that aggregates the rows of one x. */
+  readonly y: string;
+}
+
 export interface GoldTable {
   readonly name: string;
+  /** What a row is, for people who meet the file alone. */
+  readonly about: string;
+  /** The first one is what a terminal shows. */
+  readonly plots: readonly Plot[];
   /** SELECT over the relations `title`, `contributor`, `region` and `names`: key and integer measures. */
   readonly integers: string;
   readonly key: readonly string[];
@@ -32,6 +47,16 @@ const minimum = 'min_tenths / 10.0::DOUBLE AS min_rating';
 export const goldTables: readonly GoldTable[] = [
   {
     name: 'genre_analysis',
+    about: 'Rated titles by their genres string.',
+    plots: [
+      { title: 'Titles by genres', kind: 'bar', x: 'genres', y: 'sum(total_titles)' },
+      {
+        title: 'Titles by single genre',
+        kind: 'bar',
+        x: "unnest(string_split(genres, ','))",
+        y: 'sum(total_titles)',
+      },
+    ],
     integers: `
       SELECT genres, ${counts}, ${moments}, ${extremes},
         coalesce(sum(startYear * titles), 0)::BIGINT AS years,
@@ -54,6 +79,11 @@ export const goldTables: readonly GoldTable[] = [
   },
   {
     name: 'decade_trends',
+    about: 'Rated titles by the decade of their start year.',
+    plots: [
+      { title: 'Average rating by decade', kind: 'line', x: 'decade', y: 'any_value(avg_rating)' },
+      { title: 'Titles by decade', kind: 'line', x: 'decade', y: 'sum(total_titles)' },
+    ],
     integers: `
       SELECT (floor(startYear / 10.0) * 10)::INTEGER AS decade, ${counts}, ${moments},
         sum(runtimeSum)::BIGINT AS runtime, sum(runtimeTitles)::BIGINT AS titles_with_runtime
@@ -66,6 +96,8 @@ export const goldTables: readonly GoldTable[] = [
   },
   {
     name: 'title_ratings_agg',
+    about: 'Rated titles by start year and genres.',
+    plots: [{ title: 'Titles by year', kind: 'line', x: 'startYear', y: 'sum(total_titles)' }],
     integers: `
       SELECT startYear, genres, ${counts}, ${moments}, ${extremes}
       FROM title WHERE startYear IS NOT NULL GROUP BY startYear, genres`,
@@ -76,6 +108,15 @@ export const goldTables: readonly GoldTable[] = [
   },
   {
     name: 'contributor_analysis',
+    about: 'People by the rated titles that they are credited on.',
+    plots: [
+      {
+        title: 'Votes by contributor',
+        kind: 'bar',
+        x: "concat_ws(' ', primaryName, nconst)",
+        y: 'sum(total_votes)',
+      },
+    ],
     integers: `
       SELECT 'nm' || lpad(nconst::VARCHAR, greatest(7, length(nconst::VARCHAR))::INTEGER, '0') AS nconst,
         any_value(primaryName) AS primaryName,
@@ -88,6 +129,8 @@ export const goldTables: readonly GoldTable[] = [
   },
   {
     name: 'region_analysis',
+    about: 'Rated titles by the regions for which they have alternative titles.',
+    plots: [{ title: 'Titles by region', kind: 'bar', x: 'region', y: 'sum(total_titles)' }],
     integers: `
       SELECT region, ${counts}, sum(akas)::BIGINT AS total_akas, ${moments}, ${extremes}
       FROM region GROUP BY region`,

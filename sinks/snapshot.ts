@@ -25,10 +25,11 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
-import { version as duckdbVersion } from '@duckdb/node-api';
+import { type DuckDBConnection, version as duckdbVersion } from '@duckdb/node-api';
 import { isFileError, messageOf, ReelflowError, systemCodeOf } from '../errors.ts';
 import { crashPoint } from '../faults.ts';
 import { canonicalText, type GoldTable, goldTables } from './gold.ts';
+import { noteOf, notesKey } from './gold-columns.ts';
 import {
   currentSnapshot,
   listSnapshots,
@@ -119,8 +120,11 @@ async function writeTable(
   const { connection } = store;
   await connection.run(`CREATE OR REPLACE TEMP TABLE integers AS ${table.integers}`);
   const path = join(folder, `${table.name}.parquet`);
+  const select = `SELECT ${table.columns} FROM integers`;
+  const notes = sqlText(JSON.stringify(await notesOf(connection, table, select)));
   await connection.run(
-    `COPY (SELECT ${table.columns} FROM integers ORDER BY ${table.order}) TO '${sqlText(path)}' (FORMAT parquet, COMPRESSION zstd)`,
+    `COPY (${select} ORDER BY ${table.order}) TO '${sqlText(path)}'
+    (FORMAT parquet, COMPRESSION zstd, KV_METADATA { ${notesKey}: '${notes}' })`,
   );
   syncPath(path);
   const rows = await connection.runAndReadAll('SELECT count(*) FROM integers');
@@ -138,6 +142,13 @@ async function writeTable(
     sha256: await fileSha256(path),
     contentHash: content.digest('hex'),
   };
+}
+
+/** What a table's file says about itself: what a row is, what each column means and its unit. */
+async function notesOf(connection: DuckDBConnection, { about }: GoldTable, select: string) {
+  const described = await connection.runAndReadAll(`DESCRIBE ${select}`);
+  const names = described.getRows().map(([name]) => String(name));
+  return { about, columns: Object.fromEntries(names.map((name) => [name, noteOf(name)])) };
 }
 
 /** SHA-256 of a file, hexadecimal. */
