@@ -24,6 +24,8 @@ export const exitCodes = {
   stuck: 17,
   topicMismatch: 18,
   busy: 19,
+  accessRefused: 20,
+  untrusted: 21,
 } as const;
 
 export type FailureKind = keyof typeof exitCodes;
@@ -77,4 +79,16 @@ export function isFileError(thrown: unknown): boolean {
 export function systemCodeOf(thrown: unknown): string | undefined {
   const code = (thrown as { code?: unknown } | null | undefined)?.code;
   return typeof code === 'string' ? code : undefined;
+}
+
+/** What Node calls a certificate that it does not accept: "X509 certificate error codes" in its documentation of tls. */
+const certificateErrors =
+  /^(DEPTH_ZERO_SELF_SIGNED_CERT|SELF_SIGNED_CERT_IN_CHAIN|UNABLE_TO_(GET|VERIFY|DECRYPT)_|CERT_|ERR_TLS_CERT_|INVALID_CA|HOSTNAME_MISMATCH)/;
+
+/** Whether a connection was given up because the other side's certificate is not trusted. */
+export function isCertificateError(thrown: unknown): boolean {
+  for (let error = thrown; error instanceof Error; error = error.cause) {
+    if (certificateErrors.test(systemCodeOf(error) ?? '')) return true;
+  }
+  return false;
 }

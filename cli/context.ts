@@ -106,6 +106,7 @@ export async function openContext(
     broker: createBroker(endpoints, logger),
     registry: new Registry({
       url: endpoints.registryUrl,
+      ...(endpoints.registryCredentials && { credentials: endpoints.registryCredentials }),
       ...(signal !== undefined && { signal }),
       onWaiting: (detail) => logger.warn({ detail }, 'waiting for the Schema Registry'),
     }),

@@ -3,12 +3,12 @@
  * membership come from `kafka`, positions and bytes from `log.ts`.
  */
 import './codecs.ts';
-import kafkajs, { type Admin, type Kafka, type logCreator } from 'kafkajs';
+import kafkajs, { type Admin, type Kafka, type KafkaConfig, type logCreator } from 'kafkajs';
 import Cluster from 'kafkajs/src/cluster/index.js';
 import loggers from 'kafkajs/src/loggers/index.js';
 import defaultSocketFactory from 'kafkajs/src/network/socketFactory.js';
-import type { Endpoints } from '../config.ts';
-import { messageOf, ReelflowError } from '../errors.ts';
+import type { BrokerSecurity, Endpoints } from '../config.ts';
+import { isCertificateError, messageOf, ReelflowError } from '../errors.ts';
 import type { Logger } from '../logger.ts';
 
 const clientId = 'reelflow';
@@ -30,7 +30,9 @@ export function createBroker(endpoints: Endpoints, logger: Logger): Broker {
   const { brokers } = endpoints;
   const retry = { initialRetryTime: 100, maxRetryTime: 3_000, retries: 8 };
   const toPino = logTo(logger);
+  const secured = asKafkajs(endpoints.security);
   const kafka = new kafkajs.Kafka({
+    ...secured,
     clientId,
     brokers,
     connectionTimeout: connectionTimeoutMs,
@@ -41,6 +43,7 @@ export function createBroker(endpoints: Endpoints, logger: Logger): Broker {
   });
   const createCluster = () =>
     new Cluster({
+      ...secured,
       logger: loggers.createLogger({ level: kafkajs.logLevel.INFO, logCreator: toPino }),
       socketFactory: defaultSocketFactory(),
       clientId,
@@ -76,14 +79,80 @@ export async function clusterIdOf(broker: Broker): Promise<string> {
   return withAdmin(broker, async (admin) => (await admin.describeCluster()).clusterId);
 }
 
-/** kafkajs' connection failures become the error that a person can act on; everything else passes unchanged. */
+/** TLS and SASL in kafkajs' words. */
+function asKafkajs(security: BrokerSecurity = {}): Pick<KafkaConfig, 'ssl' | 'sasl'> {
+  const { tls, sasl } = security;
+  return {
+    ...(tls !== undefined && { ssl: { ...(tls.ca !== undefined && { ca: [tls.ca] }) } }),
+    ...(sasl !== undefined && {
+      sasl: {
+        mechanism: sasl.mechanism.toLowerCase() as 'plain',
+        username: sasl.username,
+        password: sasl.password.reveal(),
+      },
+    }),
+  };
+}
+
+/**
+ * kafkajs' failures to connect, to be let in and to be allowed become the error that a person can act on: unreachable,
+ * untrusted or refused. Everything else passes unchanged.
+ */
 export function asBrokerError(thrown: unknown, endpoints: Endpoints): unknown {
-  if (thrown instanceof ReelflowError || !isConnectionFailure(thrown)) return thrown;
-  return new ReelflowError('brokerUnreachable', 'No Kafka broker answers', {
-    detail: `${endpoints.brokers.join(', ')}: ${messageOf(thrown)}`,
-    hint: 'Start local services with `reelflow services up`, or set KAFKA_BROKERS and SCHEMA_REGISTRY_URL.',
-    cause: thrown,
-  });
+  if (thrown instanceof ReelflowError) return thrown;
+  const { brokers, security } = endpoints;
+  const detail = `${brokers.join(', ')}: ${messageOf(thrown)}`;
+  const failure = failureOf(thrown);
+  switch (failure) {
+    case 'login': {
+      const { mechanism, username } = security?.sasl ?? {};
+      return new ReelflowError('accessRefused', 'The broker refuses the user or the password', {
+        detail: `${detail} (${mechanism} as ${username})`,
+        hint: 'See to KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME and the password.',
+        cause: thrown,
+      });
+    }
+    case 'rights':
+      return new ReelflowError('accessRefused', 'The broker does not allow this', {
+        detail,
+        hint: 'The user lacks a right on a topic, a group or the cluster: see to the ACLs.',
+        cause: thrown,
+      });
+    case 'certificate':
+      return new ReelflowError('untrusted', "The broker's certificate is not trusted", {
+        detail,
+        hint: 'Name the certificate of its authority (PEM) in KAFKA_SSL_CA_FILE, and the broker as its certificate does.',
+        cause: thrown,
+      });
+    case 'connection':
+      return new ReelflowError('brokerUnreachable', 'No Kafka broker answers', {
+        detail,
+        hint:
+          security === undefined
+            ? 'Start local services with `reelflow services up`, or set KAFKA_BROKERS and SCHEMA_REGISTRY_URL. A port that wants TLS or a login needs KAFKA_SECURITY_PROTOCOL.'
+            : 'See to KAFKA_BROKERS, and to whether its ports speak what KAFKA_SECURITY_PROTOCOL says.',
+        cause: thrown,
+      });
+    case undefined:
+      return thrown;
+  }
+}
+
+type Failure = 'login' | 'rights' | 'certificate' | 'connection';
+
+function failureOf(thrown: unknown): Failure | undefined {
+  if (isCertificateError(thrown)) return 'certificate';
+  for (let error = thrown; error instanceof Error; error = error.cause) {
+    const { name, type } = error as { name: string; type?: unknown };
+    if (name === 'KafkaJSSASLAuthenticationError') return 'login';
+    if (/_AUTHORIZATION_FAILED$/.test(String(type))) return 'rights';
+  }
+  return isConnectionFailure(thrown) ? 'connection' : undefined;
+}
+
+/** Whether waiting cannot help: the broker answers, and does not let us in. */
+export function isRefusedAccess(thrown: unknown): boolean {
+  return thrown instanceof ReelflowError && (thrown.kind === 'accessRefused' || thrown.kind === 'untrusted');
 }
 
 function isConnectionFailure(thrown: unknown): boolean {

@@ -61,6 +61,8 @@ export interface JvmOptions {
   readonly env: NodeJS.ProcessEnv;
   /** Broker properties that override ours. */
   readonly brokerProperties?: Readonly<Record<string, string>>;
+  /** More arguments for formatting the broker's data folder: users of SCRAM are made there. */
+  readonly formatArguments?: readonly string[];
   readonly onProgress?: (line: string) => void;
 }
 
@@ -72,15 +74,7 @@ const stopBoundMs = { broker: 30_000, registry: 10_000 };
  * @throws ReelflowError services, when jars cannot be fetched, a port is taken or a process does not start
  */
 export async function startJvmServices(options: JvmOptions): Promise<JvmServices> {
-  const java = await findJvm(options.env, options.jars);
-  if ('why' in java) {
-    throw new ReelflowError('services', 'Broker and registry cannot run on this machine', {
-      detail: java.why,
-      hint: 'Install Java 17 or newer and Maven.',
-    });
-  }
-  const lib = await resolveJars(options);
-  const context = { ...options, folder: resolve(options.folder), java: java.found, lib };
+  const context = await contextOf(options);
   const [broker, registry] = await bothOrNeither(brokerOf(context), registryOf(context));
   return {
     endpoints: { brokers: [broker.address], registryUrl: registryUrlOf(registry.address) },
@@ -90,6 +84,24 @@ export async function startJvmServices(options: JvmOptions): Promise<JvmServices
       await Promise.all([broker.stop(), registry.stop()]);
     },
   };
+}
+
+/** The broker alone, for those who have a registry already. @throws ReelflowError services */
+export async function startJvmBroker(options: Omit<JvmOptions, 'registryPort'>): Promise<ServiceHandle> {
+  const context = await contextOf({ ...options, registryPort: 0 });
+  return startService(brokerOf(context), new AbortController().signal);
+}
+
+async function contextOf(options: JvmOptions): Promise<JvmContext> {
+  const java = await findJvm(options.env, options.jars);
+  if ('why' in java) {
+    throw new ReelflowError('services', 'Broker and registry cannot run on this machine', {
+      detail: java.why,
+      hint: 'Install Java 17 or newer and Maven.',
+    });
+  }
+  const lib = await resolveJars(options);
+  return { ...options, folder: resolve(options.folder), java: java.found, lib };
 }
 
 /** The Confluent-compatible API of a registry at host:port. */
@@ -228,6 +240,7 @@ function brokerOf(context: JvmContext): Service {
         join(cwd, 'server.properties'),
         '--cluster-id',
         newClusterId(),
+        ...(context.formatArguments ?? []),
       ];
       // `log.dirs` is relative, so the tool has to run where the broker will.
       const result = await run(java, format, { env, cwd });

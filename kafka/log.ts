@@ -5,7 +5,7 @@
  */
 import Batch from 'kafkajs/src/consumer/batch.js';
 import { messageOf, ReelflowError } from '../errors.ts';
-import { asBrokerError, type Broker, withAdmin } from './client.ts';
+import { asBrokerError, type Broker, isRefusedAccess, withAdmin } from './client.ts';
 
 export interface LogMessage {
   readonly offset: number;
@@ -13,6 +13,7 @@ export interface LogMessage {
   readonly timestampMs: number;
   readonly key: Buffer | null;
   readonly value: Buffer | null;
+  readonly headers?: Readonly<Record<string, Buffer | undefined>>;
   /** Control and aborted records take an offset and say nothing. */
   readonly isMarker: boolean;
   /** Stands for an offset of a batch that cannot be decoded and that was to be skipped. */
@@ -232,6 +233,7 @@ export class LogReader {
             timestampMs: Number(message.timestamp),
             key: message.key,
             value: message.value,
+            headers: message.headers,
             isMarker: !real.has(message),
             isUndecodable: false,
           })),
@@ -245,6 +247,8 @@ export class LogReader {
     if (thrown instanceof ReelflowError || thrown instanceof LogInterrupted || thrown instanceof OutsideLog) {
       return thrown;
     }
+    const known = asBrokerError(thrown, this.#broker.endpoints);
+    if (isRefusedAccess(known)) return known;
     const error = thrown as {
       name?: string;
       topic?: string;
@@ -260,7 +264,7 @@ export class LogReader {
         this.#cluster.removeBroker({ host: error.host, port: error.port });
       }
       await this.#cluster.refreshMetadata().catch(() => undefined);
-      return new LogInterrupted(asBrokerError(thrown, this.#broker.endpoints));
+      return new LogInterrupted(known);
     }
     return undefined;
   }

@@ -1,5 +1,6 @@
 /** Whether a port is free, whether a broker or a registry answers: questions that change nothing. */
 import { connect, createServer } from 'node:net';
+import type { Credentials } from '../config.ts';
 import { messageOf, ReelflowError, systemCodeOf } from '../errors.ts';
 
 /** What a look around found, or why it found nothing. */
@@ -59,10 +60,15 @@ export function answersKafka(port: number, host = '127.0.0.1'): Promise<boolean>
   });
 }
 
-/** Whether a schema registry answers at this URL. */
-export async function answersRegistry(url: string): Promise<boolean> {
+/** Whether a schema registry answers at this URL, and lets us in. */
+export async function answersRegistry(url: string, credentials?: Credentials): Promise<boolean> {
+  const login = credentials && `${credentials.username}:${credentials.password.reveal()}`;
   try {
-    return (await fetch(`${url.replace(/\/$/, '')}/subjects`, { signal: AbortSignal.timeout(5000) })).ok;
+    const response = await fetch(`${url.replace(/\/$/, '')}/subjects`, {
+      headers: login === undefined ? {} : { authorization: `Basic ${Buffer.from(login).toString('base64')}` },
+      signal: AbortSignal.timeout(5000),
+    });
+    return response.ok;
   } catch {
     return false;
   }

@@ -6,7 +6,8 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Endpoints, endpointsFromEnvironment } from '../config.ts';
 import { messageOf, ReelflowError } from '../errors.ts';
-import type { Logger } from '../logger.ts';
+import { createLogger, type Logger } from '../logger.ts';
+import { clusterIdOf, createBroker } from './client.ts';
 import { composeDown, composeRecord, composeUp, findDocker, type Ports } from './docker.ts';
 import { findJvm } from './jars.ts';
 import {
@@ -243,20 +244,36 @@ function endpointsAt(ports: Ports): Endpoints {
 }
 
 /** The status of services that are not processes of ours: what answers, runs. */
-async function statusElsewhere({ brokers, registryUrl }: Endpoints): Promise<ServiceStatus[]> {
+async function statusElsewhere(endpoints: Endpoints): Promise<ServiceStatus[]> {
+  const { brokers, registryUrl, registryCredentials } = endpoints;
+  const [broker, registry] = await Promise.all([
+    answersBroker(endpoints),
+    answersRegistry(registryUrl, registryCredentials),
+  ]);
+  const elsewhere = { pid: null, log: null };
+  return [
+    { name: 'broker', running: broker, healthy: broker, address: brokers.join(','), ...elsewhere },
+    { name: 'registry', running: registry, healthy: registry, address: registryUrl, ...elsewhere },
+  ];
+}
+
+async function answersBroker(endpoints: Endpoints): Promise<boolean> {
+  const { brokers, security } = endpoints;
+  if (security !== undefined) {
+    // Only whoever has shaken hands and logged in gets an answer.
+    const broker = createBroker(endpoints, createLogger('silent'));
+    return clusterIdOf(broker).then(
+      () => true,
+      () => false,
+    );
+  }
   const answers = await Promise.all(
     brokers.map((address) => {
       const colon = address.lastIndexOf(':');
       return answersKafka(Number(address.slice(colon + 1)), address.slice(0, colon).replace(/^\[|\]$/g, ''));
     }),
   );
-  const broker = answers.some(Boolean);
-  const registry = await answersRegistry(registryUrl);
-  const elsewhere = { pid: null, log: null };
-  return [
-    { name: 'broker', running: broker, healthy: broker, address: brokers.join(','), ...elsewhere },
-    { name: 'registry', running: registry, healthy: registry, address: registryUrl, ...elsewhere },
-  ];
+  return answers.some(Boolean);
 }
 
 function composeFailed(output: string): ReelflowError {

@@ -1,7 +1,7 @@
 /** The producers' side of the broker: the client that sends, and what a send that failed for good means. */
 import kafkajs, { type Producer } from 'kafkajs';
 import { messageOf, ReelflowError } from '../errors.ts';
-import { asBrokerError, type Broker } from '../kafka/client.ts';
+import { asBrokerError, type Broker, isRefusedAccess } from '../kafka/client.ts';
 
 export { asBrokerError, type Broker };
 
@@ -20,6 +20,7 @@ export function createProducer({ kafka }: Broker): Producer {
 /** The error for a send that was given up. */
 export function sendFailure(thrown: unknown, topic: string, { endpoints }: Broker): ReelflowError {
   const known = asBrokerError(thrown, endpoints);
+  if (known instanceof ReelflowError && isRefusedAccess(known)) return known;
   return new ReelflowError('brokerUnreachable', `The broker does not take messages for ${topic}`, {
     detail: known instanceof ReelflowError ? known.detail : messageOf(thrown),
     hint: 'When it is back, run the same command with --resume: it goes on after the last acknowledged row.',

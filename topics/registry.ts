@@ -6,7 +6,7 @@ import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { COMPATIBILITY, SchemaRegistry, SchemaType } from '@kafkajs/confluent-schema-registry';
 import type { Type } from 'avsc';
-import { messageOf, ReelflowError } from '../errors.ts';
+import { isCertificateError, messageOf, ReelflowError } from '../errors.ts';
 
 /** The text of `topics/schemas/<name>.avsc`; names are topics without their namespace. */
 export function schemaText(name: string): string {
@@ -17,6 +17,8 @@ const refusalsMax = 4;
 
 export interface RegistryOptions {
   readonly url: string;
+  /** Basic authentication. */
+  readonly credentials?: { readonly username: string; readonly password: { reveal(): string } };
   /** Told of every attempt that failed and will be repeated. */
   readonly onWaiting?: (detail: string) => void;
   /** How long `register` waits for the registry, in milliseconds. Default 5,000. */
@@ -28,17 +30,26 @@ export interface RegistryOptions {
 export class Registry {
   readonly #client: SchemaRegistry;
   readonly #options: RegistryOptions;
+  /** For requests that the client does not know. */
+  readonly #headers: Readonly<Record<string, string>>;
   readonly #writers = new Map<number, Type | undefined>();
 
   constructor(options: RegistryOptions) {
     this.#options = options;
-    this.#client = new SchemaRegistry({ host: options.url, retry: { retries: 0 } });
+    const { url, credentials } = options;
+    const auth = credentials && { username: credentials.username, password: credentials.password.reveal() };
+    this.#client = new SchemaRegistry({ host: url, retry: { retries: 0 }, ...(auth && { auth }) });
+    this.#headers =
+      auth === undefined
+        ? {}
+        : { authorization: `Basic ${Buffer.from(`${auth.username}:${auth.password}`).toString('base64')}` };
   }
 
   /**
    * Registers the schema of a topic under `<topic>-value` with BACKWARD compatibility; idempotent.
    * @returns the id that goes before every value
-   * @throws ReelflowError registryUnreachable, after `patienceMs`; topicMismatch, when the registry refuses the schema
+   * @throws ReelflowError registryUnreachable, after `patienceMs`; accessRefused, untrusted; topicMismatch, when the
+   *   registry refuses the schema
    */
   async register(topic: string, schemaName: string): Promise<number> {
     const patienceMs = this.#options.patienceMs ?? 5_000;
@@ -51,6 +62,7 @@ export class Registry {
         );
         return id;
       } catch (thrown) {
+        if (isAccessRefusal(thrown)) throw this.#accessRefused(thrown);
         if (isWithoutCompatibility(thrown) && (await this.#setCompatibility(`${topic}-value`))) continue;
         // Of clients that create a subject at the same moment the later ones are told that it already has what they
         // set: only a refusal that stays is one.
@@ -73,7 +85,7 @@ export class Registry {
 
   /**
    * The writer's schema of an id, or undefined when the registry does not know it. Waits while the registry is away.
-   * @throws the abort reason of `signal`
+   * @throws the abort reason of `signal`; ReelflowError accessRefused, untrusted
    */
   async writer(id: number): Promise<Type | undefined> {
     if (this.#writers.has(id)) return this.#writers.get(id);
@@ -85,6 +97,7 @@ export class Registry {
       } catch (thrown) {
         const status = statusOf(thrown);
         if (status === 404) return undefined;
+        if (isAccessRefusal(thrown)) throw this.#accessRefused(thrown);
         if (isRefusal(thrown) && (await this.#answers())) {
           throw new ReelflowError('registryUnreachable', 'The Schema Registry refuses to answer', {
             detail: `${this.#options.url}, schema ${id}: ${messageOf(thrown)}`,
@@ -104,7 +117,7 @@ export class Registry {
   async #setCompatibility(subject: string): Promise<boolean> {
     const response = await fetch(`${this.#options.url}/config/${encodeURIComponent(subject)}`, {
       method: 'PUT',
-      headers: { 'content-type': 'application/vnd.schemaregistry.v1+json' },
+      headers: { ...this.#headers, 'content-type': 'application/vnd.schemaregistry.v1+json' },
       body: JSON.stringify({ compatibility: COMPATIBILITY.BACKWARD }),
     });
     return response.ok;
@@ -113,11 +126,28 @@ export class Registry {
   /** The client reports a refused connection as a status 400, too: only an answer is a refusal. */
   async #answers(): Promise<boolean> {
     try {
-      const response = await fetch(`${this.#options.url}/subjects`, { signal: AbortSignal.timeout(2_000) });
+      const response = await fetch(`${this.#options.url}/subjects`, {
+        headers: this.#headers,
+        signal: AbortSignal.timeout(2_000),
+      });
       return response.status < 500;
-    } catch {
-      return false;
+    } catch (thrown) {
+      if (!isCertificateError(thrown)) return false;
+      throw new ReelflowError('untrusted', "The Schema Registry's certificate is not trusted", {
+        detail: `${this.#options.url}: ${messageOf((thrown as Error).cause)}`,
+        hint: 'Name the certificate of its authority (PEM) in NODE_EXTRA_CA_CERTS, and the registry as its certificate does.',
+        cause: thrown,
+      });
     }
+  }
+
+  #accessRefused(thrown: unknown): ReelflowError {
+    const { url, credentials } = this.#options;
+    return new ReelflowError('accessRefused', 'The Schema Registry does not let us in', {
+      detail: `${url}: ${messageOf(thrown)} (${credentials === undefined ? 'without a user' : `as ${credentials.username}`})`,
+      hint: 'See to SCHEMA_REGISTRY_USERNAME, its password, and the rights of this user.',
+      cause: thrown,
+    });
   }
 
   #unreachable(thrown: unknown): ReelflowError {
@@ -139,6 +169,8 @@ function statusOf(thrown: unknown): number | undefined {
   const status = (thrown as { status?: unknown }).status;
   return typeof status === 'number' && status > 0 ? status : undefined;
 }
+
+const isAccessRefusal = (thrown: unknown) => statusOf(thrown) === 401 || statusOf(thrown) === 403;
 
 const isWithoutCompatibility = (thrown: unknown) =>
   (thrown as Error).name === 'ConfluentSchemaRegistryCompatibilityError' &&
