@@ -7,6 +7,7 @@ import { exitCodes, messageOf, ReelflowError } from '../errors.ts';
 import { demoCommand } from './demo.ts';
 import { downloadCommand } from './download.ts';
 import { generateCommand } from './generate.ts';
+import { goldCommand } from './gold.ts';
 import { lagCommand } from './lag.ts';
 import { processCommand } from './process.ts';
 import { replayCommand } from './replay.ts';
@@ -39,6 +40,7 @@ export async function main(argv: readonly string[]): Promise<void> {
     resetCommand(),
     lagCommand(),
     verifyCommand(),
+    goldCommand(),
   ]) {
     program.addCommand(command);
   }

@@ -27,6 +27,8 @@ export interface GoldTable {
   /** SELECT over the relations `title`, `contributor`, `region` and `names`: key and integer measures. */
   readonly integers: string;
   readonly key: readonly string[];
+  /** Texts that depend on the key. */
+  readonly attributes?: readonly string[];
   readonly measures: readonly string[];
   /** Columns of the final form, from the integer form. */
   readonly columns: string;
@@ -122,7 +124,8 @@ export const goldTables: readonly GoldTable[] = [
         any_value(primaryName) AS primaryName,
         ${counts}, sum(credits)::BIGINT AS total_credits, ${moments}, ${extremes}
       FROM contributor LEFT JOIN names USING (nconst) GROUP BY nconst`,
-    key: ['nconst', 'primaryName'],
+    key: ['nconst'],
+    attributes: ['primaryName'],
     measures: ['total_titles', 'total_credits', 'total_votes', 's1', 's2', 'max_tenths', 'min_tenths'],
     columns: `nconst, primaryName, total_titles, total_credits, ${average}, total_votes, ${volatility}, ${maximum}, ${minimum}`,
     order: 'total_votes DESC, nconst',
@@ -146,10 +149,10 @@ export const goldTables: readonly GoldTable[] = [
  * thousand lines a block. SHA-256 over the blocks, one after the other, is the content hash.
  * @param relation holds the integer form
  */
-export function canonicalText({ key, measures }: GoldTable, relation: string): string {
+export function canonicalText({ key, attributes = [], measures }: GoldTable, relation: string): string {
   // Null differs from every text, also from an empty one; tab and newline cannot occur in numbers.
   const fields = [
-    ...key.map(
+    ...[...key, ...attributes].map(
       (name) => `coalesce('=' || replace(replace(${name}::VARCHAR, '\\', '\\\\'), chr(10), '\\n'), '-')`,
     ),
     ...measures.map((name) => `${name}::VARCHAR`),

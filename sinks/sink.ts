@@ -10,7 +10,6 @@ import type { Producer } from 'kafkajs';
 import { isAbort, messageOf, ReelflowError } from '../errors.ts';
 import { crashPoint } from '../faults.ts';
 import { type Broker, clusterIdOf, withAdmin } from '../kafka/client.ts';
-import { withFolderLock } from '../kafka/lock.ts';
 import {
   type Fetched,
   type LogBounds,
@@ -38,10 +37,11 @@ import { type Position, positionText } from '../topics/position.ts';
 import type { Registry } from '../topics/registry.ts';
 import { Columns } from '../topics/rows.ts';
 import { Follower } from './follower.ts';
-import { currentSnapshot, listSnapshots, type Manifest, readManifest, snapshotFolder } from './manifest.ts';
+import { currentSnapshot, type Manifest, readManifest, snapshotFolder } from './manifest.ts';
 import { StagedNames } from './names.ts';
 import { hasReached, isAhead } from './progress.ts';
-import { asGoldError, publishSnapshot, retain } from './snapshot.ts';
+import { newestSnapshots, retain, withGoldLock } from './retention.ts';
+import { asGoldError, publishSnapshot } from './snapshot.ts';
 import { CubeStore, type NameState, type ShardState } from './store.ts';
 
 export interface SinkOptions {
@@ -92,10 +92,9 @@ export async function runSink(options: SinkOptions): Promise<SinkReport> {
   } catch (thrown) {
     throw asGoldError(thrown, gold);
   }
-  return withFolderLock(
-    join(gold, '.sink'),
+  return withGoldLock(
+    gold,
     {
-      of: 'gold',
       patienceMs: finish?.aborted === true ? 10_000 : 2_000,
       onWait: (pid) => broker.logger.info({ pid }, 'another sink holds the gold folder'),
     },
@@ -722,12 +721,13 @@ class Sink {
   }
 
   /**
-   * Deltas below the oldest snapshot are not needed any more. What is kept begins with the last delta that the oldest
-   * snapshot contains, so that whoever folds the partition from its start finds a range that counts.
+   * Deltas below the oldest snapshot that `keep` keeps are not needed any more; a pin keeps a snapshot, not the deltas
+   * after it. What stays begins with the last delta that the oldest snapshot contains, so that whoever folds the
+   * partition from its start finds a range that counts.
    */
   async #trimDeltas(): Promise<void> {
-    const { gold, broker, names } = this.#options;
-    const [oldest] = listSnapshots(gold);
+    const { gold, keep, broker, names } = this.#options;
+    const [oldest] = newestSnapshots(gold, keep);
     if (oldest === undefined) return;
     const { shards } = readManifest(gold, oldest);
     const partitions = Object.entries(shards)

@@ -13,7 +13,6 @@ import { createHash } from 'node:crypto';
 import {
   closeSync,
   createReadStream,
-  existsSync,
   fsyncSync,
   mkdirSync,
   openSync,
@@ -86,30 +85,6 @@ export async function publishSnapshot(store: CubeStore, context: SnapshotContext
     rmSync(building, { recursive: true, force: true });
     throw asGoldError(thrown, gold);
   }
-}
-
-/**
- * Removes the oldest snapshots and what crashes have left; CURRENT and the newest `keep` stay.
- * @returns the ids that were removed
- */
-export function retain(gold: string, keep: number): string[] {
-  const folder = snapshotsFolder(gold);
-  if (!existsSync(folder)) return [];
-  const current = currentSnapshot(gold);
-  for (const name of readdirSync(folder)) {
-    if (name.startsWith('.')) rmSync(join(folder, name), { recursive: true, force: true });
-  }
-  const removable = listSnapshots(gold)
-    .slice(0, -keep)
-    .filter((id) => id !== current);
-  for (const id of removable) {
-    // Renamed first: a crash in the middle of removing must not leave half a snapshot under its name.
-    const dead = join(folder, `.${id}`);
-    renameSync(join(folder, id), dead);
-    crashPoint('during-retention');
-    rmSync(dead, { recursive: true, force: true });
-  }
-  return removable;
 }
 
 async function writeTable(

@@ -1,0 +1,49 @@
+/** Pictures for a terminal: bars, and a line over numbers. */
+import type { Plot } from '../sinks/gold.ts';
+import type { Point } from '../sinks/look.ts';
+
+const eighths = ['', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
+const labelMax = 32;
+const lineHeight = 12;
+const xTicksMax = 8;
+
+/** @param width columns of the terminal. @returns lines, '' when there is nothing to draw */
+export async function drawPlot(plot: Plot, points: readonly Point[], width: number): Promise<string> {
+  if (points.length === 0) return '';
+  const picture = plot.kind === 'bar' ? bars(points, width) : await line(points, width);
+  return `${plot.title}\n${picture}`;
+}
+
+/** A number for people: thousands apart, no more than two decimals. */
+export const figure = (value: number) => value.toLocaleString('en-US', { maximumFractionDigits: 2 });
+
+function bars(points: readonly Point[], width: number): string {
+  const labels = points.map(([x]) => cut(String(x)));
+  const figures = points.map(([, y]) => figure(y));
+  const labelWidth = Math.max(...labels.map((label) => label.length));
+  const room = Math.max(8, width - labelWidth - Math.max(...figures.map((text) => text.length)) - 3);
+  const highest = Math.max(...points.map(([, y]) => y));
+  return points
+    .map(([, y], i) => {
+      const cells = highest > 0 ? Math.max(0, y / highest) * room : 0;
+      const bar = '█'.repeat(Math.floor(cells)) + eighths[Math.floor((cells % 1) * 8)];
+      return `${labels[i]?.padStart(labelWidth)} ${bar} ${figures[i]}`;
+    })
+    .join('\n');
+}
+
+const cut = (text: string) => (text.length > labelMax ? `${text.slice(0, labelMax - 1)}…` : text);
+
+async function line(points: readonly Point[], width: number): Promise<string> {
+  const { default: draw } = await import('simple-ascii-chart');
+  const coordinates = points.map(([x, y]): [number, number] => [Number(x), y]);
+  const [xs, ys] = [coordinates.map(([x]) => x), coordinates.map(([, y]) => y)];
+  const [lowest, highest] = [Math.min(...ys), Math.max(...ys)];
+  return draw(coordinates, {
+    width: Math.max(20, width - 16),
+    height: lineHeight,
+    customXAxisTicks: xs.filter((_, i) => i % Math.ceil(xs.length / xTicksMax) === 0),
+    customYAxisTicks: [0, 1, 2, 3].map((step) => lowest + ((highest - lowest) * step) / 3),
+    formatter: (value, { axis }) => (axis === 'x' ? String(Math.round(value)) : figure(value)),
+  }).trimEnd();
+}
