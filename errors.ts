@@ -26,6 +26,7 @@ export const exitCodes = {
   busy: 19,
   accessRefused: 20,
   untrusted: 21,
+  lagging: 21,
 } as const;
 
 export type FailureKind = keyof typeof exitCodes;

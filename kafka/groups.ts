@@ -3,7 +3,7 @@
  * however many topics there are. What the cluster does not tell is absent, never zero.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Admin } from 'kafkajs';
+import kafkajs, { type Admin, type GroupDescription } from 'kafkajs';
 import { asBrokerError, type Broker, withAdmin } from './client.ts';
 import type { LogBounds } from './log.ts';
 
@@ -20,8 +20,13 @@ export interface CommittedOffset {
   readonly metadata: string;
 }
 
+/** Members by topic and partition; absent where nobody is assigned. */
+export type Owners = ReadonlyMap<string, ReadonlyMap<number, string>>;
+
 export interface Group {
   readonly exists: boolean;
+  /** null while it cannot be told: in a rebalance, and for groups of the newer protocol. */
+  readonly owners: Owners | null;
   /** topic → partition; only where there is a commit */
   readonly committed: ReadonlyMap<string, ReadonlyMap<number, CommittedOffset>>;
 }
@@ -30,7 +35,7 @@ export interface Group {
 export async function readGroups(broker: Broker, names: readonly string[]): Promise<Map<string, Group>> {
   return withAdmin(broker, async (admin) => {
     const described = await admin.describeGroups([...names]);
-    const states = new Map(described.groups.map(({ groupId, state }) => [groupId, state]));
+    const descriptions = new Map(described.groups.map((group) => [group.groupId, group]));
     const groups = new Map<string, Group>();
     for (const name of names) {
       const committed = new Map<string, Map<number, CommittedOffset>>();
@@ -44,12 +49,33 @@ export async function readGroups(broker: Broker, names: readonly string[]): Prom
         committed.set(topic, new Map(entries));
       }
       // To a broker, a group that was never there is "Dead". One of the newer protocol may be called so, too.
-      const state = states.get(name);
-      const exists = (state !== undefined && state !== 'Dead') || committed.size > 0;
-      groups.set(name, { exists, committed });
+      const description = descriptions.get(name);
+      const isDead = description === undefined || description.state === 'Dead';
+      const exists = !isDead || committed.size > 0;
+      groups.set(name, { exists, owners: exists ? ownersOf(description) : new Map(), committed });
     }
     return groups;
   });
+}
+
+function ownersOf(group: GroupDescription | undefined): Owners | null {
+  if (group?.state === 'Empty') return new Map();
+  if (group?.state !== 'Stable' || group.protocolType !== 'consumer') return null;
+  const owners = new Map<string, Map<number, string>>();
+  try {
+    for (const { memberId, memberAssignment } of group.members) {
+      const assignment = kafkajs.AssignerProtocol.MemberAssignment.decode(memberAssignment)?.assignment ?? {};
+      for (const [topic, partitions] of Object.entries(assignment)) {
+        const known = owners.get(topic) ?? new Map<number, string>();
+        for (const partition of partitions) known.set(partition, memberId);
+        owners.set(topic, known);
+      }
+    }
+    return owners;
+  } catch {
+    // Bytes that only this group's own assigner understands.
+    return null;
+  }
 }
 
 /** kafkajs does not repeat this request when the coordinator has just moved. */

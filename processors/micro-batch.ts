@@ -37,6 +37,9 @@ export interface SourceProgress {
   to: number;
   records: number;
   rejected: number;
+  messages: number;
+  /** Timestamp of the newest message, in milliseconds since 1970. */
+  recordTimeMs: number;
   /** The last message's value, for the fingerprint. */
   last: { runId: string; chunk: number; value: Buffer | null };
 }
@@ -271,12 +274,15 @@ export class MicroBatch {
     const last = { ...chunk, value: message.value };
     if (source === undefined) {
       const { topic, dataset, offset } = message;
-      source = { topic, dataset, from: offset, to: offset, records: 0, rejected: 0, last };
+      const none = { records: 0, rejected: 0, messages: 0, recordTimeMs: 0 };
+      source = { topic, dataset, from: offset, to: offset, ...none, last };
       this.sources.set(message.topic, source);
     }
     source.to = message.offset + 1;
     source.records += records;
     source.rejected += rejected;
+    source.messages += 1;
+    source.recordTimeMs = Math.max(source.recordTimeMs, message.timestampMs);
     source.last = last;
     this.bytes += message.value?.length ?? 0;
     this.recordTimeMs = Math.max(this.recordTimeMs, message.timestampMs);

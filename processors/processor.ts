@@ -423,11 +423,16 @@ class Member {
   /** For monitors only: nobody reads positions back from the group. */
   async #mirror(shard: Shard): Promise<void> {
     const position = shard.publishedPosition;
-    const metadata = JSON.stringify({ recordTs: shard.recordTimeMs, committedAt: Date.now() });
+    const committedAt = Date.now();
     await this.#membership?.commit(
       Object.entries(position)
         .filter(([topic]) => this.#sources.includes(topic))
-        .map(([topic, next]) => ({ topic, partition: shard.number, next, metadata })),
+        .map(([topic, next]) => {
+          const recordTs = shard.recordTimesMs.get(topic);
+          const recordsPerMessage = shard.recordsPerMessage(topic);
+          const metadata = JSON.stringify({ recordTs, committedAt, recordsPerMessage });
+          return { topic, partition: shard.number, next, metadata };
+        }),
     );
   }
 

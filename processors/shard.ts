@@ -139,8 +139,15 @@ export class Shard {
     return this.#mode === 'running' ? this.#store.recordsSeen : 0;
   }
 
-  /** Timestamp of the newest message that is applied; 0 before the first. */
-  recordTimeMs = 0;
+  /** Timestamp of the newest message that is applied, by topic; none before the first since opening. */
+  readonly recordTimesMs = new Map<string, number>();
+
+  /** Mean of all that is applied of a topic; undefined before the first message. */
+  recordsPerMessage(topic: string): number | undefined {
+    const source = this.#mode === 'running' ? this.#store.sources.get(topic) : undefined;
+    if (source === undefined || source.next === 0) return undefined;
+    return (source.applied + source.duplicate + source.rejected) / source.next;
+  }
 
   /**
    * Opens the store, brings it and the published deltas together, and proves that the logs are the ones it was made
@@ -508,7 +515,9 @@ export class Shard {
       },
       silently ? 'micro-batch applied silently' : 'micro-batch',
     );
-    this.recordTimeMs = Math.max(this.recordTimeMs, batch.recordTimeMs);
+    for (const { topic, recordTimeMs } of batch.sources.values()) {
+      this.recordTimesMs.set(topic, Math.max(recordTimeMs, this.recordTimesMs.get(topic) ?? 0));
+    }
     onPublished(this, applied);
   }
 

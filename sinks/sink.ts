@@ -473,7 +473,7 @@ class Sink {
       if (topic === this.#namesTopic && this.#namesReset !== resetBefore) break;
       this.#fetched.set(`${topic}/${partition}`, (messages.at(-1)?.offset ?? -1) + 1);
     }
-    await this.#mirror(shards, names);
+    await this.#mirror(shards, names, byTopic);
   }
 
   async #addDelta(
@@ -668,21 +668,20 @@ class Sink {
   async #mirror(
     shards: ReadonlyMap<number, ShardState>,
     names: ReadonlyMap<number, NameState>,
+    fetched: readonly Fetched[],
   ): Promise<void> {
-    const metadata = JSON.stringify({ committedAt: Date.now() });
+    const committedAt = Date.now();
+    const commit = (topic: string, partition: number, next: number, recordsPerMessage?: number) => {
+      const part = fetched.find((one) => one.topic === topic && one.partition === partition);
+      const recordTs = part?.messages.findLast(({ offset }) => offset < next)?.timestampMs;
+      const metadata = JSON.stringify({ recordTs, committedAt, recordsPerMessage });
+      return { topic, partition, next, metadata };
+    };
     await this.#membership?.commit([
-      ...[...shards.values()].map(({ shard, next }) => ({
-        topic: this.#options.names.deltas,
-        partition: shard,
-        next,
-        metadata,
-      })),
-      ...[...names.values()].map(({ partition, next }) => ({
-        topic: this.#namesTopic,
-        partition,
-        next,
-        metadata,
-      })),
+      ...[...shards.values()].map(({ shard, next }) => commit(this.#options.names.deltas, shard, next)),
+      ...[...names.values()].map(({ partition, next, applied, duplicate, rejected }) =>
+        commit(this.#namesTopic, partition, next, (applied + duplicate + rejected) / next),
+      ),
     ]);
   }
 

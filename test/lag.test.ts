@@ -1,14 +1,15 @@
 /**
- * `lag`: the rows as a pure function of commits and ends of logs, then a foreign group and our own on a real broker, and
- * the command in its forms.
+ * `lag`: the partitions of a group as a pure function of commits and ends of logs, then a foreign group and our own on a
+ * real broker, and the command in its forms.
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, inject, it } from 'vitest';
+import { duration, sparkline } from '../cli/lag-text.ts';
 import { withAdmin } from '../kafka/client.ts';
 import { readBounds } from '../kafka/groups.ts';
-import { lagRows, readLag } from '../monitor/lag.ts';
+import { LagWatch, readMetadata, seenOf } from '../monitor/lag.ts';
 import { broker, lastJson, type Place, smallDataset, spoken, test, until } from './harness.ts';
 
 const program = fileURLToPath(new URL('../cli/reelflow.js', import.meta.url));
@@ -17,70 +18,96 @@ const log = (start: number, end: number) => ({ start, end });
 const at = (next: number) => ({ next, metadata: '' });
 const watched = { group: 'g', topics: ['read', 'not-yet-created'] };
 
-describe('lagRows', () => {
+describe('the partitions of a group', () => {
   const committed = new Map([
     ['read', new Map([[1, at(7)]])],
     ['deleted', new Map([[0, at(3)]])],
     ['another', new Map([[0, at(0)]])],
   ]);
+  const owners = new Map([['read', new Map([[2, 'member-1']])]]);
   const bounds = new Map([
     ['read', new Map([0, 1, 2].map((partition) => [partition, log(2, 10)]))],
     ['another', new Map([[0, log(0, 0)]])],
   ]);
-  const rows = lagRows(watched, { exists: true, committed }, bounds);
-  const short = rows.map(({ topic, partition, startOffset, endOffset, nextOffset, lag }) =>
-    [topic, partition, startOffset, endOffset, nextOffset, lag].join(' '),
-  );
 
-  it('tells every partition of what the group reads or has committed, in order', () => {
+  it('are those of what it reads and those that it has committed, in order', () => {
+    const seen = seenOf(watched, { exists: true, owners, committed }, bounds);
+    const short = seen.map(({ topic, partition, log, commit, owner }) =>
+      [topic, partition, log?.start, log?.end, commit?.next, owner].join(' '),
+    );
     expect(short).toEqual([
-      'another 0 0 0 0 0',
+      'another 0 0 0 0 ',
       'deleted 0   3 ',
       'read 0 2 10  ',
-      'read 1 2 10 7 3',
-      'read 2 2 10  ',
+      'read 1 2 10 7 ',
+      'read 2 2 10  member-1',
     ]);
   });
 
-  it('leaves unknown what is not known, and never says 0 for it', () => {
-    expect(rows[1]).toEqual({
-      group: 'g',
-      topic: 'deleted',
-      partition: 0,
-      startOffset: null,
-      endOffset: null,
-      nextOffset: 3,
-      lag: null,
-      state: null,
-      timeLagMs: null,
-      catchUpMs: null,
-    });
-    expect(rows[2]).toMatchObject({ nextOffset: null, lag: null });
+  it('have unknown owners while the group does not tell them', () => {
+    const seen = seenOf(watched, { exists: true, owners: null, committed }, bounds);
+    expect(seen.every(({ owner }) => owner === undefined)).toBe(true);
   });
 
-  it('does not know the lag where the log ends before what was processed', () => {
-    const replaced = new Map([['read', new Map([[1, log(0, 6)]])]]);
-    const [, row] = lagRows({ group: 'g', topics: [] }, { exists: true, committed }, replaced).filter(
-      ({ topic }) => topic !== 'another',
-    );
-    expect(row).toMatchObject({ endOffset: 6, nextOffset: 7, lag: null });
-  });
-
-  it('tells the topics of a group that has never been there', () => {
-    expect(lagRows(watched, undefined, bounds)).toHaveLength(3);
+  it('are told, without owners, of a group that has never been there', () => {
+    expect(seenOf(watched, undefined, bounds).map(({ owner }) => owner)).toEqual([null, null, null]);
   });
 });
+
+describe('the metadata of a commit', () => {
+  const none = { recordTs: null, committedAt: null, recordsPerMessage: null };
+  it.each(['', 'null', '7', '[]', '{"recordTs":"yesterday","committedAt":0,"recordsPerMessage":null}', '{'])(
+    'says nothing when it is %j',
+    (text) => expect(readMetadata(text)).toEqual(none),
+  );
+
+  it('says what is there', () => {
+    expect(readMetadata('{"recordTs":5,"committedAt":6,"recordsPerMessage":1.5,"more":1}')).toEqual({
+      recordTs: 5,
+      committedAt: 6,
+      recordsPerMessage: 1.5,
+    });
+  });
+});
+
+describe('for people', () => {
+  it.each([
+    [null, 'unknown'],
+    [Number.POSITIVE_INFINITY, 'never'],
+    [0, '0 s'],
+    [0.4, '1 ms'],
+    [999, '999 ms'],
+    [59_999, '59 s'],
+    [60_000, '1 min'],
+    [200_000, '3 min 20 s'],
+    [7_500_000, '2 h 5 min'],
+    [100 * 3_600_000, '4 d 4 h'],
+  ])('%d ms are %s', (ms, text) => expect(duration(ms)).toBe(text));
+
+  it('a trend is drawn from nothing to the most, with a gap for what was not known', () => {
+    expect(sparkline([0, 1, null, 4, 8])).toBe('▁▂ ▅█');
+    expect(sparkline([0, 0])).toBe('▁▁');
+    expect(sparkline([])).toBe('');
+    expect(sparkline(Array.from({ length: 60 }, (_, i) => i))).toHaveLength(20);
+  });
+});
+
+const sentMs = (partition: number, offset: number) => 1_700_000_000_000 + 1_000 * partition + offset;
 
 /** A topic of three partitions with 5, 6 and 7 messages. */
 async function foreignTopic({ namespace }: Place): Promise<string> {
   const topic = `${namespace}.foreign`;
   await withAdmin(broker, (admin) =>
-    admin.createTopics({ topics: [{ topic, numPartitions: 3 }], waitForLeaders: true }),
+    admin.createTopics({ topics: [{ topic, numPartitions: 3 }], waitForLeaders: false }),
   );
   const producer = broker.kafka.producer();
   await producer.connect();
   for (const partition of [0, 1, 2]) {
-    const messages = Array.from({ length: 5 + partition }, () => ({ partition, value: 'x' }));
+    const messages = Array.from({ length: 5 + partition }, (_, i) => ({
+      partition,
+      value: 'x',
+      timestamp: String(sentMs(partition, i)),
+    }));
     await producer.send({ topic, messages });
   }
   await producer.disconnect();
@@ -100,21 +127,36 @@ async function foreignGroup(place: Place): Promise<{ topic: string; group: strin
   return { topic, group };
 }
 
-describe('readLag', () => {
-  test('tells any group of the cluster', async ({ place }) => {
+describe('a look', () => {
+  test('tells any group of the cluster; what is not known is null, never 0', async ({ place }) => {
     const { topic, group } = await foreignGroup(place);
-    const { rows, absent } = await readLag(broker, [{ group, topics: [] }]);
-    expect(absent).toEqual([]);
-    expect(rows).toMatchObject([
-      { group, topic, partition: 0, startOffset: 0, endOffset: 5, nextOffset: 5, lag: 0 },
-      { group, topic, partition: 1, startOffset: 0, endOffset: 6, nextOffset: 2, lag: 4 },
-      { group, topic, partition: 2, startOffset: 0, endOffset: 7, nextOffset: null, lag: null },
+    const { rows, groups, atMs } = await new LagWatch(broker).look([{ group, topics: [] }]);
+    const never = { catchUpMs: Number.POSITIVE_INFINITY, catchesUp: false };
+    const unknown = { lagRecords: null, consumedPerSecond: null, producedPerSecond: null };
+    expect(rows).toEqual([
+      {
+        ...{ group, topic, partition: 0, startOffset: 0, endOffset: 5, nextOffset: 5, lag: 0 },
+        ...{ ...unknown, lagRecords: 0, state: 'OK', timeLagMs: 0, catchUpMs: 0, catchesUp: true },
+      },
+      {
+        ...{ group, topic, partition: 1, startOffset: 0, endOffset: 6, nextOffset: 2, lag: 4 },
+        ...{ ...unknown, state: 'STOP', timeLagMs: atMs - sentMs(1, 2), ...never },
+      },
+      {
+        ...{ group, topic, partition: 2, startOffset: 0, endOffset: 7, nextOffset: null, lag: null },
+        ...{ ...unknown, state: 'STOP', timeLagMs: null, ...never },
+      },
+    ]);
+    expect(groups).toMatchObject([
+      { group, exists: true, state: 'STOP', lag: 4, lagUnknown: 1, timeLagMs: rows[1]?.timeLagMs },
     ]);
   });
 
   test('names a group that does not exist', async ({ place }) => {
     const group = `${place.namespace}.nobody`;
-    expect(await readLag(broker, [{ group, topics: [] }])).toEqual({ rows: [], absent: [group] });
+    const { rows, groups } = await new LagWatch(broker).look([{ group, topics: [] }]);
+    expect(rows).toEqual([]);
+    expect(groups).toMatchObject([{ group, exists: false, state: null, lag: null, catchUpMs: null }]);
   });
 
   test('reads the ends of many topics, without those that are gone', async ({ place }) => {
@@ -135,6 +177,7 @@ interface Row {
   readonly group: string;
   readonly topic: string;
   readonly lag: number | null;
+  readonly state: string | null;
 }
 
 describe('reelflow lag', () => {
@@ -158,13 +201,14 @@ describe('reelflow lag', () => {
         `${names.sinkGroup} ${names.source('name.basics')}`,
       ].sort(),
     );
-    expect(rows.every(({ lag }) => lag === null)).toBe(true);
+    // Nobody is there, and there is something to read.
+    expect(rows.every(({ lag, state }) => lag === null && state === 'STOP')).toBe(true);
 
     await place.process();
     const after = await place.run(command(place, '--json', '--group', names.processorGroup));
     const left = lastJson<Row[]>(after);
     expect(left).toHaveLength(16);
-    expect(left.every(({ lag }) => lag === 0)).toBe(true);
+    expect(left.every(({ lag, state }) => lag === 0 && state === 'OK')).toBe(true);
   });
 
   test('shows a table with a total and what is unknown, with --watch again and again until a signal', async ({
@@ -174,10 +218,11 @@ describe('reelflow lag', () => {
     const missing = `${place.namespace}.nobody`;
     const { code, stdout } = await place.run(command(place, '--group', group, '--group', missing));
     expect(code).toBe(0);
-    expect(stdout).toContain(`Group ${group}, in messages`);
-    expect(stdout).toMatch(/foreign +│ +1 │ +0 │ +6 │ +2 │ +4 │/);
-    expect(stdout).toMatch(/foreign +│ +2 │ +0 │ +7 │ unknown │ +unknown │/);
-    expect(stdout).toMatch(/total .* 4 \+ 1 unknown │/);
+    expect(stdout).toMatch(
+      new RegExp(`Group ${group}: STOP, 4 \\+ 1 unknown messages left, .+ behind, caught up never\\n`),
+    );
+    expect(stdout).toMatch(/foreign +│ +1 │ +0 │ +6 │ +2 │ +4 │ STOP +│/);
+    expect(stdout).toMatch(/foreign +│ +2 │ +0 │ +7 │ unknown │ +unknown │ STOP +│ +unknown │/);
     expect(stdout).toContain(`Group ${missing} does not exist`);
 
     const watching = spawn(process.execPath, [program, ...command(place, '--watch', '--group', group)], {
