@@ -1,4 +1,4 @@
-/** Names of people on their way into the sink's store: a person is at most once in it, or a new one has to begin. */
+/** Names of people on their way into the sink's store: rows in the order in which they came, many for one statement. */
 import type { ChunkDecoder, ChunkHeader } from '../topics/chunk.ts';
 import { deleteColumns, recordColumns } from '../topics/chunk.ts';
 import { IdSet } from '../topics/id-set.ts';
@@ -11,8 +11,9 @@ export class StagedNames {
   #text: string[] = [];
   #length = 0;
   #mayExist = false;
+  #mayRepeat = false;
   #deletes: number[] = [];
-  #odd: [number, string][] = [];
+  #odd: [number, string, number][] = [];
 
   /** @param people ids that the store may hold; grows with what is staged */
   constructor(people: IdSet) {
@@ -24,8 +25,7 @@ export class StagedNames {
   }
 
   /**
-   * Decodes a chunk and stages its rows. Before a person's second version, and between upserts and deletes, `flush`
-   * is called to write what is staged.
+   * Decodes a chunk and stages its rows. Between upserts and deletes `flush` is called to write what is staged.
    * @throws RejectedMessage, with nothing of the chunk staged
    */
   async add(
@@ -47,24 +47,19 @@ export class StagedNames {
     let out = Buffer.allocUnsafe(records.textLength + records.length * 14);
     let length = 0;
     let start = 0;
-    const cut = () => {
-      if (length > 0) this.#text.push(out.toString('utf8', 0, length));
-      length = 0;
-    };
     for (let row = 0; row < records.length; row++) {
       const id = ids[row] as number;
       const end = ends[row] as number;
-      if (this.#seen.has(id)) {
-        cut();
-        await flush();
-      }
+      if (this.#seen.has(id)) this.#mayRepeat = true;
       this.#seen.add(id);
       if (this.#people.has(id)) this.#mayExist = true;
       this.#people.add(id);
       if (length + 14 + Math.abs(end) - start > out.length) out = Buffer.concat([out], out.length * 2);
       this.#length += 1;
       if (end >= 0 && holdsMark(records.text, start, end)) {
-        this.#odd.push([id, Buffer.from(records.text.subarray(start, end)).toString()]);
+        this.#odd.push([id, Buffer.from(records.text.subarray(start, end)).toString(), this.#length]);
+        // An empty line: the place of a row in the text is its place among all.
+        out[length++] = recordSeparator;
         start = end;
         continue;
       }
@@ -78,7 +73,7 @@ export class StagedNames {
       }
       out[length++] = recordSeparator;
     }
-    cut();
+    if (length > 0) this.#text.push(out.toString('utf8', 0, length));
     if (deletes.length > 0) {
       if (this.#length > 0) await flush();
       for (let row = 0; row < deletes.length; row++) this.#deletes.push(deletes.int(0)[row] as number);
@@ -93,11 +88,13 @@ export class StagedNames {
       text: this.#text.join(''),
       odd: this.#odd,
       mayExist: this.#mayExist,
+      mayRepeat: this.#mayRepeat,
       deletes: this.#deletes,
     };
     this.#text = [];
     this.#length = 0;
     this.#mayExist = false;
+    this.#mayRepeat = false;
     this.#deletes = [];
     this.#odd = [];
     this.#seen = new IdSet();

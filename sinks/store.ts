@@ -46,15 +46,17 @@ export interface NameState extends Counts {
   readonly lastHash: string;
 }
 
-/** Names to write: a person is at most once in it. */
+/** Names to write, in the order in which they came. */
 export interface NameRows {
   readonly length: number;
   /** `<nconst>US<name>RS` …, with `SOH` for a null name; US, RS and SOH are the control characters. */
   readonly text: string;
-  /** Rows that cannot stand in `text`, because the name holds one of its marks. */
-  readonly odd: readonly (readonly [number, string])[];
+  /** Rows whose name holds one of these marks: id, name, and place from 1; in `text` an empty line stands for each. */
+  readonly odd: readonly (readonly [number, string, number])[];
   /** Whether some of them may be stored already. */
   readonly mayExist: boolean;
+  /** Whether a person may be in it more than once: the last one counts. */
+  readonly mayRepeat: boolean;
   readonly deletes: readonly number[];
 }
 
@@ -148,14 +150,21 @@ export class CubeStore {
   }
 
   /** Upserts and deletes names. @returns how many rows of the table changed */
-  async writeNames({ length, text, odd, mayExist, deletes }: NameRows): Promise<number> {
+  async writeNames({ length, text, odd, mayExist, mayRepeat, deletes }: NameRows): Promise<number> {
     const { connection } = this;
     let changed = 0;
-    const lines = `
+    const place = mayRepeat ? ', place' : '';
+    const all = `
       SELECT split_part(line, chr(${unitSeparator}), 1)::INTEGER AS nconst,
-        nullif(split_part(line, chr(${unitSeparator}), 2), chr(${nullMark})) AS primaryName
-      FROM (SELECT unnest(string_split($1, chr(${recordSeparator}))) AS line) WHERE line <> ''
-      ${odd.map(([id], i) => `UNION ALL SELECT ${id}, $${i + 2}::VARCHAR`).join(' ')}`;
+        nullif(split_part(line, chr(${unitSeparator}), 2), chr(${nullMark})) AS primaryName${place}
+      FROM (
+        SELECT unnest(lines) AS line${mayRepeat ? ', generate_subscripts(lines, 1) AS place' : ''}
+        FROM (SELECT string_split($1, chr(${recordSeparator})) AS lines)
+      ) WHERE line <> ''
+      ${odd.map(([id, , at], i) => `UNION ALL SELECT ${id}, $${i + 2}::VARCHAR${mayRepeat ? `, ${at}` : ''}`).join(' ')}`;
+    const lines = mayRepeat
+      ? `SELECT nconst, primaryName FROM (${all}) QUALIFY row_number() OVER (PARTITION BY nconst ORDER BY place DESC) = 1`
+      : all;
     const values = [text, ...odd.map(([, name]) => name)];
     if (length > 0 && !mayExist) {
       await connection.run(`INSERT INTO names ${lines}`, values);
