@@ -10,7 +10,7 @@ import {
   openContext,
   stopSignal,
 } from './context.ts';
-import { type HealthView, serveHealth } from './health.ts';
+import type { HealthView } from './health.ts';
 
 interface Flags extends CommonFlags {
   window: number;
@@ -66,7 +66,10 @@ async function run(flags: Flags): Promise<void> {
   const { broker, registry, names, places } = await openContext(flags, undefined, signal);
   const { runProcessor } = await import('../processors/processor.ts');
   let health = (): HealthView => ({ isHealthy: true, isReady: false });
-  if (flags.healthPort !== undefined) await serveHealth(flags.healthPort, () => health());
+  if (flags.healthPort !== undefined) {
+    const { serveHealth } = await import('./health.ts');
+    await serveHealth(flags.healthPort, () => health());
+  }
   const report = await runProcessor({
     broker,
     registry,

@@ -10,5 +10,10 @@ if (major < 22 || (major === 22 && minor < 22)) {
   process.exit(2);
 }
 const isInstalled = import.meta.dirname.includes('node_modules');
+// Taking the types out of the sources is most of a short command's time (`--help`: 0.25 of 0.35 CPU s): kept between runs.
+if (!isInstalled) {
+  const { enableCompileCache } = await import('node:module');
+  enableCompileCache(`${import.meta.dirname}/../node_modules/.cache/compiled`);
+}
 const { main } = await import(isInstalled ? '../dist/cli/main.js' : './main.ts');
 await main(process.argv);
