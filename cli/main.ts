@@ -5,6 +5,7 @@
 import { Command, CommanderError } from 'commander';
 import { exitCodes, messageOf, ReelflowError } from '../errors.ts';
 import { demoCommand } from './demo.ts';
+import { dlqCommand } from './dlq.ts';
 import { downloadCommand } from './download.ts';
 import { generateCommand } from './generate.ts';
 import { goldCommand } from './gold.ts';
@@ -39,6 +40,7 @@ export async function main(argv: readonly string[]): Promise<void> {
     statusCommand(),
     resetCommand(),
     lagCommand(),
+    dlqCommand(),
     verifyCommand(),
     goldCommand(),
   ]) {

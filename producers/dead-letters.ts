@@ -23,6 +23,8 @@ export interface DeadLettersOptions {
   readonly partitions: number;
   /** Name of the file that the rows come from. */
   readonly file: string;
+  /** Its columns, when they are not the official ones in their order. */
+  readonly columns?: readonly string[];
   readonly signal?: AbortSignal;
 }
 
@@ -96,15 +98,17 @@ export class DeadLetters {
   }
 
   #messageOf({ reason, detail, original, originalBytes, line, key }: RejectedRow) {
+    const { file, columns } = this.#options;
     return deadLetterMessage({
       stage: 'producer',
       reason,
       detail,
       original,
       originalBytes,
-      source: { file: this.#options.file, line },
+      source: { file, line },
       time: new Date(),
       key,
+      ...(columns !== undefined && { columns }),
     });
   }
 }

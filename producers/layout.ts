@@ -8,6 +8,8 @@ import type { Dataset } from '../topics/catalog.ts';
 export interface Layout {
   /** Columns in the file, unknown ones included. */
   readonly columns: number;
+  /** Names in the file's order, in camelCase; there only when they are not the official ones in their order. */
+  readonly names?: readonly string[];
   /** For each column of the dataset, its place in the file. */
   readonly order: readonly number[];
   /** Lines end with CR LF. */
@@ -45,7 +47,7 @@ export function layoutOf(dataset: Dataset, header: Buffer, file: string): Layout
   }
   const order = wanted.map((name) => names.indexOf(name));
   const inOrder = names.length === wanted.length && order.every((place, index) => place === index);
-  return { columns: names.length, order, crlf, official: inOrder && !crlf };
+  return { columns: names.length, order, crlf, official: inOrder && !crlf, ...(!inOrder && { names }) };
 }
 
 function camelCase(name: string): string {

@@ -255,6 +255,7 @@ class Run {
       topic: names.deadLetter,
       partitions: this.#deadLetterPartitions,
       file: file.name,
+      ...(file.layout.names !== undefined && { columns: file.layout.names }),
     });
     const sender = new Sender({
       ...stop,

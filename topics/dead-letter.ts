@@ -24,6 +24,8 @@ export interface DeadLetter {
   readonly time: Date;
   /** Key of the source message or block key of the row; null or absent when there is none. */
   readonly key?: string | Buffer | null;
+  /** Columns of the row's file, in its order, when that is not the official one. */
+  readonly columns?: readonly string[];
 }
 
 export interface DeadLetterMessage {
@@ -34,7 +36,7 @@ export interface DeadLetterMessage {
 
 /**
  * The Kafka message of a dead letter: the original cut at `deadLetterBytesMax`, and the headers reason, detail, stage,
- * time (ISO 8601), originalBytes, and file and line or topic, partition and offset.
+ * time (ISO 8601), originalBytes, and file and line (and columns) or topic, partition and offset.
  */
 export function deadLetterMessage(letter: DeadLetter): DeadLetterMessage {
   const { original, source, key } = letter;
@@ -53,8 +55,108 @@ export function deadLetterMessage(letter: DeadLetter): DeadLetterMessage {
       time: letter.time.toISOString(),
       originalBytes: String(letter.originalBytes ?? original.length),
       ...place,
+      ...(letter.columns !== undefined && { columns: letter.columns.join('\t') }),
     },
   };
 }
 
 const detailLengthMax = 1_000;
+
+type Headers = Readonly<Record<string, Uint8Array | undefined>>;
+
+/** A dead letter as it was read back. */
+export interface FoundLetter {
+  /** Where it lies on the dead-letter topic. */
+  readonly partition: number;
+  readonly offset: number;
+  readonly stage: string;
+  readonly reason: string;
+  readonly detail: string;
+  /** When it was refused, in milliseconds since 1970. */
+  readonly timeMs: number;
+  readonly source:
+    | { readonly file: string; readonly line: number }
+    | { readonly topic: string; readonly partition: number; readonly offset: number };
+  readonly originalBytes: number;
+  readonly columns?: readonly string[];
+  readonly value: Buffer;
+}
+
+/** What `reelflow dlq replay` did with a letter; see `markMessage`. */
+export const fates = ['replayed', 'superseded'] as const;
+export type Fate = (typeof fates)[number];
+
+/** What a message of the dead-letter topic is: a letter, a mark on earlier letters of its partition, or not ours. */
+export type DeadLetterEntry =
+  | { readonly kind: 'letter'; readonly letter: FoundLetter }
+  | { readonly kind: 'mark'; readonly fate: Fate; readonly offsets: readonly number[] }
+  | { readonly kind: 'foreign' };
+
+/** The message that marks letters of a partition, by their offsets, so that they are not taken up again. */
+export function markMessage(fate: Fate, offsets: readonly number[], time: Date): DeadLetterMessage {
+  return {
+    key: null,
+    value: Buffer.from(JSON.stringify(offsets)),
+    headers: { mark: fate, time: time.toISOString() },
+  };
+}
+
+/** Reads back what `deadLetterMessage` and `markMessage` wrote; anything else is foreign. */
+export function readDeadLetter(message: {
+  readonly partition: number;
+  readonly offset: number;
+  readonly timestampMs: number;
+  readonly value: Buffer | null;
+  readonly headers?: Headers;
+}): DeadLetterEntry {
+  const { partition, offset, value } = message;
+  const headers = message.headers ?? {};
+  const text = (name: string) =>
+    headers[name] === undefined ? undefined : Buffer.from(headers[name]).toString();
+  const fate = fates.find((known) => known === text('mark'));
+  if (fate !== undefined) return { kind: 'mark', fate, offsets: offsetsIn(value) };
+  const [stage, reason] = [text('stage'), text('reason')];
+  const source = sourceOf(text);
+  if (stage === undefined || reason === undefined || source === undefined) return { kind: 'foreign' };
+  const columns = text('columns')?.split('\t');
+  return {
+    kind: 'letter',
+    letter: {
+      partition,
+      offset,
+      stage,
+      reason,
+      source,
+      detail: text('detail') ?? '',
+      timeMs: Date.parse(text('time') ?? '') || message.timestampMs,
+      originalBytes: wholeNumber(text('originalBytes')) ?? value?.length ?? 0,
+      value: value ?? Buffer.alloc(0),
+      ...(columns !== undefined && { columns }),
+    },
+  };
+}
+
+function sourceOf(text: (name: string) => string | undefined): FoundLetter['source'] | undefined {
+  const [file, line] = [text('file'), wholeNumber(text('line'))];
+  if (file !== undefined && line !== undefined) return { file, line };
+  const [topic, partition, offset] = [
+    text('topic'),
+    wholeNumber(text('partition')),
+    wholeNumber(text('offset')),
+  ];
+  if (topic === undefined || partition === undefined || offset === undefined) return undefined;
+  return { topic, partition, offset };
+}
+
+function wholeNumber(text: string | undefined): number | undefined {
+  return text !== undefined && /^\d{1,15}$/.test(text) ? Number(text) : undefined;
+}
+
+function offsetsIn(value: Buffer | null): number[] {
+  try {
+    const offsets: unknown = JSON.parse(value?.toString() ?? '');
+    return Array.isArray(offsets) ? offsets.filter((offset) => Number.isInteger(offset)) : [];
+  } catch {
+    return [];
+  }
+}

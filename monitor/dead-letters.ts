@@ -1,0 +1,191 @@
+/**
+ * Looks at the dead letters: how many of what kind and what became of them, and at single ones. Changes nothing. However
+ * many letters there are, what is kept of them is a few numbers each, and the newest ones that were asked for.
+ */
+import type { Broker } from '../kafka/client.ts';
+import { readBounds } from '../kafka/groups.ts';
+import { type LogBounds, LogReader } from '../kafka/log.ts';
+import { scan } from '../kafka/scan.ts';
+import type { Names } from '../topics/catalog.ts';
+import { type Fate, type FoundLetter, readDeadLetter } from '../topics/dead-letter.ts';
+
+/** Which letters; what is absent does not matter. */
+export interface LetterFilter {
+  readonly reason?: string;
+  readonly stage?: string;
+  /** Source topic, or file name. */
+  readonly source?: string;
+}
+
+/** Letters of one kind. */
+export interface LetterGroup {
+  readonly stage: string;
+  readonly reason: string;
+  /** Source topic, or file name. */
+  readonly source: string;
+  letters: number;
+  /** Of these, the ones that `dlq replay` has not taken up yet. */
+  open: number;
+  replayed: number;
+  superseded: number;
+  /** Of the newest, in milliseconds since 1970. */
+  newestMs: number;
+  /** Where the newest lies on the dead-letter topic, as `partition:offset`. */
+  newest: string;
+}
+
+export interface Letters {
+  readonly groups: readonly LetterGroup[];
+  /** The newest letters, newest first; of a value only its beginning. */
+  readonly latest: readonly (FoundLetter & { readonly fate: Fate | 'open' })[];
+  /** Messages of the topic that are no dead letters. */
+  readonly foreign: number;
+}
+
+export function sourceName({ source }: FoundLetter): string {
+  return 'file' in source ? source.file : source.topic;
+}
+
+export function matches(letter: FoundLetter, { reason, stage, source }: LetterFilter): boolean {
+  return (
+    (reason === undefined || letter.reason === reason) &&
+    (stage === undefined || letter.stage === stage) &&
+    (source === undefined || sourceName(letter) === source)
+  );
+}
+
+/** What is kept of each of the newest letters. */
+const valueBytesMax = 2_000;
+
+interface Known {
+  readonly group: LetterGroup;
+  fate: Fate | 'open';
+}
+
+/**
+ * What is known of the dead letters so far. `read` goes on where it stopped, so that whoever looks again and again reads
+ * each letter once; a topic that was recreated is read anew.
+ */
+export class DeadLetterView {
+  readonly #broker: Broker;
+  readonly #topic: string;
+  readonly #filter: LetterFilter;
+  readonly #latestMax: number;
+  #next = new Map<number, number>();
+  #known = new Map<string, Known>();
+  #groups = new Map<string, LetterGroup>();
+  #latest: FoundLetter[] = [];
+  #foreign = 0;
+
+  constructor(broker: Broker, names: Names, options: { filter?: LetterFilter; latestMax: number }) {
+    this.#broker = broker;
+    this.#topic = names.deadLetter;
+    this.#filter = options.filter ?? {};
+    this.#latestMax = options.latestMax;
+  }
+
+  /** Reads up to the present ends. A topic that does not exist holds nothing. @throws ReelflowError brokerUnreachable */
+  async read(signal?: AbortSignal): Promise<Letters> {
+    const bounds =
+      (await readBounds(this.#broker, [this.#topic])).get(this.#topic) ?? new Map<number, LogBounds>();
+    if ([...this.#next].some(([partition, next]) => next > (bounds.get(partition)?.end ?? 0))) this.#forget();
+    const ranges = [...bounds].map(([partition, { start, end }]) => ({
+      partition,
+      start: Math.max(start, this.#next.get(partition) ?? 0),
+      end,
+    }));
+    if (ranges.some(({ start, end }) => start < end)) {
+      const reader = new LogReader(this.#broker);
+      try {
+        for await (const { partition, messages } of scan(reader, this.#topic, ranges, signal)) {
+          for (const message of messages) {
+            this.#take({ ...message, partition });
+            this.#next.set(partition, message.offset + 1);
+          }
+        }
+      } finally {
+        await reader.close();
+      }
+    }
+    this.#trim();
+    return {
+      groups: [...this.#groups.values()].sort((a, b) => b.newestMs - a.newestMs),
+      latest: this.#latest.map((letter) => ({
+        ...letter,
+        fate: this.#known.get(idOf(letter))?.fate ?? 'open',
+      })),
+      foreign: this.#foreign,
+    };
+  }
+
+  #take(message: Parameters<typeof readDeadLetter>[0]): void {
+    const entry = readDeadLetter(message);
+    if (entry.kind === 'foreign') this.#foreign += 1;
+    if (entry.kind === 'letter' && matches(entry.letter, this.#filter)) this.#add(entry.letter);
+    if (entry.kind !== 'mark') return;
+    for (const offset of entry.offsets) {
+      const known = this.#known.get(`${message.partition}:${offset}`);
+      if (known === undefined) continue;
+      known.group[known.fate] -= 1;
+      known.group[entry.fate] += 1;
+      known.fate = entry.fate;
+    }
+  }
+
+  #add(letter: FoundLetter): void {
+    const { stage, reason, timeMs } = letter;
+    const source = sourceName(letter);
+    const key = JSON.stringify([stage, reason, source]);
+    const counts = { letters: 0, open: 0, replayed: 0, superseded: 0, newestMs: 0, newest: '' };
+    const group = this.#groups.get(key) ?? { stage, reason, source, ...counts };
+    this.#groups.set(key, group);
+    group.letters += 1;
+    group.open += 1;
+    if (timeMs >= group.newestMs) {
+      group.newestMs = timeMs;
+      group.newest = idOf(letter);
+    }
+    this.#known.set(idOf(letter), { group, fate: 'open' });
+    // A copy: the value is a piece of everything that was fetched with it.
+    this.#latest.push({ ...letter, value: Buffer.from(letter.value.subarray(0, valueBytesMax)) });
+    if (this.#latest.length > 2 * this.#latestMax) this.#trim();
+  }
+
+  #trim(): void {
+    this.#latest = this.#latest
+      .sort((a, b) => b.timeMs - a.timeMs || b.offset - a.offset)
+      .slice(0, this.#latestMax);
+  }
+
+  #forget(): void {
+    this.#next = new Map();
+    this.#known = new Map();
+    this.#groups = new Map();
+    this.#latest = [];
+    this.#foreign = 0;
+  }
+}
+
+/** `partition:offset` on the dead-letter topic. */
+export function idOf({ partition, offset }: { partition: number; offset: number }): string {
+  return `${partition}:${offset}`;
+}
+
+/** One whole letter by its place; undefined when there is none. @throws ReelflowError brokerUnreachable */
+export async function readLetter(
+  broker: Broker,
+  reader: LogReader,
+  names: Names,
+  { partition, offset }: { partition: number; offset: number },
+): Promise<FoundLetter | undefined> {
+  const bounds = (await readBounds(broker, [names.deadLetter])).get(names.deadLetter)?.get(partition);
+  if (bounds === undefined || offset < bounds.start || offset >= bounds.end) return undefined;
+  const range = { partition, start: offset, end: offset + 1 };
+  for await (const { messages } of scan(reader, names.deadLetter, [range])) {
+    const [message] = messages;
+    if (message === undefined) continue;
+    const entry = readDeadLetter({ ...message, partition });
+    return entry.kind === 'letter' ? entry.letter : undefined;
+  }
+  return undefined;
+}
