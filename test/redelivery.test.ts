@@ -25,7 +25,7 @@ import {
   writeDatasets,
 } from './harness.ts';
 
-vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
+vi.setConfig({ testTimeout: 300_000, hookTimeout: 300_000 });
 
 const shards = 4;
 const title = (n: number) => idText('tt', n);

@@ -21,7 +21,7 @@ import { freePorts } from '../kafka/probe.ts';
 import { readManifest } from '../sinks/manifest.ts';
 import { type Finished, lastJson, type Place, smallDataset, spoken, test } from './harness.ts';
 
-vi.setConfig({ testTimeout: 120_000, hookTimeout: 180_000 });
+vi.setConfig({ testTimeout: 300_000, hookTimeout: 300_000 });
 
 const jars = fileURLToPath(new URL('../.reelflow/jars', import.meta.url));
 const jvm = await findJvm(process.env, jars);
