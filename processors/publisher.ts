@@ -3,9 +3,10 @@
  * Every message that the broker takes tells its offset; an offset that is not the expected one shows that somebody
  * else has written, and the fold reads what it was.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import kafkajs, { type Producer } from 'kafkajs';
 import { ReelflowError } from '../errors.ts';
-import { type LogReader, OutsideLog } from '../kafka/log.ts';
+import { type Fetched, LogInterrupted, type LogReader, OutsideLog } from '../kafka/log.ts';
 import { RejectedMessage } from '../topics/chunk.ts';
 import { type ChainState, DeltaChain, type DeltaHeader, decodeDeltaHeader, toOf } from '../topics/deltas.ts';
 import { samePosition } from '../topics/position.ts';
@@ -17,6 +18,10 @@ export interface PublisherOptions {
   readonly shard: number;
   readonly deltaSchemaId: number;
 }
+
+/** So often in a row reading may be interrupted; the reader itself waits for a broker that comes back. */
+const interruptionsMax = 20;
+const pauseMs = 100;
 
 export class Publisher {
   readonly #options: PublisherOptions;
@@ -41,27 +46,13 @@ export class Publisher {
   /**
    * Folds what is in the partition up to `end` and what comes with it.
    * @returns how many deltas were refused: they go on from a position that was never published
-   * @throws ReelflowError deltasTrimmed, when the partition no longer holds what was to be read
+   * @throws ReelflowError deltasTrimmed, when the partition no longer holds what was to be read; brokerUnreachable
    */
   async fold(end: number): Promise<number> {
-    const { reader, topic, shard, deltaSchemaId } = this.#options;
+    const { deltaSchemaId } = this.#options;
     let refused = 0;
     while (this.#next < end) {
-      let fetched: Awaited<ReturnType<LogReader['fetch']>>;
-      try {
-        fetched = await reader.fetch([{ topic, partition: shard, next: this.#next }], { waitMs: 200 });
-      } catch (thrown) {
-        if (!(thrown instanceof OutsideLog)) throw thrown;
-        throw new ReelflowError(
-          'deltasTrimmed',
-          `The deltas of shard ${shard} were trimmed while they were read`,
-          {
-            detail: `${topic}/${shard}: offset ${this.#next} is gone.`,
-            hint: 'Start the processor again.',
-          },
-        );
-      }
-      for (const { messages } of fetched) {
+      for (const { messages } of await this.#fetch()) {
         for (const { offset, value, isMarker } of messages) {
           this.#next = offset + 1;
           if (isMarker) continue;
@@ -78,6 +69,39 @@ export class Publisher {
       }
     }
     return refused;
+  }
+
+  async #fetch(): Promise<Fetched[]> {
+    const { reader, topic, shard } = this.#options;
+    for (let interruptions = 1; ; interruptions++) {
+      try {
+        return await reader.fetch([{ topic, partition: shard, next: this.#next }], { waitMs: 200 });
+      } catch (thrown) {
+        if (thrown instanceof LogInterrupted) {
+          if (interruptions === interruptionsMax) throw this.#away(thrown);
+          await sleep(pauseMs);
+          continue;
+        }
+        if (!(thrown instanceof OutsideLog)) throw thrown;
+        throw new ReelflowError(
+          'deltasTrimmed',
+          `The deltas of shard ${shard} were trimmed while they were read`,
+          {
+            detail: `${topic}/${shard}: offset ${this.#next} is gone.`,
+            hint: 'Start the processor again.',
+          },
+        );
+      }
+    }
+  }
+
+  #away({ cause, message }: LogInterrupted): ReelflowError {
+    if (cause instanceof ReelflowError) return cause;
+    return new ReelflowError('brokerUnreachable', 'The published deltas cannot be read', {
+      detail: `${this.#options.topic}/${this.#options.shard}: ${message}`,
+      hint: 'See to the broker, and start again.',
+      cause,
+    });
   }
 
   #count({ kind, range }: DeltaHeader): void {

@@ -5,6 +5,8 @@ import { join } from 'node:path';
 import type { DuckDBInstance } from '@duckdb/node-api';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { openInstance } from '../database/duckdb.ts';
+import { ReelflowError } from '../errors.ts';
+import { LogInterrupted, type LogReader } from '../kafka/log.ts';
 import { basics, rating } from './chunks.ts';
 import { Logs, shardOver } from './shard-over-logs.ts';
 
@@ -71,4 +73,26 @@ test('a topic that was refilled to the same length has not been caught up with, 
   } finally {
     await shard.close(0);
   }
+});
+
+// Method: the connection breaks a few times while it is read what is published; then it does not come back.
+test('an interruption while the published deltas are read is waited out, and its reason told when it lasts', async () => {
+  const { logs, stores } = await applied('interrupted');
+  let interruptionsLeft = 3;
+  const reader = {
+    fetch: async ([want]: Parameters<LogReader['fetch']>[0]) => {
+      if (interruptionsLeft-- > 0) {
+        throw new LogInterrupted(new ReelflowError('brokerUnreachable', 'No Kafka broker answers'));
+      }
+      return [{ ...want, end: 0, messages: logs.read(want?.topic ?? '', want?.next ?? 0) }];
+    },
+  } as unknown as LogReader;
+  const back = shardOver(logs, instance, stores, { reader });
+  await back.shard.open(logs.ends);
+  await back.until(logs.ends);
+  await back.shard.close(0);
+  interruptionsLeft = Number.POSITIVE_INFINITY;
+  const away = shardOver(logs, instance, stores, { reader });
+  await expect(away.shard.open(logs.ends)).rejects.toMatchObject({ kind: 'brokerUnreachable' });
+  await away.shard.close(0);
 });
