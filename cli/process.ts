@@ -23,6 +23,8 @@ interface Flags extends CommonFlags {
   stuckAfter: number;
   skipBatch: string[];
   healthPort?: number;
+  backups?: string;
+  backupInterval: number;
 }
 
 export function processCommand(): Command {
@@ -53,6 +55,8 @@ export function processCommand(): Command {
       durationOption,
       60_000,
     )
+    .option('--backups <dir>', 'folder for backups of the shards, which members may share')
+    .option('--backup-interval <period>', 'time between two backups of a shard', durationOption, 300_000)
     .option('--health-port <port>', 'serve /healthz and /readyz on 127.0.0.1', integerOption(1, 65_535))
     .option('--memory <size>', "DuckDB's limit for all shards of this member", '1GB')
     .option('--shards <n>', 'partition count, when the topics do not exist yet', integerOption(1, 1_000), 4);
@@ -82,6 +86,8 @@ async function run(flags: Flags): Promise<void> {
     shards: flags.shards,
     stuckAfterMs: flags.stuckAfter,
     skipBatches: flags.skipBatch,
+    backups:
+      flags.backups === undefined ? undefined : { folder: flags.backups, everyMs: flags.backupInterval },
     signal,
     onHealth: (ask) => {
       health = ask;

@@ -17,6 +17,7 @@ import { type DatasetName, datasetNames, type Names } from '../topics/catalog.ts
 import type { Position } from '../topics/position.ts';
 import type { Registry } from '../topics/registry.ts';
 import type { AppliedBatch } from './apply.ts';
+import { Backups } from './backup.ts';
 import { cubes as allCubes, type Cube } from './cubes/cube.ts';
 import { Shard, type Window } from './shard.ts';
 import { asStoreError, surveyStores } from './store.ts';
@@ -46,6 +47,8 @@ export interface ProcessorOptions {
   readonly stuckAfterMs: number;
   /** Positions of record batches that cannot be decoded and shall count as rejected: `topic:partition:offset`. */
   readonly skipBatches?: readonly string[];
+  /** Where stores are backed up to, in a folder that members may share, and how often, in milliseconds. */
+  readonly backups?: { readonly folder: string; readonly everyMs: number } | undefined;
   /** Called once with a function that tells how the member is. */
   readonly onHealth?: (health: () => Health) => void;
 }
@@ -119,6 +122,7 @@ class Member {
   readonly #failed = Promise.withResolvers<never>();
   #fetchedMs = Date.now();
   #watchdog: Watchdog | undefined;
+  #backupTimer: NodeJS.Timeout | undefined;
   /** Stores in the state folder when the member started, for the first join. */
   #survey: Freshness = new Map();
   #wake: () => void = () => undefined;
@@ -161,7 +165,8 @@ class Member {
     }
     const deltaSchemaId = await registry.register(names.deltas, 'reelflow.deltas');
 
-    const folder = join(state, clusterId, names.namespace === '' ? '_' : names.namespace);
+    const place = join(clusterId, names.namespace === '' ? '_' : names.namespace);
+    const folder = join(state, place);
     try {
       mkdirSync(folder, { recursive: true });
     } catch (thrown) {
@@ -179,7 +184,8 @@ class Member {
     await producer.connect();
     this.#close.push(() => producer.disconnect());
 
-    const { finish } = this.#options;
+    const { backups: backingUp, finish } = this.#options;
+    const backups = backingUp && new Backups(instance, join(backingUp.folder, place));
     if (finish?.aborted === true) this.#targets = await this.#endOffsets(shards);
     else finish?.addEventListener('abort', () => this.#finish(shards), { once: true });
 
@@ -205,6 +211,7 @@ class Member {
         lockPatienceMs,
         bounds: (topics) => logBounds(broker, topics),
         acceptLoss: this.#options.acceptLoss,
+        backups,
         onPublished: (from, batch) => this.#onPublished(from, batch),
         onFailure: (from, reason) => this.#onShardFailure(from, reason),
       });
@@ -241,7 +248,21 @@ class Member {
       logger,
       onFailure: (reason) => this.#fail(reason),
     });
+    if (backingUp !== undefined) this.#scheduleBackups(backingUp.everyMs);
     this.#options.onHealth?.(() => this.#health());
+  }
+
+  #scheduleBackups(everyMs: number): void {
+    this.#backupTimer = setTimeout(async () => {
+      await this.#backUp();
+      if (this.#backupTimer !== undefined) this.#scheduleBackups(everyMs);
+    }, everyMs);
+    this.#backupTimer.unref();
+  }
+
+  /** One shard after the other: a backup must not take the memory and the disk from the work. */
+  async #backUp(): Promise<void> {
+    for (const shard of [...this.#shards.values()]) await shard.backUp();
   }
 
   #health(): Health {
@@ -300,7 +321,10 @@ class Member {
     const { signal } = this.#options;
     while (!signal.aborted) {
       if (this.#failure !== undefined) throw this.#failure;
-      if (this.#hasCaughtUp()) break;
+      if (this.#hasCaughtUp()) {
+        await this.#backUp();
+        break;
+      }
       const owners = new Map<string, Shard>();
       const wants = [...this.#shards.values()].flatMap((shard) => {
         const own = shard.wants();
@@ -359,6 +383,8 @@ class Member {
   /** Leaves the group after the shards are closed, so that the next owner finds their locks released. */
   async stop(): Promise<void> {
     this.#watchdog?.stop();
+    clearTimeout(this.#backupTimer);
+    this.#backupTimer = undefined;
     await this.#reassignment.catch(() => undefined);
     await Promise.all([...this.#shards.values()].map((shard) => shard.close(graceMs)));
     this.#shards.clear();

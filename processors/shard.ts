@@ -8,7 +8,7 @@
  */
 import type { DuckDBInstance } from '@duckdb/node-api';
 import type { Producer } from 'kafkajs';
-import { ReelflowError } from '../errors.ts';
+import { messageOf, ReelflowError } from '../errors.ts';
 import type { Fetched, LogBounds, LogMessage, LogReader, Want } from '../kafka/log.ts';
 import type { Logger } from '../logger.ts';
 import { type DatasetName, datasetNames, type Names } from '../topics/catalog.ts';
@@ -18,6 +18,7 @@ import { Ownership } from '../topics/ownership.ts';
 import { nextIn, notAfter, type Position } from '../topics/position.ts';
 import type { Registry } from '../topics/registry.ts';
 import { type AppliedBatch, applyMicroBatch, writeBase } from './apply.ts';
+import type { Backups } from './backup.ts';
 import { fingerprintOf as cubeSetOf } from './cubes/cube.ts';
 import { MicroBatch, type RejectedSource, type SourceMessage } from './micro-batch.ts';
 import type { Plan } from './plan.ts';
@@ -54,6 +55,8 @@ export interface ShardContext {
   readonly bounds: (topics: readonly string[]) => Promise<Map<string, Map<number, LogBounds>>>;
   /** Goes on from a log that has lost messages that were never applied. */
   readonly acceptLoss: boolean;
+  /** Where stores are backed up to and restored from. */
+  readonly backups: Backups | undefined;
   /** Told after every micro-batch that is published. */
   readonly onPublished: (shard: Shard, batch: AppliedBatch) => void;
   readonly onFailure: (shard: Shard, reason: unknown) => void;
@@ -87,6 +90,8 @@ export class Shard {
   #isDue = false;
   #windowTimer: NodeJS.Timeout | undefined;
   #working: Promise<void> | undefined;
+  /** A backup that is being written. */
+  #backup: { readonly end: AbortController; readonly done: Promise<void> } | undefined;
   #mode: 'opening' | 'running' | 'closed' = 'opening';
 
   constructor(identity: Omit<ShardIdentity, 'generation'>, context: ShardContext) {
@@ -155,11 +160,14 @@ export class Shard {
    * @throws ReelflowError sourceLost, stateUnusable, foreignCluster, deltasTrimmed
    */
   async open(target: Position | undefined): Promise<void> {
-    const { deltaSchemaId, folder, instance, lockPatienceMs } = this.#context;
+    const { backups, deltaSchemaId, folder, instance, lockPatienceMs } = this.#context;
     const tell = (what: string) => this.#log.warn(what);
     await this.#foldPublished();
     const identity = { ...this.identity, generation: this.#publisher.published.generation };
-    const store = await openFurthest(instance, folder, identity, lockPatienceMs, tell);
+    const { position } = this.#publisher.published;
+    const store = await openFurthest(instance, folder, identity, lockPatienceMs, tell, async (seen) =>
+      backups?.restore(identity, folder, position, seen, tell),
+    );
     let bounds: ReadonlyMap<string, ReadonlyMap<number, LogBounds>>;
     try {
       // Once more, now that the store is ours: whoever held its lock has gone on while we waited. With the ends of before
@@ -189,6 +197,7 @@ export class Shard {
       },
       writeBase: (of) => writeBase(of, deltaSchemaId),
       rebuild: async (of) => {
+        await this.#endBackup();
         await of.remove();
         return ShardStore.create(instance, folder, identity);
       },
@@ -315,6 +324,32 @@ export class Shard {
     return looking;
   }
 
+  /** Writes a backup of the store as it is, beside the work that goes on. A failure costs nothing but the backup. */
+  async backUp(): Promise<void> {
+    const { backups } = this.#context;
+    if (backups === undefined || this.#backup !== undefined || this.#mode !== 'running') return;
+    const end = new AbortController();
+    const startedMs = Date.now();
+    const done = backups
+      .write(this.#store, end.signal)
+      .then((records) => {
+        if (records !== undefined) this.#log.info({ records, ms: Date.now() - startedMs }, 'backup written');
+      })
+      .catch((thrown) => {
+        if (!end.signal.aborted) this.#log.warn({ reason: messageOf(thrown) }, 'the backup failed');
+      })
+      .finally(() => {
+        this.#backup = undefined;
+      });
+    this.#backup = { end, done };
+    await done;
+  }
+
+  async #endBackup(): Promise<void> {
+    this.#backup?.end.abort();
+    await this.#backup?.done;
+  }
+
   /**
    * Lets a micro-batch that is being applied finish, drops the open one and closes the store.
    * @param graceMs after this the transaction is interrupted and rolled back
@@ -323,7 +358,7 @@ export class Shard {
     this.#mode = 'closed';
     clearTimeout(this.#windowTimer);
     const interrupt = setTimeout(() => this.#tenure?.store.connection.interrupt(), graceMs);
-    await this.#working?.catch(() => undefined);
+    await Promise.all([this.#endBackup(), this.#working?.catch(() => undefined)]);
     clearTimeout(interrupt);
     await this.#tenure?.store.close();
   }

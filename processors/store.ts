@@ -20,6 +20,7 @@ import { IdSet } from '../topics/id-set.ts';
 import type { Position } from '../topics/position.ts';
 import { type Cube, fingerprintOf, projectionOf, relationOf } from './cubes/cube.ts';
 import type { Fingerprint, StoreMemory } from './micro-batch.ts';
+import type { StoreKind } from './plan.ts';
 
 /** Raised when the tables of a store change: a store of another format is rebuilt. */
 const formatVersion = 1;
@@ -112,8 +113,8 @@ export class ShardStore implements StoreMemory {
     folder: string,
     identity: ShardIdentity,
   ): Promise<ShardStore> {
-    const storeId = randomUUID().slice(0, 8);
-    const path = join(folder, `${storePrefix(identity.shard)}${storeId}.duckdb`);
+    const path = freshStorePath(folder, identity.shard);
+    const storeId = storeIdOf(path);
     const store = await ShardStore.#attach(instance, path, identity, storeId);
     const { connection, catalog } = store;
     const statements = [
@@ -307,20 +308,20 @@ export class StoreLocked extends Error {
   }
 }
 
+/** What a store of this identity is of. */
+export function kindOf({ cubeSet, ...identity }: ShardIdentity): StoreKind {
+  return { format: formatVersion, ...identity, cubeSet: fingerprintOf(cubeSet) };
+}
+
 function metaOf(identity: ShardIdentity, storeId: string): Record<string, string> {
-  return {
-    format: String(formatVersion),
-    storeId,
-    clusterId: identity.clusterId,
-    namespace: identity.namespace,
-    shard: String(identity.shard),
-    shards: String(identity.shards),
-    generation: String(identity.generation),
-    cubeSet: fingerprintOf(identity.cubeSet),
-  };
+  const kind = Object.entries(kindOf(identity)).map(([name, value]) => [name, String(value)]);
+  return { storeId, ...Object.fromEntries(kind) };
 }
 
 const storePrefix = (shard: number) => `shard-${shard}.`;
+/** A path for a new store, with an id of its own. */
+export const freshStorePath = (folder: string, shard: number) =>
+  join(folder, `${storePrefix(shard)}${randomUUID().slice(0, 8)}.duckdb`);
 const storeIdOf = (path: string) => path.replace(/^.*\.([0-9a-f]+)\.duckdb$/, '$1');
 
 /** The files of a shard's stores. */
@@ -333,6 +334,7 @@ export function storeFiles(folder: string, shard: number): string[] {
 /**
  * Opens the store of a shard that has come furthest, waiting for a lock up to `patienceMs`; stores that it has left
  * behind and stores of another cube set, generation or format are deleted. Creates one when there is none to be had.
+ * @param restore puts a store that is further than one with so many records into the folder, if there is any
  * @throws ReelflowError stateUnusable, foreignCluster
  */
 export async function openFurthest(
@@ -341,6 +343,7 @@ export async function openFurthest(
   identity: ShardIdentity,
   patienceMs: number,
   tell: (what: string) => void,
+  restore: (storeRecords: number | undefined) => Promise<string | undefined> = async () => undefined,
 ): Promise<ShardStore> {
   try {
     mkdirSync(folder, { recursive: true });
@@ -371,14 +374,40 @@ export async function openFurthest(
         locked = true;
       }
     }
-    if (best !== undefined) return best;
-    if (!locked || Date.now() - started > patienceMs) {
-      if (locked)
-        tell(`the store of shard ${identity.shard} is held by another owner: a new one is built beside it`);
-      return ShardStore.create(instance, folder, identity);
+    if (best === undefined && locked && Date.now() - started <= patienceMs) {
+      await sleep(100);
+      continue;
     }
-    await sleep(100);
+    const path = await restore(best?.recordsSeen);
+    const restored = path === undefined ? undefined : await openRestored(instance, path, identity, tell);
+    if (restored !== undefined) await best?.remove();
+    const store = restored ?? best;
+    if (store !== undefined) return store;
+    if (locked) {
+      tell(`the store of shard ${identity.shard} is held by another owner: a new one is built beside it`);
+    }
+    return ShardStore.create(instance, folder, identity);
   }
+}
+
+/** A store that was restored is a copy: whatever is wrong with it, it goes, and what there was without it remains. */
+async function openRestored(
+  instance: DuckDBInstance,
+  path: string,
+  identity: ShardIdentity,
+  tell: (what: string) => void,
+): Promise<ShardStore | undefined> {
+  let why: string;
+  try {
+    const store = await ShardStore.open(instance, path, identity);
+    if (store instanceof ShardStore) return store;
+    why = store.unusable;
+  } catch (thrown) {
+    why = thrown instanceof ReelflowError ? `${thrown.message}: ${thrown.detail}` : messageOf(thrown);
+  }
+  tell(`the restored store ${path} is not used: ${why}`);
+  removeDatabase(path);
+  return undefined;
 }
 
 /**

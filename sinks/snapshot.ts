@@ -10,23 +10,12 @@
  * whose name starts with a dot, or a snapshot that CURRENT does not name: the next run sweeps or keeps it.
  */
 import { createHash } from 'node:crypto';
-import {
-  closeSync,
-  createReadStream,
-  fsyncSync,
-  mkdirSync,
-  openSync,
-  readdirSync,
-  renameSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs';
+import { mkdirSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { pipeline } from 'node:stream/promises';
 import { type DuckDBConnection, version as duckdbVersion } from '@duckdb/node-api';
 import { isFileError, messageOf, ReelflowError, systemCodeOf } from '../errors.ts';
 import { crashPoint } from '../faults.ts';
+import { fileSha256, syncPath } from '../files.ts';
 import { canonicalText, type GoldTable, goldTables } from './gold.ts';
 import { noteOf, notesKey } from './gold-columns.ts';
 import {
@@ -126,13 +115,6 @@ async function notesOf(connection: DuckDBConnection, { about }: GoldTable, selec
   return { about, columns: Object.fromEntries(names.map((name) => [name, noteOf(name)])) };
 }
 
-/** SHA-256 of a file, hexadecimal. */
-export async function fileSha256(path: string): Promise<string> {
-  const hash = createHash('sha256');
-  await pipeline(createReadStream(path, { highWaterMark: 1024 * 1024 }), hash);
-  return hash.digest('hex');
-}
-
 function manifestOf(
   store: CubeStore,
   context: SnapshotContext,
@@ -189,16 +171,6 @@ function manifestOf(
     schemas: { ...context.schemas },
     versions: { reelflow: context.reelflowVersion, duckdb: duckdbVersion(), manifest: manifestVersion },
   };
-}
-
-/** Flushes a file or folder to the disk. */
-function syncPath(path: string): void {
-  const handle = openSync(path, 'r');
-  try {
-    fsyncSync(handle);
-  } finally {
-    closeSync(handle);
-  }
 }
 
 export function asGoldError(thrown: unknown, gold: string): unknown {

@@ -9,13 +9,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
 import { messageOf, ReelflowError } from '../errors.ts';
+import { fileSha256 } from '../files.ts';
 import { clusterIdOf } from '../kafka/client.ts';
 import { batchGold } from './batch.ts';
 import { batchTables, computeGold, exactTable } from './batch-gold.ts';
 import { compareTables, type Difference } from './compare.ts';
 import { canonicalText, goldTables } from './gold.ts';
 import { currentSnapshot, type Manifest, readManifest, snapshotFolder, tableFile } from './manifest.ts';
-import { fileSha256 } from './snapshot.ts';
 import { loadSourceRows, type ReadProgress, type SourceCount, type Sources } from './source-rows.ts';
 
 export interface VerifyOptions {

@@ -15,12 +15,15 @@ interface Rule {
   readonly not?: RegExp;
 }
 
-const stage: Rule = { rooms: ['topics', 'kafka', 'database', 'config', 'errors', 'logger', 'faults'] };
+const stage: Rule = {
+  rooms: ['topics', 'kafka', 'database', 'config', 'errors', 'logger', 'faults', 'files'],
+};
 const everything: Rule = { rooms: [...stage.rooms, 'producers', 'processors', 'sinks', 'monitor'] };
 
 const rules: Readonly<Record<string, Rule>> = {
   errors: { rooms: [] },
   faults: { rooms: [] },
+  files: { rooms: [] },
   config: { rooms: ['errors'] },
   logger: { rooms: ['errors'] },
   kafka: { rooms: ['config', 'errors', 'logger', 'faults'], not: /^@duckdb\/|^avsc$|schema-registry$/ },

@@ -3,8 +3,8 @@
  * kept in memory and can be exchanged for others under the same names.
  */
 import type { DuckDBInstance } from '@duckdb/node-api';
+import pino from 'pino';
 import type { LogBounds, LogMessage, LogReader } from '../kafka/log.ts';
-import { createLogger } from '../logger.ts';
 import { cubes as cubeSet } from '../processors/cubes/cube.ts';
 import { Shard, type ShardContext } from '../processors/shard.ts';
 import { type Names, namesIn } from '../topics/catalog.ts';
@@ -68,13 +68,15 @@ export interface ShardOverLogs {
   until(target: Position): Promise<void>;
 }
 
-/** A shard that is not open yet. */
+/** A shard that is not open yet. @param said takes the messages of its log */
 export function shardOver(
   logs: Logs,
   instance: DuckDBInstance,
   folder: string,
   changes: Partial<ShardContext> = {},
+  said: string[] = [],
 ): ShardOverLogs {
+  const stream = { write: (line: string) => said.push((JSON.parse(line) as { msg: string }).msg) };
   const failure = Promise.withResolvers<unknown>();
   let published = Promise.withResolvers<void>();
   const context: ShardContext = {
@@ -95,12 +97,13 @@ export function shardOver(
     names,
     folder,
     window: { periodMs: 10, recordsMax: 1_000, bytesMax: 1_000_000 },
-    logger: createLogger('silent'),
+    logger: pino({}, stream),
     schemaIds: new Map(cubeDatasets.map((dataset) => [dataset, schemaIdOf(dataset)])),
     deltaSchemaId,
     lockPatienceMs: 0,
     bounds: (topics) => logs.bounds(topics),
     acceptLoss: false,
+    backups: undefined,
     onPublished: () => {
       published.resolve();
       published = Promise.withResolvers();

@@ -9,6 +9,7 @@ const program = fileURLToPath(new URL('../../cli/reelflow.js', import.meta.url))
 /** Lines that count or that say that somebody works. */
 const worksPattern = /"msg":"(micro-batch|snapshot published|micro-batch applied silently)"/;
 const refusedPattern = /a delta is refused/;
+const restoredPattern = /restored from backup/;
 const silentPattern = /catching up silently/;
 const healPattern = /Somebody else has published|is rebuilt|publishing a base|held by another owner/;
 
@@ -24,6 +25,7 @@ export interface Tally {
   refused: number;
   silent: number;
   healed: number;
+  restored: number;
 }
 
 export class Actor {
@@ -138,6 +140,7 @@ export class Actor {
       for (const line of text.split('\n')) {
         if (refusedPattern.test(line)) this.#tally.refused += 1;
         if (silentPattern.test(line)) this.#tally.silent += 1;
+        if (restoredPattern.test(line)) this.#tally.restored += 1;
         if (healPattern.test(line)) this.#tally.healed += 1;
       }
     });

@@ -106,6 +106,24 @@ describe('a processor that is killed', () => {
   });
 });
 
+describe('a processor that is killed while it writes a backup', () => {
+  // Method: a first life leaves backups of the first dump, the second one dies when its first new backup is whole but has
+  // no name yet. Then the state is lost, so that what is left of the backups is all that a new member begins with.
+  test('after-backup-before-rename', async ({ place }) => {
+    const shared = ['--backups', join(place.folder, 'backups')];
+    await place.pipeline(first, { process: [...small, ...shared] });
+    await place.replay(second);
+    const again = place.args('process', '--until-caught-up', ...small, ...shared);
+    await dies(place, 'after-backup-before-rename', again);
+    rmSync(place.state, { recursive: true });
+    const taken = await place.run(again);
+    expect(taken, taken.stderr).toMatchObject({ code: 0 });
+    expect(taken.stderr).toContain('restored from backup');
+    expect(await place.sink()).toMatchObject({ refused: 0 });
+    await expectUndisturbed(place);
+  });
+});
+
 describe('a sink that is killed', () => {
   // Method: a snapshot of the first dump exists, and a reader follows CURRENT. Then one life after the other ends at a
   // point, each on what the one before has left; after each CURRENT names a snapshot that is whole and not older.

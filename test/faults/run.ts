@@ -85,7 +85,7 @@ const names: Names = namesIn(namespace);
 const violations: string[] = [];
 const done = new Map<string, number>();
 const ends = new Map<string, number>();
-const tally: Tally = { refused: 0, silent: 0, healed: 0 };
+const tally: Tally = { refused: 0, silent: 0, healed: 0, restored: 0 };
 const started = Date.now();
 /** Whether a broken network may still be felt. */
 let isFaulting = true;
@@ -154,7 +154,10 @@ const actor = (role: string, args: () => readonly string[]) =>
   });
 /** The first two share a folder, so a shard finds its store or its old owner; the third has one of its own. */
 const stateOf = ['state-shared', 'state-shared', 'state-own'] as const;
-const small = ['--verbose', '--max-records', '2000', '--window', '100ms', '--memory', '500MB'];
+const small = [
+  ...['--verbose', '--max-records', '2000', '--window', '100ms', '--memory', '500MB'],
+  ...['--backups', join(folder, 'backups'), '--backup-interval', '3s'],
+];
 const members = stateOf.map((state, n) =>
   actor(`member ${n + 1}`, () => ['process', ...common(state), ...small]),
 );
@@ -508,7 +511,7 @@ async function main(): Promise<void> {
   process.stdout.write(`${table.toString()}\n${lines.join('\n')}\n`);
   say(
     `${kills} kills, ${dumps.count} dumps, ${records} records; the reader looked ${followed.looks} times and saw ${followed.snapshots} snapshots; ` +
-      `${tally.refused} refused, ${tally.silent} silent catch-ups, ${tally.healed} healed or rebuilt`,
+      `${tally.refused} refused, ${tally.silent} silent catch-ups, ${tally.healed} healed or rebuilt, ${tally.restored} restored from backups`,
   );
 }
 

@@ -1,0 +1,199 @@
+/**
+ * Backups of shard stores, in a folder that members may share: `<cluster>/<namespace>/shard-<n>/<id>` holds a copy of a
+ * store and a card that says what it is. A backup is complete or absent, because it is built under a name that begins
+ * with a dot and renamed. It is a short way to a store and nothing more: `planRestore` decides whether one may be used, its
+ * bytes are checked against the card, and `planShard` judges what comes of it as it would any other old store.
+ */
+import { randomUUID } from 'node:crypto';
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { DuckDBInstance } from '@duckdb/node-api';
+import { z } from 'zod';
+import { messageOf } from '../errors.ts';
+import { crashPoint } from '../faults.ts';
+import { copyFileHashed, fileSha256, syncPath } from '../files.ts';
+import type { Position } from '../topics/position.ts';
+import { type BackupCard, planRestore, type StoreKind } from './plan.ts';
+import { freshStorePath, kindOf, type ShardIdentity, type ShardStore } from './store.ts';
+
+/** Backups that stay of each shard: one more than is needed, for when the newest turns out to be damaged. */
+const keep = 2;
+const idPattern = /^\d{17}-[0-9a-f]{8}$/;
+const cardFile = 'backup.json';
+const storeFile = 'store.duckdb';
+
+const cardSchema = z.object({
+  format: z.int(),
+  clusterId: z.string(),
+  namespace: z.string(),
+  shard: z.int(),
+  shards: z.int(),
+  generation: z.int(),
+  cubeSet: z.string(),
+  position: z.record(z.string(), z.int()),
+  records: z.int(),
+  /** Of the copy. */
+  sha256: z.string(),
+});
+type Card = z.infer<typeof cardSchema>;
+
+export class Backups {
+  readonly #instance: DuckDBInstance;
+  readonly #folder: string;
+
+  /** @param folder of one cluster and namespace */
+  constructor(instance: DuckDBInstance, folder: string) {
+    this.#instance = instance;
+    this.#folder = folder;
+  }
+
+  /**
+   * Writes a backup, unless there is one of this kind that is as far:
+   *
+   * 1. copy the database in one transaction, beside which the store goes on; what the copy says of itself counts;
+   * 2. hash and sync the copy, write the card last, sync both and their folder;
+   * 3. rename the folder, sync its parent; then remove the older ones and what crashes have left.
+   *
+   * @param signal ends it; nothing is published then
+   * @returns how far the backup is, or undefined when none was needed
+   */
+  async write(store: ShardStore, signal: AbortSignal): Promise<number | undefined> {
+    const kind = kindOf(store.identity);
+    const folder = this.#folderOf(kind.shard);
+    mkdirSync(folder, { recursive: true });
+    const before = this.#cards(kind.shard);
+    const isAsFar = (card: BackupCard | undefined) =>
+      card !== undefined && isSameKind(card, kind) && card.records >= store.recordsSeen;
+    if ([...before.values()].some(isAsFar)) return undefined;
+
+    const stamp = new Date().toISOString().replaceAll(/\D/g, '');
+    const id = `${stamp}-${randomUUID().slice(0, 8)}`;
+    const building = join(folder, `.${id}`);
+    try {
+      mkdirSync(building);
+      const path = join(building, storeFile);
+      const { position, records } = await this.#copy(store, path, signal);
+      const card: Card = { ...kind, position, records, sha256: await fileSha256(path) };
+      syncPath(path);
+      writeFileSync(join(building, cardFile), `${JSON.stringify(card)}\n`);
+      syncPath(join(building, cardFile));
+      syncPath(building);
+      signal.throwIfAborted();
+      crashPoint('after-backup-before-rename');
+      renameSync(building, join(folder, id));
+      syncPath(folder);
+      this.#retain(folder);
+      return records;
+    } catch (thrown) {
+      rmSync(building, { recursive: true, force: true });
+      throw thrown;
+    }
+  }
+
+  /**
+   * Puts the freshest backup that helps beside the stores of a state folder, as a store of its own.
+   * @param published where the shard's chain stands
+   * @param storeRecords how far the store is that there is; undefined without one
+   * @returns its path, or undefined when no backup helps
+   */
+  async restore(
+    identity: ShardIdentity,
+    state: string,
+    published: Position,
+    storeRecords: number | undefined,
+    tell: (what: string) => void,
+  ): Promise<string | undefined> {
+    const { shard } = identity;
+    const cards = this.#cards(shard);
+    const { restore, ignored } = planRestore(cards, kindOf(identity), published, storeRecords);
+    for (const [id, why] of ignored) tell(`backup ${join(this.#folderOf(shard), id)} is ignored: ${why}`);
+    for (const id of restore) {
+      const from = join(this.#folderOf(shard), id);
+      const path = freshStorePath(state, shard);
+      const part = `${path}.part`;
+      try {
+        if ((await copyFileHashed(join(from, storeFile), part)) === cards.get(id)?.sha256) {
+          renameSync(part, path);
+          syncPath(state);
+          tell(`restored from backup ${from}`);
+          return path;
+        }
+        tell(`backup ${from} is ignored: it is damaged`);
+      } catch (thrown) {
+        tell(`backup ${from} cannot be used: ${messageOf(thrown)}`);
+      }
+      rmSync(part, { force: true });
+    }
+    return undefined;
+  }
+
+  #folderOf(shard: number): string {
+    return join(this.#folder, `shard-${shard}`);
+  }
+
+  #ids(folder: string): string[] {
+    return existsSync(folder) ? readdirSync(folder).filter((name) => idPattern.test(name)) : [];
+  }
+
+  /** What the backups of a shard say of themselves. */
+  #cards(shard: number): Map<string, Card | undefined> {
+    const folder = this.#folderOf(shard);
+    return new Map(
+      this.#ids(folder).map((id) => {
+        try {
+          const text = readFileSync(join(folder, id, cardFile), 'utf8');
+          return [id, cardSchema.safeParse(JSON.parse(text)).data] as const;
+        } catch {
+          return [id, undefined] as const;
+        }
+      }),
+    );
+  }
+
+  /** @returns where the copy stands: the store may have gone on since */
+  async #copy(
+    store: ShardStore,
+    path: string,
+    signal: AbortSignal,
+  ): Promise<{ position: Position; records: number }> {
+    const catalog = `backup_${randomUUID().replaceAll('-', '')}`;
+    const connection = await this.#instance.connect();
+    const interrupt = () => connection.interrupt();
+    signal.addEventListener('abort', interrupt);
+    try {
+      signal.throwIfAborted();
+      await connection.run(`ATTACH '${path.replaceAll("'", "''")}' AS ${catalog}`);
+      await connection.run(`COPY FROM DATABASE ${store.catalog} TO ${catalog}`);
+      const rows = await connection.runAndReadAll(
+        `SELECT topic, next, applied + duplicate + rejected FROM ${catalog}.source`,
+      );
+      const sources = rows
+        .getRows()
+        .map(([topic, next, seen]) => [String(topic), Number(next), Number(seen)] as const);
+      await connection.run(`CHECKPOINT ${catalog}`);
+      return {
+        position: Object.fromEntries(sources.map(([topic, next]) => [topic, next])),
+        records: sources.reduce((sum, [, , seen]) => sum + seen, 0),
+      };
+    } finally {
+      signal.removeEventListener('abort', interrupt);
+      await connection.run(`DETACH DATABASE IF EXISTS ${catalog}`).catch(() => undefined);
+      connection.closeSync();
+    }
+  }
+
+  /** The newest stay. A backup that somebody else is building loses its folder: then it fails, and is made again. */
+  #retain(folder: string): void {
+    const old = this.#ids(folder).sort().slice(0, -keep);
+    for (const id of old) {
+      // Renamed first: a crash in the middle of removing must not leave half a backup under its name.
+      renameSync(join(folder, id), join(folder, `.${id}`));
+    }
+    for (const name of readdirSync(folder)) {
+      if (name.startsWith('.')) rmSync(join(folder, name), { recursive: true, force: true });
+    }
+  }
+}
+
+const isSameKind = (card: StoreKind, kind: StoreKind) =>
+  (Object.keys(kind) as (keyof StoreKind)[]).every((name) => card[name] === kind[name]);
