@@ -7,6 +7,10 @@
  * √((n·Σa² − (Σa)²) / (n·(n − 1))) / 10, which needs no difference of rounded numbers.
  */
 
+import { checkPortable } from '../database/portable-sql.ts';
+import { messageOf } from '../errors.ts';
+import { cubesOnTheWire } from '../topics/deltas.ts';
+
 /** A figure of a gold table that is worth a picture. */
 export interface Plot {
   readonly title: string;
@@ -33,20 +37,32 @@ export interface GoldTable {
   /** Columns of the final form, from the integer form. */
   readonly columns: string;
   readonly order: string;
+  /** Why only DuckDB computes it. A table without a reason is in SQL that Flink takes too. */
+  readonly onlyDuckdb?: string;
 }
 
-const moments = 'sum(rating * titles)::BIGINT AS s1, sum(rating * rating * titles)::BIGINT AS s2';
-const extremes = 'max(rating)::BIGINT AS max_tenths, min(rating)::BIGINT AS min_tenths';
-const counts = 'sum(titles)::BIGINT AS total_titles, sum(votes)::BIGINT AS total_votes';
+const sum = (measure: string, as: string) => `CAST(sum(${measure}) AS BIGINT) AS ${as}`;
+const moments = `${sum('rating * titles', 's1')}, ${sum('rating * rating * titles', 's2')}`;
+const extremes = 'CAST(max(rating) AS BIGINT) AS max_tenths, CAST(min(rating) AS BIGINT) AS min_tenths';
+const counts = `${sum('titles', 'total_titles')}, ${sum('votes', 'total_votes')}`;
 
-const average = 's1 / (10.0::DOUBLE * total_titles) AS avg_rating';
-const volatility = `CASE WHEN total_titles > 1 THEN
-  sqrt((total_titles::HUGEINT * s2 - s1::HUGEINT * s1)::DOUBLE / (total_titles::DOUBLE * (total_titles - 1))) / 10
-  END AS rating_volatility`;
-const maximum = 'max_tenths / 10.0::DOUBLE AS max_rating';
-const minimum = 'min_tenths / 10.0::DOUBLE AS min_rating';
+const double = (integer: string) => `CAST(${integer} AS DOUBLE)`;
+/** Two of its products have 38 digits at most, which both engines hold exactly. */
+const exact = (integer: string) => `CAST(${integer} AS DECIMAL(19, 0))`;
+const variance = `${double(
+  `${exact('total_titles')} * ${exact('s2')} - ${exact('s1')} * ${exact('s1')}`,
+)} / ${double('total_titles * (total_titles - 1)')}`;
 
-export const goldTables: readonly GoldTable[] = [
+/** SQL of an id's text, as `idText` of the catalog gives it. */
+const idText = (prefix: string, number: string) => `'${prefix}' ||
+  CASE WHEN ${number} < 10000000 THEN lpad(CAST(${number} AS STRING), 7, '0') ELSE CAST(${number} AS STRING) END`;
+
+const average = `s1 / ${double('10 * total_titles')} AS avg_rating`;
+const volatility = `CASE WHEN total_titles > 1 THEN sqrt(${variance}) / ${double('10')} END AS rating_volatility`;
+const maximum = `max_tenths / ${double('10')} AS max_rating`;
+const minimum = `min_tenths / ${double('10')} AS min_rating`;
+
+export const goldTables: readonly GoldTable[] = declaredTables([
   {
     name: 'genre_analysis',
     about: 'Rated titles by their genres string.',
@@ -61,8 +77,8 @@ export const goldTables: readonly GoldTable[] = [
     ],
     integers: `
       SELECT genres, ${counts}, ${moments}, ${extremes},
-        coalesce(sum(startYear * titles), 0)::BIGINT AS years,
-        coalesce(sum(titles) FILTER (startYear IS NOT NULL), 0)::BIGINT AS titles_with_year
+        ${sum('coalesce(startYear, 0) * titles', 'years')},
+        ${sum('CASE WHEN startYear IS NULL THEN 0 ELSE titles END', 'titles_with_year')}
       FROM title WHERE genres IS NOT NULL GROUP BY genres`,
     key: ['genres'],
     measures: [
@@ -76,7 +92,7 @@ export const goldTables: readonly GoldTable[] = [
       'titles_with_year',
     ],
     columns: `genres, total_titles, ${average}, total_votes,
-      years / nullif(titles_with_year, 0)::DOUBLE AS avg_year, ${volatility}, ${maximum}, ${minimum}`,
+      years / ${double('nullif(titles_with_year, 0)')} AS avg_year, ${volatility}, ${maximum}, ${minimum}`,
     order: 'total_titles DESC, genres',
   },
   {
@@ -87,13 +103,18 @@ export const goldTables: readonly GoldTable[] = [
       { title: 'Titles by decade', kind: 'line', x: 'decade', y: 'sum(total_titles)' },
     ],
     integers: `
-      SELECT (floor(startYear / 10.0) * 10)::INTEGER AS decade, ${counts}, ${moments},
-        sum(runtimeSum)::BIGINT AS runtime, sum(runtimeTitles)::BIGINT AS titles_with_runtime
-      FROM title WHERE startYear IS NOT NULL GROUP BY decade`,
+      SELECT decade, ${counts}, ${moments}, ${sum('runtimeSum', 'runtime')},
+        ${sum('runtimeTitles', 'titles_with_runtime')}
+      FROM (
+        SELECT CAST(floor(startYear / ${double('10')}) AS INTEGER) * 10 AS decade,
+          rating, titles, votes, runtimeSum, runtimeTitles
+        FROM title WHERE startYear IS NOT NULL
+      ) AS years
+      GROUP BY decade`,
     key: ['decade'],
     measures: ['total_titles', 'total_votes', 's1', 's2', 'runtime', 'titles_with_runtime'],
     columns: `decade, total_titles, ${average}, total_votes,
-      runtime / nullif(titles_with_runtime, 0)::DOUBLE AS avg_runtime, ${volatility}`,
+      runtime / ${double('nullif(titles_with_runtime, 0)')} AS avg_runtime, ${volatility}`,
     order: 'decade',
   },
   {
@@ -120,9 +141,9 @@ export const goldTables: readonly GoldTable[] = [
       },
     ],
     integers: `
-      SELECT 'nm' || lpad(nconst::VARCHAR, greatest(7, length(nconst::VARCHAR))::INTEGER, '0') AS nconst,
-        any_value(primaryName) AS primaryName,
-        ${counts}, sum(credits)::BIGINT AS total_credits, ${moments}, ${extremes}
+      SELECT ${idText('nm', 'nconst')} AS nconst,
+        max(primaryName) AS primaryName,
+        ${counts}, ${sum('credits', 'total_credits')}, ${moments}, ${extremes}
       FROM contributor LEFT JOIN names USING (nconst) GROUP BY nconst`,
     key: ['nconst'],
     attributes: ['primaryName'],
@@ -135,14 +156,35 @@ export const goldTables: readonly GoldTable[] = [
     about: 'Rated titles by the regions for which they have alternative titles.',
     plots: [{ title: 'Titles by region', kind: 'bar', x: 'region', y: 'sum(total_titles)' }],
     integers: `
-      SELECT region, ${counts}, sum(akas)::BIGINT AS total_akas, ${moments}, ${extremes}
+      SELECT region, ${counts}, ${sum('akas', 'total_akas')}, ${moments}, ${extremes}
       FROM region GROUP BY region`,
     key: ['region'],
     measures: ['total_titles', 'total_akas', 'total_votes', 's1', 's2', 'max_tenths', 'min_tenths'],
     columns: `region, total_titles, total_akas, ${average}, total_votes, ${volatility}, ${maximum}, ${minimum}`,
     order: 'total_titles DESC, region',
   },
-];
+]);
+
+/**
+ * The tables, each in SQL that both engines take or with the reason why only DuckDB does.
+ * @throws RangeError that names the table and what one of the engines would not take
+ */
+export function declaredTables(tables: readonly GoldTable[]): readonly GoldTable[] {
+  const relations = cubesOnTheWire.flatMap(({ name, fields }) => [
+    name,
+    ...fields.map((field) => field.name),
+  ]);
+  for (const { name, integers, columns, key, attributes = [], measures, onlyDuckdb } of tables) {
+    if (onlyDuckdb !== undefined) continue;
+    try {
+      checkPortable(integers, [...relations, 'names', 'nconst', 'primaryName']);
+      checkPortable(columns, [...key, ...attributes, ...measures]);
+    } catch (thrown) {
+      throw new RangeError(`gold table ${name}: ${messageOf(thrown)}`);
+    }
+  }
+  return tables;
+}
 
 /**
  * A SELECT of one text column `block`: the lines of a table's integer form in the canonical order of its keys, some

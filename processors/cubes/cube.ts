@@ -5,6 +5,8 @@
  * order of arrival come out right without a word about them.
  */
 import { createHash } from 'node:crypto';
+import { checkPortable } from '../../database/portable-sql.ts';
+import { messageOf } from '../../errors.ts';
 import type { DatasetName } from '../../topics/catalog.ts';
 import { contributorCube } from './contributor.ts';
 import { regionCube } from './region.ts';
@@ -23,12 +25,33 @@ export interface Cube {
   readonly measures: readonly string[];
   /** SELECT of the key and the measures, grouped by the key. */
   readonly contribution: string;
+  /** Why only DuckDB computes it. A cube without a reason is in SQL that Flink takes too. */
+  readonly onlyDuckdb?: string;
 }
 
-export const cubes: readonly Cube[] = [titleCube, contributorCube, regionCube];
+export const cubes: readonly Cube[] = declared([titleCube, contributorCube, regionCube]);
+
+/**
+ * The cubes, each in SQL that both engines take or with the reason why only DuckDB does.
+ * @throws RangeError that names the cube and what one of the engines would not take
+ */
+export function declared(set: readonly Cube[]): readonly Cube[] {
+  for (const { name, reads, contribution, onlyDuckdb } of set) {
+    const relations = Object.keys(reads).map((dataset) => relationOf(dataset as DatasetName));
+    try {
+      if (onlyDuckdb === undefined)
+        checkPortable(contribution, [...relations, ...Object.values(reads).flat()]);
+    } catch (thrown) {
+      throw new RangeError(`cube ${name}: ${messageOf(thrown)}`);
+    }
+  }
+  return set;
+}
 
 /** The relation that a contribution reads a dataset by. */
-export const relationOf = (dataset: DatasetName): string => dataset.replace('.', '_');
+export function relationOf(dataset: DatasetName): string {
+  return dataset.replace('.', '_');
+}
 
 /** The columns that a store keeps of each dataset: all that some cube reads. */
 export function projectionOf(set: readonly Cube[]): Map<DatasetName, string[]> {
