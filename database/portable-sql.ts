@@ -5,7 +5,7 @@
  */
 
 const words = new Set(
-  'SELECT DISTINCT FROM JOIN LEFT USING ON WHERE GROUP BY HAVING AS AND OR NOT IS NULL IN BETWEEN CASE WHEN THEN ELSE END CAST'.split(
+  'SELECT DISTINCT FROM JOIN LEFT ON WHERE GROUP BY HAVING AS AND OR NOT IS NULL IN BETWEEN CASE WHEN THEN ELSE END CAST'.split(
     ' ',
   ),
 );
@@ -24,6 +24,10 @@ interface Token {
 
 const tokenPattern =
   /\s+|(?<identifier>[A-Za-z_]\w*)|(?<literal>\d+(?:\.\d+)?|'(?:[^']|'')*')|(?<sign><>|<=|>=|\|\||[-+*/=<>(),.])/y;
+
+const notWords: Readonly<Record<string, string>> = {
+  USING: 'Flink cannot compute with a column that USING has merged: join ON the two columns',
+};
 
 /** @throws RangeError at the first character that no portable text has */
 function tokensOf(sql: string): Token[] {
@@ -49,6 +53,7 @@ function identified(text: string, isCalled: boolean): Omit<Token, 'at'> {
   const upper = text.toUpperCase();
   if (words.has(upper)) return { kind: 'word', text: upper };
   if (types.has(upper)) return { kind: 'type', text: upper };
+  if (notWords[upper] !== undefined) throw new RangeError(`${upper} cannot be used: ${notWords[upper]}`);
   if (!isCalled) return { kind: 'name', text };
   const lower = text.toLowerCase();
   if (functions.has(lower)) return { kind: 'function', text };

@@ -141,10 +141,10 @@ export const goldTables: readonly GoldTable[] = declaredTables([
       },
     ],
     integers: `
-      SELECT ${idText('nm', 'nconst')} AS nconst,
+      SELECT ${idText('nm', 'contributor.nconst')} AS nconst,
         max(primaryName) AS primaryName,
         ${counts}, ${sum('credits', 'total_credits')}, ${moments}, ${extremes}
-      FROM contributor LEFT JOIN names USING (nconst) GROUP BY nconst`,
+      FROM contributor LEFT JOIN names ON contributor.nconst = names.nconst GROUP BY contributor.nconst`,
     key: ['nconst'],
     attributes: ['primaryName'],
     measures: ['total_titles', 'total_credits', 'total_votes', 's1', 's2', 'max_tenths', 'min_tenths'],

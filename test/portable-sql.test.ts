@@ -21,6 +21,7 @@ test.each([
   ['SELECT Year FROM titles', 'Year'],
   ['SELECT CAST(year AS VARCHAR) FROM titles', 'VARCHAR'],
   ['SELECT year FROM titles SEMI JOIN titles', 'SEMI'],
+  ['SELECT year FROM titles JOIN votes USING (year)', 'USING'],
   ['SELECT year FROM titles -- all', '-- all'],
   ['SELECT year FROM titles; DROP', '; DROP'],
   ['SELECT (year FROM titles', 'brackets'],

@@ -154,6 +154,8 @@ export interface Names {
   source(dataset: DatasetName): string;
   readonly deltas: string;
   readonly deadLetter: string;
+  /** Where another engine keeps a gold table up to date. */
+  goldTable(table: string): string;
   readonly processorGroup: string;
   readonly sinkGroup: string;
 }
@@ -169,6 +171,7 @@ export function namesIn(namespace: string): Names {
     source: (dataset) => `${prefix}imdb.${dataset}`,
     deltas: `${prefix}reelflow.deltas`,
     deadLetter: `${prefix}imdb.dead-letter`,
+    goldTable: (table) => `${prefix}reelflow.gold.${table}`,
     processorGroup: `${prefix}reelflow-processors`,
     sinkGroup: `${prefix}reelflow-sink`,
   };

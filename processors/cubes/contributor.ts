@@ -15,6 +15,6 @@ export const contributorCube: Cube = {
       sum(credits) AS credits,
       sum(numVotes) AS votes
     FROM (SELECT tconst, nconst, count(*) AS credits FROM title_principals GROUP BY tconst, nconst) AS pairs
-    JOIN title_ratings USING (tconst)
+    JOIN title_ratings ON pairs.tconst = title_ratings.tconst
     GROUP BY nconst, averageRating`,
 };

@@ -15,6 +15,6 @@ export const titleCube: Cube = {
       sum(numVotes) AS votes,
       sum(coalesce(runtimeMinutes, 0)) AS runtimeSum,
       count(runtimeMinutes) AS runtimeTitles
-    FROM title_basics JOIN title_ratings USING (tconst)
+    FROM title_basics JOIN title_ratings ON title_basics.tconst = title_ratings.tconst
     GROUP BY startYear, genres, averageRating`,
 };
