@@ -27,6 +27,8 @@ export const exitCodes = {
   accessRefused: 20,
   untrusted: 21,
   lagging: 21,
+  flinkUnreachable: 23,
+  flinkFailed: 24,
 } as const;
 
 export type FailureKind = keyof typeof exitCodes;

@@ -7,6 +7,7 @@ import { exitCodes, messageOf, ReelflowError } from '../errors.ts';
 import { demoCommand } from './demo.ts';
 import { dlqCommand } from './dlq.ts';
 import { downloadCommand } from './download.ts';
+import { flinkCommand } from './flink.ts';
 import { generateCommand } from './generate.ts';
 import { goldCommand } from './gold.ts';
 import { lagCommand } from './lag.ts';
@@ -42,6 +43,7 @@ export async function main(argv: readonly string[]): Promise<void> {
     lagCommand(),
     dlqCommand(),
     verifyCommand(),
+    flinkCommand(),
     goldCommand(),
   ]) {
     program.addCommand(command);

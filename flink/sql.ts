@@ -92,6 +92,9 @@ function settings({ destination, shards, names, checkpoints, from }: FlinkJob): 
       'table.exec.mini-batch.enabled': 'true',
       'table.exec.mini-batch.allow-latency': '1 s',
       'table.exec.mini-batch.size': '20000',
+      // Flink cannot see that `rowKey` tells all rows apart: each key comes from one task, its versions in order.
+      'table.exec.sink.require-on-conflict': 'false',
+      'table.exec.sink.upsert-materialize': 'NONE',
       ...(checkpoints !== undefined && { 'execution.checkpointing.dir': checkpoints }),
       ...(from !== undefined && { 'execution.state-recovery.path': from }),
     });
@@ -159,7 +162,8 @@ function relational(dataset: DatasetName, name: string): string {
   const value = `\`rows\`.${name_(name)}`;
   if (type === 'tenths') return `CAST(ROUND(${value} * 10) AS BIGINT)`;
   if (type === 'int' || type === 'nullable-int') return `CAST(${value} AS BIGINT)`;
-  if (/^(tconst|titleId|parentTconst|nconst)$/.test(name)) return `CAST(SUBSTRING(${value} FROM 3) AS BIGINT)`;
+  if (/^(tconst|titleId|parentTconst|nconst)$/.test(name))
+    return `CAST(SUBSTRING(${value} FROM 3) AS BIGINT)`;
   return value;
 }
 

@@ -1,6 +1,6 @@
 /**
- * Java, and the jars of broker and registry: from Maven Central by the pinned `services/pom.xml`, laid out once
- * per content of that pom. The folder of a pom is complete or absent.
+ * Java, and the jars that run on it: from Maven Central by a pinned pom, laid out once per content of that pom. The
+ * folder of a pom is complete or absent.
  */
 import { createHash, randomUUID } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
@@ -9,6 +9,22 @@ import { ReelflowError } from '../errors.ts';
 import { packageFile } from './package.ts';
 import { lastLines, type Probe } from './probe.ts';
 import { run } from './process.ts';
+
+/** Jars that one pom lays out under the folder that its property `services.out` names. */
+export interface JarSet {
+  /** The pom, relative to the package. */
+  readonly pom: string;
+  /** For people: `the jars of …`. */
+  readonly of: string;
+  readonly megabytes: number;
+}
+
+/** `kafka/` is the broker's class path, `registry/` the registry's application. */
+export const serviceJars: JarSet = {
+  pom: 'kafka/services/pom.xml',
+  of: 'broker and registry',
+  megabytes: 165,
+};
 
 /** The oldest Java that the broker runs on. */
 const javaVersionMin = 17;
@@ -25,12 +41,16 @@ export async function findJava(env: NodeJS.ProcessEnv): Promise<Probe<string>> {
 }
 
 /**
- * Whether the broker and registry can be started here: Java, and Maven unless the jars are cached already.
+ * Whether the jars can be run here: Java, and Maven unless they are cached already.
  * @returns the `java` command
  */
-export async function findJvm(env: NodeJS.ProcessEnv, jars: string): Promise<Probe<string>> {
+export async function findJvm(
+  env: NodeJS.ProcessEnv,
+  jars: string,
+  set = serviceJars,
+): Promise<Probe<string>> {
   const java = await findJava(env);
-  if ('why' in java || existsSync(jarFolder(jars))) return java;
+  if ('why' in java || existsSync(jarFolder(jars, set))) return java;
   const maven = await run('mvn', ['-version'], { env, timeoutMs: 20_000 });
   if (maven.missing) return { why: 'there is Java but no mvn on the PATH to fetch the jars' };
   if (maven.code !== 0) return { why: `mvn -version failed: ${lastLines(maven.output, 1)}` };
@@ -38,37 +58,38 @@ export async function findJvm(env: NodeJS.ProcessEnv, jars: string): Promise<Pro
 }
 
 /** Where the jars of exactly this pom lie: another pom is another folder. */
-function jarFolder(jars: string): string {
-  const pom = readFileSync(packageFile('kafka/services/pom.xml'));
-  return resolve(jars, createHash('sha256').update(pom).digest('hex').slice(0, 16));
+function jarFolder(jars: string, { pom }: JarSet): string {
+  const content = readFileSync(packageFile(pom));
+  return resolve(jars, createHash('sha256').update(content).digest('hex').slice(0, 16));
 }
 
 /**
- * Lays out the jars, once: `kafka/` is the broker's class path, `registry/` the registry's application.
- * @returns the folder of both
+ * Lays out the jars of a set, once.
+ * @returns the folder
  * @throws ReelflowError services, with Maven's errors
  */
 export async function resolveJars(options: {
   jars: string;
   env: NodeJS.ProcessEnv;
+  set?: JarSet;
   onProgress?: (line: string) => void;
 }): Promise<string> {
-  const { jars, env, onProgress } = options;
-  const folder = jarFolder(jars);
+  const { jars, env, set = serviceJars, onProgress } = options;
+  const folder = jarFolder(jars, set);
   if (existsSync(folder)) return folder;
-  onProgress?.('fetching the jars of broker and registry by Maven, about 165 MB unless it has them');
+  onProgress?.(`fetching the jars of ${set.of} by Maven, about ${set.megabytes} MB unless it has them`);
   mkdirSync(resolve(jars), { recursive: true });
   const partial = `${folder}.${randomUUID()}`;
-  const pom = packageFile('kafka/services/pom.xml');
+  const pom = packageFile(set.pom);
   try {
     const result = await run(
       'mvn',
       ['-f', pom, '-Dstyle.color=never', `-Dservices.out=${partial}`, 'generate-resources'],
-      { env, onText: mavenProgress(onProgress) },
+      { env, onText: mavenProgress(set.of, onProgress) },
     );
     if (result.code !== 0) {
       const errors = result.output.split(/[\r\n]+/).filter((line) => line.startsWith('[ERROR]'));
-      throw new ReelflowError('services', 'Maven could not fetch the jars of broker and registry', {
+      throw new ReelflowError('services', `Maven could not fetch the jars of ${set.of}`, {
         detail: errors.slice(0, 2).join('\n') || lastLines(result.output, 3),
         hint: `Check the network and Maven's settings, then try: mvn -f ${pom} dependency:resolve`,
       });
@@ -86,7 +107,7 @@ export async function resolveJars(options: {
 }
 
 /** Turns Maven's transfer lines into a line of progress each second. */
-function mavenProgress(onProgress?: (line: string) => void): (text: string) => void {
+function mavenProgress(of: string, onProgress?: (line: string) => void): (text: string) => void {
   const unitBytes: Record<string, number> = { B: 1, kB: 1e3, MB: 1e6, GB: 1e9 };
   let doneBytes = 0;
   let shownAt = Date.now();
@@ -102,8 +123,6 @@ function mavenProgress(onProgress?: (line: string) => void): (text: string) => v
     }
     if (doneBytes + underWay < 1e6) return;
     shownAt = Date.now();
-    onProgress?.(
-      `fetching the jars of broker and registry, ${Math.round((doneBytes + underWay) / 1e6)} MB so far`,
-    );
+    onProgress?.(`fetching the jars of ${of}, ${Math.round((doneBytes + underWay) / 1e6)} MB so far`);
   };
 }

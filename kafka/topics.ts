@@ -13,13 +13,41 @@ export interface TopicSpec {
 }
 
 const creationPatienceMs = 5_000;
-const retained = { 'cleanup.policy': 'delete', 'retention.ms': '-1', 'retention.bytes': '-1' };
+
+/** How a topic is created, and checked at every start. */
+interface TopicPolicy {
+  readonly settings: Readonly<Record<string, string>>;
+  /** What is wrong with other settings, and why. */
+  readonly what: string;
+  readonly why: string;
+}
+
+const retained: TopicPolicy = {
+  settings: { 'cleanup.policy': 'delete', 'retention.ms': '-1', 'retention.bytes': '-1' },
+  what: 'may delete messages',
+  why: 'the topics are the source of truth',
+};
+
+const compacted: TopicPolicy = {
+  settings: { 'cleanup.policy': 'compact' },
+  what: 'does not keep the newest message of each key',
+  why: 'whoever reads it from its start has to see the whole table',
+};
 
 /**
  * Creates the topics that do not exist, and checks those that do.
  * @throws ReelflowError topicMismatch, when an existing topic has another partition count or may delete messages
  */
-export async function ensureRetainedTopics(broker: Broker, specs: readonly TopicSpec[]): Promise<void> {
+export function ensureRetainedTopics(broker: Broker, specs: readonly TopicSpec[]): Promise<void> {
+  return ensureTopics(broker, specs, retained);
+}
+
+/** As `ensureRetainedTopics`, for topics that hold a table: the newest message of each key stays. */
+export function ensureCompactedTopics(broker: Broker, specs: readonly TopicSpec[]): Promise<void> {
+  return ensureTopics(broker, specs, compacted);
+}
+
+async function ensureTopics(broker: Broker, specs: readonly TopicSpec[], policy: TopicPolicy): Promise<void> {
   await withAdmin(broker, async (admin) => {
     const existing = new Set(await admin.listTopics());
     const missing = specs.filter(({ topic }) => !existing.has(topic));
@@ -30,7 +58,7 @@ export async function ensureRetainedTopics(broker: Broker, specs: readonly Topic
             topic,
             numPartitions: partitions,
             replicationFactor: -1,
-            configEntries: Object.entries(retained).map(([name, value]) => ({ name, value })),
+            configEntries: Object.entries(policy.settings).map(([name, value]) => ({ name, value })),
           })),
           waitForLeaders: true,
         })
@@ -52,9 +80,10 @@ export async function ensureRetainedTopics(broker: Broker, specs: readonly Topic
         });
       }
     }
-    await checkRetention(
+    await checkPolicy(
       admin,
       specs.map(({ topic }) => topic),
+      policy,
     );
   });
 }
@@ -102,21 +131,25 @@ export async function deleteBefore(
   });
 }
 
-async function checkRetention(admin: kafkajs.Admin, topics: readonly string[]): Promise<void> {
+async function checkPolicy(
+  admin: kafkajs.Admin,
+  topics: readonly string[],
+  { settings, what, why }: TopicPolicy,
+): Promise<void> {
   const { resources } = await admin.describeConfigs({
     includeSynonyms: false,
     resources: topics.map((name) => ({
       type: kafkajs.ConfigResourceTypes.TOPIC,
       name,
-      configNames: Object.keys(retained),
+      configNames: Object.keys(settings),
     })),
   });
   for (const { resourceName, configEntries } of resources) {
-    for (const [name, wanted] of Object.entries(retained)) {
+    for (const [name, wanted] of Object.entries(settings)) {
       const value = configEntries.find((entry) => entry.configName === name)?.configValue;
       if (value !== wanted) {
-        throw new ReelflowError('topicMismatch', `Topic ${resourceName} may delete messages`, {
-          detail: `Its ${name} is ${value}, it must be ${wanted}: the topics are the source of truth.`,
+        throw new ReelflowError('topicMismatch', `Topic ${resourceName} ${what}`, {
+          detail: `Its ${name} is ${value}, it must be ${wanted}: ${why}.`,
           hint: `kafka-configs.sh --alter --topic ${resourceName} --add-config ${name}=${wanted}`,
         });
       }

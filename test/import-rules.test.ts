@@ -19,6 +19,8 @@ test.each([
   ['processors/apply.ts', '../sinks/manifest.ts'],
   ['sinks/manifest.ts', '../producers/replay.ts'],
   ['monitor/lag.ts', '../processors/store.ts'],
+  ['flink/sql.ts', '../processors/store.ts'],
+  ['flink/sql.ts', '../sinks/sink.ts'],
   ['sinks/manifest.ts', '../cli/context.ts'],
   ['config.ts', './kafka/client.ts'],
 ])('%s may not import %s', (path, forbidden) => {

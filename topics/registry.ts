@@ -47,17 +47,18 @@ export class Registry {
 
   /**
    * Registers the schema of a topic under `<topic>-value` with BACKWARD compatibility; idempotent.
+   * @param schema its text, unless it is a file of ours
    * @returns the id that goes before every value
    * @throws ReelflowError registryUnreachable, after `patienceMs`; accessRefused, untrusted; topicMismatch, when the
    *   registry refuses the schema
    */
-  async register(topic: string, schemaName: string): Promise<number> {
+  async register(topic: string, schemaName: string, schema = schemaText(schemaName)): Promise<number> {
     const patienceMs = this.#options.patienceMs ?? 5_000;
     const started = Date.now();
     for (let refusals = 0; ; ) {
       try {
         const { id } = await this.#client.register(
-          { type: SchemaType.AVRO, schema: schemaText(schemaName) },
+          { type: SchemaType.AVRO, schema },
           { subject: `${topic}-value`, compatibility: COMPATIBILITY.BACKWARD },
         );
         return id;
@@ -80,6 +81,20 @@ export class Registry {
         if (Date.now() - started > patienceMs) throw this.#unreachable(thrown);
         await this.#wait(thrown);
       }
+    }
+  }
+
+  /**
+   * The id of the newest schema of a topic, or undefined when the registry has none.
+   * @throws ReelflowError registryUnreachable, accessRefused
+   */
+  async latest(topic: string): Promise<number | undefined> {
+    try {
+      return await this.#client.getLatestSchemaId(`${topic}-value`);
+    } catch (thrown) {
+      if (isAccessRefusal(thrown)) throw this.#accessRefused(thrown);
+      if (statusOf(thrown) === 404) return undefined;
+      throw this.#unreachable(thrown);
     }
   }
 

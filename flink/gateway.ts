@@ -1,0 +1,139 @@
+/**
+ * Flink's SQL gateway over its REST interface: a session, statements one after the other, an end. Texts that come back
+ * are cut and cleaned of secrets before anybody sees them, because Flink repeats statements in its errors.
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import { z } from 'zod';
+import type { Secret } from '../config.ts';
+import { messageOf, ReelflowError } from '../errors.ts';
+
+const requestMs = 60_000;
+const pollMs = 250;
+const causeLengthMax = 800;
+
+const failure = z.object({ errors: z.array(z.string()).min(1) });
+const status = z.object({ status: z.string() });
+const result = z.object({ jobID: z.string().optional() });
+
+export interface SqlGatewayOptions {
+  /** http://host:port */
+  readonly url: string;
+  /** Of the session: any of Flink's settings. */
+  readonly properties?: Readonly<Record<string, string>>;
+  readonly secrets?: readonly Secret[];
+  /** Ends every wait. */
+  readonly signal?: AbortSignal;
+}
+
+export class SqlGateway {
+  readonly #options: SqlGatewayOptions;
+  readonly #session: string;
+
+  private constructor(options: SqlGatewayOptions, session: string) {
+    this.#options = options;
+    this.#session = session;
+  }
+
+  /** @throws ReelflowError flinkUnreachable, when no SQL gateway answers there; the abort reason */
+  static async open(options: SqlGatewayOptions): Promise<SqlGateway> {
+    const { properties = {} } = options;
+    const answer = await ask(options, 'POST', '/v1/sessions', { sessionName: 'reelflow', properties });
+    const opened = z.object({ sessionHandle: z.string() }).safeParse(answer);
+    if (!opened.success) throw unreachable(options.url, 'It does not answer as a SQL gateway does.');
+    return new SqlGateway(options, opened.data.sessionHandle);
+  }
+
+  /**
+   * Runs a statement to its end; with `table.dml-sync` that of a job is the job's.
+   * @returns the id of the job that it started, if it did
+   * @throws ReelflowError flinkFailed, with Flink's cause; flinkUnreachable; the abort reason
+   */
+  async execute(statement: string): Promise<string | undefined> {
+    const { signal } = this.#options;
+    const path = `/v1/sessions/${this.#session}`;
+    const begun = await ask(this.#options, 'POST', `${path}/statements`, { statement: `${statement};` });
+    const operation = z.object({ operationHandle: z.string() }).safeParse(begun);
+    if (!operation.success) throw this.#failed(begun, statement);
+    const operationPath = `${path}/operations/${operation.data.operationHandle}`;
+    for (;;) {
+      const answer = status.safeParse(await ask(this.#options, 'GET', `${operationPath}/status`));
+      if (answer.data?.status === 'FINISHED') break;
+      if (!['INITIALIZED', 'PENDING', 'RUNNING'].includes(answer.data?.status ?? '')) {
+        throw this.#failed(await ask(this.#options, 'GET', `${operationPath}/result/0`), statement);
+      }
+      await delay(pollMs, undefined, { signal });
+    }
+    return result.safeParse(await ask(this.#options, 'GET', `${operationPath}/result/0`)).data?.jobID;
+  }
+
+  async close(): Promise<void> {
+    const { signal: _, ...options } = this.#options;
+    await ask(options, 'DELETE', `/v1/sessions/${this.#session}`).catch(() => undefined);
+  }
+
+  #failed(answer: unknown, statement: string): ReelflowError {
+    const texts = failure.safeParse(answer).data?.errors ?? [JSON.stringify(answer)];
+    const what = /^(?:CREATE TEMPORARY )?\w+(?: `\w+`)?/.exec(statement)?.[0] ?? 'a statement';
+    return new ReelflowError('flinkFailed', `Flink could not carry out ${what}`, {
+      detail: this.#clean(causeIn(texts.join('\n'))),
+      hint: '`reelflow flink sql` prints the statements; the whole error is in the log of Flink.',
+    });
+  }
+
+  #clean(message: string): string {
+    let text = message;
+    for (const secret of this.#options.secrets ?? []) text = text.replaceAll(secret.reveal(), '[secret]');
+    return text.slice(0, causeLengthMax);
+  }
+}
+
+/** What the innermost cause of a Java stack trace says. */
+export function causeIn(trace: string): string {
+  const causes = [
+    ...trace.matchAll(
+      /^(?:Caused by: )(?:[\w.$]+(?:Exception|Error): )?(.+(?:\n(?!\s+at |\s*\.\.\. |Caused by).+)*)/gm,
+    ),
+  ];
+  return (causes.at(-1)?.[1] ?? trace).trim();
+}
+
+function unreachable(url: string, detail: string, cause?: unknown): ReelflowError {
+  return new ReelflowError('flinkUnreachable', 'Flink cannot be reached', {
+    detail: `${url}: ${detail}`,
+    hint: 'Check --gateway or --rest, and that the cluster runs.',
+    cause,
+  });
+}
+
+/** One request. @returns the answer's JSON, an error's too */
+async function ask(
+  { url, signal }: Pick<SqlGatewayOptions, 'url' | 'signal'>,
+  method: 'GET' | 'POST' | 'DELETE',
+  path: string,
+  body?: unknown,
+): Promise<unknown> {
+  const bounds = [AbortSignal.timeout(requestMs), ...(signal === undefined ? [] : [signal])];
+  try {
+    const response = await fetch(`${url.replace(/\/$/, '')}${path}`, {
+      method,
+      signal: AbortSignal.any(bounds),
+      headers: { 'content-type': 'application/json' },
+      ...(body !== undefined && { body: JSON.stringify(body) }),
+    });
+    return await response.json();
+  } catch (thrown) {
+    signal?.throwIfAborted();
+    throw unreachable(url, messageOf((thrown as Error).cause ?? thrown), thrown);
+  }
+}
+
+/**
+ * The version of the cluster behind a REST address.
+ * @throws ReelflowError flinkUnreachable
+ */
+export async function clusterVersion(url: string, signal?: AbortSignal): Promise<string> {
+  const answer = await ask({ url, ...(signal && { signal }) }, 'GET', '/v1/config');
+  const config = z.object({ 'flink-version': z.string() }).safeParse(answer);
+  if (!config.success) throw unreachable(url, 'It does not answer as a Flink cluster does.');
+  return config.data['flink-version'];
+}

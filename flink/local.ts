@@ -1,0 +1,153 @@
+/**
+ * A SQL gateway of our own on 127.0.0.1, whose jobs run in the same process (an embedded mini cluster) or go to a
+ * cluster elsewhere. Its jars come from Maven Central by `pom.xml`. It lives as long as the work that it is started for;
+ * one that a killed command left behind is ended before the next begins.
+ */
+import { globSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { ReelflowError } from '../errors.ts';
+import { findJvm, type JarSet, resolveJars } from '../kafka/jars.ts';
+import { withFolderLock } from '../kafka/lock.ts';
+import { freePorts, tellingLines } from '../kafka/probe.ts';
+import { isRunning, startDetached, stopProcess } from '../kafka/process.ts';
+
+export const flinkJars: JarSet = { pom: 'flink/pom.xml', of: 'Flink', megabytes: 230 };
+/** The version of `flink/pom.xml`: clusters of another one cannot take the jobs that it makes. */
+export const flinkVersion = '2.3';
+
+export interface LocalGatewayOptions {
+  /** Holds the log, the pid file and temporary files; one gateway at a time. */
+  readonly folder: string;
+  /** The cache of jars. */
+  readonly jars: string;
+  readonly env: NodeJS.ProcessEnv;
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (line: string) => void;
+}
+
+export interface LocalGateway {
+  readonly url: string;
+  readonly log: string;
+  /** Jars that a job needs on a cluster that has only Flink's own. */
+  readonly connectors: readonly string[];
+}
+
+const startBoundMs = 180_000;
+const stopBoundMs = 10_000;
+
+/** What Flink reflects on, as its own configuration opens it. */
+const opened = ['lang', 'net', 'io', 'nio', 'lang.reflect', 'text', 'time', 'util', 'util.concurrent']
+  .map((name) => `java.base/java.${name}`)
+  .concat(
+    'java.base/sun.nio.ch',
+    'java.base/java.util.concurrent.atomic',
+    'java.base/java.util.concurrent.locks',
+  );
+
+/**
+ * Runs `work` while a gateway runs.
+ * @throws ReelflowError services, when it cannot be started; busy, when another command uses the folder; the abort reason
+ */
+export async function withLocalGateway<T>(
+  options: LocalGatewayOptions,
+  work: (gateway: LocalGateway) => Promise<T>,
+): Promise<T> {
+  const { env, jars, onProgress } = options;
+  const java = await findJvm(env, jars, flinkJars);
+  if ('why' in java) {
+    throw new ReelflowError('services', 'Flink cannot run on this machine', {
+      detail: java.why,
+      hint: 'Install Java 17 or newer and Maven, or use a cluster: `reelflow flink submit`.',
+    });
+  }
+  const lib = await resolveJars({ jars, env, set: flinkJars, ...(onProgress && { onProgress }) });
+  const folder = resolve(options.folder);
+  return withFolderLock(folder, { patienceMs: 0 }, async () => {
+    const pidFile = join(folder, 'gateway.pid');
+    await stopProcess(pidFile, stopBoundMs);
+    try {
+      return await work(await start({ ...options, folder }, java.found, lib, pidFile));
+    } finally {
+      await stopProcess(pidFile, stopBoundMs);
+    }
+  });
+}
+
+async function start(
+  { folder, env, signal, onProgress }: LocalGatewayOptions,
+  java: string,
+  lib: string,
+  pidFile: string,
+): Promise<LocalGateway> {
+  const [port = 0] = await freePorts(1);
+  const temporary = join(folder, 'tmp');
+  rmSync(temporary, { recursive: true, force: true });
+  mkdirSync(temporary, { recursive: true, mode: 0o700 });
+  writeFileSync(join(folder, 'config.yaml'), configuration(temporary));
+  const { PATH, HOME, LANG } = env;
+  const log = join(folder, 'flink.log');
+  rmSync(log, { force: true });
+  onProgress?.(`starting Flink on 127.0.0.1:${port}`);
+  const record = await startDetached(
+    {
+      command: java,
+      args: [
+        '-Xmx1g',
+        '-XX:+UseSerialGC',
+        `-Djava.io.tmpdir=${temporary}`,
+        '-Dorg.slf4j.simpleLogger.showDateTime=true',
+        '-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd HH:mm:ss.SSS',
+        '-Dorg.slf4j.simpleLogger.log.org.apache.flink.kafka.shaded=warn',
+        ...opened.map((module) => `--add-opens=${module}=ALL-UNNAMED`),
+        '-cp',
+        join(lib, '*'),
+        'org.apache.flink.table.gateway.SqlGateway',
+        '-Dsql-gateway.endpoint.rest.address=127.0.0.1',
+        '-Dsql-gateway.endpoint.rest.bind-address=127.0.0.1',
+        `-Dsql-gateway.endpoint.rest.port=${port}`,
+      ],
+      cwd: folder,
+      env: { ...(PATH && { PATH }), ...(HOME && { HOME }), ...(LANG && { LANG }), FLINK_CONF_DIR: folder },
+      log,
+    },
+    pidFile,
+    port,
+  );
+  const url = `http://127.0.0.1:${port}`;
+  const deadline = Date.now() + startBoundMs;
+  while (!(await answers(url))) {
+    signal?.throwIfAborted();
+    const ended = !isRunning(record);
+    if (ended || Date.now() > deadline) {
+      throw new ReelflowError('services', `Flink ${ended ? 'ended while it started' : 'does not answer'}`, {
+        detail: tellingLines(readFileSync(log, 'utf8')) || 'Its log says nothing.',
+        hint: `The whole log is ${log}.`,
+      });
+    }
+    await delay(200);
+  }
+  const connectors = globSync('flink-sql-{connector-kafka,avro-confluent-registry}-*.jar', { cwd: lib });
+  return { url, log, connectors: connectors.map((jar) => join(lib, jar)) };
+}
+
+/** The mini cluster has one slot for each partition; its memory is fixed, so that it is the same on every machine. */
+function configuration(temporary: string): string {
+  return `execution.target: local
+io.tmp.dirs: ${JSON.stringify(temporary)}
+rest.bind-address: 127.0.0.1
+rest.address: 127.0.0.1
+taskmanager.memory.managed.size: 512mb
+taskmanager.memory.network.min: 128mb
+taskmanager.memory.network.max: 128mb
+sql-gateway.session.idle-timeout: 0
+`;
+}
+
+async function answers(url: string): Promise<boolean> {
+  try {
+    return (await fetch(`${url}/v1/info`, { signal: AbortSignal.timeout(5_000) })).ok;
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,65 @@
+/** The topics that a job reads, looked at before Flink is asked anything: what is wrong with them is said at once. */
+import { ReelflowError } from '../errors.ts';
+import type { Broker } from '../kafka/client.ts';
+import { logBounds } from '../kafka/log.ts';
+import { partitionCounts } from '../kafka/topics.ts';
+import type { Cube } from '../processors/cubes/cube.ts';
+import type { Names } from '../topics/catalog.ts';
+import type { Registry } from '../topics/registry.ts';
+import { datasetsRead } from './sql.ts';
+
+export interface Sources {
+  /** Partition count of the title topics. */
+  readonly shards: number;
+  /** End offsets, by topic and partition. */
+  readonly ends: ReadonlyMap<string, ReadonlyMap<number, number>>;
+}
+
+/**
+ * @throws ReelflowError topicMismatch, when a topic is missing, has another partition count or messages without a
+ *   schema in the registry; sourceLost, when its first messages are gone; brokerUnreachable; registryUnreachable
+ */
+export async function inspectSources(
+  { broker, registry, names }: { broker: Broker; registry: Registry; names: Names },
+  cubes: readonly Cube[],
+): Promise<Sources> {
+  const datasets = [...datasetsRead(cubes).keys()];
+  const topics = datasets.map((dataset) => names.source(dataset));
+  const counts = await partitionCounts(broker, topics);
+  const shards = counts.get(names.source('title.ratings')) ?? 0;
+  for (const dataset of datasets) {
+    const topic = names.source(dataset);
+    const partitions = counts.get(topic);
+    if (partitions === undefined) {
+      throw new ReelflowError('topicMismatch', `There is no topic ${topic}`, {
+        hint: '`reelflow replay` creates the topics; see also --namespace.',
+      });
+    }
+    if (dataset.startsWith('title.') && partitions !== shards) {
+      throw new ReelflowError('topicMismatch', `Topic ${topic} has another partition count`, {
+        detail: `It has ${partitions} partitions, ${names.source('title.ratings')} has ${shards}. A partition is a shard: all title topics need the same count.`,
+        hint: 'Use another --namespace, or recreate the topics.',
+      });
+    }
+  }
+  const bounds = await logBounds(broker, topics);
+  const ends = new Map<string, Map<number, number>>();
+  for (const [topic, partitions] of bounds) {
+    for (const [partition, { start }] of partitions) {
+      if (start === 0) continue;
+      throw new ReelflowError('sourceLost', `Messages of ${topic} are gone`, {
+        detail: `Partition ${partition} begins at offset ${start}: Flink would compute its tables without what lay before.`,
+        hint: 'Replay the files into another --namespace.',
+      });
+    }
+    ends.set(topic, new Map([...partitions].map(([partition, { end }]) => [partition, end])));
+    const isEmpty = [...partitions.values()].every(({ end }) => end === 0);
+    if (!isEmpty && (await registry.latest(topic)) === undefined) {
+      throw new ReelflowError('topicMismatch', `The Schema Registry has no schema of ${topic}`, {
+        detail: `There is no subject ${topic}-value, and the topic has messages: Flink could not read them.`,
+        hint: 'Is SCHEMA_REGISTRY_URL the registry that the topics were written with?',
+      });
+    }
+  }
+  return { shards, ends };
+}
