@@ -12,5 +12,5 @@ RUN mkdir -p /data/state /data/gold && chown -R node:node /data
 COPY --from=modules /app/node_modules node_modules
 COPY . .
 USER node
-ENTRYPOINT ["node", "/app/cli/reelflow.js"]
+ENTRYPOINT ["node", "--initial-old-space-size=256", "--single-threaded-gc", "/app/cli/reelflow.js"]
 CMD ["--help"]

@@ -35,12 +35,38 @@ const zstdPack = {
     [zlib.constants.ZSTD_c_checksumFlag]: 1,
   },
 };
-const zstdUnpack = { chunkSize: 1024 * 1024, maxOutputLength: batchBytesMax };
 
 CompressionCodecs[CompressionTypes.ZSTD] = () => ({
   compress: async (encoder: Encoder) => zlib.zstdCompressSync(encoder.buffer, zstdPack),
-  decompress: async (packed: Buffer) => zlib.zstdDecompressSync(packed, zstdUnpack),
+  decompress: async (packed: Buffer) => unpackZstd(packed),
 });
+
+/** Into one buffer of the size that the frame names, if it names one. */
+function unpackZstd(packed: Buffer): Buffer {
+  const size = Math.min(zstdContentBytes(packed) ?? 1024 * 1024, batchBytesMax);
+  return zlib.zstdDecompressSync(packed, { chunkSize: Math.max(64, size), maxOutputLength: batchBytesMax });
+}
+
+/**
+ * How many bytes a zstd frame says that it holds; undefined when it does not.
+ * Layout: RFC 8878, section 3.1.1.1
+ */
+function zstdContentBytes(packed: Buffer): number | undefined {
+  if (packed.length < 18 || packed.readUInt32LE(0) !== 0xfd2fb528) return undefined;
+  const descriptor = packed.readUInt8(4);
+  const isSingleSegment = (descriptor & 0x20) !== 0;
+  const at = 5 + (isSingleSegment ? 0 : 1) + ([0, 1, 2, 4][descriptor & 3] as number);
+  switch (descriptor >> 6) {
+    case 0:
+      return isSingleSegment ? packed.readUInt8(at) : undefined;
+    case 1:
+      return packed.readUInt16LE(at) + 256;
+    case 2:
+      return packed.readUInt32LE(at);
+    default:
+      return Number(packed.readBigUInt64LE(at));
+  }
+}
 
 CompressionCodecs[CompressionTypes.LZ4] = () => ({
   compress: async (encoder: Encoder) => Buffer.from(lz4.compress(encoder.buffer)),

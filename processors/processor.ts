@@ -3,7 +3,6 @@
  * loop. Every failure that is not a passing one ends the member: it never stays alive without working.
  */
 import { mkdirSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { openInstance } from '../database/duckdb.ts';
@@ -174,7 +173,9 @@ class Member {
     }
     const instance = await openInstance({
       memoryLimit: this.#options.memoryLimit,
-      threads: availableParallelism(),
+      // A shard's statements run one after the other, shards beside each other: each on the thread that asks. Threads of
+      // DuckDB's own would only spin for work between them.
+      threads: 1,
       spillFolder: join(folder, 'spill'),
     });
     this.#close.push(async () => instance.closeSync());

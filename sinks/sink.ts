@@ -699,14 +699,16 @@ class Sink {
     const { gold, names, reelflowVersion, keep, broker, onSnapshot } = this.#options;
     if (this.#store.isEmpty) return;
     const startedMs = Date.now();
-    const manifest = await publishSnapshot(this.#store, {
-      gold,
-      namespace: names.namespace,
-      clusterId: this.#clusterId,
-      schemas: this.#schemas,
-      namesTopic: this.#namesTopic,
-      reelflowVersion,
-    });
+    const manifest = await this.#store.onAllThreads(() =>
+      publishSnapshot(this.#store, {
+        gold,
+        namespace: names.namespace,
+        clusterId: this.#clusterId,
+        schemas: this.#schemas,
+        namesTopic: this.#namesTopic,
+        reelflowVersion,
+      }),
+    );
     const removed = retain(gold, keep);
     await this.#store.compact();
     await this.#trimDeltas();

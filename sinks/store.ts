@@ -4,6 +4,7 @@
  * would be much smaller. State and positions are written in one transaction.
  */
 import { mkdirSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { type DuckDBConnection, DuckDBInstance, LIST, listValue, VARCHAR } from '@duckdb/node-api';
 import { appendNumbers, readNumbers } from '../database/duckdb.ts';
@@ -100,6 +101,7 @@ export class CubeStore {
       const instance = await DuckDBInstance.create(path, {
         memory_limit: memoryLimit,
         temp_directory: join(folder, 'spill-sink'),
+        threads: '1',
       });
       const store = new CubeStore(instance, await instance.connect(), path);
       await store.#prepare(identity);
@@ -130,6 +132,16 @@ export class CubeStore {
     } catch (thrown) {
       await this.connection.run('ROLLBACK').catch(() => undefined);
       throw asSinkError(thrown, this.path);
+    }
+  }
+
+  /** Runs statements over everything, on all processors. For the small ones between, threads cost more than they give. */
+  async onAllThreads<T>(work: () => Promise<T>): Promise<T> {
+    await this.connection.run(`SET threads = ${availableParallelism()}`);
+    try {
+      return await work();
+    } finally {
+      await this.connection.run('SET threads = 1');
     }
   }
 
