@@ -1,8 +1,6 @@
 #!/usr/bin/env -S node --initial-old-space-size=256 --single-threaded-gc
 // Starts the command line: the built files where the package is installed, the sources in a checkout, where Node
 // runs TypeScript as it is (it does not under node_modules).
-import module from 'node:module';
-
 const [major, minor] = process.versions.node.split('.').map(Number);
 if (major < 22 || (major === 22 && minor < 22)) {
   process.stderr.write(
@@ -11,8 +9,6 @@ if (major < 22 || (major === 22 && minor < 22)) {
   );
   process.exit(2);
 }
-// Half of the start is reading sources: once read, they are kept compiled.
-module.enableCompileCache?.();
 const isInstalled = import.meta.dirname.includes('node_modules');
 // Taking the types out of the sources is most of a short command's time (`--help`: 0.25 of 0.35 CPU s): kept between runs.
 if (!isInstalled) {

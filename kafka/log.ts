@@ -3,6 +3,8 @@
  * a reset, and nothing is committed. Below it is kafkajs' own cluster and fetch request, without its consumer, which
  * answers OFFSET_OUT_OF_RANGE by starting elsewhere and loses fetched data when it pauses.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Admin } from 'kafkajs';
 import Batch from 'kafkajs/src/consumer/batch.js';
 import { messageOf, ReelflowError } from '../errors.ts';
 import { asBrokerError, type Broker, isRefusedAccess, withAdmin } from './client.ts';
@@ -270,26 +272,48 @@ export class LogReader {
   }
 }
 
+/** How long leaders may take to be found. */
+const leaderPatienceMs = 10_000;
+
 /** Start and end offsets by topic and partition. @throws UnknownTopic, ReelflowError brokerUnreachable */
 export async function logBounds(
   broker: Broker,
   topics: readonly string[],
 ): Promise<Map<string, Map<number, LogBounds>>> {
-  return withAdmin(broker, async (admin) => {
-    const all = new Map<string, Map<number, LogBounds>>();
-    for (const topic of topics) {
-      const offsets = await admin.fetchTopicOffsets(topic).catch((thrown) => {
-        throw isUnknownTopic(thrown) ? new UnknownTopic(topic, thrown) : thrown;
-      });
-      all.set(
-        topic,
-        new Map(
-          offsets.map(({ partition, low, high }) => [partition, { start: Number(low), end: Number(high) }]),
-        ),
-      );
+  const startedMs = Date.now();
+  for (;;) {
+    try {
+      return await withAdmin(broker, (admin) => boundsOf(admin, topics));
+    } catch (thrown) {
+      // Of a topic just created, or while leaders move, kafkajs gives up at the first answer. A new client asks anew.
+      if (!isBetweenLeaders(thrown) || Date.now() - startedMs > leaderPatienceMs) throw thrown;
+      await sleep(100);
     }
-    return all;
-  });
+  }
+}
+
+async function boundsOf(
+  admin: Admin,
+  topics: readonly string[],
+): Promise<Map<string, Map<number, LogBounds>>> {
+  const all = new Map<string, Map<number, LogBounds>>();
+  for (const topic of topics) {
+    const offsets = await admin.fetchTopicOffsets(topic).catch((thrown) => {
+      throw isUnknownTopic(thrown) ? new UnknownTopic(topic, thrown) : thrown;
+    });
+    all.set(
+      topic,
+      new Map(
+        offsets.map(({ partition, low, high }) => [partition, { start: Number(low), end: Number(high) }]),
+      ),
+    );
+  }
+  return all;
+}
+
+function isBetweenLeaders(thrown: unknown): boolean {
+  const { type } = thrown as { type?: string };
+  return type === 'NOT_LEADER_FOR_PARTITION' || type === 'LEADER_NOT_AVAILABLE';
 }
 
 /** kafkajs hides it behind the number of its attempts. */
