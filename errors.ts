@@ -26,7 +26,7 @@ export const exitCodes = {
   busy: 19,
   accessRefused: 20,
   untrusted: 21,
-  lagging: 21,
+  lagging: 22,
   flinkUnreachable: 23,
   flinkFailed: 24,
 } as const;

@@ -22,3 +22,30 @@ export function createLogger(level: LogLevel): Logger {
     pino.destination({ dest: 2, sync: true }),
   );
 }
+
+const minuteMs = 60_000;
+
+/**
+ * Logs what has been done, once a minute at `info`; what each step did is for `debug`.
+ * @param totals since the start; by how much each has grown in the last minute is added
+ * @param now what is so at this moment
+ * @returns ends it
+ */
+export function logEveryMinute(
+  logger: Pick<Logger, 'info'>,
+  what: string,
+  totals: () => Readonly<Record<string, number>>,
+  now: () => Readonly<Record<string, number>>,
+): () => void {
+  let before = totals();
+  const timer = setInterval(() => {
+    const all = totals();
+    const lastMinute = Object.fromEntries(
+      Object.entries(all).map(([name, value]) => [name, value - (before[name] ?? 0)]),
+    );
+    before = all;
+    logger.info({ ...now(), lastMinute, ...all }, what);
+  }, minuteMs);
+  timer.unref();
+  return () => clearInterval(timer);
+}

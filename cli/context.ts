@@ -66,6 +66,24 @@ export function durationOption(text: string): number {
   return ms;
 }
 
+export interface ListenAddress {
+  readonly host: string;
+  readonly port: number;
+}
+
+/** Parses where to listen: `9464` (127.0.0.1), `0.0.0.0:9464`, `[::]:9464`. */
+export function listenOption(text: string): ListenAddress {
+  const [, address = '127.0.0.1', digits] = /^(?:([\w.-]+|\[[\da-fA-F:.]+\]):)?(\d{1,5})$/.exec(text) ?? [];
+  const port = Number(digits);
+  if (!(port >= 1 && port <= 65_535)) {
+    throw new InvalidArgumentError('A port such as 9464 or an address such as 0.0.0.0:9464 is expected.');
+  }
+  return { host: address.replace(/^\[|\]$/g, ''), port };
+}
+
+export const listenFlags = '--listen <address>';
+export const listenHelp = 'serve /healthz, /readyz and /metrics on this port of 127.0.0.1, or on host:port';
+
 const unitsBytes: Readonly<Record<string, number>> = { B: 1, kB: 1e3, MB: 1e6, GB: 1e9, '': 1 };
 
 /** Parses a size such as `64MB`. @returns bytes */

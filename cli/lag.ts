@@ -45,7 +45,7 @@ export function lagCommand(): Command {
     .addOption(
       new Option(
         '--fail-on <state>',
-        'exit code 21 when a partition is in this state or (WARN, ERR) a worse one',
+        'exit code 22 when a partition is in this state or (WARN, ERR) a worse one',
       ).choices(Object.keys(failsOn)),
     );
   return commonOptions(command).action(run);

@@ -1,5 +1,6 @@
 /** `reelflow process`: one processor member. */
 import { Command } from 'commander';
+import type { ProcessorMetrics } from '../processors/metrics.ts';
 import {
   bytesOption,
   type CommonFlags,
@@ -7,10 +8,14 @@ import {
   durationOption,
   finishSignal,
   integerOption,
+  type ListenAddress,
+  listenFlags,
+  listenHelp,
+  listenOption,
   openContext,
   stopSignal,
 } from './context.ts';
-import type { HealthView } from './health.ts';
+import type { HealthView } from './observe.ts';
 
 interface Flags extends CommonFlags {
   window: number;
@@ -22,9 +27,9 @@ interface Flags extends CommonFlags {
   acceptLoss?: true;
   stuckAfter: number;
   skipBatch: string[];
-  healthPort?: number;
   backups?: string;
   backupInterval: number;
+  listen?: ListenAddress;
 }
 
 export function processCommand(): Command {
@@ -57,7 +62,7 @@ export function processCommand(): Command {
     )
     .option('--backups <dir>', 'folder for backups of the shards, which members may share')
     .option('--backup-interval <period>', 'time between two backups of a shard', durationOption, 300_000)
-    .option('--health-port <port>', 'serve /healthz and /readyz on 127.0.0.1', integerOption(1, 65_535))
+    .option(listenFlags, listenHelp, listenOption)
     .option('--memory <size>', "DuckDB's limit for all shards of this member", '1GB')
     .option('--shards <n>', 'partition count, when the topics do not exist yet', integerOption(1, 1_000), 4);
   return commonOptions(command).action(run);
@@ -70,9 +75,13 @@ async function run(flags: Flags): Promise<void> {
   const { broker, registry, names, places } = await openContext(flags, undefined, signal);
   const { runProcessor } = await import('../processors/processor.ts');
   let health = (): HealthView => ({ isHealthy: true, isReady: false });
-  if (flags.healthPort !== undefined) {
-    const { serveHealth } = await import('./health.ts');
-    await serveHealth(flags.healthPort, () => health());
+  let metrics: ProcessorMetrics | undefined;
+  if (flags.listen !== undefined) {
+    const [{ serveObservers }, { ProcessorMetrics }] = await Promise.all([
+      import('./observe.ts'),
+      import('../processors/metrics.ts'),
+    ]);
+    metrics = new ProcessorMetrics(await serveObservers(flags.listen, () => health()));
   }
   const report = await runProcessor({
     broker,
@@ -89,6 +98,7 @@ async function run(flags: Flags): Promise<void> {
     backups:
       flags.backups === undefined ? undefined : { folder: flags.backups, everyMs: flags.backupInterval },
     signal,
+    ...(metrics !== undefined && { metrics }),
     onHealth: (ask) => {
       health = ask;
     },

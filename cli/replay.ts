@@ -4,15 +4,27 @@
  */
 import { Command, InvalidArgumentError } from 'commander';
 import type { Logger } from '../logger.ts';
+import type { ReplayMetrics } from '../producers/metrics.ts';
 import type { Counts, ReplayProgress, ReplayReport } from '../producers/replay.ts';
 import { type DatasetName, datasetNames } from '../topics/catalog.ts';
-import { type CommonFlags, commonOptions, integerOption, openContext, stopSignal } from './context.ts';
+import {
+  type CommonFlags,
+  commonOptions,
+  integerOption,
+  type ListenAddress,
+  listenFlags,
+  listenHelp,
+  listenOption,
+  openContext,
+  stopSignal,
+} from './context.ts';
 
 interface Flags extends CommonFlags {
   datasets?: DatasetName[];
   rate?: number;
   resume?: true;
   shards?: number;
+  listen?: ListenAddress;
 }
 
 /** As a shell reports a program that a signal ended. */
@@ -25,6 +37,7 @@ export function replayCommand(): Command {
     .argument('<inputs...>', 'a directory, or files named <dataset>.tsv or <dataset>.tsv.gz')
     .option('--datasets <list>', `only these, separated by commas: ${datasetNames.join(', ')}`, datasetList)
     .option('--rate <records>', 'at most so many records per second', integerOption(1))
+    .option(listenFlags, listenHelp, listenOption)
     .option('--resume', 'go on where the last run of the same inputs broke off')
     .option(
       '--shards <n>',
@@ -46,6 +59,15 @@ async function run(inputs: string[], flags: Flags): Promise<void> {
   const { replay } = await import('../producers/replay.ts');
   const { datasets, rate, shards } = flags;
   const signal = stopSignal();
+  let metrics: ReplayMetrics | undefined;
+  if (flags.listen !== undefined) {
+    const [{ serveObservers }, { ReplayMetrics }] = await Promise.all([
+      import('./observe.ts'),
+      import('../producers/metrics.ts'),
+    ]);
+    const health = () => ({ isHealthy: true, isReady: true });
+    metrics = new ReplayMetrics(await serveObservers(flags.listen, health));
+  }
   const progress = await replayProgress(logger);
   let report: ReplayReport;
   try {
@@ -60,7 +82,11 @@ async function run(inputs: string[], flags: Flags): Promise<void> {
       resume: flags.resume === true,
       state: places.state,
       logger,
-      onProgress: progress.show,
+      onProgress: (now) => {
+        progress.show(now);
+        metrics?.progress(now);
+      },
+      onRejected: (reason) => metrics?.rejected(reason),
       signal,
     });
   } finally {

@@ -1,11 +1,16 @@
 /** `reelflow sink`: the sink that writes gold. */
 import { Command } from 'commander';
+import type { SinkMetrics } from '../sinks/metrics.ts';
 import {
   type CommonFlags,
   commonOptions,
   durationOption,
   finishSignal,
   integerOption,
+  type ListenAddress,
+  listenFlags,
+  listenHelp,
+  listenOption,
   openContext,
   stopSignal,
 } from './context.ts';
@@ -16,6 +21,7 @@ interface Flags extends CommonFlags {
   once?: true;
   keep: number;
   memory: string;
+  listen?: ListenAddress;
 }
 
 export function sinkCommand(): Command {
@@ -24,6 +30,7 @@ export function sinkCommand(): Command {
     .option('--interval <period>', 'time between two snapshots', durationOption, 60_000)
     .option('--once', 'read up to the ends of this moment, publish if something moved, and end')
     .option('--keep <n>', 'snapshots that stay', integerOption(1, 100_000), 10)
+    .option(listenFlags, listenHelp, listenOption)
     .option('--memory <size>', "DuckDB's limit", '1GB');
   return commonOptions(command).action(run);
 }
@@ -32,6 +39,15 @@ async function run(flags: Flags): Promise<void> {
   const signal = stopSignal();
   const { broker, registry, names, places } = await openContext(flags, undefined, signal);
   const { runSink } = await import('../sinks/sink.ts');
+  let isReady = false;
+  let metrics: SinkMetrics | undefined;
+  if (flags.listen !== undefined) {
+    const [{ serveObservers }, { SinkMetrics }] = await Promise.all([
+      import('./observe.ts'),
+      import('../sinks/metrics.ts'),
+    ]);
+    metrics = new SinkMetrics(await serveObservers(flags.listen, () => ({ isHealthy: true, isReady })));
+  }
   const report = await runSink({
     broker,
     registry,
@@ -44,6 +60,10 @@ async function run(flags: Flags): Promise<void> {
     memoryLimit: flags.memory,
     reelflowVersion: packageVersion(),
     signal,
+    ...(metrics !== undefined && { metrics }),
+    onOpen: () => {
+      isReady = true;
+    },
   });
   if (flags.json) process.stdout.write(`${JSON.stringify(report)}\n`);
   else if (flags.once) {

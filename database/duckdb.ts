@@ -25,6 +25,19 @@ export async function openInstance(options: DatabaseOptions): Promise<DuckDBInst
   });
 }
 
+/** Memory that an instance holds, in bytes. */
+export async function memoryBytesOf(instance: DuckDBInstance): Promise<number> {
+  const connection = await instance.connect();
+  try {
+    const reader = await connection.runAndReadAll(
+      'SELECT sum(memory_usage_bytes)::DOUBLE FROM duckdb_memory()',
+    );
+    return Number(reader.value(0, 0));
+  } finally {
+    connection.closeSync();
+  }
+}
+
 /** Removes a database that nobody uses, with its log. */
 export function removeDatabase(path: string): void {
   rmSync(path, { force: true });

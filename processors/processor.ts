@@ -5,19 +5,20 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { openInstance } from '../database/duckdb.ts';
+import { memoryBytesOf, openInstance } from '../database/duckdb.ts';
 import { isAbort, messageOf, ReelflowError } from '../errors.ts';
 import { crashPoint } from '../faults.ts';
 import { type Broker, clusterIdOf } from '../kafka/client.ts';
 import { LogInterrupted, LogReader, logBounds, OutsideLog } from '../kafka/log.ts';
 import { type Freshness, Membership } from '../kafka/membership.ts';
 import { ensureRetainedTopics, partitionCounts } from '../kafka/topics.ts';
+import { logEveryMinute } from '../logger.ts';
 import { type DatasetName, datasetNames, type Names } from '../topics/catalog.ts';
 import type { Position } from '../topics/position.ts';
 import type { Registry } from '../topics/registry.ts';
-import type { AppliedBatch } from './apply.ts';
 import { Backups } from './backup.ts';
 import { cubes as allCubes, type Cube } from './cubes/cube.ts';
+import type { MicroBatchReport, ProcessorMetrics } from './metrics.ts';
 import { Shard, type Window } from './shard.ts';
 import { asStoreError, surveyStores } from './store.ts';
 import { Watchdog } from './watchdog.ts';
@@ -48,6 +49,7 @@ export interface ProcessorOptions {
   readonly skipBatches?: readonly string[];
   /** Where stores are backed up to, in a folder that members may share, and how often, in milliseconds. */
   readonly backups?: { readonly folder: string; readonly everyMs: number } | undefined;
+  readonly metrics?: ProcessorMetrics;
   /** Called once with a function that tells how the member is. */
   readonly onHealth?: (health: () => Health) => void;
 }
@@ -179,6 +181,22 @@ class Member {
       spillFolder: join(folder, 'spill'),
     });
     this.#close.push(async () => instance.closeSync());
+    const { metrics } = this.#options;
+    const lags = () => [...this.#shards.values()].flatMap((shard) => shard.lags());
+    const endLog = logEveryMinute(
+      logger,
+      'processed',
+      () => this.#report,
+      () => ({
+        shards: this.#shards.size,
+        lagMessages: lags().reduce((sum, { messages }) => sum + messages, 0),
+      }),
+    );
+    metrics?.open({ lags, memoryBytes: () => memoryBytesOf(instance) });
+    this.#close.push(async () => {
+      endLog();
+      metrics?.close();
+    });
 
     this.#survey = await surveyStores(instance, folder, shards);
     const producer = broker.kafka.producer({ allowAutoTopicCreation: false });
@@ -213,7 +231,8 @@ class Member {
         bounds: (topics) => logBounds(broker, topics),
         acceptLoss: this.#options.acceptLoss,
         backups,
-        onPublished: (from, batch) => this.#onPublished(from, batch),
+        ...(metrics !== undefined && { metrics }),
+        onPublished: (from, report) => this.#onPublished(from, report),
         onFailure: (from, reason) => this.#onShardFailure(from, reason),
       });
       try {
@@ -407,6 +426,7 @@ class Member {
   #onAssigned(given: readonly number[]): void {
     this.#options.broker.logger.info({ shards: given }, 'shards assigned');
     this.#assigned = given;
+    this.#options.metrics?.assigned(given.length);
     // One reassignment after the other; each looks at the newest assignment, so a stale one does nothing.
     this.#reassignment = this.#reassignment
       .then(() => this.#reassign())
@@ -437,11 +457,12 @@ class Member {
     this.#wake();
   }
 
-  #onPublished(shard: Shard, batch: AppliedBatch): void {
+  #onPublished(shard: Shard, report: MicroBatchReport): void {
+    this.#options.metrics?.microBatch(report);
     this.#report.microBatches += 1;
-    this.#report.applied += batch.applied;
-    this.#report.duplicate += batch.duplicate;
-    this.#report.rejected += batch.rejected;
+    this.#report.applied += report.applied;
+    this.#report.duplicate += report.duplicate;
+    this.#report.rejected += report.rejected;
     crashPoint('after-mark-before-mirror');
     this.#mirrored = Promise.all([this.#mirrored, this.#mirror(shard)]).then(() => undefined);
     this.#wake();

@@ -20,6 +20,7 @@ import type { Registry } from '../topics/registry.ts';
 import { type AppliedBatch, applyMicroBatch, writeBase } from './apply.ts';
 import type { Backups } from './backup.ts';
 import { fingerprintOf as cubeSetOf } from './cubes/cube.ts';
+import type { MicroBatchReport, ProcessorMetrics } from './metrics.ts';
 import { MicroBatch, type RejectedSource, type SourceMessage } from './micro-batch.ts';
 import type { Plan } from './plan.ts';
 import { Publisher } from './publisher.ts';
@@ -58,7 +59,8 @@ export interface ShardContext {
   /** Where stores are backed up to and restored from. */
   readonly backups: Backups | undefined;
   /** Told after every micro-batch that is published. */
-  readonly onPublished: (shard: Shard, batch: AppliedBatch) => void;
+  readonly onPublished: (shard: Shard, report: MicroBatchReport) => void;
+  readonly metrics?: ProcessorMetrics;
   readonly onFailure: (shard: Shard, reason: unknown) => void;
 }
 
@@ -83,6 +85,8 @@ export class Shard {
   #spent: MicroBatch | undefined;
   /** Next offset to fetch, by topic: what is staged lies before it. */
   #staged = new Map<string, number>();
+  /** End offset of each topic when it was last fetched. */
+  readonly #ends = new Map<string, number>();
   /** Topics whose first message must be the last one applied. */
   #unproven = new Set<string>();
   /** Close the open micro-batch as soon as all of this is staged. */
@@ -146,6 +150,15 @@ export class Shard {
 
   /** Timestamp of the newest message that is applied, by topic; none before the first since opening. */
   readonly recordTimesMs = new Map<string, number>();
+
+  /** Messages of each topic that are not applied, as far as fetches have told. */
+  lags(): { topic: string; partition: number; messages: number }[] {
+    if (this.#mode !== 'running') return [];
+    return [...this.#ends].map(([topic, end]) => {
+      const messages = Math.max(0, end - nextIn(this.#store.position, topic));
+      return { topic, partition: this.number, messages };
+    });
+  }
 
   /** Mean of all that is applied of a topic; undefined before the first message. */
   recordsPerMessage(topic: string): number | undefined {
@@ -254,6 +267,7 @@ export class Shard {
    */
   async receive(fetched: Fetched): Promise<void> {
     const { topic } = fetched;
+    this.#ends.set(topic, fetched.end);
     for (const message of fetched.messages) {
       if (this.#mode !== 'running') return;
       const next = this.#staged.get(topic) ?? 0;
@@ -535,25 +549,19 @@ export class Shard {
     this.#onCommitted = () => {
       committedMs = Date.now();
     };
-    const applied = await this.#opened.apply(batch);
+    const { applied, duplicate, rejected, deltaRows } = await this.#opened.apply(batch);
+    const [applyMs, publishMs] = [committedMs - startedMs, Date.now() - committedMs];
+    const counts = { applied, duplicate, rejected };
+    const { records, bytes } = batch;
     this.#log.debug(
-      {
-        closedBy,
-        records: batch.records,
-        bytes: batch.bytes,
-        applied: applied.applied,
-        duplicate: applied.duplicate,
-        rejected: applied.rejected,
-        deltaRows: applied.deltaRows,
-        applyMs: committedMs - startedMs,
-        publishMs: Date.now() - committedMs,
-      },
+      { closedBy, records, bytes, ...counts, deltaRows, applyMs, publishMs },
       silently ? 'micro-batch applied silently' : 'micro-batch',
     );
+    const messages = [...batch.sources.values()].reduce((sum, source) => sum + source.messages, 0);
     for (const { topic, recordTimeMs } of batch.sources.values()) {
       this.recordTimesMs.set(topic, Math.max(recordTimeMs, this.recordTimesMs.get(topic) ?? 0));
     }
-    onPublished(this, applied);
+    onPublished(this, { closedBy, isSilent: silently, messages, ...counts, applyMs, publishMs });
   }
 
   #deadLetterOf({ message, rejection }: RejectedSource): { value: Buffer; about: string } {
@@ -575,6 +583,7 @@ export class Shard {
     if (letters.length === 0) return;
     for (const { value, about } of letters) {
       const headers = JSON.parse(about) as Record<string, string>;
+      this.#context.metrics?.deadLetter(String(headers.reason));
       this.#log.warn({ reason: headers.reason, topic: headers.topic, offset: headers.offset }, 'dead letter');
       await producer.send({ topic: names.deadLetter, acks: -1, messages: [{ value, headers, key: null }] });
     }

@@ -51,6 +51,8 @@ export interface ReplayOptions {
   readonly logger: Logger;
   /** Told several times a second. */
   readonly onProgress?: (progress: ReplayProgress) => void;
+  /** Told of each rejected row. */
+  readonly onRejected?: (reason: string) => void;
   /** Stops the replay: what was read is sent and noted in the journal, then the report says `interrupted`. */
   readonly signal?: AbortSignal;
 }
@@ -62,6 +64,9 @@ export interface ReplayProgress {
   readonly bytesTotal: number;
   readonly read: number;
   readonly rejected: number;
+  /** Acknowledged. */
+  readonly chunks: number;
+  readonly bytes: number;
 }
 
 export interface Counts {
@@ -231,7 +236,8 @@ class Run {
    * the next one is behind.
    */
   async replayFile(file: SourceFile, schemaId: number): Promise<void> {
-    const { broker, names, rate, signal, logger, onProgress } = this.#options;
+    const options = this.#options;
+    const { broker, names, rate, signal, logger, onProgress } = options;
     const { dataset } = file;
     const journal = this.#journal;
     const progress: Progress = journal.datasets[dataset] ?? {
@@ -277,13 +283,17 @@ class Run {
       start: { row: progress.row, rejected: progress.rejected },
       firstChunk: journal.attempt * chunksPerAttempt,
       onChunk: (chunk) => sender.send(chunk),
-      onRejected: (rejected) => deadLetters.add(rejected),
+      onRejected: (rejected) => {
+        deadLetters.add(rejected);
+        options.onRejected?.(rejected.reason);
+      },
     });
 
     let bytesRead = 0;
     const tell = () => {
       const { row: read, rejected } = chunker.read;
-      onProgress?.({ dataset, bytesRead, bytesTotal: file.size, read, rejected });
+      const { chunks, bytes } = progress;
+      onProgress?.({ dataset, bytesRead, bytesTotal: file.size, read, rejected, chunks, bytes });
     };
     const note = async () => {
       const { row, rejected } = oldestOf([chunker.handedOver, sender.oldest, deadLetters.oldest]);

@@ -22,6 +22,7 @@ import {
 } from '../kafka/log.ts';
 import { Membership } from '../kafka/membership.ts';
 import { deleteBefore, partitionCounts } from '../kafka/topics.ts';
+import { logEveryMinute } from '../logger.ts';
 import type { Names } from '../topics/catalog.ts';
 import { ChunkDecoder, hashOf, RejectedMessage } from '../topics/chunk.ts';
 import { deadLetterMessage } from '../topics/dead-letter.ts';
@@ -38,6 +39,7 @@ import type { Registry } from '../topics/registry.ts';
 import { Columns } from '../topics/rows.ts';
 import { Follower } from './follower.ts';
 import { currentSnapshot, type Manifest, readManifest, snapshotFolder } from './manifest.ts';
+import type { SinkMetrics } from './metrics.ts';
 import { StagedNames } from './names.ts';
 import { hasReached, isAhead } from './progress.ts';
 import { newestSnapshots, retain, withGoldLock } from './retention.ts';
@@ -64,6 +66,9 @@ export interface SinkOptions {
   readonly reelflowVersion: string;
   readonly signal: AbortSignal;
   readonly onSnapshot?: (manifest: Manifest) => void;
+  /** Called once its state is open. */
+  readonly onOpen?: () => void;
+  readonly metrics?: SinkMetrics;
 }
 
 export interface SinkReport {
@@ -136,6 +141,10 @@ class Sink {
   readonly #followers = new Map<number, Follower<Part>>();
   /** Next offset to fetch, `topic/partition`. */
   readonly #fetched = new Map<string, number>();
+  /** End offset of each partition when it was last fetched, `topic/partition`. */
+  readonly #endsSeen = new Map<string, number>();
+  #names = 0;
+  #endLog: () => void = () => undefined;
   #isActive = false;
   #failure: unknown;
   /** Last message of each partition of the names in this transaction: only its hash is kept. */
@@ -181,6 +190,27 @@ class Sink {
     for (const state of this.#store.shards.values()) this.#followers.set(state.shard, new Follower(state));
     await this.#findTopics();
     if (this.#store.names.size > 0) this.#deltasFirst = (await this.#ends()).get(names.deltas) ?? new Map();
+    const { metrics, onOpen } = this.#options;
+    metrics?.open({ lags: () => this.#lags(), memoryBytes: () => this.#store.memoryBytes() });
+    if (current !== undefined) metrics?.current(readManifest(gold, current));
+    this.#endLog = logEveryMinute(
+      broker.logger,
+      'taken in',
+      () => {
+        const { deltas, refused, snapshots } = this.#report;
+        return { deltas, refused, names: this.#names, snapshots };
+      },
+      () => ({ lagMessages: this.#lags().reduce((sum, { messages }) => sum + messages, 0) }),
+    );
+    onOpen?.();
+  }
+
+  /** Messages that are not taken in, as far as fetches have told. */
+  #lags(): { topic: string; partition: number; messages: number }[] {
+    return this.#wants().flatMap(({ topic, partition, next }) => {
+      const end = this.#endsSeen.get(`${topic}/${partition}`);
+      return end === undefined ? [] : [{ topic, partition, messages: Math.max(0, end - next) }];
+    });
   }
 
   async run(): Promise<SinkReport> {
@@ -205,6 +235,8 @@ class Sink {
   }
 
   async close(): Promise<void> {
+    this.#endLog();
+    this.#options.metrics?.close();
     await this.#membership?.leave();
     await this.#producer?.disconnect();
     await this.#reader.close();
@@ -270,6 +302,7 @@ class Sink {
       assignment: 'single',
       freshness: () => new Map([[0, this.#store.shards.size]]),
       onAssigned: (shards) => {
+        this.#options.metrics?.assigned();
         this.#isActive = shards.length > 0;
       },
       onCrash: (reason) => {
@@ -390,6 +423,7 @@ class Sink {
       if (thrown instanceof OutsideLog) throw this.#outside(thrown);
       throw thrown;
     }
+    for (const { topic, partition, end } of fetched) this.#endsSeen.set(`${topic}/${partition}`, end);
     const withMessages = fetched.filter(({ messages }) => messages.length > 0);
     if (withMessages.length > 0) await this.#apply(withMessages);
   }
@@ -438,6 +472,7 @@ class Sink {
     const isName = ({ topic }: Fetched) => (topic === this.#namesTopic ? 1 : 0);
     const byTopic = [...fetched].sort((a, b) => isName(a) - isName(b));
     const resetBefore = this.#namesReset;
+    const startedMs = Date.now();
     await this.#store.transaction(async () => {
       for (const part of byTopic) {
         const isNames = part.topic === this.#namesTopic;
@@ -467,6 +502,7 @@ class Sink {
     });
     this.#lastValues.clear();
     crashPoint('after-delta-commit');
+    this.#options.metrics?.committed(Date.now() - startedMs);
     for (const state of shards.values()) this.#store.shards.set(state.shard, state);
     for (const state of names.values()) this.#store.names.set(state.partition, state);
     for (const { topic, partition, messages } of byTopic) {
@@ -492,6 +528,7 @@ class Sink {
     }
     const part = { value: message.value as Buffer, at };
     const { verdict, parts } = this.#followerOf(shard).follow(header, message.offset, part);
+    this.#options.metrics?.delta(verdict);
     if (verdict === 'refuse') this.#refuse(shard, message, header);
     if (verdict === 'apply') {
       await this.#applyDelta(shard, header, parts);
@@ -576,6 +613,8 @@ class Sink {
       this.#flushNames(staged, partition, names),
     );
     this.#countNames(names, partition, message, header.records + header.deletes, 0);
+    this.#names += header.records + header.deletes;
+    this.#options.metrics?.names(header.records + header.deletes);
   }
 
   #countNames(
@@ -624,6 +663,7 @@ class Sink {
       await this.#producer.connect();
     }
     for (const { message, from, rejection } of dead) {
+      this.#options.metrics?.deadLetter(rejection.reason);
       broker.logger.warn(
         { reason: rejection.reason, topic: from.topic, offset: message.offset },
         'dead letter',
@@ -696,7 +736,7 @@ class Sink {
   }
 
   async #publish(): Promise<void> {
-    const { gold, names, reelflowVersion, keep, broker, onSnapshot } = this.#options;
+    const { gold, names, reelflowVersion, keep, broker, onSnapshot, metrics } = this.#options;
     if (this.#store.isEmpty) return;
     const startedMs = Date.now();
     const manifest = await this.#store.onAllThreads(() =>
@@ -709,6 +749,7 @@ class Sink {
         reelflowVersion,
       }),
     );
+    const publishedMs = Date.now() - startedMs;
     const removed = retain(gold, keep);
     await this.#store.compact();
     await this.#trimDeltas();
@@ -717,6 +758,7 @@ class Sink {
       { snapshot: manifest.id, rows, removed, ms: Date.now() - startedMs },
       'snapshot published',
     );
+    metrics?.published(manifest, publishedMs);
     this.#report = { ...this.#report, snapshot: manifest.id, snapshots: this.#report.snapshots + 1 };
     onSnapshot?.(manifest);
   }

@@ -7,7 +7,7 @@ import { mkdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { type DuckDBConnection, DuckDBInstance, LIST, listValue, VARCHAR } from '@duckdb/node-api';
-import { appendNumbers, readNumbers } from '../database/duckdb.ts';
+import { appendNumbers, memoryBytesOf, readNumbers } from '../database/duckdb.ts';
 import { isFileError, messageOf, ReelflowError } from '../errors.ts';
 import { type ChainState, type CubeWire, cubesOnTheWire } from '../topics/deltas.ts';
 import { Dictionary } from '../topics/dictionary.ts';
@@ -110,6 +110,11 @@ export class CubeStore {
     } catch (thrown) {
       throw asSinkError(thrown, path);
     }
+  }
+
+  /** Memory that DuckDB holds. */
+  memoryBytes(): Promise<number> {
+    return memoryBytesOf(this.#instance);
   }
 
   close(): void {

@@ -4,7 +4,7 @@
  */
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { afterEach, beforeEach, describe, expect, inject, it, vi } from 'vitest';
-import { serveHealth } from '../cli/health.ts';
+import { serveObservers } from '../cli/observe.ts';
 import { exitCodes, ReelflowError } from '../errors.ts';
 import { type LogBounds, UnknownTopic } from '../kafka/log.ts';
 import { freePorts } from '../kafka/probe.ts';
@@ -232,7 +232,7 @@ describe('a process', () => {
     place.onEnd(() => swallower.close());
     await place.replay(aTitle(place, 1), ...ratings);
     const member = place.start(
-      place.args('process', '--stuck-after', '2s', '--health-port', String(healthPort), '--shards', '1'),
+      place.args('process', '--stuck-after', '2s', '--listen', String(healthPort), '--shards', '1'),
       { KAFKA_BROKERS: `127.0.0.1:${port}` },
     );
     let wasUnready = false;
@@ -307,10 +307,10 @@ describe('a process', () => {
 
   test('does not start when its port for health is taken', async ({ place }) => {
     const [port] = (await freePorts(1)) as [number];
-    await serveHealth(port, () => ({ isHealthy: false, isReady: false }));
+    await serveObservers({ host: '127.0.0.1', port }, () => ({ isHealthy: false, isReady: false }));
     expect(await health(port, '/healthz')).toBe(503);
     expect(await health(port, '/readyz')).toBe(503);
-    const finished = await place.run(place.args('process', '--health-port', String(port)));
+    const finished = await place.run(place.args('process', '--listen', String(port)));
     expect(expectFailure(finished, 'usage')).toContain(String(port));
   });
 });

@@ -21,15 +21,18 @@ import {
 } from './rows.ts';
 
 /** Why a message cannot be applied; the dead letter's reason. */
-export type RejectReason =
-  | 'no_value'
-  | 'bad_magic_byte'
-  | 'unknown_schema_id'
-  | 'value_of_another_topic'
-  | 'undecodable'
-  | 'invalid_value'
-  | 'wrong_partition'
-  | 'undecodable_batch';
+export const rejectReasons = [
+  'no_value',
+  'bad_magic_byte',
+  'unknown_schema_id',
+  'value_of_another_topic',
+  'undecodable',
+  'invalid_value',
+  'wrong_partition',
+  'undecodable_batch',
+] as const;
+
+export type RejectReason = (typeof rejectReasons)[number];
 
 export class RejectedMessage extends Error {
   readonly reason: RejectReason;

@@ -238,7 +238,9 @@ export function decodeDeltaRows(value: Buffer, at: number, cubes: Readonly<Recor
  * `skip` what is already contained, forget what belongs to a `dead` generation, or `refuse` it: its range does not
  * go on where the shard stands, and somebody has to heal.
  */
-export type Verdict = 'collect' | 'apply' | 'skip' | 'dead' | 'refuse';
+export const verdicts = ['collect', 'apply', 'skip', 'dead', 'refuse'] as const;
+
+export type Verdict = (typeof verdicts)[number];
 
 /** Where one shard stands in the chain of its deltas. */
 export interface ChainState {
