@@ -25,6 +25,8 @@ export interface Context {
 
 /** Where local services, gold and state live unless told otherwise. */
 export const localFolder = '.reelflow';
+/** Columns of a table that a terminal has room for; more it would only wrap. */
+export const columnsShown = 12;
 
 /** Adds the options that are the same everywhere. */
 export function commonOptions(command: Command): Command {

@@ -6,6 +6,7 @@ import { Command } from 'commander';
 import {
   type CommonFlags,
   type Context,
+  columnsShown,
   commonOptions,
   integerOption,
   localFolder,
@@ -153,13 +154,14 @@ async function tablesText(folder: string): Promise<string> {
     const rows = await connection.runAndReadAll(
       `SELECT *, count(*) OVER () FROM '${file}' LIMIT ${rowsShown}`,
     );
-    const head = rows.columnNames().slice(0, -1);
+    const columns = rows.columnNames().slice(0, -1);
+    const head = columns.slice(0, columnsShown);
     const values = rows.getRows();
     const table = new Table({ head, style: { head: [], border: [] } });
-    for (const row of values) table.push(row.slice(0, -1).map(cellText));
+    for (const row of values) table.push(row.slice(0, head.length).map(cellText));
     const total = Number(values[0]?.at(-1) ?? 0);
     texts.push(
-      `\n${name}, ${Math.min(rowsShown, total)} of ${total.toLocaleString('en-US')} rows`,
+      `\n${name}, ${Math.min(rowsShown, total)} of ${total.toLocaleString('en-US')} rows${columns.length > head.length ? `, ${head.length} of ${columns.length} columns` : ''}`,
       table.toString(),
     );
   }

@@ -2,7 +2,7 @@
 import { Command } from 'commander';
 import type { SnapshotSummary } from '../sinks/history.ts';
 import type { Cell, Column, SnapshotDiff, TableView } from '../sinks/look.ts';
-import { integerOption, localFolder } from './context.ts';
+import { columnsShown, integerOption, localFolder } from './context.ts';
 import { drawPlot, figure } from './plot.ts';
 
 interface Flags {
@@ -90,13 +90,15 @@ async function show(table: string, flags: Flags & { at?: string; rows: number })
 /** The rows as a table, with the units under the names of the columns. */
 async function tableText({ snapshot, table, about, columns, rows, rowsTotal }: TableView): Promise<string> {
   const { default: Table } = await import('cli-table3');
+  const shown = columns.slice(0, columnsShown);
   const drawn = new Table({
-    head: columns.map(({ name, unit }) => (unit === undefined ? name : `${name}\n${unit}`)),
-    colAligns: columns.map(({ type }) => (/^(VARCHAR|BOOLEAN)|\[\]$/.test(type) ? 'left' : 'right')),
+    head: shown.map(({ name, unit }) => (unit === undefined ? name : `${name}\n${unit}`)),
+    colAligns: shown.map(({ type }) => (/^(VARCHAR|BOOLEAN)|\[\]$/.test(type) ? 'left' : 'right')),
     style: plain,
   });
-  for (const row of rows) drawn.push(row.map((cell, c) => cellText(cell, columns[c])));
-  return `${drawn.toString()}\n${table}: ${about} ${figure(rows.length)} of ${figure(rowsTotal)} rows, snapshot ${snapshot}`;
+  for (const row of rows) drawn.push(shown.map((column, c) => cellText(row[c], column)));
+  const left = columns.length > shown.length ? `, ${shown.length} of ${columns.length} columns` : '';
+  return `${drawn.toString()}\n${table}: ${about} ${figure(rows.length)} of ${figure(rowsTotal)} rows${left}, snapshot ${snapshot}`;
 }
 
 function cellText(cell: Cell | undefined, column?: Column): string {

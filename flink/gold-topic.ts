@@ -1,7 +1,14 @@
 /** What a gold table is on a topic of Flink's: one message per row that changed, its key as text, its columns as Avro. */
 import { batchTables } from '../sinks/batch-gold.ts';
 
-const avroTypes = { BIGINT: 'long', INTEGER: 'int', DOUBLE: 'double', VARCHAR: 'string' } as const;
+const avroTypes = {
+  BIGINT: 'long',
+  INTEGER: 'int',
+  DOUBLE: 'double',
+  VARCHAR: 'string',
+  BOOLEAN: 'boolean',
+  'VARCHAR[]': { type: 'array', items: 'string' },
+} as const;
 
 /** The Avro schema of a table's rows. Every column may be null, as in Parquet. */
 export function schemaOfGoldTable(name: string) {

@@ -204,7 +204,14 @@ WHERE \`newest\` = 1 AND \`deleted\` = 0`,
 
 // Results
 
-const flinkTypes = { BIGINT: 'BIGINT', INTEGER: 'INT', DOUBLE: 'DOUBLE', VARCHAR: 'STRING' } as const;
+const flinkTypes = {
+  BIGINT: 'BIGINT',
+  INTEGER: 'INT',
+  DOUBLE: 'DOUBLE',
+  VARCHAR: 'STRING',
+  BOOLEAN: 'BOOLEAN',
+  'VARCHAR[]': 'ARRAY<STRING>',
+} as const;
 
 /** Columns of a table with their types, in the contract's order. */
 function columnsOf({ name }: GoldTable): [string, keyof typeof flinkTypes][] {

@@ -16,6 +16,7 @@ import { ReelflowError } from '../errors.ts';
 import { crashPoint } from '../faults.ts';
 import { type DatasetName, datasets } from '../topics/catalog.ts';
 import { type CubeRows, cubePlan, cubesOnTheWire, type DeltaHeader, encodeDelta } from '../topics/deltas.ts';
+import { nullInt } from '../topics/rows.ts';
 import { type Cube, fingerprintOf as cubeSetOf, relationOf } from './cubes/cube.ts';
 import { fingerprintOf, type MicroBatch, type StagedRows } from './micro-batch.ts';
 import type { OutboxEntry, ShardStore, SourceState } from './store.ts';
@@ -371,16 +372,39 @@ async function deltas(
       GROUP BY ${key.join(', ')}
       HAVING ${measures.map((name) => `sum(${name}) <> 0`).join(' OR ')}`,
     );
-    if (length > 0) rows[cube.name] = { plan: wirePlan(store, cube), columns, length };
+    if (length > 0) rows[cube.array] = withRows(rows[cube.array], store, cube, columns, length);
   }
   return rows;
 }
 
-/** The order of a cube's columns on the wire is that of its declaration; a test holds the schema to it. */
-function wirePlan(store: ShardStore, cube: Cube): CubeRows['plan'] {
-  const wire = cubesOnTheWire.find(({ name }) => name === cube.name);
+/**
+ * The rows of a cube behind those that its array holds already.
+ * @param columns of the cube's key and measures
+ */
+function withRows(
+  before: CubeRows | undefined,
+  store: ShardStore,
+  cube: Cube,
+  columns: readonly (Int32Array | Float64Array)[],
+  length: number,
+): CubeRows {
+  const wire = cubesOnTheWire.find(({ name }) => name === cube.array);
   if (wire === undefined) throw new RangeError(`the delta schema has no array for cube ${cube.name}`);
-  return cubePlan(wire, store.dictionary);
+  const plan = before?.plan ?? cubePlan(wire, store.dictionary);
+  const own = [...cube.key, ...cube.measures];
+  const inOrder = plan.names.map((name, c) => {
+    const column = columns[own.indexOf(name)];
+    if (column !== undefined) return column.subarray(0, length);
+    return plan.forms[c] === 'long' ? new Float64Array(length) : new Int32Array(length).fill(nullInt);
+  });
+  if (before === undefined) return { plan, columns: inOrder, length };
+  const joined = inOrder.map((column, c) => {
+    const both = new (column.constructor as Float64ArrayConstructor)(before.length + length);
+    both.set(before.columns[c] as ArrayLike<number>);
+    both.set(column, before.length);
+    return both;
+  });
+  return { plan, columns: joined, length: before.length + length };
 }
 
 // 4. record
@@ -532,7 +556,7 @@ export async function writeBase(store: ShardStore, deltaSchemaId: number): Promi
         ${cube.measures.map((name) => `${name}::DOUBLE`).join(', ')}
       FROM cube`,
     );
-    rows[cube.name] = { plan: wirePlan(store, cube), columns, length };
+    rows[cube.array] = withRows(rows[cube.array], store, cube, columns, length);
   }
   const header: DeltaHeader = {
     shard: identity.shard,

@@ -3,6 +3,7 @@
  * path and computes otherwise: no cubes, no deltas, but joins and plain `avg` and `stddev_samp` over doubles.
  */
 import type { DuckDBConnection } from '@duckdb/node-api';
+import { genreColumns, standardised } from './features.ts';
 
 /** The measures of every table over the joined rating. */
 const measures = {
@@ -25,7 +26,9 @@ const exact = `sum(${tenths})::BIGINT AS s1, sum(${tenths} * ${tenths})::BIGINT 
 export interface BatchTable {
   readonly key: readonly string[];
   /** Columns with their types, in order. */
-  readonly columns: Readonly<Record<string, 'BIGINT' | 'INTEGER' | 'DOUBLE' | 'VARCHAR'>>;
+  readonly columns: Readonly<
+    Record<string, 'BIGINT' | 'INTEGER' | 'DOUBLE' | 'VARCHAR' | 'VARCHAR[]' | 'BOOLEAN'>
+  >;
   /** Rows in the contract's order: its columns, and the exact sums behind the doubles. */
   readonly query: string;
 }
@@ -124,12 +127,75 @@ export const batchTables: Readonly<Record<string, BatchTable>> = {
       JOIN batch_ratings USING (tconst)
       GROUP BY region ORDER BY total_titles DESC, region`,
   },
+  title_features: {
+    key: ['tconst'],
+    columns: {
+      tconst: 'VARCHAR',
+      titleType: 'VARCHAR',
+      startYear: 'INTEGER',
+      runtimeMinutes: 'INTEGER',
+      isAdult: 'BOOLEAN',
+      genres: 'VARCHAR[]',
+      averageRating: 'DOUBLE',
+      numVotes: 'BIGINT',
+      principals: 'BIGINT',
+      people: 'BIGINT',
+      akas: 'BIGINT',
+      regions: 'BIGINT',
+      numVotes_log10: 'DOUBLE',
+      startYear_standardised: 'DOUBLE',
+      startYear_missing: 'BOOLEAN',
+      runtimeMinutes_standardised: 'DOUBLE',
+      runtimeMinutes_missing: 'BOOLEAN',
+      genres_missing: 'BOOLEAN',
+      ...Object.fromEntries([...genreColumns.keys()].map((column) => [column, 'BOOLEAN' as const])),
+      genre_other: 'BOOLEAN',
+      split: 'VARCHAR',
+    },
+    query: `
+      WITH titles AS (
+        SELECT format('tt{:07d}', tconst) AS tconst, titleType, startYear, runtimeMinutes, isAdult, genres AS genres_text,
+          CASE WHEN genres <> '' THEN regexp_split_to_array(genres, ',') END AS genres, rating AS averageRating,
+          votes AS numVotes, coalesce(principals, 0) AS principals, coalesce(people, 0) AS people,
+          coalesce(akas, 0) AS akas, coalesce(regions, 0) AS regions,
+          ${tenths} AS tenths
+        FROM batch_ratings LEFT JOIN batch_basics USING (tconst)
+        LEFT JOIN (SELECT tconst, count(*) AS principals, count(DISTINCT nconst) AS people
+          FROM batch_principals GROUP BY ALL) USING (tconst)
+        LEFT JOIN (SELECT titleId AS tconst, count(*) AS akas, count(DISTINCT region) AS regions
+          FROM batch_akas GROUP BY ALL) USING (tconst))
+      SELECT *, CASE WHEN numVotes > 0 THEN log10(numVotes) ELSE 0 END AS numVotes_log10,
+        ${standardised
+          .map(
+            (name) => `
+        CASE WHEN ${name} IS NULL OR coalesce(stddev_samp(${name}) OVER (), 0) = 0 THEN 0
+          ELSE (${name} - avg(${name}) OVER ()) / stddev_samp(${name}) OVER () END AS ${name}_standardised,
+        ${name} IS NULL AS ${name}_missing,`,
+          )
+          .join('')}
+        genres IS NULL AS genres_missing,
+        ${[...genreColumns].map(([column, genre]) => `concat(',', genres_text, ',') LIKE '%,${genre},%' AS ${column}`).join(', ')},
+        genres IS NOT NULL AND len(list_filter(genres, lambda genre:
+          genre NOT IN (${[...genreColumns.values()].map((genre) => `'${genre}'`).join(', ')}))) > 0 AS genre_other,
+        ['train', 'validation', 'test'][1 + (bucket >= 80)::INTEGER + (bucket >= 90)::INTEGER] AS split
+      FROM (SELECT *,
+        list_reduce(list_transform(string_split(md5(tconst)[1:8], ''), lambda digit: strpos('123456789abcdef', digit)),
+          lambda number, digit: (number * 16 + digit) % 100) AS bucket FROM titles)
+      ORDER BY tconst`,
+  },
 };
 
 /** The relations that the tables are computed from: the valid rows, one per key. Ids are their digits. */
 export const batchRelations = {
   batch_ratings: ['tconst INTEGER', 'rating DOUBLE', 'votes BIGINT'],
-  batch_basics: ['tconst INTEGER', 'startYear INTEGER', 'runtimeMinutes INTEGER', 'genres VARCHAR'],
+  batch_basics: [
+    'tconst INTEGER',
+    'titleType VARCHAR',
+    'isAdult BOOLEAN',
+    'startYear INTEGER',
+    'runtimeMinutes INTEGER',
+    'genres VARCHAR',
+  ],
   batch_principals: ['tconst INTEGER', 'ordering INTEGER', 'nconst INTEGER'],
   batch_akas: ['titleId INTEGER', 'ordering INTEGER', 'region VARCHAR'],
   batch_names: ['nconst INTEGER', 'primaryName VARCHAR'],
@@ -141,7 +207,7 @@ export type BatchRelation = keyof typeof batchRelations;
 export const exactTable = (table: string) => `${table}_exact`;
 
 /**
- * Computes the five gold tables from `batchRelations` into tables of a schema, rows in the contract's order, beside
+ * Computes the gold tables from `batchRelations` into tables of a schema, rows in the contract's order, beside
  * each its `exactTable`; then drops the relations. Needs `preserve_insertion_order`.
  * @param schema is created; tables of the same names in it are replaced
  */

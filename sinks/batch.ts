@@ -26,7 +26,7 @@ const rules = {
   },
   'title.basics': {
     required: true,
-    used: ['tconst', 'startYear', 'runtimeMinutes', 'genres'],
+    used: ['tconst', 'titleType', 'isAdult', 'startYear', 'runtimeMinutes', 'genres'],
     key: ['tconst'],
     valid: {
       tconst: 'is_title',
@@ -71,7 +71,7 @@ const validityMacros = `
 const number = (id: string) => `substr(${id}, 3)::INTEGER AS ${id}`;
 
 /**
- * Computes the five gold tables from a folder of IMDb files into tables of a schema, rows in the contract's order.
+ * Computes the gold tables from a folder of IMDb files into tables of a schema, rows in the contract's order.
  * Rows that a producer would reject do not count; of several rows of one key the last in the file does. A missing
  * optional dataset is an empty one.
  *
@@ -91,7 +91,8 @@ export async function batchGold(
   });
   await load(connection, dataDir, 'title.basics', {
     table: 'batch_basics',
-    columns: `${number('tconst')}, startYear::INTEGER AS startYear, runtimeMinutes::INTEGER AS runtimeMinutes, genres`,
+    columns: `${number('tconst')}, titleType, isAdult = '1' AS isAdult, startYear::INTEGER AS startYear,
+      runtimeMinutes::INTEGER AS runtimeMinutes, genres`,
     only: 'WHERE tconst IN (SELECT tconst FROM batch_ratings)',
   });
   await load(connection, dataDir, 'title.principals', {

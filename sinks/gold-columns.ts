@@ -2,6 +2,7 @@
  * What the columns of gold mean. A column name means the same in every table that has it, so this is one dictionary; it
  * travels in the metadata of each Parquet file and stands in what `gold show` and `gold report` print.
  */
+import { genreColumns, standardised } from './features.ts';
 
 export interface ColumnNote {
   readonly about: string;
@@ -13,7 +14,39 @@ export interface ColumnNote {
 export const notesKey = 'reelflow';
 
 export const columnNotes: Readonly<Record<string, ColumnNote>> = {
-  genres: { about: 'Genres of a title as IMDb writes them: one to three, joined by commas; null is none.' },
+  tconst: { about: 'IMDb id of a title.' },
+  titleType: { about: 'Type of a title, as movie or tvEpisode; null while no row of title.basics has come.' },
+  isAdult: { about: 'Whether it is a title for adults; null while no row of title.basics has come.' },
+  runtimeMinutes: { about: 'Running time of a title.', unit: 'minutes' },
+  averageRating: { about: 'Rating of a title.', unit: 'stars, 1 to 10' },
+  numVotes: { about: 'Votes on a title.', unit: 'votes' },
+  principals: { about: 'Credits of people on a title.', unit: 'credits' },
+  people: { about: 'Different people among them.', unit: 'people' },
+  akas: { about: 'Alternative titles of a title.', unit: 'alternative titles' },
+  regions: { about: 'Different regions that they name.', unit: 'regions' },
+  numVotes_log10: { about: 'Logarithm of numVotes; 0 for no votes.', unit: 'powers of ten' },
+  ...Object.fromEntries(
+    standardised.flatMap((column) => [
+      [
+        `${column}_standardised`,
+        {
+          about: `(${column} − mean) / deviation, both in the manifest; 0 where it is missing.`,
+          unit: 'deviations',
+        },
+      ],
+      [`${column}_missing`, { about: `Whether ${column} is null.` }],
+    ]),
+  ),
+  genres_missing: { about: 'Whether genres is null.' },
+  ...Object.fromEntries(
+    [...genreColumns].map(([column, genre]) => [column, { about: `Whether ${genre} is among the genres.` }]),
+  ),
+  genre_other: { about: 'Whether a genre is among them that has no column.' },
+  split: { about: 'train, validation or test: by a hash of the tconst, so the same in every snapshot.' },
+  genres: {
+    about:
+      'Genres of a title, one to three: joined by commas as IMDb writes them, in title_features a list; null is none.',
+  },
   startYear: { about: 'Year in which a title was first shown.', unit: 'year' },
   decade: { about: 'First year of the decade: startYear rounded down to tens.', unit: 'year' },
   nconst: { about: 'IMDb id of a person.' },

@@ -1,5 +1,5 @@
 /**
- * The five gold tables, computed from the merged cubes. Each has an integer form, from which its content hash is
+ * The gold tables, computed from the merged cubes. Each has an integer form, from which its content hash is
  * taken, and a final form whose doubles are computed from these integers at the very end: so every figure is the same
  * whatever the order, the batches and the shards were.
  *
@@ -10,6 +10,7 @@
 import { checkPortable } from '../database/portable-sql.ts';
 import { messageOf } from '../errors.ts';
 import { cubesOnTheWire } from '../topics/deltas.ts';
+import { genreColumns, splitShares, standardised } from './features.ts';
 
 /** A figure of a gold table that is worth a picture. */
 export interface Plot {
@@ -28,7 +29,7 @@ export interface GoldTable {
   readonly about: string;
   /** The first one is what a terminal shows. */
   readonly plots: readonly Plot[];
-  /** SELECT over the relations `title`, `contributor`, `region` and `names`: key and integer measures. */
+  /** SELECT over the relations `title`, `contributor`, `region`, `feature` and `names`: key and integer measures. */
   readonly integers: string;
   readonly key: readonly string[];
   /** Texts that depend on the key. */
@@ -36,6 +37,8 @@ export interface GoldTable {
   readonly measures: readonly string[];
   /** Columns of the final form, from the integer form. */
   readonly columns: string;
+  /** Columns that the final form standardises: it finds their mean and deviation in the relation `scales`. */
+  readonly standardised?: readonly string[];
   readonly order: string;
   /** Why only DuckDB computes it. A table without a reason is in SQL that Flink takes too. */
   readonly onlyDuckdb?: string;
@@ -61,6 +64,17 @@ const average = `s1 / ${double('10 * total_titles')} AS avg_rating`;
 const volatility = `CASE WHEN total_titles > 1 THEN sqrt(${variance}) / ${double('10')} END AS rating_volatility`;
 const maximum = `max_tenths / ${double('10')} AS max_rating`;
 const minimum = `min_tenths / ${double('10')} AS min_rating`;
+
+/** What is known of the column of a title; each value stands in one of the rows of the title. */
+const known = (column: string) => `any_value(${column}) AS ${column}`;
+const bucket = `('0x' || md5(tconst)[:8])::UBIGINT % 100`;
+const genreList = `string_split(nullif(genres_text, ''), ',')`;
+
+/** Standardised, and flagged where it is missing. */
+const prepared = (column: string) => `
+  coalesce((${column} - (SELECT mean FROM scales WHERE name = '${column}'))
+    / nullif((SELECT deviation FROM scales WHERE name = '${column}'), 0), 0) AS ${column}_standardised,
+  ${column} IS NULL AS ${column}_missing`;
 
 export const goldTables: readonly GoldTable[] = declaredTables([
   {
@@ -163,6 +177,36 @@ export const goldTables: readonly GoldTable[] = declaredTables([
     columns: `region, total_titles, total_akas, ${average}, total_votes, ${volatility}, ${maximum}, ${minimum}`,
     order: 'total_titles DESC, region',
   },
+  {
+    name: 'title_features',
+    about: 'Rated titles, with what is known of each and columns prepared for training.',
+    plots: [
+      { title: 'Average rating by type', kind: 'bar', x: 'titleType', y: 'avg(averageRating)' },
+      { title: 'Titles by rating', kind: 'line', x: 'averageRating', y: 'count(*)' },
+    ],
+    integers: `
+      SELECT ${idText('tt', 'feature.tconst')} AS tconst, ${known('titleType')}, ${known('startYear')},
+        ${known('runtimeMinutes')}, any_value(isAdult) = 1 AS isAdult, any_value(genres) AS genres_text,
+        any_value(rating)::BIGINT AS tenths, sum(votes)::BIGINT AS numVotes,
+        sum(principals)::BIGINT AS principals, sum(people)::BIGINT AS people,
+        sum(akas)::BIGINT AS akas, sum(regions)::BIGINT AS regions
+      FROM feature GROUP BY feature.tconst`,
+    key: ['tconst'],
+    attributes: ['titleType', 'startYear', 'runtimeMinutes', 'isAdult', 'genres_text'],
+    measures: ['tenths', 'numVotes', 'principals', 'people', 'akas', 'regions'],
+    columns: `tconst, titleType, startYear, runtimeMinutes, isAdult, ${genreList} AS genres,
+      tenths / 10.0::DOUBLE AS averageRating, numVotes, principals, people, akas, regions,
+      log10(greatest(numVotes, 1)) AS numVotes_log10, ${standardised.map(prepared).join(', ')},
+      nullif(genres_text, '') IS NULL AS genres_missing,
+      ${[...genreColumns].map(([column, genre]) => `coalesce(list_contains(${genreList}, '${genre}'), false) AS ${column}`).join(', ')},
+      coalesce(NOT list_has_all([${[...genreColumns.values()].map((genre) => `'${genre}'`).join(', ')}], ${genreList}), false)
+        AS genre_other,
+      CASE WHEN ${bucket} < ${splitShares.train} THEN 'train'
+        WHEN ${bucket} < ${splitShares.train + splitShares.validation} THEN 'validation' ELSE 'test' END AS split`,
+    standardised,
+    order: 'tconst',
+    onlyDuckdb: 'lists, a hash and logarithms are not in the SQL that both engines take',
+  },
 ]);
 
 /**
@@ -184,6 +228,24 @@ export function declaredTables(tables: readonly GoldTable[]): readonly GoldTable
     }
   }
   return tables;
+}
+
+/**
+ * A SELECT of one row for each column of the integer form: its name, how many values are known, their mean and
+ * sample standard deviation; null where there are too few.
+ */
+export function scalesOf(columns: readonly string[], relation: string): string {
+  return columns
+    .map(
+      (column) => `
+      SELECT '${column}' AS name, n AS known, s1::DOUBLE / nullif(n, 0) AS mean,
+        CASE WHEN n > 1 THEN sqrt((n::HUGEINT * s2 - s1 * s1)::DOUBLE / (n::DOUBLE * (n - 1))) END AS deviation
+      FROM (
+        SELECT count(${column}) AS n, sum(${column})::HUGEINT AS s1, sum(${column}::BIGINT * ${column})::HUGEINT AS s2
+        FROM ${relation}
+      )`,
+    )
+    .join(' UNION ALL ');
 }
 
 /**

@@ -19,7 +19,9 @@ interface Wanted {
 /** The columns that gold is made of, the key first. A message is refused for what these hold, as in the stream. */
 const wantedOf: Readonly<Partial<Record<DatasetName, Wanted>>> = {
   'title.ratings': { columns: ['tconst', 'averageRating', 'numVotes'] },
-  'title.basics': { columns: ['tconst', 'startYear', 'runtimeMinutes', 'genres'] },
+  'title.basics': {
+    columns: ['tconst', 'titleType', 'isAdult', 'startYear', 'runtimeMinutes', 'genres'],
+  },
   'title.principals': { columns: ['tconst', 'ordering', 'nconst'] },
   'title.akas': { columns: ['titleId', 'ordering', 'region'] },
   'name.basics': { columns: ['nconst', 'primaryName'], text: 'primaryName' },
@@ -40,7 +42,7 @@ const relationSteps: readonly [BatchRelation, DatasetName, string, string][] = [
   [
     'batch_basics',
     'title.basics',
-    `tconst, startYear, runtimeMinutes, ${word('genres')}`,
+    `tconst, ${word('titleType')}, isAdult = 1 AS isAdult, startYear, runtimeMinutes, ${word('genres')}`,
     'WHERE tconst IN (SELECT tconst FROM batch_ratings)',
   ],
   [

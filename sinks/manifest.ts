@@ -10,6 +10,14 @@ import { messageOf, ReelflowError } from '../errors.ts';
 const offsets = z.tuple([z.int(), z.int()]);
 const counts = z.object({ applied: z.int(), duplicate: z.int(), rejected: z.int() });
 
+/** column → how many values are known, their mean and sample standard deviation; null where there are too few */
+const scales = z.record(
+  z.string(),
+  z.object({ known: z.int(), mean: z.number().nullable(), deviation: z.number().nullable() }),
+);
+
+export type Scales = z.infer<typeof scales>;
+
 const manifestSchema = z.object({
   id: z.string(),
   created: z.iso.datetime(),
@@ -24,6 +32,8 @@ const manifestSchema = z.object({
       sha256: z.string(),
       /** of keys and integer measures in canonical order: equal for equal input */
       contentHash: z.string(),
+      /** of the columns that the table standardises */
+      scales: scales.optional(),
     }),
   ),
   /** topic → partition → [start, end): what the tables hold */

@@ -16,7 +16,7 @@ import { type DuckDBConnection, version as duckdbVersion } from '@duckdb/node-ap
 import { isFileError, messageOf, ReelflowError, systemCodeOf } from '../errors.ts';
 import { crashPoint } from '../faults.ts';
 import { fileSha256, syncPath } from '../files.ts';
-import { canonicalText, type GoldTable, goldTables } from './gold.ts';
+import { canonicalText, type GoldTable, goldTables, scalesOf } from './gold.ts';
 import { noteOf, notesKey } from './gold-columns.ts';
 import {
   currentSnapshot,
@@ -24,6 +24,7 @@ import {
   type Manifest,
   manifestVersion,
   nextSnapshotId,
+  type Scales,
   snapshotFolder,
   snapshotsFolder,
 } from './manifest.ts';
@@ -83,6 +84,8 @@ async function writeTable(
 ): Promise<Manifest['tables'][string]> {
   const { connection } = store;
   await connection.run(`CREATE OR REPLACE TEMP TABLE integers AS ${table.integers}`);
+  const scales =
+    table.standardised === undefined ? undefined : await readScales(connection, table.standardised);
   const path = join(folder, `${table.name}.parquet`);
   const select = `SELECT ${table.columns} FROM integers`;
   const notes = sqlText(JSON.stringify(await notesOf(connection, table, select)));
@@ -105,6 +108,7 @@ async function writeTable(
     bytes: statSync(path).size,
     sha256: await fileSha256(path),
     contentHash: content.digest('hex'),
+    ...(scales === undefined ? {} : { scales }),
   };
 }
 
@@ -113,6 +117,21 @@ async function notesOf(connection: DuckDBConnection, { about }: GoldTable, selec
   const described = await connection.runAndReadAll(`DESCRIBE ${select}`);
   const names = described.getRows().map(([name]) => String(name));
   return { about, columns: Object.fromEntries(names.map((name) => [name, noteOf(name)])) };
+}
+
+/** Computes the relation `scales` of the table `integers`. */
+async function readScales(connection: DuckDBConnection, columns: readonly string[]): Promise<Scales> {
+  await connection.run(`CREATE OR REPLACE TEMP TABLE scales AS ${scalesOf(columns, 'integers')}`);
+  const rows = await connection.runAndReadAll('SELECT name, known, mean, deviation FROM scales');
+  const number = (value: unknown) => (value === null ? null : Number(value));
+  return Object.fromEntries(
+    rows
+      .getRows()
+      .map(([name, known, mean, deviation]) => [
+        String(name),
+        { known: Number(known), mean: number(mean), deviation: number(deviation) },
+      ]),
+  );
 }
 
 function manifestOf(

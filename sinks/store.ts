@@ -3,7 +3,7 @@
  * are kept as the signed rows that arrived and summed when they are read; `compact` sums them in place when the sum
  * would be much smaller. State and positions are written in one transaction.
  */
-import { mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { type DuckDBConnection, DuckDBInstance, LIST, listValue, VARCHAR } from '@duckdb/node-api';
@@ -15,7 +15,7 @@ import { IdSet } from '../topics/id-set.ts';
 import type { Position } from '../topics/position.ts';
 import type { Columns } from '../topics/rows.ts';
 
-const formatVersion = 1;
+const formatVersion = 2;
 
 export interface Counts {
   applied: number;
@@ -303,9 +303,19 @@ export class CubeStore {
     }
   }
 
-  /** Takes the cubes and positions of a snapshot into an empty store. */
+  /**
+   * Takes the cubes and positions of a snapshot into an empty store.
+   * @throws ReelflowError goldUnusable, when the snapshot lacks a cube
+   */
   async restore(folder: string, shards: readonly ShardState[]): Promise<void> {
     const { connection, dictionary } = this;
+    const lacking = cubesOnTheWire.find(({ name }) => !existsSync(join(folder, `${name}.parquet`)));
+    if (lacking !== undefined) {
+      throw new ReelflowError('goldUnusable', 'The newest snapshot lacks a cube', {
+        detail: `${folder} has no ${lacking.name}.parquet: the file is lost, or the snapshot is of an earlier version.`,
+        hint: 'Use another --gold folder and --namespace, and replay the datasets.',
+      });
+    }
     await this.transaction(async () => {
       for (const wire of cubesOnTheWire) {
         const file = `'${sqlText(join(folder, `${wire.name}.parquet`))}'`;

@@ -15,7 +15,14 @@ import { batchGold } from './batch.ts';
 import { batchTables, computeGold, exactTable } from './batch-gold.ts';
 import { compareTables, type Difference } from './compare.ts';
 import { canonicalText, goldTables } from './gold.ts';
-import { currentSnapshot, type Manifest, readManifest, snapshotFolder, tableFile } from './manifest.ts';
+import {
+  currentSnapshot,
+  type Manifest,
+  readManifest,
+  type Scales,
+  snapshotFolder,
+  tableFile,
+} from './manifest.ts';
 import { loadSourceRows, type ReadProgress, type SourceCount, type Sources } from './source-rows.ts';
 
 export interface VerifyOptions {
@@ -227,6 +234,28 @@ async function checkClaims(
     findings.push({
       about: table,
       text: `the manifest's content hash is ${claimed.contentHash}, the input gives ${hash}`,
+    });
+  }
+  return [...findings, ...(await checkScales(connection, table, claimed.scales ?? {}))];
+}
+
+/** Mean and deviation of the columns that a table standardises, as plain averages over doubles. */
+async function checkScales(connection: DuckDBConnection, table: string, claimed: Scales): Promise<Finding[]> {
+  const findings: Finding[] = [];
+  for (const column of goldTables.find(({ name }) => name === table)?.standardised ?? []) {
+    const rows = await connection.runAndReadAll(
+      `SELECT count("${column}")::INTEGER, avg("${column}"), stddev_samp("${column}") FROM "${schema}"."${table}"`,
+    );
+    const [known, mean, deviation] = rows.getRows()[0] as (number | null)[];
+    const same = (a: number | null | undefined, b: number | null | undefined) =>
+      a === b || (a != null && b != null && Math.abs(a - b) <= 1e-9 * Math.max(1, Math.abs(b)));
+    const given = claimed[column];
+    if (given?.known === known && same(given?.mean, mean) && same(given?.deviation, deviation)) continue;
+    const words = (of: readonly unknown[]) => `${of[0]} known values, mean ${of[1]}, deviation ${of[2]}`;
+    const says = given === undefined ? 'nothing' : words([given.known, given.mean, given.deviation]);
+    findings.push({
+      about: table,
+      text: `${column}: the manifest says ${says}; the input gives ${words([known, mean, deviation])}`,
     });
   }
   return findings;

@@ -199,7 +199,8 @@ test('deltas do not depend on the order of the topics', async () => {
     }
   }
   for (const result of results) expect(result).toEqual(results[0]);
-  expect(results[0]?.size).toBe(3);
+  // Three groups, and the features of the title: its rating, its basics, and its counts.
+  expect(results[0]?.size).toBe(6);
 });
 
 test('a row that changes and changes back within a micro-batch is a duplicate', async () => {
@@ -223,8 +224,13 @@ test('groups that a micro-batch leaves as they were are not in its delta', async
   lab.stage({ dataset: 'title.basics', records: [basics(1, 'Drama'), basics(2, 'Western')], deletes: [] });
   await lab.commit();
   lab.stage({ dataset: 'title.basics', records: [basics(1, 'Western'), basics(2, 'Drama')], deletes: [] });
-  expect(await lab.commit()).toMatchObject({ applied: 2, duplicate: 0, deltaRows: 0 });
+  // Only each title's own features change, the old ones out and the new ones in.
+  expect(await lab.commit()).toMatchObject({ applied: 2, duplicate: 0, deltaRows: 4 });
 });
+
+/** The key of a title's features in its rating, or in its counts. */
+const featuresOf = (title: number, rating: number | null = null) =>
+  JSON.stringify(['feature', title, null, null, null, null, null, rating]);
 
 test('a title that comes again counts with all its rows, within a chunk, a micro-batch, and after both', async () => {
   const lab = await Lab.open();
@@ -240,6 +246,10 @@ test('a title that comes again counts with all its rows, within a chunk, a micro
       ['["contributor",1,55]', [1, 1, 7]],
       ['["contributor",2,55]', [1, 2, 7]],
       ['["contributor",2,83]', [1, 2, 9]],
+      [featuresOf(1, 55), [1, 7, 0, 0, 0, 0, 0]],
+      [featuresOf(1), [0, 0, 0, 3, 2, 0, 0]],
+      [featuresOf(2, 83), [1, 9, 0, 0, 0, 0, 0]],
+      [featuresOf(2), [0, 0, 0, 2, 1, 0, 0]],
     ]),
   );
 });
@@ -249,11 +259,14 @@ test('deletes take back what their rows contributed; rows after them count again
   lab.stage({ dataset: 'title.ratings', records: [rating(1, 5.5, 7)], deletes: [] });
   lab.stage({ dataset: 'title.akas', records: [aka(1, 1, 'DE'), aka(1, 2, 'US')], deletes: [key(1, 2)] });
   await lab.commit();
-  expect(lab.cubes).toEqual(new Map([['["region","DE",55]', [1, 1, 7]]]));
+  const regionOf = (region: string) => JSON.stringify(['region', region, 55]);
+  const rated: [string, number[]] = [featuresOf(1, 55), [1, 7, 0, 0, 0, 0, 0]];
+  const counted: [string, number[]] = [featuresOf(1), [0, 0, 0, 0, 0, 1, 1]];
+  expect(lab.cubes).toEqual(new Map([[regionOf('DE'), [1, 1, 7]], rated, counted]));
   lab.stage({ dataset: 'title.akas', records: [], deletes: [key(1, 1)] });
   lab.stage({ dataset: 'title.akas', records: [aka(1, 1, 'US')], deletes: [] });
   await lab.commit();
-  expect(lab.cubes).toEqual(new Map([['["region","US",55]', [1, 1, 7]]]));
+  expect(lab.cubes).toEqual(new Map([[regionOf('US'), [1, 1, 7]], rated, counted]));
   lab.stage({ dataset: 'title.ratings', records: [], deletes: [{ tconst: idText('tt', 1) }] });
   await lab.commit();
   expect(lab.cubes.size).toBe(0);

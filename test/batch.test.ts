@@ -10,6 +10,7 @@ import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { batchGold } from '../sinks/batch.ts';
 import { compareGold } from '../sinks/compare.ts';
+import { genreColumns } from '../sinks/features.ts';
 
 const files: Record<string, string[]> = {
   'title.ratings': [
@@ -25,7 +26,7 @@ const files: Record<string, string[]> = {
     'tconst titleType primaryTitle originalTitle isAdult startYear endYear runtimeMinutes genres',
     'tt0000001 movie "One" One 0 1994 \\N 100 Drama',
     'tt0000002 movie None None 0 1999 \\N \\N Drama',
-    'tt0000003 movie Three Three 1 \\N \\N 90 Comedy',
+    'tt0000003 movie Three Three 1 \\N \\N 90 Comedy,Kitsch',
     'tt0000006 movie Unrated Unrated 0 2001 \\N 80 Drama',
     'tt0000007 movie Seven Sept 0 1994 \\N \\N \\N',
   ],
@@ -82,10 +83,30 @@ const badRows: Record<string, (string | Buffer)[]> = {
   'name.basics': ['nm0000001 Wrong nineteen \\N actor \\N'],
 };
 
+/** A row of title_features: what is known, then the places of the genres and `genre_other`, then what is prepared. */
+const features = (
+  known: unknown[],
+  trueGenres: string[],
+  { log10, year, runtime, split }: { log10: number; year: number; runtime: number; split: string },
+): unknown[] => {
+  const [, , startYear, runtimeMinutes, , genres] = known;
+  return [
+    ...known,
+    log10,
+    year,
+    startYear === null,
+    runtime,
+    runtimeMinutes === null,
+    genres === null,
+    ...[...genreColumns.keys(), 'genre_other'].map((column) => trueGenres.includes(column)),
+    split,
+  ];
+};
+
 const expected = {
   genre_analysis: [
     ['Drama', '2', 7, '150', 1996.5, Math.SQRT2, 8, 6],
-    ['Comedy', '1', 7, '20', null, null, 7, 7],
+    ['Comedy,Kitsch', '1', 7, '20', null, null, 7, 7],
   ],
   decade_trends: [[1990, '3', 19 / 3, '153', 100, Math.sqrt(7 / 3)]],
   title_ratings_agg: [
@@ -100,6 +121,36 @@ const expected = {
   region_analysis: [
     ['DE', '2', '3', 7, '150', Math.SQRT2, 8, 6],
     ['GB', '1', '1', 8, '50', null, 8, 8],
+  ],
+  // Known years are 1994, 1999 and 1994, known runtimes 100 and 90. Buckets, as Python's hashlib has them: 86, 81, 74, 22, 89.
+  title_features: [
+    features(
+      ['tt0000001', 'movie', 1994, 100, false, ['Drama'], 6, '100', '2', '1', '3', '1'],
+      ['genre_drama'],
+      { log10: 2, year: -1 / Math.sqrt(3), runtime: Math.SQRT1_2, split: 'validation' },
+    ),
+    features(
+      ['tt0000002', 'movie', 1999, null, false, ['Drama'], 8, '50', '1', '1', '2', '2'],
+      ['genre_drama'],
+      { log10: Math.log10(50), year: 2 / Math.sqrt(3), runtime: 0, split: 'validation' },
+    ),
+    features(
+      ['tt0000003', 'movie', null, 90, true, ['Comedy', 'Kitsch'], 7, '20', '0', '0', '0', '0'],
+      ['genre_comedy', 'genre_other'],
+      { log10: Math.log10(20), year: 0, runtime: -Math.SQRT1_2, split: 'train' },
+    ),
+    features(['tt0000005', null, null, null, null, null, 9, '1', '1', '1', '0', '0'], [], {
+      log10: 0,
+      year: 0,
+      runtime: 0,
+      split: 'train',
+    }),
+    features(['tt0000007', 'movie', 1994, null, false, null, 5, '3', '0', '0', '0', '0'], [], {
+      log10: Math.log10(3),
+      year: -1 / Math.sqrt(3),
+      runtime: 0,
+      split: 'validation',
+    }),
   ],
 };
 const tables = Object.keys(expected) as (keyof typeof expected)[];
@@ -195,7 +246,7 @@ describe('batchGold', () => {
     await batchGold(connection, dir);
     const count = async (table: string) =>
       (await connection.runAndReadAll(`SELECT count(*) FROM batch.${table}`)).getRowsJson()[0]?.[0];
-    expect(await Promise.all(tables.map(count))).toEqual(['2', '1', '3', '0', '0']);
+    expect(await Promise.all(tables.map(count))).toEqual(['2', '1', '3', '0', '0', '5']);
   });
 
   it('names a dataset or a column that is missing', async () => {
@@ -245,7 +296,7 @@ describe('compareGold', () => {
     const found = await compare();
     expect(found.map(({ kind, key, column }) => [kind, key, column])).toEqual([
       ['value', 'genres=Drama', 'avg_rating'],
-      ['value', 'genres=Comedy', 'avg_rating'],
+      ['value', 'genres=Comedy,Kitsch', 'avg_rating'],
     ]);
   });
 

@@ -55,7 +55,7 @@ const rows: Record<CubeDataset, fc.Arbitrary<Row>> = {
   }),
   'title.basics': fc.record({
     tconst: title,
-    titleType: fc.constantFrom(null, 'movie'),
+    titleType: fc.constantFrom(null, 'movie', 'short'),
     primaryTitle: fc.constantFrom('Übermut', 'Reel'),
     originalTitle: no,
     isAdult: fc.boolean(),

@@ -7,7 +7,7 @@ import { Dictionary } from '../topics/dictionary.ts';
 import { Columns, nullInt } from '../topics/rows.ts';
 import { type Chunk, type CubeDataset, keyOf, type Row } from './chunks.ts';
 
-/** Measures by cube and key, e.g. `region DE 83` → [1, 2, 900]; rows of zeros are absent. */
+/** Measures by array and key, e.g. `region DE 83` → [1, 2, 900]; rows of zeros are absent. */
 export type Cubes = Map<string, number[]>;
 
 function add(
@@ -17,6 +17,7 @@ function add(
   sign = 1,
 ): void {
   const text = JSON.stringify(key);
+  if (measures.every((value) => value === 0)) return;
   const sums = cubes.get(text) ?? measures.map(() => 0);
   const next = sums.map((sum, i) => sum + sign * (measures[i] as number));
   if (next.every((value) => value === 0)) cubes.delete(text);
@@ -56,8 +57,40 @@ export class Rows {
       }
       const akas = countBy([...this.of['title.akas'].values()], 'titleId', tconst, 'region');
       for (const [region, count] of akas) add(cubes, ['region', region, rating], [1, count, votes]);
+      for (const [key, measures] of this.#features(String(tconst), rating, votes)) {
+        add(cubes, ['feature', Number(String(tconst).slice(2)), ...key], measures);
+      }
     }
     return cubes;
+  }
+
+  /** Rows of the features of a rated title, one for each dataset that knows it: key behind the title, measures. */
+  #features(tconst: string, rating: number, votes: number): [(string | number | null)[], number[]][] {
+    const features: [(string | number | null)[], number[]][] = [
+      [
+        [null, null, null, null, null, rating],
+        [1, votes, 0, 0, 0, 0, 0],
+      ],
+    ];
+    const basics = this.of['title.basics'].get(tconst);
+    if (basics !== undefined) {
+      const { titleType, isAdult, startYear, runtimeMinutes, genres } = basics as Record<
+        string,
+        string | null
+      >;
+      features.push([
+        [titleType ?? null, isAdult ? 1 : 0, startYear ?? null, runtimeMinutes ?? null, genres ?? null, null],
+        [0, 0, 1, 0, 0, 0, 0],
+      ]);
+    }
+    const nothing = [null, null, null, null, null, null];
+    const principals = [...this.of['title.principals'].values()].filter((row) => row.tconst === tconst);
+    const people = new Set(principals.map(({ nconst }) => nconst));
+    features.push([nothing, [0, 0, 0, principals.length, people.size, 0, 0]]);
+    const akas = [...this.of['title.akas'].values()].filter(({ titleId }) => titleId === tconst);
+    const regions = new Set(akas.map(({ region }) => region).filter((region) => region !== null));
+    features.push([nothing, [0, 0, 0, 0, 0, akas.length, regions.size]]);
+    return features;
   }
 }
 
@@ -83,7 +116,7 @@ export function addDeltas(cubes: Cubes, messages: readonly Buffer[], schemaId: n
     decodeDeltaRows(message, at, columns);
     for (const { name } of cubesOnTheWire) {
       const { plan, length } = columns[name] as Columns;
-      const keyLength = plan.names.indexOf('rating') + 1;
+      const isMeasure = (c: number) => plan.forms[c] === 'long';
       rows += length;
       for (let row = 0; row < length; row++) {
         const values = plan.forms.map((form, c) => {
@@ -91,9 +124,9 @@ export function addDeltas(cubes: Cubes, messages: readonly Buffer[], schemaId: n
           if (value === nullInt && form !== 'long') return null;
           return form === 'dictionary' ? dictionary.textOf(value) : value;
         });
-        const measures = values.slice(keyLength) as number[];
+        const measures = values.filter((_, c) => isMeasure(c)) as number[];
         if (measures.every((value) => value === 0)) throw new Error(`a row of ${name} that changes nothing`);
-        add(cubes, [name, ...values.slice(0, keyLength)], measures);
+        add(cubes, [name, ...values.filter((_, c) => !isMeasure(c))], measures);
       }
     }
   }

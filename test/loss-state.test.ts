@@ -13,7 +13,7 @@ import {
   writeFileSync,
   writeSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import type { FailureKind } from '../errors.ts';
 import { logBounds } from '../kafka/log.ts';
@@ -201,6 +201,17 @@ describe("the sink's state", () => {
     const gold = hashesBelow(old.gold);
     expectFailure(await place.run(inside('sink', old)), 'deltasTrimmed');
     expect(hashesBelow(old.gold)).toEqual(gold);
+  });
+
+  test('that is lost is not restored from a snapshot that lacks a cube', async () => {
+    const folders = copy();
+    rmSync(sinkFile(folders.state));
+    rmSync(join(dirname(manifestOf(folders.gold)), 'cubes', 'feature.parquet'));
+    const gold = hashesBelow(folders.gold);
+    const finished = await place.run(inside('sink', folders));
+    expectFailure(finished, 'goldUnusable');
+    expect(finished.stderr).toContain('feature.parquet');
+    expect(hashesBelow(folders.gold)).toEqual(gold);
   });
 });
 

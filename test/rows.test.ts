@@ -30,9 +30,9 @@ interface Subject {
 
 const subjects: Subject[] = [
   { name: 'title.ratings', wanted: ['averageRating', 'tconst', 'numVotes'] },
-  { name: 'title.basics', wanted: ['tconst', 'genres', 'runtimeMinutes', 'startYear'] },
+  { name: 'title.basics', wanted: ['tconst', 'genres', 'isAdult', 'runtimeMinutes', 'startYear'] },
   { name: 'title.principals', wanted: ['tconst', 'ordering', 'nconst', 'category'] },
-  { name: 'title.akas', wanted: ['titleId', 'ordering', 'region'], text: 'title' },
+  { name: 'title.akas', wanted: ['titleId', 'ordering', 'region', 'isOriginalTitle'], text: 'title' },
   { name: 'title.episode', wanted: ['parentTconst'] },
   { name: 'name.basics', wanted: ['nconst', 'birthYear'], text: 'primaryName' },
 ];
@@ -130,6 +130,7 @@ function read(out: Columns, words: Dictionary): Row[] {
       if (value === nullInt) return null;
       if (form === 'dictionary') return words.textOf(value);
       if (form === 'tenths') return value / 10;
+      if (form === 'boolean') return value === 1;
       return form === 'tt' || form === 'nm' ? form + String(value).padStart(7, '0') : value;
     });
     rows.push(Object.fromEntries(out.plan.names.map((name, c) => [name, values[c]])));

@@ -335,6 +335,22 @@ describe('a snapshot with one thing spoilt', () => {
     expect(await onlyFinding(gold)).toMatch(finding);
   });
 
+  it.each([
+    [{ known: 1 }, { mean: 1999.5 }],
+    [{ deviation: null }, undefined],
+  ])('what the manifest says of columns that are standardised: %j, %j', async (years, minutes) => {
+    const gold = spoilt(({ tables }) => {
+      const { scales } = tables.title_features;
+      scales.startYear = { ...scales.startYear, ...years };
+      if (minutes === undefined) delete scales.runtimeMinutes;
+      else scales.runtimeMinutes = { ...scales.runtimeMinutes, ...minutes };
+    });
+    expect(findingsOf(await verify(gold))).toEqual([
+      expect.stringMatching(/^title_features: startYear: .*; the input gives \d+ known values, mean \d/),
+      expect.stringMatching(/^title_features: runtimeMinutes: .*; the input gives \d+ known values, mean \d/),
+    ]);
+  });
+
   it('the end of its input, so that a message without effect is left out', async () => {
     const gold = spoilt(({ input, shards }) => {
       input[tail.topic][tail.partition][1] -= 1;

@@ -83,6 +83,7 @@ export function formOf(dataset: Dataset, column: string): ColumnForm {
   if (type === undefined) throw new RangeError(`${dataset.name} has no column ${column}`);
   if (type === 'tenths') return 'tenths';
   if (type === 'int' || type === 'nullable-int') return 'int';
+  if (type === 'boolean' || type === 'nullable-boolean') return 'boolean';
   return 'dictionary';
 }
 

@@ -2,8 +2,8 @@
  * Arrays of Avro records as columns of numbers, both ways, without an object per record: the hot path of every
  * consumer. A plan is made once from the Avro record schema; fields that nobody wants are skipped by their length.
  *
- * Every column is numbers: an id is its digits, a tenths double is ten times its value, a string of few values is its
- * number in a Dictionary, null is `nullInt`.
+ * Every column is numbers: an id is its digits, a boolean 0 or 1, a tenths double is ten times its value, a string of few
+ * values is its number in a Dictionary, null is `nullInt`.
  */
 import { Dictionary } from './dictionary.ts';
 
@@ -19,7 +19,7 @@ export interface AvroField {
 }
 
 /** How a wanted field becomes numbers. `text` keeps the bytes, for strings of many values. */
-export type ColumnForm = 'tt' | 'nm' | 'int' | 'long' | 'tenths' | 'dictionary' | 'text';
+export type ColumnForm = 'tt' | 'nm' | 'int' | 'boolean' | 'long' | 'tenths' | 'dictionary' | 'text';
 
 export interface WantedField {
   readonly name: string;
@@ -47,6 +47,7 @@ const op = {
   tenths: 7,
   dictionary: 8,
   text: 9,
+  boolean: 10,
 } as const;
 
 const nullableBit = 0x80;
@@ -277,6 +278,12 @@ function decodeArray(from: Uint8Array, start: number, out: Columns): number {
             }
             const odd = value % 2;
             (longs[targets[s] as number] as Float64Array)[row] = odd === 0 ? value / 2 : -(value + 1) / 2;
+            break;
+          }
+          case op.boolean: {
+            const byte = from[at++] as number;
+            if (byte > 1) throw malformed(steps, s, `boolean byte ${byte}`);
+            (ints[targets[s] as number] as Int32Array)[row] = byte;
             break;
           }
           case op.tenths: {

@@ -3,6 +3,7 @@ import type { Cube } from './cube.ts';
 /** Rated titles and credits by person and rating; a person with several credits on a title has that title once. */
 export const contributorCube: Cube = {
   name: 'contributor',
+  array: 'contributor',
   reads: {
     'title.principals': ['tconst', 'ordering', 'nconst'],
     'title.ratings': ['tconst', 'averageRating', 'numVotes'],

@@ -9,16 +9,19 @@ import { checkPortable } from '../../database/portable-sql.ts';
 import { messageOf } from '../../errors.ts';
 import type { DatasetName } from '../../topics/catalog.ts';
 import { contributorCube } from './contributor.ts';
+import { akaFeatures, basicFeatures, principalFeatures, ratingFeatures } from './features.ts';
 import { regionCube } from './region.ts';
 import { titleCube } from './title.ts';
 
 export interface Cube {
-  /** Also the name of its array in the delta schema. */
   readonly name: string;
+  /** Its array in the delta schema. Cubes may share one: there, a column that is not theirs is null, a measure 0. */
+  readonly array: string;
   /**
    * Columns that the contribution reads, by dataset, the dataset's key first. In the SQL a dataset is the relation
    * `title_basics` …, ids are integers, averageRating is ten times its value, strings are dictionary numbers.
-   * A title contributes only while it is rated, so every cube reads title.ratings.
+   * A title contributes only while it is rated, so every cube reads title.ratings; and only while it has rows in every
+   * dataset that the cube reads, so that its first rows in one of them have no contribution before.
    */
   readonly reads: Readonly<Partial<Record<DatasetName, readonly string[]>>>;
   readonly key: readonly string[];
@@ -29,7 +32,15 @@ export interface Cube {
   readonly onlyDuckdb?: string;
 }
 
-export const cubes: readonly Cube[] = declared([titleCube, contributorCube, regionCube]);
+export const cubes: readonly Cube[] = declared([
+  titleCube,
+  contributorCube,
+  regionCube,
+  ratingFeatures,
+  basicFeatures,
+  principalFeatures,
+  akaFeatures,
+]);
 
 /**
  * The cubes, each in SQL that both engines take or with the reason why only DuckDB does.

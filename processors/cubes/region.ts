@@ -3,6 +3,7 @@ import type { Cube } from './cube.ts';
 /** Rated titles and alternative titles by region and rating; rows without a region do not count. */
 export const regionCube: Cube = {
   name: 'region',
+  array: 'region',
   reads: {
     'title.akas': ['titleId', 'ordering', 'region'],
     'title.ratings': ['tconst', 'averageRating', 'numVotes'],

@@ -3,6 +3,7 @@ import type { Cube } from './cube.ts';
 /** Titles by year, genres and rating. Serves genre_analysis, decade_trends and title_ratings_agg. */
 export const titleCube: Cube = {
   name: 'title',
+  array: 'title',
   reads: {
     'title.basics': ['tconst', 'startYear', 'runtimeMinutes', 'genres'],
     'title.ratings': ['tconst', 'averageRating', 'numVotes'],
