@@ -115,11 +115,34 @@ async function lettersText({ latest }: Letters): Promise<string> {
   return table.toString();
 }
 
-async function show(
-  { partition, offset }: Position,
-  flags: CommonFlags & { bytes: number; rows: number },
-): Promise<void> {
-  const context = await openContext(flags);
+async function show(at: Position, flags: CommonFlags & Bounds): Promise<void> {
+  const found = await openLetter(await openContext(flags), at);
+  if (found === undefined) {
+    throw new ReelflowError('input', `There is no dead letter at ${at.partition}:${at.offset}`, {
+      hint: 'reelflow dlq list --limit 20 shows the newest ones and where they are.',
+    });
+  }
+  const { letter, opened } = found;
+  print(flags.json ? JSON.stringify(shownLetter(letter, opened, flags)) : letterText(letter, opened, flags));
+}
+
+interface Bounds {
+  /** Of the original. */
+  readonly bytes: number;
+  readonly rows: number;
+}
+
+/** One letter as JSON, bounded; undefined when there is none. */
+export async function readShownLetter(
+  context: Context,
+  at: Position,
+  bounds: Bounds,
+): Promise<object | undefined> {
+  const found = await openLetter(context, at);
+  return found && shownLetter(found.letter, found.opened, bounds);
+}
+
+async function openLetter({ broker, names, registry }: Context, at: Position) {
   const [{ readLetter }, { LogReader }, { readBounds }, { LetterOpener }, { datasetNames }] =
     await Promise.all([
       import('../monitor/dead-letters.ts'),
@@ -128,32 +151,24 @@ async function show(
       import('../producers/letter-opener.ts'),
       import('../topics/catalog.ts'),
     ]);
-  const { broker, names, registry } = context;
   const reader = new LogReader(broker);
   try {
-    const letter = await readLetter(broker, reader, names, { partition, offset });
-    if (letter === undefined) {
-      throw new ReelflowError('input', `There is no dead letter at ${partition}:${offset}`, {
-        hint: 'reelflow dlq list --limit 20 shows the newest ones and where they are.',
-      });
-    }
+    const letter = await readLetter(broker, reader, names, at);
+    if (letter === undefined) return undefined;
     const bounds = await readBounds(
       broker,
       datasetNames.map((dataset) => names.source(dataset)),
     );
-    const opened = await new LetterOpener({ purpose: 'looking', reader, registry, names, bounds }).open(
-      letter,
-    );
-    print(
-      flags.json ? JSON.stringify(shownLetter(letter, opened, flags)) : letterText(letter, opened, flags),
-    );
+    const opener = new LetterOpener({ purpose: 'looking', reader, registry, names, bounds });
+    return { letter, opened: await opener.open(letter) };
   } finally {
     await reader.close();
   }
 }
 
-function shownLetter(letter: FoundLetter, opened: Opened, { bytes, rows }: { bytes: number; rows: number }) {
+function shownLetter(letter: FoundLetter, opened: Opened, { bytes, rows }: Bounds) {
   const { value, timeMs, ...about } = letter;
+  const beginning = value.subarray(0, bytes);
   const today =
     opened.kind === 'refused'
       ? { refused: opened.reason, detail: opened.detail }
@@ -166,7 +181,8 @@ function shownLetter(letter: FoundLetter, opened: Opened, { bytes, rows }: { byt
   return {
     ...about,
     time: new Date(timeMs).toISOString(),
-    original: value.subarray(0, bytes).toString('base64'),
+    /** A row as it was, a message as a dump of its bytes. */
+    original: 'file' in letter.source ? printable(beginning.toString('utf8')) : hexDump(beginning),
     today,
   };
 }

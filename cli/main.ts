@@ -11,6 +11,7 @@ import { flinkCommand } from './flink.ts';
 import { generateCommand } from './generate.ts';
 import { goldCommand } from './gold.ts';
 import { lagCommand } from './lag.ts';
+import { monitorCommand } from './monitor.ts';
 import { processCommand } from './process.ts';
 import { replayCommand } from './replay.ts';
 import { resetCommand } from './reset.ts';
@@ -41,6 +42,7 @@ export async function main(argv: readonly string[]): Promise<void> {
     statusCommand(),
     resetCommand(),
     lagCommand(),
+    monitorCommand(),
     dlqCommand(),
     verifyCommand(),
     flinkCommand(),

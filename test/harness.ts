@@ -86,6 +86,11 @@ export class Running {
     return this.#isDone;
   }
 
+  /** What it has written until now. */
+  get stdout(): string {
+    return this.#stdout;
+  }
+
   get log(): LogLine[] {
     return logOf(this.#stderr);
   }

@@ -1,0 +1,356 @@
+// The page: draws every view that comes. What has not changed is left alone, so that focus and scrolling stay.
+import { el, number, plot, spark } from './charts.js';
+
+const $ = (id) => document.getElementById(id);
+const quiet = (text) => el('p', { class: 'quiet' }, text);
+let view;
+let drawnSnapshot;
+
+const events = new EventSource('events');
+events.addEventListener('view', ({ data }) => {
+  view = JSON.parse(data);
+  link('live', 'live');
+  draw();
+});
+events.addEventListener('failure', ({ data }) => {
+  link('lost', 'the look failed');
+  headline([{ severity: 'bad', text: JSON.parse(data).text }]);
+});
+events.addEventListener('error', () => {
+  link('lost', 'no connection to the monitor');
+  headline([{ severity: 'bad', text: 'The monitor does not answer; what is shown below is old.' }]);
+});
+setInterval(ages, 1_000);
+
+function link(state, text) {
+  $('link').dataset.state = state;
+  unlessSame($('link'), text, () => [text]);
+}
+
+/** Replaces the children of an element when what they are drawn from has changed. */
+function unlessSame(element, from, children) {
+  const text = JSON.stringify(from);
+  if (element.drawnFrom === text) return;
+  element.drawnFrom = text;
+  element.replaceChildren(...children());
+}
+
+function draw() {
+  const { namespace, problems, stages, rows, snapshots, letters } = view;
+  unlessSame($('namespace'), namespace, () => [namespace]);
+  headline(problems, stages);
+  unlessSame($('flow'), [stages, rows.length, snapshots?.[0]], () => flow(stages, snapshots));
+  if (rows.length > 0) for (const stage of stages) drawLag(stage, rows);
+  unlessSame($('snapshots'), snapshots, () => [snapshotList(snapshots)]);
+  unlessSame($('letters'), letters, () => [letterList(letters)]);
+  const current = snapshots?.find(({ isCurrent }) => isCurrent)?.id;
+  if (current !== undefined && current !== drawnSnapshot) void drawPlots(current);
+  ages();
+}
+
+function headline(problems, stages = []) {
+  const worst = problems.some(({ severity }) => severity === 'bad')
+    ? 'bad'
+    : problems.length > 0
+      ? 'note'
+      : 'good';
+  $('headline').dataset.state = worst;
+  const [first, ...rest] = problems
+    .toSorted((a, b) => a.severity.localeCompare(b.severity))
+    .map(({ text }) => text);
+  const isWell = stages.every(({ group }) => group.state === 'OK');
+  const well = worst === 'good' ? 'All is well.' : 'The pipeline is well.';
+  const verdict = worst === 'bad' ? first : isWell ? well : 'Nothing bad is seen so far.';
+  unlessSame($('verdict'), verdict, () => [verdict]);
+  const others = worst === 'note' ? [first, ...rest] : rest;
+  unlessSame($('problems'), others, () => others.map((text) => el('li', {}, text)));
+  document.title = worst === 'bad' ? `⚠ ${verdict}` : 'reelflow';
+}
+
+const rate = (perSecond) => (perSecond === null ? '–' : number(perSecond, perSecond < 10 ? 1 : 0));
+const badge = (state) => el('span', { class: 'state', 'data-state': state ?? 'unknown' }, state ?? 'unknown');
+const moves = (perSecond) => ((perSecond ?? 0) >= 0.05 ? 'yes' : 'no');
+
+function flow(stages, snapshots) {
+  const [processors, sink] = stages;
+  const [newest] = snapshots ?? [];
+  const pipe = (name, perSecond) =>
+    el(
+      'li',
+      { class: 'pipe', 'data-moves': moves(perSecond), 'aria-hidden': 'true' },
+      el('i'),
+      el('span', {}, name),
+    );
+  const stage = (name, state, figure, ...lines) =>
+    el(
+      'li',
+      { class: 'stage' },
+      el('h3', {}, name, state),
+      el('p', { class: 'figure' }, figure),
+      lines.map((line) => el('p', {}, line)),
+    );
+  const figure = (value, unit) => [value, ' ', el('small', {}, unit)];
+  const working = (of, unit, who) =>
+    stage(
+      of === sink ? 'Sink' : 'Processors',
+      badge(of?.group.state),
+      figure(rate(of?.group.consumedPerSecond ?? null), unit),
+      of === undefined
+        ? 'unknown'
+        : of.members === null
+          ? 'who is there is unknown'
+          : `${of.members} ${who}${of.members === 1 ? '' : 's'}`,
+      of === undefined ? '' : waitingText(of.group),
+    );
+  return [
+    stage(
+      'Producers',
+      null,
+      figure(rate(processors?.group.producedPerSecond ?? null), 'chunks/s'),
+      'files become chunks on topics',
+    ),
+    pipe('imdb.title.*', processors?.group.producedPerSecond),
+    working(processors, 'chunks/s', 'member'),
+    pipe('reelflow.deltas', sink?.group.producedPerSecond),
+    working(sink, 'messages/s', 'member'),
+    pipe('snapshots', sink?.group.consumedPerSecond),
+    stage(
+      'Gold',
+      null,
+      newest === undefined ? figure('–', 'no snapshot') : figure(number(sumOf(newest.rows)), 'rows'),
+      newest === undefined ? '' : el('time', { datetime: newest.created, 'data-age': newest.created }),
+      newest === undefined ? '' : `${number(newest.records)} records`,
+    ),
+  ];
+}
+
+function waitingText({ lag, lagRecords, catchUpMs, catchesUp, timeLagMs }) {
+  if (lag === null) return 'lag unknown';
+  if (lag === 0) return 'nothing waits';
+  const records = lagRecords ? ` (${number(lagRecords)} records)` : '';
+  const waits = `${number(lag)} ${lag === 1 ? 'message waits' : 'messages wait'}${records}`;
+  return `${waits}, ${duration(timeLagMs)} behind, ${catchUp({ catchUpMs, catchesUp })}`;
+}
+
+const catchUp = ({ catchUpMs, catchesUp }) =>
+  catchesUp === false
+    ? 'never caught up'
+    : catchUpMs === null
+      ? 'catching up: unknown'
+      : `caught up in ${duration(catchUpMs)}`;
+
+const lagColumns = [
+  ['topic / partition', ''],
+  ['state', ''],
+  ['lag', 'number'],
+  ['trend', 'wide'],
+  ['behind', 'number'],
+  ['done in', 'number'],
+  ['in / out per second', 'number wide'],
+];
+const lagTables = new Map();
+
+/** Draws the rows of one stage into its table, which stays: it may be scrolled, or have the focus. */
+function drawLag({ name, group }, rows) {
+  if (!lagTables.has(group.group)) {
+    const caption = `${name === 'sink' ? 'Sink' : 'Processors'}, in messages`;
+    const heads = lagColumns.map(([text, kind]) => el('th', { scope: 'col', class: kind }, text));
+    const body = el('tbody');
+    const table = el(
+      'table',
+      {},
+      el('caption', {}, caption, ' ', el('span', { class: 'quiet' }, group.group)),
+      el('thead', {}, el('tr', {}, heads)),
+      body,
+    );
+    // What scrolls is reached by keyboard.
+    const frame = { class: 'scroll lag-group', role: 'region', tabindex: '0', 'aria-label': caption };
+    if (lagTables.size === 0) $('lag').replaceChildren();
+    $('lag').append(el('div', frame, table));
+    lagTables.set(group.group, body);
+  }
+  lagTables.get(group.group).replaceChildren(...rows.filter((row) => row.group === group.group).map(lagRow));
+}
+
+function lagRow(row) {
+  // A partition that never held a message has no lag, and nobody has ever committed for it.
+  const isEmpty = row.endOffset === 0 && row.nextOffset === null;
+  const or = (text) => (isEmpty ? '–' : text);
+  const late = row.trend.slice(-5).map((value) => number(value));
+  const cells = [
+    isEmpty ? el('span', { class: 'state' }, 'empty') : badge(row.state),
+    or(number(row.lag)),
+    spark(row.trend, `lag of late: ${late.join(', ')}`),
+    or(duration(row.timeLagMs)),
+    or(row.catchesUp === false ? 'never' : duration(row.catchUpMs)),
+    or(`${rate(row.producedPerSecond)} / ${rate(row.consumedPerSecond)}`),
+  ];
+  const { namespace } = view;
+  // What all have in common is left out; the whole name is told on a closer look.
+  const topic = row.topic.slice(namespace === '' ? 0 : namespace.length + 1).replace(/^imdb\./, '');
+  return el(
+    'tr',
+    { class: isEmpty ? 'quiet' : null },
+    el('th', { scope: 'row', title: row.topic }, `${topic} / ${row.partition}`),
+    cells.map((cell, at) => el('td', { class: lagColumns[at + 1][1] }, cell)),
+  );
+}
+
+function snapshotList(snapshots) {
+  if (snapshots === null) return quiet('The gold folder cannot be read.');
+  if (snapshots.length === 0) return quiet('There is none yet.');
+  const line = ({ id, created, isCurrent, isPinned, rows, bytes, records }) => {
+    const tables = Object.entries(rows).map(([table, count]) => `${table} ${number(count)}`);
+    return el(
+      'li',
+      {},
+      el(
+        'div',
+        { class: 'row' },
+        el('span', {}, id, ' ', isCurrent && badge('CURRENT'), isPinned && badge('pinned')),
+        el('time', { datetime: created, 'data-age': created, class: 'quiet' }),
+      ),
+      el('p', {}, `${number(sumOf(rows))} rows of ${number(records)} records, ${size(bytes)}`),
+      el('details', {}, el('summary', {}, 'Tables'), el('p', {}, tables.join(', '))),
+    );
+  };
+  return el('ol', { class: 'snapshots card' }, snapshots.map(line));
+}
+
+function letterList(letters) {
+  if (letters === null) return quiet('They cannot be read now.');
+  if (letters.groups.length === 0) return quiet('There are none.');
+  const head = ['stage', 'reason', 'from', 'open', 'all'];
+  const table = el(
+    'table',
+    {},
+    el('caption', { class: 'unseen' }, 'Dead letters by kind'),
+    el(
+      'thead',
+      {},
+      el(
+        'tr',
+        {},
+        head.map((text, at) => el('th', { scope: 'col', class: at > 2 ? 'number' : null }, text)),
+      ),
+    ),
+    el(
+      'tbody',
+      {},
+      letters.groups.map(({ stage, reason, source, open, letters: all }) =>
+        el(
+          'tr',
+          {},
+          el('td', {}, stage),
+          el('td', {}, reason),
+          el('td', {}, source),
+          el('td', { class: 'number' }, number(open)),
+          el('td', { class: 'number' }, number(all)),
+        ),
+      ),
+    ),
+  );
+  const one = ({ at, timeMs, reason, detail, fate }) => {
+    const look = el('button', { type: 'button', 'aria-label': `Look into the dead letter at ${at}` }, 'Look');
+    look.addEventListener('click', () => void showLetter(at));
+    return el(
+      'li',
+      { class: 'row' },
+      el(
+        'div',
+        {},
+        el('span', {}, reason, ' ', badge(fate)),
+        el('p', {}, el('time', { 'data-age': new Date(timeMs).toISOString() }), ': ', detail),
+      ),
+      look,
+    );
+  };
+  return el(
+    'div',
+    { class: 'card' },
+    el(
+      'div',
+      { class: 'scroll', role: 'region', tabindex: '0', 'aria-label': 'Dead letters by kind' },
+      table,
+    ),
+    el('h3', {}, 'The newest'),
+    el('ul', { class: 'letters' }, letters.latest.slice(0, 8).map(one)),
+  );
+}
+
+async function showLetter(at) {
+  $('letter-title').textContent = `Dead letter ${at}`;
+  $('letter-body').replaceChildren(quiet('Opening …'));
+  $('letter').showModal();
+  const answer = await fetch(`letter?at=${encodeURIComponent(at)}`)
+    .then((response) => response.json())
+    .catch((error) => ({ error: String(error) }));
+  if (answer.error !== undefined) {
+    $('letter-body').replaceChildren(quiet(answer.error));
+    return;
+  }
+  const { stage, reason, detail, time, source, original, originalBytes, today } = answer;
+  const from =
+    source.file === undefined
+      ? `${source.topic}/${source.partition}, offset ${source.offset}`
+      : `${source.file}, line ${source.line}`;
+  const facts = { stage, reason, detail, from, time, bytes: number(originalBytes) };
+  $('letter-body').replaceChildren(
+    el(
+      'dl',
+      {},
+      Object.entries(facts).map(([name, value]) => [el('dt', {}, name), el('dd', {}, value)]),
+    ),
+    el('h3', {}, 'The original'),
+    el('pre', { tabindex: '0' }, original),
+    el('h3', {}, 'Today'),
+    today.refused !== undefined
+      ? el('p', {}, `It would be refused: ${today.refused}: ${today.detail}`)
+      : el(
+          'p',
+          {},
+          `It can be used: ${number(today.records)} records and ${number(today.deletes)} deletes of ${today.dataset}. `,
+          el('code', {}, 'reelflow dlq replay'),
+          ' sends it again.',
+        ),
+    today.rows === undefined
+      ? ''
+      : el('pre', { tabindex: '0' }, today.rows.map((row) => JSON.stringify(row)).join('\n')),
+  );
+}
+
+async function drawPlots(snapshot) {
+  drawnSnapshot = snapshot;
+  try {
+    const response = await fetch(`plots?snapshot=${encodeURIComponent(snapshot)}`);
+    const { plots, error } = await response.json();
+    if (error !== undefined) throw new Error(error);
+    if (drawnSnapshot !== snapshot) return;
+    $('gold-of').textContent = snapshot;
+    $('plots').replaceChildren(...plots.map(plot));
+  } catch {
+    // Retired while it was drawn, or a slow disk: the next view tries again.
+    drawnSnapshot = undefined;
+  }
+}
+
+/** Times that grow by themselves. */
+function ages() {
+  for (const time of document.querySelectorAll('[data-age]')) {
+    const text = `${duration(Date.now() - Date.parse(time.dataset.age))} ago`;
+    if (time.textContent !== text) time.textContent = text;
+  }
+  if (view !== undefined) $('looked').textContent = `Last look ${new Date(view.atMs).toLocaleTimeString()}.`;
+}
+
+function duration(ms) {
+  if (ms === null || ms === undefined) return 'unknown';
+  const seconds = Math.max(0, ms) / 1000;
+  if (seconds < 10 && ms > 0) return `${seconds.toFixed(1)} s`;
+  if (seconds < 120) return `${Math.round(seconds)} s`;
+  if (seconds < 7_200) return `${Math.round(seconds / 60)} min`;
+  return seconds < 172_800 ? `${Math.round(seconds / 3600)} h` : `${Math.round(seconds / 86_400)} d`;
+}
+
+const sumOf = (rows) => Object.values(rows).reduce((sum, count) => sum + count, 0);
+const size = (bytes) => (bytes < 1e6 ? `${number(bytes / 1e3)} kB` : `${number(bytes / 1e6, 1)} MB`);

@@ -1,0 +1,250 @@
+/**
+ * Serves the page: its files, the view as server-sent events, one dead letter, the plots. Only reads, only GET. Beyond
+ * this machine it answers nobody without the token; at home it answers only to its own name, so that no web page
+ * elsewhere can look in through the browser.
+ */
+import { createHash, timingSafeEqual } from 'node:crypto';
+import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { messageOf, ReelflowError } from '../errors.ts';
+import type { Logger } from '../logger.ts';
+import { failureText, type View } from './overview.ts';
+
+export interface PageOptions {
+  readonly host: string;
+  readonly port: number;
+  /** Wanted of every request; undefined only where `host` is this machine. */
+  readonly token: string | undefined;
+  readonly look: (signal: AbortSignal) => Promise<View>;
+  /** A dead letter as JSON; undefined when there is none. */
+  readonly letter: (at: { partition: number; offset: number }) => Promise<object | undefined>;
+  /** The plots of a snapshot as JSON; undefined when there is none. */
+  readonly plots: (snapshot: string) => Promise<object | undefined>;
+  readonly logger: Logger;
+  readonly signal: AbortSignal;
+}
+
+export interface RunningPage {
+  /** With the token where one is wanted. */
+  readonly url: string;
+  readonly done: Promise<void>;
+}
+
+const lookEveryMs = 2_000;
+const viewersMax = 50;
+/** A viewer that takes nothing for so long is let go. */
+const unsentBytesMax = 4_000_000;
+const answerWithinMs = 15_000;
+const cookie = 'reelflow-monitor';
+
+const files: Readonly<Record<string, { file: string; type: string }>> = {
+  '/': { file: 'index.html', type: 'text/html; charset=utf-8' },
+  '/style.css': { file: 'style.css', type: 'text/css; charset=utf-8' },
+  '/page.js': { file: 'page.js', type: 'text/javascript; charset=utf-8' },
+  '/charts.js': { file: 'charts.js', type: 'text/javascript; charset=utf-8' },
+  '/icon.svg': { file: 'icon.svg', type: 'image/svg+xml' },
+};
+
+const securityHeaders = {
+  'content-security-policy':
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+  'x-content-type-options': 'nosniff',
+  'x-frame-options': 'DENY',
+  'referrer-policy': 'no-referrer',
+  'cross-origin-opener-policy': 'same-origin',
+  'cross-origin-resource-policy': 'same-origin',
+  'cache-control': 'no-store',
+};
+
+/** Whether an address is this machine's own, where nobody else can connect to. */
+export function isLoopback(host: string): boolean {
+  return /^(localhost|127(\.\d{1,3}){3}|::1)$/.test(host);
+}
+
+/** Serves until the signal. @throws ReelflowError usage, when it cannot listen or a token is missing */
+export async function servePage(options: PageOptions): Promise<RunningPage> {
+  const { host, port, token } = options;
+  if (token === undefined && !isLoopback(host)) {
+    throw new ReelflowError('usage', `${host} is not this machine alone: the page wants a token there`, {
+      hint: 'Set REELFLOW_MONITOR_TOKEN.',
+    });
+  }
+  const page = new Page(options);
+  const server = createServer(
+    { requestTimeout: 10_000 },
+    (request, response) => void page.answer(request, response),
+  );
+  server.listen(port, host);
+  try {
+    await once(server, 'listening');
+  } catch (thrown) {
+    throw new ReelflowError('usage', `${host}:${port} cannot be listened on`, {
+      detail: messageOf(thrown),
+      hint: 'Choose another --port or --host.',
+      cause: thrown,
+    });
+  }
+  const { port: listening } = server.address() as AddressInfo;
+  const shown = host.includes(':') ? `[${host}]` : host;
+  const close = () => {
+    server.close();
+    server.closeAllConnections();
+  };
+  return {
+    url: `http://${shown}:${listening}/${token === undefined ? '' : `?token=${encodeURIComponent(token)}`}`,
+    done: page.run().finally(close),
+  };
+}
+
+class Page {
+  readonly #options: PageOptions;
+  readonly #contents = new Map<string, Buffer>();
+  readonly #viewers = new Set<ServerResponse>();
+  /** The newest event, for who comes between two looks. */
+  #last = '';
+
+  constructor(options: PageOptions) {
+    this.#options = options;
+    for (const { file } of Object.values(files)) {
+      this.#contents.set(file, readFileSync(new URL(`./page/${file}`, import.meta.url)));
+    }
+  }
+
+  /** Looks and tells all viewers, until the signal. */
+  async run(): Promise<void> {
+    const { look, signal, logger } = this.#options;
+    while (!signal.aborted) {
+      try {
+        this.#tell('view', await look(signal));
+      } catch (thrown) {
+        if (signal.aborted) break;
+        logger.error({ reason: messageOf(thrown) }, 'the look failed');
+        this.#tell('failure', { text: failureText(thrown) });
+      }
+      await sleep(lookEveryMs, undefined, { signal }).catch(() => undefined);
+    }
+    for (const viewer of this.#viewers) viewer.end();
+  }
+
+  async answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const url = new URL(request.url ?? '/', 'http://page');
+    for (const [name, value] of Object.entries(securityHeaders)) response.setHeader(name, value);
+    try {
+      if (request.method !== 'GET' && request.method !== 'HEAD') return say(response, 405, 'Only GET.');
+      if (!this.#isOwnName(request)) return say(response, 421, 'This is not my name.');
+      if (!this.#isAdmitted(request, url, response)) return;
+      await this.#route(url, request, response);
+    } catch (thrown) {
+      if (!(thrown instanceof ReelflowError))
+        this.#options.logger.error({ reason: messageOf(thrown) }, 'a request failed');
+      if (!response.headersSent) json(response, 502, { error: failureText(thrown) });
+      else response.destroy();
+    }
+  }
+
+  /** A page elsewhere that lets its name point here (DNS rebinding) sends that name. */
+  #isOwnName({ headers }: IncomingMessage): boolean {
+    if (this.#options.token !== undefined) return true;
+    const name = (headers.host ?? '').replace(/:\d+$/, '').replace(/^\[|\]$/g, '');
+    return isLoopback(name);
+  }
+
+  /** The token comes once in the address, or as a bearer, and from then on as a cookie that no script can read. */
+  #isAdmitted(request: IncomingMessage, url: URL, response: ServerResponse): boolean {
+    const { token } = this.#options;
+    if (token === undefined) return true;
+    const { authorization = '', cookie: cookies = '' } = request.headers;
+    const given = url.searchParams.get('token');
+    if (given !== null && isSame(given, token)) {
+      response.setHeader('set-cookie', `${cookie}=${digest(token)}; HttpOnly; SameSite=Strict; Path=/`);
+      response.writeHead(303, { location: url.pathname });
+      response.end();
+      return false;
+    }
+    const known = cookies
+      .split(/;\s*/)
+      .some((pair) => pair.startsWith(`${cookie}=`) && isSame(pair.slice(cookie.length + 1), digest(token)));
+    if (known || isSame(authorization, `Bearer ${token}`)) return true;
+    response.setHeader('www-authenticate', 'Bearer');
+    say(response, 401, 'Open the page with ?token=… once; `reelflow monitor` has shown the address.');
+    return false;
+  }
+
+  async #route(url: URL, request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const { letter, plots } = this.#options;
+    const file = files[url.pathname];
+    if (file !== undefined) {
+      response.writeHead(200, { 'content-type': file.type });
+      response.end(request.method === 'HEAD' ? undefined : this.#contents.get(file.file));
+      return;
+    }
+    if (url.pathname === '/events') return this.#addViewer(response);
+    if (url.pathname === '/letter') {
+      const [, partition, offset] = /^(\d{1,6}):(\d{1,15})$/.exec(url.searchParams.get('at') ?? '') ?? [];
+      if (partition === undefined) return json(response, 400, { error: 'at=partition:offset is expected.' });
+      const found = await inTime(letter({ partition: Number(partition), offset: Number(offset) }));
+      return json(response, found === undefined ? 404 : 200, found ?? { error: 'There is no such letter.' });
+    }
+    if (url.pathname === '/plots') {
+      const found = await inTime(plots(url.searchParams.get('snapshot') ?? ''));
+      return json(
+        response,
+        found === undefined ? 404 : 200,
+        found ?? { error: 'There is no such snapshot.' },
+      );
+    }
+    say(response, 404, 'Not found.');
+  }
+
+  #addViewer(response: ServerResponse): void {
+    if (this.#viewers.size >= viewersMax) {
+      say(response, 503, 'Too many are looking.');
+      return;
+    }
+    response.writeHead(200, { 'content-type': 'text/event-stream' });
+    response.write(`retry: 2000\n\n${this.#last}`);
+    this.#viewers.add(response);
+    response.on('close', () => this.#viewers.delete(response));
+  }
+
+  #tell(event: 'view' | 'failure', data: object): void {
+    this.#last = `event: ${event}\ndata: ${JSON.stringify(data)}\n\n`;
+    for (const viewer of this.#viewers) {
+      if (viewer.writableLength > unsentBytesMax) viewer.destroy();
+      else viewer.write(this.#last);
+    }
+  }
+}
+
+async function inTime<T>(work: Promise<T>): Promise<T> {
+  // Whoever loses the race must not count as unhandled.
+  work.catch(() => undefined);
+  const late = new AbortController();
+  const tooLate = sleep(answerWithinMs, undefined, { signal: late.signal }).then(() => {
+    throw new ReelflowError('stuck', 'It takes too long', {
+      detail: `No answer within ${answerWithinMs / 1000} s.`,
+    });
+  });
+  tooLate.catch(() => undefined);
+  return Promise.race([work, tooLate]).finally(() => late.abort());
+}
+
+function say(response: ServerResponse, status: number, text: string): void {
+  response.writeHead(status, { 'content-type': 'text/plain; charset=utf-8' });
+  response.end(`${text}\n`);
+}
+
+function json(response: ServerResponse, status: number, value: object): void {
+  response.writeHead(status, { 'content-type': 'application/json' });
+  response.end(JSON.stringify(value));
+}
+
+const digest = (text: string) => createHash('sha256').update(`reelflow ${text}`).digest('hex');
+
+/** In the same time however much of it is right. */
+function isSame(a: string, b: string): boolean {
+  return timingSafeEqual(Buffer.from(digest(a)), Buffer.from(digest(b)));
+}
