@@ -8,7 +8,7 @@ import { readGroups } from '../kafka/groups.ts';
 import type { Names } from '../topics/catalog.ts';
 import type { FoundLetter } from '../topics/dead-letter.ts';
 import { DeadLetterView, idOf, type LetterGroup, type Letters, sourceName } from './dead-letters.ts';
-import type { GroupLag, LagRow, Watched } from './lag.ts';
+import type { GroupLag, LagReport, LagRow, Watched } from './lag.ts';
 import { LagWatch } from './lag.ts';
 
 /** A snapshot as the page tells it. */
@@ -26,7 +26,7 @@ export interface OverviewOptions {
   readonly broker: Broker;
   readonly names: Names;
   /** The groups of the pipeline: processors, then sink. */
-  readonly watched: readonly [Watched, Watched];
+  readonly watched: readonly Watched[];
   /** Snapshots, oldest first. @throws ReelflowError goldUnusable */
   readonly snapshots: () => readonly SnapshotLine[];
 }
@@ -80,6 +80,8 @@ export class Overview {
   readonly #options: OverviewOptions;
   readonly #watch: LagWatch;
   readonly #deadLetters: DeadLetterView;
+  /** The report of the last look; undefined before the first and while the broker is away. */
+  newest: LagReport | undefined;
   #looks = 0;
   #letters: Letters | null = null;
 
@@ -104,6 +106,7 @@ export class Overview {
       }
     };
     const report = await attempt(() => this.#watch.look(watched));
+    this.newest = report ?? undefined;
     const groups =
       report === null
         ? null

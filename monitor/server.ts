@@ -23,6 +23,8 @@ export interface PageOptions {
   readonly letter: (at: { partition: number; offset: number }) => Promise<object | undefined>;
   /** The plots of a snapshot as JSON; undefined when there is none. */
   readonly plots: (snapshot: string) => Promise<object | undefined>;
+  /** For Prometheus. */
+  readonly metrics: () => Promise<{ readonly type: string; readonly text: string }>;
   readonly logger: Logger;
   readonly signal: AbortSignal;
 }
@@ -83,7 +85,7 @@ export async function servePage(options: PageOptions): Promise<RunningPage> {
   } catch (thrown) {
     throw new ReelflowError('usage', `${host}:${port} cannot be listened on`, {
       detail: messageOf(thrown),
-      hint: 'Choose another --port or --host.',
+      hint: 'Choose another --listen.',
       cause: thrown,
     });
   }
@@ -174,7 +176,7 @@ class Page {
   }
 
   async #route(url: URL, request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const { letter, plots } = this.#options;
+    const { letter, plots, metrics } = this.#options;
     const file = files[url.pathname];
     if (file !== undefined) {
       response.writeHead(200, { 'content-type': file.type });
@@ -182,6 +184,11 @@ class Page {
       return;
     }
     if (url.pathname === '/events') return this.#addViewer(response);
+    if (url.pathname === '/metrics') {
+      const { type, text } = await metrics();
+      response.writeHead(200, { 'content-type': type }).end(text);
+      return;
+    }
     if (url.pathname === '/letter') {
       const [, partition, offset] = /^(\d{1,6}):(\d{1,15})$/.exec(url.searchParams.get('at') ?? '') ?? [];
       if (partition === undefined) return json(response, 400, { error: 'at=partition:offset is expected.' });

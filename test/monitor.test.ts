@@ -10,8 +10,9 @@ import { mkdirSync } from 'node:fs';
 import { request } from 'node:http';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { type Browser, chromium, type Page } from 'playwright-core';
+import { type Browser, chromium, type Locator, type Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, vi } from 'vitest';
+import { freePorts } from '../kafka/probe.ts';
 import { createLogger } from '../logger.ts';
 import { problemsOf, type StageLine, type View } from '../monitor/overview.ts';
 import { type PageOptions, servePage } from '../monitor/server.ts';
@@ -88,6 +89,11 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${why}`, () =
       expect.arrayContaining([expect.stringContaining('Titles by genres')]),
     );
 
+    // What Prometheus is told is what the page shows.
+    const metrics = await (await fetch(new URL('/metrics', monitor.url))).text();
+    const labels = `group="${place.names.processorGroup}",topic="${place.names.source('title.ratings')}",partition="0"`;
+    expect(metrics).toContain(`reelflow_group_state{${labels},state="OK"} 1`);
+
     // Dead letters and a look into one, by keyboard alone. What is in them is text, whatever it looks like.
     const look = page.getByRole('button', { name: 'Look into the dead letter at' }).first();
     await look.focus();
@@ -98,7 +104,8 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${why}`, () =
     await page.keyboard.press('Escape');
     await dialog.waitFor({ state: 'hidden' });
     expect(await look.evaluate((button) => button.matches(':focus'))).toBe(true);
-    await picture(page, 'light', true);
+    await picture(page, 'light');
+    await picture(page.getByRole('region', { name: /^Gold/ }), 'gold');
 
     // Small, dark, and nothing sticks out.
     await page.emulateMedia({ colorScheme: 'dark' });
@@ -139,17 +146,18 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${why}`, () =
     await context.close();
   });
 
-  async function picture(page: Page, name: string, fullPage = false): Promise<void> {
+  async function picture(of: Page | Locator, name: string): Promise<void> {
     if (process.env.REELFLOW_SCREENSHOTS !== '1') return;
     mkdirSync(pictures, { recursive: true });
-    await page.evaluate('scrollTo(0, 0)');
-    await page.screenshot({ path: join(pictures, `${name}.png`), fullPage });
+    if ('goto' in of) await of.evaluate('scrollTo(0, 0)');
+    await of.screenshot({ path: join(pictures, `${name}.png`) });
   }
 });
 
-async function startMonitor(place: Place, ...more: string[]): Promise<{ url: string; running: Running }> {
+async function startMonitor(place: Place): Promise<{ url: string; running: Running }> {
   const common = ['--namespace', place.namespace, '--gold', place.gold, '--state', place.state];
-  const running = place.start(['monitor', ...common, '--port', '0', '--json', ...more]);
+  const [port] = await freePorts(1);
+  const running = place.start(['monitor', ...common, '--listen', String(port), '--json']);
   await until('the monitor listens', () => running.isDone || running.stdout.includes('\n'));
   expect(running.stdout, 'the address').toContain('http');
   return { url: (JSON.parse(running.stdout) as { url: string }).url, running };
@@ -175,6 +183,7 @@ describe('the server of the page', () => {
       look: async () => view,
       letter: async ({ offset }) => (offset === 0 ? { reason: 'integer' } : undefined),
       plots: async () => undefined,
+      metrics: async () => ({ type: 'text/plain', text: 'up 1' }),
       logger: createLogger('silent'),
       signal: ended.signal,
       ...more,
@@ -248,7 +257,7 @@ describe('the server of the page', () => {
   test('beyond this machine nobody is answered without the token', async () => {
     await expect(serve({ host: '0.0.0.0' })).rejects.toMatchObject({ kind: 'usage' });
     const { url, close } = await serve({ host: '0.0.0.0', token: 'of a test' });
-    for (const path of ['/', '/page.js', '/events', '/letter?at=0:0', '/?token=wrong'])
+    for (const path of ['/', '/page.js', '/events', '/metrics', '/letter?at=0:0', '/?token=wrong'])
       expect(await status(url, path)).toBe(401);
     expect(await status(url, '/', { headers: { authorization: 'Bearer of a tesT' } })).toBe(401);
     expect(await status(url, '/', { headers: { authorization: 'Bearer of a test' } })).toBe(200);
@@ -264,7 +273,7 @@ describe('the server of the page', () => {
 
   test('a port that is taken is said', async ({ place }) => {
     const { url, close } = await serve();
-    const finished = await place.run(['monitor', '--port', url.port]);
+    const finished = await place.run(['monitor', '--listen', url.port]);
     expect(finished.code).toBe(2);
     expect(spoken(finished)).toContain('cannot be listened on');
     await close();
