@@ -93,7 +93,7 @@ async function start(
     {
       command: java,
       args: [
-        '-Xmx1g',
+        '-Xmx2g',
         '-XX:+UseSerialGC',
         `-Djava.io.tmpdir=${temporary}`,
         '-Dorg.slf4j.simpleLogger.showDateTime=true',

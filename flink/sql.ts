@@ -86,12 +86,17 @@ function settings({ destination, shards, names, checkpoints, from }: FlinkJob): 
       'execution.checkpointing.mode': 'EXACTLY_ONCE',
       'execution.checkpointing.interval': '10 s',
       'execution.checkpointing.externalized-checkpoint-retention': 'RETAIN_ON_CANCELLATION',
+      // A broker that is away is waited for; a message that cannot be read ends the job instead of repeating it for ever.
+      'restart-strategy.type': 'failure-rate',
+      'restart-strategy.failure-rate.max-failures-per-interval': '5',
+      'restart-strategy.failure-rate.failure-rate-interval': '10 min',
+      'restart-strategy.failure-rate.delay': '5 s',
       'state.backend.type': 'rocksdb',
       'execution.checkpointing.incremental': 'true',
       // A change of a title touches up to five tables: gathered, it is written once.
       'table.exec.mini-batch.enabled': 'true',
       'table.exec.mini-batch.allow-latency': '1 s',
-      'table.exec.mini-batch.size': '20000',
+      'table.exec.mini-batch.size': '5000',
       // Flink cannot see that `rowKey` tells all rows apart: each key comes from one task, its versions in order.
       'table.exec.sink.require-on-conflict': 'false',
       'table.exec.sink.upsert-materialize': 'NONE',
@@ -152,6 +157,8 @@ function chunksTable(
     // Nothing may be deleted from these topics: to go on from somewhere else would give wrong figures without a word.
     'properties.auto.offset.reset': 'none',
     'properties.isolation.level': 'read_committed',
+    // A message is a chunk of up to a megabyte: the usual 500 at a time would fill the memory.
+    'properties.max.poll.records': '8',
     ...formatOptions('', endpoints, reveal),
   })}`;
 }

@@ -12,7 +12,8 @@ export interface TopicSpec {
   readonly partitions: number;
 }
 
-const creationPatienceMs = 5_000;
+/** A busy broker takes its time until all of it knows a new topic. */
+const creationPatienceMs = 30_000;
 
 /** How a topic is created, and checked at every start. */
 interface TopicPolicy {
@@ -88,17 +89,21 @@ async function ensureTopics(broker: Broker, specs: readonly TopicSpec[], policy:
   });
 }
 
-/** A topic that was just created may be unknown to the broker that answers for some moments. */
-async function metadataOf(admin: kafkajs.Admin, topics: string[]): Promise<kafkajs.ITopicMetadata[]> {
+/** A topic that was just created, by us or by another member, may be unknown to the broker that answers for some moments. */
+async function onceKnown<T>(ask: () => Promise<T>): Promise<T> {
   const started = Date.now();
   for (;;) {
     try {
-      return (await admin.fetchTopicMetadata({ topics })).topics;
+      return await ask();
     } catch (thrown) {
       if (!isUnknownYet(thrown) || Date.now() - started > creationPatienceMs) throw thrown;
       await sleep(50);
     }
   }
+}
+
+async function metadataOf(admin: kafkajs.Admin, topics: string[]): Promise<kafkajs.ITopicMetadata[]> {
+  return (await onceKnown(() => admin.fetchTopicMetadata({ topics }))).topics;
 }
 
 /** The partition count of each existing topic among those asked for. */
@@ -110,8 +115,8 @@ export async function partitionCounts(
     const existing = new Set(await admin.listTopics());
     const asked = topics.filter((topic) => existing.has(topic));
     if (asked.length === 0) return new Map();
-    const metadata = await admin.fetchTopicMetadata({ topics: asked });
-    return new Map(metadata.topics.map(({ name, partitions }) => [name, partitions.length]));
+    const metadata = await metadataOf(admin, asked);
+    return new Map(metadata.map(({ name, partitions }) => [name, partitions.length]));
   });
 }
 
@@ -136,14 +141,16 @@ async function checkPolicy(
   topics: readonly string[],
   { settings, what, why }: TopicPolicy,
 ): Promise<void> {
-  const { resources } = await admin.describeConfigs({
-    includeSynonyms: false,
-    resources: topics.map((name) => ({
-      type: kafkajs.ConfigResourceTypes.TOPIC,
-      name,
-      configNames: Object.keys(settings),
-    })),
-  });
+  const { resources } = await onceKnown(() =>
+    admin.describeConfigs({
+      includeSynonyms: false,
+      resources: topics.map((name) => ({
+        type: kafkajs.ConfigResourceTypes.TOPIC,
+        name,
+        configNames: Object.keys(settings),
+      })),
+    }),
+  );
   for (const { resourceName, configEntries } of resources) {
     for (const [name, wanted] of Object.entries(settings)) {
       const value = configEntries.find((entry) => entry.configName === name)?.configValue;

@@ -2,11 +2,12 @@
  * What Flink is told, and what is refused before or while it is told: the SQL that comes from the declarations, looks at
  * real topics and registry, and a server that answers as a SQL gateway that fails. `test/flink/` runs Flink itself.
  */
-import { mkdirSync, utimesSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, utimesSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { describe, expect } from 'vitest';
+import { parse } from 'yaml';
 import { type Endpoints, Secret } from '../config.ts';
 import { causeIn, SqlGateway } from '../flink/gateway.ts';
 import { newestCheckpoint } from '../flink/run.ts';
@@ -290,4 +291,62 @@ test('the newest complete checkpoint is gone on from, whatever job wrote it', ({
   write('cccc/chk-7', 2_000);
   mkdirSync(join(place.folder, 'bbbb/chk-3'));
   expect(newestCheckpoint(place.folder)).toBe(join(place.folder, 'bbbb/chk-2'));
+});
+
+describe('deploy/flink', () => {
+  const file = (path: string) => readFileSync(new URL(`../${path}`, import.meta.url), 'utf8');
+  const pom = file('flink/pom.xml');
+  const version = /<flink\.version>(.*?)</.exec(pom)?.[1] ?? '';
+  const connector = /<kafka\.connector\.version>(.*?)</.exec(pom)?.[1] ?? '';
+  interface Service {
+    image: string;
+    command?: string | string[];
+    ports?: string[];
+    volumes?: string[];
+    profiles: string[];
+    environment: Record<string, string>;
+    depends_on?: Record<string, { condition: string }>;
+  }
+  const compose = parse(file('deploy/flink/compose.yaml'), { merge: true }) as {
+    services: Record<string, Service>;
+    volumes: Record<string, unknown>;
+  };
+
+  test('runs the versions that the SQL is tested with', () => {
+    const dockerfile = file('deploy/flink/Dockerfile');
+    expect(dockerfile).toContain(`FROM flink:${version}-java17`);
+    expect(dockerfile).toContain(`flink-sql-connector-kafka-${connector}.jar`);
+    expect(dockerfile).toContain(`flink-sql-avro-confluent-registry-${version}.jar`);
+    const manifest = parse(file('deploy/flink/kubernetes.yaml')) as {
+      spec: { image: string; flinkVersion: string; flinkConfiguration: Record<string, unknown> };
+    };
+    expect(manifest.spec.image).toBe(`reelflow-flink:${version}`);
+    expect(manifest.spec.flinkVersion).toBe(`v${version.split('.').slice(0, 2).join('_')}`);
+    // The operator takes texts only.
+    for (const value of Object.values(manifest.spec.flinkConfiguration)) expect(value).toBeTypeOf('string');
+    for (const name of ['jobmanager', 'taskmanager', 'sql-gateway']) {
+      expect(compose.services[name]?.image).toBe(`reelflow-flink:${version}`);
+    }
+  });
+
+  test('publishes no port of Flink, starts only when asked, and every name in it is there', () => {
+    const ours = parse(file('docker-compose.yml')) as { services: Record<string, unknown> };
+    const known = Object.keys({ ...ours.services, ...compose.services });
+    for (const { ports, profiles, depends_on: needs = {}, volumes = [] } of Object.values(compose.services)) {
+      expect(ports).toBeUndefined();
+      expect(profiles.length).toBeGreaterThan(0);
+      for (const name of Object.keys(needs)) expect(known).toContain(name);
+      for (const volume of volumes) expect(compose.volumes).toHaveProperty(volume.split(':')[0] as string);
+    }
+  });
+
+  test('submits from inside, where the addresses of broker and registry are the same for Flink and for us', () => {
+    const pipeline = parse(file('docker-compose.yml'), { merge: true }) as {
+      services: Record<string, Service>;
+    };
+    const { environment, command } = compose.services['flink-submit'] as Service;
+    expect(command).toEqual(['flink', 'submit']);
+    expect(environment).toMatchObject(pipeline.services.processor?.environment ?? { none: true });
+    expect(environment.FLINK_SQL_GATEWAY_URL).toBe('http://sql-gateway:8083');
+  });
 });

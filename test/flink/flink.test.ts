@@ -1,0 +1,353 @@
+/**
+ * Flink itself, on the real broker and registry, through the command line: its bounded tables against ours and against
+ * the batch computation, a cube that is added to the declarations, and the tables on topics across a kill.
+ *
+ * The cube is added as a user adds one, to a copy of the project: a file, its place in the list, its array in the delta
+ * schema and a gold table over it.
+ */
+import { spawn } from 'node:child_process';
+import { cpSync, existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { DuckDBInstance } from '@duckdb/node-api';
+import avsc from 'avsc';
+import { describe, expect, inject, vi } from 'vitest';
+import { schemaOfGoldTable } from '../../flink/gold-topic.ts';
+import { flinkJars } from '../../flink/local.ts';
+import { findJvm } from '../../kafka/jars.ts';
+import { logBounds } from '../../kafka/log.ts';
+import { batchGold } from '../../sinks/batch.ts';
+import { batchTables } from '../../sinks/batch-gold.ts';
+import { compareGold } from '../../sinks/compare.ts';
+import { goldTables } from '../../sinks/gold.ts';
+import { currentSnapshot, snapshotFolder } from '../../sinks/manifest.ts';
+import { type DatasetName, datasetNames, partitionOf } from '../../topics/catalog.ts';
+import { sendTo } from '../damage.ts';
+import {
+  broker,
+  chunkType,
+  encodeChunk,
+  type Place,
+  sample,
+  smallDataset,
+  test,
+  textOf,
+  writeDatasets,
+} from '../harness.ts';
+
+// A Flink that starts takes ten seconds on a quiet machine, and minutes on a busy one.
+vi.setConfig({ testTimeout: 1_800_000, hookTimeout: 120_000 });
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const jars = join(root, '.reelflow', 'jars');
+const java = await findJvm(process.env, jars, flinkJars);
+if ('why' in java) process.stderr.write(`Flink: skipped, ${java.why}\n`);
+
+const flinkArgs = (place: Place, ...more: string[]) => [
+  ...['flink', 'run', '--namespace', place.namespace, '--state', place.state, '--jars', jars, ...more],
+];
+
+async function succeed(place: Place, args: readonly string[]): Promise<void> {
+  const finished = await place.run(args);
+  expect(finished, `${args.join(' ')}\n${finished.stderr.slice(-4_000)}`).toMatchObject({ code: 0 });
+}
+
+/** Where the tables in a folder differ from those in a schema that `fill` makes. */
+async function differencesFrom(
+  folder: string,
+  fill: (connection: Awaited<ReturnType<DuckDBInstance['connect']>>) => Promise<unknown>,
+) {
+  const instance = await DuckDBInstance.create(':memory:');
+  const connection = await instance.connect();
+  try {
+    await fill(connection);
+    return await compareGold(connection, 'expected', folder);
+  } finally {
+    connection.closeSync();
+    instance.closeSync();
+  }
+}
+
+/** Every rating lies on the topic after everything else, then some rows again, changed, repeated and deleted. */
+async function replayUnevenly(place: Place, data: string): Promise<void> {
+  const texts = Object.fromEntries(datasetNames.map((dataset) => [dataset, textOf(data, dataset)]));
+  const rows = (dataset: DatasetName) => (texts[dataset] as string).trimEnd().split('\n');
+  const file = (name: string, dataset: DatasetName, lines: readonly string[]) =>
+    writeDatasets(join(place.folder, name), { [dataset]: `${lines.join('\n')}\n` });
+  const others = datasetNames.filter((dataset) => dataset !== 'title.ratings');
+  const replay = (folder: string, ...names: DatasetName[]) =>
+    succeed(place, place.args('replay', folder, '--shards', '3', '--datasets', names.join(',')));
+  await replay(data, ...others);
+  await replay(data, 'title.ratings');
+  await replay(data, 'title.akas');
+
+  const [header = '', ...ratings] = rows('title.ratings');
+  const changed = ratings
+    .filter((_, n) => n % 4 === 0)
+    .map((row, n) => `${row.split('\t')[0]}\t${1 + (n % 9)}.${n % 10}\t${n}`);
+  // Twice in one chunk: the later one wins.
+  await replay(
+    file('changed', 'title.ratings', [header, ...ratings.slice(0, 50), ...changed]),
+    'title.ratings',
+  );
+
+  const topic = place.names.source('title.principals');
+  const registered = await fetch(`${inject('registryUrl')}/subjects/${topic}-value/versions/latest`);
+  const { id } = (await registered.json()) as { id: number };
+  const principals = rows('title.principals')
+    .slice(1)
+    .filter((_, n) => n % 7 === 0);
+  for (const row of principals.slice(0, 40)) {
+    const [tconst = '', ordering] = row.split('\t');
+    const key = { tconst, ordering: Number(ordering) };
+    const partition = partitionOf(tconst.slice(0, -4), 3);
+    // A record and its delete in one chunk: the delete comes after.
+    const record = { ...key, nconst: 'nm0000001', category: null, job: null, characters: null };
+    const chunk = { records: [record], deletes: [key] };
+    await sendTo(topic, partition, [encodeChunk(chunkType('title.principals'), id, chunk)]);
+  }
+}
+
+/** A copy of the project with one more cube and a gold table over it. @returns its folder */
+function projectWithCube(place: Place): string {
+  const copy = join(place.folder, 'project');
+  mkdirSync(copy);
+  const parts =
+    'cli database flink kafka monitor processors producers sinks topics package.json config.ts errors.ts';
+  for (const part of [...parts.split(' '), 'logger.ts', 'faults.ts', 'files.ts']) {
+    cpSync(join(root, part), join(copy, part), { recursive: true });
+  }
+  symlinkSync(join(root, 'node_modules'), join(copy, 'node_modules'));
+  const edit = (path: string, pattern: RegExp | string, replacement: string) => {
+    const before = readFileSync(join(copy, path), 'utf8');
+    const after = before.replace(pattern, replacement);
+    expect(after, `${path} still has ${pattern}`).not.toBe(before);
+    writeFileSync(join(copy, path), after);
+  };
+  writeFileSync(
+    join(copy, 'processors/cubes/kind.ts'),
+    `import type { Cube } from './cube.ts';
+    export const kindCube: Cube = {
+      name: 'kind',
+      array: 'kind',
+      reads: {
+        'title.basics': ['tconst', 'titleType'],
+        'title.ratings': ['tconst', 'averageRating', 'numVotes'],
+      },
+      key: ['titleType', 'rating'],
+      measures: ['titles', 'votes'],
+      contribution: \`SELECT titleType, averageRating AS rating, count(*) AS titles, sum(numVotes) AS votes
+        FROM title_basics JOIN title_ratings ON title_basics.tconst = title_ratings.tconst
+        WHERE titleType IS NOT NULL GROUP BY titleType, averageRating\`,
+    };`,
+  );
+  edit(
+    'processors/cubes/cube.ts',
+    'import { titleCube }',
+    "import { kindCube } from './kind.ts';\nimport { titleCube }",
+  );
+  edit('processors/cubes/cube.ts', 'declared([', 'declared([kindCube, ');
+  const schema = JSON.parse(readFileSync(join(copy, 'topics/schemas/reelflow.deltas.avsc'), 'utf8'));
+  schema.fields.push({
+    name: 'kind',
+    type: {
+      type: 'array',
+      items: {
+        type: 'record',
+        name: 'KindRow',
+        fields: [
+          { name: 'titleType', type: 'string' },
+          { name: 'rating', type: 'int' },
+          { name: 'titles', type: 'long' },
+          { name: 'votes', type: 'long' },
+        ],
+      },
+    },
+    default: [],
+  });
+  writeFileSync(join(copy, 'topics/schemas/reelflow.deltas.avsc'), JSON.stringify(schema));
+  edit(
+    'sinks/gold.ts',
+    'declaredTables([',
+    `declaredTables([{
+    name: 'kind_analysis', about: 'Rated titles by kind.', plots: [],
+    integers: \`SELECT titleType, \${counts} FROM kind GROUP BY titleType\`,
+    key: ['titleType'], measures: ['total_titles', 'total_votes'],
+    columns: 'titleType, total_titles, total_votes', order: 'titleType',
+  },`,
+  );
+  edit(
+    'sinks/batch-gold.ts',
+    'export const batchTables: Readonly<Record<string, BatchTable>> = {',
+    `$&
+    kind_analysis: {
+      key: ['titleType'],
+      columns: { titleType: 'VARCHAR', total_titles: 'BIGINT', total_votes: 'BIGINT' },
+      query: '',
+    },`,
+  );
+  edit(
+    'sinks/gold-columns.ts',
+    'columnNotes: Readonly<Record<string, ColumnNote>> = {',
+    "$&\n  titleType: { about: 'Kind.' },",
+  );
+  return copy;
+}
+
+describe.skipIf('why' in java)('Flink', () => {
+  test.skipIf(!existsSync(sample))(
+    'bounded, on real files: equal to the batch computation',
+    async ({ place }) => {
+      await place.replay(sample, '--shards', '2');
+      const out = join(place.folder, 'tables');
+      await succeed(place, flinkArgs(place, '--bounded', '--out', out));
+      expect(await differencesFrom(out, (connection) => batchGold(connection, sample, 'expected'))).toEqual(
+        [],
+      );
+    },
+  );
+
+  test('bounded, with late, changed, repeated and deleted rows and a cube that was added: equal to ours', async ({
+    place,
+  }) => {
+    const data = await smallDataset(join(place.folder, 'data'), 1_500, 5);
+    await replayUnevenly(place, data);
+    const copy = projectWithCube(place);
+    const run = async (args: readonly string[]) => {
+      const child = spawn(process.execPath, [join(copy, 'cli/reelflow.js'), ...args], {
+        cwd: place.folder,
+        stdio: ['ignore', 'ignore', 'pipe'],
+      });
+      let said = '';
+      child.stderr.setEncoding('utf8').on('data', (text: string) => {
+        said += text;
+      });
+      const code = await new Promise((resolve) => child.once('close', resolve));
+      expect(code, `${args.join(' ')}\n${said.slice(-4_000)}`).toBe(0);
+    };
+    await run(place.args('process', '--until-caught-up'));
+    await run(place.args('sink', '--once'));
+    const out = join(place.folder, 'tables');
+    await run(flinkArgs(place, '--bounded', '--out', out));
+
+    const ours = snapshotFolder(place.gold, currentSnapshot(place.gold) ?? 'none');
+    const rowsOf = async (folder: string) => {
+      const instance = await DuckDBInstance.create(':memory:');
+      const connection = await instance.connect();
+      const { rows } = {
+        rows: (
+          await connection.runAndReadAll(`SELECT * FROM '${join(folder, 'kind_analysis.parquet')}'`)
+        ).getRowsJson(),
+      };
+      connection.closeSync();
+      instance.closeSync();
+      return rows;
+    };
+    expect(await rowsOf(out)).toEqual(await rowsOf(ours));
+    expect((await rowsOf(out)).length).toBeGreaterThan(1);
+    const differences = await differencesFrom(out, async (connection) => {
+      await connection.run('CREATE SCHEMA expected');
+      for (const name of Object.keys(batchTables)) {
+        await connection.run(`CREATE TABLE expected.${name} AS FROM '${join(ours, `${name}.parquet`)}'`);
+      }
+    });
+    expect(differences).toEqual([]);
+  });
+
+  test('on topics, killed and going on from a checkpoint: the tables of all rows', async ({ place }) => {
+    const data = await smallDataset(join(place.folder, 'data'), 600, 6);
+    await place.replay(data, '--shards', '2');
+    const first = place.start(flinkArgs(place));
+    const state = join(place.state, 'flink', place.namespace);
+    const gateway = () => JSON.parse(readFileSync(join(state, 'gateway.pid'), 'utf8')) as { pid: number };
+    await untilTables(place, data);
+    first.kill('SIGKILL');
+    await first.done;
+    process.kill(gateway().pid, 'SIGKILL');
+
+    const texts = Object.fromEntries(datasetNames.map((dataset) => [dataset, textOf(data, dataset)]));
+    texts['title.ratings'] = (texts['title.ratings'] as string).replaceAll(/\t\d\.\d\t/g, '\t3.3\t');
+    const later = writeDatasets(join(place.folder, 'later'), texts);
+    await place.replay(later);
+    const second = place.start(flinkArgs(place));
+    await untilTables(place, later);
+    expect(second.log.some(({ msg }) => msg.includes('going on from') && msg.includes('chk-'))).toBe(true);
+    expect((await second.terminate()).code).toBe(0);
+  });
+});
+
+/** Waits until what a reader of committed messages sees on the topics is the batch computation over the files. */
+async function untilTables(place: Place, data: string): Promise<void> {
+  const deadline = Date.now() + 900_000;
+  for (;;) {
+    const folder = join(place.folder, `seen-${Date.now()}`);
+    mkdirSync(folder);
+    const found = (await fold(place, folder))
+      ? await differencesFrom(folder, (connection) => batchGold(connection, data, 'expected'))
+      : 'no rows yet';
+    if (found.length === 0) return;
+    if (Date.now() > deadline) expect(found).toEqual([]);
+    await delay(5_000);
+  }
+}
+
+/** The newest row of each key on the topics of the results, as one Parquet file a table. @returns whether all have rows */
+async function fold(place: Place, folder: string): Promise<boolean> {
+  const instance = await DuckDBInstance.create(':memory:');
+  const connection = await instance.connect();
+  try {
+    for (const { name, order } of goldTables) {
+      const columns = Object.entries(batchTables[name]?.columns ?? {});
+      if (columns.length === 0) continue;
+      const rows = await newestRows(
+        place.names.goldTable(name),
+        avsc.Type.forSchema(schemaOfGoldTable(name) as avsc.Schema),
+      );
+      if (rows.size === 0) return false;
+      const lines = join(folder, `${name}.json`);
+      writeFileSync(lines, [...rows.values()].map((row) => `${JSON.stringify(row)}\n`).join(''));
+      const types = columns.map(([column, type]) => `'${column}': '${type}'`).join(', ');
+      await connection.run(`COPY (SELECT * FROM read_json('${lines}', format = 'newline_delimited', columns = {${types}})
+        ORDER BY ${order}) TO '${join(folder, `${name}.parquet`)}'`);
+    }
+    return true;
+  } finally {
+    connection.closeSync();
+    instance.closeSync();
+  }
+}
+
+async function newestRows(topic: string, type: avsc.Type): Promise<Map<string, unknown>> {
+  const rows = new Map<string, unknown>();
+  const bounds = await logBounds(broker, [topic]).catch(() => new Map());
+  const ends: Map<number, { end: number }> = bounds.get(topic) ?? new Map();
+  if ([...ends.values()].every(({ end }) => end === 0)) return rows;
+  const consumer = broker.kafka.consumer({ groupId: `${topic}.look-${Date.now()}`, readUncommitted: false });
+  const reached = new Set([...ends].filter(([, { end }]) => end === 0).map(([partition]) => partition));
+  await consumer.connect();
+  try {
+    await consumer.subscribe({ topic, fromBeginning: true });
+    // A transaction that is open hides what lies behind its start: then there is nothing more to come for a while.
+    let quietSince = Date.now();
+    await consumer.run({
+      autoCommit: false,
+      eachBatchAutoResolve: true,
+      eachBatch: async ({ batch }) => {
+        quietSince = Date.now();
+        for (const { key, value } of batch.messages) {
+          const text = String(key);
+          if (value === null) rows.delete(text);
+          else rows.set(text, type.fromBuffer(value.subarray(5)));
+        }
+        // The last offsets may be marks of transactions, which are no messages.
+        if (Number(batch.lastOffset()) >= (ends.get(batch.partition)?.end ?? 0) - 3)
+          reached.add(batch.partition);
+      },
+    });
+    while (reached.size < ends.size && Date.now() - quietSince < 15_000) await delay(200);
+    return rows;
+  } finally {
+    await consumer.disconnect();
+  }
+}
