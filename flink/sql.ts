@@ -96,7 +96,7 @@ function settings({ destination, shards, names, checkpoints, from }: FlinkJob): 
       // A change of a title touches up to five tables: gathered, it is written once.
       'table.exec.mini-batch.enabled': 'true',
       'table.exec.mini-batch.allow-latency': '1 s',
-      'table.exec.mini-batch.size': '5000',
+      'table.exec.mini-batch.size': '2000',
       // Flink cannot see that `rowKey` tells all rows apart: each key comes from one task, its versions in order.
       'table.exec.sink.require-on-conflict': 'false',
       'table.exec.sink.upsert-materialize': 'NONE',

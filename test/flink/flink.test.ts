@@ -256,7 +256,7 @@ describe.skipIf('why' in java)('Flink', () => {
   });
 
   test('on topics, killed and going on from a checkpoint: the tables of all rows', async ({ place }) => {
-    const data = await smallDataset(join(place.folder, 'data'), 600, 6);
+    const data = await smallDataset(join(place.folder, 'data'), 300, 6);
     await place.replay(data, '--shards', '2');
     const first = place.start(flinkArgs(place));
     const state = join(place.state, 'flink', place.namespace);
