@@ -1,5 +1,7 @@
 /** `reelflow gold`: what there is in gold, as it is now and as it was. */
-import { Command } from 'commander';
+import { writeFileSync } from 'node:fs';
+import { Command, InvalidArgumentError } from 'commander';
+import { messageOf, ReelflowError } from '../errors.ts';
 import type { SnapshotSummary } from '../sinks/history.ts';
 import type { Cell, Column, SnapshotDiff, TableView } from '../sinks/look.ts';
 import { columnsShown, integerOption, localFolder } from './context.ts';
@@ -35,6 +37,16 @@ export function goldCommand(): Command {
     .argument('[to]', 'the same; default the newest')
     .option('--rows <n>', 'changes to tell of each table', integerOption(0, 100_000), 5)
     .action(diff);
+  add('report', 'a page with charts, and what changed since the snapshot before')
+    .option('--at <id|time>', at)
+    .option('--out <file>', 'where to write it; default reelflow-<id>.html')
+    .action(report);
+  add('export', 'a snapshot as Delta tables, one commit for each table that has changed')
+    .argument('<format>', '`delta`', deltaOnly)
+    .argument('<dir>', 'where the tables are, each in a folder of its own')
+    .option('--at <id|time>', at)
+    .option('--python <file>', 'a Python with deltalake and pyarrow; default REELFLOW_PYTHON, .venv, python3')
+    .action(exportTables);
   add('pin', 'keep a snapshot from every retention')
     .argument('[snapshot]', `${at}; default the newest`)
     .action((snapshot, flags) => pin(snapshot, flags, true));
@@ -142,6 +154,48 @@ async function diffText({ from, to, tables }: SnapshotDiff): Promise<string> {
     if (first.length > 0 && left > 0) lines.push(`${name}: and ${figure(left)} more`);
   }
   return [drawn.toString(), ...lines, `From ${from} to ${to}`].join('\n');
+}
+
+async function report(flags: Flags & { at?: string; out?: string }): Promise<void> {
+  const [{ snapshotAt }, { reportPage }] = await Promise.all([
+    import('../sinks/history.ts'),
+    import('../sinks/report.ts'),
+  ]);
+  const id = snapshotAt(flags.gold, flags.at);
+  const file = flags.out ?? `reelflow-${id}.html`;
+  const page = await reportPage(flags.gold, id);
+  try {
+    writeFileSync(file, page);
+  } catch (thrown) {
+    throw new ReelflowError('usage', 'The page cannot be written', {
+      detail: `${file}: ${messageOf(thrown)}`,
+      hint: 'Name another file with --out.',
+      cause: thrown,
+    });
+  }
+  print(flags.json ? JSON.stringify({ snapshot: id, file, bytes: Buffer.byteLength(page) }) : file);
+}
+
+function deltaOnly(format: string): string {
+  if (format !== 'delta') throw new InvalidArgumentError('Only delta is known.');
+  return format;
+}
+
+async function exportTables(
+  _: string,
+  dir: string,
+  { gold, json, at, python }: Flags & { at?: string; python?: string },
+): Promise<void> {
+  const [{ snapshotAt }, { defaultPython, exportDelta }] = await Promise.all([
+    import('../sinks/history.ts'),
+    import('../sinks/export.ts'),
+  ]);
+  const exported = await exportDelta(gold, snapshotAt(gold, at), dir, python ?? defaultPython(process.env));
+  if (json) return print(JSON.stringify(exported));
+  for (const [table, { version, rows, written }] of Object.entries(exported.tables)) {
+    print(`${table}: version ${version}, ${figure(rows)} rows${written ? '' : ', as it was'}`);
+  }
+  print(`Snapshot ${exported.snapshot} in ${exported.folder}`);
 }
 
 async function pin(at: string | undefined, { gold, json }: Flags, wanted: boolean): Promise<void> {

@@ -96,14 +96,20 @@ export class Looking {
     });
   }
 
-  /** The points of a plot: of bars the highest, of a line all. @throws ReelflowError usage, goldUnusable */
-  async points(id: string, table: string, { kind, x, y }: Plot): Promise<Point[]> {
+  /**
+   * The points of a plot: of bars the highest, of a line all.
+   * @param like only those whose x these have
+   * @throws ReelflowError usage, goldUnusable
+   */
+  async points(id: string, table: string, { kind, x, y }: Plot, like?: readonly Point[]): Promise<Point[]> {
+    const among = like?.map(([at]) => (kind === 'bar' ? `'${sqlText(String(at))}'` : String(at)));
+    if (among?.length === 0) return [];
     const manifest = readManifest(this.#gold, id);
     const file = this.#file(manifest, table);
     return this.#reading(manifest, table, async () => {
       const rows = await this.#all(`
         SELECT x${kind === 'bar' ? '::VARCHAR' : ''}, (${y})::DOUBLE AS y FROM (SELECT *, ${x} AS x FROM ${file})
-        WHERE x IS NOT NULL GROUP BY x HAVING y IS NOT NULL
+        WHERE ${among === undefined ? 'x IS NOT NULL' : `x IN (${among.join(', ')})`} GROUP BY x HAVING y IS NOT NULL
         ORDER BY ${kind === 'bar' ? `y DESC, x LIMIT ${barsMax}` : 'x'}`);
       return rows.map(([at, height]) => [at as string | number, height as number] as const);
     });

@@ -7,65 +7,88 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { messageOf, ReelflowError } from '../errors.ts';
 
-const offsets = z.tuple([z.int(), z.int()]);
-const counts = z.object({ applied: z.int(), duplicate: z.int(), rejected: z.int() });
+const idPattern = /^\d{8}_\d{6}_\d{6}$/;
+const sha256 = z.string();
+const offsets = z.tuple([z.int(), z.int()]).describe('[start, end) of a partition');
+const counts = z.object({
+  applied: z.int().describe('records that changed the state'),
+  duplicate: z.int().describe('records that left it as it was'),
+  rejected: z.int().describe('records that became dead letters'),
+});
 
-/** column → how many values are known, their mean and sample standard deviation; null where there are too few */
-const scales = z.record(
-  z.string(),
-  z.object({ known: z.int(), mean: z.number().nullable(), deviation: z.number().nullable() }),
-);
+const scales = z
+  .record(
+    z.string(),
+    z.object({
+      known: z.int().describe('values that are not null'),
+      mean: z.number().nullable(),
+      deviation: z
+        .number()
+        .nullable()
+        .describe('sample standard deviation; null where there are too few values'),
+    }),
+  )
+  .describe('of the columns that the table standardises, by name');
 
 export type Scales = z.infer<typeof scales>;
 
-const manifestSchema = z.object({
-  id: z.string(),
-  created: z.iso.datetime(),
-  namespace: z.string(),
-  clusterId: z.string(),
-  tables: z.record(
-    z.string(),
-    z.object({
-      rows: z.int(),
-      bytes: z.int(),
-      /** of the file */
-      sha256: z.string(),
-      /** of keys and integer measures in canonical order: equal for equal input */
-      contentHash: z.string(),
-      /** of the columns that the table standardises */
-      scales: scales.optional(),
+/** Published as `manifest.schema.json` beside this file. */
+export const manifestSchema = z
+  .object({
+    id: z.string().regex(idPattern).describe('YYYYMMDD_HHMMSS (UTC) and a counter that never repeats'),
+    created: z.iso.datetime(),
+    namespace: z.string().describe("goes before the names of topics; '' for none"),
+    clusterId: z.string().describe('of the Kafka cluster'),
+    tables: z
+      .record(
+        z.string(),
+        z.object({
+          rows: z.int(),
+          bytes: z.int().describe('of <table>.parquet beside the manifest'),
+          sha256: sha256.describe('of the file'),
+          contentHash: sha256.describe(
+            'SHA-256 over keys and integer measures in canonical order: equal for equal input',
+          ),
+          scales: scales.optional(),
+        }),
+      )
+      .describe('by name'),
+    input: z
+      .record(z.string(), z.record(z.string(), offsets))
+      .describe('topic → partition → [start, end): what the tables hold'),
+    accounting: z
+      .record(z.string(), counts)
+      .describe('topic → how these records count; their sum is the records in the input'),
+    deltas: z.record(z.string(), z.int()).describe('partition of the delta topic → next offset'),
+    shards: z
+      .record(
+        z.string(),
+        z.object({
+          generation: z.int().describe('raised by a reset'),
+          cubeSet: z.string().describe('fingerprint of the cubes that were kept'),
+          shards: z.int().describe('partitions of each source topic'),
+          lastDelta: z
+            .int()
+            .describe(
+              'first offset of the last delta that was applied: the delta topic is kept from there on',
+            ),
+          sources: z.record(z.string(), counts.extend({ next: z.int().describe('next offset') })),
+        }),
+      )
+      .describe('shard → where its chain of deltas stands'),
+    names: z.record(z.string(), counts).describe('partition of the names → how its records count'),
+    schemas: z.record(z.string(), z.int()).describe('subject → id in the Schema Registry'),
+    versions: z.object({
+      reelflow: z.string(),
+      duckdb: z.string(),
+      manifest: z.int().describe('of this schema; a reader refuses a higher one than it knows'),
     }),
-  ),
-  /** topic → partition → [start, end): what the tables hold */
-  input: z.record(z.string(), z.record(z.string(), offsets)),
-  /** topic → how these records count */
-  accounting: z.record(z.string(), counts),
-  /** partition of the delta topic → next offset */
-  deltas: z.record(z.string(), z.int()),
-  /** shard → where its chain stands */
-  shards: z.record(
-    z.string(),
-    z.object({
-      generation: z.int(),
-      cubeSet: z.string(),
-      shards: z.int(),
-      /** First offset of the last delta that was applied: the delta topic is kept from there on. */
-      lastDelta: z.int(),
-      sources: z.record(z.string(), counts.extend({ next: z.int() })),
-    }),
-  ),
-  /** partition of the names → how its records count */
-  names: z.record(z.string(), counts),
-  /** subject → registry id */
-  schemas: z.record(z.string(), z.int()),
-  versions: z.object({ reelflow: z.string(), duckdb: z.string(), manifest: z.int() }),
-});
+  })
+  .describe('What a gold snapshot holds, and how to check it.');
 
 export type Manifest = z.infer<typeof manifestSchema>;
 
 export const manifestVersion = 1;
-
-const idPattern = /^\d{8}_\d{6}_\d{6}$/;
 
 export const snapshotsFolder = (gold: string) => join(gold, 'snapshots');
 export const snapshotFolder = (gold: string, id: string) => join(gold, 'snapshots', id);

@@ -4,7 +4,8 @@
  * 1. merge the cubes, write every table and the cubes per shard into `snapshots/.<id>`, each file synced;
  * 2. write the manifest last, sync the folder;
  * 3. rename the folder to `snapshots/<id>`, sync its parent;
- * 4. swap CURRENT by rename, sync the gold folder.
+ * 4. swap the catalogue by rename: a crash from here on leaves CURRENT behind, and so a next run that publishes both;
+ * 5. swap CURRENT by rename, sync the gold folder.
  *
  * A reader that follows CURRENT finds a complete snapshot at every moment. What a crash leaves behind is a folder
  * whose name starts with a dot, or a snapshot that CURRENT does not name: the next run sweeps or keeps it.
@@ -16,6 +17,7 @@ import { type DuckDBConnection, version as duckdbVersion } from '@duckdb/node-ap
 import { isFileError, messageOf, ReelflowError, systemCodeOf } from '../errors.ts';
 import { crashPoint } from '../faults.ts';
 import { fileSha256, syncPath } from '../files.ts';
+import { writeCatalogue } from './catalogue.ts';
 import { canonicalText, type GoldTable, goldTables, scalesOf } from './gold.ts';
 import { noteOf, notesKey } from './gold-columns.ts';
 import {
@@ -63,6 +65,7 @@ export async function publishSnapshot(store: CubeStore, context: SnapshotContext
 
     renameSync(building, snapshotFolder(gold, id));
     syncPath(snapshotsFolder(gold));
+    await writeCatalogue(gold, manifest);
     crashPoint('after-manifest-before-current');
 
     const next = join(gold, '.CURRENT');

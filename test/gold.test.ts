@@ -2,16 +2,37 @@
  * What people do with gold: look at it, go back in time, compare, keep, throw away. The real pipeline makes two snapshots,
  * the second of corrected files; tests that change something do it to a copy.
  */
-import { cpSync, existsSync, readFileSync, renameSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { DuckDBInstance } from '@duckdb/node-api';
+import { Ajv2020 } from 'ajv/dist/2020.js';
+import addFormats from 'ajv-formats';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { z } from 'zod';
 import { exitCodes, type FailureKind, ReelflowError } from '../errors.ts';
+import { catalogueFile, writeCatalogue } from '../sinks/catalogue.ts';
 import { goldTables } from '../sinks/gold.ts';
 import { columnNotes, noteOf, notesKey } from '../sinks/gold-columns.ts';
 import { type historyOf, snapshotAt } from '../sinks/history.ts';
 import { Looking, type SnapshotDiff, type TableView } from '../sinks/look.ts';
-import { listSnapshots, type Manifest, snapshotFolder, tableFile } from '../sinks/manifest.ts';
+import {
+  listSnapshots,
+  type Manifest,
+  manifestSchema,
+  manifestVersion,
+  snapshotFolder,
+  tableFile,
+} from '../sinks/manifest.ts';
 import { isPinned, pinSnapshot, retain, unpinSnapshot, withGoldLock } from '../sinks/retention.ts';
 import { expectFailure } from './damage.ts';
 import { type Finished, lastJson, Place, smallDataset, textOf, writeDatasets } from './harness.ts';
@@ -74,6 +95,40 @@ describe('a Parquet file of gold', () => {
   });
 });
 
+describe('the manifest', () => {
+  /** The published schema: `UPDATE_DOCS=1` writes it anew. */
+  const file = fileURLToPath(new URL('../sinks/manifest.schema.json', import.meta.url));
+  const validator = () => {
+    const ajv = new Ajv2020({ allErrors: true });
+    addFormats.default(ajv);
+    return ajv.compile(JSON.parse(readFileSync(file, 'utf8')));
+  };
+
+  it('has a published JSON Schema, which says what the program says', () => {
+    const { $schema, ...schema } = z.toJSONSchema(manifestSchema, { io: 'input' });
+    const wanted = { $schema, $id: `urn:reelflow:manifest:${manifestVersion}`, title: 'Manifest', ...schema };
+    if (process.env.UPDATE_DOCS) writeFileSync(file, `${JSON.stringify(wanted, undefined, 2)}\n`);
+    expect(JSON.parse(readFileSync(file, 'utf8'))).toEqual(JSON.parse(JSON.stringify(wanted)));
+  });
+
+  it('that was published is valid by it, to a validator that knows nothing of ours', () => {
+    const validate = validator();
+    for (const { id } of [first, second]) {
+      const text = readFileSync(join(snapshotFolder(place.gold, id), 'manifest.json'), 'utf8');
+      expect(validate(JSON.parse(text)), JSON.stringify(validate.errors)).toBe(true);
+    }
+  });
+
+  it.each([
+    ['a field is missing', ({ clusterId: _, ...rest }: Manifest) => rest],
+    ['an offset is a text', (manifest: Manifest) => ({ ...manifest, deltas: { 0: '7' } })],
+    ['a range has no end', (manifest: Manifest) => ({ ...manifest, input: { topic: { 0: [0] } } })],
+    ['the id is none', (manifest: Manifest) => ({ ...manifest, id: '../..' })],
+  ])('is not valid when %s', (_, spoil) => {
+    expect(validator()(spoil(second))).toBe(false);
+  });
+});
+
 /** `reelflow gold …` on a gold folder. */
 const gold = (folder: string, ...args: string[]) => place.run(['gold', ...args, '--gold', folder]);
 
@@ -105,6 +160,21 @@ function longHistory(): { folder: string; ids: string[] } {
   }
   writeFileSync(join(folder, 'CURRENT'), '20991231_235958_000003\n');
   return { folder, ids: listSnapshots(folder) };
+}
+
+/** Writes a table anew and lets the manifest know. @param replace in terms of the columns and `n`, the row's number */
+async function alter(folder: string, id: string, table: string, replace: string): Promise<void> {
+  const file = tableFile(folder, id, table);
+  const numbered = `SELECT * EXCLUDE file_row_number, file_row_number AS n
+    FROM read_parquet('${file}', file_row_number = true)`;
+  await rowsOf(
+    `COPY (SELECT * EXCLUDE n REPLACE (${replace}) FROM (${numbered}) ORDER BY n) TO '${file}.new' (FORMAT parquet)`,
+  );
+  renameSync(`${file}.new`, file);
+  const path = join(snapshotFolder(folder, id), 'manifest.json');
+  const manifest = JSON.parse(readFileSync(path, 'utf8'));
+  Object.assign(manifest.tables[table], { bytes: statSync(file).size, contentHash: 'of altered rows' });
+  writeFileSync(path, JSON.stringify(manifest));
 }
 
 const failureOf = async (work: () => unknown): Promise<ReelflowError> => {
@@ -250,25 +320,15 @@ describe('a difference of two snapshots', () => {
   });
 
   it('knows a person by the id, so that a new name is a change', async () => {
-    const folder = copy();
-    const file = tableFile(folder, second.id, 'contributor_analysis');
-    const renamed = "* REPLACE (if(file_row_number = 0, 'Somebody Else', primaryName) AS primaryName)";
-    await rowsOf(
-      `COPY (SELECT ${renamed} FROM read_parquet('${file}', file_row_number = true)) TO '${file}.new' (FORMAT parquet)`,
+    const { folder, ids } = longHistory();
+    const newest = ids.at(-1) as string;
+    await alter(
+      folder,
+      newest,
+      'contributor_analysis',
+      "if(n = 0, 'Somebody Else', primaryName) AS primaryName",
     );
-    await rowsOf(
-      `COPY (SELECT * EXCLUDE file_row_number FROM read_parquet('${file}.new')) TO '${file}' (FORMAT parquet)`,
-    );
-    const manifest = { ...second, tables: { ...second.tables } };
-    const claimed = manifest.tables.contributor_analysis as Manifest['tables'][string];
-    const bytes = readFileSync(file).length;
-    manifest.tables.contributor_analysis = { ...claimed, bytes, contentHash: 'another' };
-    const third = '20991231_235958_000003';
-    renameSync(snapshotFolder(folder, second.id), snapshotFolder(folder, third));
-    cpSync(snapshotFolder(place.gold, second.id), snapshotFolder(folder, second.id), { recursive: true });
-    const path = join(snapshotFolder(folder, third), 'manifest.json');
-    writeFileSync(path, JSON.stringify({ ...manifest, id: third }));
-    const { tables } = await Looking.at(folder, (looking) => looking.diff(second.id, third, 5));
+    const { tables } = await Looking.at(folder, (looking) => looking.diff(second.id, newest, 5));
     expect(tables.contributor_analysis).toMatchObject({ added: 0, removed: 0, changed: 1 });
     expect(tables.contributor_analysis?.first[0]?.columns).toEqual({
       primaryName: [expect.any(String), 'Somebody Else'],
@@ -335,6 +395,87 @@ describe('retention', () => {
     expect(unpinSnapshot(folder, first.id)).toBe(true);
     expect(unpinSnapshot(folder, first.id)).toBe(false);
     expect((await failureOf(() => pinSnapshot(folder, '20200101_000000_000001'))).kind).toBe('goldUnusable');
+  });
+});
+
+describe('the catalogue', () => {
+  /** Rows of a query on the catalogue, opened anew as any DuckDB would. */
+  async function opened(folder: string, ...sql: string[]): Promise<Record<string, unknown>[]> {
+    const instance = await DuckDBInstance.create(catalogueFile(folder), { access_mode: 'READ_ONLY' });
+    const connection = await instance.connect();
+    try {
+      for (const statement of sql.slice(0, -1)) await connection.run(statement);
+      return (await connection.runAndReadAll(String(sql.at(-1)))).getRowObjectsJson();
+    } finally {
+      connection.closeSync();
+      instance.closeSync();
+    }
+  }
+  const figures = `SELECT (SELECT id FROM snapshot) AS id, (SELECT sum(total_votes)::BIGINT FROM decade_trends) AS decades,
+    (SELECT sum(total_votes)::BIGINT FROM title_ratings_agg) AS years`;
+
+  it('has a view of every table of CURRENT, with comments', async () => {
+    for (const { name, about } of goldTables) {
+      const [whole] = await opened(place.gold, `SELECT count(*) AS rows FROM ${name}`);
+      expect(Number(whole?.rows), name).toBe(second.tables[name]?.rows);
+      const [view] = await opened(
+        place.gold,
+        `SELECT comment FROM duckdb_views() WHERE view_name = '${name}'`,
+      );
+      expect(view?.comment).toBe(about);
+    }
+    const [{ id } = {}] = await opened(place.gold, 'FROM snapshot');
+    expect(id).toBe(second.id);
+    const columns = `SELECT comment FROM duckdb_columns() WHERE table_name = 'decade_trends' AND column_name = 'avg_runtime'`;
+    const [{ comment } = {}] = await opened(place.gold, columns);
+    expect(comment).toContain('Unit: minutes.');
+  });
+
+  it('follows a folder that lies elsewhere for the reader', async () => {
+    const folder = copy();
+    const elsewhere = join(place.folder, "it's elsewhere");
+    await writeCatalogue(folder, second);
+    renameSync(folder, elsewhere);
+    await expect(opened(elsewhere, 'FROM decade_trends')).rejects.toThrow(/No files found/);
+    const rows = await opened(
+      elsewhere,
+      `SET VARIABLE gold = '${elsewhere.replace("'", "''")}'`,
+      'FROM decade_trends',
+    );
+    expect(rows).toHaveLength(second.tables.decade_trends?.rows ?? 0);
+  });
+
+  it('can be opened at any moment of publishing, and is always of one snapshot', async () => {
+    const folder = copy();
+    const expected = new Map<string, unknown>();
+    for (const manifest of [first, second]) {
+      await writeCatalogue(folder, manifest);
+      const [row] = await opened(folder, figures);
+      expect(row?.id).toBe(manifest.id);
+      expect(row?.decades).toBe(row?.years);
+      expected.set(manifest.id, row);
+    }
+    expect(new Set([...expected.values()].map((row) => JSON.stringify(row))).size).toBe(2);
+    // A reader who has it open from before keeps what was there.
+    const kept = await DuckDBInstance.create(catalogueFile(folder), { access_mode: 'READ_ONLY' });
+    const connection = await kept.connect();
+    let isOver = false;
+    const publishing = (async () => {
+      for (let i = 0; i < 20; i++) await writeCatalogue(folder, i % 2 === 0 ? first : second);
+      isOver = true;
+    })();
+    const seen = new Set<string>();
+    while (!isOver) {
+      const [row] = await opened(folder, figures);
+      expect(row).toEqual(expected.get(String(row?.id)));
+      seen.add(String(row?.id));
+    }
+    await publishing;
+    expect(seen.size).toBeGreaterThan(0);
+    const rows = (await connection.runAndReadAll(figures)).getRowObjectsJson();
+    expect(rows).toEqual([expected.get(second.id)]);
+    connection.closeSync();
+    kept.closeSync();
   });
 });
 
