@@ -29,6 +29,7 @@ export const exitCodes = {
   lagging: 22,
   flinkUnreachable: 23,
   flinkFailed: 24,
+  bucketUnusable: 25,
 } as const;
 
 export type FailureKind = keyof typeof exitCodes;

@@ -47,6 +47,11 @@ export function goldCommand(): Command {
     .option('--at <id|time>', at)
     .option('--python <file>', 'a Python with deltalake and pyarrow; default REELFLOW_PYTHON, .venv, python3')
     .action(exportTables);
+  add('push', 'make a bucket hold the newest snapshot')
+    .argument('<url>', 's3://bucket/prefix')
+    .option('--keep <n>', 'newest snapshots that stay in the bucket', integerOption(1, 100_000), 10)
+    .action(push);
+  add('pull', 'fetch the newest snapshot of a bucket').argument('<url>', 's3://bucket/prefix').action(pull);
   add('pin', 'keep a snapshot from every retention')
     .argument('[snapshot]', `${at}; default the newest`)
     .action((snapshot, flags) => pin(snapshot, flags, true));
@@ -196,6 +201,28 @@ async function exportTables(
     print(`${table}: version ${version}, ${figure(rows)} rows${written ? '' : ', as it was'}`);
   }
   print(`Snapshot ${exported.snapshot} in ${exported.folder}`);
+}
+
+async function push(url: string, { gold, json, keep }: Flags & { keep: number }): Promise<void> {
+  const { pushGold } = await import('../sinks/bucket.ts');
+  const report = await pushGold(gold, url, keep);
+  if (json) return print(JSON.stringify(report));
+  const { snapshot, pushed, bytes, removed } = report;
+  print(
+    pushed ? `Snapshot ${snapshot} is in ${url}, ${figure(bytes)} bytes.` : `${url} has ${snapshot} already.`,
+  );
+  for (const id of removed) print(`${id} is removed from it.`);
+}
+
+async function pull(url: string, { gold, json }: Flags): Promise<void> {
+  const [{ pullGold }, { withGoldLock }] = await Promise.all([
+    import('../sinks/bucket.ts'),
+    import('../sinks/retention.ts'),
+  ]);
+  const report = await withGoldLock(gold, { patienceMs: 2_000 }, () => pullGold(gold, url));
+  if (json) return print(JSON.stringify(report));
+  const { snapshot, pulled } = report;
+  print(pulled ? `Snapshot ${snapshot} is in ${gold}.` : `${gold} has ${snapshot} already.`);
 }
 
 async function pin(at: string | undefined, { gold, json }: Flags, wanted: boolean): Promise<void> {

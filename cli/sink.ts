@@ -22,6 +22,7 @@ interface Flags extends CommonFlags {
   keep: number;
   memory: string;
   listen?: ListenAddress;
+  push?: string;
 }
 
 export function sinkCommand(): Command {
@@ -31,6 +32,7 @@ export function sinkCommand(): Command {
     .option('--once', 'read up to the ends of this moment, publish if something moved, and end')
     .option('--keep <n>', 'snapshots that stay', integerOption(1, 100_000), 10)
     .option(listenFlags, listenHelp, listenOption)
+    .option('--push <url>', 's3://bucket/prefix that follows the gold folder')
     .option('--memory <size>', "DuckDB's limit", '1GB');
   return commonOptions(command).action(run);
 }
@@ -57,6 +59,7 @@ async function run(flags: Flags): Promise<void> {
     intervalMs: flags.interval,
     finish: finishSignal(flags.once === true),
     keep: flags.keep,
+    ...(flags.push !== undefined && { pushTo: flags.push }),
     memoryLimit: flags.memory,
     reelflowVersion: packageVersion(),
     signal,

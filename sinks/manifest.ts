@@ -99,14 +99,17 @@ export const tableFile = (gold: string, id: string, table: string) =>
 export function currentSnapshot(gold: string): string | undefined {
   const path = join(gold, 'CURRENT');
   if (!existsSync(path)) return undefined;
-  const id = readFileSync(path, 'utf8').trim();
-  if (!idPattern.test(id)) {
-    throw new ReelflowError('goldUnusable', 'CURRENT does not name a snapshot', {
-      detail: `${path}: ${JSON.stringify(id.slice(0, 80))}`,
-      hint: 'Write the id of a folder under snapshots/ into it.',
-    });
-  }
-  return id;
+  return snapshotIdIn(readFileSync(path, 'utf8'), path);
+}
+
+/** What CURRENT says. @param where it lies, for errors. @throws ReelflowError goldUnusable */
+export function snapshotIdIn(text: string, where: string): string {
+  const id = text.trim();
+  if (idPattern.test(id)) return id;
+  throw new ReelflowError('goldUnusable', 'CURRENT does not name a snapshot', {
+    detail: `${where}: ${JSON.stringify(id.slice(0, 80))}`,
+    hint: 'Write the id of a folder under snapshots/ into it.',
+  });
 }
 
 /** Ids of all complete snapshots, oldest first. */
@@ -127,20 +130,27 @@ export function readManifest(gold: string, id: string): Manifest {
       hint: 'Leave the id out to take the newest.',
     });
   }
+  return parseManifest(id, path, readFileSync(path, 'utf8'));
+}
+
+/** @param where it came from, for errors. @throws ReelflowError goldUnusable, for one that is damaged or newer */
+export function parseManifest(id: string, where: string, text: string): Manifest {
   try {
-    const json = JSON.parse(readFileSync(path, 'utf8')) as { versions?: { manifest?: number } };
+    const json = JSON.parse(text) as { versions?: { manifest?: number } };
     const version = json.versions?.manifest;
     if (typeof version === 'number' && version > manifestVersion) {
       throw new ReelflowError('goldUnusable', `Snapshot ${id} is of a newer version`, {
-        detail: `${path}: manifest version ${version}, this program knows ${manifestVersion}.`,
+        detail: `${where}: manifest version ${version}, this program knows ${manifestVersion}.`,
         hint: 'Use the newer reelflow, or another --gold folder.',
       });
     }
-    return manifestSchema.parse(json);
+    const manifest = manifestSchema.parse(json);
+    if (manifest.id !== id) throw new RangeError(`it is the manifest of ${manifest.id}`);
+    return manifest;
   } catch (thrown) {
     if (thrown instanceof ReelflowError) throw thrown;
     throw new ReelflowError('goldUnusable', `The manifest of snapshot ${id} is damaged`, {
-      detail: `${path}: ${thrown instanceof z.ZodError ? z.prettifyError(thrown) : messageOf(thrown)}`,
+      detail: `${where}: ${thrown instanceof z.ZodError ? z.prettifyError(thrown) : messageOf(thrown)}`,
       hint: 'Let CURRENT name another snapshot.',
       cause: thrown,
     });

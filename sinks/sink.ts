@@ -61,6 +61,8 @@ export interface SinkOptions {
   readonly finish?: AbortSignal;
   /** Snapshots that stay. */
   readonly keep: number;
+  /** Bucket that follows the gold folder, `s3://bucket/prefix`. */
+  readonly pushTo?: string;
   /** DuckDB's limit, as DuckDB writes sizes. */
   readonly memoryLimit: string;
   readonly reelflowVersion: string;
@@ -159,6 +161,8 @@ class Sink {
   #nameOwnership = new Ownership('nm', 1);
   /** Generation for which the names were begun anew. */
   #namesReset = 0;
+  /** What CURRENT in the bucket names. */
+  #pushed: string | undefined;
   #report = { snapshot: null as string | null, snapshots: 0, deltas: 0, refused: 0 };
 
   get report(): SinkReport {
@@ -223,6 +227,7 @@ class Sink {
       await sleep(gatherMs);
       if (Date.now() < publishAtMs) continue;
       if (this.#isActive && this.#isDue()) await this.#publish();
+      if (this.#isActive) await this.#push('log');
       publishAtMs = Date.now() + intervalMs;
     }
     if (finish?.aborted === true) {
@@ -230,6 +235,7 @@ class Sink {
       await this.#readTo(await this.#ends());
       await this.#tellGroup();
       if (!signal.aborted && this.#isDue()) await this.#publish();
+      if (!signal.aborted) await this.#push('throw');
     }
     return this.#report;
   }
@@ -761,6 +767,23 @@ class Sink {
     metrics?.published(manifest, publishedMs);
     this.#report = { ...this.#report, snapshot: manifest.id, snapshots: this.#report.snapshots + 1 };
     onSnapshot?.(manifest);
+  }
+
+  /** Lets the bucket follow. One that cannot be reached is tried again at the next interval. */
+  async #push(onFailure: 'log' | 'throw'): Promise<void> {
+    const { gold, keep, pushTo, broker } = this.#options;
+    const current = currentSnapshot(gold);
+    if (pushTo === undefined || current === undefined || current === this.#pushed) return;
+    const { pushGold } = await import('./bucket.ts');
+    try {
+      const report = await pushGold(gold, pushTo, keep);
+      this.#pushed = report.snapshot;
+      broker.logger.info({ ...report, bucket: pushTo }, 'bucket follows');
+    } catch (thrown) {
+      const isPassing = thrown instanceof ReelflowError && thrown.kind === 'bucketUnusable';
+      if (onFailure === 'throw' || !isPassing) throw thrown;
+      broker.logger.warn({ reason: thrown.detail }, 'the bucket does not follow');
+    }
   }
 
   /**

@@ -63,21 +63,26 @@ export async function publishSnapshot(store: CubeStore, context: SnapshotContext
     syncPath(join(building, 'manifest.json'));
     syncPath(building);
 
-    renameSync(building, snapshotFolder(gold, id));
-    syncPath(snapshotsFolder(gold));
-    await writeCatalogue(gold, manifest);
-    crashPoint('after-manifest-before-current');
-
-    const next = join(gold, '.CURRENT');
-    writeFileSync(next, `${id}\n`);
-    syncPath(next);
-    renameSync(next, join(gold, 'CURRENT'));
-    syncPath(gold);
+    await putInPlace(gold, building, manifest);
     return manifest;
   } catch (thrown) {
     rmSync(building, { recursive: true, force: true });
     throw asGoldError(thrown, gold);
   }
+}
+
+/** Steps 3 to 5: makes a complete folder the newest snapshot. */
+export async function putInPlace(gold: string, building: string, manifest: Manifest): Promise<void> {
+  renameSync(building, snapshotFolder(gold, manifest.id));
+  syncPath(snapshotsFolder(gold));
+  await writeCatalogue(gold, manifest);
+  crashPoint('after-manifest-before-current');
+
+  const next = join(gold, '.CURRENT');
+  writeFileSync(next, `${manifest.id}\n`);
+  syncPath(next);
+  renameSync(next, join(gold, 'CURRENT'));
+  syncPath(gold);
 }
 
 async function writeTable(
