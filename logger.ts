@@ -37,13 +37,13 @@ export function logEveryMinute(
   totals: () => Readonly<Record<string, number>>,
   now: () => Readonly<Record<string, number>>,
 ): () => void {
-  let before = totals();
+  let before = { ...totals() };
   const timer = setInterval(() => {
     const all = totals();
     const lastMinute = Object.fromEntries(
       Object.entries(all).map(([name, value]) => [name, value - (before[name] ?? 0)]),
     );
-    before = all;
+    before = { ...all };
     logger.info({ ...now(), lastMinute, ...all }, what);
   }, minuteMs);
   timer.unref();

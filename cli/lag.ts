@@ -76,7 +76,8 @@ async function run(flags: Flags): Promise<void> {
     return;
   }
   const overMs = flags.over ?? (flags.failOn === undefined ? 0 : failOnSpanMs);
-  const watch = new LagWatch(broker, overMs);
+  // One look is the beginning of a usual span: it does not fill one of no length.
+  const watch = overMs === 0 ? new LagWatch(broker) : new LagWatch(broker, overMs);
   const report = await lookFor(overMs, () => watch.look(watched));
   process.stdout.write(`${flags.json === true ? JSON.stringify(report.rows) : await lagText(report)}\n`);
   if (flags.failOn !== undefined) refuse(report, flags.failOn, flags.group);

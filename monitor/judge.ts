@@ -114,18 +114,13 @@ function lagDecreases(sights: readonly Sight[], spanMs: number): boolean {
 export interface Pace {
   readonly consumedPerSecond: number | null;
   readonly producedPerSecond: number | null;
-  /** How many times it was seen to move, and whether the whole span was seen. */
-  readonly moves: number;
-  readonly isFull: boolean;
 }
 
-export function paceOf(sights: readonly Sight[], spanMs: number): Pace {
+export function paceOf(sights: readonly Sight[]): Pace {
   const known = sights.filter((sight) => sight.end !== null && sight.next !== null);
   return {
     consumedPerSecond: slope(known.map(({ atMs, next }) => [atMs / 1000, next as number])),
     producedPerSecond: slope(known.map(({ atMs, end }) => [atMs / 1000, end as number])),
-    moves: known.filter(({ next }, i) => i > 0 && next !== known[i - 1]?.next).length,
-    isFull: isFull(known, spanMs),
   };
 }
 
@@ -142,14 +137,49 @@ function slope(points: readonly (readonly [number, number])[]): number | null {
   return spread === 0 ? null : mean(([at, value]) => (at - x0 - x) * (value - y0 - y)) / spread;
 }
 
-/** What is left and how fast, of partitions that are worked off together. */
+/** What is left and how fast it gets less, of partitions that are worked off together. */
 export interface Work {
-  /** Messages or records. */
+  /** In units of the weights; null when it is not known of all of them now. */
   readonly left: number | null;
-  /** Of them per second: consumed − produced. */
+  /** Consumed − produced. */
   readonly lessPerSecond: number | null;
+  /** How many times it was seen to move, and whether the whole span was seen. */
   readonly moves: number;
   readonly isFull: boolean;
+}
+
+/**
+ * The work on partitions of one member. Only looks count that know all of them: who works off one partition after the
+ * other would else be seen at work on two.
+ * @param partitions sights of the same looks; a message of a partition counts for its weight
+ */
+export function workOf(
+  partitions: readonly { readonly sights: readonly Sight[]; readonly weight: number }[],
+  spanMs: number,
+): Work {
+  const sums = new Map<number, { lag: number; next: number; known: number }>();
+  let nowMs = 0;
+  for (const { sights, weight } of partitions) {
+    for (const sight of sights) {
+      nowMs = Math.max(nowMs, sight.atMs);
+      const lag = lagOf(sight);
+      if (lag === null) continue;
+      const sum = sums.get(sight.atMs) ?? { lag: 0, next: 0, known: 0 };
+      sum.lag += lag * weight;
+      sum.next += sight.next as number;
+      sum.known += 1;
+      sums.set(sight.atMs, sum);
+    }
+  }
+  const whole = [...sums].filter(([, { known }]) => known === partitions.length).sort(([a], [b]) => a - b);
+  const less = slope(whole.map(([atMs, { lag }]) => [atMs / 1000, -lag]));
+  const [firstMs = nowMs] = whole[0] ?? [];
+  return {
+    left: sums.get(nowMs)?.known === partitions.length ? (whole.at(-1)?.[1].lag ?? null) : null,
+    lessPerSecond: less,
+    moves: whole.filter(([, { next }], i) => i > 0 && next !== whole[i - 1]?.[1].next).length,
+    isFull: nowMs - firstMs >= spanMs,
+  };
 }
 
 /**

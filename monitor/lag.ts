@@ -9,7 +9,7 @@
 import type { Broker } from '../kafka/client.ts';
 import { type CommittedOffset, type Group, readBounds, readGroups } from '../kafka/groups.ts';
 import { type LogBounds, LogReader, type Want } from '../kafka/log.ts';
-import { catchUpMsOf, judge, lagOf, type Pace, paceOf, type Sight, type State, worstOf } from './judge.ts';
+import { catchUpMsOf, judge, lagOf, paceOf, type Sight, type State, workOf, worstOf } from './judge.ts';
 
 export interface Watched {
   readonly group: string;
@@ -184,6 +184,7 @@ export class LagWatch {
           name,
           groups.get(name)?.exists === true,
           whole.filter(({ row }) => row.group === name),
+          this.#spanMs,
         ),
       ),
     };
@@ -205,8 +206,8 @@ export class LagWatch {
       isOwned: one.owner === undefined ? null : one.owner !== null,
       committedAtMs: readMetadata(one.commit?.metadata ?? '').committedAt,
     };
-    // With a hole as long as the span nothing is known of the time between.
-    const before = last !== undefined && atMs - last.atMs <= this.#spanMs ? memory.sights : [];
+    // After a hole of several spans nothing is known of the time between: everybody may have slept.
+    const before = last !== undefined && atMs - last.atMs <= 3 * this.#spanMs ? memory.sights : [];
     const first = before.findLastIndex((old) => atMs - old.atMs >= this.#spanMs);
     const wentBack = (sight.next ?? 0) < (last?.next ?? 0);
     return {
@@ -252,14 +253,15 @@ export class LagWatch {
     const metadata = readMetadata(one.commit?.metadata ?? '');
     const lag = lagOf(now);
     const { recordsPerMessage } = metadata;
-    const pace = paceOf(memory.sights, this.#spanMs);
-    const state = judge(memory.sights, this.#spanMs);
+    const { sights } = memory;
+    const pace = paceOf(sights);
+    const state = judge(sights, this.#spanMs);
     const catchUpMs =
       state === 'STOP'
         ? Number.POSITIVE_INFINITY
-        : catchUpMsOf({ ...pace, left: lag, lessPerSecond: lessOf(pace) });
+        : catchUpMsOf(workOf([{ sights, weight: 1 }], this.#spanMs));
     return {
-      pace,
+      sights,
       owner: one.owner,
       recordsPerMessage,
       row: {
@@ -284,9 +286,6 @@ export class LagWatch {
 
 const keyOf = ({ group, topic, partition }: Pick<LagRow, 'group' | 'topic' | 'partition'>) =>
   `${group}\n${topic}\n${partition}`;
-
-const lessOf = ({ consumedPerSecond, producedPerSecond }: Pace) =>
-  consumedPerSecond === null || producedPerSecond === null ? null : consumedPerSecond - producedPerSecond;
 
 const times = (a: number | null, b: number | null) => (a === null || b === null ? null : Math.round(a * b));
 
@@ -320,18 +319,23 @@ function timeLagMsOf(
 
 interface Partition {
   readonly row: LagRow;
-  readonly pace: Pace;
+  readonly sights: readonly Sight[];
   readonly owner: Seen['owner'];
   readonly recordsPerMessage: number | null;
 }
 
-function groupLag(group: string, exists: boolean, partitions: readonly Partition[]): GroupLag {
+function groupLag(
+  group: string,
+  exists: boolean,
+  partitions: readonly Partition[],
+  spanMs: number,
+): GroupLag {
   const rows = partitions.map(({ row }) => row);
   const known = (of: (row: LagRow) => number | null) => rows.map(of).filter((value) => value !== null);
   const sum = (of: (row: LagRow) => number | null) =>
     known(of).length === 0 ? null : known(of).reduce((total, value) => total + value, 0);
   const timeLags = known((row) => row.timeLagMs);
-  const catchUpMs = groupCatchUpMs(partitions);
+  const catchUpMs = groupCatchUpMs(partitions, spanMs);
   return {
     group,
     exists,
@@ -348,30 +352,20 @@ function groupLag(group: string, exists: boolean, partitions: readonly Partition
 }
 
 /** A member works its partitions off together, members work side by side: the slowest member's time. */
-function groupCatchUpMs(partitions: readonly Partition[]): number | null {
+function groupCatchUpMs(partitions: readonly Partition[], spanMs: number): number | null {
   if (partitions.some(({ row }) => row.state === 'STOP')) return Number.POSITIVE_INFINITY;
   // One that never held a message takes no time.
   const all = partitions.filter(({ row }) => row.endOffset !== 0);
-  const times = [...new Set(all.map(({ owner }) => owner))].map((owner) =>
-    ownerCatchUpMs(all.filter((one) => one.owner === owner)),
-  );
+  const times = [...new Set(all.map(({ owner }) => owner))].map((owner) => {
+    const own = all.filter((one) => one.owner === owner);
+    // In records if all tell them: messages of one topic hold more than those of another.
+    const inRecords = own.every(({ recordsPerMessage }) => recordsPerMessage !== null);
+    const weighed = own.map(({ sights, recordsPerMessage }) => ({
+      sights,
+      weight: inRecords ? (recordsPerMessage as number) : 1,
+    }));
+    return catchUpMsOf(workOf(weighed, spanMs));
+  });
   if (times.length === 0 || times.includes(null)) return null;
   return Math.max(...(times as number[]));
-}
-
-function ownerCatchUpMs(own: readonly Partition[]): number | null {
-  // In records if all tell them: messages of one topic hold more than those of another.
-  const inRecords = own.every(({ recordsPerMessage }) => recordsPerMessage !== null);
-  const weightOf = (one: Partition) => (inRecords ? (one.recordsPerMessage as number) : 1);
-  const sum = (of: (one: Partition) => number | null) =>
-    own.reduce<number | null>((total, one) => {
-      const value = of(one);
-      return total === null || value === null ? null : total + value * weightOf(one);
-    }, 0);
-  return catchUpMsOf({
-    left: sum(({ row }) => row.lag),
-    lessPerSecond: sum(({ pace }) => lessOf(pace)),
-    moves: Math.max(...own.map(({ pace }) => pace.moves)),
-    isFull: own.every(({ pace }) => pace.isFull),
-  });
 }

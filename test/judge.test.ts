@@ -94,7 +94,14 @@ const within = (found: number | null, expected: number, part: number): void => {
 };
 
 /** Each throws when it is broken. */
-const laws = ({ judge, paceOf, catchUpMsOf, worstOf, lagOf }: Product): Record<string, () => void> => {
+const laws = ({
+  judge,
+  paceOf,
+  workOf,
+  catchUpMsOf,
+  worstOf,
+  lagOf,
+}: Product): Record<string, () => void> => {
   const is = (sights: readonly Sight[], state: State | null) => same(judge(sights, spanMs), state);
   return {
     'with nothing left it is OK, whatever was before': holds(
@@ -240,7 +247,7 @@ const laws = ({ judge, paceOf, catchUpMsOf, worstOf, lagOf }: Product): Record<s
           ...{ backlog: 10_000_000, producedPerSecond, consumedPerSecond },
           ...{ commitEveryMs: every, seconds: 80 + more },
         });
-        const pace = paceOf(sights, spanMs);
+        const pace = paceOf(sights);
         within(pace.producedPerSecond, producedPerSecond, 0.01);
         within(pace.consumedPerSecond, consumedPerSecond, 0.05);
       }),
@@ -252,12 +259,39 @@ const laws = ({ judge, paceOf, catchUpMsOf, worstOf, lagOf }: Product): Record<s
         const backlog = 200 * (consumedPerSecond - producedPerSecond);
         const shape = { backlog, producedPerSecond, consumedPerSecond, commitEveryMs: every };
         const sights = sightsOf({ ...shape, seconds: 60 });
-        const pace = paceOf(sights, spanMs);
-        const left = lagOf(sights.at(-1) as Sight);
-        const lessPerSecond = (pace.consumedPerSecond as number) - (pace.producedPerSecond as number);
-        within(catchUpMsOf({ ...pace, left, lessPerSecond }), 140_000, 0.2);
+        within(catchUpMsOf(workOf([{ sights, weight: 1 }], spanMs)), 140_000, 0.2);
       }),
     ),
+    'partitions that one member works off one after the other take as long as both': () => {
+      const sightsAt = (nexts: readonly (number | null)[]) =>
+        nexts.map((next, i): Sight => {
+          const atMs = startMs + i * lookMs;
+          return { atMs, start: 0, end: 1_000, next, isOwned: true, committedAtMs: null };
+        });
+      // 10 a second: first of the one, then of the other, which says nothing before it is begun.
+      const first = sightsAt(Array.from({ length: 60 }, (_, i) => Math.min(200, 10 * i)));
+      const then = sightsAt(Array.from({ length: 60 }, (_, i) => (i <= 20 ? null : 10 * (i - 20))));
+      const both = workOf(
+        [first, then].map((sights) => ({ sights, weight: 1 })),
+        spanMs,
+      );
+      same(both.left, 800 + 610);
+      within(both.lessPerSecond, 10, 0.001);
+      same(both.moves, 38);
+      same(both.isFull, false);
+      const weighed = workOf([{ sights: first, weight: 3 }], spanMs);
+      same(weighed.left, 2_400);
+      same(workOf([{ sights: first, weight: 1 }], 59_000).isFull, true);
+      const unknownNow = [first, sightsAt([...then.slice(0, -1).map(({ next }) => next), null])];
+      same(
+        workOf(
+          unknownNow.map((sights) => ({ sights, weight: 1 })),
+          spanMs,
+        ).left,
+        null,
+      );
+      same(workOf([{ sights: [], weight: 1 }], spanMs).left, null);
+    },
     'it never catches up only when that was seen for the whole span': () => {
       const work = { left: 10, lessPerSecond: -1, moves: 9, isFull: true };
       same(catchUpMsOf(work), Number.POSITIVE_INFINITY);
@@ -276,9 +310,9 @@ const laws = ({ judge, paceOf, catchUpMsOf, worstOf, lagOf }: Product): Record<s
         ...{ backlog: 5, producedPerSecond: 1, consumedPerSecond: 1 },
         ...{ commitEveryMs: 1_000, seconds: 1 },
       });
-      same(paceOf(sights.slice(1), spanMs).consumedPerSecond, null);
-      same(paceOf(with_(sights, { atMs: startMs }), spanMs).producedPerSecond, null);
-      same(paceOf(with_(sights, { next: null }), spanMs).producedPerSecond, null);
+      same(paceOf(sights.slice(1)).consumedPerSecond, null);
+      same(paceOf(with_(sights, { atMs: startMs })).producedPerSecond, null);
+      same(paceOf(with_(sights, { next: null })).producedPerSecond, null);
     },
     'a whole is as bad as its worst part, and not OK while a part is unknown': () => {
       same(worstOf(['OK', 'WARN', 'OK']), 'WARN');
@@ -351,6 +385,11 @@ const mutants: readonly (readonly [name: string, from: string, to: string])[] = 
     '((points.at(-1) as any)[1] - y0) / ((points.at(-1) as any)[0] - x0)',
   ],
   ['a moment has a pace', 'spread === 0 ? null :', 'spread === 0 ? 0 :'],
+  ['looks count that know only some', 'known === partitions.length).sort', 'known > 0).sort'],
+  ['what is left now may be that of before', 'sums.get(nowMs)?.known === partitions.length ?', 'true ?'],
+  ['a message counts for one', 'lag * weight', 'lag'],
+  ['what is left gets more', '[atMs / 1000, -lag]', '[atMs / 1000, lag]'],
+  ['any work has been seen for the whole span', 'nowMs - firstMs >= spanMs', 'true'],
   ['one step tells how long it took', 'if (moves < 2 && !isFull) return null;', ''],
   [
     'never is said early',

@@ -126,18 +126,19 @@ describe('once a minute', () => {
   it('totals are logged, with what the minute brought, until it ends', () => {
     vi.useFakeTimers();
     const lines: unknown[] = [];
-    let records = 5;
+    // One object that changes, as a stage keeps it.
+    const totals = { records: 5 };
     const end = logEveryMinute(
       { info: (...line: unknown[]) => void lines.push(line) },
       'processed',
-      () => ({ records }),
+      () => totals,
       () => ({ lagMessages: 2 }),
     );
-    records = 12;
+    totals.records = 12;
     vi.advanceTimersByTime(59_999);
     expect(lines).toEqual([]);
     vi.advanceTimersByTime(1);
-    records = 15;
+    totals.records = 15;
     vi.advanceTimersByTime(60_000);
     end();
     vi.advanceTimersByTime(300_000);

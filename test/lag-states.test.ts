@@ -1,0 +1,286 @@
+/**
+ * A stalled, a stopped, a slow and a healthy consumer are told apart on a real broker: a plain kafkajs consumer that
+ * knows nothing of us, then our own processor; in reports, in what Prometheus reads of them, and on the command line.
+ *
+ * Method: the span is short, and looks go on until the state that is expected is seen. Nothing is timed: production goes
+ * on step by step for as long as it takes.
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Consumer, Producer } from 'kafkajs';
+import { Registry } from 'prom-client';
+import { describe, expect, inject, vi } from 'vitest';
+import { withAdmin } from '../kafka/client.ts';
+import { readGroups } from '../kafka/groups.ts';
+import { freePorts } from '../kafka/probe.ts';
+import type { State } from '../monitor/judge.ts';
+import { type GroupLag, type LagReport, LagWatch } from '../monitor/lag.ts';
+import { registerLagMetrics } from '../monitor/metrics.ts';
+import { schemaText } from '../topics/registry.ts';
+import { expectFailure, sendTo } from './damage.ts';
+import {
+  broker,
+  chunkType,
+  Door,
+  encodeChunk,
+  headerOf,
+  lastJson,
+  type Place,
+  registerSchema,
+  test,
+} from './harness.ts';
+
+vi.setConfig({ testTimeout: 600_000 });
+
+const patienceMs = 200_000;
+
+async function until(what: string, holds: () => Promise<boolean>): Promise<void> {
+  const deadlineMs = Date.now() + patienceMs;
+  while (!(await holds())) {
+    if (Date.now() > deadlineMs) throw new Error(`not so for long: ${what}`);
+    await delay(100);
+  }
+}
+
+/** A watch whose span is short, and yet long enough for a few steps on this machine now: with a hole it forgets. */
+async function watchFor(step: () => Promise<unknown>): Promise<LagWatch> {
+  const startedMs = performance.now();
+  await step();
+  await new LagWatch(broker).look([{ group: 'nobody', topics: [] }]);
+  return new LagWatch(broker, Math.max(3_000, 5 * (performance.now() - startedMs)));
+}
+
+/** Looks, with a step of production before each, until every group is in the state that is expected of it. */
+async function lookUntil(
+  watch: LagWatch,
+  expected: Readonly<Record<string, State>>,
+  step: () => Promise<unknown>,
+): Promise<LagReport> {
+  const watched = Object.keys(expected).map((group) => ({ group, topics: [] }));
+  const deadlineMs = Date.now() + patienceMs;
+  for (;;) {
+    await step();
+    const report = await watch.look(watched);
+    if (report.groups.every(({ group, state }) => state === expected[group])) return report;
+    if (Date.now() > deadlineMs)
+      throw new Error(`expected ${JSON.stringify(expected)}: ${JSON.stringify(report)}`);
+  }
+}
+
+/** The state that Prometheus reads of a group's only partition. */
+async function stateForPrometheus(report: LagReport, group: string): Promise<string | undefined> {
+  const registry = new Registry();
+  registerLagMetrics(registry, () => report);
+  const sample = new RegExp(`^reelflow_group_state\\{group="${group}",.*state="(\\w+)"\\} 1$`, 'm');
+  return sample.exec(await registry.metrics())?.[1];
+}
+
+const groupIn = ({ groups }: LagReport, name: string) =>
+  groups.find(({ group }) => group === name) as GroupLag;
+
+/** A consumer that takes as many messages as it is given leave to, and commits each; then it pauses. */
+class Reader {
+  readonly consumer: Consumer;
+  readonly group: string;
+  #topic = '';
+  #taken = 0;
+  #leave: number;
+
+  constructor(place: Place, name: string, leave: number) {
+    this.#leave = leave;
+    this.group = `${place.namespace}.${name}`;
+    this.consumer = broker.kafka.consumer({ groupId: this.group, sessionTimeout: 30_000 });
+    place.onEnd(async () => {
+      await this.consumer.disconnect();
+      await until('the group can be deleted', () =>
+        withAdmin(broker, (admin) => admin.deleteGroups([this.group])).then(
+          () => true,
+          () => false,
+        ),
+      );
+    });
+  }
+
+  async start(topic: string): Promise<void> {
+    this.#topic = topic;
+    await this.consumer.connect();
+    await this.consumer.subscribe({ topics: [topic], fromBeginning: true });
+    await this.consumer.run({
+      autoCommitThreshold: 1,
+      eachMessage: async () => {
+        this.#taken += 1;
+        if (this.#taken >= this.#leave) this.consumer.pause([{ topic }]);
+      },
+    });
+  }
+
+  give(messages: number): void {
+    this.#leave += messages;
+    this.consumer.resume([{ topic: this.#topic }]);
+  }
+
+  /** Waits until so many messages are committed. */
+  async committed(messages: number): Promise<void> {
+    await until(`${this.group} has committed ${messages}`, async () => {
+      const [topic] = await withAdmin(broker, (admin) => admin.fetchOffsets({ groupId: this.group }));
+      return Number(topic?.partitions[0]?.offset) >= messages;
+    });
+  }
+}
+
+describe('a foreign group', () => {
+  test('is healthy, slow, stalled or stopped', async ({ place }) => {
+    const topic = `${place.namespace}.numbers`;
+    await withAdmin(broker, (admin) =>
+      admin.createTopics({ topics: [{ topic, numPartitions: 1 }], waitForLeaders: false }),
+    );
+    const producer: Producer = broker.kafka.producer();
+    await producer.connect();
+    place.onEnd(() => producer.disconnect());
+    let written = 0;
+    const write = async (messages: number) => {
+      await producer.send({ topic, messages: Array.from({ length: messages }, () => ({ value: 'x' })) });
+      written += messages;
+    };
+    await write(30);
+    const healthy = new Reader(place, 'healthy', Number.POSITIVE_INFINITY);
+    const [slow, stalled, stopped] = ['slow', 'stalled', 'stopped'].map(
+      (name) => new Reader(place, name, 10),
+    ) as [Reader, Reader, Reader];
+    await Promise.all([healthy, slow, stalled, stopped].map((reader) => reader.start(topic)));
+    await Promise.all([slow, stalled, stopped].map((reader) => reader.committed(10)));
+    await stopped.consumer.disconnect();
+
+    // Each step 10 messages are written; the slow one reads 3 of them.
+    let slowRead = 10;
+    const step = async () => {
+      await write(10);
+      slowRead += 3;
+      slow.give(3);
+      await Promise.all([slow.committed(slowRead), healthy.committed(written)]);
+    };
+    const watch = await watchFor(step);
+    const expected = {
+      [healthy.group]: 'OK',
+      [slow.group]: 'WARN',
+      [stalled.group]: 'STALL',
+      [stopped.group]: 'STOP',
+    } as const;
+    const report = await lookUntil(watch, expected, step);
+    for (const [group, state] of Object.entries(expected)) {
+      expect(await stateForPrometheus(report, group), group).toBe(state);
+    }
+    expect(groupIn(report, healthy.group)).toMatchObject({ lag: 0, timeLagMs: 0, catchUpMs: 0 });
+    for (const { group } of [slow, stalled, stopped]) {
+      expect(groupIn(report, group), group).toMatchObject({
+        lag: expect.any(Number),
+        timeLagMs: expect.any(Number),
+        catchUpMs: Number.POSITIVE_INFINITY,
+        catchesUp: false,
+      });
+    }
+    expect(watch.trendOf({ group: slow.group, topic, partition: 0 }).length).toBeGreaterThan(2);
+
+    // The same on the command line, of which only STOP can be told in one look.
+    const lag = (reader: Reader, ...more: string[]) =>
+      place.run(['lag', '--json', '--group', reader.group, ...more]);
+    const [one, unjudged, both] = await Promise.all([
+      lag(stopped),
+      lag(stalled),
+      lag(stalled, '--over', '4s', '--fail-on', 'STALL'),
+    ]);
+    expect(lastJson(one)).toMatchObject([{ topic, state: 'STOP', lag: written - 10, catchesUp: false }]);
+    expect(lastJson(both)).toMatchObject([{ topic, state: 'STALL', lag: written - 10, catchUpMs: null }]);
+    expect(both.code).toBe(22);
+    expect(lastJson(unjudged)).toMatchObject([{ topic, state: null, lag: written - 10, catchesUp: null }]);
+    const [notThat, misspelt] = await Promise.all([
+      lag(stopped, '--over', '1ms', '--fail-on', 'STALL'),
+      place.run(['lag', '--over', '1ms', '--fail-on', 'STOP', '--group', `${place.namespace}.nobody`]),
+    ]);
+    expect(notThat.code).toBe(0);
+    expect(expectFailure(misspelt, 'lagging')).toContain('does not exist');
+
+    // It reads on: its state is that of somebody who catches up.
+    stalled.give(Number.POSITIVE_INFINITY);
+    await lookUntil(watch, { [stalled.group]: 'OK' }, async () => undefined);
+  });
+
+  test('tells its owners while it is stable, and none when it is empty', async ({ place }) => {
+    const topic = `${place.namespace}.owned`;
+    await withAdmin(broker, (admin) =>
+      admin.createTopics({ topics: [{ topic, numPartitions: 2 }], waitForLeaders: false }),
+    );
+    const reader = new Reader(place, 'owner', 1);
+    const ownersNow = async () => (await readGroups(broker, [reader.group])).get(reader.group)?.owners;
+    expect(await ownersNow()).toEqual(new Map());
+    await reader.start(topic);
+    await until('both partitions are assigned', async () => (await ownersNow())?.get(topic)?.size === 2);
+    expect([...((await ownersNow())?.get(topic)?.keys() ?? [])].sort()).toEqual([0, 1]);
+    await reader.consumer.stop();
+    await until('nobody is assigned any more', async () => (await ownersNow())?.size === 0);
+  });
+});
+
+describe('our processor', () => {
+  // Method: one chunk is one micro-batch. It stalls on a chunk of a schema that only the registry can tell, which is shut;
+  // it is slow when far more is written in each step than it can apply.
+  test('is healthy, stalled, slow or stopped', async ({ place }) => {
+    const { processorGroup: group } = place.names;
+    const source = place.names.source('title.ratings');
+    const files = { 'title.ratings.tsv': `${headerOf('title.ratings')}tt0000001\t5.7\t2\n` };
+    await place.replay(place.files('one', files), '--datasets', 'title.ratings', '--shards', '1');
+    const url = new URL(inject('registryUrl'));
+    const [port] = (await freePorts(1)) as [number];
+    const door = await Door.to({ host: url.hostname, port: Number(url.port) }, port);
+    place.onEnd(() => door.shut());
+    const behind = new URL(url);
+    behind.port = String(port);
+    const member = place.start(
+      place.args('process', '--max-records', '1', '--stuck-after', '10m', '--shards', '1'),
+      { SCHEMA_REGISTRY_URL: behind.href },
+    );
+    const nothing = async () => undefined;
+    const watch = await watchFor(nothing);
+    await until('it has caught up', () => place.hasCaughtUp());
+    const healthy = await lookUntil(watch, { [group]: 'OK' }, nothing);
+    const [row] = healthy.rows;
+    expect(healthy.rows).toHaveLength(1);
+    expect(row).toMatchObject({ topic: source, lag: 0, lagRecords: 0, timeLagMs: 0 });
+
+    const chunkOf = (schemaId: number, ...tail: number[]) =>
+      Buffer.concat([
+        encodeChunk(chunkType('title.ratings'), schemaId, {
+          records: [
+            { tconst: 'tt0000001', averageRating: 6.1, numVotes: 3 },
+            { tconst: 'tt0000002', averageRating: 6.2, numVotes: 3 },
+          ],
+        }),
+        Buffer.from(tail),
+      ]);
+    const subject = `${source}-value`;
+    const ownId = await registerSchema(subject, JSON.parse(schemaText('imdb.title.ratings')));
+    const schema = JSON.parse(schemaText('imdb.title.ratings'));
+    schema.fields.push({ name: 'note', type: 'string', default: '' });
+    const newerId = await registerSchema(subject, schema);
+    await door.shut();
+    await sendTo(source, 0, [chunkOf(newerId, 0)]);
+    const stalled = await lookUntil(watch, { [group]: 'STALL' }, nothing);
+    expect(groupIn(stalled, group)).toMatchObject({ lag: 1, lagRecords: 1, catchesUp: false });
+    expect(await stateForPrometheus(stalled, group)).toBe('STALL');
+
+    await door.open();
+    await until('it has caught up', () => place.hasCaughtUp());
+    const many = Array.from({ length: 400 }, () => chunkOf(ownId));
+    const slow = await lookUntil(watch, { [group]: 'WARN' }, () => sendTo(source, 0, many));
+    expect(await stateForPrometheus(slow, group)).toBe('WARN');
+    const { lag, lagRecords, timeLagMs } = groupIn(slow, group);
+    // Chunks of two records each, but for the first.
+    expect((lagRecords as number) / (lag as number)).toBeGreaterThan(1);
+    expect((lagRecords as number) / (lag as number)).toBeLessThanOrEqual(2);
+    expect(timeLagMs).toBeGreaterThan(0);
+
+    await member.terminate();
+    const stopped = await watch.look([{ group, topics: [] }]);
+    expect(groupIn(stopped, group)).toMatchObject({ state: 'STOP', catchesUp: false });
+    expect(await stateForPrometheus(stopped, group)).toBe('STOP');
+  });
+});
