@@ -62,9 +62,9 @@ export function flinkStatements(job: FlinkJob, reveal: (secret: Secret) => strin
   ];
 }
 
-const view = (name: string, query: string) => `CREATE TEMPORARY VIEW ${name_(name)} AS\n${query.trim()}`;
-const name_ = (name: string) => `\`${name}\``;
-const list = (names: readonly string[]) => names.map(name_).join(', ');
+const view = (name: string, query: string) => `CREATE TEMPORARY VIEW ${identifier(name)} AS\n${query.trim()}`;
+const identifier = (name: string) => `\`${name}\``;
+const list = (names: readonly string[]) => names.map(identifier).join(', ');
 const text = (value: string) => `'${value.replaceAll("'", "''")}'`;
 const options = (values: Readonly<Record<string, string>>) =>
   `WITH (\n${Object.entries(values)
@@ -137,9 +137,9 @@ function chunksTable(
   reveal: (secret: Secret) => string,
 ): string {
   const rows = (of: readonly string[]) =>
-    `ARRAY<ROW<${of.map((name) => `${name_(name)} ${avroTypes[columnOf(dataset, name).type]}`).join(', ')}> NOT NULL> NOT NULL`;
+    `ARRAY<ROW<${of.map((name) => `${identifier(name)} ${avroTypes[columnOf(dataset, name).type]}`).join(', ')}> NOT NULL> NOT NULL`;
   const topic = names.source(dataset);
-  return `CREATE TEMPORARY TABLE ${name_(chunksOf(dataset))} (
+  return `CREATE TEMPORARY TABLE ${identifier(chunksOf(dataset))} (
   \`records\` ${rows(columns)},
   \`deletes\` ${rows(keyOf(dataset))},
   \`chunk_offset\` BIGINT NOT NULL METADATA FROM 'offset' VIRTUAL
@@ -154,8 +154,6 @@ function chunksTable(
         .map(([partition, offset]) => `partition:${partition},offset:${offset}`)
         .join(';'),
     }),
-    // Nothing may be deleted from these topics: to go on from somewhere else would give wrong figures without a word.
-    'properties.auto.offset.reset': 'none',
     'properties.isolation.level': 'read_committed',
     // A message is a chunk of up to a megabyte: the usual 500 at a time would fill the memory.
     'properties.max.poll.records': '8',
@@ -166,7 +164,7 @@ function chunksTable(
 /** How a column is seen by contributions: ids as their digits, ratings in tenths, integers too large to overflow. */
 function relational(dataset: DatasetName, name: string): string {
   const { type } = columnOf(dataset, name);
-  const value = `\`rows\`.${name_(name)}`;
+  const value = `\`rows\`.${identifier(name)}`;
   if (type === 'tenths') return `CAST(ROUND(${value} * 10) AS BIGINT)`;
   if (type === 'int' || type === 'nullable-int') return `CAST(${value} AS BIGINT)`;
   if (/^(tconst|titleId|parentTconst|nconst)$/.test(name))
@@ -189,11 +187,11 @@ function rowsView(dataset: DatasetName, columns: readonly string[]): string {
       ${columns
         .map((name) =>
           names.includes(name)
-            ? `${relational(dataset, name)} AS ${name_(name)}`
-            : `CAST(NULL AS ${relationalType(dataset, name)}) AS ${name_(name)}`,
+            ? `${relational(dataset, name)} AS ${identifier(name)}`
+            : `CAST(NULL AS ${relationalType(dataset, name)}) AS ${identifier(name)}`,
         )
         .join(',\n      ')}
-    FROM ${name_(chunksOf(dataset))} CROSS JOIN UNNEST(${name_(of)}) WITH ORDINALITY AS \`rows\` (${list([...names, 'place'])})`;
+    FROM ${identifier(chunksOf(dataset))} CROSS JOIN UNNEST(${identifier(of)}) WITH ORDINALITY AS \`rows\` (${list([...names, 'place'])})`;
   return view(
     relationOf(dataset),
     `SELECT ${list(columns)}
@@ -232,16 +230,16 @@ function resultTable(
   table: GoldTable,
   reveal: (secret: Secret) => string,
 ): string {
-  const columns = columnsOf(table).map(([name, type]) => `  ${name_(name)} ${flinkTypes[type]}`);
+  const columns = columnsOf(table).map(([name, type]) => `  ${identifier(name)} ${flinkTypes[type]}`);
   if (destination.kind === 'files') {
-    return `CREATE TEMPORARY TABLE ${name_(table.name)} (\n${columns.join(',\n')}\n) ${options({
+    return `CREATE TEMPORARY TABLE ${identifier(table.name)} (\n${columns.join(',\n')}\n) ${options({
       connector: 'filesystem',
       path: `${destination.folder}/${table.name}`,
       format: 'json',
     })}`;
   }
   const topic = names.goldTable(table.name);
-  return `CREATE TEMPORARY TABLE ${name_(table.name)} (
+  return `CREATE TEMPORARY TABLE ${identifier(table.name)} (
   \`row_key\` STRING NOT NULL,
 ${columns.join(',\n')},
   PRIMARY KEY (\`row_key\`) NOT ENFORCED
@@ -263,14 +261,14 @@ ${columns.join(',\n')},
 
 /** The key of a row as text: its parts as the files write them, `\N` for null, tabs in between. */
 function rowKey({ key }: GoldTable): string {
-  return key.map((name) => `COALESCE(CAST(${name_(name)} AS STRING), '\\N')`).join(` || U&'\\0009' || `);
+  return key.map((name) => `COALESCE(CAST(${identifier(name)} AS STRING), '\\N')`).join(` || U&'\\0009' || `);
 }
 
 function insert({ destination }: FlinkJob, table: GoldTable): string {
-  const columns = columnsOf(table).map(([name, type]) => `CAST(${name_(name)} AS ${flinkTypes[type]})`);
+  const columns = columnsOf(table).map(([name, type]) => `CAST(${identifier(name)} AS ${flinkTypes[type]})`);
   const key = destination.kind === 'topics' ? `${rowKey(table)},\n  ` : '';
-  return `INSERT INTO ${name_(table.name)} SELECT ${key}${columns.join(', ')}
-FROM (SELECT ${quotedForFlink(table.columns)} FROM ${name_(`${table.name}_integers`)})`;
+  return `INSERT INTO ${identifier(table.name)} SELECT ${key}${columns.join(', ')}
+FROM (SELECT ${quotedForFlink(table.columns)} FROM ${identifier(`${table.name}_integers`)})`;
 }
 
 // Connections
