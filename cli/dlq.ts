@@ -308,7 +308,7 @@ function placeOf({ source }: FoundLetter): string {
 const timeText = (ms: number) => new Date(ms).toISOString().slice(0, 19).replace('T', ' ');
 
 /** What came from outside must not move the cursor or change a terminal's colours. */
-function printable(text: string): string {
+export function printable(text: string): string {
   return text.replace(/(?![\t\n])[\p{Cc}\p{Bidi_Control}\p{Zl}\p{Zp}]/gu, '\ufffd');
 }
 

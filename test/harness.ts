@@ -323,10 +323,14 @@ export const test = base.extend<{ place: Place; newPlace: () => Place }>({
 });
 
 /** Waits for a condition that is named in the error. */
-export async function until(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
-  const deadline = Date.now() + 30_000;
+export async function until(
+  what: string,
+  holds: () => boolean | Promise<boolean>,
+  limitMs = 30_000,
+): Promise<void> {
+  const deadline = Date.now() + limitMs;
   while (!(await holds())) {
-    if (Date.now() > deadline) throw new Error(`not so in 30 s: ${what}`);
+    if (Date.now() > deadline) throw new Error(`not so in ${limitMs / 1000} s: ${what}`);
     await delay(50);
   }
 }

@@ -59,9 +59,9 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${why}`, () =
     await place.replay(data);
     // Last, so that it is the newest of the dead letters.
     await place.replay(join(bad, 'title.ratings.tsv'));
-    await until('the processor has caught up', () => place.hasCaughtUp());
+    await until('the processor has caught up', () => place.hasCaughtUp(), patience.timeout);
     const sink = place.start(place.args('sink', '--interval', '2s'));
-    await until('there is a snapshot', () => currentSnapshot(place.gold) !== undefined);
+    await until('there is a snapshot', () => currentSnapshot(place.gold) !== undefined, patience.timeout);
     const monitor = await startMonitor(place);
 
     const context = await browser.newContext({ viewport: { width: 1200, height: 900 } });
@@ -158,7 +158,7 @@ async function startMonitor(place: Place): Promise<{ url: string; running: Runni
   const common = ['--namespace', place.namespace, '--gold', place.gold, '--state', place.state];
   const [port] = await freePorts(1);
   const running = place.start(['monitor', ...common, '--listen', String(port), '--json']);
-  await until('the monitor listens', () => running.isDone || running.stdout.includes('\n'));
+  await until('the monitor listens', () => running.isDone || running.stdout.includes('\n'), patience.timeout);
   expect(running.stdout, 'the address').toContain('http');
   return { url: (JSON.parse(running.stdout) as { url: string }).url, running };
 }
@@ -242,6 +242,17 @@ describe('the server of the page', () => {
     }
     expect(text).toContain(`event: view\ndata: ${JSON.stringify(view)}\n\n`);
     expect(text).toContain('event: failure\ndata: {"text":"of the test"}');
+    await close();
+  });
+
+  test('no more than fifty look at the same time', async () => {
+    const { url, close } = await serve();
+    const leave = new AbortController();
+    const look = () => fetch(new URL('/events', url), { signal: leave.signal });
+    const viewers = await Promise.all(Array.from({ length: 50 }, look));
+    expect(new Set(viewers.map((response) => response.status))).toEqual(new Set([200]));
+    expect(await status(url, '/events')).toBe(503);
+    leave.abort();
     await close();
   });
 

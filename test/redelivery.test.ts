@@ -5,10 +5,14 @@
  */
 import { join } from 'node:path';
 import { expect, inject, vi } from 'vitest';
+import { printable } from '../cli/dlq.ts';
+import { clusterIdOf } from '../kafka/client.ts';
+import { withFolderLock } from '../kafka/lock.ts';
 import { ensureRetainedTopics } from '../kafka/topics.ts';
 import type { LetterGroup } from '../monitor/dead-letters.ts';
 import { DeadLetterView } from '../monitor/dead-letters.ts';
 import { createProducer } from '../producers/broker.ts';
+import { journalFolder } from '../producers/journal.ts';
 import { type RedeliveryOptions, type RedeliveryReport, redeliver } from '../producers/redelivery.ts';
 import { deadLetterBytesMax, idText, partitionOf } from '../topics/catalog.ts';
 import { type DeadLetter, deadLetterMessage } from '../topics/dead-letter.ts';
@@ -65,8 +69,15 @@ class Lab {
   }
 
   /** @returns its offset */
-  async put(value: Buffer, partition = home(1)): Promise<number> {
-    const [sent] = await this.#producer.send({ topic: this.topic, messages: [{ partition, value }] });
+  async put(
+    value: Buffer,
+    partition = home(1),
+    headers: Readonly<Record<string, string>> = {},
+  ): Promise<number> {
+    const [sent] = await this.#producer.send({
+      topic: this.topic,
+      messages: [{ partition, value, headers: { ...headers } }],
+    });
     return Number(sent?.baseOffset);
   }
 
@@ -282,20 +293,13 @@ test('a letter whose message is another one today stays as it is', async ({ plac
 
 test('a newer row that comes in between is the last one in the end', async ({ place }) => {
   const lab = await Lab.at(place);
-  const other = createProducer(broker);
-  await other.connect();
-  place.onEnd(() => other.disconnect());
   await lab.putRefused(lab.chunk(rating(1, 10), rating(2, 10)));
   let sends = 0;
   const report = await lab.redeliver({
-    send: async ({ topic, partition, key, value, headers }) => {
+    send: async ({ value, partition, headers }) => {
       sends += 1;
       if (sends === 1) await lab.put(lab.chunk(rating(1, 20), rating(3, 20)));
-      const [sent] = await other.send({
-        topic,
-        messages: [{ partition, key, value, headers: { ...headers } }],
-      });
-      return Number(sent?.baseOffset);
+      return lab.put(value, partition, headers);
     },
   });
   expect(sends).toBe(2);
@@ -303,18 +307,44 @@ test('a newer row that comes in between is the last one in the end', async ({ pl
   expect(await lab.votes([0])).toEqual({ [title(1)]: 20, [title(2)]: 10, [title(3)]: 20 });
 });
 
+test('producers that leave no gap are told of, and the letter stays open', async ({ place }) => {
+  const lab = await Lab.at(place);
+  await lab.putRefused(lab.chunk(rating(1, 10)));
+  let votes = 20;
+  const never = lab.redeliver({
+    // Each time another newer row is overtaken.
+    send: async ({ value, partition, headers }) => {
+      await lab.put(lab.chunk(rating(1, votes++)));
+      return lab.put(value, partition, headers);
+    },
+  });
+  await expect(never).rejects.toMatchObject({ kind: 'busy' });
+  expect(await lab.groups()).toMatchObject([{ open: 1, replayed: 0 }]);
+});
+
+test('a replay of files that is at work keeps a redelivery out', async ({ place }) => {
+  const lab = await Lab.at(place);
+  await lab.putRefused(lab.chunk(rating(1, 10)));
+  const folder = journalFolder(place.state, await clusterIdOf(broker), place.namespace);
+  await withFolderLock(folder, { patienceMs: 0 }, async () => {
+    await expect(lab.redeliver()).rejects.toMatchObject({ kind: 'busy' });
+  });
+});
+
+test('what came from outside does not steer the terminal', () => {
+  expect(printable('a\tb\nc é 猫')).toBe('a\tb\nc é 猫');
+  expect(printable('\u001b[31m\u009b2J\r\u0007\u202ereversed')).toBe('�[31m�2J���reversed');
+});
+
 test('killed between sending and marking, or before it has looked again, the next run makes it good', async ({
   place,
 }) => {
   const lab = await Lab.at(place);
-  const other = createProducer(broker);
-  await other.connect();
-  place.onEnd(() => other.disconnect());
   await lab.putRefused(lab.chunk(rating(1, 10), rating(2, 10)));
   const killed = lab.redeliver({
-    send: async ({ topic, partition, key, value, headers }) => {
+    send: async ({ value, partition, headers }) => {
       await lab.put(lab.chunk(rating(1, 20)));
-      await other.send({ topic, messages: [{ partition, key, value, headers: { ...headers } }] });
+      await lab.put(value, partition, headers);
       throw new Error('killed');
     },
   });

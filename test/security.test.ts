@@ -9,7 +9,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, request, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { inspect } from 'node:util';
 import { afterAll, beforeAll, describe, expect, inject, vi } from 'vitest';
@@ -25,6 +25,9 @@ vi.setConfig({ testTimeout: 300_000, hookTimeout: 300_000 });
 
 const jars = fileURLToPath(new URL('../.reelflow/jars', import.meta.url));
 const jvm = await findJvm(process.env, jars);
+/** Beside the java that is used. */
+const keytoolCommand =
+  'found' in jvm && jvm.found !== 'java' ? join(dirname(jvm.found), 'keytool') : 'keytool';
 const why = 'why' in jvm ? ` (skipped: ${jvm.why})` : '';
 
 const password = `pass-${randomBytes(9).toString('hex')}`;
@@ -256,7 +259,7 @@ function certificateFor(address: string, folder: string): { keyStore: string; ce
   const certificate = join(folder, 'ca.pem');
   const keytool = (...args: string[]) =>
     execFileSync(
-      'keytool',
+      keytoolCommand,
       [...args, '-keystore', keyStore, '-storepass', 'of-a-test', '-storetype', 'PKCS12'],
       {
         stdio: 'pipe',

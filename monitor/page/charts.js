@@ -64,7 +64,8 @@ function line(title, points) {
   const xs = points.map(([x]) => Number(x));
   const ys = points.map(([, y]) => y);
   const [x0, x1] = [Math.min(...xs), Math.max(...xs)];
-  const isCount = Math.min(...ys) >= 0 && Math.max(...ys) > 20;
+  // What is counted is drawn from zero, what is measured from where it lies.
+  const isCount = ys.every(Number.isInteger);
   const [low, high] = isCount
     ? [0, Math.max(...ys)]
     : [Math.floor(Math.min(...ys)), Math.ceil(Math.max(...ys))];
