@@ -10,6 +10,8 @@ import { type Broker, withAdmin } from './client.ts';
 export interface TopicSpec {
   readonly topic: string;
   readonly partitions: number;
+  /** Size of its segments, for a topic that is trimmed: the broker gives back room only by whole segments. */
+  readonly segmentBytes?: number;
 }
 
 /** A busy broker takes its time until all of it knows a new topic. */
@@ -55,11 +57,14 @@ async function ensureTopics(broker: Broker, specs: readonly TopicSpec[], policy:
     if (missing.length > 0) {
       await admin
         .createTopics({
-          topics: missing.map(({ topic, partitions }) => ({
+          topics: missing.map(({ topic, partitions, segmentBytes }) => ({
             topic,
             numPartitions: partitions,
             replicationFactor: -1,
-            configEntries: Object.entries(policy.settings).map(([name, value]) => ({ name, value })),
+            configEntries: Object.entries({
+              ...policy.settings,
+              ...(segmentBytes === undefined ? {} : { 'segment.bytes': String(segmentBytes) }),
+            }).map(([name, value]) => ({ name, value })),
           })),
           waitForLeaders: true,
         })

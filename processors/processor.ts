@@ -79,6 +79,7 @@ const lockPatienceMs = 6_000;
 /** How long a micro-batch may finish after SIGTERM before it is rolled back. */
 const graceMs = 7_000;
 const fetchWaitMs = 100;
+const deltaSegmentBytes = 64 * 1024 * 1024;
 /** After so long without a look at the logs they may be others under the same names. */
 const distrustAfterMs = 3_000;
 /** How long a member that has failed may take to end in order; a promise that hangs must not keep it alive. */
@@ -304,7 +305,12 @@ class Member {
     const topics = [...this.#sources, names.deltas, names.deadLetter];
     await ensureRetainedTopics(
       broker,
-      topics.map((topic) => ({ topic, partitions: shards })),
+      topics.map((topic) => ({
+        topic,
+        partitions: shards,
+        // The sink trims the deltas: in segments of a gigabyte, the default, that would give back nothing for long.
+        ...(topic === names.deltas ? { segmentBytes: deltaSegmentBytes } : {}),
+      })),
     );
     return shards;
   }

@@ -16,6 +16,8 @@ import type { Position } from '../topics/position.ts';
 import type { Columns } from '../topics/rows.ts';
 
 const formatVersion = 2;
+/** A cube of so few rows is not worth summing. */
+const compactedRowsMin = 100_000;
 
 export interface Counts {
   applied: number;
@@ -79,6 +81,8 @@ export class CubeStore {
   readonly names = new Map<number, NameState>();
   readonly #instance: DuckDBInstance;
   #dictionaryStored = 0;
+  /** Rows of each cube when it was last exported: what compacting would leave. */
+  readonly #exportedRows = new Map<string, number>();
 
   private constructor(instance: DuckDBInstance, connection: DuckDBConnection, path: string) {
     this.#instance = instance;
@@ -252,15 +256,18 @@ export class CubeStore {
     }
   }
 
-  /** Sums the rows of each cube in place when more than half of them would go. @returns rows before and after */
+  /**
+   * Sums the rows of each cube in place when more than half of them would go; how many would stay, the last export has
+   * told. @returns rows before and after
+   */
   async compact(): Promise<{ before: number; after: number }> {
     let before = 0;
     let after = 0;
     for (const wire of cubesOnTheWire) {
       const rows = await this.#count(`sink.${cubeTable(wire)}`);
-      const least = await this.#count(wire.name);
+      const least = this.#exportedRows.get(wire.name) ?? rows;
       before += rows;
-      if (rows <= 100_000 || rows <= least * this.shards.size * 2) {
+      if (rows <= compactedRowsMin || rows <= least * 2) {
         after += rows;
         continue;
       }
@@ -292,7 +299,7 @@ export class CubeStore {
       const selected = key.map(({ name, type }) =>
         isText(type) ? `(SELECT value FROM dictionary WHERE number = ${name}) AS ${name}` : name,
       );
-      await this.connection.run(`
+      const copied = await this.connection.runAndReadAll(`
         COPY (
           SELECT shard, ${selected.join(', ')}, ${measures.join(', ')} FROM (
             SELECT ${keys.join(', ')}, ${measures.map((name) => `sum(${name})::BIGINT AS ${name}`).join(', ')}
@@ -300,6 +307,7 @@ export class CubeStore {
             HAVING ${measures.map((name) => `sum(${name}) <> 0`).join(' OR ')}
           ) ORDER BY ${keys.join(', ')}
         ) TO '${sqlText(join(folder, `${wire.name}.parquet`))}' (FORMAT parquet, COMPRESSION zstd)`);
+      this.#exportedRows.set(wire.name, Number(copied.getRows()[0]?.[0]));
     }
   }
 

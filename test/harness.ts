@@ -82,6 +82,10 @@ export class Running {
     });
   }
 
+  get pid(): number | undefined {
+    return this.#child.pid;
+  }
+
   get isDone(): boolean {
     return this.#isDone;
   }

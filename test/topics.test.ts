@@ -1,5 +1,8 @@
 /** Creating topics on a real broker. */
 
+import kafkajs from 'kafkajs';
+import { expect } from 'vitest';
+import { withAdmin } from '../kafka/client.ts';
 import { ensureRetainedTopics } from '../kafka/topics.ts';
 import { broker, test } from './harness.ts';
 
@@ -12,4 +15,18 @@ test('clients that create the same topics at the same moment all find them', asy
     }));
     await Promise.all(Array.from({ length: 4 }, () => ensureRetainedTopics(broker, specs)));
   }
+});
+
+test('a topic that is trimmed has the segments that were asked for', async ({ place }) => {
+  const topic = `${place.namespace}.trimmed`;
+  await ensureRetainedTopics(broker, [{ topic, partitions: 1, segmentBytes: 4_194_304 }]);
+  const { resources } = await withAdmin(broker, (admin) =>
+    admin.describeConfigs({
+      includeSynonyms: false,
+      resources: [{ type: kafkajs.ConfigResourceTypes.TOPIC, name: topic, configNames: ['segment.bytes'] }],
+    }),
+  );
+  expect(resources[0]?.configEntries).toMatchObject([
+    { configName: 'segment.bytes', configValue: '4194304' },
+  ]);
 });

@@ -36,7 +36,7 @@ beforeAll(async () => {
     .split('\n')
     .slice(1)
     .map((line) => line.split('\t'))
-    .filter((_, n) => n % 4 === 0);
+    .filter(([tconst], n) => n % 4 === 0 && /^tt(\d{7}|[1-9]\d{7,8})$/.test(String(tconst)));
   rated = [...titles.map(([tconst]) => String(tconst)), 'tt99999999'];
   const ratings = titles.map(([tconst, ...rest]) => {
     const genres = String(rest.at(-1)).split(',');
