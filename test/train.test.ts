@@ -71,4 +71,5 @@ it.for(['pandas', 'polars', 'duckdb'])(
       expect(model[split]).toBeLessThan(mean[split] / 2);
     }
   },
+  240_000,
 );
