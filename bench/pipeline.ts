@@ -1,266 +1,307 @@
 /**
- * `npm run bench`: replays, processes and sinks a synthetic dataset end to end and prints records/s of each stage and
- * of the whole, CPU seconds and peak memory of all our processes together, median of the runs.
- *
- * Figures of processes come from /proc (Linux): every 100 ms, for this process and its children.
+ * `npm run bench`: what reelflow takes for a synthetic dataset, seed 1, of the five datasets that gold is made of; one
+ * measurement a call, the median of its runs. Before each run nothing is there; after it nothing is left but the dataset.
  */
-import { existsSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs';
-import { availableParallelism, cpus, totalmem } from 'node:os';
-import { join } from 'node:path';
-import Table from 'cli-table3';
-import { Command } from 'commander';
-import { type CommonFlags, integerOption, localFolder, openContext } from '../cli/context.ts';
-import { type PipelineReport, runPipeline } from '../cli/pipeline.ts';
+import { mkdirSync, rmSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { Argument, Command, InvalidArgumentError, Option } from 'commander';
+import {
+  type CommonFlags,
+  type Context,
+  durationOption,
+  integerOption,
+  localFolder,
+  openContext,
+  stopSignal,
+} from '../cli/context.ts';
+import type { Endpoints } from '../config.ts';
 import { findServices, portsFrom } from '../kafka/services.ts';
-import { generate } from '../producers/synthetic.ts';
+import type { RowOrder } from '../producers/synthetic.ts';
+import { goldDatasets, removeTopics, syntheticData } from './data.ts';
+import { freshnessOf } from './freshness.ts';
+import { benchFolder, type Measured, measure, median, sizeOf } from './measure.ts';
+import { type Line, report, resultOf } from './report.ts';
+import { program, stage, type WholeRun, wholePipeline } from './stages.ts';
 
 interface Flags {
-  titles: number;
+  titles: readonly number[];
   runs: number;
-  order: 'id' | 'random';
+  order: RowOrder;
   shards: number;
+  window?: string;
   maxRecords?: string;
   memory?: string;
-  replayTwice?: true;
-  keep?: true;
+  again?: true;
+  gzip?: true;
+  rate: number;
+  for: number;
   json?: true;
+  save?: true;
 }
 
-interface Run {
-  readonly report: PipelineReport;
-  readonly cpuSeconds: {
-    readonly replay: number;
-    readonly process: number;
-    readonly sink: number;
-    readonly broker: number;
-  };
-  /** All our processes together, without the broker, bytes. */
-  readonly peakBytes: number;
+const say = (line: string) => process.stderr.write(`${line}\n`);
+const whole = (value: number) => Math.round(value).toLocaleString('en-US');
+const signal = stopSignal();
+
+const measurements: Readonly<Record<string, (flags: Flags, endpoints: Endpoints) => Promise<Line[]>>> = {
+  pipeline,
+  stages,
+  variations,
+  freshness,
+  start,
+};
+const notes: Readonly<Record<string, string>> = {
+  pipeline:
+    'Replay, process and sink run together, from the first byte read to CURRENT swapped. Peak memory is that of our three processes together, state what lies on disk at the end.',
+  stages: 'Each stage alone, one after the other, its start included; what it reads is complete before.',
+  variations: 'As `pipeline`; each line differs from the first in what it is called.',
+  freshness:
+    'From the time stamp of a message of the title topics (set when it is sent, before it is acknowledged) to the commit of the transaction with which the sink added it to its cube; messages count alike.',
+  start: 'Wall and CPU seconds of a process. The demo is that of 10,000 titles with services running.',
+};
+
+await new Command('bench')
+  .description('measure reelflow')
+  .addArgument(
+    new Argument('[measurement]', 'what to measure').choices(Object.keys(measurements)).default('pipeline'),
+  )
+  .option(
+    '--titles <list>',
+    'titles of the synthetic datasets; 811,000 give 12 M records, 12,300,000 give 182 M',
+    numberList,
+    [811_000],
+  )
+  .option('--runs <n>', 'runs, of which the median counts', integerOption(1, 50), 3)
+  .addOption(new Option('--order <order>', 'order of the rows').choices(['id', 'random']).default('id'))
+  .option('--shards <n>', 'partitions', integerOption(1, 64), 4)
+  .option('--window <period>', 'period that closes a micro-batch')
+  .option('--max-records <n>', 'records that close a micro-batch')
+  .option('--memory <size>', "DuckDB's limit in the processor")
+  .option('--gzip', 'files are .tsv.gz')
+  .option('--again', 'pipeline: replay the same files a second time into the same topics, and measure that')
+  .option('--rate <records>', 'freshness: records per second', integerOption(1), 100_000)
+  .option('--for <period>', 'freshness: how long', durationOption, 60_000)
+  .option('--json', 'one line of JSON')
+  .option('--save', 'keep the result in docs/results/, for `npm run bench:docs`')
+  .action(async (name: string, flags: Flags) => {
+    const { endpoints } = await findServices({
+      env: process.env,
+      folder: localFolder,
+      ports: portsFrom(process.env),
+      onProgress: say,
+    });
+    const lines = (await measurements[name]?.(flags, endpoints)) ?? [];
+    report(
+      resultOf(
+        name,
+        lines,
+        [notes[name] ?? '', name === 'start' ? '' : `Median of ${flags.runs}.`].filter(Boolean),
+      ),
+      flags,
+    );
+  })
+  .parseAsync();
+
+function numberList(text: string): number[] {
+  const numbers = text.split(',').map(Number);
+  if (!numbers.every((number) => Number.isInteger(number) && number >= 100)) {
+    throw new InvalidArgumentError('Whole numbers from 100, separated by commas, are expected.');
+  }
+  return numbers;
+}
+
+/** A namespace with its folders; topics and folders are gone after `work`. */
+async function inPlace<T>(
+  endpoints: Endpoints,
+  number: number,
+  work: (context: Context, places: CommonFlags, folder: string) => Promise<T>,
+): Promise<T> {
+  signal.throwIfAborted();
+  const namespace = `bench-${process.pid}-${number}`;
+  const folder = resolve(benchFolder, namespace);
+  mkdirSync(folder, { recursive: true });
+  const places: CommonFlags = { gold: join(folder, 'gold'), state: join(folder, 'state'), namespace };
+  const context = await openContext(places, endpoints);
+  context.logger.level = 'warn';
+  try {
+    return await work(context, places, folder);
+  } finally {
+    await removeTopics(context.broker, `${namespace}.`);
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+interface FullRun extends WholeRun {
   readonly stateBytes: number;
 }
 
-const ticksPerSecond = 100;
-
-await new Command('bench')
-  .option(
-    '--titles <n>',
-    'titles of the synthetic dataset; 1.15 M give 19 M records in seven datasets',
-    integerOption(100),
-    1_150_000,
-  )
-  .option('--runs <n>', 'runs, of which the median is quoted', integerOption(1, 50), 3)
-  .option('--order <order>', 'id or random', 'id')
-  .option('--shards <n>', 'partitions', integerOption(1, 64), 4)
-  .option('--max-records <n>', 'records that close a micro-batch')
-  .option('--memory <size>', "DuckDB's limit in the processor")
-  .option('--replay-twice', 'replay the same files a second time into the same topics, and measure that')
-  .option('--keep', 'leave topics, state and gold of the runs')
-  .option('--json', 'one line of JSON')
-  .action(bench)
-  .parseAsync();
-
-async function bench(flags: Flags): Promise<void> {
-  const say = (line: string) => process.stderr.write(`${line}\n`);
-  const { endpoints } = await findServices({
-    env: process.env,
-    folder: localFolder,
-    ports: portsFrom(process.env),
-    onProgress: say,
-  });
-  const data = await dataset(flags, say);
-  const runs: Run[] = [];
-  for (let number = 1; number <= flags.runs; number++) {
-    const namespace = `bench-${process.pid}-${number}`;
-    const folder = join(localFolder, 'bench', namespace);
-    const places: CommonFlags = { gold: join(folder, 'gold'), state: join(folder, 'state'), namespace };
-    const context = await openContext(places, endpoints);
-    context.logger.level = 'warn';
-    const once = () =>
-      measured(folder, () =>
-        runPipeline({
-          context,
-          data,
-          shards: flags.shards,
-          logs: join(folder, 'logs'),
-          signal: new AbortController().signal,
-          processArguments: [
-            '--verbose',
-            ...(flags.maxRecords === undefined ? [] : ['--max-records', flags.maxRecords]),
-            ...(flags.memory === undefined ? [] : ['--memory', flags.memory]),
-          ],
-        }),
-      );
-    let run = await once();
-    if (flags.replayTwice) run = await once();
+/** The whole pipeline, `runs` times. */
+async function wholeRuns(flags: Flags, endpoints: Endpoints, titles: number): Promise<FullRun[]> {
+  const { order, gzip, runs: count, shards, window, maxRecords, memory, again } = flags;
+  const data = await syntheticData({ titles, order, gzip: gzip === true, datasets: goldDatasets }, say);
+  const processArguments = [
+    ...(window === undefined ? [] : ['--window', window]),
+    ...(maxRecords === undefined ? [] : ['--max-records', maxRecords]),
+    ...(memory === undefined ? [] : ['--memory', memory]),
+  ];
+  const runs: FullRun[] = [];
+  for (let number = 1; number <= count; number++) {
+    const run = await inPlace(endpoints, number, async (context, { state }, folder) => {
+      const once = () => wholePipeline({ context, data, folder, shards, processArguments, signal });
+      let run = await once();
+      if (again) run = await once();
+      return { ...run, stateBytes: sizeOf(state) };
+    });
     runs.push(run);
     say(
-      `run ${number}: ${Math.round(run.report.replay.read / run.report.seconds).toLocaleString('en-US')} records/s`,
+      `run ${number} of ${count}: ${whole(run.records)} records, ${whole(run.records / run.seconds)} records/s`,
     );
-    if (!flags.keep) {
-      await removeTopics(context, namespace);
-      rmSync(folder, { recursive: true, force: true });
-    }
   }
-  print(flags, runs);
+  return runs;
 }
 
-async function dataset({ titles, order }: Flags, say: (line: string) => void): Promise<string> {
-  const folder = join(localFolder, 'data', `titles-${titles}-seed-1${order === 'random' ? '-random' : ''}`);
-  if (existsSync(folder)) return folder;
-  say(`Writing ${titles.toLocaleString('en-US')} titles to ${folder}`);
-  rmSync(`${folder}.part`, { recursive: true, force: true });
-  await generate({ titles, seed: 1, out: `${folder}.part`, gzip: false, order });
-  renameSync(`${folder}.part`, folder);
-  return folder;
-}
-
-async function removeTopics(
-  context: Awaited<ReturnType<typeof openContext>>,
-  namespace: string,
-): Promise<void> {
-  const { withAdmin } = await import('../kafka/client.ts');
-  await withAdmin(context.broker, async (admin) => {
-    const topics = (await admin.listTopics()).filter((name) => name.startsWith(`${namespace}.`));
-    if (topics.length > 0) await admin.deleteTopics({ topics });
-  });
-}
-
-/** Runs `work` and watches this process, its children and the broker meanwhile. */
-async function measured(folder: string, work: () => Promise<PipelineReport>): Promise<Run> {
-  const last = new Map<number, { command: string; ticks: number }>();
-  const broker = brokerPid();
-  const brokerBefore = broker === undefined ? 0 : (statOf(broker)?.ticks ?? 0);
-  const ownBefore = statOf(process.pid)?.ticks ?? 0;
-  let peakBytes = 0;
-  const look = () => {
-    let bytes = 0;
-    for (const pid of [process.pid, ...childrenOf(process.pid)]) {
-      const stat = statOf(pid);
-      // An ended child is a zombie without a command until it is waited for: its last figures stand.
-      if (stat === undefined || stat.command === '') continue;
-      bytes += stat.residentBytes;
-      last.set(pid, stat);
-    }
-    peakBytes = Math.max(peakBytes, bytes);
-  };
-  const timer = setInterval(look, 100);
-  try {
-    const report = await work();
-    const ticks = (name: string) =>
-      [...last.values()]
-        .filter(({ command }) => command.includes(`reelflow.js\0${name}`))
-        .reduce((sum, of) => sum + of.ticks, 0);
-    return {
-      report,
-      peakBytes,
-      stateBytes: sizeOf(join(folder, 'state')),
-      cpuSeconds: {
-        replay: ((statOf(process.pid)?.ticks ?? 0) - ownBefore) / ticksPerSecond,
-        process: ticks('process') / ticksPerSecond,
-        sink: ticks('sink') / ticksPerSecond,
-        broker:
-          broker === undefined ? Number.NaN : ((statOf(broker)?.ticks ?? 0) - brokerBefore) / ticksPerSecond,
-      },
-    };
-  } finally {
-    clearInterval(timer);
-  }
-}
-
-function statOf(pid: number): { command: string; ticks: number; residentBytes: number } | undefined {
-  try {
-    const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
-      .replace(/^.*\) /, '')
-      .split(' ');
-    return {
-      command: readFileSync(`/proc/${pid}/cmdline`, 'utf8'),
-      ticks: Number(fields[11]) + Number(fields[12]),
-      residentBytes: Number(fields[21]) * 4096,
-    };
-  } catch {
-    return undefined;
-  }
-}
-
-function childrenOf(pid: number): number[] {
-  try {
-    return readdirSync(`/proc/${pid}/task`).flatMap((task) =>
-      readFileSync(`/proc/${pid}/task/${task}/children`, 'utf8').split(' ').filter(Boolean).map(Number),
-    );
-  } catch {
-    return [];
-  }
-}
-
-function brokerPid(): number | undefined {
-  return readdirSync('/proc')
-    .filter((name) => /^\d+$/.test(name))
-    .map(Number)
-    .find((pid) => {
-      const command = statOf(pid)?.command ?? '';
-      return command.includes('kafka.Kafka') && command.includes(`${localFolder}/services`);
-    });
-}
-
-function sizeOf(folder: string): number {
-  if (!existsSync(folder)) return 0;
-  return readdirSync(folder, { recursive: true, withFileTypes: true })
-    .filter((entry) => entry.isFile())
-    .reduce((sum, entry) => sum + statSync(join(entry.parentPath, entry.name)).size, 0);
-}
-
-function print(flags: Flags, runs: readonly Run[]): void {
-  const middle = (of: (run: Run) => number) =>
-    runs.map(of).sort((a, b) => a - b)[Math.floor((runs.length - 1) / 2)] ?? Number.NaN;
-  const records = runs[0]?.report.replay.read ?? 0;
-  const processed = middle(
-    ({ report }) => report.process.applied + report.process.duplicate + report.process.rejected,
-  );
-  const result = {
-    titles: flags.titles,
-    order: flags.order,
-    shards: flags.shards,
-    runs: runs.length,
+function lineOf(runs: readonly FullRun[]): Line {
+  const middle = (of: (run: FullRun) => number) => median(runs.map(of));
+  const records = middle(({ records }) => records);
+  const seconds = middle(({ seconds }) => seconds);
+  return {
     records,
-    recordsProcessed: processed,
-    seconds: middle(({ report }) => report.seconds),
-    recordsPerSecond: Math.round(records / middle(({ report }) => report.seconds)),
-    secondsUntil: {
-      replay: middle(({ report }) => report.secondsUntil.replay),
-      process: middle(({ report }) => report.secondsUntil.process),
-      sink: middle(({ report }) => report.secondsUntil.sink),
-    },
-    cpuSeconds: {
-      replay: middle(({ cpuSeconds }) => cpuSeconds.replay),
-      process: middle(({ cpuSeconds }) => cpuSeconds.process),
-      sink: middle(({ cpuSeconds }) => cpuSeconds.sink),
-      broker: middle(({ cpuSeconds }) => cpuSeconds.broker),
-    },
-    peakMiB: Math.round(middle(({ peakBytes }) => peakBytes) / 2 ** 20),
-    stateBytesPerRecord: middle(({ stateBytes }) => stateBytes) / processed,
+    seconds,
+    'records/s': Math.round(records / seconds),
+    'CPU s replay': middle(({ cpuSecondsOf }) => cpuSecondsOf.replay),
+    'CPU s process': middle(({ cpuSecondsOf }) => cpuSecondsOf.process),
+    'CPU s sink': middle(({ cpuSecondsOf }) => cpuSecondsOf.sink),
+    'CPU s broker': middle(({ brokerCpuSeconds }) => brokerCpuSeconds),
+    'peak MiB': Math.round(middle(({ peakBytes }) => peakBytes) / 2 ** 20),
+    'state bytes/record': middle(({ stateBytes, records }) => stateBytes / records),
   };
-  if (flags.json) {
-    process.stdout.write(`${JSON.stringify(result)}\n`);
-    return;
+}
+
+async function pipeline(flags: Flags, endpoints: Endpoints): Promise<Line[]> {
+  const lines: Line[] = [];
+  for (const titles of flags.titles) {
+    lines.push({ titles, ...lineOf(await wholeRuns(flags, endpoints, titles)) });
   }
-  const table = new Table({
-    head: ['stage', 'records', 'done after s', 'records/s', 'CPU s'],
-    colAligns: ['left', 'right', 'right', 'right', 'right'],
-    style: { head: [], border: [] },
+  return lines;
+}
+
+/** One thing changed at a time, at the first of the sizes. */
+async function variations(flags: Flags, endpoints: Endpoints): Promise<Line[]> {
+  const [titles = 0] = flags.titles;
+  const changes: readonly [string, Partial<Flags>][] = [
+    ['as it is: 4 shards, window 1 s or 1,000,000 records', {}],
+    ['the same files again, unchanged', { again: true }],
+    ['rows in random order', { order: 'random' }],
+    ['files .tsv.gz', { gzip: true }],
+    ['1 shard', { shards: 1 }],
+    ['2 shards', { shards: 2 }],
+    ['8 shards', { shards: 8 }],
+    ['window 100 ms', { window: '100ms' }],
+    ['window 10 s', { window: '10s' }],
+    ['window at most 100,000 records', { maxRecords: '100000' }],
+    ['DuckDB with 500 MB', { memory: '500MB' }],
+  ];
+  const lines: Line[] = [];
+  for (const [name, change] of changes) {
+    say(name);
+    lines.push({ variation: name, ...lineOf(await wholeRuns({ ...flags, ...change }, endpoints, titles)) });
+  }
+  return lines;
+}
+
+async function stages(flags: Flags, endpoints: Endpoints): Promise<Line[]> {
+  const [titles = 0] = flags.titles;
+  const data = await syntheticData({ titles, order: flags.order, datasets: goldDatasets }, say);
+  const runs: Record<'replay' | 'process' | 'sink', Measured>[] = [];
+  for (let number = 1; number <= flags.runs; number++) {
+    runs.push(
+      await inPlace(endpoints, number, async (context, places, folder) => {
+        const run = (name: 'replay' | 'process' | 'sink', ...more: string[]) => {
+          say(`run ${number} of ${flags.runs}: ${name}`);
+          return stage(name, context, places, more, { logs: folder, signal });
+        };
+        return {
+          replay: await run('replay', data, '--shards', String(flags.shards)),
+          process: await run('process', '--until-caught-up'),
+          sink: await run('sink', '--once'),
+        };
+      }),
+    );
+  }
+  const records = median(runs.map(({ replay }) => (JSON.parse(replay.lastLine) as { read: number }).read));
+  return (['replay', 'process', 'sink'] as const).map((name) => {
+    const middle = (of: (measured: Measured) => number) => median(runs.map((run) => of(run[name])));
+    const seconds = middle((of) => of.seconds);
+    return {
+      stage: name,
+      records,
+      seconds,
+      'records/s': Math.round(records / seconds),
+      'CPU s': middle(({ cpuSeconds }) => cpuSeconds),
+      'CPU s broker': middle(({ brokerCpuSeconds }) => brokerCpuSeconds),
+      'peak MiB': Math.round(middle(({ peakBytes }) => peakBytes) / 2 ** 20),
+    };
   });
-  const whole = (value: number) => Math.round(value).toLocaleString('en-US');
-  const row = (name: string, count: number, seconds: number, cpu: number) =>
-    table.push([name, whole(count), seconds.toFixed(1), whole(count / seconds), cpu.toFixed(1)]);
-  const { secondsUntil: until, cpuSeconds: cpu } = result;
-  row('replay', records, until.replay, cpu.replay);
-  row('process', processed, until.process, cpu.process);
-  row('sink', records, until.sink, cpu.sink);
-  row('end to end', records, result.seconds, cpu.replay + cpu.process + cpu.sink);
-  table.push(['broker', '', '', '', cpu.broker.toFixed(1)]);
-  process.stdout.write(`${table.toString()}\n`);
-  process.stdout.write(
-    `${flags.titles.toLocaleString('en-US')} titles, rows in ${flags.order} order, ${flags.shards} shards, median of ${runs.length}; ` +
-      `peak memory ${result.peakMiB} MiB, state ${result.stateBytesPerRecord.toFixed(1)} bytes a record\n` +
-      `${availableParallelism()} × ${cpus()[0]?.model ?? 'CPU'}, ${Math.round(totalmem() / 2 ** 30)} GiB, Node ${process.versions.node}\n`,
-  );
+}
+
+async function freshness(flags: Flags, endpoints: Endpoints): Promise<Line[]> {
+  // A title has some 14.8 records in the five datasets; the replay ends when it was long enough.
+  const titles = Math.ceil((flags.rate * flags.for) / 1000 / 14.7);
+  const data = await syntheticData({ titles, order: flags.order, datasets: goldDatasets }, say);
+  const runs: Awaited<ReturnType<typeof freshnessOf>>[] = [];
+  for (let number = 1; number <= flags.runs; number++) {
+    const run = await inPlace(endpoints, number, (context, _, folder) =>
+      freshnessOf({ context, data, folder, rate: flags.rate, shards: flags.shards, signal }),
+    );
+    say(`run ${number} of ${flags.runs}: p50 ${run.p50.toFixed(2)} s, p99 ${run.p99.toFixed(2)} s`);
+    runs.push(run);
+  }
+  const middle = (of: (run: (typeof runs)[number]) => number) => median(runs.map(of));
+  return [
+    {
+      'records/s': flags.rate,
+      records: middle(({ records }) => records),
+      messages: middle(({ messages }) => messages),
+      'p50 s': middle(({ p50 }) => p50),
+      'p99 s': middle(({ p99 }) => p99),
+      'max s': middle(({ max }) => max),
+    },
+  ];
+}
+
+async function start(flags: Flags, endpoints: Endpoints): Promise<Line[]> {
+  const broker = endpoints.brokers[0] as string;
+  const several = async (count: number, args: (number: number) => readonly string[]) => {
+    const runs: Measured[] = [];
+    for (let number = 1; number <= count; number++) {
+      runs.push(
+        await inPlace(endpoints, number, (_context, _places, folder) =>
+          measure(
+            {
+              command: process.execPath,
+              args: [program, ...args(number)],
+              env: { KAFKA_BROKERS: endpoints.brokers.join(','), SCHEMA_REGISTRY_URL: endpoints.registryUrl },
+            },
+            { log: join(folder, 'start.log'), broker, signal },
+          ),
+        ),
+      );
+    }
+    return {
+      seconds: median(runs.map(({ seconds }) => seconds)),
+      'CPU s': median(runs.map(({ cpuSeconds }) => cpuSeconds)),
+    };
+  };
+  const demo = (number: number) => {
+    const namespace = `bench-${process.pid}-${number}`;
+    const folder = resolve(benchFolder, namespace);
+    return [
+      ...['demo', '--titles', '10000', '--namespace', namespace, '--json'],
+      ...['--gold', join(folder, 'gold'), '--state', join(folder, 'state')],
+    ];
+  };
+  return [
+    { command: 'node cli/reelflow.js --help', ...(await several(10, () => ['--help'])) },
+    { command: 'npx reelflow demo --titles 10000', ...(await several(flags.runs, demo)) },
+  ];
 }

@@ -18,6 +18,8 @@ export interface PipelineOptions {
   /** Folder for the logs of the two stages. */
   readonly logs: string;
   readonly shards?: number;
+  /** At most so many records per second. */
+  readonly rate?: number;
   /** More arguments for the stages. */
   readonly processArguments?: readonly string[];
   readonly sinkArguments?: readonly string[];
@@ -37,7 +39,7 @@ export interface PipelineReport {
 }
 
 /** As in the first line of `reelflow.js`: buffers outside a small heap would have it collected all the time. */
-const stageFlags = ['--initial-old-space-size=256', '--single-threaded-gc'];
+export const stageFlags = ['--initial-old-space-size=256', '--single-threaded-gc'];
 
 /** @throws ReelflowError of whichever stage failed; the others are ended */
 export async function runPipeline(options: PipelineOptions): Promise<PipelineReport> {
@@ -63,6 +65,7 @@ export async function runPipeline(options: PipelineOptions): Promise<PipelineRep
       logger: context.logger,
       signal: AbortSignal.any([signal, broken.signal]),
       ...(options.shards !== undefined && { shards: options.shards }),
+      ...(options.rate !== undefined && { rate: options.rate }),
       ...(options.onProgress !== undefined && { onProgress: options.onProgress }),
     });
     broken.signal.throwIfAborted();

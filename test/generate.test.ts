@@ -11,6 +11,7 @@ import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { generateCommand } from '../cli/generate.ts';
 import { generate } from '../producers/synthetic.ts';
+import { syntheticTables } from '../producers/synthetic-rows.ts';
 import { type DatasetName, datasetNames, datasets } from '../topics/catalog.ts';
 
 let dir: string;
@@ -116,6 +117,18 @@ it('the command says what it wrote as one JSON line', async () => {
   const result = JSON.parse(printed[0] ?? '');
   expect(result).toMatchObject({ titles: 500, seed: 3 });
   expect(result.files).toHaveLength(7);
+});
+
+it('more than a million titles have all 2,381 genres strings', () => {
+  const { write, rows } = syntheticTables(1_150_000, 1)['title.basics'];
+  const row = Buffer.alloc(4096);
+  const genres = new Set<string>();
+  for (let n = 0; n < rows; n++) {
+    const line = row.toString('latin1', 0, write(row, 0, n) - 1);
+    genres.add(line.slice(line.lastIndexOf('\t') + 1));
+  }
+  genres.delete('\\N');
+  expect(genres.size).toBe(2381);
 });
 
 describe('200,000 titles have the statistics of the full dumps', () => {

@@ -1,0 +1,66 @@
+/** Holds what a peer wrote against the batch computation that reelflow's own gold is held against. */
+import { existsSync, mkdirSync, rmSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import type { DuckDBConnection } from '@duckdb/node-api';
+import { batchTables } from '../../sinks/batch-gold.ts';
+import { compareTables } from '../../sinks/compare.ts';
+
+/**
+ * The tables that peers compute, each with the order of its rows by the contract: not every peer can write in order, and none
+ * is held to it.
+ */
+const order: Readonly<Record<string, string>> = {
+  genre_analysis: 'total_titles DESC, genres',
+  decade_trends: 'decade',
+  title_ratings_agg: 'startYear, total_titles DESC, genres NULLS LAST',
+  contributor_analysis: 'total_votes DESC, nconst',
+  region_analysis: 'total_titles DESC, region',
+};
+
+/** Names of the tables that peers compute, and what they consist of. */
+export const comparedTables = Object.entries(batchTables).filter(([table]) => table in order);
+
+/**
+ * @param schema tables made by `batchGold`
+ * @param out the peer's results
+ * @returns a line about what differs, or that nothing does
+ */
+export async function checkResults(db: DuckDBConnection, schema: string, out: string): Promise<string> {
+  const checked = join(out, 'checked');
+  rmSync(checked, { recursive: true, force: true });
+  mkdirSync(checked);
+  for (const [table, { columns }] of comparedTables) {
+    const results = resultsOf(join(out, table), columns);
+    if (results === undefined) continue;
+    const cast = Object.entries(columns).map(
+      ([name, type]) => `CAST(${valueIn(name, type)} AS ${type}) AS "${name}"`,
+    );
+    await db.run(
+      `COPY (SELECT ${cast.join(', ')} FROM ${results} ORDER BY ${order[table]}) TO '${join(checked, `${table}.parquet`)}'`,
+    );
+  }
+  const compared = (await compareTables(db, schema, checked)).filter(({ table }) => table in order);
+  const different = compared.filter(({ differences }) => differences > 0);
+  if (different.length === 0) return `equal, ${compared.length} tables`;
+  return different
+    .map(({ table, differences, first: [first] }) => {
+      const example = `${first?.key} ${first?.column}: ${first?.expected} expected, ${first?.actual} given`;
+      return `${table}: ${differences} differences, ${example}`;
+    })
+    .join('; ');
+}
+
+/** A key of a topic cannot be null: what is keyed by texts has '\\N' for it, as the files have. */
+function valueIn(name: string, type: string): string {
+  return type === 'VARCHAR' ? `nullif("${name}", '\\N')` : `"${name}"`;
+}
+
+function resultsOf(path: string, columns: Readonly<Record<string, string>>): string | undefined {
+  const parquet = `${path}.parquet`;
+  if (existsSync(parquet)) {
+    return `read_parquet('${statSync(parquet).isDirectory() ? `${parquet}/*.parquet` : parquet}')`;
+  }
+  if (!existsSync(`${path}.json`)) return undefined;
+  const types = Object.entries(columns).map(([name, type]) => `"${name}": '${type}'`);
+  return `read_json('${path}.json', format = 'newline_delimited', columns = {${types.join(', ')}})`;
+}

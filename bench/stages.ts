@@ -1,0 +1,81 @@
+/** The pipeline and its stages as things to be measured. */
+import { join } from 'node:path';
+import type { CommonFlags, Context } from '../cli/context.ts';
+import { type PipelineReport, runPipeline, stageFlags } from '../cli/pipeline.ts';
+import { brokerCpuSeconds, type Measured, measure, Watch } from './measure.ts';
+
+/** The command line, for Node. */
+export const program = join(import.meta.dirname, '..', 'cli', 'reelflow.js');
+
+/** One command of the command line as a process of its own, with `--json`. */
+export function stage(
+  command: 'replay' | 'process' | 'sink',
+  { endpoints }: Context,
+  { gold, state, namespace }: CommonFlags,
+  more: readonly string[],
+  { logs, signal }: { logs: string; signal: AbortSignal },
+): Promise<Measured> {
+  const places = ['--gold', gold, '--state', state, '--namespace', namespace, '--json'];
+  return measure(
+    {
+      command: process.execPath,
+      args: [...stageFlags, program, command, ...places, ...more],
+      env: { KAFKA_BROKERS: endpoints.brokers.join(','), SCHEMA_REGISTRY_URL: endpoints.registryUrl },
+    },
+    { log: join(logs, `${command}.log`), broker: endpoints.brokers[0] as string, signal },
+  );
+}
+
+export interface WholeRun {
+  readonly report: PipelineReport;
+  readonly records: number;
+  readonly seconds: number;
+  readonly cpuSeconds: number;
+  readonly cpuSecondsOf: { readonly replay: number; readonly process: number; readonly sink: number };
+  readonly brokerCpuSeconds: number;
+  /** All our processes together, without the broker. */
+  readonly peakBytes: number;
+}
+
+/** Replay, processor and sink at the same time, over one folder of files. Replay runs in this process. */
+export async function wholePipeline(options: {
+  context: Context;
+  data: string;
+  folder: string;
+  shards?: number;
+  processArguments?: readonly string[];
+  rate?: number;
+  signal: AbortSignal;
+}): Promise<WholeRun> {
+  const { context, data, folder, shards, processArguments, rate, signal } = options;
+  const broker = context.endpoints.brokers[0] as string;
+  const brokerBefore = brokerCpuSeconds(broker);
+  const watch = new Watch(process.pid);
+  let report: PipelineReport;
+  try {
+    report = await runPipeline({
+      context,
+      data,
+      logs: join(folder, 'logs'),
+      signal,
+      ...(shards !== undefined && { shards }),
+      ...(rate !== undefined && { rate }),
+      ...(processArguments !== undefined && { processArguments }),
+    });
+  } finally {
+    watch.stop();
+  }
+  const [all, inProcess, inSink] = ['', 'reelflow.js\0process', 'reelflow.js\0sink'].map((of) =>
+    watch.cpuSeconds(of),
+  );
+  const [whole, processor, sink] = [all ?? 0, inProcess ?? 0, inSink ?? 0];
+  return {
+    report,
+    records: report.replay.read,
+    seconds: report.seconds,
+    cpuSeconds: whole,
+    cpuSecondsOf: { replay: whole - processor - sink, process: processor, sink },
+    brokerCpuSeconds: brokerCpuSeconds(broker) - brokerBefore,
+    peakBytes: watch.peakBytes,
+  };
+}
