@@ -52,6 +52,7 @@ afterAll(() => place?.close(false));
 
 it.for(['pandas', 'polars', 'duckdb'])(
   'a model learns from the frame that %s reads',
+  { timeout: 240_000 },
   async (engine, { skip }) => {
     if (place === undefined) return skip(why);
     const { stdout } = await run(python, [join(top, 'docs', 'train.py'), place.gold, '--engine', engine]);
@@ -71,5 +72,4 @@ it.for(['pandas', 'polars', 'duckdb'])(
       expect(model[split]).toBeLessThan(mean[split] / 2);
     }
   },
-  240_000,
 );
