@@ -18,12 +18,19 @@ BATCH_ROWS = 100_000
 HASH = "reelflow.contentHash"
 
 
+def notes_of(file: pyarrow.parquet.ParquetFile) -> dict:
+    """What gold says about the table; snapshots of before it did have nothing."""
+    return json.loads((file.schema_arrow.metadata or {}).get(b"reelflow", b'{"about": "", "columns": {}}'))
+
+
 def schema_of(file: pyarrow.parquet.ParquetFile) -> pyarrow.Schema:
     """The file's columns; what gold says about each goes along as its comment."""
-    notes = json.loads(file.schema_arrow.metadata[b"reelflow"])["columns"]
+    notes = notes_of(file)["columns"]
 
     def described(field: pyarrow.Field) -> pyarrow.Field:
-        note = notes[field.name]
+        note = notes.get(field.name)
+        if note is None:
+            return field
         comment = note["about"] + (f" Unit: {note['unit']}." if "unit" in note else "")
         return field.with_metadata({"comment": comment})
 
@@ -45,7 +52,7 @@ def export(job: dict, table: dict) -> dict:
         mode="overwrite",
         schema_mode="overwrite",
         name=table["name"],
-        description=json.loads(file.schema_arrow.metadata[b"reelflow"])["about"],
+        description=notes_of(file)["about"],
         commit_properties=deltalake.CommitProperties(
             custom_metadata={"reelflow.snapshot": job["snapshot"], HASH: table["contentHash"]}
         ),
