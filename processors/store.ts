@@ -141,7 +141,7 @@ export class ShardStore implements StoreMemory {
 
   /**
    * Opens a store.
-   * @returns the store, or why it is not one of ours to use: another cube set, generation or format
+   * @returns the store, or why it is not one of ours to use: another cube set, generation or format, or never finished
    * @throws ReelflowError foreignCluster, when it belongs to another cluster or namespace; stateUnusable
    */
   static async open(
@@ -151,6 +151,10 @@ export class ShardStore implements StoreMemory {
   ): Promise<ShardStore | { unusable: string }> {
     const store = await ShardStore.#attach(instance, path, identity, storeIdOf(path));
     try {
+      if (await store.#isEmpty()) {
+        await store.close();
+        return { unusable: 'it holds no tables, because whoever created it was killed' };
+      }
       const meta = await store.#readMeta();
       const wanted = metaOf(identity, store.storeId);
       for (const name of ['clusterId', 'namespace'] as const) {
@@ -256,6 +260,18 @@ export class ShardStore implements StoreMemory {
   /** They are sent. */
   async removeDeadLetters(): Promise<void> {
     await this.connection.run(`DELETE FROM ${this.catalog}.dead_letter`);
+  }
+
+  /** The file is there before its tables are, which come in one transaction. */
+  async #isEmpty(): Promise<boolean> {
+    try {
+      const rows = await this.connection.runAndReadAll(
+        `SELECT count(*) FROM duckdb_tables() WHERE database_name = '${this.catalog}'`,
+      );
+      return Number(rows.getRows()[0]?.[0]) === 0;
+    } catch (thrown) {
+      throw asStoreError(thrown, this.path);
+    }
   }
 
   async #readMeta(): Promise<Map<string, string>> {

@@ -370,9 +370,9 @@ export class CubeStore {
     const rows = await connection.runAndReadAll('SELECT name, value FROM meta');
     const meta = new Map(rows.getRows().map(([name, value]) => [String(name), String(value)]));
     if (meta.size === 0) {
-      for (const [name, value] of Object.entries(wanted)) {
-        await connection.run('INSERT INTO meta VALUES ($1, $2)', [name, value]);
-      }
+      // All or nothing: half of it would be taken for the state of another cluster.
+      const rows = Object.keys(wanted).map((_, i) => `($${2 * i + 1}, $${2 * i + 2})`);
+      await connection.run(`INSERT INTO meta VALUES ${rows.join(', ')}`, Object.entries(wanted).flat());
       return;
     }
     for (const [name, value] of Object.entries(wanted)) {
