@@ -244,6 +244,15 @@ export class LogReader {
     );
   }
 
+  /** Forgets a broker, whose connections kafkajs would leave open; those under way it lets run out. */
+  #drop(host: string, port: number): void {
+    const dropped = Object.values(this.#cluster.brokerPool.brokers).find(
+      ({ connectionPool }) => connectionPool.host === host && connectionPool.port === port,
+    );
+    this.#cluster.removeBroker({ host, port });
+    dropped?.disconnect().catch(() => undefined);
+  }
+
   /** @returns what to throw, or undefined when neither Kafka nor the network is the reason */
   async #explain(thrown: unknown): Promise<unknown> {
     if (thrown instanceof ReelflowError || thrown instanceof LogInterrupted || thrown instanceof OutsideLog) {
@@ -263,7 +272,7 @@ export class LogReader {
     }
     if (error.name?.startsWith('KafkaJS') === true && error.name !== 'KafkaJSPartialMessageError') {
       if (error.host !== undefined && error.port !== undefined) {
-        this.#cluster.removeBroker({ host: error.host, port: error.port });
+        this.#drop(error.host, error.port);
       }
       await this.#cluster.refreshMetadata().catch(() => undefined);
       return new LogInterrupted(known);

@@ -37,6 +37,8 @@ declare module 'kafkajs/src/cluster/index.js' {
   }
   export interface Broker {
     nodeId: number;
+    connectionPool: { host: string; port: number };
+    disconnect(): Promise<void>;
     fetch(request: {
       maxWaitTime: number;
       minBytes: number;
@@ -56,6 +58,7 @@ declare module 'kafkajs/src/cluster/index.js' {
     findTopicPartitionMetadata(topic: string): { partitionId: number; leader: number }[];
     findBroker(where: { nodeId: string }): Promise<Broker>;
     removeBroker(where: { host: string; port: number }): void;
+    brokerPool: { brokers: Readonly<Record<string, Broker>> };
   }
 }
 

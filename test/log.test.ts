@@ -1,6 +1,6 @@
 /** Reads at exact positions, on a broker. */
 import { expect } from 'vitest';
-import { LogReader } from '../kafka/log.ts';
+import { LogInterrupted, LogReader } from '../kafka/log.ts';
 import { ensureRetainedTopics } from '../kafka/topics.ts';
 import { broker, test, until } from './harness.ts';
 
@@ -19,4 +19,33 @@ test('a reader leaves no connection behind, even when its first fetches come at 
   expect(sockets()).toBeGreaterThan(0);
   await reader.close();
   await until('all sockets are closed', () => sockets() === 0);
+});
+
+// Method: kafkajs' cluster replaced by one whose only broker fails; what kafkajs forgets it does not close.
+test('a broker that failed is disconnected as well as forgotten', async () => {
+  const failed = Object.assign(new Error('cut'), { name: 'KafkaJSConnectionError', host: 'broker', port: 9 });
+  const disconnected: string[] = [];
+  const brokerOf = (host: string) => ({
+    connectionPool: { host, port: 9 },
+    disconnect: async () => {
+      disconnected.push(host);
+    },
+    fetch: () => Promise.reject(failed),
+  });
+  const brokers = { 1: brokerOf('broker'), 2: brokerOf('another') };
+  const cluster = {
+    connect: async () => undefined,
+    disconnect: async () => undefined,
+    addMultipleTargetTopics: async () => undefined,
+    refreshMetadata: async () => undefined,
+    refreshMetadataIfNecessary: async () => undefined,
+    findLeaderForPartitions: () => ({ 1: [0] }),
+    findBroker: async () => brokers[1],
+    removeBroker: () => undefined,
+    brokerPool: { brokers },
+  };
+  const reader = new LogReader({ ...broker, createCluster: () => cluster as never });
+  const fetching = reader.fetch([{ topic: 't', partition: 0, next: 0 }], { waitMs: 1 });
+  await expect(fetching).rejects.toBeInstanceOf(LogInterrupted);
+  expect(disconnected).toEqual(['broker']);
 });
