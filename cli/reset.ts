@@ -1,4 +1,6 @@
 /** `reelflow reset`: begin a new generation. */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import { Command } from 'commander';
 import { type CommonFlags, commonOptions, openContext } from './context.ts';
 
@@ -16,9 +18,21 @@ export function resetCommand(): Command {
 }
 
 async function run(flags: Flags): Promise<void> {
-  const { broker, registry, names } = await openContext(flags);
-  const { reset } = await import('../processors/reset.ts');
-  const report = await reset({ broker, registry, names, dryRun: flags.dryRun === true });
+  const { broker, registry, names, places } = await openContext(flags);
+  const [{ reset }, { currentSnapshot, readManifest }, { withFolderLock }] = await Promise.all([
+    import('../processors/reset.ts'),
+    import('../sinks/manifest.ts'),
+    import('../kafka/lock.ts'),
+  ]);
+  const current = currentSnapshot(places.gold);
+  const shardsOf = current === undefined ? {} : readManifest(places.gold, current).shards;
+  const generationMin = Math.max(0, ...Object.values(shardsOf).map((shard) => shard.generation));
+  const work = () => reset({ broker, registry, names, generationMin, dryRun: flags.dryRun === true });
+  // A sink that runs once is no member of its group; its lock tells.
+  const lock = join(places.gold, '.sink');
+  const report = existsSync(lock)
+    ? await withFolderLock(lock, { of: 'gold', patienceMs: 0 }, work)
+    : await work();
   if (flags.json) {
     process.stdout.write(`${JSON.stringify({ ...report, dryRun: flags.dryRun === true })}\n`);
     return;

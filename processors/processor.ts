@@ -262,12 +262,14 @@ class Member {
     });
     signal.addEventListener('abort', () => this.#wake(), { once: true });
     this.#watchdog = new Watchdog({
-      bounds: () => logBounds(broker, this.#sources),
+      bounds: () => logBounds(broker, [...this.#sources, names.deltas]),
+      deltas: names.deltas,
       shards: () => [...this.#shards.values()],
       expectedPartitions: shards,
       stuckAfterMs: this.#options.stuckAfterMs,
       logger,
       onFailure: (reason) => this.#fail(reason),
+      onForeignDeltas: () => this.#reassignSoon(),
     });
     if (backingUp !== undefined) this.#scheduleBackups(backingUp.everyMs);
     this.#options.onHealth?.(() => this.#health());
@@ -433,7 +435,11 @@ class Member {
     this.#options.broker.logger.info({ shards: given }, 'shards assigned');
     this.#assigned = given;
     this.#options.metrics?.assigned(given.length);
-    // One reassignment after the other; each looks at the newest assignment, so a stale one does nothing.
+    this.#reassignSoon();
+  }
+
+  /** One reassignment after the other; each looks at the newest assignment, so a stale one does nothing. */
+  #reassignSoon(): void {
     this.#reassignment = this.#reassignment
       .then(() => this.#reassign())
       .catch((thrown) => this.#fail(thrown));

@@ -8,7 +8,14 @@ import kafkajs, { type Producer } from 'kafkajs';
 import { ReelflowError } from '../errors.ts';
 import { type Fetched, LogInterrupted, type LogReader, OutsideLog } from '../kafka/log.ts';
 import { RejectedMessage } from '../topics/chunk.ts';
-import { type ChainState, DeltaChain, type DeltaHeader, decodeDeltaHeader, toOf } from '../topics/deltas.ts';
+import {
+  type ChainState,
+  checkDeltaRows,
+  DeltaChain,
+  type DeltaHeader,
+  decodeDeltaHeader,
+  toOf,
+} from '../topics/deltas.ts';
 import { samePosition } from '../topics/position.ts';
 
 export interface PublisherOptions {
@@ -17,6 +24,8 @@ export interface PublisherOptions {
   readonly topic: string;
   readonly shard: number;
   readonly deltaSchemaId: number;
+  /** Looks at the rows behind a header. @throws RejectedMessage, when the sink could not add them */
+  readonly checkRows?: (value: Buffer, at: number) => void;
 }
 
 /** So often in a row reading may be interrupted; the reader itself waits for a broker that comes back. */
@@ -39,6 +48,11 @@ export class Publisher {
   /** Records that the deltas folded so far account for, in this generation. */
   records = 0;
 
+  /** First offset of the delta partition that is not folded yet. */
+  get next(): number {
+    return this.#next;
+  }
+
   get published(): ChainState {
     return this.#chain.state;
   }
@@ -49,7 +63,7 @@ export class Publisher {
    * @throws ReelflowError deltasTrimmed, when the partition no longer holds what was to be read; brokerUnreachable
    */
   async fold(end: number): Promise<number> {
-    const { deltaSchemaId } = this.#options;
+    const { shard, deltaSchemaId, checkRows = checkDeltaRows } = this.#options;
     let refused = 0;
     while (this.#next < end) {
       for (const { messages } of await this.#fetch()) {
@@ -57,7 +71,10 @@ export class Publisher {
           this.#next = offset + 1;
           if (isMarker) continue;
           try {
-            const { header } = decodeDeltaHeader(value, deltaSchemaId);
+            const { header, at } = decodeDeltaHeader(value, deltaSchemaId);
+            // What the sink cannot add must not count as published.
+            if (header.shard !== shard) continue;
+            checkRows(value as Buffer, at);
             const verdict = this.#chain.accept(header);
             if (verdict === 'refuse') refused += 1;
             if (verdict === 'apply') this.#count(header);

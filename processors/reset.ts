@@ -5,10 +5,11 @@
  */
 import { ReelflowError } from '../errors.ts';
 import { type Broker, withAdmin } from '../kafka/client.ts';
-import { LogReader, logBounds } from '../kafka/log.ts';
+import { type LogBounds, LogReader, logBounds } from '../kafka/log.ts';
 import { partitionCounts } from '../kafka/topics.ts';
 import { datasetNames, type Names } from '../topics/catalog.ts';
 import { encodeDelta } from '../topics/deltas.ts';
+import { nextIn } from '../topics/position.ts';
 import type { Registry } from '../topics/registry.ts';
 import { cubes } from './cubes/cube.ts';
 import { Publisher } from './publisher.ts';
@@ -17,6 +18,8 @@ export interface ResetOptions {
   readonly broker: Broker;
   readonly registry: Registry;
   readonly names: Names;
+  /** The generation of the newest snapshot, which a recreated topic of deltas does not know; 0 without one. */
+  readonly generationMin: number;
   /** Say what would happen and change nothing. */
   readonly dryRun: boolean;
 }
@@ -32,9 +35,15 @@ export interface ResetReport {
 
 /**
  * @throws ReelflowError busy, while members of the processor or the sink group are active; input, when there is
- *   nothing to reset
+ *   nothing to reset, or a topic is empty that rows were published of
  */
-export async function reset({ broker, registry, names, dryRun }: ResetOptions): Promise<ResetReport> {
+export async function reset({
+  broker,
+  registry,
+  names,
+  generationMin,
+  dryRun,
+}: ResetOptions): Promise<ResetReport> {
   await refuseWhileActive(broker, [names.processorGroup, names.sinkGroup]);
   const sources = await readSources(broker, names);
   const counts = await partitionCounts(broker, [names.deltas, ...sources]);
@@ -60,7 +69,8 @@ export async function reset({ broker, registry, names, dryRun }: ResetOptions): 
       isTrimmed ||= start > 0;
     }
     const all = [...publishers.values()];
-    const generation = Math.max(...all.map(({ published }) => published.generation)) + 1;
+    const generation = Math.max(generationMin, ...all.map(({ published }) => published.generation)) + 1;
+    refuseWhileEmpty(all, bounds);
     const records = isTrimmed ? null : all.reduce((sum, { records: seen }) => sum + seen, 0);
     let messages = 0;
     for (const topic of sources) {
@@ -101,6 +111,26 @@ async function readSources(broker: Broker, names: Names): Promise<string[]> {
   const read = new Set<string>(['name.basics', ...cubes.flatMap((cube) => Object.keys(cube.reads))]);
   const topics = datasetNames.filter((dataset) => read.has(dataset)).map((dataset) => names.source(dataset));
   return [...(await partitionCounts(broker, topics)).keys()];
+}
+
+/** The mark would ask the sink for nothing of that topic, and CURRENT would be replaced by something without its rows. */
+function refuseWhileEmpty(
+  publishers: readonly Publisher[],
+  bounds: ReadonlyMap<string, ReadonlyMap<number, LogBounds>>,
+): void {
+  const published = new Set(
+    publishers.flatMap(({ published: { position } }) =>
+      Object.keys(position).filter((topic) => nextIn(position, topic) > 0),
+    ),
+  );
+  for (const topic of published) {
+    const ends = [...(bounds.get(topic)?.values() ?? [])];
+    if (ends.some(({ end }) => end > 0)) continue;
+    throw new ReelflowError('input', 'A topic is empty that rows were published of', {
+      detail: `${topic}: a snapshot without these rows would replace CURRENT.`,
+      hint: 'Replay its dataset first, then reset.',
+    });
+  }
 }
 
 async function refuseWhileActive(broker: Broker, groups: readonly string[]): Promise<void> {

@@ -141,6 +141,10 @@ export class Shard {
     return this.#mode === 'running' ? this.#store.position : {};
   }
 
+  get deltasSeen(): number {
+    return this.#publisher?.next ?? 0;
+  }
+
   /** Whether it waits for the Schema Registry. */
   isWaiting = false;
 

@@ -1,6 +1,6 @@
 /**
- * Alive but stuck is not possible, and a loss is noticed while it happens: every few seconds the ends of the logs are
- * asked for apart from the reading, and compared with where the shards stand.
+ * Alive but stuck is not possible, and a loss or a reset is noticed while it happens: every few seconds the ends of the
+ * logs are asked for apart from the reading, and compared with where the shards stand.
  */
 import { messageOf, ReelflowError } from '../errors.ts';
 import { type LogBounds, UnknownTopic } from '../kafka/log.ts';
@@ -15,17 +15,24 @@ export interface Watched {
   readonly publishedPosition: Position;
   /** Applied, published or not. */
   readonly appliedPosition: Position;
+  /** Up to here in its partition of the deltas it knows what is published. */
+  readonly deltasSeen: number;
   /** Whether it waits for something outside that is known to be away: the Schema Registry. */
   readonly isWaiting: boolean;
 }
 
 export interface WatchdogOptions {
+  /** Of the sources and the deltas. */
   readonly bounds: () => Promise<ReadonlyMap<string, ReadonlyMap<number, LogBounds>>>;
+  /** The topic of deltas. */
+  readonly deltas: string;
   readonly shards: () => readonly Watched[];
   readonly expectedPartitions: number;
   readonly stuckAfterMs: number;
   readonly logger: Logger;
   readonly onFailure: (reason: ReelflowError) => void;
+  /** Somebody else may have published or reset: an owner with nothing to publish would not notice. */
+  readonly onForeignDeltas: () => void;
 }
 
 const lookEveryMs = 3_000;
@@ -90,6 +97,10 @@ export class Watchdog {
     const watched = shards();
     // One loop feeds them all: while one waits, none moves.
     const isWaiting = watched.some((shard) => shard.isWaiting);
+    const ends = bounds.get(this.#options.deltas);
+    if (watched.some(({ number, deltasSeen }) => (ends?.get(number)?.end ?? 0) > deltasSeen)) {
+      this.#options.onForeignDeltas();
+    }
     for (const shard of watched) this.#lookAt(shard, stood.get(shard.number) ?? {}, bounds, isWaiting);
   }
 

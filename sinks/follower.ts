@@ -3,7 +3,15 @@
  * It knows nothing of cubes; the sink commits the state together with the rows of what is to be applied, and after
  * a crash begins a new follower at the state that was committed.
  */
-import { type ChainState, DeltaChain, type DeltaPart, toOf, type Verdict } from '../topics/deltas.ts';
+import {
+  type ChainState,
+  DeltaChain,
+  type DeltaHeader,
+  type DeltaPart,
+  toOf,
+  type Verdict,
+} from '../topics/deltas.ts';
+import { samePosition } from '../topics/position.ts';
 import type { Counts, ShardState } from './store.ts';
 
 export interface Followed<Part> {
@@ -60,6 +68,20 @@ export class Follower<Part> {
     if (this.#state === undefined || this.#chain.isBetweenParts) return;
     this.#state = { ...this.#state, next: offset + 1 };
   }
+}
+
+/**
+ * Whether a message is the last delta that a shard has applied, as far as it says itself where it leads: read again at
+ * its offset it proves that the log is still the one that the state was made from.
+ */
+export function isLastDelta({ shard, chain }: ShardState, header: DeltaHeader): boolean {
+  const to = header.kind === 'reset' ? {} : toOf(header);
+  return (
+    header.shard === shard &&
+    header.generation === chain.generation &&
+    header.cubeSet === chain.cubeSet &&
+    samePosition(to, chain.position)
+  );
 }
 
 /** The state of a shard after a part has completed its delta. */

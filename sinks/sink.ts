@@ -27,17 +27,18 @@ import type { Names } from '../topics/catalog.ts';
 import { ChunkDecoder, hashOf, RejectedMessage } from '../topics/chunk.ts';
 import { deadLetterMessage } from '../topics/dead-letter.ts';
 import {
-  cubePlan,
   cubesOnTheWire,
+  DeltaChain,
   type DeltaPart,
   decodeDeltaHeader,
   decodeDeltaRows,
+  emptyCubes,
 } from '../topics/deltas.ts';
 import { Ownership } from '../topics/ownership.ts';
 import { type Position, positionText } from '../topics/position.ts';
 import type { Registry } from '../topics/registry.ts';
-import { Columns } from '../topics/rows.ts';
-import { Follower } from './follower.ts';
+import type { Columns } from '../topics/rows.ts';
+import { Follower, isLastDelta } from './follower.ts';
 import { currentSnapshot, type Manifest, readManifest, snapshotFolder } from './manifest.ts';
 import type { SinkMetrics } from './metrics.ts';
 import { StagedNames } from './names.ts';
@@ -121,11 +122,8 @@ export async function runSink(options: SinkOptions): Promise<SinkReport> {
   );
 }
 
-/** A part of a delta: its message, and where its rows begin. */
-interface Part {
-  readonly value: Buffer;
-  readonly at: number;
-}
+/** The rows of a part of a delta, by cube. */
+type Part = Readonly<Record<string, Columns>>;
 
 class Sink {
   readonly #options: SinkOptions;
@@ -153,6 +151,8 @@ class Sink {
   readonly #lastValues = new Map<number, Buffer | null>();
   /** Partitions of the names whose first message must be the last one applied. */
   readonly #unproven = new Set<number>();
+  /** Shards whose last delta is to be read again, to prove that the topic is still the same one. */
+  readonly #unprovenDeltas = new Set<number>();
   /**
    * Ends of the deltas at the start: no names are read before them, for a reset among them makes the places in the
    * names worthless.
@@ -191,7 +191,10 @@ class Sink {
     this.#decoder = new ChunkDecoder('name.basics', nameSchemaId, registry);
     const current = currentSnapshot(gold);
     if (this.#store.isEmpty && current !== undefined) await this.#restore(current);
-    for (const state of this.#store.shards.values()) this.#followers.set(state.shard, new Follower(state));
+    for (const state of this.#store.shards.values()) {
+      this.#followers.set(state.shard, new Follower(state));
+      this.#unprovenDeltas.add(state.shard);
+    }
     await this.#findTopics();
     if (this.#store.names.size > 0) this.#deltasFirst = (await this.#ends()).get(names.deltas) ?? new Map();
     const { metrics, onOpen } = this.#options;
@@ -385,6 +388,87 @@ class Sink {
     }
   }
 
+  /**
+   * Reads the last delta of each unproven shard again.
+   * @throws ReelflowError sourceLost, sourceReplaced; LogInterrupted, OutsideLog
+   */
+  async #proveDeltas(): Promise<void> {
+    if (this.#unprovenDeltas.size === 0) return;
+    const topic = this.#options.names.deltas;
+    const ends = (await this.#ends()).get(topic);
+    const wants: Want[] = [];
+    for (const partition of this.#unprovenDeltas) {
+      const { next = 0, lastDelta = -1 } = this.#store.shards.get(partition) ?? {};
+      const { start, end } = ends?.get(partition) ?? { start: 0, end: 0 };
+      if (end < next) {
+        await this.#beginAtMark(partition, `${topic}/${partition} ends at offset ${end}; ${next} is next.`);
+      } else if (lastDelta >= start) {
+        wants.push({ topic, partition, next: lastDelta });
+      } else {
+        this.#unprovenDeltas.delete(partition);
+      }
+    }
+    for (const { partition, next, messages } of await this.#reader.fetch(wants, { waitMs: fetchWaitMs })) {
+      const [message] = messages;
+      const state = this.#store.shards.get(partition);
+      if (message === undefined || state === undefined) continue;
+      if (this.#isLastDelta(state, message)) this.#unprovenDeltas.delete(partition);
+      else
+        await this.#beginAtMark(partition, `${topic}/${partition}, offset ${next}: another delta was there.`);
+    }
+  }
+
+  /**
+   * Goes on at the first whole of the shard that counts, which needs nothing before it: a reset's mark or a base.
+   * @throws ReelflowError sourceReplaced, when there is none
+   */
+  async #beginAtMark(partition: number, detail: string): Promise<void> {
+    const mark = await this.#findMark(partition);
+    if (mark === undefined) {
+      throw new ReelflowError(
+        'sourceReplaced',
+        'The topic of deltas is not the one that the state was made from',
+        {
+          detail: `${detail} It was recreated, or lost its tail.`,
+          hint: "End all members, then `reelflow reset` with the sink's --gold.",
+        },
+      );
+    }
+    this.#unprovenDeltas.delete(partition);
+    this.#fetched.set(`${this.#options.names.deltas}/${partition}`, mark);
+  }
+
+  async #findMark(partition: number): Promise<number | undefined> {
+    const topic = this.#options.names.deltas;
+    const { start, end } = (await this.#ends()).get(topic)?.get(partition) ?? { start: 0, end: 0 };
+    const { chain } = this.#followerOf(partition);
+    for (let next = start; next < end; ) {
+      const [fetched] = await this.#reader.fetch([{ topic, partition, next }], { waitMs: fetchWaitMs });
+      for (const { offset, value } of fetched?.messages ?? []) {
+        next = offset + 1;
+        const header = this.#headerOf(value);
+        if (header === undefined || header.kind === 'delta' || header.part !== 1) continue;
+        const verdict = new DeltaChain(chain).accept(header);
+        if (verdict === 'apply' || verdict === 'collect') return offset;
+      }
+    }
+    return undefined;
+  }
+
+  #headerOf(value: Buffer | null): DeltaPart | undefined {
+    try {
+      return decodeDeltaHeader(value, this.#deltaSchemaId).header;
+    } catch (thrown) {
+      if (thrown instanceof RejectedMessage) return undefined;
+      throw thrown;
+    }
+  }
+
+  #isLastDelta(state: ShardState, { offset, value }: LogMessage): boolean {
+    const header = this.#headerOf(value);
+    return offset === state.lastDelta && header !== undefined && isLastDelta(state, header);
+  }
+
   #wants(): Want[] {
     return [...this.#partitions].flatMap(([topic, count]) =>
       Array.from({ length: count }, (_, partition) => ({
@@ -404,20 +488,21 @@ class Sink {
       this.#wants().every(
         ({ topic, partition, next }) => next >= (ends.get(topic)?.get(partition)?.end ?? 0),
       );
-    // Also when there is nothing new the names are proved: nothing new may be all that a recreated topic has.
-    while ((this.#deltasFirst !== undefined || !isThere()) && !this.#options.signal.aborted)
-      await this.#step();
+    // Also when there is nothing new the topics are proved: nothing new may be all that a recreated one has.
+    const isProved = () => this.#deltasFirst === undefined && this.#unprovenDeltas.size === 0;
+    while (!(isProved() && isThere()) && !this.#options.signal.aborted) await this.#step();
   }
 
   /** One fetch and one transaction. */
   async #step(): Promise<void> {
-    const wants = await this.#wantsNow();
-    if (wants.length === 0) {
-      await sleep(fetchWaitMs);
-      return;
-    }
     let fetched: Fetched[];
     try {
+      await this.#proveDeltas();
+      const wants = await this.#wantsNow();
+      if (wants.length === 0) {
+        await sleep(fetchWaitMs);
+        return;
+      }
       fetched = await this.#reader.fetch(wants, { waitMs: fetchWaitMs, bytesMax: batchBytesMax });
     } catch (thrown) {
       if (thrown instanceof LogInterrupted) {
@@ -426,7 +511,13 @@ class Sink {
         await this.#afterInterruption();
         return;
       }
-      if (thrown instanceof OutsideLog) throw this.#outside(thrown);
+      if (thrown instanceof OutsideLog) {
+        const { topic, partition } = thrown;
+        const mark = topic === this.#namesTopic ? undefined : await this.#findMark(partition);
+        if (mark === undefined) throw this.#outside(thrown);
+        this.#fetched.set(`${topic}/${partition}`, mark);
+        return;
+      }
       throw thrown;
     }
     for (const { topic, partition, end } of fetched) this.#endsSeen.set(`${topic}/${partition}`, end);
@@ -446,6 +537,7 @@ class Sink {
           hint: 'Replay the datasets, start a processor, then `reelflow reset`.',
         });
       }
+      for (const shard of this.#store.shards.keys()) this.#unprovenDeltas.add(shard);
       if (this.#deltasFirst === undefined) await this.#distrustNames();
     } catch (thrown) {
       // Without an answer nothing can be said; the next fetch waits for the broker as well.
@@ -532,8 +624,10 @@ class Sink {
     if (header.shard !== shard) {
       throw new RejectedMessage('wrong_partition', `a delta of shard ${header.shard} in partition ${shard}`);
     }
-    const part = { value: message.value as Buffer, at };
-    const { verdict, parts } = this.#followerOf(shard).follow(header, message.offset, part);
+    // To its last row before the chain hears of it: what cannot be added must not count.
+    const rows = emptyCubes(this.#store.dictionary);
+    decodeDeltaRows(message.value as Buffer, at, rows);
+    const { verdict, parts } = this.#followerOf(shard).follow(header, message.offset, rows);
     this.#options.metrics?.delta(verdict);
     if (verdict === 'refuse') this.#refuse(shard, message, header);
     if (verdict === 'apply') {
@@ -561,15 +655,13 @@ class Sink {
     this.#stage(shard, shards);
   }
 
-  async #applyDelta(shard: number, header: DeltaPart, messages: readonly Part[]): Promise<void> {
+  async #applyDelta(shard: number, header: DeltaPart, parts: readonly Part[]): Promise<void> {
     const store = this.#store;
     if (header.kind !== 'delta') await store.clearShard(shard);
     if (header.kind === 'reset') return;
-    const rows = Object.fromEntries(
-      cubesOnTheWire.map((wire) => [wire.name, new Columns(cubePlan(wire, store.dictionary))]),
-    );
-    for (const { value, at } of messages) decodeDeltaRows(value, at, rows);
-    for (const wire of cubesOnTheWire) await store.addCubeRows(shard, wire, rows[wire.name] as Columns);
+    for (const rows of parts) {
+      for (const wire of cubesOnTheWire) await store.addCubeRows(shard, wire, rows[wire.name] as Columns);
+    }
   }
 
   /** The first reset mark of a generation also begins the names anew: their topic may have been recreated too. */

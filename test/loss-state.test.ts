@@ -79,6 +79,9 @@ async function expectRefusal(
   return finished;
 }
 
+const sinkFileBelow = (state: string) =>
+  join(state, Object.keys(hashesBelow(state)).find((name) => name.endsWith('sink.duckdb')) as string);
+
 const manifestOf = (gold: string) => join(snapshotFolder(gold, currentSnapshot(gold) ?? ''), 'manifest.json');
 
 function editManifest(gold: string, edit: (manifest: Record<string, never>) => unknown): void {
@@ -118,6 +121,18 @@ describe('a shard store', () => {
     await expectRefusal('process', folders, kind, path, text);
   });
 
+  // Method: the file is there as soon as it is attached, the tables only with the transaction behind it.
+  test('whose creation was cut short by a crash is built again', async () => {
+    const folders = copy();
+    const [path] = storesBelow(folders.state) as [string];
+    rmSync(path);
+    await onDatabase(path, 'SELECT 1');
+    const finished = await place.run(inside('process', folders));
+    expect(finished, finished.stderr).toMatchObject({ code: 0 });
+    expect(finished.stderr).toContain('it holds no tables');
+    expect(finished.stderr).toContain('catching up silently');
+  });
+
   test('that was damaged and moved away is built again, silently, and gold stays the same', async () => {
     const folders = copy();
     const [path] = storesBelow(folders.state) as [string];
@@ -145,8 +160,7 @@ describe("the sink's state", () => {
     ['whose head is overwritten', 'stateUnusable', (path) => damage(path, 0, 0.05)],
     ['whose middle is overwritten', 'stateUnusable', (path) => damage(path, 0.1, 0.95)],
   ];
-  const sinkFile = (state: string) =>
-    join(state, Object.keys(hashesBelow(state)).find((name) => name.endsWith('sink.duckdb')) as string);
+  const sinkFile = sinkFileBelow;
 
   test.for(cases)('%s is refused and stays as it is', async ([, kind, spoil]) => {
     const folders = copy();

@@ -484,7 +484,14 @@ export class World {
       await this.#point(member);
       return [{ topicName: 'deltas', partition: shard, errorCode: 0, baseOffset: String(offset) }];
     };
-    const options = { producer: { send }, reader, topic: 'deltas', shard, deltaSchemaId: schemaId };
+    const options = {
+      producer: { send },
+      reader,
+      topic: 'deltas',
+      shard,
+      deltaSchemaId: schemaId,
+      checkRows: () => undefined,
+    };
     return new Publisher(options, log.start);
   }
 

@@ -20,6 +20,7 @@ test('the watchdog compares ends with where shards stood before it asked', async
     appliedPosition: { t: 10 },
     publishedPosition: { t: 10 },
     isWaiting: false,
+    deltasSeen: 0,
   };
   let end = 10;
   const watchdog = new Watchdog({
@@ -28,6 +29,8 @@ test('the watchdog compares ends with where shards stood before it asked', async
       shard.appliedPosition = { t: 12 };
       return answer;
     },
+    deltas: 'deltas',
+    onForeignDeltas: () => undefined,
     shards: () => [shard],
     expectedPartitions: 1,
     stuckAfterMs: 60_000,

@@ -5,13 +5,13 @@
  */
 import { messageBytesMax } from './catalog.ts';
 import { RejectedMessage, schemaIdOf, wireHeaderBytes } from './chunk.ts';
-import type { Dictionary } from './dictionary.ts';
+import { Dictionary } from './dictionary.ts';
 import { nextIn, notAfter, type Position, samePosition } from './position.ts';
 import { schemaText } from './registry.ts';
 import {
   type AvroField,
   AvroWriter,
-  type Columns,
+  Columns,
   decodeRows,
   MalformedRows,
   planRows,
@@ -221,6 +221,13 @@ export function decodeDeltaHeader(value: Buffer | null, schemaId: number): { hea
   }
 }
 
+/** Empty columns for the rows of each cube. @param dictionary for the strings in them */
+export function emptyCubes(dictionary: Dictionary): Record<string, Columns> {
+  return Object.fromEntries(
+    cubesOnTheWire.map((wire) => [wire.name, new Columns(cubePlan(wire, dictionary))]),
+  );
+}
+
 /** Decodes the cubes behind a header onto the end of `cubes` (by name). @throws RejectedMessage undecodable */
 export function decodeDeltaRows(value: Buffer, at: number, cubes: Readonly<Record<string, Columns>>): void {
   try {
@@ -231,6 +238,11 @@ export function decodeDeltaRows(value: Buffer, at: number, cubes: Readonly<Recor
     if (thrown instanceof MalformedRows) throw new RejectedMessage('undecodable', thrown.message);
     throw thrown;
   }
+}
+
+/** That the rows behind a header can be decoded. @throws RejectedMessage undecodable */
+export function checkDeltaRows(value: Buffer, at: number): void {
+  decodeDeltaRows(value, at, emptyCubes(new Dictionary()));
 }
 
 /**
