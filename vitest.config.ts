@@ -10,8 +10,9 @@ export default defineConfig({
     pool: 'forks',
     // Broker, registry and DuckDB take the cores too: more workers only make each test wait longer.
     maxWorkers: 2,
-    testTimeout: 60_000,
-    hookTimeout: 60_000,
+    // Far above what anything takes on a quiet machine: a loaded one must not fail a test.
+    testTimeout: 240_000,
+    hookTimeout: 240_000,
     reporters: report === undefined ? ['default'] : ['default', ['json', { outputFile: report }]],
   },
 });

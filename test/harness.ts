@@ -37,6 +37,9 @@ export const broker: Broker = createBroker(
   createLogger('silent'),
 );
 
+/** How long a condition is waited for: it fails a test only where it will never hold. */
+const patienceMs = 120_000;
+
 /** A line of a command's structured log. */
 export type LogLine = Readonly<Record<string, unknown>> & { readonly level: string; readonly msg: string };
 
@@ -99,7 +102,7 @@ export class Running {
     return logOf(this.#stderr);
   }
 
-  /** The first log line that matches. @throws when the command ends without one, or after 30 seconds */
+  /** The first log line that matches. @throws when the command ends without one, or after so long that it never will */
   async logged(what: string, matches: (line: LogLine) => boolean): Promise<LogLine> {
     const { promise, resolve, reject } = Promise.withResolvers<LogLine>();
     const look = () => {
@@ -108,8 +111,8 @@ export class Running {
       else if (this.#isDone) reject(new Error(`ended without logging ${what}\n${this.#stderr}`));
     };
     const timer = setTimeout(
-      () => reject(new Error(`did not log ${what} in 30 s\n${this.#stderr.slice(-4_000)}`)),
-      30_000,
+      () => reject(new Error(`did not log ${what} in ${patienceMs / 1000} s\n${this.#stderr.slice(-4_000)}`)),
+      patienceMs,
     );
     this.#listeners.add(look);
     look();
@@ -160,7 +163,7 @@ export interface TopicMessage {
   readonly headers: Readonly<Record<string, string>>;
 }
 
-type Stage = 'replay' | 'process' | 'sink' | 'demo';
+type Stage = 'replay' | 'process' | 'sink' | 'demo' | 'reset';
 
 /** Folder, namespace, state and gold of one test, and the commands that it runs there. */
 export class Place {
@@ -330,7 +333,7 @@ export const test = base.extend<{ place: Place; newPlace: () => Place }>({
 export async function until(
   what: string,
   holds: () => boolean | Promise<boolean>,
-  limitMs = 30_000,
+  limitMs = patienceMs,
 ): Promise<void> {
   const deadline = Date.now() + limitMs;
   while (!(await holds())) {

@@ -29,7 +29,7 @@ const of = (file: string, name: string, from: string, to: string): Mutant => ({
 
 /**
  * Not here, because nothing that these schedules reach depends on them alone: a gap, a generation without its mark and
- * a mark that comes twice (deltas.test.ts), a snapshot that differs in nothing but its generation (no test yet), what lies between parts (simulator.test.ts), catching up aloud, which costs
+ * a mark that comes twice (deltas.test.ts), a snapshot that differs in nothing but its generation or holds less (progress.test.ts), what lies between parts (simulator.test.ts), catching up aloud, which costs
  * time only.
  */
 export const mutants: readonly Mutant[] = [
@@ -158,6 +158,7 @@ export const mutants: readonly Mutant[] = [
     `const first = pending?.first ?? offset;`,
     `const first = offset;`,
   ),
+  of('sinks/progress.ts', 'nothing is ever new', `end(topic, shard) < next`, `end(topic, shard) > next`),
   of('sinks/progress.ts', 'a reset holds nothing back', `if (next < end) return false;`, ''),
   of(
     'kafka/membership.ts',
