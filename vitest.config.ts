@@ -8,8 +8,8 @@ export default defineConfig({
     include: ['test/*.test.ts'],
     globalSetup: 'test/global-setup.ts',
     pool: 'forks',
-    // Broker, registry and DuckDB take the cores too: more workers only make each test wait longer.
-    maxWorkers: 2,
+    // Tests wait for processes, brokers and clocks most of the time; broker, registry and DuckDB take the cores too.
+    maxWorkers: 3,
     // Far above what anything takes on a quiet machine: a loaded one must not fail a test.
     testTimeout: 240_000,
     hookTimeout: 240_000,

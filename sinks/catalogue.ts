@@ -45,6 +45,10 @@ export async function writeCatalogue(gold: string, { id, created, tables }: Mani
     await connection.run('USE memory');
     await connection.run('DETACH catalogue');
     connection.closeSync();
+  } catch (thrown) {
+    // On a full disk the next attempt needs its room.
+    rmSync(building, { force: true });
+    throw thrown;
   } finally {
     instance.closeSync();
   }

@@ -398,7 +398,7 @@ describe('a full disk', () => {
     place,
     skip,
   }) => {
-    const why = mount(place, place.gold, '-t', 'tmpfs', '-o', 'size=1m', 'tmpfs');
+    const why = mount(place, place.gold, '-t', 'tmpfs', '-o', 'size=8m', 'tmpfs');
     if (why !== undefined) skip(why);
     await place.pipeline(tiny);
     const before = currentSnapshot(place.gold) as string;

@@ -25,6 +25,7 @@ import { type Manifest, snapshotFolder, tableFile } from '../sinks/manifest.ts';
 import { type Verification, type VerifyOptions, verifySnapshot } from '../sinks/verify.ts';
 import { blockKey, blockSize, type DatasetName, partitionOf } from '../topics/catalog.ts';
 import { Registry, schemaText } from '../topics/registry.ts';
+import { deleteTopic } from './damage.ts';
 import {
   broker,
   chunkType,
@@ -478,6 +479,6 @@ test('a trimmed topic is source lost, whole again by files', async ({ place: own
   expect(detail).toContain(`${topic}/${partition} starts at offset ${end}`);
   expect(await verify(own.gold, { input: { folder: files } })).toMatchObject({ equal: true });
 
-  await withAdmin(broker, (admin) => admin.deleteTopics({ topics: [topic] }));
+  await deleteTopic(topic);
   expect((await failure(own.gold, { input: topics })).detail).toContain(`${topic} does not exist`);
 });
