@@ -315,8 +315,8 @@ describe('deploy/flink', () => {
   test('runs the versions that the SQL is tested with', () => {
     const dockerfile = file('deploy/flink/Dockerfile');
     expect(dockerfile).toContain(`FROM flink:${version}-java17`);
-    expect(dockerfile).toContain(`flink-sql-connector-kafka-${connector}.jar`);
-    expect(dockerfile).toContain(`flink-sql-avro-confluent-registry-${version}.jar`);
+    expect(dockerfile).toContain(`flink-sql-connector-kafka:${connector}`);
+    expect(dockerfile).toContain(`flink-sql-avro-confluent-registry:${version}`);
     const manifest = parse(file('deploy/flink/kubernetes.yaml')) as {
       spec: { image: string; flinkVersion: string; flinkConfiguration: Record<string, unknown> };
     };
