@@ -3,10 +3,10 @@
  * `/metrics` answers in Prometheus' text format. On 127.0.0.1 unless a host is named; there is nothing to change there,
  * and no secret to read.
  */
-import { once } from 'node:events';
 import { createServer } from 'node:http';
 import { collectDefaultMetrics, Registry } from 'prom-client';
-import { messageOf, ReelflowError } from '../errors.ts';
+import { messageOf } from '../errors.ts';
+import { listenOn } from '../monitor/listen.ts';
 import type { ListenAddress } from './context.ts';
 
 export interface HealthView {
@@ -47,16 +47,7 @@ export async function serveObservers(
     });
     response.end(isGood === undefined ? '' : JSON.stringify(view));
   });
-  server.listen(port, host);
+  await listenOn(server, host, port);
   server.unref();
-  try {
-    await once(server, 'listening');
-  } catch (thrown) {
-    throw new ReelflowError('usage', `${host}:${port} cannot be listened on`, {
-      detail: messageOf(thrown),
-      hint: 'Choose another --listen.',
-      cause: thrown,
-    });
-  }
   return registry;
 }

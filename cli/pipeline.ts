@@ -6,6 +6,7 @@ import { type ChildProcess, fork } from 'node:child_process';
 import { mkdirSync, openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { exitCodes, type FailureKind, ReelflowError } from '../errors.ts';
+import { packageFile } from '../kafka/package.ts';
 import type { ProcessorReport } from '../processors/processor.ts';
 import type { ReplayProgress, ReplayReport } from '../producers/replay.ts';
 import type { SinkReport } from '../sinks/sink.ts';
@@ -108,7 +109,7 @@ function startStage<T>(
   mkdirSync(logs, { recursive: true });
   const log = join(logs, `${command}.log`);
   const common = ['--gold', places.gold, '--state', places.state, '--namespace', places.namespace, '--json'];
-  const child = fork(join(import.meta.dirname, 'reelflow.js'), [command, ...common, ...more], {
+  const child = fork(packageFile('cli/reelflow.js'), [command, ...common, ...more], {
     stdio: ['ignore', 'pipe', openSync(log, 'w'), 'ipc'],
     execArgv: [...process.execArgv, ...stageFlags],
     env: {

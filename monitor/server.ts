@@ -4,13 +4,13 @@
  * elsewhere can look in through the browser.
  */
 import { createHash, timingSafeEqual } from 'node:crypto';
-import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { messageOf, ReelflowError } from '../errors.ts';
 import type { Logger } from '../logger.ts';
+import { listenOn } from './listen.ts';
 import { failureText, type View } from './overview.ts';
 
 export interface PageOptions {
@@ -79,16 +79,7 @@ export async function servePage(options: PageOptions): Promise<RunningPage> {
     { requestTimeout: 10_000 },
     (request, response) => void page.answer(request, response),
   );
-  server.listen(port, host);
-  try {
-    await once(server, 'listening');
-  } catch (thrown) {
-    throw new ReelflowError('usage', `${host}:${port} cannot be listened on`, {
-      detail: messageOf(thrown),
-      hint: 'Choose another --listen.',
-      cause: thrown,
-    });
-  }
+  await listenOn(server, host, port);
   const { port: listening } = server.address() as AddressInfo;
   const shown = host.includes(':') ? `[${host}]` : host;
   const close = () => {
