@@ -181,7 +181,8 @@ export class MicroBatch {
   readonly #memory: StoreMemory;
   readonly #projection: ReadonlyMap<DatasetName, readonly string[]>;
   readonly #ownership: Ownership;
-  readonly #spent: MicroBatch | undefined;
+  /** Not the micro-batch that they are of: it would keep the one before it, and so all that ever were. */
+  readonly #spent: ReadonlyMap<DatasetName, StagedRows> | undefined;
 
   /**
    * @param ownership of the source topics
@@ -195,7 +196,7 @@ export class MicroBatch {
     spent?: MicroBatch,
   ) {
     this.#ownership = ownership;
-    this.#spent = spent;
+    this.#spent = spent?.staged;
     this.#shard = shard;
     this.#memory = memory;
     this.#projection = projection;
@@ -218,7 +219,7 @@ export class MicroBatch {
         message.dataset,
         wanted,
         Object.fromEntries(wanted.map((column) => [column, this.#memory.dictionary])),
-        this.#spent?.staged.get(message.dataset),
+        this.#spent?.get(message.dataset),
       );
       this.staged.set(message.dataset, staged);
     }

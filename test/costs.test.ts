@@ -8,6 +8,9 @@
 import { createReadStream, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setImmediate } from 'node:timers/promises';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { applyMicroBatch } from '../processors/apply.ts';
 import { MicroBatch } from '../processors/micro-batch.ts';
@@ -141,5 +144,24 @@ describe('a micro-batch', () => {
     for (const statements of [some.fresh, some.known, more.fresh, more.known]) {
       expect(statements).toBeLessThanOrEqual(36); // [21 of fresh rows alone, 33]
     }
+  });
+
+  it('takes over the memory of the one before it and lets all others go', async () => {
+    setFlagsFromString('--expose-gc');
+    const collect = runInNewContext('gc') as () => void;
+    const store = await createStore();
+    const next = (spent?: MicroBatch) =>
+      new MicroBatch(identity.shard, store, store.projection, new Ownership('tt', identity.shards), spent);
+    let last = next();
+    const before: WeakRef<MicroBatch>[] = [];
+    for (let i = 0; i < 5; i++) {
+      before.push(new WeakRef(last));
+      last = next(last);
+    }
+    // What was looked up through a weak reference stays until the turn ends.
+    await setImmediate();
+    collect();
+    expect(before.map((batch) => batch.deref())).toEqual(before.map(() => undefined));
+    expect(last.isEmpty).toBe(true);
   });
 });
