@@ -27,13 +27,10 @@ const largest = (lines: readonly Line[]) =>
   lines.toSorted((a, b) => Number(b.records) - Number(a.records))[0];
 /** How many times faster than an engine, in its fastest form. */
 const faster = (engine: RegExp) => (lines: readonly Line[]) => {
-  const times = lines
-    .filter(({ engine: name }) => engine.test(String(name)))
-    .map((line) => number(line, '× reelflow'))
-    .filter((value) => value !== undefined);
-  return times.length === 0
-    ? undefined
-    : `${shown(Math.min(...times))} × with ${shown(largest(lines)?.records)} records`;
+  const fastest = lines
+    .filter((line) => engine.test(String(line.engine)) && number(line, '× reelflow') !== undefined)
+    .toSorted((a, b) => Number(a['× reelflow']) - Number(b['× reelflow']))[0];
+  return fastest && `${shown(fastest['× reelflow'])} × with ${shown(fastest.records)} records`;
 };
 const variation = (name: RegExp) => (lines: readonly Line[]) => {
   const [as, other] = [lines[0], lines.find(({ variation }) => name.test(String(variation)))];
@@ -137,9 +134,9 @@ async function picture({ lines, machine, command, date }: Result): Promise<strin
   const values = lines
     .filter((line) => typeof line['records/s'] === 'number')
     .map((line) => ({
-      engine: `${line.engine} (${line.reads})`,
+      engine: `${line.engine} (${line.reads}${line.records === lines[0]?.records ? '' : `, ${shown(line.records)} records`})`,
       rate: line['records/s'],
-      own: /^reelflow/.test(String(line.engine)),
+      own: /^reelflow( |$)/.test(String(line.engine)),
     }));
   const records = shown(lines.find((line) => typeof line.records === 'number')?.records);
   const spec: TopLevelSpec = {

@@ -18,7 +18,7 @@ import {
   openContext,
   stopSignal,
 } from '../cli/context.ts';
-import { messageOf } from '../errors.ts';
+import { isAbort, messageOf } from '../errors.ts';
 import { findServices, portsFrom } from '../kafka/services.ts';
 import { replay } from '../producers/replay.ts';
 import { batchGold } from '../sinks/batch.ts';
@@ -28,12 +28,12 @@ import { goldDatasets, removeTopics, syntheticData } from './data.ts';
 import { benchFolder, type Measured, measure, median } from './measure.ts';
 import { checkResults } from './peers/check.ts';
 import { duckdb } from './peers/duckdb.ts';
-import { flinkSql } from './peers/flink.ts';
+import { flinkSql, reelflowFlink } from './peers/flink.ts';
 import { kafkaStreams } from './peers/kafka-streams.ts';
 import { Absent, type Input, type Peer, type Workshop } from './peers/peer.ts';
 import { fillRowTopics } from './peers/rows.ts';
 import { sparkBatch, sparkStreaming } from './peers/spark.ts';
-import { type Line, report, resultOf } from './report.ts';
+import { type Line, type Result, report, resultOf } from './report.ts';
 import { stage, wholePipeline } from './stages.ts';
 
 const peers: readonly Peer[] = [
@@ -43,6 +43,7 @@ const peers: readonly Peer[] = [
   sparkStreaming('rows'),
   flinkSql('chunks'),
   flinkSql('rows'),
+  reelflowFlink,
   kafkaStreams,
 ];
 const peerNames = peers.map(({ name }) => name);
@@ -54,6 +55,8 @@ interface Flags {
   titles: number;
   runs: number;
   only: readonly string[];
+  tenth: readonly string[];
+  limit: number;
   check: boolean;
   json?: true;
   save?: true;
@@ -102,7 +105,7 @@ class Lab {
       onProgress: say,
     });
     const data = resolve(await syntheticData({ titles: flags.titles, datasets: goldDatasets }, say));
-    const namespace = `peers-${process.pid}`;
+    const namespace = `peers-${process.pid}-${flags.titles}`;
     const folder = resolve(benchFolder, namespace);
     mkdirSync(folder, { recursive: true });
     const context = await openContext(placesIn(folder, namespace), endpoints);
@@ -176,7 +179,7 @@ class Lab {
       return this.#line(name, input, await this.#runs(name, (number) => this.#runPeer(peer, number)));
     } catch (thrown) {
       signal.throwIfAborted();
-      const why = messageOf(thrown);
+      const why = isAbort(thrown) ? `stopped after ${this.#flags.limit} minutes` : messageOf(thrown);
       say(`${name}: ${why}`);
       return {
         engine: name,
@@ -199,7 +202,7 @@ class Lab {
       const measured = await measure(await peer.prepare(workshop), {
         log: join(this.#folder, `${namespace}.log`),
         broker: endpoints.brokers[0] as string,
-        signal,
+        signal: AbortSignal.any([signal, AbortSignal.timeout(this.#flags.limit * 60_000)]),
       });
       await peer.collect?.(workshop);
       return { ...measured, gold: await this.#check(out) };
@@ -280,6 +283,18 @@ function currentIn({ gold }: CommonFlags): string {
   return snapshotFolder(gold, currentSnapshot(gold) ?? '');
 }
 
+/** reelflow and these peers on the same rows. */
+async function compare(flags: Flags, names: readonly string[]): Promise<Pick<Result, 'lines' | 'notes'>> {
+  const lab = await Lab.open(flags);
+  try {
+    const lines = [await lab.reelflow(), await lab.reelflowFromTopics()];
+    for (const peer of peers) if (names.includes(peer.name)) lines.push(await lab.peer(peer));
+    return { lines, notes: lab.notes };
+  } finally {
+    await lab.close();
+  }
+}
+
 await new Command('bench:peers')
   .description('the same gold tables by other engines, on the same rows')
   .option(
@@ -290,19 +305,31 @@ await new Command('bench:peers')
   )
   .option('--runs <n>', 'runs of each, of which the median counts', integerOption(1, 20), 1)
   .option('--only <names>', `only these, separated by commas: ${peerNames.join(', ')}`, nameList, peerNames)
+  .option('--tenth <names>', 'these on a tenth of the titles, beside reelflow on as many', nameList, [])
+  .option(
+    '--limit <minutes>',
+    'a run that takes longer is stopped, and its engine named so',
+    integerOption(1, 600),
+    20,
+  )
   .option('--no-check', 'do not hold the results against the batch computation')
   .option('--json', 'one line of JSON')
   .option('--save', 'keep the result in docs/results/, for `npm run bench:docs`')
   .action(async (flags: Flags) => {
-    const lab = await Lab.open(flags);
-    try {
-      const lines = [await lab.reelflow(), await lab.reelflowFromTopics()];
-      for (const peer of peers) if (flags.only.includes(peer.name)) lines.push(await lab.peer(peer));
-      report(resultOf('peers', lines, lab.notes), flags);
-      // A result that differs is no result; an engine that is not there is only named.
-      if (lines.some(({ gold }) => /differences|^failed/.test(String(gold)))) process.exitCode = 1;
-    } finally {
-      await lab.close();
+    const { only, tenth, titles } = flags;
+    const parts = [
+      await compare(
+        flags,
+        only.filter((name) => !tenth.includes(name)),
+      ),
+    ];
+    if (tenth.length > 0) {
+      parts.push(await compare({ ...flags, titles: Math.round(titles / 10) }, tenth));
+      parts.push({ lines: [], notes: ['× reelflow: against the line of reelflow with as many records.'] });
     }
+    const lines = parts.flatMap((part) => part.lines);
+    report(resultOf('peers', lines, [...new Set(parts.flatMap(({ notes }) => notes))]), flags);
+    // A result that differs is no result; an engine that is not there is only named.
+    if (lines.some(({ gold }) => /differences|^failed/.test(String(gold)))) process.exitCode = 1;
   })
   .parseAsync();

@@ -13,7 +13,10 @@ const causeLengthMax = 800;
 
 const failure = z.object({ errors: z.array(z.string()).min(1) });
 const status = z.object({ status: z.string() });
-const result = z.object({ jobID: z.string().optional() });
+const result = z.object({
+  jobID: z.string().optional(),
+  results: z.object({ data: z.array(z.object({ fields: z.array(z.unknown()) })) }).optional(),
+});
 
 export interface SqlGatewayOptions {
   /** http://host:port */
@@ -49,6 +52,20 @@ export class SqlGateway {
    * @throws ReelflowError flinkFailed, with Flink's cause; flinkUnreachable; the abort reason
    */
   async execute(statement: string): Promise<string | undefined> {
+    return (await this.#resultOf(statement)).jobID;
+  }
+
+  /** The jobs of the cluster. @throws as `execute` */
+  async jobs(): Promise<{ id: string; name: string; status: string }[]> {
+    const { results } = await this.#resultOf('SHOW JOBS');
+    return (results?.data ?? []).map(({ fields: [id, name, status] }) => ({
+      id: String(id),
+      name: String(name),
+      status: String(status),
+    }));
+  }
+
+  async #resultOf(statement: string): Promise<z.infer<typeof result>> {
     const { signal } = this.#options;
     const path = `/v1/sessions/${this.#session}`;
     const begun = await ask(this.#options, 'POST', `${path}/statements`, { statement: `${statement};` });
@@ -63,7 +80,10 @@ export class SqlGateway {
       }
       await delay(pollMs, undefined, { signal });
     }
-    return result.safeParse(await ask(this.#options, 'GET', `${operationPath}/result/0`)).data?.jobID;
+    const answer = await ask(this.#options, 'GET', `${operationPath}/result/0`);
+    const found = result.safeParse(answer);
+    if (!found.success) throw this.#failed(answer, statement);
+    return found.data;
   }
 
   async close(): Promise<void> {
@@ -74,9 +94,12 @@ export class SqlGateway {
   #failed(answer: unknown, statement: string): ReelflowError {
     const texts = failure.safeParse(answer).data?.errors ?? [JSON.stringify(answer)];
     const what = /^(?:CREATE TEMPORARY )?\w+(?: `\w+`)?/.exec(statement)?.[0] ?? 'a statement';
+    const cause = causeIn(texts.join('\n'));
     return new ReelflowError('flinkFailed', `Flink could not carry out ${what}`, {
-      detail: this.#clean(causeIn(texts.join('\n'))),
-      hint: '`reelflow flink sql` prints the statements; the whole error is in the log of Flink.',
+      detail: this.#clean(cause),
+      hint: /^(ClassNotFound|NoClassDefFound)/.test(cause)
+        ? 'A jar is missing in the cluster: deploy/flink/Dockerfile names those that it needs besides its own.'
+        : '`reelflow flink sql` prints the statements; the whole error is in the log of Flink.',
     });
   }
 
@@ -87,14 +110,15 @@ export class SqlGateway {
   }
 }
 
-/** What the innermost cause of a Java stack trace says. */
+/** What the innermost cause of a Java stack trace says; with its kind when that is only a name. */
 export function causeIn(trace: string): string {
   const causes = [
     ...trace.matchAll(
-      /^(?:Caused by: )(?:[\w.$]+(?:Exception|Error): )?(.+(?:\n(?!\s+at |\s*\.\.\. |Caused by).+)*)/gm,
+      /^Caused by: (?:(?:[\w$]+\.)*([\w$]+(?:Exception|Error)): )?(.+(?:\n(?!\s+at |\s*\.\.\. |Caused by).+)*)/gm,
     ),
   ];
-  return (causes.at(-1)?.[1] ?? trace).trim();
+  const [, kind, says = trace] = causes.at(-1) ?? [];
+  return kind === undefined || /\s/.test(says.trim()) ? says.trim() : `${kind}: ${says.trim()}`;
 }
 
 function unreachable(url: string, detail: string, cause?: unknown): ReelflowError {

@@ -37,7 +37,7 @@ const startBoundMs = 180_000;
 const stopBoundMs = 10_000;
 
 /** What Flink reflects on, as its own configuration opens it. */
-const opened = ['lang', 'net', 'io', 'nio', 'lang.reflect', 'text', 'time', 'util', 'util.concurrent']
+export const opened = ['lang', 'net', 'io', 'nio', 'lang.reflect', 'text', 'time', 'util', 'util.concurrent']
   .map((name) => `java.base/java.${name}`)
   .concat(
     'java.base/sun.nio.ch',

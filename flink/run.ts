@@ -17,7 +17,7 @@ import { clusterVersion, SqlGateway } from './gateway.ts';
 import { schemaOfGoldTable } from './gold-topic.ts';
 import { flinkVersion, type LocalGateway, withLocalGateway } from './local.ts';
 import { inspectSources, type Sources } from './sources.ts';
-import { type FlinkJob, flinkStatements } from './sql.ts';
+import { type FlinkJob, flinkStatements, jobName } from './sql.ts';
 
 export interface FlinkContext {
   readonly broker: Broker;
@@ -45,11 +45,16 @@ function jobOf(context: FlinkContext, { shards }: Sources, destination: FlinkJob
   return { cubes, tables, names, endpoints, shards, destination };
 }
 
-/** A session of a gateway, in which every statement of a job is carried out. @returns the job's id */
+/**
+ * A session of a gateway, in which every statement of a job is carried out.
+ * @param check looks at the session before
+ * @returns the job's id
+ */
 async function carryOut(
   context: FlinkContext,
   job: FlinkJob,
   gateway: { url: string; properties?: Readonly<Record<string, string>> },
+  check?: (session: SqlGateway) => Promise<void>,
 ): Promise<string> {
   const session = await SqlGateway.open({
     ...gateway,
@@ -57,6 +62,7 @@ async function carryOut(
     secrets: secretsOf(context.endpoints),
   });
   try {
+    await check?.(session);
     let id: string | undefined;
     for (const statement of flinkStatements(job, reveal)) id = (await session.execute(statement)) ?? id;
     if (id === undefined) throw new ReelflowError('flinkFailed', 'Flink has started no job');
@@ -211,7 +217,7 @@ export type Cluster = { readonly gateway: string } | { readonly rest: string };
  * @param checkpoints a URI that the cluster can write to; its own setting when undefined
  * @param from a checkpoint or savepoint to go on from
  * @returns the job's id
- * @throws as `runBounded`; flinkUnreachable
+ * @throws as `runBounded`; flinkUnreachable; busy, when the cluster runs such a job already
  */
 export async function submit(
   context: FlinkContext,
@@ -224,7 +230,7 @@ export async function submit(
     const probe = await SqlGateway.open({ url: cluster.gateway, signal: context.signal });
     await probe.close();
     await prepareResults(context, sources.shards);
-    return carryOut(context, job, { url: cluster.gateway });
+    return carryOut(context, job, { url: cluster.gateway }, (session) => refuseSecond(session, job));
   }
   const version = await clusterVersion(cluster.rest, context.signal);
   if (!version.startsWith(`${flinkVersion}.`)) {
@@ -235,8 +241,23 @@ export async function submit(
   }
   await prepareResults(context, sources.shards);
   return withLocalGateway(context, (local) =>
-    carryOut(context, job, { url: local.url, properties: remote(cluster.rest, local) }),
+    carryOut(context, job, { url: local.url, properties: remote(cluster.rest, local) }, (session) =>
+      refuseSecond(session, job),
+    ),
   );
+}
+
+/** Two jobs of one name would write in the same transactions, and each would end those of the other, for ever. */
+async function refuseSecond(session: SqlGateway, { names }: FlinkJob): Promise<void> {
+  const ended = ['FINISHED', 'CANCELED', 'FAILED', 'SUSPENDED'];
+  const found = (await session.jobs()).find(
+    ({ name, status }) => name === jobName(names) && !ended.includes(status),
+  );
+  if (found === undefined) return;
+  throw new ReelflowError('busy', 'The cluster keeps these tables up to date already', {
+    detail: `Job ${found.id}, ${found.name}, is ${found.status.toLowerCase()}.`,
+    hint: 'Cancel it first; with --from and its last checkpoint or a savepoint the new one goes on where it was.',
+  });
 }
 
 function remote(rest: string, { connectors }: LocalGateway): Record<string, string> {

@@ -36,6 +36,9 @@ export interface FlinkJob {
   readonly from?: string;
 }
 
+/** What a cluster calls the job of a namespace. */
+export const jobName = (names: Names) => names.goldTable('tables');
+
 /** Datasets whose rows some table or cube needs, with the columns that are read; the key first. */
 export function datasetsRead(cubes: readonly Cube[]): Map<DatasetName, readonly string[]> {
   const shared = cubes.filter(({ onlyDuckdb }) => onlyDuckdb === undefined);
@@ -75,7 +78,7 @@ const options = (values: Readonly<Record<string, string>>) =>
 
 function settings({ destination, shards, names, checkpoints, from }: FlinkJob): string[] {
   const values: Record<string, string> = {
-    'pipeline.name': `${names.goldTable('tables')}${destination.kind === 'files' ? ' bounded' : ''}`,
+    'pipeline.name': `${jobName(names)}${destination.kind === 'files' ? ' bounded' : ''}`,
     'parallelism.default': String(shards),
     'table.local-time-zone': 'UTC',
   };
@@ -154,6 +157,7 @@ function chunksTable(
         .map(([partition, offset]) => `partition:${partition},offset:${offset}`)
         .join(';'),
     }),
+    ...(destination.kind === 'topics' && { 'properties.group.id': names.flinkGroup }),
     'properties.isolation.level': 'read_committed',
     // A message is a chunk of up to a megabyte: the usual 500 at a time would fill the memory.
     'properties.max.poll.records': '8',

@@ -104,8 +104,10 @@ describe('the SQL', () => {
     );
     expect(bounded).toContain("SET 'execution.runtime-mode' = 'batch'");
     expect(bounded).not.toContain('upsert-kafka');
+    expect(bounded).not.toContain('group.id');
     const unbounded = sqlOf({ checkpoints: "s3://bucket/it's", from: 'file:///chk-3' });
     expect(unbounded).not.toContain('scan.bounded');
+    expect(unbounded).toContain("'properties.group.id' = 'films.reelflow-flink'");
     expect(unbounded).toContain("SET 'execution.checkpointing.mode' = 'EXACTLY_ONCE'");
     expect(unbounded).toContain("SET 'execution.checkpointing.dir' = 's3://bucket/it''s'");
     expect(unbounded).toContain("SET 'execution.state-recovery.path' = 'file:///chk-3'");
@@ -253,6 +255,30 @@ describe('a cluster', () => {
     expect(finished.code).toBe(24);
   });
 
+  test.for([
+    ['RUNNING', 19],
+    ['RESTARTING', 19],
+    ['CANCELED', 24],
+  ] as const)('with such a job that is %s: %d', async ([status, code], { place }) => {
+    const data = [
+      { fields: ['aa', 'another', 'RUNNING'] },
+      { fields: ['bb', place.names.goldTable('tables'), status] },
+    ];
+    let asked = 0;
+    const url = await server(place, (method, path) => {
+      if (method === 'DELETE') return {};
+      if (path.endsWith('/sessions')) return { sessionHandle: 's' };
+      if (path.endsWith('/statements')) asked += 1;
+      if (path.endsWith('/statements')) return { operationHandle: 'o' };
+      // The jobs are asked for first; what comes then fails.
+      if (path.endsWith('/status')) return { status: asked === 1 ? 'FINISHED' : 'ERROR' };
+      return asked === 1 ? { results: { data } } : { errors: ['no'] };
+    });
+    const finished = await submit(place, '--gateway', url);
+    expect(spoken(finished).includes('Job bb')).toBe(code === 19);
+    expect(finished.code).toBe(code);
+  });
+
   test('that fails a statement is told on with its innermost cause, without the password in it', async ({
     place,
   }) => {
@@ -274,8 +300,13 @@ Caused by: org.apache.flink.table.api.ValidationException: no connector for 'pas
   });
 });
 
-test('a trace without a cause is its own cause', () => {
+test('a trace without a cause is its own cause, and a cause that only names something is told with its kind', () => {
   expect(causeIn('Session does not exist.')).toBe('Session does not exist.');
+  expect(
+    causeIn(
+      'a.B: outer\n\tat a.b.C(D.java:1)\nCaused by: java.lang.ClassNotFoundException: a.b.Source\n\t... 3 more',
+    ),
+  ).toBe('ClassNotFoundException: a.b.Source');
 });
 
 test('the newest complete checkpoint is gone on from, whatever job wrote it', ({ place }) => {

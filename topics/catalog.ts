@@ -158,6 +158,8 @@ export interface Names {
   goldTable(table: string): string;
   readonly processorGroup: string;
   readonly sinkGroup: string;
+  /** What Flink's checkpoints hold is committed to it: its lag shows how far Flink has come. */
+  readonly flinkGroup: string;
 }
 
 /** Namespaces are a safe part of topic names, group names and folder names. */
@@ -174,6 +176,7 @@ export function namesIn(namespace: string): Names {
     goldTable: (table) => `${prefix}reelflow.gold.${table}`,
     processorGroup: `${prefix}reelflow-processors`,
     sinkGroup: `${prefix}reelflow-sink`,
+    flinkGroup: `${prefix}reelflow-flink`,
   };
 }
 

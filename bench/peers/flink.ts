@@ -1,9 +1,16 @@
-/** Flink SQL as one streaming job in a local cluster, over our chunk topics (UNNEST) or over row topics. */
+/**
+ * Flink SQL as one streaming job in a local cluster, over our chunk topics (UNNEST) or over row topics; and the SQL that
+ * `reelflow flink` makes of our own declarations.
+ */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { localFolder } from '../../cli/context.ts';
+import { flinkJars } from '../../flink/local.ts';
+import { findJvm, resolveJars } from '../../kafka/jars.ts';
 import { ensureRetainedTopics } from '../../kafka/topics.ts';
+import { program } from '../stages.ts';
 import { comparedTables } from './check.ts';
-import { here, jarsOf, java, type Peer, type Workshop } from './peer.ts';
+import { Absent, here, jarsOf, java, type Peer, type Workshop } from './peer.ts';
 import { lastValues } from './results.ts';
 
 /** The columns that gold needs of each dataset. */
@@ -57,6 +64,28 @@ export const flinkSql = (input: 'chunks' | 'rows'): Peer => ({
     }
   },
 });
+
+/** As users have it: rows may change, come twice or late. */
+export const reelflowFlink: Peer = {
+  name: 'reelflow-flink',
+  input: 'chunks',
+  setup:
+    '`reelflow flink run --bounded`: Flink 2.3.0 in one JVM, batch mode, a slot for each of 4 partitions, 2 GB heap, the last version of each key wins',
+  without: 'nothing kept for the next time; replay not included, its own start is',
+  prepare: async ({ endpoints, prefix, out, say }) => {
+    const jars = join(localFolder, 'jars');
+    const found = await findJvm(process.env, jars, flinkJars);
+    if ('why' in found) throw new Absent(found.why);
+    await resolveJars({ jars, env: process.env, set: flinkJars, onProgress: say });
+    const namespace = prefix('chunks').replace(/\.imdb\.$/, '');
+    const places = ['--namespace', namespace, '--state', join(out, 'state'), '--jars', jars];
+    return {
+      command: process.execPath,
+      args: [program, 'flink', 'run', '--bounded', '--out', out, ...places],
+      env: { KAFKA_BROKERS: endpoints.brokers.join(','), SCHEMA_REGISTRY_URL: endpoints.registryUrl },
+    };
+  },
+};
 
 const gold = () => readFileSync(here('flink/gold.sql'), 'utf8');
 const resultTopic = ({ namespace }: Workshop, table: string) => `${namespace}.${table}`;

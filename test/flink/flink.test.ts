@@ -28,16 +28,23 @@ import {
   broker,
   chunkType,
   encodeChunk,
+  lastJson,
   type Place,
   sample,
   smallDataset,
+  spoken,
   test,
   textOf,
+  until,
   writeDatasets,
 } from '../harness.ts';
+import { startCluster } from './cluster.ts';
 
 // A Flink that starts takes ten seconds on a quiet machine, and minutes on a busy one.
 vi.setConfig({ testTimeout: 1_800_000, hookTimeout: 120_000 });
+
+/** How long a condition is waited for. */
+const patienceMs = 600_000;
 
 /** The tables that Flink computes, too. */
 const shared = goldTables.filter(({ onlyDuckdb }) => onlyDuckdb === undefined);
@@ -278,6 +285,106 @@ describe.skipIf('why' in java)('Flink', () => {
     await untilTables(place, later);
     expect(second.log.some(({ msg }) => msg.includes('going on from') && msg.includes('chk-'))).toBe(true);
     expect((await second.terminate()).code).toBe(0);
+  });
+});
+
+/** Answers of the REST interface of a cluster, as far as they are looked at. */
+interface Checkpoints {
+  readonly counts: { readonly completed: number; readonly restored: number };
+  readonly latest: { readonly completed?: { readonly external_path: string } };
+}
+
+describe.skipIf('why' in java)('a cluster', () => {
+  test('takes the job by its REST address and by its SQL gateway, and goes on when it has lost what ran it', async ({
+    place,
+  }) => {
+    const clusterOf = async (name: string, connectors: boolean) => {
+      const folder = join(place.folder, name);
+      mkdirSync(folder);
+      const cluster = await startCluster(folder, { jars, connectors });
+      place.onEnd(() => cluster.stop());
+      return cluster;
+    };
+    const submit = (...more: string[]) =>
+      place.run([
+        ...[
+          'flink',
+          'submit',
+          '--json',
+          '--namespace',
+          place.namespace,
+          '--state',
+          place.state,
+          '--jars',
+          jars,
+        ],
+        ...more,
+      ]);
+    const submitted = async (...more: string[]) => {
+      const finished = await submit(...more);
+      expect(finished, finished.stderr.slice(-4_000)).toMatchObject({ code: 0 });
+      return lastJson<{ job: string }>(finished).job;
+    };
+    const cluster = await clusterOf('cluster', false);
+    const state = async (id: string) => (await cluster.ask<{ state: string }>(`/jobs/${id}`)).state;
+    const checkpoints = (id: string, of = cluster) => of.ask<Checkpoints>(`/jobs/${id}/checkpoints`);
+
+    const data = await smallDataset(join(place.folder, 'data'), 300, 7);
+    await place.replay(data, '--shards', '2');
+    const first = await submitted('--rest', cluster.rest);
+    await untilTables(place, data);
+    expect(await state(first)).toBe('RUNNING');
+    await until(
+      'its checkpoints hold all',
+      async () => {
+        const lag = await place.run(['lag', '--json', '--group', place.names.flinkGroup]);
+        const rows = lastJson<{ lag: number | null }[]>(lag);
+        return rows.length > 0 && rows.every((row) => row.lag === 0);
+      },
+      patienceMs,
+    );
+    for (const { name } of shared) {
+      const subject = `${place.names.goldTable(name)}-value`;
+      const registered = await fetch(`${inject('registryUrl')}/subjects/${subject}/versions/latest`);
+      const { schema } = (await registered.json()) as { schema: string };
+      expect(JSON.parse(schema)).toEqual(schemaOfGoldTable(name));
+    }
+
+    const second = await submit('--rest', cluster.rest);
+    expect(spoken(second)).toContain(`Job ${first}`);
+    expect(second.code).toBe(19);
+
+    await cluster.replaceTaskManager();
+    const rated = (rating: string) => {
+      const texts = Object.fromEntries(datasetNames.map((dataset) => [dataset, textOf(data, dataset)]));
+      texts['title.ratings'] = (texts['title.ratings'] as string).replaceAll(/\t\d\.\d\t/g, `\t${rating}\t`);
+      return writeDatasets(join(place.folder, `rated-${rating}`), texts);
+    };
+    const later = rated('3.3');
+    await place.replay(later);
+    await untilTables(place, later);
+    const { counts } = await checkpoints(first);
+    expect(counts.restored).toBe(1);
+
+    await until(
+      'one more checkpoint',
+      async () => (await checkpoints(first)).counts.completed > counts.completed,
+      patienceMs,
+    );
+    await fetch(`${cluster.rest}/jobs/${first}?mode=cancel`, { method: 'PATCH' });
+    await until('the end of the first job', async () => (await state(first)) === 'CANCELED', patienceMs);
+    const from = (await checkpoints(first)).latest.completed?.external_path ?? '';
+    const without = await submit('--gateway', await cluster.startGateway(), '--from', from);
+    expect(spoken(without)).toContain('A jar is missing in the cluster');
+    expect(without.code).toBe(24);
+    await cluster.stop();
+
+    const whole = await clusterOf('whole', true);
+    const last = rated('8.1');
+    await place.replay(last);
+    const third = await submitted('--gateway', await whole.startGateway(), '--from', from);
+    await untilTables(place, last);
+    expect((await checkpoints(third, whole)).counts.restored).toBe(1);
   });
 });
 
