@@ -89,11 +89,14 @@ function settings({ destination, shards, names, checkpoints, from }: FlinkJob): 
       'execution.checkpointing.mode': 'EXACTLY_ONCE',
       'execution.checkpointing.interval': '10 s',
       'execution.checkpointing.externalized-checkpoint-retention': 'RETAIN_ON_CANCELLATION',
-      // A broker that is away is waited for; a message that cannot be read ends the job instead of repeating it for ever.
-      'restart-strategy.type': 'failure-rate',
-      'restart-strategy.failure-rate.max-failures-per-interval': '5',
-      'restart-strategy.failure-rate.failure-rate-interval': '10 min',
-      'restart-strategy.failure-rate.delay': '5 s',
+      // A broker or task managers that are away for ten minutes are waited for: each try without a slot counts, at once.
+      // A message that cannot be read ends the job after as long instead of repeating it for ever.
+      'restart-strategy.type': 'exponential-delay',
+      'restart-strategy.exponential-delay.initial-backoff': '1 s',
+      'restart-strategy.exponential-delay.backoff-multiplier': '2',
+      'restart-strategy.exponential-delay.max-backoff': '60 s',
+      'restart-strategy.exponential-delay.attempts-before-reset-backoff': '16',
+      'restart-strategy.exponential-delay.reset-backoff-threshold': '10 min',
       'state.backend.type': 'rocksdb',
       'execution.checkpointing.incremental': 'true',
       // A change of a title touches up to five tables: gathered, it is written once.

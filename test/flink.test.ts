@@ -115,6 +115,20 @@ describe('the SQL', () => {
     expect(unbounded.match(/'sink.delivery-guarantee' = 'exactly-once'/g)).toHaveLength(job.tables.length);
   });
 
+  test('bears ten minutes without anything to run on, and begins again within seconds', () => {
+    const value = (name: string) => {
+      const set = new RegExp(`SET 'restart-strategy.exponential-delay.${name}' = '(\\d+)`).exec(sqlOf());
+      return Number(set?.[1]);
+    };
+    let [backoff, waited] = [value('initial-backoff'), 0];
+    expect(backoff).toBeLessThanOrEqual(5);
+    for (let attempt = 1; attempt <= value('attempts-before-reset-backoff'); attempt++) {
+      waited += backoff;
+      backoff = Math.min(backoff * value('backoff-multiplier'), value('max-backoff'));
+    }
+    expect(waited).toBeGreaterThan(600);
+  });
+
   test('passes TLS and passwords on, and shows no password when it is printed', () => {
     const endpoints: Endpoints = {
       ...job.endpoints,

@@ -364,7 +364,8 @@ describe.skipIf('why' in java)('a cluster', () => {
     await place.replay(later);
     await untilTables(place, later);
     const { counts } = await checkpoints(first);
-    expect(counts.restored).toBe(1);
+    // Each try before the new one was there counts, too.
+    expect(counts.restored).toBeGreaterThan(0);
 
     await until(
       'one more checkpoint',
@@ -384,7 +385,7 @@ describe.skipIf('why' in java)('a cluster', () => {
     await place.replay(last);
     const third = await submitted('--gateway', await whole.startGateway(), '--from', from);
     await untilTables(place, last);
-    expect((await checkpoints(third, whole)).counts.restored).toBe(1);
+    expect((await checkpoints(third, whole)).counts.restored).toBeGreaterThan(0);
   });
 });
 
