@@ -1,31 +1,25 @@
 /** What the sink tells Prometheus. It is told per transaction, delta and snapshot, never per record. */
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
-import { rejectReasons } from '../topics/chunk.ts';
+import { MemberMetrics } from '../metrics.ts';
 import { type Verdict, verdicts } from '../topics/deltas.ts';
 import type { Manifest } from './manifest.ts';
 
-/** Asked when Prometheus scrapes. */
-export interface SinkView {
-  /** Messages between the end of a log, as last seen, and what is in the cubes and names. */
-  lags(): Iterable<{ readonly topic: string; readonly partition: number; readonly messages: number }>;
-  memoryBytes(): Promise<number>;
-}
-
 const durationBuckets = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60];
 
-export class SinkMetrics {
+export class SinkMetrics extends MemberMetrics {
   readonly #deltas: Counter<'verdict'>;
   readonly #names: Counter;
   readonly #commitSeconds: Histogram;
-  readonly #deadLetters: Counter<'reason'>;
-  readonly #rebalances: Counter;
   readonly #snapshots: Counter;
   readonly #snapshotSeconds: Histogram;
   readonly #created: Gauge;
   readonly #rows: Gauge<'table'>;
-  #view: SinkView | undefined;
 
   constructor(registry: Registry) {
+    super(registry, 'sink', {
+      lag: 'Messages of deltas and names that are not taken in yet',
+      memory: 'Memory that DuckDB holds for cubes and names',
+    });
     const registers = [registry];
     this.#deltas = new Counter({
       name: 'reelflow_sink_deltas_total',
@@ -43,19 +37,6 @@ export class SinkMetrics {
       name: 'reelflow_sink_commit_duration_seconds',
       help: 'One transaction of what was fetched',
       buckets: durationBuckets,
-      registers,
-    });
-    this.#deadLetters = new Counter({
-      name: 'reelflow_sink_dead_letters_total',
-      help: 'Messages that became a dead letter; one that is sent again counts again',
-      labelNames: ['reason'],
-      registers,
-    });
-    // From 0 on, or Prometheus would see no increase in the first one.
-    for (const reason of rejectReasons) this.#deadLetters.inc({ reason }, 0);
-    this.#rebalances = new Counter({
-      name: 'reelflow_sink_rebalances_total',
-      help: 'Assignments that the consumer group gave this member',
       registers,
     });
     this.#snapshots = new Counter({
@@ -82,41 +63,6 @@ export class SinkMetrics {
       labelNames: ['table'],
       registers,
     });
-    const view = () => this.#view;
-    new Gauge({
-      name: 'reelflow_sink_lag_messages',
-      help: 'Messages of deltas and names that are not taken in yet',
-      labelNames: ['topic', 'partition'],
-      registers,
-      collect() {
-        this.reset();
-        for (const { topic, partition, messages } of view()?.lags() ?? []) {
-          this.set({ topic, partition }, messages);
-        }
-      },
-    });
-    new Gauge({
-      name: 'reelflow_sink_duckdb_memory_bytes',
-      help: 'Memory that DuckDB holds for cubes and names',
-      registers,
-      async collect() {
-        const bytes = await view()?.memoryBytes();
-        if (bytes !== undefined) this.set(bytes);
-      },
-    });
-  }
-
-  open(view: SinkView): void {
-    this.#view = view;
-  }
-
-  /** From here on there is nothing to ask. */
-  close(): void {
-    this.#view = undefined;
-  }
-
-  assigned(): void {
-    this.#rebalances.inc();
   }
 
   delta(verdict: Verdict): void {
@@ -129,10 +75,6 @@ export class SinkMetrics {
 
   committed(ms: number): void {
     this.#commitSeconds.observe(ms / 1000);
-  }
-
-  deadLetter(reason: string): void {
-    this.#deadLetters.inc({ reason });
   }
 
   published(manifest: Manifest, ms: number): void {

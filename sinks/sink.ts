@@ -311,7 +311,7 @@ class Sink {
       assignment: 'single',
       freshness: () => new Map([[0, this.#store.shards.size]]),
       onAssigned: (shards) => {
-        this.#options.metrics?.assigned();
+        this.#options.metrics?.rebalanced();
         this.#isActive = shards.length > 0;
       },
       onCrash: (reason) => {

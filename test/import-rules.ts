@@ -16,7 +16,7 @@ interface Rule {
 }
 
 const stage: Rule = {
-  rooms: ['topics', 'kafka', 'database', 'config', 'errors', 'logger', 'faults', 'files'],
+  rooms: ['topics', 'kafka', 'database', 'config', 'errors', 'logger', 'metrics', 'faults', 'files'],
 };
 const everything: Rule = { rooms: [...stage.rooms, 'producers', 'processors', 'sinks', 'monitor', 'flink'] };
 
@@ -26,6 +26,7 @@ const rules: Readonly<Record<string, Rule>> = {
   files: { rooms: [] },
   config: { rooms: ['errors'] },
   logger: { rooms: ['errors'] },
+  metrics: { rooms: ['topics'] },
   kafka: { rooms: ['config', 'errors', 'logger', 'faults'], not: /^@duckdb\/|^avsc$|schema-registry$/ },
   topics: { rooms: ['errors'], not: /^kafkajs(\/|$)|^@duckdb\// },
   database: { rooms: ['errors', 'topics'], not: /^kafkajs(\/|$)/ },
