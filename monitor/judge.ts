@@ -60,6 +60,15 @@ export function judge(sights: readonly Sight[], spanMs: number): State | null {
   return sights.every((sight) => sight.next === next) ? 'STALL' : 'WARN';
 }
 
+/** Why `judge` tells no state of sights that end with this one, for people. */
+export function whyUnknownOf({ end, next, isOwned }: Sight): string {
+  if (end === null) return 'the topic does not exist or does not answer';
+  if (next !== null) return 'not watched for long enough';
+  return isOwned === true
+    ? 'a member is assigned, and nothing is committed'
+    : 'nothing is committed, and who is assigned is not known';
+}
+
 const isCaughtUp = (sight: Sight) => lagOf(sight) === 0;
 
 /** Whether the sights reach back as far as they are to. */
@@ -141,6 +150,8 @@ function slope(points: readonly (readonly [number, number])[]): number | null {
 export interface Work {
   /** In units of the weights; null when it is not known of all of them now. */
   readonly left: number | null;
+  /** How much of it is done by now, going by the pace, and will be seen with the next commit. */
+  readonly done: number;
   /** Consumed − produced. */
   readonly lessPerSecond: number | null;
   /** How many times it was seen to move, and whether the whole span was seen. */
@@ -150,7 +161,8 @@ export interface Work {
 
 /**
  * The work on partitions of one member. Only looks count that know all of them: who works off one partition after the
- * other would else be seen at work on two.
+ * other would else be seen at work on two. The pace is that from commit to commit: how long a consumer had waited before
+ * the first, and how long the last is ago, say nothing of it, unless the next one is overdue.
  * @param partitions sights of the same looks; a message of a partition counts for its weight
  */
 export function workOf(
@@ -166,32 +178,55 @@ export function workOf(
       if (lag === null) continue;
       const sum = sums.get(sight.atMs) ?? { lag: 0, next: 0, known: 0 };
       sum.lag += lag * weight;
-      sum.next += sight.next as number;
+      sum.next += (sight.next as number) * weight;
       sum.known += 1;
       sums.set(sight.atMs, sum);
     }
   }
   const whole = [...sums].filter(([, { known }]) => known === partitions.length).sort(([a], [b]) => a - b);
-  const less = slope(whole.map(([atMs, { lag }]) => [atMs / 1000, -lag]));
+  const commits = whole.filter(([, { next }], i) => i > 0 && next !== whole[i - 1]?.[1].next);
+  const { waitedMs, slowness } = sinceLastOf(
+    commits.map(([atMs]) => atMs),
+    nowMs,
+  );
+  const paceOver = (of: (sum: { lag: number; next: number }) => number) => {
+    const known = commits.length < 2 ? whole : commits;
+    const pace = slope(known.map(([atMs, sum]) => [atMs / 1000, of(sum)]));
+    return pace === null ? null : pace / slowness;
+  };
   const [firstMs = nowMs] = whole[0] ?? [];
   return {
     left: sums.get(nowMs)?.known === partitions.length ? (whole.at(-1)?.[1].lag ?? null) : null,
-    lessPerSecond: less,
-    moves: whole.filter(([, { next }], i) => i > 0 && next !== whole[i - 1]?.[1].next).length,
+    done: ((paceOver(({ next }) => next) ?? 0) * waitedMs) / 1000,
+    lessPerSecond: paceOver(({ lag }) => -lag),
+    moves: commits.length,
     isFull: nowMs - firstMs >= spanMs,
   };
+}
+
+/**
+ * What the time since the last commit means: so long, but not longer than from one commit to the next, work was done that
+ * is not committed yet; what is beyond that makes all of it slower.
+ */
+function sinceLastOf(commitsMs: readonly number[], nowMs: number): { waitedMs: number; slowness: number } {
+  const [firstMs = 0] = commitsMs;
+  const lastMs = commitsMs.at(-1) ?? 0;
+  const seenMs = lastMs - firstMs;
+  if (seenMs === 0) return { waitedMs: 0, slowness: 1 };
+  const waitedMs = Math.min(nowMs - lastMs, seenMs / (commitsMs.length - 1));
+  return { waitedMs, slowness: (nowMs - firstMs - waitedMs) / seenMs };
 }
 
 /**
  * Milliseconds until nothing is left if all goes on as it did: `Infinity` when it does not get less, null when that
  * cannot be told (yet).
  */
-export function catchUpMsOf({ left, lessPerSecond, moves, isFull }: Work): number | null {
+export function catchUpMsOf({ left, done, lessPerSecond, moves, isFull }: Work): number | null {
   if (left === 0) return 0;
   if (left === null || lessPerSecond === null) return null;
   // Of one step alone nobody knows how long it took.
   if (moves < 2 && !isFull) return null;
-  if (lessPerSecond > 0) return (left / lessPerSecond) * 1000;
+  if (lessPerSecond > 0) return (Math.max(0, left - done) / lessPerSecond) * 1000;
   return isFull ? Number.POSITIVE_INFINITY : null;
 }
 

@@ -21,6 +21,8 @@ interface Consumer {
   readonly producedPerSecond: number;
   readonly consumedPerSecond: number;
   readonly commitEveryMs: number;
+  /** Does nothing before. */
+  readonly idleMs?: number;
   readonly isOwned?: boolean | null;
   /** Commits the same offset again while it stands still. */
   readonly saysWhen?: boolean;
@@ -29,13 +31,21 @@ interface Consumer {
 
 /** What one look a second sees of a consumer that works evenly and commits now and then. */
 function sightsOf(consumer: Consumer): Sight[] {
-  const { backlog, producedPerSecond, consumedPerSecond, commitEveryMs, isOwned = true } = consumer;
+  const {
+    backlog,
+    producedPerSecond,
+    consumedPerSecond,
+    commitEveryMs,
+    idleMs = 0,
+    isOwned = true,
+  } = consumer;
   return Array.from({ length: consumer.seconds + 1 }, (_, i): Sight => {
     const ms = i * lookMs;
     const end = backlog + Math.floor((producedPerSecond * ms) / 1000);
     const commitMs = Math.floor(ms / commitEveryMs) * commitEveryMs;
     const written = backlog + Math.floor((producedPerSecond * commitMs) / 1000);
-    const next = Math.min(written, Math.floor((consumedPerSecond * commitMs) / 1000));
+    const worked = Math.max(0, commitMs - idleMs);
+    const next = Math.min(written, Math.floor((consumedPerSecond * worked) / 1000));
     const committedAtMs = consumer.saysWhen === true ? startMs + commitMs : null;
     return { atMs: startMs + ms, start: 0, end, next, isOwned, committedAtMs };
   }).slice(-(spanMs / lookMs) - 1);
@@ -262,6 +272,45 @@ const laws = ({
         within(catchUpMsOf(workOf([{ sights, weight: 1 }], spanMs)), 140_000, 0.2);
       }),
     ),
+    'neither a late beginning nor seldom commits make the time to catch up another': holds(
+      fc.property(
+        rate,
+        fc.integer({ min: 1, max: 9 }),
+        fc.integer({ min: 0, max: 25 }),
+        (produced, every, idle) => {
+          const shape = {
+            ...{ backlog: 200 * produced, producedPerSecond: produced, consumedPerSecond: 2 * produced },
+            ...{ commitEveryMs: every * 1_000, idleMs: idle * 1_000 },
+          };
+          for (const seconds of [50, 53, 57, 60]) {
+            const sights = sightsOf({ ...shape, seconds });
+            const leftMs = (200 + 2 * idle - seconds) * 1_000;
+            within(catchUpMsOf(workOf([{ sights, weight: 1 }], spanMs)), leftMs, 0.06);
+          }
+        },
+      ),
+    ),
+    'a commit that is overdue means that it takes longer; one that is due soon does not': () => {
+      const sights = sightsOf({
+        ...{ backlog: 1_000, producedPerSecond: 0, consumedPerSecond: 10 },
+        ...{ commitEveryMs: 10_000, seconds: 30 },
+      });
+      const later = (seconds: number) =>
+        Array.from({ length: seconds }, (_, i) => ({
+          ...(sights.at(-1) as Sight),
+          atMs: startMs + (31 + i) * lookMs,
+        }));
+      const catchUpAfter = (seconds: number) =>
+        catchUpMsOf(workOf([{ sights: [...sights, ...later(seconds)], weight: 1 }], spanMs)) as number;
+      same(Math.round(catchUpAfter(0)), 70_000);
+      same(Math.round(catchUpAfter(9)), 61_000);
+      // 20 s for 10 s of work: as if it had taken half as long again, of which a commit's worth is done.
+      same(Math.round(catchUpAfter(20)), 95_000);
+    },
+    'what is as good as done takes no time, never less': () => {
+      const work = { left: 5, done: 8, lessPerSecond: 1, moves: 9, isFull: true };
+      same(catchUpMsOf(work), 0);
+    },
     'partitions that one member works off one after the other take as long as both': () => {
       const sightsAt = (nexts: readonly (number | null)[]) =>
         nexts.map((next, i): Sight => {
@@ -293,7 +342,7 @@ const laws = ({
       same(workOf([{ sights: [], weight: 1 }], spanMs).left, null);
     },
     'it never catches up only when that was seen for the whole span': () => {
-      const work = { left: 10, lessPerSecond: -1, moves: 9, isFull: true };
+      const work = { left: 10, done: 0, lessPerSecond: -1, moves: 9, isFull: true };
       same(catchUpMsOf(work), Number.POSITIVE_INFINITY);
       same(catchUpMsOf({ ...work, lessPerSecond: 0 }), Number.POSITIVE_INFINITY);
       same(catchUpMsOf({ ...work, isFull: false }), null);
@@ -388,7 +437,12 @@ const mutants: readonly (readonly [name: string, from: string, to: string])[] = 
   ['looks count that know only some', 'known === partitions.length).sort', 'known > 0).sort'],
   ['what is left now may be that of before', 'sums.get(nowMs)?.known === partitions.length ?', 'true ?'],
   ['a message counts for one', 'lag * weight', 'lag'],
-  ['what is left gets more', '[atMs / 1000, -lag]', '[atMs / 1000, lag]'],
+  ['what is left gets more', 'paceOver(({ lag }) => -lag)', 'paceOver(({ lag }) => lag)'],
+  ['the time before the first commit counts', 'commits.length < 2 ? whole : commits', 'whole'],
+  ['what is not committed is not done', 'Math.max(0, left - done)', 'left'],
+  ['more may be done than there is', 'Math.max(0, left - done)', '(left - done)'],
+  ['what a commit holds is done twice over', 'Math.min(nowMs - lastMs, ', '(0, nowMs - lastMs, '],
+  ['an overdue commit does not count', 'pace / slowness', 'pace'],
   ['any work has been seen for the whole span', 'nowMs - firstMs >= spanMs', 'true'],
   ['one step tells how long it took', 'if (moves < 2 && !isFull) return null;', ''],
   [
