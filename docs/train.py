@@ -1,7 +1,7 @@
 """Trains a small model on the newest title_features of a gold folder: what does a title's rating follow from?
 
     python3 -m venv .venv && .venv/bin/pip install -r docs/requirements.txt
-    .venv/bin/python docs/train.py .reelflow/gold [--engine pandas|polars|duckdb]
+    .venv/bin/python docs/train.py .reelflow/gold [--engine pandas|polars|duckdb|spark]
 
 The table is one file and one frame. Its prepared columns hold no null and no text, so they go into a model as they
 are; only the type of a title is still a word. The column `split` says which titles to learn from and which to be judged
@@ -37,6 +37,15 @@ def read(path: Path, engine: str) -> pd.DataFrame:
         import duckdb
 
         return duckdb.read_parquet(str(path)).df()
+    if engine == "spark":
+        from pyspark.sql import SparkSession
+
+        builder = SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false")
+        spark = builder.config("spark.driver.bindAddress", "127.0.0.1").getOrCreate()
+        try:
+            return spark.read.parquet(str(path.absolute())).toPandas()
+        finally:
+            spark.stop()
     return pd.read_parquet(path)
 
 
@@ -71,7 +80,7 @@ def errors(frame: pd.DataFrame) -> dict[str, dict[str, float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("gold", type=Path, help="the folder that holds CURRENT")
-    parser.add_argument("--engine", choices=["pandas", "polars", "duckdb"], default="pandas")
+    parser.add_argument("--engine", choices=["pandas", "polars", "duckdb", "spark"], default="pandas")
     given = parser.parse_args()
     frame = read(newest(given.gold), given.engine)
     print(

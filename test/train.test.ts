@@ -1,33 +1,38 @@
 /**
  * `docs/train.py` on gold of the real pipeline. Ratings follow from the genres here, so a model that has learnt from the
- * right columns and the right titles must find it out. Needs Python with `docs/requirements.txt`, in `.venv` or where
- * REELFLOW_PYTHON says; without it the tests are skipped, and say so.
+ * right columns and the right titles must find it out, whatever read the frame. Needs Python with `docs/requirements.txt`,
+ * in `.venv` or where REELFLOW_PYTHON says, and for Spark pyspark and Java; without them the tests are skipped, and say so.
  */
 import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { findJvm } from '../kafka/jars.ts';
 import { Place, smallDataset, textOf, writeDatasets } from './harness.ts';
 
 const run = promisify(execFile);
 const top = join(import.meta.dirname, '..');
 const python = process.env.REELFLOW_PYTHON ?? join(top, '.venv', 'bin', 'python');
-const packages = 'import pandas, polars, duckdb, sklearn, pyarrow';
-const isThere =
-  (existsSync(python) || process.env.REELFLOW_PYTHON !== undefined) &&
-  (await run(python, ['-c', packages]).then(
+const isThere = (packages: string) =>
+  run(python, ['-c', `import ${packages}`]).then(
     () => true,
     () => false,
-  ));
+  );
+const hasPackages =
+  (existsSync(python) || process.env.REELFLOW_PYTHON !== undefined) &&
+  (await isThere('pandas, polars, duckdb, sklearn, pyarrow'));
 const why = 'no Python with docs/requirements.txt: see the head of docs/train.py';
+const jvm = await findJvm(process.env, join(top, '.reelflow', 'jars'));
+const whyNoSpark =
+  'why' in jvm ? jvm.why : (await isThere('pyspark')) ? undefined : `no pyspark: see docs/requirements.txt`;
 
 let place: Place | undefined;
 /** Titles with a rating. */
 let rated: string[];
 
 beforeAll(async () => {
-  if (!isThere) return;
+  if (!hasPackages) return;
   place = new Place();
   const made = await smallDataset(join(place.folder, 'made'), 4_000, 5);
   const basics = textOf(made, 'title.basics');
@@ -50,11 +55,12 @@ beforeAll(async () => {
 
 afterAll(() => place?.close(false));
 
-it.for(['pandas', 'polars', 'duckdb'])(
+it.for(['pandas', 'polars', 'duckdb', 'spark'])(
   'a model learns from the frame that %s reads',
-  { timeout: 240_000 },
+  { timeout: 600_000 },
   async (engine, { skip }) => {
     if (place === undefined) return skip(why);
+    if (engine === 'spark' && whyNoSpark !== undefined) return skip(whyNoSpark);
     const { stdout } = await run(python, [join(top, 'docs', 'train.py'), place.gold, '--engine', engine]);
     const report = JSON.parse(stdout) as {
       titles: Record<'train' | 'validation' | 'test', number>;
