@@ -68,6 +68,9 @@ export function durationOption(text: string): number {
   return ms;
 }
 
+/** Gathers an option that may be given again. */
+export const severalOption = (text: string, before: readonly string[]): string[] => [...before, text];
+
 export interface ListenAddress {
   readonly host: string;
   readonly port: number;

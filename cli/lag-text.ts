@@ -14,8 +14,9 @@ export async function lagText({ rows, groups }: LagReport, options: LagTextOptio
   for (const group of groups) {
     const own = rows.filter((row) => row.group === group.group);
     if (!group.exists) parts.push(`Group ${group.group} does not exist (yet): nothing is committed.`);
+    else if (own.length === 0) parts.push(`Group ${group.group}: state unknown (${group.whyUnknown})`);
+    else parts.push(headline(group));
     if (own.length === 0) continue;
-    if (group.exists) parts.push(headline(group));
     const hasRecords = own.some(({ lagRecords }) => lagRecords !== null && lagRecords > 0);
     const head = ['topic', 'partition', 'start', 'end', 'next', 'lag', ...(hasRecords ? ['≈ records'] : [])];
     head.push('state', 'behind', 'read/s', 'written/s', 'caught up in');
@@ -44,12 +45,16 @@ export async function lagText({ rows, groups }: LagReport, options: LagTextOptio
   return lines.map((line) => line.slice(0, columns ?? line.length)).join('\n');
 }
 
-function headline({ group, state, lag, lagUnknown, lagRecords, timeLagMs, catchUpMs }: GroupLag): string {
+function headline(of: GroupLag): string {
+  const { group, state, whyUnknown, lag, lagUnknown, lagRecords, timeLagMs, catchUpMs } = of;
   const unknown = lagUnknown > 0 && lag !== null ? ` + ${lagUnknown} unknown` : '';
   const records = lagRecords !== null && lagRecords > 0 ? ` (≈ ${figure(lagRecords)} records)` : '';
   const parts = [`${figure(lag)}${unknown} messages left${records}`, `${duration(timeLagMs)} behind`];
   parts.push(`caught up in ${duration(catchUpMs)}`);
-  return `Group ${group}: ${state ?? 'state unknown'}, ${parts.join(', ')}`.replace('in never', 'never');
+  return `Group ${group}: ${state ?? `state unknown (${whyUnknown})`}, ${parts.join(', ')}`.replace(
+    'in never',
+    'never',
+  );
 }
 
 const figure = (value: number | null) => (value === null ? 'unknown' : value.toLocaleString('en-US'));

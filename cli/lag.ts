@@ -5,7 +5,14 @@ import { ReelflowError } from '../errors.ts';
 import type { State } from '../monitor/judge.ts';
 import type { GroupLag, LagReport, LagRow, Watched } from '../monitor/lag.ts';
 import type { Names } from '../topics/catalog.ts';
-import { type CommonFlags, commonOptions, durationOption, openContext, stopSignal } from './context.ts';
+import {
+  type CommonFlags,
+  commonOptions,
+  durationOption,
+  openContext,
+  severalOption,
+  stopSignal,
+} from './context.ts';
 import { lagText } from './lag-text.ts';
 
 interface Flags extends CommonFlags {
@@ -33,7 +40,7 @@ export function lagCommand(): Command {
     .option(
       '--group <name>',
       'any group on the cluster, may be given again; default those of the pipeline',
-      (name: string, before: string[]) => [...before, name],
+      severalOption,
       [],
     )
     .option('--watch', 'look again every second until SIGINT')

@@ -4,10 +4,12 @@ import { Command } from 'commander';
 import {
   type CommonFlags,
   commonOptions,
+  durationOption,
   type ListenAddress,
   listenFlags,
   listenOption,
   openContext,
+  severalOption,
   stopSignal,
 } from './context.ts';
 import { readShownLetter } from './dlq.ts';
@@ -15,6 +17,8 @@ import { pipelineGroups } from './lag.ts';
 
 interface Flags extends CommonFlags {
   listen: ListenAddress;
+  group: string[];
+  over?: number;
 }
 
 /** What the page shows of a dead letter. */
@@ -28,11 +32,18 @@ export function monitorCommand(): Command {
       'serve the page and /metrics on this port of 127.0.0.1, or on host:port, where it wants a token',
       listenOption,
       { host: '127.0.0.1', port: 9467 },
-    );
+    )
+    .option(
+      '--group <name>',
+      'show any other group on the cluster too, may be given again',
+      severalOption,
+      [],
+    )
+    .option('--over <period>', 'how far back looks count, default 60s', durationOption);
   return commonOptions(command).action(run);
 }
 
-async function run({ listen, ...flags }: Flags): Promise<void> {
+async function run({ listen, group, over, ...flags }: Flags): Promise<void> {
   const signal = stopSignal();
   const context = await openContext(flags, undefined, signal);
   const [
@@ -49,10 +60,13 @@ async function run({ listen, ...flags }: Flags): Promise<void> {
     import('../sinks/history.ts'),
   ]);
   const { broker, names, places, logger } = context;
+  const pipeline = await pipelineGroups(names);
+  const others = [...new Set(group)].filter((name) => pipeline.every((own) => own.group !== name));
   const overview = new Overview({
     broker,
     names,
-    watched: await pipelineGroups(names),
+    watched: [...pipeline, ...others.map((name) => ({ group: name, topics: [] }))],
+    ...(over !== undefined && { spanMs: over }),
     snapshots: () => historyOf(places.gold),
   });
   const registry = processRegistry();

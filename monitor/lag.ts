@@ -9,7 +9,17 @@
 import type { Broker } from '../kafka/client.ts';
 import { type CommittedOffset, type Group, readBounds, readGroups } from '../kafka/groups.ts';
 import { type LogBounds, LogReader, type Want } from '../kafka/log.ts';
-import { catchUpMsOf, judge, lagOf, paceOf, type Sight, type State, workOf, worstOf } from './judge.ts';
+import {
+  catchUpMsOf,
+  judge,
+  lagOf,
+  paceOf,
+  type Sight,
+  type State,
+  whyUnknownOf,
+  workOf,
+  worstOf,
+} from './judge.ts';
 
 export interface Watched {
   readonly group: string;
@@ -32,6 +42,8 @@ export interface LagRow {
   /** The lag in records, from the mean of the messages processed so far; only our groups tell it. */
   readonly lagRecords: number | null;
   readonly state: State | null;
+  /** Why the state is not known; null when it is. */
+  readonly whyUnknown: string | null;
   /** Age of the oldest message that waits, 0 when none does. */
   readonly timeLagMs: number | null;
   /** Messages per second. */
@@ -49,6 +61,8 @@ export interface GroupLag {
   readonly exists: boolean;
   /** The worst of its partitions. */
   readonly state: State | null;
+  /** Why the state is not known; null when it is. */
+  readonly whyUnknown: string | null;
   readonly lag: number | null;
   /** Partitions that hold messages and whose lag is not known. */
   readonly lagUnknown: number;
@@ -94,7 +108,7 @@ export function seenOf(
 ): Seen[] {
   const committed = found?.committed ?? new Map<string, ReadonlyMap<number, CommittedOffset>>();
   const owners = found === undefined ? new Map<string, ReadonlyMap<number, string>>() : found.owners;
-  return [...new Set([...topics, ...committed.keys()])].sort().flatMap((topic) => {
+  return [...topicsOf(topics, found)].sort().flatMap((topic) => {
     const logs = bounds.get(topic);
     const commits = committed.get(topic);
     const partitions = new Set([...(logs?.keys() ?? []), ...(commits?.keys() ?? [])]);
@@ -112,6 +126,10 @@ export function seenOf(
       );
   });
 }
+
+/** Topics that a group reads as far as anybody tells: that it is said to read, has committed, or is assigned. */
+const topicsOf = (topics: readonly string[], found: Group | undefined) =>
+  new Set([...topics, ...(found?.committed.keys() ?? []), ...(found?.owners?.keys() ?? [])]);
 
 /** What our groups say beside an offset. */
 interface CommitMetadata {
@@ -168,9 +186,9 @@ export class LagWatch {
     const atMs = Date.now();
     const names = watched.map(({ group }) => group);
     const groups = await readGroups(broker, names);
-    const committed = [...groups.values()].flatMap((group) => [...group.committed.keys()]);
+    const topics = watched.flatMap((one) => [...topicsOf(one.topics, groups.get(one.group))]);
     // After the commits: an end that is older than a commit could lie before it.
-    const bounds = await readBounds(broker, [...committed, ...watched.flatMap(({ topics }) => topics)]);
+    const bounds = await readBounds(broker, topics);
     const seen = watched.flatMap((one) => seenOf(one, groups.get(one.group), bounds));
     const memories = new Map(seen.map((one) => [keyOf(one), this.#remember(one, atMs)]));
     this.#memories = memories;
@@ -182,7 +200,7 @@ export class LagWatch {
       groups: names.map((name) =>
         groupLag(
           name,
-          groups.get(name)?.exists === true,
+          groups.get(name),
           whole.filter(({ row }) => row.group === name),
           this.#spanMs,
         ),
@@ -274,6 +292,7 @@ export class LagWatch {
         lag,
         lagRecords: lag === 0 ? 0 : times(lag, recordsPerMessage),
         state,
+        whyUnknown: state === null ? whyUnknownOf(now) : null,
         timeLagMs: timeLagMsOf(lag, atMs, metadata, memory),
         consumedPerSecond: pace.consumedPerSecond,
         producedPerSecond: pace.producedPerSecond,
@@ -326,7 +345,7 @@ interface Partition {
 
 function groupLag(
   group: string,
-  exists: boolean,
+  found: Group | undefined,
   partitions: readonly Partition[],
   spanMs: number,
 ): GroupLag {
@@ -336,10 +355,12 @@ function groupLag(
     known(of).length === 0 ? null : known(of).reduce((total, value) => total + value, 0);
   const timeLags = known((row) => row.timeLagMs);
   const catchUpMs = groupCatchUpMs(partitions, spanMs);
+  const state = rows.length === 0 ? null : worstOf(rows.map((row) => row.state));
   return {
     group,
-    exists,
-    state: rows.length === 0 ? null : worstOf(rows.map(({ state }) => state)),
+    exists: found?.exists === true,
+    state,
+    whyUnknown: state === null ? whyGroupUnknown(found, rows) : null,
     lag: sum((row) => row.lag),
     lagUnknown: rows.filter(({ lag, endOffset }) => lag === null && endOffset !== 0).length,
     lagRecords: sum((row) => row.lagRecords),
@@ -349,6 +370,14 @@ function groupLag(
     catchUpMs,
     catchesUp: isFiniteOrNull(catchUpMs),
   };
+}
+
+function whyGroupUnknown(found: Group | undefined, rows: readonly LagRow[]): string {
+  if (found?.exists !== true) return 'it does not exist (yet)';
+  if (rows.length === 0) return 'nothing is committed, and no member is known to be assigned anything';
+  const whys = rows.map(({ whyUnknown }) => whyUnknown).filter((why) => why !== null);
+  const times = (why: string) => whys.filter((one) => one === why).length;
+  return [...new Set(whys)].map((why) => `${times(why)} of ${rows.length} partitions: ${why}`).join('; ');
 }
 
 /** A member works its partitions off together, members work side by side: the slowest member's time. */

@@ -25,14 +25,19 @@ export interface SnapshotLine {
 export interface OverviewOptions {
   readonly broker: Broker;
   readonly names: Names;
-  /** The groups of the pipeline: processors, then sink. */
+  /** The groups of the pipeline, processors, then sink, and behind them any others. */
   readonly watched: readonly Watched[];
+  /** How far back looks count. */
+  readonly spanMs?: number;
   /** Snapshots, oldest first. @throws ReelflowError goldUnusable */
   readonly snapshots: () => readonly SnapshotLine[];
 }
 
+const stageNames = ['processors', 'sink'] as const;
+
+/** A group that is watched. */
 export interface StageLine {
-  readonly name: 'processors' | 'sink';
+  readonly name: (typeof stageNames)[number] | 'other';
   readonly group: GroupLag;
   /** Members of the group; null when the cluster does not tell. */
   readonly members: number | null;
@@ -59,6 +64,7 @@ export interface View {
   readonly atMs: number;
   readonly namespace: string;
   readonly problems: readonly Problem[];
+  /** Processors, sink, then other groups. */
   readonly stages: readonly StageLine[];
   readonly rows: readonly (LagRow & { readonly trend: readonly (number | null)[] })[];
   /** Newest first; null when gold cannot be read. */
@@ -87,7 +93,7 @@ export class Overview {
 
   constructor(options: OverviewOptions) {
     this.#options = options;
-    this.#watch = new LagWatch(options.broker);
+    this.#watch = new LagWatch(options.broker, options.spanMs);
     this.#deadLetters = new DeadLetterView(options.broker, options.names, { latestMax: lettersMax });
   }
 
@@ -120,7 +126,7 @@ export class Overview {
       const owners = groups?.get(group.group)?.owners;
       const members =
         owners && new Set([...owners.values()].flatMap((partitions) => [...partitions.values()]));
-      return { name: at === 0 ? 'processors' : 'sink', group, members: members?.size ?? null };
+      return { name: stageNames[at] ?? 'other', group, members: members?.size ?? null };
     });
     for (const stage of stages) problems.push(...problemsOf(stage));
     if (report !== null && this.#looks++ % lettersEvery === 0) {
@@ -167,7 +173,11 @@ const count = (n: number, what: string) => `${n.toLocaleString('en-US')} ${what}
 /** What is not as it should be with a stage, in words. */
 export function problemsOf({ name, group, members }: StageLine): Problem[] {
   const { state, lag } = group;
-  const [who, is, has] = name === 'processors' ? ['Processors', 'are', 'have'] : ['The sink', 'is', 'has'];
+  const [who, is, has, one] = {
+    processors: ['Processors', 'are', 'have', 'processor'],
+    sink: ['The sink', 'is', 'has', 'sink'],
+    other: [`Group ${group.group}`, 'is', 'has', `member of group ${group.group}`],
+  }[name] as [string, string, string, string];
   const waiting =
     lag === null ? 'what waits is unknown' : `${count(lag, 'message')} ${lag === 1 ? 'waits' : 'wait'}`;
   const bad = (text: string): Problem[] => [{ severity: 'bad', text }];
@@ -182,11 +192,14 @@ export function problemsOf({ name, group, members }: StageLine): Problem[] {
       return bad(`${who} ${is} too slow: ${waiting}, and it does not get less.`);
     default:
       // Without work that waits nobody is missed; but an operator who has just lost one wants to know.
+      if (name === 'other' && !group.exists) {
+        return [{ severity: 'note', text: `${who} does not exist (yet).` }];
+      }
       if (members !== 0 || !group.exists) return [];
       return [
         {
           severity: 'note',
-          text: `No ${name === 'processors' ? 'processor' : 'sink'} is running; ${lag === 0 ? 'nothing waits for it' : waiting}.`,
+          text: `No ${one} is ${name === 'other' ? 'there' : 'running'}; ${lag === 0 ? 'nothing waits for it' : waiting}.`,
         },
       ];
   }

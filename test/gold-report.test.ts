@@ -2,20 +2,18 @@
  * The page about a snapshot, made by the real pipeline and looked at in a real browser that is offline: on a wide light
  * screen and on a narrow dark one. `UPDATE_DOCS=1` keeps what was seen in docs/.
  */
-import { existsSync, mkdirSync, readFileSync } from 'node:fs';
+import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
-import { type Browser, chromium, type Page } from 'playwright-core';
+import type { Browser, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { exitCodes } from '../errors.ts';
 import { goldTables, type Plot } from '../sinks/gold.ts';
 import { Looking, type Point } from '../sinks/look.ts';
 import type { Manifest } from '../sinks/manifest.ts';
+import { hasBrowser, openBrowser, whyNoBrowser } from './browser.ts';
 import { Place, smallDataset, textOf, writeDatasets } from './harness.ts';
 
-const browserPath = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'].find(
-  existsSync,
-);
 const docs = fileURLToPath(new URL('../docs', import.meta.url));
 const hostile = '<script>document.title = "taken"</script>&amp;';
 
@@ -76,10 +74,10 @@ it('that cannot be written says where', async () => {
   expect(finished.stderr).toContain('/nowhere/page.html');
 });
 
-describe.skipIf(browserPath === undefined)('in a browser (Debian: chromium)', () => {
+describe.skipIf(!hasBrowser)(`in a browser${whyNoBrowser}`, () => {
   let browser: Browser;
   beforeAll(async () => {
-    browser = await chromium.launch({ executablePath: String(browserPath), args: ['--no-sandbox'] });
+    browser = await openBrowser();
   }, 120_000);
   afterAll(() => browser?.close());
 

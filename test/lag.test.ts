@@ -24,19 +24,25 @@ describe('the partitions of a group', () => {
     ['deleted', new Map([[0, at(3)]])],
     ['another', new Map([[0, at(0)]])],
   ]);
-  const owners = new Map([['read', new Map([[2, 'member-1']])]]);
+  const owners = new Map([
+    ['read', new Map([[2, 'member-1']])],
+    ['assigned', new Map([[0, 'member-1']])],
+    ['assigned-and-deleted', new Map([[0, 'member-1']])],
+  ]);
   const bounds = new Map([
     ['read', new Map([0, 1, 2].map((partition) => [partition, log(2, 10)]))],
     ['another', new Map([[0, log(0, 0)]])],
+    ['assigned', new Map([[0, log(0, 4)]])],
   ]);
 
-  it('are those of what it reads and those that it has committed, in order', () => {
+  it('are those of what it reads, is assigned or has committed, in order', () => {
     const seen = seenOf(watched, { exists: true, owners, committed }, bounds);
     const short = seen.map(({ topic, partition, log, commit, owner }) =>
       [topic, partition, log?.start, log?.end, commit?.next, owner].join(' '),
     );
     expect(short).toEqual([
       'another 0 0 0 0 ',
+      'assigned 0 0 4  member-1',
       'deleted 0   3 ',
       'read 0 2 10  ',
       'read 1 2 10 7 ',
@@ -136,15 +142,23 @@ describe('a look', () => {
     expect(rows).toEqual([
       {
         ...{ group, topic, partition: 0, startOffset: 0, endOffset: 5, nextOffset: 5, lag: 0 },
-        ...{ ...unknown, lagRecords: 0, state: 'OK', timeLagMs: 0, catchUpMs: 0, catchesUp: true },
+        ...{
+          ...unknown,
+          lagRecords: 0,
+          state: 'OK',
+          whyUnknown: null,
+          timeLagMs: 0,
+          catchUpMs: 0,
+          catchesUp: true,
+        },
       },
       {
         ...{ group, topic, partition: 1, startOffset: 0, endOffset: 6, nextOffset: 2, lag: 4 },
-        ...{ ...unknown, state: 'STOP', timeLagMs: atMs - sentMs(1, 2), ...never },
+        ...{ ...unknown, state: 'STOP', whyUnknown: null, timeLagMs: atMs - sentMs(1, 2), ...never },
       },
       {
         ...{ group, topic, partition: 2, startOffset: 0, endOffset: 7, nextOffset: null, lag: null },
-        ...{ ...unknown, state: 'STOP', timeLagMs: null, ...never },
+        ...{ ...unknown, state: 'STOP', whyUnknown: null, timeLagMs: null, ...never },
       },
     ]);
     expect(groups).toMatchObject([
@@ -157,6 +171,41 @@ describe('a look', () => {
     const { rows, groups } = await new LagWatch(broker).look([{ group, topics: [] }]);
     expect(rows).toEqual([]);
     expect(groups).toMatchObject([{ group, exists: false, state: null, lag: null, catchUpMs: null }]);
+    expect(groups[0]?.whyUnknown).toBe('it does not exist (yet)');
+  });
+
+  test('says why it knows no state of a group that has committed nothing', async ({ place }) => {
+    const topic = await foreignTopic(place);
+    const group = `${place.namespace}.silent`;
+    const consumer = broker.kafka.consumer({ groupId: group });
+    place.onEnd(() => consumer.disconnect());
+    await consumer.connect();
+    await consumer.subscribe({ topics: [topic], fromBeginning: true });
+    await consumer.run({ autoCommit: false, eachMessage: async () => undefined });
+    const watch = new LagWatch(broker);
+    await until(
+      'it is assigned the topic',
+      async () => (await watch.look([{ group, topics: [] }])).rows.length > 0,
+    );
+    const { code, stdout } = await place.run(['lag', '--group', group]);
+    expect(code).toBe(0);
+    expect(stdout).toContain(
+      `Group ${group}: state unknown (3 of 3 partitions: a member is assigned, and nothing is committed), `,
+    );
+  });
+
+  test('says why it knows no state of a group that has nothing to read', async ({ place }) => {
+    const group = `${place.namespace}.idle`;
+    const consumer = broker.kafka.consumer({ groupId: group });
+    place.onEnd(() => consumer.disconnect());
+    await consumer.connect();
+    await consumer.subscribe({ topics: [new RegExp(`^${place.namespace}\\.not-there$`)] });
+    await consumer.run({ eachMessage: async () => undefined });
+    const look = () => new LagWatch(broker).look([{ group, topics: [] }]);
+    await until('it has joined', async () => (await look()).groups[0]?.exists === true);
+    expect((await place.run(['lag', '--group', group])).stdout).toBe(
+      `Group ${group}: state unknown (nothing is committed, and no member is known to be assigned anything)\n`,
+    );
   });
 
   test('reads the ends of many topics, without those that are gone', async ({ place }) => {

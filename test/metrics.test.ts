@@ -52,7 +52,14 @@ const scrape = async (port: number): Promise<Samples> => {
 
 const row: LagReport['rows'][number] = {
   ...{ group: 'g', topic: 't', partition: 3, startOffset: 2, endOffset: 10, nextOffset: 7, lag: 3 },
-  ...{ lagRecords: null, state: 'STALL', timeLagMs: 1_500, consumedPerSecond: 0, producedPerSecond: 1 },
+  ...{
+    lagRecords: null,
+    state: 'STALL',
+    whyUnknown: null,
+    timeLagMs: 1_500,
+    consumedPerSecond: 0,
+    producedPerSecond: 1,
+  },
   ...{ catchUpMs: Number.POSITIVE_INFINITY, catchesUp: false },
 };
 const group = { ...row, exists: true, lagUnknown: 0 };

@@ -4,46 +4,30 @@
  * Chromium (Debian: `apt-get install chromium`) these tests are skipped, and the run says so. With
  * REELFLOW_SCREENSHOTS=1 the pictures in docs/ are taken anew.
  */
-import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdirSync } from 'node:fs';
 import { request } from 'node:http';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { type Browser, chromium, type Locator, type Page } from 'playwright-core';
+import type { Browser, Locator, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, vi } from 'vitest';
-import { freePorts } from '../kafka/probe.ts';
 import { createLogger } from '../logger.ts';
 import { problemsOf, type StageLine, type View } from '../monitor/overview.ts';
 import { type PageOptions, servePage } from '../monitor/server.ts';
 import { currentSnapshot } from '../sinks/manifest.ts';
-import { type Place, type Running, smallDataset, spoken, test, until } from './harness.ts';
+import { hasBrowser, openBrowser, startMonitor, whyNoBrowser } from './browser.ts';
+import { smallDataset, spoken, test, until } from './harness.ts';
 
 vi.setConfig({ testTimeout: 300_000, hookTimeout: 300_000 });
 
 const patience = { timeout: 120_000 };
 const pictures = fileURLToPath(new URL('../docs/monitor', import.meta.url));
 
-/** Debian's and others' names; Chromium's own variable first. */
-const executablePath = [
-  process.env.CHROMIUM_PATH ?? '',
-  'chromium',
-  'chromium-browser',
-  'google-chrome',
-].flatMap((name) => {
-  try {
-    return name === '' ? [] : [execFileSync('which', [name], { encoding: 'utf8' }).trim()];
-  } catch {
-    return [];
-  }
-})[0];
-const why = executablePath === undefined ? ' (skipped: there is no Chromium on the PATH)' : '';
-
-describe.skipIf(executablePath === undefined)(`the page in Chromium${why}`, () => {
+describe.skipIf(!hasBrowser)(`the page in Chromium${whyNoBrowser}`, () => {
   let browser: Browser;
 
   beforeAll(async () => {
-    browser = await chromium.launch({ executablePath: executablePath as string, args: ['--no-sandbox'] });
+    browser = await openBrowser();
   });
 
   afterAll(async () => {
@@ -153,15 +137,6 @@ describe.skipIf(executablePath === undefined)(`the page in Chromium${why}`, () =
     await of.screenshot({ path: join(pictures, `${name}.png`) });
   }
 });
-
-async function startMonitor(place: Place): Promise<{ url: string; running: Running }> {
-  const common = ['--namespace', place.namespace, '--gold', place.gold, '--state', place.state];
-  const [port] = await freePorts(1);
-  const running = place.start(['monitor', ...common, '--listen', String(port), '--json']);
-  await until('the monitor listens', () => running.isDone || running.stdout.includes('\n'), patience.timeout);
-  expect(running.stdout, 'the address').toContain('http');
-  return { url: (JSON.parse(running.stdout) as { url: string }).url, running };
-}
 
 describe('the server of the page', () => {
   const view = {
@@ -299,6 +274,7 @@ describe('what is not well is said in words', () => {
       group: 'g',
       exists: true,
       state: 'OK',
+      whyUnknown: null,
       lag: 0,
       lagUnknown: 0,
       lagRecords: 0,
@@ -336,6 +312,13 @@ describe('what is not well is said in words', () => {
       'bad',
       'Processors went back, or a topic is shorter than what was processed of it.',
     ],
+    [
+      { ...line({ state: 'STALL', lag: 3 }), name: 'other' },
+      'bad',
+      'Group g is stalled: somebody is there and stands still, and 3 messages wait.',
+    ],
+    [{ ...line({ exists: false, state: null }, 0), name: 'other' }, 'note', 'Group g does not exist (yet).'],
+    [{ ...line({}, 0), name: 'other' }, 'note', 'No member of group g is there; nothing waits for it.'],
   ] as const)('%#', ([stage, severity, text]) => {
     expect(problemsOf(stage)).toEqual(severity === null ? [] : [{ severity, text }]);
   });

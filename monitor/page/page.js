@@ -32,7 +32,7 @@ function unlessSame(element, from, children) {
   const text = JSON.stringify(from);
   if (element.drawnFrom === text) return;
   element.drawnFrom = text;
-  element.replaceChildren(...children());
+  element.replaceChildren(...children().filter((child) => child !== false));
 }
 
 function draw() {
@@ -40,7 +40,8 @@ function draw() {
   unlessSame($('namespace'), namespace, () => [namespace]);
   headline(problems, stages);
   unlessSame($('flow'), [stages, rows.length, snapshots?.[0]], () => flow(stages, snapshots));
-  if (rows.length > 0) for (const stage of stages) drawLag(stage, rows);
+  const isKnown = rows.length > 0 || stages.some(({ name }) => name === 'other');
+  if (isKnown) for (const stage of stages) drawLag(stage, rows);
   unlessSame($('snapshots'), snapshots, () => [snapshotList(snapshots)]);
   unlessSame($('letters'), letters, () => [letterList(letters)]);
   const current = snapshots?.find(({ isCurrent }) => isCurrent)?.id;
@@ -68,7 +69,8 @@ function headline(problems, stages = []) {
 }
 
 const rate = (perSecond) => (perSecond === null ? '–' : number(perSecond, perSecond < 10 ? 1 : 0));
-const badge = (state) => el('span', { class: 'state', 'data-state': state ?? 'unknown' }, state ?? 'unknown');
+const badge = (state, whyUnknown) =>
+  el('span', { class: 'state', 'data-state': state ?? 'unknown', title: whyUnknown }, state ?? 'unknown');
 const moves = (perSecond) => ((perSecond ?? 0) >= 0.05 ? 'yes' : 'no');
 
 function flow(stages, snapshots) {
@@ -93,7 +95,7 @@ function flow(stages, snapshots) {
   const working = (of, unit, who) =>
     stage(
       of === sink ? 'Sink' : 'Processors',
-      badge(of?.group.state),
+      badge(of?.group.state, of?.group.whyUnknown),
       figure(rate(of?.group.consumedPerSecond ?? null), unit),
       of === undefined
         ? 'unknown'
@@ -153,13 +155,24 @@ const lagTables = new Map();
 /** Draws the rows of one stage into its table, which stays: it may be scrolled, or have the focus. */
 function drawLag({ name, group }, rows) {
   if (!lagTables.has(group.group)) {
-    const caption = `${name === 'sink' ? 'Sink' : 'Processors'}, in messages`;
+    const isOther = name === 'other';
+    const who = isOther ? `Group ${group.group}` : name === 'sink' ? 'Sink' : 'Processors';
+    const caption = `${who}, in messages`;
+    const verdict = el('span');
     const heads = lagColumns.map(([text, kind]) => el('th', { scope: 'col', class: kind }, text));
     const body = el('tbody');
     const table = el(
       'table',
       {},
-      el('caption', {}, caption, ' ', el('span', { class: 'quiet' }, group.group)),
+      el(
+        'caption',
+        {},
+        caption,
+        ' ',
+        el('span', { class: 'quiet' }, isOther ? '' : group.group),
+        ' ',
+        verdict,
+      ),
       el('thead', {}, el('tr', {}, heads)),
       body,
     );
@@ -167,9 +180,14 @@ function drawLag({ name, group }, rows) {
     const frame = { class: 'scroll lag-group', role: 'region', tabindex: '0', 'aria-label': caption };
     if (lagTables.size === 0) $('lag').replaceChildren();
     $('lag').append(el('div', frame, table));
-    lagTables.set(group.group, body);
+    lagTables.set(group.group, { body, verdict });
   }
-  lagTables.get(group.group).replaceChildren(...rows.filter((row) => row.group === group.group).map(lagRow));
+  const { body, verdict } = lagTables.get(group.group);
+  unlessSame(verdict, [group.state, group.whyUnknown], () => [
+    badge(group.state),
+    group.state === null && el('span', { class: 'quiet' }, ` ${group.whyUnknown}`),
+  ]);
+  body.replaceChildren(...rows.filter((row) => row.group === group.group).map(lagRow));
 }
 
 function lagRow(row) {
@@ -178,7 +196,7 @@ function lagRow(row) {
   const or = (text) => (isEmpty ? '–' : text);
   const late = row.trend.slice(-5).map((value) => number(value));
   const cells = [
-    isEmpty ? el('span', { class: 'state' }, 'empty') : badge(row.state),
+    isEmpty ? el('span', { class: 'state' }, 'empty') : badge(row.state, row.whyUnknown),
     or(number(row.lag)),
     spark(row.trend, `lag of late: ${late.join(', ')}`),
     or(duration(row.timeLagMs)),
@@ -187,7 +205,8 @@ function lagRow(row) {
   ];
   const { namespace } = view;
   // What all have in common is left out; the whole name is told on a closer look.
-  const topic = row.topic.slice(namespace === '' ? 0 : namespace.length + 1).replace(/^imdb\./, '');
+  const own = namespace === '' ? '' : `${namespace}.`;
+  const topic = (row.topic.startsWith(own) ? row.topic.slice(own.length) : row.topic).replace(/^imdb\./, '');
   return el(
     'tr',
     { class: isEmpty ? 'quiet' : null },
