@@ -12,6 +12,8 @@ interface Line {
   readonly applied: number;
   readonly duplicate: number;
   readonly rejected: number;
+  /** Offsets in [start, next) that the log had lost: the loss was accepted. */
+  readonly gaps: readonly (readonly [number, number])[];
 }
 
 export function statusCommand(): Command {
@@ -47,8 +49,19 @@ async function run(flags: CommonFlags): Promise<void> {
           ? manifest.names[partition]
           : manifest.shards[partition]?.sources[topic];
       const { applied, duplicate, rejected } = counts ?? { applied: 0, duplicate: 0, rejected: 0 };
+      const gaps = manifest.shards[partition]?.sources[topic]?.gaps.filter(([from]) => from >= start) ?? [];
       const end = bounds.get(topic)?.get(Number(partition))?.end ?? null;
-      lines.push({ topic, partition: Number(partition), start, next, end, applied, duplicate, rejected });
+      lines.push({
+        topic,
+        partition: Number(partition),
+        start,
+        next,
+        end,
+        applied,
+        duplicate,
+        rejected,
+        gaps,
+      });
     }
   }
   const generation = Math.max(0, ...Object.values(manifest.shards).map((shard) => shard.generation));
@@ -61,16 +74,16 @@ async function run(flags: CommonFlags): Promise<void> {
   }
   const { default: Table } = await import('cli-table3');
   const table = new Table({
-    head: ['topic', 'partition', 'next', 'end', 'applied', 'duplicate', 'rejected', 'records'],
-    colAligns: ['left', 'right', 'right', 'right', 'right', 'right', 'right', 'right'],
+    head: ['topic', 'partition', 'start', 'next', 'end', 'applied', 'duplicate', 'rejected', 'records'],
+    colAligns: ['left', 'right', 'right', 'right', 'right', 'right', 'right', 'right', 'right'],
     style: { head: [], border: [] },
   });
   const whole = (value: number | null) => (value === null ? 'unknown' : value.toLocaleString('en-US'));
-  for (const { topic, partition, next, end, applied, duplicate, rejected } of lines) {
+  for (const { topic, partition, start, next, end, applied, duplicate, rejected } of lines) {
     table.push([
       topic,
       partition,
-      ...[next, end, applied, duplicate, rejected, applied + duplicate + rejected].map(whole),
+      ...[start, next, end, applied, duplicate, rejected, applied + duplicate + rejected].map(whole),
     ]);
   }
   for (const [topic, { applied, duplicate, rejected }] of Object.entries(manifest.accounting)) {
@@ -79,10 +92,16 @@ async function run(flags: CommonFlags): Promise<void> {
       'all',
       '',
       '',
+      '',
       ...[applied, duplicate, rejected, applied + duplicate + rejected].map(whole),
     ]);
   }
+  const lost = lines.flatMap(({ topic, partition, gaps }) =>
+    gaps.map(
+      ([from, to]) => `${topic}/${partition}: offsets ${from} to ${to} were lost, which was accepted.\n`,
+    ),
+  );
   process.stdout.write(
-    `${table.toString()}\nSnapshot ${current}, generation ${generation}, created ${manifest.created}\n`,
+    `${table.toString()}\n${lost.join('')}Snapshot ${current}, generation ${generation}, created ${manifest.created}\n`,
   );
 }

@@ -16,6 +16,7 @@ import { ReelflowError } from '../errors.ts';
 import { crashPoint } from '../faults.ts';
 import { type DatasetName, datasets } from '../topics/catalog.ts';
 import { type CubeRows, cubePlan, cubesOnTheWire, type DeltaHeader, encodeDelta } from '../topics/deltas.ts';
+import { withGap } from '../topics/position.ts';
 import { nullInt } from '../topics/rows.ts';
 import { type Cube, fingerprintOf as cubeSetOf, relationOf } from './cubes/cube.ts';
 import { fingerprintOf, type MicroBatch, type StagedRows } from './micro-batch.ts';
@@ -35,8 +36,6 @@ export interface ApplyOptions {
   readonly deltaSchemaId: number;
   /** Without deltas, to reach a position that is already published. */
   readonly silently: boolean;
-  /** Whether a source may go on behind the next offset, because its log has lost what lay between. */
-  readonly acceptLoss: boolean;
   /** The dead letter of a rejected message as stored bytes and a description. */
   readonly deadLetterOf: (rejected: MicroBatch['rejected'][number]) => { value: Buffer; about: string };
   /** Oldest outbox entries up to this number are published. */
@@ -52,7 +51,7 @@ export async function applyMicroBatch(
   batch: MicroBatch,
   options: ApplyOptions,
 ): Promise<AppliedBatch> {
-  guard(store, batch, options.acceptLoss);
+  guard(store, batch);
   batch.seal();
   const { connection } = store;
   await connection.run('BEGIN');
@@ -94,10 +93,10 @@ export async function applyMicroBatch(
 
 // 1. guard
 
-function guard(store: ShardStore, batch: MicroBatch, acceptLoss: boolean): void {
+function guard(store: ShardStore, batch: MicroBatch): void {
   for (const { topic, from } of batch.sources.values()) {
     const next = store.sources.get(topic)?.next ?? 0;
-    if (from !== next && !(acceptLoss && from > next)) {
+    if (from !== next) {
       throw new ReelflowError('stateUnusable', 'A micro-batch does not go on where the store stands', {
         detail: `${topic}: offset ${from} came, ${next} is next.`,
         hint: 'Start the processor again: it reads on from the position of its store.',
@@ -423,11 +422,12 @@ function countSources(
   batch: MicroBatch,
   changes: ReadonlyMap<DatasetName, Changes>,
 ): SourceCount[] {
-  return [...batch.sources.values()].map(({ topic, dataset, from, to, records, rejected, last }) => {
+  return [...batch.sources.values()].map(({ topic, dataset, from, to, gap, records, rejected, last }) => {
     const change = changes.get(dataset);
     const applied = (change?.freshCount ?? 0) + (change?.changed ?? 0);
     const duplicate = records - rejected - applied;
     const before = store.sources.get(topic);
+    const gaps = before?.gaps ?? [];
     return {
       from,
       applied,
@@ -440,6 +440,7 @@ function countSources(
         applied: (before?.applied ?? 0) + applied,
         duplicate: (before?.duplicate ?? 0) + duplicate,
         rejected: (before?.rejected ?? 0) + rejected,
+        gaps: gap === undefined ? gaps : withGap(gaps, gap),
       },
     };
   });
@@ -467,6 +468,7 @@ function headerOf(store: ShardStore, batch: MicroBatch, counts: readonly SourceC
         applied: count?.applied ?? 0,
         duplicate: count?.duplicate ?? 0,
         rejected: count?.rejected ?? 0,
+        gaps: (count?.state ?? store.sources.get(topic))?.gaps ?? [],
       };
     }),
     recordTimeMs: batch.recordTimeMs,
@@ -483,12 +485,12 @@ async function record(
 ): Promise<number> {
   const { connection, catalog } = store;
   for (const { state } of counts) {
-    const { topic, next, fingerprint, applied, duplicate, rejected } = state;
+    const { topic, next, fingerprint, applied, duplicate, rejected, gaps } = state;
     if (store.sources.has(topic))
       await connection.run(`DELETE FROM ${catalog}.source WHERE topic = $1`, [topic]);
     await connection.run(
-      `INSERT INTO ${catalog}.source VALUES ($1, ${next}, $2, ${fingerprint.chunk}, $3, ${applied}, ${duplicate}, ${rejected})`,
-      [topic, fingerprint.runId, fingerprint.hash],
+      `INSERT INTO ${catalog}.source VALUES ($1, ${next}, $2, ${fingerprint.chunk}, $3, ${applied}, ${duplicate}, ${rejected}, $4)`,
+      [topic, fingerprint.runId, fingerprint.hash, JSON.stringify(gaps)],
     );
   }
   if (options.publishedEntry > 0) {
@@ -565,13 +567,14 @@ export async function writeBase(store: ShardStore, deltaSchemaId: number): Promi
     cubeSet: cubeSetOf(identity.cubeSet),
     storeId: store.writerId,
     kind: 'base',
-    range: [...store.sources.values()].map(({ topic, next, applied, duplicate, rejected }) => ({
+    range: [...store.sources.values()].map(({ topic, next, applied, duplicate, rejected, gaps }) => ({
       topic,
       from: 0,
       to: next,
       applied,
       duplicate,
       rejected,
+      gaps,
     })),
     recordTimeMs: Date.now(),
   };

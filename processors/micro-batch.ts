@@ -18,6 +18,7 @@ import {
 import type { Dictionary } from '../topics/dictionary.ts';
 import { IdSet } from '../topics/id-set.ts';
 import type { Ownership } from '../topics/ownership.ts';
+import type { Gap } from '../topics/position.ts';
 import type { Columns } from '../topics/rows.ts';
 
 /** Which chunk a partition's position lies behind: proves on reading it again that the log is still the same one. */
@@ -35,6 +36,8 @@ export interface SourceProgress {
   /** Next offset before and after. */
   readonly from: number;
   to: number;
+  /** What the log had lost at the beginning of it. */
+  readonly gap?: Gap;
   records: number;
   rejected: number;
   messages: number;
@@ -259,6 +262,14 @@ export class MicroBatch {
   /** Passes over an offset that holds no message. */
   pass(message: SourceMessage): void {
     this.#advance(message, { runId: '', chunk: -1 }, 0, 0);
+  }
+
+  /** Begins a source behind messages that its log has lost. */
+  lose(topic: string, dataset: DatasetName, gap: Gap): void {
+    const [from, to] = gap;
+    const none = { records: 0, rejected: 0, messages: 0, recordTimeMs: 0 };
+    const last = { runId: '', chunk: -1, value: null };
+    this.sources.set(topic, { topic, dataset, from, to, gap, ...none, last });
   }
 
   seal(): void {

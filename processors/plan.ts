@@ -1,6 +1,13 @@
 import type { ChainState, DeltaHeader } from '../topics/deltas.ts';
 import { fromOf, toOf } from '../topics/deltas.ts';
-import { notAfter, type Position, positionText, samePosition } from '../topics/position.ts';
+import {
+  gapsBefore,
+  notAfter,
+  type Position,
+  positionText,
+  sameGaps,
+  samePosition,
+} from '../topics/position.ts';
 
 /** How an owner brings its store and the published deltas of its shard together before it goes on. */
 export type Plan =
@@ -13,18 +20,19 @@ export type Plan =
   /** What is published does not lead here and never will: publish the whole cubes. */
   | { readonly kind: 'base'; readonly why: string };
 
-/**
- * Decides from the store's position, its outbox (oldest first) and the chain of published deltas. Pure.
- * @param cubeSet fingerprint of the store's cubes
- */
+/** What the cubes of a store are a function of. */
+export type StoreState = Omit<ChainState, 'generation'>;
+
+/** Decides from a store, its outbox (oldest first) and the chain of published deltas. Pure. */
 export function planShard(
-  position: Position,
+  { position, gaps, cubeSet }: StoreState,
   outbox: readonly { readonly number: number; readonly header: DeltaHeader }[],
   published: ChainState,
-  cubeSet: string,
 ): Plan {
   const sameCubes = published.cubeSet === '' || published.cubeSet === cubeSet;
+  const sameSoFar = sameGaps(gapsBefore(gaps, published.position), published.gaps);
   if (samePosition(position, published.position)) {
+    if (!sameSoFar) return { kind: 'base', why: 'what is published has other gaps' };
     return sameCubes
       ? { kind: 'continue', publish: [] }
       : { kind: 'base', why: `the published cubes are of another cube set (${published.cubeSet})` };
@@ -40,11 +48,14 @@ export function planShard(
     if (!continues) break;
     reached = toOf(header);
   }
-  if (sameCubes && samePosition(reached, position)) {
+  if (sameCubes && sameSoFar && samePosition(reached, position)) {
     return { kind: 'continue', publish: left.map(({ number }) => number) };
   }
   if (samePosition(published.position, {})) {
     return { kind: 'base', why: 'no delta of this shard is published' };
+  }
+  if (notAfter(published.position, position) && !sameGaps(gaps, published.gaps)) {
+    return { kind: 'base', why: 'a loss was accepted that what is published does not know' };
   }
   return {
     kind: 'rebuild',

@@ -14,9 +14,10 @@ import {
   DeltaChain,
   type DeltaHeader,
   decodeDeltaHeader,
+  gapsOf,
   toOf,
 } from '../topics/deltas.ts';
-import { samePosition } from '../topics/position.ts';
+import { sameGaps, samePosition } from '../topics/position.ts';
 
 export interface PublisherOptions {
   readonly producer: Pick<Producer, 'send'>;
@@ -150,11 +151,12 @@ export class Publisher {
       if (this.#chain.accept(header) === 'apply') this.#count(header);
     }
     const { header } = decodeDeltaHeader(messages.at(-1) ?? null, deltaSchemaId);
-    const { generation, cubeSet, position } = this.#chain.state;
+    const { generation, cubeSet, position, gaps } = this.#chain.state;
     return (
       generation === header.generation &&
       cubeSet === header.cubeSet &&
-      samePosition(position, header.kind === 'reset' ? {} : toOf(header))
+      samePosition(position, header.kind === 'reset' ? {} : toOf(header)) &&
+      sameGaps(gaps, gapsOf(header))
     );
   }
 }

@@ -86,6 +86,7 @@ export async function reset({
           applied: 0,
           duplicate: 0,
           rejected: 0,
+          gaps: [],
         }));
         const header = {
           shard,

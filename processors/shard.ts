@@ -204,7 +204,6 @@ export class Shard {
         const applied = await applyMicroBatch(to, batch, {
           deltaSchemaId,
           ...how,
-          acceptLoss: this.#context.acceptLoss,
           deadLetterOf: (rejected) => this.#deadLetterOf(rejected),
         }).catch((thrown) => {
           throw asWorkError(thrown, to.path);
@@ -425,7 +424,7 @@ export class Shard {
     const dataset = this.#decoders.get(topic)?.dataset;
     if (dataset === undefined) return;
     this.#log.warn({ topic, next, start }, 'the loss of messages that were never applied is accepted');
-    this.#open.pass({ topic, dataset, offset: start - 1, timestampMs: 0, value: null });
+    this.#open.lose(topic, dataset, [next, start]);
   }
 
   /** Whether the message before the next offset can tell this log from another one. */

@@ -17,13 +17,13 @@ import type { DatasetName } from '../topics/catalog.ts';
 import type { DeltaHeader } from '../topics/deltas.ts';
 import { Dictionary } from '../topics/dictionary.ts';
 import { IdSet } from '../topics/id-set.ts';
-import type { Position } from '../topics/position.ts';
+import type { Gap, Gaps, Position } from '../topics/position.ts';
 import { type Cube, fingerprintOf, projectionOf, relationOf } from './cubes/cube.ts';
 import type { Fingerprint, StoreMemory } from './micro-batch.ts';
 import type { StoreKind } from './plan.ts';
 
 /** Raised when the tables of a store change: a store of another format is rebuilt. */
-const formatVersion = 1;
+const formatVersion = 2;
 
 export interface ShardIdentity {
   readonly clusterId: string;
@@ -43,6 +43,8 @@ export interface SourceState {
   readonly applied: number;
   readonly duplicate: number;
   readonly rejected: number;
+  /** Before `next`. */
+  readonly gaps: readonly Gap[];
 }
 
 /** A delta that is committed and may not be published yet. */
@@ -95,6 +97,10 @@ export class ShardStore implements StoreMemory {
     return Object.fromEntries([...this.sources.values()].map(({ topic, next }) => [topic, next]));
   }
 
+  get gaps(): Gaps {
+    return Object.fromEntries([...this.sources.values()].map(({ topic, gaps }) => [topic, gaps]));
+  }
+
   /** Records that the store has taken in, of whatever fate: how far it is. */
   get recordsSeen(): number {
     let seen = 0;
@@ -120,7 +126,7 @@ export class ShardStore implements StoreMemory {
     const statements = [
       `CREATE TABLE ${catalog}.meta (name VARCHAR, value VARCHAR)`,
       `CREATE TABLE ${catalog}.source (topic VARCHAR, next BIGINT, runId VARCHAR, chunk BIGINT, hash VARCHAR,
-        applied BIGINT, duplicate BIGINT, rejected BIGINT)`,
+        applied BIGINT, duplicate BIGINT, rejected BIGINT, gaps VARCHAR)`,
       `CREATE TABLE ${catalog}.outbox (number BIGINT, part INTEGER, header VARCHAR, message BLOB)`,
       `CREATE TABLE ${catalog}.dead_letter (number BIGINT, message BLOB, about VARCHAR)`,
       `CREATE TABLE ${catalog}.dictionary (number INTEGER, value VARCHAR)`,
@@ -286,9 +292,9 @@ export class ShardStore implements StoreMemory {
   async #load(): Promise<void> {
     const { connection, catalog } = this;
     const sources = await connection.runAndReadAll(
-      `SELECT topic, next, runId, chunk, hash, applied, duplicate, rejected FROM ${catalog}.source`,
+      `SELECT topic, next, runId, chunk, hash, applied, duplicate, rejected, gaps FROM ${catalog}.source`,
     );
-    for (const [topic, next, runId, chunk, hash, applied, duplicate, rejected] of sources.getRows()) {
+    for (const [topic, next, runId, chunk, hash, applied, duplicate, rejected, gaps] of sources.getRows()) {
       this.sources.set(String(topic), {
         topic: String(topic),
         next: Number(next),
@@ -296,6 +302,7 @@ export class ShardStore implements StoreMemory {
         applied: Number(applied),
         duplicate: Number(duplicate),
         rejected: Number(rejected),
+        gaps: JSON.parse(String(gaps)) as Gap[],
       });
     }
     const entries = await connection.runAndReadAll(`SELECT coalesce(max(number), 0) FROM ${catalog}.outbox`);

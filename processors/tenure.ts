@@ -8,13 +8,14 @@
  */
 import { ReelflowError } from '../errors.ts';
 import { crashPoint } from '../faults.ts';
-import { notAfter, type Position, positionText } from '../topics/position.ts';
+import { type Gaps, notAfter, type Position, positionText } from '../topics/position.ts';
 import { type Plan, planShard } from './plan.ts';
 import type { Publisher } from './publisher.ts';
 import type { OutboxEntry } from './store.ts';
 
 export interface TenureStore {
   readonly position: Position;
+  readonly gaps: Gaps;
   readonly nextEntry: number;
   /** Oldest first. */
   readOutbox(): Promise<readonly OutboxEntry[]>;
@@ -67,7 +68,8 @@ export class Tenure<
   async reconcile(): Promise<void> {
     const outbox = await this.store.readOutbox();
     const { published } = this.#publisher;
-    const plan = planShard(this.store.position, outbox, published, this.#cubeSet);
+    const { position, gaps } = this.store;
+    const plan = planShard({ position, gaps, cubeSet: this.#cubeSet }, outbox, published);
     this.#work.tell(plan, this.store);
     switch (plan.kind) {
       case 'continue':
@@ -119,7 +121,7 @@ export class Tenure<
     }
     if (this.#silentTo !== undefined && notAfter(this.#silentTo, this.store.position)) {
       this.#silentTo = undefined;
-      if (this.#publisher.published.cubeSet !== this.#cubeSet) await this.reconcile();
+      await this.reconcile();
     }
     return applied;
   }

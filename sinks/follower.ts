@@ -8,10 +8,11 @@ import {
   DeltaChain,
   type DeltaHeader,
   type DeltaPart,
+  gapsOf,
   toOf,
   type Verdict,
 } from '../topics/deltas.ts';
-import { samePosition } from '../topics/position.ts';
+import { sameGaps, samePosition } from '../topics/position.ts';
 import type { Counts, ShardState } from './store.ts';
 
 export interface Followed<Part> {
@@ -80,7 +81,8 @@ export function isLastDelta({ shard, chain }: ShardState, header: DeltaHeader): 
     header.shard === shard &&
     header.generation === chain.generation &&
     header.cubeSet === chain.cubeSet &&
-    samePosition(to, chain.position)
+    samePosition(to, chain.position) &&
+    sameGaps(gapsOf(header), chain.gaps)
   );
 }
 

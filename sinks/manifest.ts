@@ -10,6 +10,11 @@ import { messageOf, ReelflowError } from '../errors.ts';
 const idPattern = /^\d{8}_\d{6}_\d{6}$/;
 const sha256 = z.string();
 const offsets = z.tuple([z.int(), z.int()]).describe('[start, end) of a partition');
+const gaps = z
+  .array(offsets)
+  .describe(
+    'offsets before the next one that the log had lost before they were applied: the loss was accepted',
+  );
 const counts = z.object({
   applied: z.int().describe('records that changed the state'),
   duplicate: z.int().describe('records that left it as it was'),
@@ -55,7 +60,7 @@ export const manifestSchema = z
       .describe('by name'),
     input: z
       .record(z.string(), z.record(z.string(), offsets))
-      .describe('topic → partition → [start, end): what the tables hold'),
+      .describe('topic → partition → [start, end): what the tables hold, but for gaps behind the start'),
     accounting: z
       .record(z.string(), counts)
       .describe('topic → how these records count; their sum is the records in the input'),
@@ -72,7 +77,10 @@ export const manifestSchema = z
             .describe(
               'first offset of the last delta that was applied: the delta topic is kept from there on',
             ),
-          sources: z.record(z.string(), counts.extend({ next: z.int().describe('next offset') })),
+          sources: z.record(
+            z.string(),
+            counts.extend({ next: z.int().describe('next offset'), gaps: gaps.default([]) }),
+          ),
         }),
       )
       .describe('shard → where its chain of deltas stands'),

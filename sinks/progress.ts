@@ -1,5 +1,5 @@
 /** When a snapshot may follow another: it holds more, and nothing less. Pure. */
-import { nextIn, notAfter, type Position } from '../topics/position.ts';
+import { type Gaps, nextIn, notAfter, type Position, sameGaps } from '../topics/position.ts';
 import type { Manifest } from './manifest.ts';
 import type { NameState, ShardState } from './store.ts';
 
@@ -21,9 +21,15 @@ export function isAhead({ shards, names, namesTopic }: Held, current: Current): 
     [...shards.values()].some(
       ({ shard, chain }) =>
         (current.shards[shard]?.generation ?? 0) < chain.generation ||
-        Object.entries(chain.position).some(([topic, next]) => end(topic, shard) < next),
+        Object.entries(chain.position).some(([topic, next]) => end(topic, shard) < next) ||
+        !sameGaps(chain.gaps, gapsIn(current, shard)),
     ) || [...names.values()].some(({ partition, next }) => end(namesTopic, partition) < next)
   );
+}
+
+function gapsIn({ shards }: NonNullable<Current>, shard: number): Gaps {
+  const sources = Object.entries(shards[shard]?.sources ?? {});
+  return Object.fromEntries(sources.map(([topic, { gaps }]) => [topic, gaps]));
 }
 
 /** Whether all is held that CURRENT holds, or a reset asked for: a snapshot never goes backwards. */

@@ -35,7 +35,7 @@ import {
   emptyCubes,
 } from '../topics/deltas.ts';
 import { Ownership } from '../topics/ownership.ts';
-import { type Position, positionText } from '../topics/position.ts';
+import { type Gaps, type Position, positionText } from '../topics/position.ts';
 import type { Registry } from '../topics/registry.ts';
 import type { Columns } from '../topics/rows.ts';
 import { Follower, isLastDelta } from './follower.ts';
@@ -270,18 +270,21 @@ class Sink {
     const manifest = readManifest(gold, id);
     broker.logger.warn({ snapshot: id }, 'the state is empty: restoring from the newest snapshot');
     const shards = Object.entries(manifest.shards).map(([shard, of]): ShardState => {
-      const position: Position = Object.fromEntries(
-        Object.entries(of.sources).map(([topic, { next }]) => [topic, next]),
-      );
+      const sources = Object.entries(of.sources);
+      const position: Position = Object.fromEntries(sources.map(([topic, { next }]) => [topic, next]));
+      const gaps: Gaps = Object.fromEntries(sources.map(([topic, { gaps }]) => [topic, gaps]));
       return {
         shard: Number(shard),
         shards: of.shards,
-        chain: { generation: of.generation, cubeSet: of.cubeSet, position },
+        chain: { generation: of.generation, cubeSet: of.cubeSet, position, gaps },
         next: manifest.deltas[shard] ?? 0,
         lastDelta: of.lastDelta,
         heldUntil: {},
         counts: Object.fromEntries(
-          Object.entries(of.sources).map(([topic, { next: _, ...counts }]) => [topic, counts]),
+          sources.map(([topic, { applied, duplicate, rejected }]) => [
+            topic,
+            { applied, duplicate, rejected },
+          ]),
         ),
       };
     });

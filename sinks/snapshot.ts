@@ -17,6 +17,7 @@ import { type DuckDBConnection, version as duckdbVersion } from '@duckdb/node-ap
 import { isFileError, messageOf, ReelflowError, systemCodeOf } from '../errors.ts';
 import { crashPoint } from '../faults.ts';
 import { fileSha256, syncPath } from '../files.ts';
+import { startAfter } from '../topics/position.ts';
 import { writeCatalogue } from './catalogue.ts';
 import { canonicalText, type GoldTable, goldTables, scalesOf } from './gold.ts';
 import { noteOf, notesKey } from './gold-columns.ts';
@@ -169,11 +170,18 @@ function manifestOf(
       shards: all,
       lastDelta,
       sources: Object.fromEntries(
-        Object.entries(counts).map(([topic, of]) => [topic, { ...of, next: chain.position[topic] ?? 0 }]),
+        Object.entries(counts).map(([topic, of]) => [
+          topic,
+          {
+            ...of,
+            next: chain.position[topic] ?? 0,
+            gaps: (chain.gaps[topic] ?? []).map(([from, to]) => [from, to]),
+          },
+        ]),
       ),
     };
     for (const [topic, to] of Object.entries(chain.position)) {
-      input[topic] = { ...input[topic], [shard]: [0, to] };
+      input[topic] = { ...input[topic], [shard]: [startAfter(chain.gaps[topic] ?? []), to] };
     }
     for (const [topic, of] of Object.entries(counts)) count(topic, of);
   }

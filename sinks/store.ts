@@ -15,7 +15,7 @@ import { IdSet } from '../topics/id-set.ts';
 import type { Position } from '../topics/position.ts';
 import type { Columns } from '../topics/rows.ts';
 
-const formatVersion = 2;
+const formatVersion = 3;
 /** A cube of so few rows is not worth summing. */
 const compactedRowsMin = 100_000;
 

@@ -11,6 +11,7 @@ import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
 import { messageOf, ReelflowError } from '../errors.ts';
 import { fileSha256 } from '../files.ts';
 import { clusterIdOf } from '../kafka/client.ts';
+import { startAfter } from '../topics/position.ts';
 import { batchGold } from './batch.ts';
 import { batchTables, computeGold, exactTable } from './batch-gold.ts';
 import { compareTables, type Difference } from './compare.ts';
@@ -294,15 +295,22 @@ function checkAccounting(
   return { accounting, findings };
 }
 
-/** The input is the positions of the shards: what a sink would restore from. */
+/** The input is the positions of the shards, behind what they have lost: what a sink would restore from. */
 function checkPositions({ input, shards }: Manifest): Finding[] {
   return Object.entries(shards).flatMap(([shard, { sources }]) =>
-    Object.entries(sources)
-      .filter(([topic, { next }]) => next !== (input[topic]?.[shard]?.[1] ?? 0))
-      .map(([topic, { next }]) => ({
-        about: topic,
-        text: `shard ${shard} stands at offset ${next}, the manifest's input ends at ${input[topic]?.[shard]?.[1] ?? 0}`,
-      })),
+    Object.entries(sources).flatMap(([topic, { next, gaps }]) => {
+      const [start, end] = input[topic]?.[shard] ?? [0, 0];
+      const findings: string[] = [];
+      if (start !== startAfter(gaps)) {
+        findings.push(
+          `shard ${shard} begins at offset ${startAfter(gaps)}, the manifest's input begins at ${start}`,
+        );
+      }
+      if (end !== next) {
+        findings.push(`shard ${shard} stands at offset ${next}, the manifest's input ends at ${end}`);
+      }
+      return findings.map((text) => ({ about: topic, text }));
+    }),
   );
 }
 

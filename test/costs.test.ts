@@ -114,7 +114,6 @@ describe('a micro-batch', () => {
       applyMicroBatch(store, batch, {
         deltaSchemaId,
         silently: false,
-        acceptLoss: false,
         deadLetterOf: () => expect.unreachable('nothing is rejected'),
         publishedEntry: store.nextEntry - 1,
       });

@@ -21,7 +21,7 @@ import {
   toOf,
 } from '../topics/deltas.ts';
 import { Dictionary } from '../topics/dictionary.ts';
-import { notAfter, type Position, samePosition } from '../topics/position.ts';
+import { type Gaps, notAfter, type Position, samePosition } from '../topics/position.ts';
 import { schemaText } from '../topics/registry.ts';
 import { Columns, nullInt } from '../topics/rows.ts';
 
@@ -62,6 +62,7 @@ const range = fc.array(
     applied: fc.nat(),
     duplicate: fc.nat(),
     rejected: fc.nat(),
+    gaps: fc.array(fc.tuple(fc.nat(), fc.nat()), { maxLength: 3 }),
   }),
   { maxLength: 5 },
 );
@@ -138,7 +139,11 @@ test('a delta is what avsc reads, header and rows', () => {
       expect(messages).toHaveLength(1);
       const read = readByAvsc(messages);
       const { recordTimeMs, ...rest } = head;
-      expect(read.headers).toEqual([{ ...rest, recordTime: recordTimeMs, part: 1, parts: 1 }]);
+      const range = head.range.map(({ gaps, ...of }) => ({
+        ...of,
+        gaps: gaps.map(([from, to]) => ({ from, to })),
+      }));
+      expect(read.headers).toEqual([{ ...rest, range, recordTime: recordTimeMs, part: 1, parts: 1 }]);
       expect(read.rows).toEqual(rows);
       expect(readByUs(messages)).toEqual(rows);
       expect(decodeDeltaHeader(messages[0] as Buffer, schemaId).header).toEqual({
@@ -226,7 +231,13 @@ test('a range in blocks that name their length is read too', () => {
 
 // The chain
 
-function delta(storeId: string, from: Position, to: Position, more: Partial<DeltaHeader> = {}): DeltaHeader {
+function delta(
+  storeId: string,
+  from: Position,
+  to: Position,
+  more: Partial<DeltaHeader> = {},
+  gaps: Gaps = {},
+): DeltaHeader {
   const topics = [...new Set([...Object.keys(from), ...Object.keys(to)])].sort();
   return {
     shard: 0,
@@ -242,6 +253,7 @@ function delta(storeId: string, from: Position, to: Position, more: Partial<Delt
       applied: 0,
       duplicate: 0,
       rejected: 0,
+      gaps: gaps[topic] ?? [],
     })),
     recordTimeMs: 0,
     ...more,
@@ -287,6 +299,58 @@ test('a base replaces what is before it, and one that is behind is refused', () 
   expect(chain.state).toMatchObject({ cubeSet: 'new', position: { a: 5 } });
   expect(chain.accept(part(delta('s', { a: 5 }, { a: 6 })))).toBe('refuse');
   expect(chain.accept(part(delta('s', { a: 5 }, { a: 6 }, { cubeSet: 'new' })))).toBe('apply');
+});
+
+test('a delta of a store that has lost other messages is refused, and a base says what is lost from then on', () => {
+  const gaps = { a: [[2, 4]] } as const;
+  const chain = new DeltaChain();
+  expect(chain.accept(part(delta('s', {}, { a: 2 })))).toBe('apply');
+  expect(chain.accept(part(delta('s', { a: 2 }, { a: 5 }, {}, gaps)))).toBe('apply');
+  expect(chain.state).toMatchObject({ position: { a: 5 }, gaps });
+  expect(chain.accept(part(delta('z', { a: 5 }, { a: 6 })))).toBe('refuse');
+  expect(chain.accept(part(delta('z', { a: 5 }, { a: 6 }, {}, { a: [[0, 4]] })))).toBe('refuse');
+  expect(chain.accept(part(delta('s', { a: 5 }, { a: 6 }, {}, { a: [[2, 4]] })))).toBe('apply');
+  expect(chain.accept(part(delta('z', {}, { a: 6 }, { kind: 'base' }, { a: [[0, 4]] })))).toBe('apply');
+  expect(chain.accept(part(delta('s', { a: 6 }, { a: 7 }, {}, gaps)))).toBe('refuse');
+  expect(
+    chain.accept(
+      part(
+        delta(
+          'z',
+          { a: 6 },
+          { a: 9 },
+          {},
+          {
+            a: [
+              [0, 4],
+              [6, 8],
+            ],
+          },
+        ),
+      ),
+    ),
+  ).toBe('apply');
+
+  const trimmed = new DeltaChain('trimmed');
+  expect(
+    trimmed.accept(
+      part(
+        delta(
+          'z',
+          { a: 6 },
+          { a: 9 },
+          {},
+          {
+            a: [
+              [0, 4],
+              [6, 8],
+            ],
+          },
+        ),
+      ),
+    ),
+  ).toBe('apply');
+  expect(trimmed.state).toEqual(chain.state);
 });
 
 test('a reset begins the chain anew; what is older is dead, what is newer waits for its reset', () => {

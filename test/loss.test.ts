@@ -20,8 +20,9 @@ import {
   sendTo,
   shards,
   standOf,
+  storesBelow,
 } from './damage.ts';
-import { broker, smallDataset, test, textOf, writeDatasets } from './harness.ts';
+import { broker, lastJson, type Place, smallDataset, test, textOf, writeDatasets } from './harness.ts';
 
 vi.setConfig({ testTimeout: 240_000 });
 
@@ -36,6 +37,21 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 const few = ['--shards', String(shards)];
 const ratings = ['--datasets', 'title.ratings'];
+const atGold = ({ gold, namespace }: Place) => ['--gold', gold, '--namespace', namespace];
+
+/**
+ * Sends one half of the ratings, one message a partition, then the other one with all the rest.
+ * @returns the folder of what is left without the first half
+ */
+async function replayHalves(place: Place, folder: string): Promise<string> {
+  const [header, ...rows] = textOf(data, 'title.ratings').trimEnd().split('\n') as [string, ...string[]];
+  const half = (n: number) => `${[header, ...rows.filter((_, i) => i % 2 === n)].join('\n')}\n`;
+  const texts = Object.fromEntries(datasetNames.map((name) => [name, textOf(data, name)]));
+  const left = writeDatasets(join(folder, 'left'), { ...texts, 'title.ratings': half(1) });
+  await place.replay(place.files('first', { 'title.ratings.tsv': half(0) }), ...few, ...ratings);
+  await place.replay(left);
+  return left;
+}
 
 describe('messages that were never applied and are gone', () => {
   // Method: the ratings come three times, one message each; after the first, two are not applied yet. First one of these
@@ -44,6 +60,7 @@ describe('messages that were never applied and are gone', () => {
     place,
   }) => {
     await place.pipeline(data, { replay: few });
+    const before = place.manifest;
     const topic = place.names.source('title.ratings');
     await place.replay(data, ...ratings);
     await place.replay(data, ...ratings);
@@ -58,21 +75,23 @@ describe('messages that were never applied and are gone', () => {
     await place.process('--accept-loss');
     expect(await place.sink()).toMatchObject({ refused: 0 });
     expect(await place.differences(data)).toEqual([]);
-    const { input } = place.manifest;
+    // What is held lies on both sides of the gap.
+    const { input, shards: states } = place.manifest;
     expect(input[topic]).toEqual({ 0: [0, 3], 1: [0, 3] });
+    const whole = (shard: number) => before.shards[shard]?.sources[topic]?.applied;
+    expect([0, 1].map((shard) => states[shard]?.sources[topic])).toEqual([
+      { applied: whole(0), duplicate: whole(0), rejected: 0, next: 3, gaps: [[1, 2]] },
+      { applied: whole(1), duplicate: 0, rejected: 0, next: 3, gaps: [[1, 3]] },
+    ]);
+    const status = await place.run(['status', ...atGold(place)]);
+    expect(status.stdout).toContain(`${topic}/1: offsets 1 to 3 were lost`);
     await place.process();
   });
 
   // Method: one half of the ratings is replayed after the other, and the first message of each partition is deleted
   // before any processor comes.
   test('end a processor with a new store as well; then gold is what is left', async ({ place, newPlace }) => {
-    const [header, ...rows] = textOf(data, 'title.ratings').trimEnd().split('\n') as [string, ...string[]];
-    const half = (n: number) => `${[header, ...rows.filter((_, i) => i % 2 === n)].join('\n')}\n`;
-    const texts = Object.fromEntries(datasetNames.map((name) => [name, textOf(data, name)]));
-    const left = writeDatasets(join(newPlace().folder, 'left'), { ...texts, 'title.ratings': half(1) });
-    const first = place.files('first', { 'title.ratings.tsv': half(0) });
-    await place.replay(first, ...few, ...ratings);
-    await place.replay(left);
+    const left = await replayHalves(place, newPlace().folder);
     const topic = place.names.source('title.ratings');
     expect(await endsOf(topic)).toEqual([2, 2]);
     await deleteBefore(
@@ -84,6 +103,28 @@ describe('messages that were never applied and are gone', () => {
     await place.process('--accept-loss');
     expect(await place.sink()).toMatchObject({ refused: 0 });
     expect(await place.differences(left)).toEqual([]);
+    expect(place.manifest.input[topic]).toEqual({ 0: [1, 2], 1: [1, 2] });
+    const verified = await place.run(['verify', ...atGold(place), '--json']);
+    expect(lastJson(verified)).toMatchObject({ equal: true });
+  });
+
+  // Method: as before, but the first halves are applied and published before they are lost, and the stores with them.
+  test('and are taken out of gold when the store that held them is lost too', async ({ place, newPlace }) => {
+    const left = await replayHalves(place, newPlace().folder);
+    await place.process();
+    await place.sink();
+    const topic = place.names.source('title.ratings');
+    await deleteBefore(
+      broker,
+      topic,
+      [0, 1].map((partition) => ({ partition, offset: 1 })),
+    );
+    for (const path of storesBelow(place.state)) rmSync(path);
+    await expectRefusal(place, 'sourceLost', processOnce(place));
+    await place.process('--accept-loss');
+    expect(await place.sink()).toMatchObject({ refused: 0 });
+    expect(await place.differences(left)).toEqual([]);
+    expect(place.manifest.input[topic]).toEqual({ 0: [1, 2], 1: [1, 2] });
   });
 });
 

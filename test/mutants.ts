@@ -58,14 +58,19 @@ export const mutants: readonly Mutant[] = [
   chain('older generations live', `if (part.generation < generation) return 'dead';`, ''),
   chain(
     'a reset keeps the position',
-    `{ generation: part.generation, position: {}, cubeSet: '' };`,
-    `{ generation: part.generation, position, cubeSet: '' };`,
+    `this.#state = startOf(part.generation);`,
+    `this.#state = { ...startOf(part.generation), position };`,
   ),
   chain('cube sets mix', `if (cubeSet !== '' && part.cubeSet !== cubeSet) return 'refuse';`, ''),
   chain(
     'a base may go back',
     `} else if (!notAfter(position, to)) {`,
     `} else if (!notAfter(position, to) && false) {`,
+  ),
+  chain(
+    'stores mix that have lost other messages',
+    `if (!sameGaps(gapsBefore(gapsOf(part), from), gaps)) return 'refuse';`,
+    '',
   ),
   chain('a part may be missing', `if (part.part !== expected) return 'skip';`, ''),
   chain(
@@ -88,8 +93,18 @@ export const mutants: readonly Mutant[] = [
   plan('an outbox that leads nowhere is enough', `if (!continues) break;`, ''),
   plan(
     'the outbox need not lead to the store',
+    `if (sameCubes && sameSoFar && samePosition(reached, position)) {`,
+    `if (sameCubes && sameSoFar) {`,
+  ),
+  plan(
+    'the outbox may lead from a state that has lost other messages',
+    `if (sameCubes && sameSoFar && samePosition(reached, position)) {`,
     `if (sameCubes && samePosition(reached, position)) {`,
-    `if (sameCubes) {`,
+  ),
+  plan(
+    'a loss that was passed silently is no reason for a base',
+    `if (notAfter(published.position, position) && !sameGaps(gaps, published.gaps)) {`,
+    `if (false) {`,
   ),
   plan('nothing of the outbox is left', `publish: left.map(({ number }) => number)`, `publish: []`),
   plan(
@@ -133,12 +148,7 @@ export const mutants: readonly Mutant[] = [
     `        this.#silentTo = published.position;\n`,
     '',
   ),
-  of(
-    'processors/tenure.ts',
-    'cubes of another set stay as they are',
-    `if (this.#publisher.published.cubeSet !== this.#cubeSet) await this.reconcile();`,
-    '',
-  ),
+  of('processors/tenure.ts', 'cubes of another set stay as they are', `await this.reconcile();`, ''),
 
   of(
     'sinks/follower.ts',
@@ -159,6 +169,12 @@ export const mutants: readonly Mutant[] = [
     `const first = offset;`,
   ),
   of('sinks/progress.ts', 'nothing is ever new', `end(topic, shard) < next`, `end(topic, shard) > next`),
+  of(
+    'sinks/progress.ts',
+    'a base that lacks other messages is nothing new',
+    `!sameGaps(chain.gaps, gapsIn(current, shard))`,
+    `false`,
+  ),
   of('sinks/progress.ts', 'a reset holds nothing back', `if (next < end) return false;`, ''),
   of(
     'kafka/membership.ts',
@@ -234,7 +250,7 @@ async function judge(number: number, seed: number, schedulesMax: number): Promis
 
 if (import.meta.main) {
   installHooks();
-  const [seed = 1, of = 1, nth = 0, schedulesMax = 500] = process.argv.slice(2).map(Number);
+  const [seed = 1, of = 1, nth = 0, schedulesMax = 2_000] = process.argv.slice(2).map(Number);
   for (const number of mutants.keys()) {
     if (number % of !== nth) continue;
     process.stdout.write(`${JSON.stringify(await judge(number, seed, schedulesMax))}\n`);

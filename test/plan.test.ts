@@ -3,7 +3,7 @@ import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { type Plan, planShard } from '../processors/plan.ts';
 import { type ChainState, DeltaChain, type DeltaHeader, type DeltaKind, toOf } from '../topics/deltas.ts';
-import { notAfter, type Position, samePosition } from '../topics/position.ts';
+import { type Gaps, notAfter, type Position, samePosition } from '../topics/position.ts';
 
 type Entry = { number: number; header: DeltaHeader };
 
@@ -25,13 +25,19 @@ function entry(number: number, from: Position, to: Position, kind: DeltaKind = '
         applied: 0,
         duplicate: 0,
         rejected: 0,
+        gaps: [],
       })),
       recordTimeMs: 0,
     },
   };
 }
 
-const published = (position: Position, cubeSet = 'now'): ChainState => ({ generation: 0, position, cubeSet });
+const published = (position: Position, cubeSet = 'now'): ChainState => ({
+  generation: 0,
+  position,
+  gaps: {},
+  cubeSet,
+});
 const nothing = published({}, '');
 
 const table: [string, Position, Entry[], ChainState, Partial<Plan>][] = [
@@ -141,8 +147,81 @@ const table: [string, Position, Entry[], ChainState, Partial<Plan>][] = [
   ],
 ];
 
+/** Where the store stands, what it has lost, its outbox, what is published and what that has lost. */
+const losses: [string, Position, Gaps, Entry[], ChainState, Gaps, Partial<Plan>][] = [
+  [
+    'what is published has lost the same',
+    { a: 5 },
+    { a: [[0, 2]] },
+    [],
+    published({ a: 5 }),
+    { a: [[0, 2]] },
+    { kind: 'continue', publish: [] },
+  ],
+  ['it holds more than the store', { a: 5 }, { a: [[0, 2]] }, [], published({ a: 5 }), {}, { kind: 'base' }],
+  ['it holds less than the store', { a: 5 }, {}, [], published({ a: 5 }), { a: [[0, 2]] }, { kind: 'base' }],
+  [
+    'the store is behind: what it has lost is seen at the end of catching up',
+    { a: 3 },
+    { a: [[0, 2]] },
+    [],
+    published({ a: 5 }),
+    {},
+    { kind: 'catch-up', to: { a: 5 } },
+  ],
+  [
+    'a loss behind what is published, which the outbox passes',
+    { a: 9 },
+    { a: [[5, 7]] },
+    [entry(3, { a: 5 }, { a: 9 })],
+    published({ a: 5 }),
+    {},
+    { kind: 'continue', publish: [3] },
+  ],
+  [
+    'the outbox leads here from a state that is not the published one',
+    { a: 9 },
+    { a: [[0, 2]] },
+    [entry(3, { a: 5 }, { a: 9 })],
+    published({ a: 5 }),
+    {},
+    { kind: 'base' },
+  ],
+  [
+    'the loss began before the published position and ends behind it',
+    { a: 9 },
+    { a: [[0, 9]] },
+    [],
+    published({ a: 5 }),
+    {},
+    { kind: 'base' },
+  ],
+  [
+    'the loss was passed while catching up in another topic, silently',
+    { a: 9, b: 2 },
+    { a: [[5, 9]] },
+    [],
+    published({ a: 5, b: 2 }),
+    {},
+    { kind: 'base' },
+  ],
+  [
+    'and not all is caught up with',
+    { a: 9, b: 1 },
+    { a: [[5, 9]] },
+    [],
+    published({ a: 5, b: 2 }),
+    {},
+    { kind: 'rebuild' },
+  ],
+];
+
+test.each(losses)('%s', (_, position, gaps, outbox, chain, lost, plan) => {
+  expect(planShard({ position, gaps, cubeSet: 'now' }, outbox, { ...chain, gaps: lost })).toMatchObject(plan);
+});
+
 test.each(table)('%s', (_, position, outbox, chain, plan) => {
-  expect(planShard(position, outbox, chain, 'now')).toMatchObject(plan);
+  expect(planShard({ position, gaps: {}, cubeSet: 'now' }, outbox, chain)).toMatchObject(plan);
 });
 
 test('publishing what the plan names brings the chain exactly to the store; catching up never goes backwards', () => {
@@ -162,7 +241,7 @@ test('publishing what the plan names brings the chain exactly to the store; catc
       for (const { header } of entries.slice(0, at)) chain.accept({ ...header, part: 1, parts: 1 });
       const before = chain.state.position;
       const outbox = entries.slice(kept).filter((_, i) => i + 1 !== lost);
-      const plan = planShard(position, outbox, chain.state, 'now');
+      const plan = planShard({ position, gaps: {}, cubeSet: 'now' }, outbox, chain.state);
       if (plan.kind === 'continue') {
         for (const { number, header } of outbox) {
           if (plan.publish.includes(number)) chain.accept({ ...header, part: 1, parts: 1 });

@@ -1,7 +1,7 @@
 /** When a snapshot may follow another, by a table: what the sink holds, and what CURRENT holds. */
 import { describe, expect, test } from 'vitest';
 import { type Current, type Held, hasReached, isAhead } from '../sinks/progress.ts';
-import type { Position } from '../topics/position.ts';
+import type { Gaps, Position } from '../topics/position.ts';
 
 const namesTopic = 'names';
 
@@ -9,17 +9,18 @@ interface Shard {
   readonly generation?: number;
   readonly position: Position;
   readonly heldUntil?: Position;
+  readonly gaps?: Gaps;
 }
 
 /** What the sink holds: shards by number, and the next offset of each partition of the names. */
 const held = (shards: readonly Shard[], names: readonly number[] = []): Held => ({
   shards: new Map(
-    shards.map(({ generation = 0, position, heldUntil = {} }, shard) => [
+    shards.map(({ generation = 0, position, heldUntil = {}, gaps = {} }, shard) => [
       shard,
       {
         shard,
         shards: shards.length,
-        chain: { generation, position, cubeSet: 'cubes' },
+        chain: { generation, position, gaps, cubeSet: 'cubes' },
         next: 9,
         lastDelta: 8,
         counts: {},
@@ -41,7 +42,7 @@ const current = (shards: readonly Shard[], names: readonly number[] = []): Curre
   if (names.length > 0) {
     input[namesTopic] = Object.fromEntries(names.map((next, partition) => [partition, [0, next]]));
   }
-  const states = shards.map(({ generation = 0, position }, shard) => [
+  const states = shards.map(({ generation = 0, position, gaps = {} }, shard) => [
     shard,
     {
       generation,
@@ -49,7 +50,10 @@ const current = (shards: readonly Shard[], names: readonly number[] = []): Curre
       shards: shards.length,
       lastDelta: 8,
       sources: Object.fromEntries(
-        Object.entries(position).map(([topic, next]) => [topic, { ...none, next }]),
+        Object.entries(position).map(([topic, next]) => [
+          topic,
+          { ...none, next, gaps: [...(gaps[topic] ?? [])].map(([from, to]): [number, number] => [from, to]) },
+        ]),
       ),
     },
   ]);
@@ -74,6 +78,18 @@ describe('something is held that CURRENT does not hold', () => {
       held([{ generation: 1, position: { a: 5 } }]),
       current([{ position: { a: 5 } }]),
       true,
+    ],
+    [
+      'the same offsets, and others are lost',
+      held([{ position: { a: 5 }, gaps: { a: [[0, 2]] } }]),
+      current([{ position: { a: 5 } }]),
+      true,
+    ],
+    [
+      'the same offsets, and the same are lost',
+      held([{ position: { a: 5 }, gaps: { a: [[0, 2]] } }]),
+      current([{ position: { a: 5 }, gaps: { a: [[0, 2]] } }]),
+      false,
     ],
     ['it is behind', held([{ position: { a: 4 } }], [2]), current([{ position: { a: 5 } }], [3]), false],
   ];

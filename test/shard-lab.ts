@@ -162,7 +162,6 @@ export class Lab {
     return applyMicroBatch(this.store, batch, {
       deltaSchemaId,
       silently,
-      acceptLoss: false,
       deadLetterOf: ({ message }) => ({ value: message.value ?? Buffer.alloc(0), about: '{}' }),
       publishedEntry: this.store.nextEntry - 1,
     });

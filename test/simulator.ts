@@ -3,7 +3,8 @@
  * `Tenure` with `planShard` and `Publisher`, `Follower` with `DeltaChain`, `isAhead` and `hasReached`, `dealShards`. What
  * is modelled is what they stand on: the broker; the store (position, outbox and rows committed together); the sink's
  * store (cubes and chain committed together); crashes, which lose what is not committed. A cube counts the values of
- * keys, so that whatever the sink holds can be compared with the fold of the log up to its position.
+ * keys, so that whatever the sink holds can be compared with the fold of the log up to its position, but for its gaps:
+ * source logs lose their beginnings, and every member accepts that.
  *
  * A schedule is a list of steps that mean something in every state, so a failing one is shrunk by dropping steps.
  */
@@ -18,7 +19,16 @@ import { Follower } from '../sinks/follower.ts';
 import { type Current, hasReached, isAhead } from '../sinks/progress.ts';
 import type { ShardState } from '../sinks/store.ts';
 import { type DeltaHeader, decodeDeltaHeader, encodeDeltaHeader } from '../topics/deltas.ts';
-import { nextIn, notAfter, type Position } from '../topics/position.ts';
+import {
+  type Gap,
+  type Gaps,
+  nextIn,
+  notAfter,
+  type Position,
+  sameGaps,
+  startAfter,
+  withGap,
+} from '../topics/position.ts';
 
 const schemaId = 7;
 const topics = ['a', 'b'] as const;
@@ -54,6 +64,7 @@ export const stepKinds = [
   'sink-lost',
   'upgrade',
   'reset',
+  'trim',
 ] as const;
 type StepKind = (typeof stepKinds)[number];
 
@@ -97,7 +108,9 @@ export function randomOf(seed: number): (below: number) => number {
 export function scheduleOf(seed: number): Schedule {
   const random = randomOf(seed);
   const isCalm = random(4) === 0;
-  const forbidden = new Set<StepKind>(isCalm ? ['backup', 'restore', 'lose', 'late', 'deal', 'upgrade'] : []);
+  const forbidden = new Set<StepKind>(
+    isCalm ? ['backup', 'restore', 'lose', 'late', 'deal', 'upgrade', 'trim'] : [],
+  );
   // Each schedule has its own mood: a few kinds of step come often.
   const favourites = Array.from({ length: 3 }, () => stepKinds[random(stepKinds.length)] as StepKind);
   const stepOf = (depth: number): Step => {
@@ -132,6 +145,7 @@ interface Source {
   readonly applied: number;
   readonly duplicate: number;
   readonly rejected: number;
+  readonly gaps: readonly Gap[];
 }
 
 /** What a store has committed; never changed, so a copy of it is a backup. */
@@ -155,6 +169,8 @@ interface File {
 interface Batch {
   readonly topic: string;
   readonly from: number;
+  /** Lost before the messages. */
+  readonly gap: Gap | undefined;
   readonly messages: readonly SourceMessage[];
 }
 
@@ -175,6 +191,10 @@ class Store {
 
   get position(): Position {
     return Object.fromEntries(Object.entries(this.file.committed.sources).map(([t, { next }]) => [t, next]));
+  }
+
+  get gaps(): Gaps {
+    return Object.fromEntries(Object.entries(this.file.committed.sources).map(([t, { gaps }]) => [t, gaps]));
   }
 
   async readOutbox(): Promise<readonly OutboxEntry[]> {
@@ -255,6 +275,8 @@ export class World {
   /** By shard: the fold of each topic up to each offset. */
   readonly #folds: Record<string, Int32Array[]>[];
   readonly #records: Record<string, number[]>[];
+  /** By shard: the first offset that each topic still holds. */
+  readonly #starts: Record<string, number>[];
   readonly #deltas: { start: number; messages: Buffer[] }[];
   readonly #members: Member[];
   #group = new Set<number>();
@@ -282,6 +304,7 @@ export class World {
     this.#sources = perShard(() => ({ a: [], b: [] }));
     this.#folds = perShard(() => ({ a: [new Int32Array(groups)], b: [new Int32Array(groups)] }));
     this.#records = perShard(() => ({ a: [0], b: [0] }));
+    this.#starts = perShard(() => ({ a: 0, b: 0 }));
     this.#deltas = perShard(() => ({ start: 0, messages: [] }));
     const shared = new Map<number, File[]>();
     this.#members = Array.from(
@@ -394,6 +417,12 @@ export class World {
         return;
       case 'reset':
         if (size === 1) await this.#reset();
+        return;
+      case 'trim': {
+        const topic = topics[this.#random(2)] as 'a';
+        const starts = this.#starts[shard] as Record<string, number>;
+        starts[topic] = Math.min(nextIn(starts, topic) + size, nextIn(this.#ends(shard), topic));
+      }
     }
   }
 
@@ -438,6 +467,29 @@ export class World {
 
   #ends(shard: number): Position {
     return Object.fromEntries(topics.map((topic) => [topic, this.#sources[shard]?.[topic]?.length ?? 0]));
+  }
+
+  /** What a cube counts of a topic's messages before `next` but for gaps, and how many records they are. */
+  #foldOf(
+    shard: number,
+    topic: string,
+    next: number,
+    gaps: readonly Gap[],
+  ): { cube: Int32Array; records: number } {
+    if (gaps.length === 0) {
+      const cube = this.#folds[shard]?.[topic]?.[next];
+      const records = this.#records[shard]?.[topic]?.[next];
+      if (cube === undefined || records === undefined) throw new Broken(`${topic} has no offset ${next}`);
+      return { cube, records };
+    }
+    const rows = new Int8Array(topics.length * keys);
+    let records = 0;
+    for (const [offset, message] of (this.#sources[shard]?.[topic] ?? []).slice(0, next).entries()) {
+      if (gaps.some(([from, to]) => from <= offset && offset < to)) continue;
+      apply(rows, topic, message);
+      records += message.records.length;
+    }
+    return { cube: countOf(rows), records };
   }
 
   // The delta topic
@@ -673,14 +725,25 @@ export class World {
 
   #batchOf(tenure: SimulatedTenure, shard: number, size: number): Batch[] {
     const { silentTo, store } = tenure;
-    return topics.flatMap((topic) => {
+    return topics.flatMap((topic): Batch[] => {
       const log = this.#sources[shard]?.[topic] as SourceMessage[];
       const end = silentTo === undefined ? log.length : nextIn(silentTo, topic);
       let from = nextIn(store.position, topic);
+      const start = nextIn(this.#starts[shard] ?? {}, topic);
+      if (from < start) {
+        return [
+          {
+            topic,
+            from,
+            gap: [from, start] as const,
+            messages: log.slice(start, Math.min(end, start + size)),
+          },
+        ];
+      }
       // The log is read from another place than was asked for.
       if (this.#takes('stray')) from = Math.max(0, from + (this.#random(2) === 0 ? -1 : 1));
       const messages = log.slice(from, Math.min(end, from + size));
-      return messages.length === 0 ? [] : [{ topic, from, messages }];
+      return messages.length === 0 ? [] : [{ topic, from, gap: undefined, messages }];
     });
   }
 
@@ -694,9 +757,9 @@ export class World {
     const before = store.file.committed;
     const rows = before.rows.slice();
     const sources: Record<string, Source> = { ...before.sources };
-    const none: Source = { next: 0, applied: 0, duplicate: 0, rejected: 0 };
+    const none: Source = { next: 0, applied: 0, duplicate: 0, rejected: 0, gaps: [] };
     const moved = new Map<string, Source>();
-    for (const { topic, from, messages } of batch) {
+    for (const { topic, from, gap, messages } of batch) {
       const source = sources[topic] ?? none;
       if (from !== source.next && this.#bug !== 'no-guard') {
         throw new ReelflowError('stateUnusable', 'a micro-batch does not go on where the store stands');
@@ -708,9 +771,11 @@ export class World {
         if (message.isRejected) rejected += message.records.length;
         else duplicate += message.records.length - changed;
       }
-      moved.set(topic, { next: from, applied, duplicate, rejected });
+      const gaps = gap === undefined ? source.gaps : withGap(source.gaps, gap);
+      moved.set(topic, { next: from, applied, duplicate, rejected, gaps });
       sources[topic] = {
-        next: from + messages.length,
+        next: (gap?.[1] ?? from) + messages.length,
+        gaps,
         applied: source.applied + applied,
         duplicate: source.duplicate + duplicate,
         rejected: source.rejected + rejected,
@@ -724,6 +789,7 @@ export class World {
         topic,
         from: before.sources[topic]?.next ?? 0,
         to: sources[topic]?.next ?? 0,
+        gaps: sources[topic]?.gaps ?? [],
       }));
       entry = this.#entryOf(store, 'delta', range, before.rows, rows);
     }
@@ -740,13 +806,14 @@ export class World {
   async #writeBase(store: Store): Promise<OutboxEntry> {
     const { committed } = store.file;
     const range = Object.entries(committed.sources).map(
-      ([topic, { next, applied, duplicate, rejected }]) => ({
+      ([topic, { next, applied, duplicate, rejected, gaps }]) => ({
         topic,
         from: 0,
         to: next,
         applied,
         duplicate,
         rejected,
+        gaps,
       }),
     );
     const entry = this.#entryOf(store, 'base', range, new Int8Array(topics.length * keys), committed.rows);
@@ -766,6 +833,7 @@ export class World {
       applied: number;
       duplicate: number;
       rejected: number;
+      gaps: readonly Gap[];
     }[],
     before: Int8Array,
     after: Int8Array,
@@ -825,6 +893,7 @@ export class World {
         applied: 0,
         duplicate: 0,
         rejected: 0,
+        gaps: [],
       }));
       const head = { shard, shards: this.#schedule.shards, generation, cubeSet: '', storeId: 'reset' };
       const header = { ...head, kind: 'reset', range, recordTimeMs: 0, part: 1, parts: 1 } as const;
@@ -897,11 +966,13 @@ export class World {
   /** What must hold of every state of the sink. */
   #check(shard: number, before: SinkShard | undefined): void {
     const { state, cube } = this.#sinkShards.get(shard) as SinkShard;
-    const { position, generation } = state.chain;
-    const folds = topics.map((topic) => this.#folds[shard]?.[topic]?.[nextIn(position, topic)]);
+    const { position, gaps, generation } = state.chain;
+    const folds = new Map(
+      topics.map((topic) => [topic, this.#foldOf(shard, topic, nextIn(position, topic), gaps[topic] ?? [])]),
+    );
     for (let group = 0; group < groups; group++) {
-      const expected = folds.reduce(
-        (sum, fold) => sum + (fold?.[groupOf(state.chain.cubeSet, group)] ?? Number.NaN),
+      const expected = [...folds.values()].reduce(
+        (sum, fold) => sum + (fold.cube[groupOf(state.chain.cubeSet, group)] ?? Number.NaN),
         0,
       );
       if (cube[group] !== expected) {
@@ -923,7 +994,7 @@ export class World {
         duplicate: 0,
         rejected: 0,
       };
-      const records = this.#records[shard]?.[topic]?.[nextIn(position, topic)];
+      const records = folds.get(topic)?.records;
       if (applied + duplicate + rejected !== records) {
         throw new Broken(
           `${topic}/${shard}: ${applied} + ${duplicate} + ${rejected} are not ${records} records`,
@@ -1001,8 +1072,12 @@ export class World {
     this.#snapshot();
     for (const [shard, { state }] of this.#sinkShards) {
       const held = this.#snapshots.at(-1)?.shards.get(shard)?.state.chain;
-      const { generation, position } = state.chain;
-      if (held?.generation !== generation || !notAfter(position, held.position)) {
+      const { generation, position, gaps } = state.chain;
+      if (
+        held?.generation !== generation ||
+        !notAfter(position, held.position) ||
+        !sameGaps(gaps, held.gaps)
+      ) {
         throw new Broken('the newest snapshot stays behind');
       }
     }
@@ -1024,8 +1099,9 @@ function currentOf(shards: ReadonlyMap<number, SinkShard>): NonNullable<Current>
     const { chain, counts, lastDelta } = state;
     const sources: (typeof states)[string]['sources'] = {};
     for (const [topic, next] of Object.entries(chain.position)) {
-      sources[topic] = { ...(counts[topic] ?? { applied: 0, duplicate: 0, rejected: 0 }), next };
-      input[topic] = { ...input[topic], [shard]: [0, next] };
+      const gaps = [...(chain.gaps[topic] ?? [])].map(([from, to]): [number, number] => [from, to]);
+      sources[topic] = { ...(counts[topic] ?? { applied: 0, duplicate: 0, rejected: 0 }), next, gaps };
+      input[topic] = { ...input[topic], [shard]: [startAfter(gaps), next] };
     }
     states[shard] = {
       generation: chain.generation,

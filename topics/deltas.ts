@@ -6,7 +6,16 @@
 import { messageBytesMax } from './catalog.ts';
 import { RejectedMessage, schemaIdOf, wireHeaderBytes } from './chunk.ts';
 import { Dictionary } from './dictionary.ts';
-import { nextIn, notAfter, type Position, samePosition } from './position.ts';
+import {
+  type Gap,
+  type Gaps,
+  gapsBefore,
+  nextIn,
+  notAfter,
+  type Position,
+  sameGaps,
+  samePosition,
+} from './position.ts';
 import { schemaText } from './registry.ts';
 import {
   type AvroField,
@@ -32,6 +41,8 @@ export interface SourceRange {
   readonly applied: number;
   readonly duplicate: number;
   readonly rejected: number;
+  /** All below `to`. */
+  readonly gaps: readonly Gap[];
 }
 
 export interface DeltaHeader {
@@ -57,6 +68,9 @@ export const fromOf = (header: DeltaHeader): Position =>
   Object.fromEntries(header.range.map(({ topic, from }) => [topic, from]));
 export const toOf = (header: DeltaHeader): Position =>
   Object.fromEntries(header.range.map(({ topic, to }) => [topic, to]));
+
+export const gapsOf = (header: DeltaHeader): Gaps =>
+  Object.fromEntries(header.range.map(({ topic, gaps }) => [topic, gaps]));
 
 /** One cube's array in the delta schema. */
 export interface CubeWire {
@@ -157,9 +171,12 @@ export function encodeDeltaHeader(schemaId: number, header: DeltaPart): Buffer {
   writer.string(header.storeId);
   writer.long(kinds.indexOf(header.kind));
   if (header.range.length > 0) writer.long(header.range.length);
-  for (const { topic, from, to, applied, duplicate, rejected } of header.range) {
+  for (const { topic, from, to, applied, duplicate, rejected, gaps } of header.range) {
     writer.string(topic);
     for (const value of [from, to, applied, duplicate, rejected]) writer.long(value);
+    if (gaps.length > 0) writer.long(gaps.length);
+    for (const value of gaps.flat()) writer.long(value);
+    writer.byte(0);
   }
   writer.byte(0);
   writer.long(header.recordTimeMs);
@@ -197,22 +214,26 @@ export function decodeDeltaHeader(value: Buffer | null, schemaId: number): { hea
     const storeId = string();
     const kind = kinds[long()];
     if (kind === undefined) throw new MalformedRows('undecodable', 'unknown kind');
-    const range: SourceRange[] = [];
-    for (;;) {
-      const [count, next] = readBlockCount(value, at);
-      at = next;
-      if (count === 0) break;
-      for (let i = 0; i < count; i++) {
-        range.push({
-          topic: string(),
-          from: long(),
-          to: long(),
-          applied: long(),
-          duplicate: long(),
-          rejected: long(),
-        });
+    const list = <Item>(item: () => Item): Item[] => {
+      const items: Item[] = [];
+      for (;;) {
+        const [count, next] = readBlockCount(value, at);
+        at = next;
+        if (count === 0) return items;
+        for (let i = 0; i < count; i++) items.push(item());
       }
-    }
+    };
+    const range = list(
+      (): SourceRange => ({
+        topic: string(),
+        from: long(),
+        to: long(),
+        applied: long(),
+        duplicate: long(),
+        rejected: long(),
+        gaps: list((): Gap => [long(), long()]),
+      }),
+    );
     const header = { shard, shards, generation, cubeSet, storeId, kind, range };
     return { header: { ...header, recordTimeMs: long(), part: long(), parts: long() }, at };
   } catch (thrown) {
@@ -258,17 +279,27 @@ export type Verdict = (typeof verdicts)[number];
 export interface ChainState {
   readonly generation: number;
   readonly position: Position;
+  /** Before the position. */
+  readonly gaps: Gaps;
   /** Fingerprint of the cubes; '' before the first delta. */
   readonly cubeSet: string;
 }
 
-export const chainStart: ChainState = { generation: 0, position: {}, cubeSet: '' };
+/** Where a generation begins. */
+const startOf = (generation: number): ChainState => ({ generation, position: {}, gaps: {}, cubeSet: '' });
+
+export const chainStart = startOf(0);
 
 /** The state that a delta goes on from, taken for granted where what was before it is trimmed. */
 const stateBefore = (part: DeltaPart): ChainState =>
   part.kind === 'delta'
-    ? { generation: part.generation, position: fromOf(part), cubeSet: part.cubeSet }
-    : { generation: part.generation - (part.kind === 'reset' ? 1 : 0), position: {}, cubeSet: '' };
+    ? {
+        generation: part.generation,
+        position: fromOf(part),
+        gaps: gapsBefore(gapsOf(part), fromOf(part)),
+        cubeSet: part.cubeSet,
+      }
+    : startOf(part.generation - (part.kind === 'reset' ? 1 : 0));
 
 /**
  * Folds one shard's deltas in the order of their partition.
@@ -308,11 +339,11 @@ export class DeltaChain {
       this.#state = stateBefore(part);
       this.#isTrimmed = false;
     }
-    const { generation, position, cubeSet } = this.#state;
+    const { generation, position, gaps, cubeSet } = this.#state;
     if (part.generation < generation) return 'dead';
     if (part.kind === 'reset') {
       if (part.generation === generation) return 'skip';
-      this.#state = { generation: part.generation, position: {}, cubeSet: '' };
+      this.#state = startOf(part.generation);
       this.#open.clear();
       return 'apply';
     }
@@ -326,6 +357,8 @@ export class DeltaChain {
         return 'skip';
       }
       if (!samePosition(from, position)) return 'refuse';
+      // A store that lacks other messages would count from another state of the same titles.
+      if (!sameGaps(gapsBefore(gapsOf(part), from), gaps)) return 'refuse';
       if (cubeSet !== '' && part.cubeSet !== cubeSet) return 'refuse';
     } else if (!notAfter(position, to)) {
       return 'refuse';
@@ -338,7 +371,7 @@ export class DeltaChain {
       return 'collect';
     }
     this.#open.clear();
-    this.#state = { generation, position: merge(position, to), cubeSet: part.cubeSet };
+    this.#state = { generation, position: merge(position, to), gaps: gapsOf(part), cubeSet: part.cubeSet };
     return 'apply';
   }
 }

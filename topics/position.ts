@@ -22,6 +22,42 @@ export function samePosition(a: Position, b: Position): boolean {
   return notAfter(a, b) && notAfter(b, a);
 }
 
+/** Offsets [from, to) that a log lost before they were applied, and whose loss was accepted. */
+export type Gap = readonly [from: NextOffset, to: NextOffset];
+
+/**
+ * By topic, in order, none next to another; a topic that is missing has none. What a shard holds is all below its
+ * position but for its gaps.
+ */
+export type Gaps = Readonly<Record<string, readonly Gap[]>>;
+
+/** The gaps of a topic and one more behind them. */
+export function withGap(gaps: readonly Gap[], [from, to]: Gap): Gap[] {
+  const last = gaps.at(-1);
+  return last?.[1] === from ? [...gaps.slice(0, -1), [last[0], to]] : [...gaps, [from, to]];
+}
+
+/** The gaps, or what of them lies, before a position. */
+export function gapsBefore(gaps: Gaps, position: Position): Gaps {
+  return Object.fromEntries(
+    Object.entries(gaps).map(([topic, of]) => {
+      const next = nextIn(position, topic);
+      const before = of.filter(([from]) => from < next);
+      return [topic, before.map(([from, to]): Gap => [from, Math.min(to, next)])];
+    }),
+  );
+}
+
+export function sameGaps(a: Gaps, b: Gaps): boolean {
+  const text = (gaps: readonly Gap[] = []) => gaps.join(';');
+  return Object.keys({ ...a, ...b }).every((topic) => text(a[topic]) === text(b[topic]));
+}
+
+/** First offset that is held. */
+export function startAfter([first]: readonly Gap[]): NextOffset {
+  return first?.[0] === 0 ? first[1] : 0;
+}
+
 /** For people: `topic 12, topic 40`. */
 export function positionText(position: Position): string {
   const entries = Object.entries(position);
