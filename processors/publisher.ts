@@ -54,6 +54,11 @@ export class Publisher {
     return this.#next;
   }
 
+  /** Whether all that was published is trimmed. */
+  get isUnknown(): boolean {
+    return this.#chain.isUnknown;
+  }
+
   get published(): ChainState {
     return this.#chain.state;
   }

@@ -174,12 +174,13 @@ export class Shard {
   /**
    * Opens the store, brings it and the published deltas together, and proves that the logs are the ones it was made
    * from as soon as their first message comes.
-   * @throws ReelflowError sourceLost, stateUnusable, foreignCluster, deltasTrimmed
+   * @throws ReelflowError sourceLost, stateUnusable, foreignCluster, deltasTrimmed, topicMismatch
    */
   async open(target: Position | undefined): Promise<void> {
     const { backups, deltaSchemaId, folder, instance, lockPatienceMs } = this.#context;
     const tell = (what: string) => this.#log.warn(what);
     await this.#foldPublished();
+    this.#requirePublished();
     const identity = { ...this.identity, generation: this.#publisher.published.generation };
     const { position } = this.#publisher.published;
     const store = await openFurthest(instance, folder, identity, lockPatienceMs, tell, async (seen) =>
@@ -251,6 +252,29 @@ export class Shard {
         if (!isTrimmed || attempt === foldsMax) throw thrown;
       }
     }
+  }
+
+  /** That what is published is known, and is of topics that this shard reads: before any store is touched. */
+  #requirePublished(): void {
+    const topic = `${this.#context.names.deltas}/${this.number}`;
+    if (this.#publisher.isUnknown) {
+      throw new ReelflowError('deltasTrimmed', `All published deltas of shard ${this.number} are gone`, {
+        detail: `${topic} is empty before offset ${this.#publisher.next}: nobody can tell where the sink stands.`,
+        hint: "End all members, then `reelflow reset` with the sink's --gold, and start again.",
+      });
+    }
+    const unread = Object.keys(this.publishedPosition).filter(
+      (source) => nextIn(this.publishedPosition, source) > 0 && !this.#decoders.has(source),
+    );
+    if (unread.length === 0) return;
+    throw new ReelflowError(
+      'topicMismatch',
+      'What is published was made from a topic that no cube reads any more',
+      {
+        detail: `${topic}: ${unread.join(', ')}.`,
+        hint: 'Use the version before; or `reelflow reset` with this one, then start again: all is processed anew.',
+      },
+    );
   }
 
   /** Partitions to fetch and from where; none while the open micro-batch is full. */

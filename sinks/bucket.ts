@@ -17,6 +17,7 @@ import { crashPoint } from '../faults.ts';
 import { fileSha256, syncPath } from '../files.ts';
 import {
   currentSnapshot,
+  filesOf,
   type Manifest,
   parseManifest,
   readManifest,
@@ -178,21 +179,24 @@ export class Bucket {
   }
 
   /** @returns bytes sent. @throws ReelflowError goldUnusable, for a file that the manifest does not vouch for */
-  async putSnapshot(gold: string, { id, tables }: Manifest): Promise<number> {
+  async putSnapshot(gold: string, manifest: Manifest): Promise<number> {
+    const { id } = manifest;
     const folder = snapshotFolder(gold, id);
     let bytes = 0;
-    const put = async (name: string, sha256?: string) => {
-      const file = join(folder, name);
+    const vouched = new Map(filesOf(manifest).map(({ path, sha256 }) => [path, sha256]));
+    // Cubes of earlier versions are not vouched for.
+    const cubes = readdirSync(join(folder, 'cubes')).map((name) => `cubes/${name}`);
+    for (const path of new Set([...vouched.keys(), ...cubes, 'manifest.json'])) {
+      const file = join(folder, path);
+      const sha256 = vouched.get(path);
       if (sha256 !== undefined && (await sha256OrNone(file)) !== sha256) throw altered(id, file);
-      bytes += await this.#put(`snapshots/${id}/${name}`, file);
-    };
-    for (const [table, { sha256 }] of Object.entries(tables)) await put(`${table}.parquet`, sha256);
-    for (const name of readdirSync(join(folder, 'cubes'))) await put(`cubes/${name}`);
-    await put('manifest.json');
+      bytes += await this.#put(`snapshots/${id}/${path}`, file);
+    }
     return bytes;
   }
 
-  async getSnapshot({ id, tables }: Manifest, into: string): Promise<void> {
+  async getSnapshot(manifest: Manifest, into: string): Promise<void> {
+    const { id } = manifest;
     const prefix = `snapshots/${id}/`;
     for (const key of await this.#list(prefix)) {
       const name = key.slice(prefix.length);
@@ -203,9 +207,9 @@ export class Bucket {
       await this.#read(key, (body) => pipeline(body as unknown as Readable, createWriteStream(file)));
       syncPath(file);
     }
-    for (const [table, { sha256 }] of Object.entries(tables)) {
-      const file = join(into, `${table}.parquet`);
-      if ((await sha256OrNone(file)) !== sha256) throw altered(id, `${this.url}: ${prefix}${table}.parquet`);
+    for (const { path, sha256 } of filesOf(manifest)) {
+      if ((await sha256OrNone(join(into, path))) !== sha256)
+        throw altered(id, `${this.url}: ${prefix}${path}`);
     }
     syncPath(into);
   }

@@ -58,6 +58,18 @@ export const manifestSchema = z
         }),
       )
       .describe('by name'),
+    cubes: z
+      .record(
+        z.string(),
+        z.object({
+          bytes: z.int().describe('of cubes/<cube>.parquet beside the manifest'),
+          sha256: sha256.describe('of the file'),
+        }),
+      )
+      .optional()
+      .describe(
+        'by name; what a sink that lost its state goes on from. Snapshots of earlier versions lack it.',
+      ),
     input: z
       .record(z.string(), z.record(z.string(), offsets))
       .describe('topic → partition → [start, end): what the tables hold, but for gaps behind the start'),
@@ -102,6 +114,12 @@ export const snapshotsFolder = (gold: string) => join(gold, 'snapshots');
 export const snapshotFolder = (gold: string, id: string) => join(gold, 'snapshots', id);
 export const tableFile = (gold: string, id: string, table: string) =>
   join(snapshotFolder(gold, id), `${table}.parquet`);
+
+/** What a manifest vouches for: files by their path in the snapshot's folder. */
+export const filesOf = ({ tables, cubes = {} }: Manifest) => [
+  ...Object.entries(tables).map(([name, { bytes, sha256 }]) => ({ path: `${name}.parquet`, bytes, sha256 })),
+  ...Object.entries(cubes).map(([name, of]) => ({ path: `cubes/${name}.parquet`, ...of })),
+];
 
 /** The newest snapshot's id, or undefined before the first. @throws ReelflowError goldUnusable */
 export function currentSnapshot(gold: string): string | undefined {

@@ -21,6 +21,7 @@ export function isAhead({ shards, names, namesTopic }: Held, current: Current): 
     [...shards.values()].some(
       ({ shard, chain }) =>
         (current.shards[shard]?.generation ?? 0) < chain.generation ||
+        current.shards[shard]?.cubeSet !== chain.cubeSet ||
         Object.entries(chain.position).some(([topic, next]) => end(topic, shard) < next) ||
         !sameGaps(chain.gaps, gapsIn(current, shard)),
     ) || [...names.values()].some(({ partition, next }) => end(namesTopic, partition) < next)
@@ -41,6 +42,10 @@ export function hasReached({ shards, names, namesTopic }: Held, current: Current
       if (next < end) return false;
     }
   }
+  // While members of two versions take turns a table would hold the cubes of some shards only.
+  const cubeSets = new Set([...shards.values()].map(({ chain }) => chain.cubeSet));
+  cubeSets.delete('');
+  if (cubeSets.size > 1) return false;
   if (current === undefined) return true;
   // Positions of an older generation say nothing any more.
   const isReset = (shard: number) =>

@@ -44,7 +44,7 @@ import type { SinkMetrics } from './metrics.ts';
 import { StagedNames } from './names.ts';
 import { hasReached, isAhead } from './progress.ts';
 import { newestSnapshots, retain, withGoldLock } from './retention.ts';
-import { asGoldError, publishSnapshot } from './snapshot.ts';
+import { asGoldError, publishSnapshot, requireCubes } from './snapshot.ts';
 import { CubeStore, type NameState, type ShardState } from './store.ts';
 
 export interface SinkOptions {
@@ -288,6 +288,7 @@ class Sink {
         ),
       };
     });
+    await requireCubes(gold, manifest);
     await this.#store.restore(join(snapshotFolder(gold, id), 'cubes'), shards);
   }
 

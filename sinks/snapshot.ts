@@ -11,12 +11,13 @@
  * whose name starts with a dot, or a snapshot that CURRENT does not name: the next run sweeps or keeps it.
  */
 import { createHash } from 'node:crypto';
-import { mkdirSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type DuckDBConnection, version as duckdbVersion } from '@duckdb/node-api';
 import { isFileError, messageOf, ReelflowError, systemCodeOf } from '../errors.ts';
 import { crashPoint } from '../faults.ts';
 import { fileSha256, syncPath } from '../files.ts';
+import { cubesOnTheWire } from '../topics/deltas.ts';
 import { startAfter } from '../topics/position.ts';
 import { writeCatalogue } from './catalogue.ts';
 import { canonicalText, type GoldTable, goldTables, scalesOf } from './gold.ts';
@@ -54,12 +55,10 @@ export async function publishSnapshot(store: CubeStore, context: SnapshotContext
     await store.mergeCubes();
     const tables: Manifest['tables'] = {};
     for (const table of goldTables) tables[table.name] = await writeTable(store, table, building);
-    await store.exportCubes(join(building, 'cubes'));
-    for (const name of readdirSync(join(building, 'cubes'))) syncPath(join(building, 'cubes', name));
-    syncPath(join(building, 'cubes'));
+    const cubes = await writeCubes(store, join(building, 'cubes'));
     crashPoint('after-parquet-before-manifest');
 
-    const manifest = manifestOf(store, context, id, created, tables);
+    const manifest = manifestOf(store, context, id, created, { tables, cubes });
     writeFileSync(join(building, 'manifest.json'), `${JSON.stringify(manifest, undefined, 2)}\n`);
     syncPath(join(building, 'manifest.json'));
     syncPath(building);
@@ -84,6 +83,30 @@ export async function putInPlace(gold: string, building: string, manifest: Manif
   syncPath(next);
   renameSync(next, join(gold, 'CURRENT'));
   syncPath(gold);
+}
+
+async function writeCubes(store: CubeStore, folder: string): Promise<NonNullable<Manifest['cubes']>> {
+  await store.exportCubes(folder);
+  const cubes: NonNullable<Manifest['cubes']> = {};
+  for (const { name } of cubesOnTheWire) {
+    const path = join(folder, `${name}.parquet`);
+    syncPath(path);
+    cubes[name] = { bytes: statSync(path).size, sha256: await fileSha256(path) };
+  }
+  syncPath(folder);
+  return cubes;
+}
+
+/** That the cubes of a snapshot are what was written. @throws ReelflowError goldUnusable */
+export async function requireCubes(gold: string, { id, cubes = {} }: Manifest): Promise<void> {
+  for (const [name, { sha256 }] of Object.entries(cubes)) {
+    const path = join(snapshotFolder(gold, id), 'cubes', `${name}.parquet`);
+    if (existsSync(path) && (await fileSha256(path)) === sha256) continue;
+    throw new ReelflowError('goldUnusable', `A cube of snapshot ${id} is missing or was altered`, {
+      detail: path,
+      hint: 'Let CURRENT name an earlier snapshot; or `reelflow reset`, then use another --gold folder.',
+    });
+  }
 }
 
 async function writeTable(
@@ -148,7 +171,7 @@ function manifestOf(
   context: SnapshotContext,
   id: string,
   created: Date,
-  tables: Manifest['tables'],
+  files: Pick<Manifest, 'tables' | 'cubes'>,
 ): Manifest {
   const input: Manifest['input'] = {};
   const accounting: Record<string, Counts> = {};
@@ -197,7 +220,7 @@ function manifestOf(
     created: created.toISOString(),
     namespace: context.namespace,
     clusterId: context.clusterId,
-    tables,
+    ...files,
     input,
     accounting,
     deltas,

@@ -18,11 +18,11 @@ import { compareTables, type Difference } from './compare.ts';
 import { canonicalText, goldTables } from './gold.ts';
 import {
   currentSnapshot,
+  filesOf,
   type Manifest,
   readManifest,
   type Scales,
   snapshotFolder,
-  tableFile,
 } from './manifest.ts';
 import { loadSourceRows, type ReadProgress, type SourceCount, type Sources } from './source-rows.ts';
 
@@ -42,7 +42,7 @@ export interface VerifyOptions {
 
 /** Something that is not as it should be. */
 export interface Finding {
-  /** A table, a topic, or `manifest`. */
+  /** A table, `cubes/<cube>`, a topic, or `manifest`. */
   readonly about: string;
   readonly text: string;
 }
@@ -90,7 +90,7 @@ export async function verifySnapshot(options: VerifyOptions): Promise<Verificati
     let accounting: Verification['accounting'] = null;
 
     // 1. what the files are, before anything is computed
-    for (const name of Object.keys(batchTables)) findings.push(...(await checkFile(gold, manifest, name)));
+    findings.push(...(await checkFiles(gold, manifest)));
     for (const name of Object.keys(manifest.tables)) {
       if (!(name in batchTables)) findings.push({ about: 'manifest', text: `it names a table ${name}` });
     }
@@ -193,26 +193,26 @@ function asDatabaseError(thrown: unknown, folder: string): unknown {
   return thrown;
 }
 
-/** Length and hash of a table's file. That it is there and can be read is seen when it is compared. */
-async function checkFile(gold: string, manifest: Manifest, table: string): Promise<Finding[]> {
-  const claimed = manifest.tables[table];
-  const path = tableFile(gold, manifest.id, table);
-  if (claimed === undefined) return [{ about: table, text: 'the manifest does not name it' }];
-  if (!existsSync(path)) return [];
-  const findings: Finding[] = [];
-  const { size } = statSync(path);
-  if (size !== claimed.bytes) {
-    findings.push({
-      about: table,
-      text: `${table}.parquet has ${size} bytes, the manifest says ${claimed.bytes}`,
-    });
-  }
-  const sha256 = await fileSha256(path);
-  if (sha256 !== claimed.sha256) {
-    findings.push({
-      about: table,
-      text: `${table}.parquet was altered: its SHA-256 is ${sha256}, the manifest says ${claimed.sha256}`,
-    });
+/** Length and hash of each file. That a table is there and can be read is seen when it is compared. */
+async function checkFiles(gold: string, manifest: Manifest): Promise<Finding[]> {
+  const findings = Object.keys(batchTables)
+    .filter((table) => manifest.tables[table] === undefined)
+    .map((table): Finding => ({ about: table, text: 'the manifest does not name it' }));
+  for (const { path, bytes, sha256 } of filesOf(manifest)) {
+    const about = path.replace('.parquet', '');
+    const file = join(snapshotFolder(gold, manifest.id), path);
+    if (!existsSync(file)) {
+      if (!(about in manifest.tables)) findings.push({ about, text: `${path} is missing` });
+      continue;
+    }
+    const { size } = statSync(file);
+    if (size !== bytes) {
+      findings.push({ about, text: `${path} has ${size} bytes, the manifest says ${bytes}` });
+    }
+    const actual = await fileSha256(file);
+    if (actual === sha256) continue;
+    const text = `${path} was altered: its SHA-256 is ${actual}, the manifest says ${sha256}`;
+    findings.push({ about, text });
   }
   return findings;
 }

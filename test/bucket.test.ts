@@ -19,7 +19,14 @@ import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { type FailureKind, ReelflowError } from '../errors.ts';
 import { freePorts } from '../kafka/probe.ts';
 import { Bucket, placeOf, pullGold, pushGold } from '../sinks/bucket.ts';
-import { currentSnapshot, listSnapshots, type Manifest, readManifest, tableFile } from '../sinks/manifest.ts';
+import {
+  currentSnapshot,
+  listSnapshots,
+  type Manifest,
+  readManifest,
+  snapshotFolder,
+  tableFile,
+} from '../sinks/manifest.ts';
 import { pinSnapshot } from '../sinks/retention.ts';
 import { publishSnapshot } from '../sinks/snapshot.ts';
 import { CubeStore } from '../sinks/store.ts';
@@ -240,19 +247,20 @@ describe.skipIf(server === undefined)('a bucket (Java and Maven)', () => {
       expect(await pullGold(pulled, run.url)).toEqual({ snapshot: id, pulled: false });
     }));
 
-  it('with an altered object is not taken, and nothing of it is left', () =>
-    within(async (run) => {
-      const { id } = await run.publish();
-      await pushGold(run.gold, run.url, 10);
-      await run.put(`snapshots/${id}/decade_trends.parquet`, 'something else');
-      const pulled = join(folder, `${run.prefix}-pulled`);
-      mkdirSync(join(pulled, 'snapshots'), { recursive: true });
-      expect((await failureOf(pullGold(pulled, run.url), 'goldUnusable')).detail).toContain(
-        'decade_trends.parquet',
-      );
-      expect(listSnapshots(pulled)).toEqual([]);
-      expect(existsSync(join(pulled, 'CURRENT'))).toBe(false);
-    }));
+  it.each(['decade_trends.parquet', 'cubes/title.parquet'])(
+    'with an altered object is not taken, and nothing of it is left: %s',
+    (name) =>
+      within(async (run) => {
+        const { id } = await run.publish();
+        await pushGold(run.gold, run.url, 10);
+        await run.put(`snapshots/${id}/${name}`, 'something else');
+        const pulled = join(folder, `${run.prefix}-pulled`);
+        mkdirSync(join(pulled, 'snapshots'), { recursive: true });
+        expect((await failureOf(pullGold(pulled, run.url), 'goldUnusable')).detail).toContain(name);
+        expect(listSnapshots(pulled)).toEqual([]);
+        expect(existsSync(join(pulled, 'CURRENT'))).toBe(false);
+      }),
+  );
 
   it('of another cluster, a newer state or a newer version is refused and stays as it is', () =>
     within(async (run) => {
@@ -280,14 +288,17 @@ describe.skipIf(server === undefined)('a bucket (Java and Maven)', () => {
       expect(id < newest).toBe(true);
     }));
 
-  it('does not get a file that was altered', () =>
-    within(async (run) => {
-      const { id } = await run.publish();
-      appendFileSync(tableFile(run.gold, id, 'decade_trends'), 'x');
-      const { detail } = await failureOf(pushGold(run.gold, run.url, 10), 'goldUnusable');
-      expect(detail).toContain('decade_trends.parquet');
-      expect(await run.keys()).not.toContain('CURRENT');
-    }));
+  it.each(['decade_trends.parquet', 'cubes/title.parquet'])(
+    'does not get a file that was altered: %s',
+    (name) =>
+      within(async (run) => {
+        const { id } = await run.publish();
+        appendFileSync(join(snapshotFolder(run.gold, id), name), 'x');
+        const { detail } = await failureOf(pushGold(run.gold, run.url, 10), 'goldUnusable');
+        expect(detail).toContain(name);
+        expect(await run.keys()).not.toContain('CURRENT');
+      }),
+  );
 
   it('that does not exist, or may not be used, is an error with its name', () =>
     within(async (run) => {

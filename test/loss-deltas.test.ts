@@ -90,13 +90,14 @@ test('a topic that was recreated is noticed by a sink that runs once; reset is t
   expect(await place.differences(data)).toEqual([]);
 });
 
-test('deltas that are trimmed too far stop the sink; reset is the way out', async ({ place }) => {
+test('deltas that are trimmed too far stop sink and processor; reset is the way out', async ({ place }) => {
   await place.pipeline(data, { replay: few });
   await place.replay(data);
   await place.process();
   const all = (await endsOf(place.names.deltas)).map((offset, partition) => ({ partition, offset }));
   await deleteBefore(broker, place.names.deltas, all);
   await expectRefusal(place, 'deltasTrimmed', sinkOnce(place));
+  expect(await expectRefusal(place, 'deltasTrimmed', processOnce(place))).toContain('reelflow reset');
   await reset(place);
   await place.run(processOnce(place));
   expect(await place.sink()).toMatchObject({ refused: 0 });

@@ -169,7 +169,7 @@ describe("the sink's state", () => {
     await expectRefusal('sink', folders, kind, path);
   });
 
-  // Method: the deltas of the pipeline are trimmed at their ends, so that nothing but CURRENT can tell.
+  // Method: of the deltas of the pipeline only the last one is left, so that nothing but CURRENT can tell.
   test('that is lost is restored from CURRENT; names are read again and counted once', async () => {
     const folders = copy();
     rmSync(sinkFile(folders.state));
@@ -178,7 +178,7 @@ describe("the sink's state", () => {
     await deleteBefore(
       broker,
       deltas,
-      ends.map((end, partition) => ({ partition, offset: end })),
+      ends.map((end, partition) => ({ partition, offset: end - 1 })),
     );
     const before = JSON.parse(readFileSync(manifestOf(folders.gold), 'utf8'));
     const finished = await place.run(inside('sink', folders));
@@ -217,10 +217,13 @@ describe("the sink's state", () => {
     expect(hashesBelow(old.gold)).toEqual(gold);
   });
 
-  test('that is lost is not restored from a snapshot that lacks a cube', async () => {
+  test.for<[string, (path: string) => void]>([
+    ['lacks a cube', rmSync],
+    ['has a cube that was altered', (path) => appendFileSync(path, 'x')],
+  ])('that is lost is not restored from a snapshot that %s', async ([, spoil]) => {
     const folders = copy();
     rmSync(sinkFile(folders.state));
-    rmSync(join(dirname(manifestOf(folders.gold)), 'cubes', 'feature.parquet'));
+    spoil(join(dirname(manifestOf(folders.gold)), 'cubes', 'feature.parquet'));
     const gold = hashesBelow(folders.gold);
     const finished = await place.run(inside('sink', folders));
     expectFailure(finished, 'goldUnusable');

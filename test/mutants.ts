@@ -171,6 +171,18 @@ export const mutants: readonly Mutant[] = [
   of('sinks/progress.ts', 'nothing is ever new', `end(topic, shard) < next`, `end(topic, shard) > next`),
   of(
     'sinks/progress.ts',
+    'a base of other cubes is nothing new',
+    `current.shards[shard]?.cubeSet !== chain.cubeSet ||`,
+    '',
+  ),
+  of(
+    'sinks/progress.ts',
+    'a snapshot may hold the cubes of two versions',
+    `if (cubeSets.size > 1) return false;`,
+    '',
+  ),
+  of(
+    'sinks/progress.ts',
     'a base that lacks other messages is nothing new',
     `!sameGaps(chain.gaps, gapsIn(current, shard))`,
     `false`,

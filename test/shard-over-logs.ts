@@ -5,7 +5,7 @@
 import type { DuckDBInstance } from '@duckdb/node-api';
 import pino from 'pino';
 import type { LogBounds, LogMessage, LogReader } from '../kafka/log.ts';
-import { cubes as cubeSet } from '../processors/cubes/cube.ts';
+import { type Cube, cubes } from '../processors/cubes/cube.ts';
 import { Shard, type ShardContext } from '../processors/shard.ts';
 import { type Names, namesIn } from '../topics/catalog.ts';
 import type { Position } from '../topics/position.ts';
@@ -18,6 +18,8 @@ const names: Names = namesIn('');
 /** The logs of one shard: partition 0 of every topic, each message at the offset that it has here. */
 export class Logs {
   readonly messages = new Map<string, Buffer[]>();
+  /** Topics that are trimmed as a whole. */
+  readonly trimmed = new Set<string>();
 
   of(topic: string): Buffer[] {
     const log = this.messages.get(topic) ?? [];
@@ -41,7 +43,12 @@ export class Logs {
   }
 
   async bounds(topics: readonly string[]): Promise<Map<string, Map<number, LogBounds>>> {
-    return new Map(topics.map((topic) => [topic, new Map([[0, { start: 0, end: this.of(topic).length }]])]));
+    return new Map(
+      topics.map((topic) => {
+        const end = this.of(topic).length;
+        return [topic, new Map([[0, { start: this.trimmed.has(topic) ? end : 0, end }]])];
+      }),
+    );
   }
 
   read(topic: string, next: number): LogMessage[] {
@@ -68,13 +75,14 @@ export interface ShardOverLogs {
   until(target: Position): Promise<void>;
 }
 
-/** A shard that is not open yet. @param said takes the messages of its log */
+/** A shard that is not open yet. @param said takes the messages of its log; `cubeSet` what this version declares */
 export function shardOver(
   logs: Logs,
   instance: DuckDBInstance,
   folder: string,
   changes: Partial<ShardContext> = {},
   said: string[] = [],
+  cubeSet: readonly Cube[] = cubes,
 ): ShardOverLogs {
   const stream = { write: (line: string) => said.push((JSON.parse(line) as { msg: string }).msg) };
   const failure = Promise.withResolvers<unknown>();

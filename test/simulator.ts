@@ -1013,6 +1013,10 @@ export class World {
       namesTopic: 'names',
     };
     if (!isAhead(held, newest?.current) || !hasReached(held, newest?.current)) return;
+    const cubeSets = new Set([...shards.values()].map(({ state }) => state.chain.cubeSet));
+    if (cubeSets.has('') ? cubeSets.size > 2 : cubeSets.size > 1) {
+      throw new Broken('a snapshot holds the cubes of two versions');
+    }
     for (const [shard, { state }] of newest?.shards ?? []) {
       const now = shards.get(shard)?.state.chain ?? { generation: -1, position: {} };
       if (
@@ -1072,9 +1076,10 @@ export class World {
     this.#snapshot();
     for (const [shard, { state }] of this.#sinkShards) {
       const held = this.#snapshots.at(-1)?.shards.get(shard)?.state.chain;
-      const { generation, position, gaps } = state.chain;
+      const { generation, position, gaps, cubeSet } = state.chain;
       if (
         held?.generation !== generation ||
+        held.cubeSet !== cubeSet ||
         !notAfter(position, held.position) ||
         !sameGaps(gaps, held.gaps)
       ) {

@@ -4,6 +4,7 @@
  * later test spoils one thing in a copy of gold, so that only the check which it is about can see it.
  */
 import {
+  appendFileSync,
   cpSync,
   readdirSync,
   readFileSync,
@@ -324,6 +325,24 @@ describe('a snapshot with one thing spoilt', () => {
     expect(verification.tables.decade_trends?.differences).toBe(0);
   });
 
+  it('a cube, which only a sink that lost its state would read', async () => {
+    const gold = spoilt();
+    const cube = (name: string) => join(snapshotFolder(gold, mixed.id), 'cubes', `${name}.parquet`);
+    appendFileSync(cube('region'), 'x');
+    rmSync(cube('title'));
+    expect(findingsOf(await verify(gold)).sort()).toEqual([
+      expect.stringMatching(/^cubes\/region: cubes\/region.parquet has \d+ bytes, the manifest says \d+$/),
+      expect.stringMatching(/^cubes\/region: cubes\/region.parquet was altered: its SHA-256 is/),
+      'cubes/title: cubes/title.parquet is missing',
+    ]);
+    // A snapshot of an earlier version says nothing of them.
+    const earlier = spoilt((manifest) => {
+      delete manifest.cubes;
+    });
+    rmSync(join(snapshotFolder(earlier, mixed.id), 'cubes', 'title.parquet'));
+    expect(await verify(earlier)).toMatchObject({ equal: true });
+  });
+
   it.each([
     ['bytes', 1, /has \d+ bytes, the manifest says 1$/],
     ['rows', 1, /the manifest says 1 rows, the input gives \d+$/],
@@ -369,6 +388,15 @@ describe('a snapshot with one thing spoilt', () => {
     });
     expect(await onlyFinding(gold)).toMatch(
       /ratings: shard \d stands at offset \d+, the manifest's input ends at \d+$/,
+    );
+  });
+
+  it('what was lost before its input begins', async () => {
+    const gold = spoilt(({ shards }) => {
+      shards[tail.partition].sources[tail.topic].gaps = [[0, 1]];
+    });
+    expect(await onlyFinding(gold)).toMatch(
+      /ratings: shard \d begins at offset 1, the manifest's input begins at 0$/,
     );
   });
 

@@ -323,6 +323,11 @@ export class DeltaChain {
     return this.#state;
   }
 
+  /** Whether nothing that is left tells where the shard stands. */
+  get isUnknown(): boolean {
+    return this.#isTrimmed;
+  }
+
   /** Whether parts of an unfinished delta are outstanding. */
   get isBetweenParts(): boolean {
     return this.#open.size > 0;
