@@ -45,7 +45,7 @@ import { StagedNames } from './names.ts';
 import { hasReached, isAhead } from './progress.ts';
 import { newestSnapshots, retain, withGoldLock } from './retention.ts';
 import { asGoldError, publishSnapshot, requireCubes } from './snapshot.ts';
-import { CubeStore, type NameState, type ShardState } from './store.ts';
+import { CubeStore, isInterrupt, type NameState, type ShardState } from './store.ts';
 
 export interface SinkOptions {
   readonly broker: Broker;
@@ -86,6 +86,8 @@ const fetchWaitMs = 100;
 /** While following, messages gather for so long: a transaction costs the same for one as for hundreds. */
 const gatherMs = 200;
 const hashOfNothing = hashOf(null);
+/** How long a transaction or a publication may go on after SIGTERM, in milliseconds. */
+const graceMs = 2_000;
 /** A transaction takes in at most so many bytes of messages. */
 const batchBytesMax = 16 * 1024 * 1024;
 
@@ -112,8 +114,8 @@ export async function runSink(options: SinkOptions): Promise<SinkReport> {
         await sink.open();
         return await sink.run();
       } catch (thrown) {
-        // SIGTERM while a message waited for the registry: what was begun is rolled back.
-        if (isAbort(thrown) && signal.aborted) return sink.report;
+        // SIGTERM while a message waited for the registry or a statement took its time: what was begun is rolled back.
+        if (signal.aborted && (isAbort(thrown) || isInterrupt(thrown))) return sink.report;
         throw thrown;
       } finally {
         await sink.close();
@@ -182,6 +184,7 @@ class Sink {
     const folder = join(state, this.#clusterId, names.namespace === '' ? '_' : names.namespace);
     const identity = { clusterId: this.#clusterId, namespace: names.namespace };
     this.#store = await CubeStore.open(folder, identity, memoryLimit);
+    this.#store.interruptAfter(this.#options.signal, graceMs);
     this.#deltaSchemaId = await registry.register(names.deltas, 'reelflow.deltas');
     const nameSchemaId = await registry.register(this.#namesTopic, 'imdb.name.basics');
     this.#schemas = {

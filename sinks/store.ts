@@ -81,6 +81,8 @@ export class CubeStore {
   readonly names = new Map<number, NameState>();
   readonly #instance: DuckDBInstance;
   #dictionaryStored = 0;
+  readonly #closed = new AbortController();
+  #interrupting: NodeJS.Timeout | undefined;
   /** Rows of each cube when it was last exported: what compacting would leave. */
   readonly #exportedRows = new Map<string, number>();
 
@@ -116,12 +118,31 @@ export class CubeStore {
     }
   }
 
+  /**
+   * From `graceMs` after the abort of `signal` on every statement is interrupted, and so what it is part of fails: a
+   * transaction is rolled back, a snapshot is not published.
+   */
+  interruptAfter(signal: AbortSignal, graceMs: number): void {
+    // Again and again: an interrupt is of the statement that runs at that moment.
+    const interrupt = () => {
+      this.connection.interrupt();
+      this.#interrupting = setTimeout(interrupt, 100);
+    };
+    const begin = () => {
+      this.#interrupting = setTimeout(interrupt, graceMs);
+    };
+    if (signal.aborted) begin();
+    else signal.addEventListener('abort', begin, { once: true, signal: this.#closed.signal });
+  }
+
   /** Memory that DuckDB holds. */
   memoryBytes(): Promise<number> {
     return memoryBytesOf(this.#instance);
   }
 
   close(): void {
+    this.#closed.abort();
+    clearTimeout(this.#interrupting);
     this.connection.closeSync();
     this.#instance.closeSync();
   }
@@ -427,6 +448,9 @@ export class CubeStore {
     return Number(rows.getRows()[0]?.[0]);
   }
 }
+
+/** Whether a statement was interrupted. */
+export const isInterrupt = (thrown: unknown) => /^INTERRUPT Error/.test(messageOf(thrown));
 
 /** A text inside single quotes. */
 export const sqlText = (text: string) => text.replaceAll("'", "''");

@@ -29,7 +29,7 @@ const of = (file: string, name: string, from: string, to: string): Mutant => ({
 
 /**
  * Not here, because nothing that these schedules reach depends on them alone: a gap, a generation without its mark and
- * a mark that comes twice (deltas.test.ts), a snapshot that differs in nothing but its generation or holds less (progress.test.ts), what lies between parts (simulator.test.ts), catching up aloud, which costs
+ * a mark that comes twice (deltas.test.ts), a snapshot that differs in nothing but its generation (progress.test.ts), what lies between parts (simulator.test.ts), catching up aloud, which costs
  * time only.
  */
 export const mutants: readonly Mutant[] = [
@@ -186,6 +186,12 @@ export const mutants: readonly Mutant[] = [
     'a base that lacks other messages is nothing new',
     `!sameGaps(chain.gaps, gapsIn(current, shard))`,
     `false`,
+  ),
+  of(
+    'sinks/progress.ts',
+    'a snapshot may hold less than the one before',
+    `return notAfter(position, state.chain.position);`,
+    `return true;`,
   ),
   of('sinks/progress.ts', 'a reset holds nothing back', `if (next < end) return false;`, ''),
   of(

@@ -62,6 +62,7 @@ export const stepKinds = [
   'late',
   'sink-crash',
   'sink-lost',
+  'sink-old',
   'upgrade',
   'reset',
   'trim',
@@ -290,6 +291,8 @@ export class World {
   #cubeSet = 'cubes 0';
   #sinkBusy = false;
   #sinkShards = new Map<number, SinkShard>();
+  /** What the sink has committed, the newest last. */
+  #sinkPast: ReadonlyMap<number, SinkShard>[] = [];
   #followers = new Map<number, Follower<{ value: Buffer; at: number }>>();
   #fetched = new Map<number, number>();
   #snapshots: Snapshot[] = [];
@@ -409,6 +412,18 @@ export class World {
         }
         this.#startSink();
         return;
+      case 'sink-old': {
+        // Yesterday's state comes back; one that needs deltas which are trimmed would be refused.
+        if (this.#sinkBusy) return;
+        const whole = this.#sinkPast.filter((shards) =>
+          this.#deltas.every(({ start }, of) => (shards.get(of)?.state.next ?? 0) >= start),
+        );
+        const old = whole[this.#random(Math.max(1, whole.length))];
+        if (old === undefined) return;
+        this.#sinkShards = new Map(old);
+        this.#startSink();
+        return;
+      }
       case 'snapshot':
         if (!this.#sinkBusy) this.#snapshot();
         return;
@@ -951,6 +966,7 @@ export class World {
       const { state } = follower;
       if (state !== undefined) {
         this.#sinkShards.set(shard, { state, cube });
+        this.#sinkPast = [...this.#sinkPast, new Map(this.#sinkShards)].slice(-8);
         this.#check(shard, before);
       }
       this.#fetched.set(shard, end);
