@@ -347,6 +347,7 @@ describe('deploy/flink', () => {
     image: string;
     command?: string | string[];
     ports?: string[];
+    restart?: string;
     volumes?: string[];
     profiles: string[];
     environment: Record<string, string>;
@@ -383,6 +384,10 @@ describe('deploy/flink', () => {
       for (const name of Object.keys(needs)) expect(known).toContain(name);
       for (const volume of volumes) expect(compose.volumes).toHaveProperty(volume.split(':')[0] as string);
     }
+  });
+
+  test('starts a task manager again that Flink has ended', () => {
+    expect(compose.services.taskmanager?.restart).toBe('unless-stopped');
   });
 
   test('submits from inside, where the addresses of broker and registry are the same for Flink and for us', () => {

@@ -4,7 +4,8 @@
  * has; with `connectors` also those of Kafka and of the registry, as the image of deploy/flink has them.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdirSync, openSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { once } from 'node:events';
+import { closeSync, mkdirSync, openSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { flinkJars, opened } from '../../flink/local.ts';
@@ -20,8 +21,8 @@ export interface FlinkCluster {
   ask<T>(path: string): Promise<T>;
   /** A SQL gateway of the cluster, which has the connectors in any case. @returns its address */
   startGateway(): Promise<string>;
-  /** Kills the task manager and starts another. */
-  replaceTaskManager(): Promise<void>;
+  /** Another comes in its place. */
+  killTaskManager(): void;
   stop(): Promise<void>;
 }
 
@@ -56,6 +57,8 @@ export async function startCluster(
     'execution.target': 'remote',
     'execution.checkpointing.dir': `file://${folder}/checkpoints`,
     'io.tmp.dirs': tmp,
+    // A loaded machine takes its time.
+    'pekko.ask.timeout': '10 min',
     'taskmanager.numberOfTaskSlots': 2,
     // What Flink's scripts work out from the memory of a process.
     'taskmanager.cpu.cores': 2,
@@ -77,7 +80,8 @@ export async function startCluster(
       .join(''),
   );
 
-  const running = new Map<string, { child: ChildProcess; ended: Promise<void> }>();
+  const running = new Map<string, ChildProcess>();
+  let isOver = false;
   const start = (
     name: string,
     main: string,
@@ -93,11 +97,13 @@ export async function startCluster(
       env: { ...process.env, FLINK_CONF_DIR: folder },
       stdio: ['ignore', log, log],
     });
-    running.set(name, { child, ended: new Promise((resolve) => child.once('close', () => resolve())) });
-  };
-  const end = async (name: string) => {
-    running.get(name)?.child.kill('SIGKILL');
-    await running.get(name)?.ended;
+    closeSync(log);
+    running.set(name, child);
+    // As compose and Kubernetes do.
+    if (name !== 'taskmanager') return;
+    child.once('exit', () => {
+      if (!isOver) start(name, main, heap, classPath, ...args);
+    });
   };
   const until = async (name: string, url: string, holds: (answer: unknown) => boolean) => {
     const deadline = Date.now() + startMs;
@@ -107,7 +113,7 @@ export async function startCluster(
         () => undefined,
       );
       if (answer !== undefined && holds(answer)) return;
-      if (running.get(name)?.child.exitCode !== null || Date.now() > deadline) {
+      if (running.get(name)?.exitCode !== null || Date.now() > deadline) {
         throw new Error(
           `${name} does not start\n${tellingLines(readFileSync(join(folder, `${name}.log`), 'utf8'))}`,
         );
@@ -115,29 +121,28 @@ export async function startCluster(
       await delay(200);
     }
   };
-  const startTaskManager = async () => {
-    start(
-      'taskmanager',
-      'org.apache.flink.runtime.taskexecutor.TaskManagerRunner',
-      '512m',
-      own,
-      '--configDir',
-      folder,
-    );
+  const stop = async () => {
+    isOver = true;
+    for (const child of running.values()) {
+      if (child.exitCode !== null || child.signalCode !== null) continue;
+      const ended = once(child, 'exit');
+      child.kill('SIGKILL');
+      await ended;
+    }
+  };
+  const [entrypoint, runner] = [
+    'org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint',
+    'org.apache.flink.runtime.taskexecutor.TaskManagerRunner',
+  ];
+  try {
+    start('jobmanager', entrypoint, '400m', own, '--configDir', folder);
+    await until('jobmanager', `${rest}/overview`, () => true);
+    start('taskmanager', runner, '512m', own, '--configDir', folder);
     await until(
       'taskmanager',
       `${rest}/overview`,
       (answer) => (answer as { 'slots-total'?: number })['slots-total'] === 2,
     );
-  };
-
-  const entrypoint = 'org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint';
-  const stop = async () => {
-    for (const name of running.keys()) await end(name);
-  };
-  try {
-    start('jobmanager', entrypoint, '400m', own, '--configDir', folder);
-    await startTaskManager();
   } catch (thrown) {
     await stop();
     throw thrown;
@@ -151,10 +156,7 @@ export async function startCluster(
       await until('gateway', `${url}/v1/info`, () => true);
       return url;
     },
-    replaceTaskManager: async () => {
-      await end('taskmanager');
-      await startTaskManager();
-    },
+    killTaskManager: () => running.get('taskmanager')?.kill('SIGKILL'),
     stop,
   };
 }
