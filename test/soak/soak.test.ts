@@ -9,13 +9,14 @@
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { DuckDBInstance } from '@duckdb/node-api';
+import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
 import { expect } from 'vitest';
 import { systemCodeOf } from '../../errors.ts';
 import { logBounds } from '../../kafka/log.ts';
 import { storeFiles } from '../../processors/store.ts';
 import { currentSnapshot, listSnapshots, readManifest } from '../../sinks/manifest.ts';
 import { datasetNames } from '../../topics/catalog.ts';
+import { cubesOnTheWire } from '../../topics/deltas.ts';
 import { Chance } from '../faults/chance.ts';
 import { Dumps } from '../faults/dumps.ts';
 import { broker, type Place, type Running, test } from '../harness.ts';
@@ -27,6 +28,9 @@ const shards = 2;
 const keep = 3;
 const roundPatienceMs = 600_000;
 const MB = 1e6;
+const megabytes = (bytes: number) => `${(bytes / MB).toFixed(1)} MB`;
+/** How many times the room of its rows a file of DuckDB may have taken: a checkpoint writes anew beside what was. */
+const roomMax = 3;
 /** DuckDB takes the log of a database into its file when it has come to 16 MiB. */
 const logBytesMax = 16 * 2 ** 20;
 
@@ -53,6 +57,23 @@ function bytesBelow(folder: string, matches: (name: string) => boolean = () => t
     else if (matches(name)) bytes += found?.size ?? 0;
   }
   return bytes;
+}
+
+/** Rows of a query on a file that nobody has open. */
+const countIn = (path: string, query: string) =>
+  inDatabase(path, async (connection) => {
+    await connection.run('USE old');
+    return Number((await connection.runAndReadAll(`SELECT count(*) FROM (${query})`)).value(0, 0));
+  });
+
+/** Bytes that the rows of a database take in a file of their own, in which nothing was ever deleted. */
+async function bytesOfRows(path: string): Promise<number> {
+  const copy = `${path}.copy`;
+  await inDatabase(path, async (connection) => {
+    for (const statement of [`ATTACH '${copy}' AS fresh`, 'COPY FROM DATABASE old TO fresh', 'DETACH fresh'])
+      await connection.run(statement);
+  });
+  return statSync(copy).size;
 }
 
 /** Waits until CURRENT holds all that the topics hold. */
@@ -91,12 +112,13 @@ async function sample(place: Place, processor: Running, sink: Running): Promise<
   };
 }
 
-/** Rows of a query on a file that nobody has open. */
-async function rowsIn(path: string, sql: string): Promise<Record<string, unknown>[]> {
-  const instance = await DuckDBInstance.create(path, { access_mode: 'READ_ONLY' });
+/** Works on a database that nobody has open, attached as `old`. */
+async function inDatabase<T>(path: string, work: (connection: DuckDBConnection) => Promise<T>): Promise<T> {
+  const instance = await DuckDBInstance.create(':memory:');
   const connection = await instance.connect();
   try {
-    return (await connection.runAndReadAll(sql)).getRowObjectsJson();
+    await connection.run(`ATTACH '${path}' AS old (READ_ONLY)`);
+    return await work(connection);
   } finally {
     connection.closeSync();
     instance.closeSync();
@@ -119,7 +141,7 @@ test.skipIf(!existsSync('/proc/self/status'))(
       const texts = figures.map((name) =>
         name === 'snapshots' || name === 'deltas'
           ? `${name} ${now[name]}`
-          : `${name} ${(now[name] / MB).toFixed(1)} MB`,
+          : `${name} ${megabytes(now[name])}`,
       );
       process.stdout.write(`round ${round + 1}: ${texts.join(', ')}\n`);
     }
@@ -146,21 +168,26 @@ test.skipIf(!existsSync('/proc/self/status'))(
 
     // 2. what was published has left the outboxes but for the last entry, and the cubes of the sink are summed
     const folder = join(place.state, String(readdirSync(place.state)[0]), place.namespace);
-    for (let shard = 0; shard < shards; shard++) {
-      const files = storeFiles(folder, shard);
-      expect(files).toHaveLength(1);
-      const [outbox] = await rowsIn(
-        String(files[0]),
-        'SELECT count(DISTINCT number)::INTEGER AS n FROM outbox',
-      );
-      expect(outbox?.n).toBeLessThanOrEqual(2);
-    }
-    for (const cube of ['title', 'contributor', 'region', 'feature']) {
-      const [rows] = await rowsIn(
-        join(folder, 'sink.duckdb'),
-        `SELECT count(*)::INTEGER AS n FROM cube_${cube}`,
-      );
-      expect(rows?.n, cube).toBeLessThanOrEqual(200_000);
+    const stores = Array.from({ length: shards }, (_, shard) => storeFiles(folder, shard));
+    expect(stores.map((files) => files.length)).toEqual(stores.map(() => 1));
+    const storePaths = stores.flat();
+    for (const path of storePaths)
+      expect(await countIn(path, 'SELECT DISTINCT number FROM outbox')).toBeLessThanOrEqual(2);
+    const sinkPath = join(folder, 'sink.duckdb');
+    for (const { name } of cubesOnTheWire)
+      expect(await countIn(sinkPath, `FROM cube_${name}`), name).toBeLessThanOrEqual(200_000);
+
+    // 3. what was deleted takes no more room in the files than a few times what is there: dead rows leave them, and
+    // the blocks that they leave are filled again
+    const files = { stores: storePaths, sinkFile: [sinkPath] };
+    for (const name of ['stores', 'sinkFile'] as const) {
+      let needed = 0;
+      for (const path of files[name]) needed += await bytesOfRows(path);
+      const had = highest(0, rounds, name);
+      process.stdout.write(`${name}: at most ${megabytes(had)}, the rows alone take ${megabytes(needed)}\n`);
+      // The log, and what the last one brought into the file.
+      const logs = files[name].length * logBytesMax * 2;
+      expect(had, name).toBeLessThanOrEqual(needed * roomMax + logs);
     }
   },
   7_200_000,
