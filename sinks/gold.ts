@@ -29,7 +29,7 @@ export interface GoldTable {
   readonly about: string;
   /** The first one is what a terminal shows. */
   readonly plots: readonly Plot[];
-  /** SELECT over the relations `title`, `contributor`, `region`, `feature` and `names`: key and integer measures. */
+  /** SELECT over `title`, `contributor`, `region`, `feature_sums` (in numbers) and `names`: key and integer measures. */
   readonly integers: string;
   readonly key: readonly string[];
   /** Texts that depend on the key. */
@@ -37,6 +37,8 @@ export interface GoldTable {
   readonly measures: readonly string[];
   /** Columns of the final form, from the integer form. */
   readonly columns: string;
+  /** JOIN of what the final form needs besides: texts are taken apart once each, not once a row. */
+  readonly beside?: string;
   /** Columns that the final form standardises: it finds their mean and deviation in the relation `scales`. */
   readonly standardised?: readonly string[];
   readonly order: string;
@@ -65,8 +67,8 @@ const volatility = `CASE WHEN total_titles > 1 THEN sqrt(${variance}) / ${double
 const maximum = `max_tenths / ${double('10')} AS max_rating`;
 const minimum = `min_tenths / ${double('10')} AS min_rating`;
 
-/** What is known of the column of a title; each value stands in one of the rows of the title. */
-const known = (column: string) => `any_value(${column}) AS ${column}`;
+/** What is known of the column of a title: at most one of its rows has a value. */
+const known = (column: string) => `max(${column}) AS ${column}`;
 const bucket = `('0x' || md5(tconst)[:8])::UBIGINT % 100`;
 const genreList = `string_split(nullif(genres_text, ''), ',')`;
 
@@ -155,10 +157,13 @@ export const goldTables: readonly GoldTable[] = declaredTables([
       },
     ],
     integers: `
-      SELECT ${idText('nm', 'contributor.nconst')} AS nconst,
-        max(primaryName) AS primaryName,
-        ${counts}, ${sum('credits', 'total_credits')}, ${moments}, ${extremes}
-      FROM contributor LEFT JOIN names ON contributor.nconst = names.nconst GROUP BY contributor.nconst`,
+      SELECT ${idText('nm', 'totals.nconst')} AS nconst, primaryName, total_titles, total_votes, total_credits,
+        s1, s2, max_tenths, min_tenths
+      FROM (
+        SELECT nconst, ${counts}, ${sum('credits', 'total_credits')}, ${moments}, ${extremes}
+        FROM contributor GROUP BY nconst
+      ) AS totals
+      LEFT JOIN names ON totals.nconst = names.nconst`,
     key: ['nconst'],
     attributes: ['primaryName'],
     measures: ['total_titles', 'total_credits', 'total_votes', 's1', 's2', 'max_tenths', 'min_tenths'],
@@ -185,24 +190,34 @@ export const goldTables: readonly GoldTable[] = declaredTables([
       { title: 'Titles by rating', kind: 'line', x: 'averageRating', y: 'count(*)' },
     ],
     integers: `
-      SELECT ${idText('tt', 'feature.tconst')} AS tconst, ${known('titleType')}, ${known('startYear')},
-        ${known('runtimeMinutes')}, any_value(isAdult) = 1 AS isAdult, any_value(genres) AS genres_text,
-        any_value(rating)::BIGINT AS tenths, sum(votes)::BIGINT AS numVotes,
-        sum(principals)::BIGINT AS principals, sum(people)::BIGINT AS people,
-        sum(akas)::BIGINT AS akas, sum(regions)::BIGINT AS regions
-      FROM feature GROUP BY feature.tconst`,
+      SELECT ${idText('tt', 'totals.tconst')} AS tconst, titleTypes.value AS titleType, startYear, runtimeMinutes,
+        isAdult, genreTexts.value AS genres_text, tenths, numVotes, principals, people, akas, regions
+      FROM (
+        SELECT tconst, ${known('titleType')}, ${known('startYear')}, ${known('runtimeMinutes')},
+          max(isAdult) = 1 AS isAdult, ${known('genres')}, max(rating)::BIGINT AS tenths,
+          sum(votes)::BIGINT AS numVotes, sum(principals)::BIGINT AS principals, sum(people)::BIGINT AS people,
+          sum(akas)::BIGINT AS akas, sum(regions)::BIGINT AS regions
+        FROM feature_sums GROUP BY tconst
+      ) AS totals
+      LEFT JOIN dictionary AS titleTypes ON titleTypes.number = titleType
+      LEFT JOIN dictionary AS genreTexts ON genreTexts.number = genres`,
     key: ['tconst'],
     attributes: ['titleType', 'startYear', 'runtimeMinutes', 'isAdult', 'genres_text'],
     measures: ['tenths', 'numVotes', 'principals', 'people', 'akas', 'regions'],
-    columns: `tconst, titleType, startYear, runtimeMinutes, isAdult, ${genreList} AS genres,
+    columns: `tconst, titleType, startYear, runtimeMinutes, isAdult, genres,
       tenths / 10.0::DOUBLE AS averageRating, numVotes, principals, people, akas, regions,
       log10(greatest(numVotes, 1)) AS numVotes_log10, ${standardised.map(prepared).join(', ')},
-      nullif(genres_text, '') IS NULL AS genres_missing,
-      ${[...genreColumns].map(([column, genre]) => `coalesce(list_contains(${genreList}, '${genre}'), false) AS ${column}`).join(', ')},
-      coalesce(NOT list_has_all([${[...genreColumns.values()].map((genre) => `'${genre}'`).join(', ')}], ${genreList}), false)
-        AS genre_other,
+      genres_missing, ${[...genreColumns.keys()].join(', ')}, genre_other,
       CASE WHEN ${bucket} < ${splitShares.train} THEN 'train'
         WHEN ${bucket} < ${splitShares.train + splitShares.validation} THEN 'validation' ELSE 'test' END AS split`,
+    beside: `
+      JOIN (
+        SELECT genres_text AS text, ${genreList} AS genres, genres IS NULL AS genres_missing,
+          ${[...genreColumns].map(([column, genre]) => `coalesce(list_contains(genres, '${genre}'), false) AS ${column}`).join(', ')},
+          coalesce(NOT list_has_all([${[...genreColumns.values()].map((genre) => `'${genre}'`).join(', ')}], genres), false)
+            AS genre_other
+        FROM (SELECT DISTINCT genres_text FROM integers)
+      ) AS genre_flags ON genres_text IS NOT DISTINCT FROM text`,
     standardised,
     order: 'tconst',
     onlyDuckdb: 'lists, a hash and logarithms are not in the SQL that both engines take',

@@ -1,7 +1,7 @@
 /**
  * Publishes a snapshot:
  *
- * 1. merge the cubes, write every table and the cubes per shard into `snapshots/.<id>`, each file synced;
+ * 1. sum the cubes, write every table and the cubes per shard into `snapshots/.<id>`, each file synced;
  * 2. write the manifest last, sync the folder;
  * 3. rename the folder to `snapshots/<id>`, sync its parent;
  * 4. swap the catalogue by rename: a crash from here on leaves CURRENT behind, and so a next run that publishes both;
@@ -32,7 +32,7 @@ import {
   snapshotFolder,
   snapshotsFolder,
 } from './manifest.ts';
-import { type Counts, type CubeStore, sqlText } from './store.ts';
+import { type Counts, type CubeStore, parquetOptions, sqlText } from './store.ts';
 
 export interface SnapshotContext {
   readonly gold: string;
@@ -52,7 +52,7 @@ export async function publishSnapshot(store: CubeStore, context: SnapshotContext
   const building = join(snapshotsFolder(gold), `.${id}`);
   try {
     mkdirSync(building, { recursive: true });
-    await store.mergeCubes();
+    await store.sumCubes();
     const tables: Manifest['tables'] = {};
     for (const table of goldTables) tables[table.name] = await writeTable(store, table, building);
     const cubes = await writeCubes(store, join(building, 'cubes'));
@@ -119,11 +119,11 @@ async function writeTable(
   const scales =
     table.standardised === undefined ? undefined : await readScales(connection, table.standardised);
   const path = join(folder, `${table.name}.parquet`);
-  const select = `SELECT ${table.columns} FROM integers`;
+  const select = `SELECT ${table.columns} FROM integers ${table.beside ?? ''}`;
   const notes = sqlText(JSON.stringify(await notesOf(connection, table, select)));
   await connection.run(
     `COPY (${select} ORDER BY ${table.order}) TO '${sqlText(path)}'
-    (FORMAT parquet, COMPRESSION zstd, KV_METADATA { ${notesKey}: '${notes}' })`,
+    (${parquetOptions}, KV_METADATA { ${notesKey}: '${notes}' })`,
   );
   syncPath(path);
   const rows = await connection.runAndReadAll('SELECT count(*) FROM integers');
