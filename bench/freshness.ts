@@ -9,6 +9,7 @@ import type { Admin } from 'kafkajs';
 import type { Context } from '../cli/context.ts';
 import { type Broker, withAdmin } from '../kafka/client.ts';
 import { type LogMessage, LogReader, logBounds } from '../kafka/log.ts';
+import { partitionCounts } from '../kafka/topics.ts';
 import { datasetNames } from '../topics/catalog.ts';
 import { schemaIdOf } from '../topics/chunk.ts';
 import { decodeDeltaHeader } from '../topics/deltas.ts';
@@ -32,6 +33,13 @@ interface Commit {
   readonly atMs: number;
 }
 
+/** The last part of a delta, and which messages of the source topics it holds. */
+interface Delta {
+  readonly shard: number;
+  readonly offset: number;
+  readonly range: ReturnType<typeof decodeDeltaHeader>['header']['range'];
+}
+
 /** Replays at a steady rate with processor and sink running, then looks up when each message had arrived. */
 export async function freshnessOf(options: {
   readonly context: Context;
@@ -45,7 +53,11 @@ export async function freshnessOf(options: {
   const { broker, names } = context;
   const commits = new Map<number, Commit[]>();
   const ended = new AbortController();
-  const watching = withAdmin(broker, (admin) => watchCommits(admin, context, commits, ended.signal));
+  const deltas: Delta[] = [];
+  const watching = Promise.all([
+    withAdmin(broker, (admin) => watchCommits(admin, context, commits, ended.signal)),
+    followDeltas(context, deltas, ended.signal),
+  ]);
   let run: Awaited<ReturnType<typeof wholePipeline>>;
   try {
     run = await wholePipeline(options);
@@ -60,18 +72,12 @@ export async function freshnessOf(options: {
     sources.set(names.source(dataset), await messagesOf(broker, names.source(dataset), sent));
   }
   const delays: number[] = [];
-  for (const [partition, deltas] of await messagesOf(broker, names.deltas, (message) => message)) {
-    for (const { offset, value } of deltas) {
-      if (value === null) continue;
-      const { header } = decodeDeltaHeader(value, schemaIdOf(value));
-      if (header.part !== header.parts) continue;
-      const commit = commits.get(partition)?.find(({ next }) => next > offset);
-      if (commit === undefined)
-        throw new Error(`the commit of delta ${offset} of shard ${partition} was not seen`);
-      for (const { topic, from, to } of header.range) {
-        for (const message of sources.get(topic)?.get(header.shard) ?? []) {
-          if (message.offset >= from && message.offset < to) delays.push(commit.atMs - message.timestampMs);
-        }
+  for (const { shard, offset, range } of deltas) {
+    const commit = commits.get(shard)?.find(({ next }) => next > offset);
+    if (commit === undefined) throw new Error(`the commit of delta ${offset} of shard ${shard} was not seen`);
+    for (const { topic, from, to } of range) {
+      for (const message of sources.get(topic)?.get(shard) ?? []) {
+        if (message.offset >= from && message.offset < to) delays.push(commit.atMs - message.timestampMs);
       }
     }
   }
@@ -104,6 +110,38 @@ async function watchCommits(
     await sleep(lookEveryMs);
   }
   await look();
+}
+
+/**
+ * Reads the deltas as they come: the sink trims those that its first snapshot holds.
+ * @throws OutsideLog, when they were trimmed before they were seen
+ */
+async function followDeltas({ broker, names }: Context, deltas: Delta[], ended: AbortSignal): Promise<void> {
+  const topic = names.deltas;
+  while ((await partitionCounts(broker, [topic])).size === 0 && !ended.aborted) await sleep(lookEveryMs);
+  const wants = [...((await logBounds(broker, [topic])).get(topic)?.keys() ?? [])].map((partition) => ({
+    topic,
+    partition,
+    next: 0,
+  }));
+  const reader = new LogReader(broker);
+  try {
+    for (let isDone = false; !isDone; ) {
+      const hasEnded = ended.aborted;
+      const fetched = await reader.fetch(wants, { waitMs: lookEveryMs });
+      isDone = hasEnded && fetched.every(({ messages }) => messages.length === 0);
+      for (const { partition, messages } of fetched) {
+        for (const { offset, value } of messages) {
+          for (const want of wants) if (want.partition === partition) want.next = offset + 1;
+          if (value === null) continue;
+          const { header } = decodeDeltaHeader(value, schemaIdOf(value));
+          if (header.part === header.parts) deltas.push({ shard: partition, offset, range: header.range });
+        }
+      }
+    }
+  } finally {
+    await reader.close();
+  }
 }
 
 /** What `of` keeps of each message of a topic, by partition. */
