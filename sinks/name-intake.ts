@@ -1,0 +1,175 @@
+/** Takes names in: many chunks for one statement, counted, and proved to be of the topic that the store knows. */
+import { ReelflowError } from '../errors.ts';
+import type { LogBounds, LogMessage } from '../kafka/log.ts';
+import { type ChunkDecoder, hashOf } from '../topics/chunk.ts';
+import { Ownership } from '../topics/ownership.ts';
+import type { SinkMetrics } from './metrics.ts';
+import { StagedNames } from './names.ts';
+import type { CubeStore, NameState } from './store.ts';
+
+export interface NameIntakeOptions {
+  readonly store: CubeStore;
+  readonly decoder: ChunkDecoder;
+  readonly topic: string;
+  readonly metrics?: SinkMetrics | undefined;
+}
+
+const hashOfNothing = hashOf(null);
+
+export class NameIntake {
+  /** Since the start. */
+  count = 0;
+  ownership = new Ownership('nm', 1);
+  readonly #options: NameIntakeOptions;
+  readonly #store: CubeStore;
+  /** Partitions whose first message must be the last one taken in. */
+  readonly #unproven = new Set<number>();
+  // Of the transaction that is open:
+  #staged: StagedNames;
+  #states = new Map<number, NameState>();
+  /** Last message of each partition: only its hash is kept. */
+  #lastValues = new Map<number, Buffer | null>();
+
+  constructor(options: NameIntakeOptions) {
+    this.#options = options;
+    this.#store = options.store;
+    this.#staged = new StagedNames(options.store.people);
+  }
+
+  nextOf(partition: number): number {
+    return (this.#store.names.get(partition)?.next ?? 0) - (this.#unproven.has(partition) ? 1 : 0);
+  }
+
+  /**
+   * The last message that was taken in of each partition is read once more, to prove the topic.
+   * @param ends of the topic's partitions, undefined when there is no topic
+   * @returns partitions whose next offset is another one now
+   * @throws ReelflowError sourceLost, sourceReplaced
+   */
+  distrust(ends: ReadonlyMap<number, LogBounds> | undefined): number[] {
+    const again: number[] = [];
+    for (const { partition, next, lastHash } of this.#store.names.values()) {
+      const { start, end } = ends?.get(partition) ?? { start: 0, end: 0 };
+      if (end < next) {
+        throw new ReelflowError(
+          ends === undefined ? 'sourceLost' : 'sourceReplaced',
+          ends === undefined
+            ? 'The topic of names is gone'
+            : 'The topic of names is shorter than what was read of it',
+          {
+            detail: `${this.#options.topic}/${partition} ends at offset ${end}; ${next} is next.`,
+            hint: 'Replay the names, then `reelflow reset`.',
+          },
+        );
+      }
+      if (next <= start || lastHash === hashOfNothing) continue;
+      this.#unproven.add(partition);
+      again.push(partition);
+    }
+    return again;
+  }
+
+  /** Begins a transaction: what an earlier one left when it was rolled back is dropped. */
+  begin(): void {
+    this.#staged = new StagedNames(this.#store.people);
+    this.#states = new Map();
+    this.#lastValues = new Map();
+  }
+
+  /**
+   * Stages a message, unless it is the proof that was asked for.
+   * @throws ReelflowError sourceReplaced; RejectedMessage, with nothing of it staged
+   */
+  async add(partition: number, message: LogMessage): Promise<void> {
+    if (this.#isProof(partition, message)) return;
+    if (message.isMarker) {
+      this.#count(partition, message, 0, 0);
+      return;
+    }
+    const { decoder, metrics } = this.#options;
+    const own = decoder.isOwn(message.value)
+      ? (message.value as Buffer)
+      : await decoder.resolve(message.value as Buffer);
+    const { ownership } = this;
+    const header = await this.#staged.add(own, decoder, { ownership, partition }, () =>
+      this.flush(partition),
+    );
+    const records = header.records + header.deletes;
+    this.#count(partition, message, records, 0);
+    this.count += records;
+    metrics?.names(records);
+  }
+
+  /** Counts a message that cannot be taken in. */
+  reject(partition: number, message: LogMessage, records: number): void {
+    this.#count(partition, message, records, records);
+  }
+
+  /** Writes what is staged, which is all of one partition. */
+  async flush(partition: number): Promise<void> {
+    if (this.#staged.isEmpty) return;
+    const changed = await this.#store.writeNames(this.#staged.take());
+    const state = this.#stateOf(partition);
+    this.#states.set(partition, {
+      ...state,
+      applied: state.applied + changed,
+      duplicate: state.duplicate - changed,
+    });
+  }
+
+  /** Writes the positions. */
+  async write(): Promise<void> {
+    for (const [partition, value] of this.#lastValues) {
+      this.#states.set(partition, { ...this.#stateOf(partition), lastHash: hashOf(value) });
+    }
+    for (const state of this.#states.values()) await this.#store.putNames(state);
+  }
+
+  /** To be called after the commit. @returns the partitions that have moved */
+  committed(): NameState[] {
+    for (const state of this.#states.values()) this.#store.names.set(state.partition, state);
+    return [...this.#states.values()];
+  }
+
+  /** Forgets all names, which are to be read from their start. */
+  async clear(): Promise<void> {
+    await this.#store.clearNames();
+    this.#store.names.clear();
+    this.#unproven.clear();
+    this.begin();
+  }
+
+  #isProof(partition: number, { offset, value }: LogMessage): boolean {
+    const state = this.#store.names.get(partition);
+    if (state === undefined || !this.#unproven.has(partition)) return false;
+    if (offset !== state.next - 1 || hashOf(value) !== state.lastHash) {
+      throw new ReelflowError(
+        'sourceReplaced',
+        'The topic of names is not the one that the state was made from',
+        {
+          detail: `${this.#options.topic}/${partition}: the message at offset ${state.next - 1} is another one.`,
+          hint: 'It was recreated, or lost its tail. If that was intended: `reelflow reset`, then start again.',
+        },
+      );
+    }
+    this.#unproven.delete(partition);
+    return true;
+  }
+
+  #count(partition: number, { offset, value }: LogMessage, records: number, rejected: number): void {
+    const before = this.#stateOf(partition);
+    this.#lastValues.set(partition, value);
+    // Every record counts as a duplicate until `flush` knows how many rows have changed.
+    this.#states.set(partition, {
+      ...before,
+      next: offset + 1,
+      duplicate: before.duplicate + records - rejected,
+      rejected: before.rejected + rejected,
+    });
+  }
+
+  #stateOf(partition: number): NameState {
+    const none = { partition, next: 0, lastHash: '', applied: 0, duplicate: 0, rejected: 0 };
+    return this.#states.get(partition) ?? this.#store.names.get(partition) ?? none;
+  }
+}
