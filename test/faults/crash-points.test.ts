@@ -12,7 +12,7 @@ import { type DatasetName, datasetNames } from '../../topics/catalog.ts';
 import { followCurrent } from '../gold-reader.ts';
 import { Place, recordsOnTopic, smallDataset, test, textOf, writeDatasets } from '../harness.ts';
 
-vi.setConfig({ testTimeout: 180_000 });
+vi.setConfig({ testTimeout: 600_000 });
 
 const used = datasetNames.filter((name) => name !== 'title.crew' && name !== 'title.episode');
 /** Several micro-batches per shard, also while one is applied. */

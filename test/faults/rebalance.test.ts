@@ -19,7 +19,7 @@ import {
   writeDatasets,
 } from '../harness.ts';
 
-vi.setConfig({ testTimeout: 180_000 });
+vi.setConfig({ testTimeout: 600_000 });
 
 const used = datasetNames.filter((name) => name !== 'title.crew' && name !== 'title.episode');
 const shards = [0, 1, 2, 3];

@@ -20,7 +20,7 @@ import {
 } from '../damage.ts';
 import { broker, lastJson, type Place, recordsOnTopic, smallDataset, test } from '../harness.ts';
 
-vi.setConfig({ testTimeout: 240_000 });
+vi.setConfig({ testTimeout: 600_000 });
 
 let folder: string;
 let data: string;
