@@ -81,6 +81,8 @@ function settings({ destination, shards, names, checkpoints, from }: FlinkJob): 
     'pipeline.name': `${jobName(names)}${destination.kind === 'files' ? ' bounded' : ''}`,
     'parallelism.default': String(shards),
     'table.local-time-zone': 'UTC',
+    // Without it the whole chunk is copied for each of its rows on the way to the next operator.
+    'pipeline.object-reuse': 'true',
   };
   if (destination.kind === 'files') values['execution.runtime-mode'] = 'batch';
   else {

@@ -115,6 +115,13 @@ describe('the SQL', () => {
     expect(unbounded.match(/'sink.delivery-guarantee' = 'exactly-once'/g)).toHaveLength(job.tables.length);
   });
 
+  test('does not copy a chunk for each of its rows', () => {
+    const files = { kind: 'files', folder: 'file:///out', ends: new Map() } as const;
+    for (const sql of [sqlOf(), sqlOf({ destination: files })]) {
+      expect(sql).toContain("SET 'pipeline.object-reuse' = 'true'");
+    }
+  });
+
   test('bears ten minutes without anything to run on, and begins again within seconds', () => {
     const value = (name: string) => {
       const set = new RegExp(`SET 'restart-strategy.exponential-delay.${name}' = '(\\d+)`).exec(sqlOf());
