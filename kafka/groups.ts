@@ -78,11 +78,14 @@ function ownersOf(group: GroupDescription | undefined): Owners | null {
   }
 }
 
-/** kafkajs does not repeat this request when the coordinator has just moved. */
-async function fetchOffsets(admin: Admin, groupId: string): ReturnType<Admin['fetchOffsets']> {
+const fetchOffsets = (admin: Admin, groupId: string) =>
+  withCoordinator(() => admin.fetchOffsets({ groupId }));
+
+/** kafkajs does not repeat requests about groups when the coordinator has just moved, or is not there yet. */
+export async function withCoordinator<T>(request: () => Promise<T>): Promise<T> {
   for (let attempt = 1; ; attempt++) {
     try {
-      return await admin.fetchOffsets({ groupId });
+      return await request();
     } catch (thrown) {
       const { name, retriable } = thrown as { name?: string; retriable?: boolean };
       if (attempt === 10 || name !== 'KafkaJSProtocolError' || retriable !== true) throw thrown;

@@ -5,6 +5,7 @@
  */
 import { ReelflowError } from '../errors.ts';
 import { type Broker, withAdmin } from '../kafka/client.ts';
+import { withCoordinator } from '../kafka/groups.ts';
 import { type LogBounds, LogReader, logBounds } from '../kafka/log.ts';
 import { partitionCounts } from '../kafka/topics.ts';
 import { datasetNames, type Names } from '../topics/catalog.ts';
@@ -136,7 +137,7 @@ function refuseWhileEmpty(
 
 async function refuseWhileActive(broker: Broker, groups: readonly string[]): Promise<void> {
   await withAdmin(broker, async (admin) => {
-    const { groups: described } = await admin.describeGroups([...groups]);
+    const { groups: described } = await withCoordinator(() => admin.describeGroups([...groups]));
     for (const { groupId, members } of described) {
       if (members.length === 0) continue;
       throw new ReelflowError('busy', 'Members are active', {
