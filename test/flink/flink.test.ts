@@ -6,7 +6,15 @@
  * schema and a gold table over it.
  */
 import { spawn } from 'node:child_process';
-import { cpSync, existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -124,9 +132,9 @@ async function replayUnevenly(place: Place, data: string): Promise<void> {
 function projectWithCube(place: Place): string {
   const copy = join(place.folder, 'project');
   mkdirSync(copy);
-  const parts =
-    'cli database flink kafka monitor processors producers sinks topics package.json config.ts errors.ts';
-  for (const part of [...parts.split(' '), 'logger.ts', 'faults.ts', 'files.ts']) {
+  const folders = 'cli database flink kafka monitor processors producers sinks topics'.split(' ');
+  const files = readdirSync(root).filter((name) => name.endsWith('.ts'));
+  for (const part of [...folders, ...files, 'package.json']) {
     cpSync(join(root, part), join(copy, part), { recursive: true });
   }
   symlinkSync(join(root, 'node_modules'), join(copy, 'node_modules'));
