@@ -236,6 +236,11 @@ describe.skipIf('why' in java)('Flink', () => {
     const run = async (args: readonly string[]) => {
       const child = spawn(process.execPath, [join(copy, 'cli/reelflow.js'), ...args], {
         cwd: place.folder,
+        env: {
+          ...process.env,
+          KAFKA_BROKERS: inject('brokers').join(','),
+          SCHEMA_REGISTRY_URL: inject('registryUrl'),
+        },
         stdio: ['ignore', 'ignore', 'pipe'],
       });
       let said = '';
