@@ -264,19 +264,24 @@ export class CubeStore {
   async sumCubes(): Promise<void> {
     for (const wire of cubesOnTheWire) {
       const key = wire.fields.filter(({ type }) => !isLong(type));
-      const texts = key.filter(({ type }) => isText(type)).map(({ name }) => name);
-      const keys = ['shard', ...key.map(({ name }) => name)].join(', ');
+      const texts = new Set(key.filter(({ type }) => isText(type)).map(({ name }) => name));
+      const keys = ['shard', ...key.map(({ name }) => name)];
       const measures = wire.fields.filter(({ type }) => isLong(type)).map(({ name }) => name);
       const sums = `${wire.name}_sums`;
       await this.connection.run(`
         CREATE OR REPLACE TEMP TABLE ${sums} AS
-        SELECT ${keys}, ${measures.map((name) => `sum(${name})::BIGINT AS ${name}`).join(', ')}
-        FROM sink.${cubeTable(wire)} GROUP BY ${keys}
+        SELECT ${keys.join(', ')}, ${measures.map((name) => `sum(${name})::BIGINT AS ${name}`).join(', ')}
+        FROM sink.${cubeTable(wire)} GROUP BY ${keys.join(', ')}
         HAVING ${measures.map((name) => `sum(${name}) <> 0`).join(' OR ')}`);
+      const columns = [...keys, ...measures].map((name) =>
+        texts.has(name) ? `${name}_text.value AS ${name}` : `${sums}.${name}`,
+      );
+      const dictionaries = [...texts].map(
+        (name) => `LEFT JOIN sink.dictionary AS ${name}_text ON ${name}_text.number = ${sums}.${name}`,
+      );
       await this.connection.run(`
         CREATE OR REPLACE TEMP VIEW ${wire.name} AS
-        SELECT ${sums}.* REPLACE (${texts.map((name) => `${name}_text.value AS ${name}`).join(', ') || 'shard AS shard'})
-        FROM ${sums} ${texts.map((name) => `LEFT JOIN sink.dictionary AS ${name}_text ON ${name}_text.number = ${sums}.${name}`).join(' ')}`);
+        SELECT ${columns.join(', ')} FROM ${sums} ${dictionaries.join(' ')}`);
     }
   }
 
