@@ -109,6 +109,33 @@ export class Membership {
   }
 }
 
+/**
+ * Commits for a group that nobody is a member of; kafkajs' admin would join it first, which takes seconds a topic.
+ * @throws KafkaJSError, also when the group has a member
+ */
+export async function commitAlone(
+  broker: Broker,
+  groupId: string,
+  commits: readonly Omit<Commit, 'metadata'>[],
+): Promise<void> {
+  const cluster = broker.createCluster();
+  try {
+    await cluster.connect();
+    const coordinator = await cluster.findGroupCoordinator({ groupId });
+    await coordinator.offsetCommit({
+      groupId,
+      groupGenerationId: -1,
+      memberId: '',
+      topics: commits.map(({ topic, partition, next }) => ({
+        topic,
+        partitions: [{ partition, offset: String(next), metadata: '' }],
+      })),
+    });
+  } finally {
+    await cluster.disconnect();
+  }
+}
+
 function wholeShards({ topics, assignment, freshness }: MembershipOptions): PartitionAssigner {
   const name = assignment === 'shards' ? 'reelflow-shards' : 'reelflow-single';
   return ({ cluster }) => ({

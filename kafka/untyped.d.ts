@@ -46,6 +46,12 @@ declare module 'kafkajs/src/cluster/index.js' {
       isolationLevel: number;
       topics: { topic: string; partitions: { partition: number; fetchOffset: string; maxBytes: number }[] }[];
     }): Promise<FetchResponse>;
+    offsetCommit(request: {
+      groupId: string;
+      groupGenerationId: number;
+      memberId: string;
+      topics: { topic: string; partitions: { partition: number; offset: string; metadata: string }[] }[];
+    }): Promise<unknown>;
   }
   export default class Cluster {
     constructor(options: Record<string, unknown>);
@@ -57,6 +63,7 @@ declare module 'kafkajs/src/cluster/index.js' {
     findLeaderForPartitions(topic: string, partitions: number[]): Record<string, number[]>;
     findTopicPartitionMetadata(topic: string): { partitionId: number; leader: number }[];
     findBroker(where: { nodeId: string }): Promise<Broker>;
+    findGroupCoordinator(where: { groupId: string }): Promise<Broker>;
     removeBroker(where: { host: string; port: number }): void;
     brokerPool: { brokers: Readonly<Record<string, Broker>> };
   }

@@ -7,8 +7,8 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { isAbort, messageOf, ReelflowError } from '../errors.ts';
-import { type Broker, clusterIdOf, withAdmin } from '../kafka/client.ts';
-import { Membership } from '../kafka/membership.ts';
+import { type Broker, clusterIdOf } from '../kafka/client.ts';
+import { commitAlone, Membership } from '../kafka/membership.ts';
 import { deleteBefore } from '../kafka/topics.ts';
 import { logEveryMinute } from '../logger.ts';
 import type { Names } from '../topics/catalog.ts';
@@ -260,19 +260,12 @@ class Sink {
   async #tellGroup(): Promise<void> {
     if (this.#membership !== undefined) return;
     const { broker, names } = this.#options;
-    const groupId = names.sinkGroup;
-    const nexts = (states: Iterable<{ partition: number; next: number }>) =>
-      [...states].map(({ partition, next }) => ({ partition, offset: String(next) }));
-    const deltas = nexts(
-      [...this.#store.shards.values()].map(({ shard, next }) => ({ partition: shard, next })),
-    );
-    const people = nexts(this.#store.names.values());
+    const { shards, names: people } = this.#store;
     try {
-      await withAdmin(broker, async (admin) => {
-        if (deltas.length > 0) await admin.setOffsets({ groupId, topic: names.deltas, partitions: deltas });
-        if (people.length > 0)
-          await admin.setOffsets({ groupId, topic: this.#namesTopic, partitions: people });
-      });
+      await commitAlone(broker, names.sinkGroup, [
+        ...[...shards.values()].map(({ shard, next }) => ({ topic: names.deltas, partition: shard, next })),
+        ...[...people.values()].map(({ partition, next }) => ({ topic: this.#namesTopic, partition, next })),
+      ]);
     } catch (thrown) {
       // A sink that is a member tells by itself.
       broker.logger.debug({ reason: messageOf(thrown) }, 'positions not mirrored');
