@@ -111,8 +111,6 @@ export class CubeStore {
         memory_limit: memoryLimit,
         temp_directory: join(folder, 'spill-sink'),
         threads: '1',
-        // What is appended goes to the file by row groups; a checkpoint at every 16 MB would pack half of them twice.
-        wal_autocheckpoint: '256MB',
       });
       const store = new CubeStore(instance, await instance.connect(), path);
       await store.#prepare(identity);
