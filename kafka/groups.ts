@@ -34,7 +34,7 @@ export interface Group {
 /** Groups as they are now, by name. @throws ReelflowError brokerUnreachable */
 export async function readGroups(broker: Broker, names: readonly string[]): Promise<Map<string, Group>> {
   return withAdmin(broker, async (admin) => {
-    const described = await admin.describeGroups([...names]);
+    const described = await withCoordinator(() => admin.describeGroups([...names]));
     const descriptions = new Map(described.groups.map((group) => [group.groupId, group]));
     const groups = new Map<string, Group>();
     for (const name of names) {

@@ -7,6 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import kafkajs, { type Consumer, type PartitionAssigner } from 'kafkajs';
 import { messageOf, ReelflowError } from '../errors.ts';
 import { asBrokerError, type Broker } from './client.ts';
+import { withCoordinator } from './groups.ts';
 
 const { MemberAssignment, MemberMetadata } = kafkajs.AssignerProtocol;
 
@@ -121,15 +122,17 @@ export async function commitAlone(
   const cluster = broker.createCluster();
   try {
     await cluster.connect();
-    const coordinator = await cluster.findGroupCoordinator({ groupId });
-    await coordinator.offsetCommit({
-      groupId,
-      groupGenerationId: -1,
-      memberId: '',
-      topics: commits.map(({ topic, partition, next }) => ({
-        topic,
-        partitions: [{ partition, offset: String(next), metadata: '' }],
-      })),
+    await withCoordinator(async () => {
+      const coordinator = await cluster.findGroupCoordinator({ groupId });
+      await coordinator.offsetCommit({
+        groupId,
+        groupGenerationId: -1,
+        memberId: '',
+        topics: commits.map(({ topic, partition, next }) => ({
+          topic,
+          partitions: [{ partition, offset: String(next), metadata: '' }],
+        })),
+      });
     });
   } finally {
     await cluster.disconnect();
