@@ -40,6 +40,7 @@ async function add(shard: number, sign: 1 | -1): Promise<void> {
 
 /** Writes the cubes out as a snapshot does. @returns the rows of the contributor cube, by shard */
 async function exported(name: string): Promise<unknown[]> {
+  await store.sumCubes();
   await store.exportCubes(join(folder, name));
   const rows = await store.connection.runAndReadAll(
     `SELECT shard, count(*)::INTEGER, sum(titles)::INTEGER FROM '${join(folder, name, 'contributor.parquet')}'

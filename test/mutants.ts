@@ -268,7 +268,7 @@ async function judge(number: number, seed: number, schedulesMax: number): Promis
 
 if (import.meta.main) {
   installHooks();
-  const [seed = 1, of = 1, nth = 0, schedulesMax = 2_000] = process.argv.slice(2).map(Number);
+  const [seed = 1, of = 1, nth = 0, schedulesMax = 5_000] = process.argv.slice(2).map(Number);
   for (const number of mutants.keys()) {
     if (number % of !== nth) continue;
     process.stdout.write(`${JSON.stringify(await judge(number, seed, schedulesMax))}\n`);
