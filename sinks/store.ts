@@ -75,6 +75,18 @@ const isText = (type: CubeWire['fields'][number]['type']) =>
   (Array.isArray(type) ? type[1] : type) === 'string';
 const isLong = (type: CubeWire['fields'][number]['type']) => type === 'long';
 
+/** SELECT of a cube's rows summed per shard, without those that sum to nothing. */
+function selectSums(wire: CubeWire, type: 'BIGINT' | 'DOUBLE'): string {
+  const names = (ofMeasures: boolean) =>
+    wire.fields.filter((field) => isLong(field.type) === ofMeasures).map(({ name }) => name);
+  const key = ['shard', ...names(false)].join(', ');
+  const measures = names(true);
+  return `
+    SELECT ${key}, ${measures.map((name) => `sum(${name})::${type} AS ${name}`).join(', ')}
+    FROM sink.${cubeTable(wire)} GROUP BY ${key}
+    HAVING ${measures.map((name) => `sum(${name}) <> 0`).join(' OR ')}`;
+}
+
 export class CubeStore {
   readonly connection: DuckDBConnection;
   readonly path: string;
@@ -261,20 +273,13 @@ export class CubeStore {
    */
   async sumCubes(): Promise<void> {
     for (const wire of cubesOnTheWire) {
-      const key = wire.fields.filter(({ type }) => !isLong(type));
-      const texts = new Set(key.filter(({ type }) => isText(type)).map(({ name }) => name));
-      const keys = ['shard', ...key.map(({ name }) => name)];
-      const measures = wire.fields.filter(({ type }) => isLong(type)).map(({ name }) => name);
+      const texts = wire.fields.filter(({ type }) => isText(type)).map(({ name }) => name);
       const sums = `${wire.name}_sums`;
-      await this.connection.run(`
-        CREATE OR REPLACE TEMP TABLE ${sums} AS
-        SELECT ${keys.join(', ')}, ${measures.map((name) => `sum(${name})::BIGINT AS ${name}`).join(', ')}
-        FROM sink.${cubeTable(wire)} GROUP BY ${keys.join(', ')}
-        HAVING ${measures.map((name) => `sum(${name}) <> 0`).join(' OR ')}`);
-      const columns = [...keys, ...measures].map((name) =>
-        texts.has(name) ? `${name}_text.value AS ${name}` : `${sums}.${name}`,
+      await this.connection.run(`CREATE OR REPLACE TEMP TABLE ${sums} AS ${selectSums(wire, 'BIGINT')}`);
+      const columns = ['shard', ...wire.fields.map(({ name }) => name)].map((name) =>
+        texts.includes(name) ? `${name}_text.value AS ${name}` : `${sums}.${name}`,
       );
-      const dictionaries = [...texts].map(
+      const dictionaries = texts.map(
         (name) => `LEFT JOIN sink.dictionary AS ${name}_text ON ${name}_text.number = ${sums}.${name}`,
       );
       await this.connection.run(`
@@ -298,16 +303,8 @@ export class CubeStore {
         after += rows;
         continue;
       }
-      const key = ['shard', ...wire.fields.filter(({ type }) => !isLong(type)).map(({ name }) => name)].join(
-        ', ',
-      );
-      const measures = wire.fields.filter(({ type }) => isLong(type)).map(({ name }) => name);
       await this.transaction(async () => {
-        await this.connection.run(`
-          CREATE TABLE sink.compacted AS
-          SELECT ${key}, ${measures.map((name) => `sum(${name}) AS ${name}`).join(', ')}
-          FROM sink.${cubeTable(wire)} GROUP BY ${key}
-          HAVING ${measures.map((name) => `sum(${name}) <> 0`).join(' OR ')}`);
+        await this.connection.run(`CREATE TABLE sink.compacted AS ${selectSums(wire, 'DOUBLE')}`);
         await this.connection.run(`DROP TABLE sink.${cubeTable(wire)}`);
         await this.connection.run(`ALTER TABLE sink.compacted RENAME TO ${cubeTable(wire)}`);
       });

@@ -225,6 +225,7 @@ describe('a look', () => {
 interface Row {
   readonly group: string;
   readonly topic: string;
+  readonly endOffset: number | null;
   readonly lag: number | null;
   readonly state: string | null;
 }
@@ -258,6 +259,15 @@ describe('reelflow lag', () => {
     const left = lastJson<Row[]>(after);
     expect(left).toHaveLength(16);
     expect(left.every(({ lag, state }) => lag === 0 && state === 'OK')).toBe(true);
+
+    // A sink that runs once is no member of its group, and says there where it has come to.
+    await place.sink();
+    const taken = lastJson<Row[]>(await place.run(command(place, '--json', '--group', names.sinkGroup)));
+    const written = taken.filter(({ endOffset }) => endOffset !== 0);
+    expect([...new Set(written.map(({ topic }) => topic))].sort()).toEqual(
+      [names.deltas, names.source('name.basics')].sort(),
+    );
+    expect(written.filter(({ lag }) => lag !== 0)).toEqual([]);
   });
 
   test('shows a table with a total and what is unknown, with --watch again and again until a signal', async ({
