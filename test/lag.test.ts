@@ -9,6 +9,7 @@ import { describe, expect, inject, it } from 'vitest';
 import { duration, sparkline } from '../cli/lag-text.ts';
 import { withAdmin } from '../kafka/client.ts';
 import { readBounds } from '../kafka/groups.ts';
+import { commitAlone } from '../kafka/membership.ts';
 import { LagWatch, readMetadata, seenOf } from '../monitor/lag.ts';
 import { broker, lastJson, type Place, smallDataset, spoken, test, until } from './harness.ts';
 
@@ -125,11 +126,10 @@ async function foreignGroup(place: Place): Promise<{ topic: string; group: strin
   const topic = await foreignTopic(place);
   const group = `${place.namespace}.foreign-group`;
   place.onEnd(() => withAdmin(broker, (admin) => admin.deleteGroups([group])));
-  const partitions = [
-    { partition: 0, offset: '5' },
-    { partition: 1, offset: '2' },
-  ];
-  await withAdmin(broker, (admin) => admin.setOffsets({ groupId: group, topic, partitions }));
+  await commitAlone(broker, group, [
+    { topic, partition: 0, next: 5 },
+    { topic, partition: 1, next: 2 },
+  ]);
   return { topic, group };
 }
 
