@@ -9,6 +9,7 @@ import type { Admin } from 'kafkajs';
 import type { Context } from '../cli/context.ts';
 import { type Broker, withAdmin } from '../kafka/client.ts';
 import { type LogMessage, LogReader, logBounds } from '../kafka/log.ts';
+import { scanTopic } from '../kafka/scan.ts';
 import { partitionCounts } from '../kafka/topics.ts';
 import { datasetNames } from '../topics/catalog.ts';
 import { schemaIdOf } from '../topics/chunk.ts';
@@ -150,21 +151,11 @@ async function messagesOf<T>(
   topic: string,
   of: (message: LogMessage) => T,
 ): Promise<Map<number, T[]>> {
-  const messages = new Map<number, T[]>();
-  const reader = new LogReader(broker);
-  try {
-    for (const [partition, { start, end }] of (await logBounds(broker, [topic])).get(topic) ?? []) {
-      const own: T[] = [];
-      for (let next = start; next < end; ) {
-        for (const fetched of await reader.fetch([{ topic, partition, next }], { waitMs: 100 })) {
-          next = (fetched.messages.at(-1)?.offset ?? next - 1) + 1;
-          own.push(...fetched.messages.map(of));
-        }
-      }
-      messages.set(partition, own);
-    }
-  } finally {
-    await reader.close();
+  const kept = new Map<number, T[]>();
+  for await (const { partition, messages } of scanTopic(broker, topic)) {
+    const own = kept.get(partition) ?? [];
+    own.push(...messages.map(of));
+    kept.set(partition, own);
   }
-  return messages;
+  return kept;
 }

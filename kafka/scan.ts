@@ -1,7 +1,8 @@
 /** Reads ranges of a topic's partitions once, from their start to their end, for those who look back. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ReelflowError } from '../errors.ts';
-import { LogInterrupted, type LogMessage, type LogReader } from './log.ts';
+import type { Broker } from './client.ts';
+import { type LogBounds, LogInterrupted, type LogMessage, LogReader, logBounds } from './log.ts';
 
 export interface Range {
   readonly partition: number;
@@ -59,5 +60,17 @@ export async function* scan(
       detail: `${topic}: no message came for ${patienceMs / 1000} s.`,
       hint: 'See to the broker and try again.',
     });
+  }
+}
+
+/** All that a topic holds at this moment, as `scan` gives it. @throws UnknownTopic and what `scan` throws */
+export async function* scanTopic(broker: Broker, topic: string): ReturnType<typeof scan> {
+  const bounds = (await logBounds(broker, [topic])).get(topic) ?? new Map<number, LogBounds>();
+  const ranges = [...bounds].map(([partition, { start, end }]) => ({ partition, start, end }));
+  const reader = new LogReader(broker);
+  try {
+    yield* scan(reader, topic, ranges);
+  } finally {
+    await reader.close();
   }
 }

@@ -13,7 +13,7 @@ import { gunzipSync, gzipSync } from 'node:zlib';
 import { afterEach, describe, expect, inject, it } from 'vitest';
 import { ReelflowError } from '../errors.ts';
 import { createBroker, withAdmin } from '../kafka/client.ts';
-import { LogReader } from '../kafka/log.ts';
+import { scanTopic } from '../kafka/scan.ts';
 import { partitionCounts } from '../kafka/topics.ts';
 import { createLogger } from '../logger.ts';
 import { type ReplayOptions, replay } from '../producers/replay.ts';
@@ -73,28 +73,14 @@ function optionsFor(inputs: string | string[], more: Partial<ReplayOptions> = {}
 }
 
 async function messagesOf(topic: string): Promise<Message[]> {
-  const partitions = (await partitionCounts(broker, [topic])).get(topic) ?? 0;
-  const messages: Message[] = [];
-  const reader = new LogReader(broker);
-  try {
-    for (let partition = 0; partition < partitions; partition++) {
-      for (let next = 0; ; ) {
-        const [fetched] = await reader.fetch([{ topic, partition, next }], { waitMs: 0 });
-        for (const { key, value, offset } of fetched?.messages ?? []) {
-          messages.push({
-            partition,
-            key: key === null ? null : String(key),
-            value: value ?? Buffer.alloc(0),
-          });
-          next = offset + 1;
-        }
-        if (fetched !== undefined && next >= fetched.end) break;
-      }
+  if (!(await partitionCounts(broker, [topic])).has(topic)) return [];
+  const all: Message[] = [];
+  for await (const { partition, messages } of scanTopic(broker, topic)) {
+    for (const { key, value } of messages) {
+      all.push({ partition, key: key === null ? null : String(key), value: value ?? Buffer.alloc(0) });
     }
-  } finally {
-    await reader.close();
   }
-  return messages;
+  return all;
 }
 
 interface ReadChunk extends Message {

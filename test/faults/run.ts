@@ -19,8 +19,8 @@ import { Command } from 'commander';
 import { exitCodes, messageOf } from '../../errors.ts';
 import { type Broker, createBroker } from '../../kafka/client.ts';
 import { startJvmServices } from '../../kafka/jvm.ts';
-import { LogReader, logBounds } from '../../kafka/log.ts';
 import { freePorts } from '../../kafka/probe.ts';
+import { scanTopic } from '../../kafka/scan.ts';
 import { createLogger } from '../../logger.ts';
 import { batchGold } from '../../sinks/batch.ts';
 import { compareGold } from '../../sinks/compare.ts';
@@ -392,22 +392,12 @@ async function commit(fault: Fault, draw: { who: number; ms: number; patient: bo
 /** Records that the chunks of a topic hold, read with avsc, which knows nothing of our codec. */
 async function recordsOn(broker: Broker, topic: string, dataset: DatasetName): Promise<number> {
   const type = avsc.Type.forSchema(JSON.parse(schemaText(`imdb.${dataset}`)));
-  const bounds = (await logBounds(broker, [topic])).get(topic) ?? new Map();
-  const reader = new LogReader(broker);
   let records = 0;
-  try {
-    for (const [partition, { start, end }] of bounds) {
-      for (let next = start; next < end; ) {
-        const [fetched] = await reader.fetch([{ topic, partition, next }], { waitMs: 200 });
-        for (const { offset, value } of fetched?.messages ?? []) {
-          next = offset + 1;
-          const chunk = type.fromBuffer((value as Buffer).subarray(5)) as { records: []; deletes: [] };
-          records += chunk.records.length + chunk.deletes.length;
-        }
-      }
+  for await (const { messages } of scanTopic(broker, topic)) {
+    for (const { value } of messages) {
+      const chunk = type.fromBuffer((value as Buffer).subarray(5)) as { records: []; deletes: [] };
+      records += chunk.records.length + chunk.deletes.length;
     }
-  } finally {
-    await reader.close();
   }
   return records;
 }
