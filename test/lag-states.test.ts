@@ -14,7 +14,7 @@ import { withAdmin } from '../kafka/client.ts';
 import { readGroups } from '../kafka/groups.ts';
 import { freePorts } from '../kafka/probe.ts';
 import type { State } from '../monitor/judge.ts';
-import { type GroupLag, type LagReport, LagWatch } from '../monitor/lag.ts';
+import { type GroupLag, type LagReport, type LagRow, LagWatch } from '../monitor/lag.ts';
 import { schemaText } from '../topics/registry.ts';
 import { hasBrowser, openBrowser, startMonitor } from './browser.ts';
 import { expectFailure, sendTo } from './damage.ts';
@@ -129,6 +129,27 @@ async function lookUntil(
   }
 }
 
+/** Asks `reelflow lag` until it says the same of the groups' first partition of a topic. */
+async function commandSays(
+  place: Place,
+  topic: string,
+  expected: Readonly<Record<string, State>>,
+  spanMs: number,
+): Promise<void> {
+  const groups = Object.keys(expected).flatMap((group) => ['--group', group]);
+  const args = ['lag', '--json', '--namespace', place.namespace, '--over', `${spanMs}ms`, ...groups];
+  const deadlineMs = Date.now() + patienceMs;
+  for (;;) {
+    const rows = lastJson<LagRow[]>(await place.run(args));
+    const heard = Object.fromEntries(
+      rows.filter((row) => row.topic === topic).map(({ group, state }) => [group, state]),
+    );
+    if (Object.entries(expected).every(([group, state]) => heard[group] === state)) return;
+    if (Date.now() > deadlineMs)
+      throw new Error(`expected ${JSON.stringify(expected)}, heard ${JSON.stringify(heard)}`);
+  }
+}
+
 const groupIn = ({ groups }: LagReport, name: string) =>
   groups.find(({ group }) => group === name) as GroupLag;
 
@@ -222,8 +243,9 @@ describe('a foreign group', () => {
       [stopped.group]: 'STOP',
     } as const;
     const monitor = await Monitor.start(place, spanMs, Object.keys(expected));
+    const said = lookUntil(watch, expected, (group, state) => monitor.says(group, topic, state));
     await meanwhile(
-      lookUntil(watch, expected, (group, state) => monitor.says(group, topic, state)),
+      said.then(() => commandSays(place, topic, expected, spanMs)),
       step,
     );
     await monitor.end();
@@ -239,17 +261,17 @@ describe('a foreign group', () => {
       });
     }
 
-    // The same on the command line, of which only STOP can be told in one look.
+    // Of one look alone the command line tells STOP only.
     const lag = (reader: Reader, ...more: string[]) =>
       place.run(['lag', '--json', '--group', reader.group, ...more]);
-    const [one, unjudged, both] = await Promise.all([
+    const [one, unjudged, failed] = await Promise.all([
       lag(stopped),
       lag(stalled),
       lag(stalled, '--over', '4s', '--fail-on', 'STALL'),
     ]);
     expect(lastJson(one)).toMatchObject([{ topic, state: 'STOP', lag: written - 10, catchesUp: false }]);
-    expect(lastJson(both)).toMatchObject([{ topic, state: 'STALL', lag: written - 10, catchUpMs: null }]);
-    expect(both.code).toBe(22);
+    expect(lastJson(failed)).toMatchObject([{ topic, state: 'STALL', lag: written - 10, catchUpMs: null }]);
+    expect(failed.code).toBe(22);
     expect(lastJson(unjudged)).toMatchObject([{ topic, state: null, lag: written - 10, catchesUp: null }]);
     const [notThat, misspelt] = await Promise.all([
       lag(stopped, '--over', '1ms', '--fail-on', 'STALL'),
@@ -300,8 +322,12 @@ describe('our processor', () => {
     const spanMs = await spanMsFor(() => place.hasCaughtUp());
     const watch = new LagWatch(broker, spanMs);
     const monitor = await Monitor.start(place, spanMs, []);
-    const seen = (state: State) =>
-      lookUntil(watch, { [group]: state }, () => monitor.says(group, source, state, 'Processors'));
+    const seen = async (state: State) => {
+      const says = () => monitor.says(group, source, state, 'Processors');
+      const report = await lookUntil(watch, { [group]: state }, says);
+      await commandSays(place, source, { [group]: state }, spanMs);
+      return report;
+    };
     await until('it has caught up', () => place.hasCaughtUp());
     const healthy = await seen('OK');
     const row = healthy.rows.find(({ topic }) => topic === source);
@@ -341,9 +367,5 @@ describe('our processor', () => {
     const stopped = await seen('STOP');
     await monitor.end();
     expect(groupIn(stopped, group)).toMatchObject({ state: 'STOP', catchesUp: false });
-    const told = await place.run(['lag', '--namespace', place.namespace, '--group', group, '--json']);
-    expect(lastJson(told)).toContainEqual(
-      expect.objectContaining({ topic: source, state: 'STOP', catchesUp: false }),
-    );
   });
 });
