@@ -33,6 +33,8 @@ export interface Sight {
   readonly isOwned: boolean | null;
   /** When the commit was made, for those who say so in its metadata. */
   readonly committedAtMs: number | null;
+  /** First offset that had not been read when it was made, for those who say so. */
+  readonly readNext: number | null;
 }
 
 /** Messages that are left; null when an offset is unknown or the log ends before what was processed. */
@@ -146,88 +148,87 @@ function slope(points: readonly (readonly [number, number])[]): number | null {
   return spread === 0 ? null : mean(([at, value]) => (at - x0 - x) * (value - y0 - y)) / spread;
 }
 
-/** What is left and how fast it gets less, of partitions that are worked off together. */
-export interface Work {
-  /** In units of the weights; null when it is not known of all of them now. */
-  readonly left: number | null;
-  /** How much of it is done by now, going by the pace, and will be seen with the next commit. */
-  readonly done: number;
-  /** Consumed − produced. */
-  readonly lessPerSecond: number | null;
-  /** How many times it was seen to move, and whether the whole span was seen. */
-  readonly moves: number;
-  readonly isFull: boolean;
+/** One of the partitions that a member works off together. A message of it counts for its weight. */
+export interface Part {
+  /** Oldest first; those of all parts are of the same looks. */
+  readonly sights: readonly Sight[];
+  readonly weight: number;
 }
 
-/**
- * The work on partitions of one member. Only looks count that know all of them: who works off one partition after the
- * other would else be seen at work on two. The pace is that from commit to commit: how long a consumer had waited before
- * the first, and how long the last is ago, say nothing of it, unless the next one is overdue.
- * @param partitions sights of the same looks; a message of a partition counts for its weight
- */
-export function workOf(
-  partitions: readonly { readonly sights: readonly Sight[]; readonly weight: number }[],
-  spanMs: number,
-): Work {
-  const sums = new Map<number, { lag: number; next: number; known: number }>();
-  let nowMs = 0;
-  for (const { sights, weight } of partitions) {
-    for (const sight of sights) {
-      nowMs = Math.max(nowMs, sight.atMs);
-      const lag = lagOf(sight);
-      if (lag === null) continue;
-      const sum = sums.get(sight.atMs) ?? { lag: 0, next: 0, known: 0 };
-      sum.lag += lag * weight;
-      sum.next += (sight.next as number) * weight;
-      sum.known += 1;
-      sums.set(sight.atMs, sum);
-    }
-  }
-  const whole = [...sums].filter(([, { known }]) => known === partitions.length).sort(([a], [b]) => a - b);
-  const commits = whole.filter(([, { next }], i) => i > 0 && next !== whole[i - 1]?.[1].next);
-  const { waitedMs, slowness } = sinceLastOf(
-    commits.map(([atMs]) => atMs),
-    nowMs,
-  );
-  const paceOver = (of: (sum: { lag: number; next: number }) => number) => {
-    const known = commits.length < 2 ? whole : commits;
-    const pace = slope(known.map(([atMs, sum]) => [atMs / 1000, of(sum)]));
-    return pace === null ? null : pace / slowness;
-  };
-  const [firstMs = nowMs] = whole[0] ?? [];
-  return {
-    left: sums.get(nowMs)?.known === partitions.length ? (whole.at(-1)?.[1].lag ?? null) : null,
-    done: ((paceOver(({ next }) => next) ?? 0) * waitedMs) / 1000,
-    lessPerSecond: paceOver(({ lag }) => -lag),
-    moves: commits.length,
-    isFull: nowMs - firstMs >= spanMs,
-  };
-}
+/** From so many commits to the next the pace is taken: consumers warm up, and get faster and slower. */
+const paceSteps = 3;
 
 /**
- * What the time since the last commit means: so long, but not longer than from one commit to the next, work was done that
- * is not committed yet; what is beyond that makes all of it slower.
+ * Milliseconds until nothing is left of a member's partitions if all goes on as it did: `Infinity` when it does not get
+ * less, null when that cannot be told (yet). What is read and not processed counts as done. The pace is that of the last
+ * few commits, but of a sixth of the span at least and of half of it at most.
  */
-function sinceLastOf(commitsMs: readonly number[], nowMs: number): { waitedMs: number; slowness: number } {
-  const [firstMs = 0] = commitsMs;
-  const lastMs = commitsMs.at(-1) ?? 0;
-  const seenMs = lastMs - firstMs;
-  if (seenMs === 0) return { waitedMs: 0, slowness: 1 };
-  const waitedMs = Math.min(nowMs - lastMs, seenMs / (commitsMs.length - 1));
-  return { waitedMs, slowness: (nowMs - firstMs - waitedMs) / seenMs };
-}
-
-/**
- * Milliseconds until nothing is left if all goes on as it did: `Infinity` when it does not get less, null when that
- * cannot be told (yet).
- */
-export function catchUpMsOf({ left, done, lessPerSecond, moves, isFull }: Work): number | null {
-  if (left === 0) return 0;
-  if (left === null || lessPerSecond === null) return null;
+export function catchUpMsOf(parts: readonly Part[], spanMs: number): number | null {
+  const nowMs = Math.max(...parts.map(({ sights }) => sights.at(-1)?.atMs ?? 0));
+  const all = parts.map((part) => ({ ...part, ...progressOf(part.sights, nowMs) }));
+  const sum = (of: (part: (typeof all)[number]) => number) =>
+    all.reduce((total, part) => total + part.weight * of(part), 0);
+  if (all.some(({ lag }) => lag === null)) return null;
+  if (sum(({ lag }) => lag as number) === 0) return 0;
+  const isWhole = all.every(({ sights }) => isFull(sights, spanMs));
   // Of one step alone nobody knows how long it took.
-  if (moves < 2 && !isFull) return null;
-  if (lessPerSecond > 0) return (Math.max(0, left - done) / lessPerSecond) * 1000;
-  return isFull ? Number.POSITIVE_INFINITY : null;
+  const hasSteps = all.some(({ commitsMs }) => commitsMs.length > 1);
+  const isOneStep = all.some(({ lag, commitsMs }) => lag !== 0 && commitsMs.length === 1);
+  if (!isWhole && (isOneStep || !hasSteps)) return null;
+  const stepsMs = Math.max(...all.map(({ lag, stepMs }) => (lag === 0 ? 0 : paceSteps * stepMs)));
+  const paceMs = Math.min(Math.max(stepsMs, spanMs / 6), spanMs / 2);
+  // How long a consumer had waited before its first commit says nothing of its pace.
+  const begunMs = Math.min(...all.flatMap(({ commitsMs }) => commitsMs));
+  const fromMs = hasSteps ? Math.max(begunMs, nowMs - paceMs) : nowMs - spanMs;
+  const consumed = sum(({ done }) => valueAt(done, nowMs) - valueAt(done, fromMs));
+  const produced = sum(({ ends }) => valueAt(ends, nowMs) - valueAt(ends, fromMs));
+  const toRead = sum(({ done, ends, ahead }) =>
+    Math.max(0, valueAt(ends, nowMs) - valueAt(done, nowMs) - ahead),
+  );
+  if (toRead === 0 && consumed > 0) return 0;
+  if (consumed > produced) return (toRead / (consumed - produced)) * (nowMs - fromMs);
+  return isWhole ? Number.POSITIVE_INFINITY : null;
+}
+
+/** Values at some moments: between two of them on a line, before the first and after the last as there. */
+type Line = readonly (readonly [atMs: number, value: number])[];
+
+function valueAt(line: Line, atMs: number): number {
+  const before = line.findLast(([ms]) => ms <= atMs);
+  const after = line.find(([ms]) => ms > atMs);
+  if (before === undefined || after === undefined) return (before ?? after ?? [0, 0])[1];
+  const [[fromMs, from], [toMs, to]] = [before, after];
+  return from + ((to - from) * (atMs - fromMs)) / (toMs - fromMs);
+}
+
+/**
+ * Commits come in steps, those of each partition at times of their own, and work goes on in between: it is taken for a
+ * line from commit to commit, which goes on behind the last one for as long as it usually is from one to the next.
+ */
+function progressOf(sights: readonly Sight[], nowMs: number) {
+  const now = sights.at(-1);
+  const moves = sights.filter(({ next }, i) => next !== null && next !== sights[i - 1]?.next);
+  const done = moves.map(({ atMs, next }): [number, number] => [atMs, next as number]);
+  // When the first one that was seen was made nobody knows, unless there was none at the look before.
+  const commits = done.slice(moves[0] === sights[0] ? 1 : 0);
+  const [first, last] = [commits[0], commits.at(-1)];
+  let stepMs = 0;
+  if (first !== undefined && last !== undefined && commits.length > 1) {
+    stepMs = (last[0] - first[0]) / (commits.length - 1);
+    const waitedMs = Math.min(nowMs - last[0], stepMs);
+    const more = ((last[1] - first[1]) / (last[0] - first[0])) * waitedMs;
+    done.push([last[0] + waitedMs, Math.min(now?.end ?? 0, last[1] + more)]);
+  }
+  return {
+    lag: now === undefined ? null : lagOf(now),
+    commitsMs: commits.map(([atMs]) => atMs),
+    /** Mean time from one commit to the next. */
+    stepMs,
+    done,
+    /** Messages that are read and not processed. */
+    ahead: Math.max(0, (now?.readNext ?? 0) - (now?.next ?? 0)),
+    ends: sights.flatMap(({ atMs, end }): Line => (end === null ? [] : [[atMs, end]])),
+  };
 }
 
 /** The state of a whole: the worst of its parts, unknown when nothing bad is known and something is unknown. */

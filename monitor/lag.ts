@@ -9,17 +9,7 @@
 import type { Broker } from '../kafka/client.ts';
 import { type CommittedOffset, type Group, readBounds, readGroups } from '../kafka/groups.ts';
 import { type LogBounds, LogReader, type Want } from '../kafka/log.ts';
-import {
-  catchUpMsOf,
-  judge,
-  lagOf,
-  paceOf,
-  type Sight,
-  type State,
-  whyUnknownOf,
-  workOf,
-  worstOf,
-} from './judge.ts';
+import { catchUpMsOf, judge, lagOf, paceOf, type Sight, type State, whyUnknownOf, worstOf } from './judge.ts';
 
 export interface Watched {
   readonly group: string;
@@ -136,6 +126,8 @@ interface CommitMetadata {
   /** Timestamp of the last message that is processed, in milliseconds since 1970. */
   readonly recordTs: number | null;
   readonly committedAt: number | null;
+  /** What was read lies before it: messages from the committed offset to here are being processed. */
+  readonly readNext: number | null;
   /** Mean of all that is processed. */
   readonly recordsPerMessage: number | null;
 }
@@ -156,6 +148,7 @@ export function readMetadata(text: string): CommitMetadata {
   return {
     recordTs: positive('recordTs'),
     committedAt: positive('committedAt'),
+    readNext: positive('readNext'),
     recordsPerMessage: positive('recordsPerMessage'),
   };
 }
@@ -216,13 +209,15 @@ export class LagWatch {
   #remember(one: Seen, atMs: number): Memory {
     const memory = this.#memories.get(keyOf(one)) ?? { sights: [], caughtUpAtMs: null, waiting: null };
     const last = memory.sights.at(-1);
+    const metadata = readMetadata(one.commit?.metadata ?? '');
     const sight: Sight = {
       atMs,
       start: one.log?.start ?? null,
       end: one.log?.end ?? null,
       next: one.commit?.next ?? null,
       isOwned: one.owner === undefined ? null : one.owner !== null,
-      committedAtMs: readMetadata(one.commit?.metadata ?? '').committedAt,
+      committedAtMs: metadata.committedAt,
+      readNext: metadata.readNext,
     };
     // After a hole of several spans nothing is known of the time between: everybody may have slept.
     const before = last !== undefined && atMs - last.atMs <= 3 * this.#spanMs ? memory.sights : [];
@@ -275,9 +270,7 @@ export class LagWatch {
     const pace = paceOf(sights);
     const state = judge(sights, this.#spanMs);
     const catchUpMs =
-      state === 'STOP'
-        ? Number.POSITIVE_INFINITY
-        : catchUpMsOf(workOf([{ sights, weight: 1 }], this.#spanMs));
+      state === 'STOP' ? Number.POSITIVE_INFINITY : catchUpMsOf([{ sights, weight: 1 }], this.#spanMs);
     return {
       sights,
       owner: one.owner,
@@ -393,7 +386,7 @@ function groupCatchUpMs(partitions: readonly Partition[], spanMs: number): numbe
       sights,
       weight: inRecords ? (recordsPerMessage as number) : 1,
     }));
-    return catchUpMsOf(workOf(weighed, spanMs));
+    return catchUpMsOf(weighed, spanMs);
   });
   if (times.length === 0 || times.includes(null)) return null;
   return Math.max(...(times as number[]));

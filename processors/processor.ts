@@ -14,7 +14,7 @@ import { type Freshness, Membership } from '../kafka/membership.ts';
 import { ensureRetainedTopics, partitionCounts } from '../kafka/topics.ts';
 import { logEveryMinute } from '../logger.ts';
 import { type DatasetName, datasetNames, type Names } from '../topics/catalog.ts';
-import type { Position } from '../topics/position.ts';
+import { nextIn, type Position } from '../topics/position.ts';
 import type { Registry } from '../topics/registry.ts';
 import { Backups } from './backup.ts';
 import { cubes as allCubes, type Cube } from './cubes/cube.ts';
@@ -79,6 +79,9 @@ const lockPatienceMs = 6_000;
 /** How long a micro-batch may finish after SIGTERM before it is rolled back. */
 const graceMs = 7_000;
 const fetchWaitMs = 100;
+const mebibyte = 1024 * 1024;
+/** The fewer partitions a fetch asks for, the more it takes of each. */
+const fetchBytes = { all: 16 * mebibyte, least: mebibyte, most: 4 * mebibyte };
 const deltaSegmentBytes = 64 * 1024 * 1024;
 /** After so long without a look at the logs they may be others under the same names. */
 const distrustAfterMs = 3_000;
@@ -381,7 +384,11 @@ class Member {
       return;
     }
     try {
-      const fetched = await this.#reader.fetch(wants, { waitMs: fetchWaitMs });
+      const partitionBytesMax = Math.max(
+        fetchBytes.least,
+        Math.min(fetchBytes.most, Math.floor(fetchBytes.all / wants.length)),
+      );
+      const fetched = await this.#reader.fetch(wants, { waitMs: fetchWaitMs, partitionBytesMax });
       this.#fetchedMs = Date.now();
       for (const part of fetched) {
         const shard = owners.get(`${part.topic}/${part.partition}`);
@@ -485,14 +492,15 @@ class Member {
     const position = shard.publishedPosition;
     const committedAt = Date.now();
     await this.#membership?.commit(
-      Object.entries(position)
-        .filter(([topic]) => this.#sources.includes(topic))
-        .map(([topic, next]) => {
-          const recordTs = shard.recordTimesMs.get(topic);
-          const recordsPerMessage = shard.recordsPerMessage(topic);
-          const metadata = JSON.stringify({ recordTs, committedAt, recordsPerMessage });
-          return { topic, partition: shard.number, next, metadata };
-        }),
+      // Also of topics that nothing is processed of: after a reset the group stands where it stood before.
+      this.#sources.map((topic) => {
+        const next = nextIn(position, topic);
+        const recordTs = shard.recordTimesMs.get(topic);
+        const recordsPerMessage = shard.recordsPerMessage(topic);
+        const readNext = shard.readNext(topic);
+        const metadata = JSON.stringify({ recordTs, committedAt, recordsPerMessage, readNext });
+        return { topic, partition: shard.number, next, metadata };
+      }),
     );
   }
 

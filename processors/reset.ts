@@ -7,6 +7,7 @@ import { ReelflowError } from '../errors.ts';
 import { type Broker, withAdmin } from '../kafka/client.ts';
 import { withCoordinator } from '../kafka/groups.ts';
 import { type LogBounds, LogReader, logBounds } from '../kafka/log.ts';
+import { commitAlone } from '../kafka/membership.ts';
 import { partitionCounts } from '../kafka/topics.ts';
 import { datasetNames, type Names } from '../topics/catalog.ts';
 import { encodeDelta } from '../topics/deltas.ts';
@@ -100,6 +101,14 @@ export async function reset({
         } as const;
         await publisher.publish(encodeDelta(deltaSchemaId, { ...header, recordTimeMs: Date.now() }, {}));
       }
+      // Or monitors would say that nothing is left, until a processor begins.
+      const processed = sources.filter((topic) => topic !== names.source('name.basics'));
+      const partitions = Array.from({ length: shards }, (_, partition) => partition);
+      await commitAlone(
+        broker,
+        names.processorGroup,
+        processed.flatMap((topic) => partitions.map((partition) => ({ topic, partition, next: 0 }))),
+      );
     }
     return { generation, shards, messages, records };
   } finally {

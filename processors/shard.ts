@@ -18,6 +18,7 @@ import { Ownership } from '../topics/ownership.ts';
 import { nextIn, notAfter, type Position } from '../topics/position.ts';
 import type { Registry } from '../topics/registry.ts';
 import { type AppliedBatch, applyMicroBatch, writeBase } from './apply.ts';
+import { Backlog } from './backlog.ts';
 import type { Backups } from './backup.ts';
 import { fingerprintOf as cubeSetOf } from './cubes/cube.ts';
 import type { MicroBatchReport, ProcessorMetrics } from './metrics.ts';
@@ -83,10 +84,8 @@ export class Shard {
   #applying: MicroBatch | undefined;
   /** Applied; the next one to open takes over its memory. */
   #spent: MicroBatch | undefined;
-  /** Next offset to fetch, by topic: what is staged lies before it. */
-  #staged = new Map<string, number>();
-  /** End offset of each topic when it was last fetched. */
-  readonly #ends = new Map<string, number>();
+  /** What is staged lies before its next offsets. */
+  readonly #backlog = new Backlog();
   /** Topics whose first message must be the last one applied. */
   #unproven = new Set<string>();
   /** Close the open micro-batch as soon as all of this is staged. */
@@ -158,10 +157,15 @@ export class Shard {
   /** Messages of each topic that are not applied, as far as fetches have told. */
   lags(): { topic: string; partition: number; messages: number }[] {
     if (this.#mode !== 'running') return [];
-    return [...this.#ends].map(([topic, end]) => {
+    return this.#backlog.ends.map(([topic, end]) => {
       const messages = Math.max(0, end - nextIn(this.#store.position, topic));
       return { topic, partition: this.number, messages };
     });
+  }
+
+  /** What is read of a topic lies before it. */
+  readNext(topic: string): number {
+    return this.#backlog.nextOf(topic);
   }
 
   /** Mean of all that is applied of a topic; undefined before the first message. */
@@ -280,7 +284,8 @@ export class Shard {
   /** Partitions to fetch and from where; none while the open micro-batch is full. */
   wants(): Want[] {
     if (this.#mode !== 'running' || this.#isFull()) return [];
-    return [...this.#staged].flatMap(([topic, next]): Want[] => {
+    return this.#backlog.due(this.#silentTo).flatMap((topic): Want[] => {
+      const next = this.#backlog.nextOf(topic);
       // The last applied message is read once more to prove that this is still the log it came from.
       const from = this.#unproven.has(topic) ? next - 1 : next;
       if (this.#silentTo !== undefined && next >= nextIn(this.#silentTo, topic)) return [];
@@ -294,10 +299,10 @@ export class Shard {
    */
   async receive(fetched: Fetched): Promise<void> {
     const { topic } = fetched;
-    this.#ends.set(topic, fetched.end);
+    this.#backlog.sees(topic, fetched);
     for (const message of fetched.messages) {
       if (this.#mode !== 'running') return;
-      const next = this.#staged.get(topic) ?? 0;
+      const next = this.#backlog.nextOf(topic);
       if (this.#unproven.has(topic)) {
         this.#prove(topic, message, next);
         continue;
@@ -311,7 +316,7 @@ export class Shard {
       }
       if (this.#silentTo !== undefined && next >= nextIn(this.#silentTo, topic)) return;
       await this.#stage(topic, message);
-      this.#staged.set(topic, message.offset + 1);
+      this.#backlog.moveTo(topic, message.offset + 1);
       this.#pump();
       // What comes on top of a full micro-batch is fetched again once there is room.
       if (this.#isFull()) return;
@@ -320,7 +325,7 @@ export class Shard {
 
   /** The log was interrupted: it may come back as another one. */
   distrust(): void {
-    for (const topic of this.#staged.keys()) {
+    for (const topic of this.#backlog.topics) {
       if (this.#isProvable(topic)) this.#unproven.add(topic);
     }
   }
@@ -437,7 +442,7 @@ export class Shard {
           hint: 'If that was intended: `reelflow reset`, then start again.',
         });
       }
-      this.#staged.set(topic, Math.max(next, start));
+      this.#backlog.startAt(topic, Math.max(next, start));
       if (next > start && this.#isProvable(topic)) this.#unproven.add(topic);
       if (start > next) this.#passLoss(topic, next, start);
     }
@@ -511,6 +516,7 @@ export class Shard {
     const { projection } = this.#store;
     this.#open = new MicroBatch(this.number, this.#store, projection, this.#ownership, this.#spent);
     this.#spent = undefined;
+    this.#backlog.begin();
     this.#isDue = false;
     clearTimeout(this.#windowTimer);
     this.#windowTimer = undefined;
@@ -532,7 +538,7 @@ export class Shard {
   }
 
   #hasStaged(target: Position): boolean {
-    return Object.keys(target).every((topic) => (this.#staged.get(topic) ?? 0) >= nextIn(target, topic));
+    return Object.keys(target).every((topic) => this.#backlog.nextOf(topic) >= nextIn(target, topic));
   }
 
   /** Starts to apply the open micro-batch when a bound has closed it and the store is free. */

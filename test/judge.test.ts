@@ -47,8 +47,19 @@ function sightsOf(consumer: Consumer): Sight[] {
     const worked = Math.max(0, commitMs - idleMs);
     const next = Math.min(written, Math.floor((consumedPerSecond * worked) / 1000));
     const committedAtMs = consumer.saysWhen === true ? startMs + commitMs : null;
-    return { atMs: startMs + ms, start: 0, end, next, isOwned, committedAtMs };
+    return { atMs: startMs + ms, start: 0, end, next, isOwned, committedAtMs, readNext: null };
   }).slice(-(spanMs / lookMs) - 1);
+}
+
+/** What one look a second sees of whoever is at these offsets. */
+function playedFor(
+  seconds: number,
+  at: (second: number) => Pick<Sight, 'end' | 'next'> & Partial<Pick<Sight, 'readNext'>>,
+): Sight[] {
+  return Array.from({ length: seconds + 1 }, (_, second): Sight => {
+    const about = { start: 0, isOwned: true, committedAtMs: null, readNext: null };
+    return { atMs: startMs + second * lookMs, ...about, ...at(second) };
+  });
 }
 
 /** Whatever can be seen: offsets that go anywhere, looks at any distance, owners that come and go. */
@@ -68,7 +79,7 @@ const anySights: fc.Arbitrary<Sight[]> = fc
     let atMs = startMs;
     return steps.map(({ gapMs, ...sight }) => {
       atMs += gapMs;
-      return { ...sight, atMs };
+      return { ...sight, atMs, readNext: null };
     });
   });
 
@@ -104,14 +115,7 @@ const within = (found: number | null, expected: number, part: number): void => {
 };
 
 /** Each throws when it is broken. */
-const laws = ({
-  judge,
-  paceOf,
-  workOf,
-  catchUpMsOf,
-  worstOf,
-  lagOf,
-}: Product): Record<string, () => void> => {
+const laws = ({ judge, paceOf, catchUpMsOf, worstOf, lagOf }: Product): Record<string, () => void> => {
   const is = (sights: readonly Sight[], state: State | null) => same(judge(sights, spanMs), state);
   return {
     'with nothing left it is OK, whatever was before': holds(
@@ -180,7 +184,15 @@ const laws = ({
         const sights = late.map((messages, i): Sight => {
           const lag = 1_000 + 10 * i + (i % 3 === 0 ? 0 : messages);
           const end = i + lag;
-          return { atMs: startMs + i * lookMs, start: 0, end, next: i, isOwned: true, committedAtMs: null };
+          return {
+            atMs: startMs + i * lookMs,
+            start: 0,
+            end,
+            next: i,
+            isOwned: true,
+            committedAtMs: null,
+            readNext: null,
+          };
         });
         is(sights, 'WARN');
       }),
@@ -201,14 +213,30 @@ const laws = ({
       is(later(sights, { next: 1_500, end: 1_600 }).slice(1), 'OK');
     },
     'nobody there with messages left is STOP at the first look': () => {
-      const sight = { atMs: startMs, start: 0, end: 9, next: 4, isOwned: false, committedAtMs: null };
+      const sight = {
+        atMs: startMs,
+        start: 0,
+        end: 9,
+        next: 4,
+        isOwned: false,
+        committedAtMs: null,
+        readNext: null,
+      };
       is([sight], 'STOP');
       is([{ ...sight, isOwned: true }], null);
       is([{ ...sight, isOwned: null }], null);
       is([{ ...sight, next: 9 }], 'OK');
     },
     'what nobody has begun is STOP, unless there is nothing to begin': () => {
-      const sight = { atMs: startMs, start: 4, end: 9, next: null, isOwned: false, committedAtMs: null };
+      const sight = {
+        atMs: startMs,
+        start: 4,
+        end: 9,
+        next: null,
+        isOwned: false,
+        committedAtMs: null,
+        readNext: null,
+      };
       is([sight], 'STOP');
       is([{ ...sight, isOwned: true }], null);
       is([{ ...sight, isOwned: null }], null);
@@ -269,7 +297,7 @@ const laws = ({
         const backlog = 200 * (consumedPerSecond - producedPerSecond);
         const shape = { backlog, producedPerSecond, consumedPerSecond, commitEveryMs: every };
         const sights = sightsOf({ ...shape, seconds: 60 });
-        within(catchUpMsOf(workOf([{ sights, weight: 1 }], spanMs)), 140_000, 0.2);
+        within(catchUpMsOf([{ sights, weight: 1 }], spanMs), 140_000, 0.2);
       }),
     ),
     'neither a late beginning nor seldom commits make the time to catch up another': holds(
@@ -285,7 +313,7 @@ const laws = ({
           for (const seconds of [50, 53, 57, 60]) {
             const sights = sightsOf({ ...shape, seconds });
             const leftMs = (200 + 2 * idle - seconds) * 1_000;
-            within(catchUpMsOf(workOf([{ sights, weight: 1 }], spanMs)), leftMs, 0.06);
+            within(catchUpMsOf([{ sights, weight: 1 }], spanMs), leftMs, 0.06);
           }
         },
       ),
@@ -301,58 +329,130 @@ const laws = ({
           atMs: startMs + (31 + i) * lookMs,
         }));
       const catchUpAfter = (seconds: number) =>
-        catchUpMsOf(workOf([{ sights: [...sights, ...later(seconds)], weight: 1 }], spanMs)) as number;
+        catchUpMsOf([{ sights: [...sights, ...later(seconds)], weight: 1 }], spanMs) as number;
       same(Math.round(catchUpAfter(0)), 70_000);
       same(Math.round(catchUpAfter(9)), 61_000);
-      // 20 s for 10 s of work: as if it had taken half as long again, of which a commit's worth is done.
-      same(Math.round(catchUpAfter(20)), 95_000);
+      // Of the newer half of the span, 30 s, it worked 20 as far as anybody knows: 600 are left at 200 in 30 s.
+      same(Math.round(catchUpAfter(20)), 90_000);
+    },
+    'the last few commits tell the pace, however fast or slow it was before': () => {
+      // One a second for half a minute, then four, committed every so many seconds.
+      const timeOf = (seconds: number, every: number, ...others: Sight[][]) => {
+        const at = (second: number) => (second <= 30 ? second : 30 + 4 * (second - 30));
+        const sights = playedFor(seconds, (second) => ({
+          end: 1_000,
+          next: at(Math.floor(second / every) * every),
+        }));
+        return catchUpMsOf(
+          [sights, ...others].map((each) => ({ sights: each, weight: 1 })),
+          spanMs,
+        );
+      };
+      // A sixth of the span, 10 s; in a second less one was slow.
+      same(timeOf(40, 1), ((1_000 - 70) / 4) * 1_000);
+      same(timeOf(39, 1), ((1_000 - 66) / 37) * 10_000);
+      // Three times five seconds; half of the span.
+      same(timeOf(45, 5), ((1_000 - 90) / 4) * 1_000);
+      same(timeOf(40, 5), ((1_000 - 70) / 45) * 15_000);
+      same(timeOf(60, 15), ((1_000 - 150) / 4) * 1_000);
+      const done = playedFor(40, (s) => ({ end: 9, next: Math.min(9, Math.floor(s / 10) * 4.5) }));
+      same(timeOf(40, 1, done), timeOf(40, 1));
+    },
+    'the waiting before the first commit is no work': () => {
+      const sights = playedFor(25, (seconds) => ({ end: 400, next: 10 * Math.max(0, seconds - 15) }));
+      same(catchUpMsOf([{ sights, weight: 1 }], spanMs), 30_000);
+    },
+    'partitions that are committed in steps of their own, by turns, are worked off evenly': holds(
+      fc.property(fc.integer({ min: 2, max: 8 }), fc.integer({ min: 20, max: 59 }), (count, seconds) => {
+        // 100 a second each, of 10,000; each commits every eight seconds, at another time than the others.
+        const parts = Array.from({ length: count }, (_, i) => ({
+          weight: 1,
+          sights: playedFor(seconds, (second) => {
+            const commits = Math.floor((second + i) / 8);
+            return { end: 10_000, next: Math.max(0, 100 * (8 * commits - i)) };
+          }),
+        }));
+        within(catchUpMsOf(parts, spanMs), (100 - seconds) * 1_000, 0.02);
+      }),
+    ),
+    'what is read counts as done, and what was done since the last commit': () => {
+      const parts = (readNext: number | null) => [
+        { weight: 1, sights: playedFor(24, (s) => ({ end: 1_000, next: 50 * Math.floor(s / 5), readNext })) },
+      ];
+      same(catchUpMsOf(parts(null), spanMs), 76_000);
+      same(catchUpMsOf(parts(300), spanMs), 66_000);
+      // Whoever has read before it committed anew has read nothing beyond.
+      same(catchUpMsOf(parts(100), spanMs), 76_000);
+      same(catchUpMsOf(parts(990), spanMs), 0);
     },
     'what is as good as done takes no time, never less': () => {
-      const work = { left: 5, done: 8, lessPerSecond: 1, moves: 9, isFull: true };
-      same(catchUpMsOf(work), 0);
-    },
-    'partitions that one member works off one after the other take as long as both': () => {
-      const sightsAt = (nexts: readonly (number | null)[]) =>
-        nexts.map((next, i): Sight => {
-          const atMs = startMs + i * lookMs;
-          return { atMs, start: 0, end: 1_000, next, isOwned: true, committedAtMs: null };
-        });
-      // 10 a second: first of the one, then of the other, which says nothing before it is begun.
-      const first = sightsAt(Array.from({ length: 60 }, (_, i) => Math.min(200, 10 * i)));
-      const then = sightsAt(Array.from({ length: 60 }, (_, i) => (i <= 20 ? null : 10 * (i - 20))));
-      const both = workOf(
-        [first, then].map((sights) => ({ sights, weight: 1 })),
+      // All is read, and as much is written as is processed.
+      const sights = playedFor(60, (s) => ({ end: 10 + 10 * s, next: 10 * s, readNext: 10 + 10 * s }));
+      same(catchUpMsOf([{ sights, weight: 1 }], spanMs), 0);
+      const stands = playedFor(60, () => ({ end: 20, next: 10, readNext: 20 }));
+      same(catchUpMsOf([{ sights: stands, weight: 1 }], spanMs), Number.POSITIVE_INFINITY);
+      // By its pace 145 of 105 would be done, and it has read all: that is no work less for the other one.
+      const nearly = playedFor(29, (s) => ({ end: 105, next: 50 * Math.floor(s / 10), readNext: 105 }));
+      const behind = playedFor(29, (s) => ({ end: 1_000 + 10 * s, next: 10 * s }));
+      const found = catchUpMsOf(
+        [nearly, behind].map((sights) => ({ sights, weight: 1 })),
         spanMs,
       );
-      same(both.left, 800 + 610);
-      within(both.lessPerSecond, 10, 0.001);
-      same(both.moves, 38);
-      same(both.isFull, false);
-      const weighed = workOf([{ sights: first, weight: 3 }], spanMs);
-      same(weighed.left, 2_400);
-      same(workOf([{ sights: first, weight: 1 }], 59_000).isFull, true);
-      const unknownNow = [first, sightsAt([...then.slice(0, -1).map(({ next }) => next), null])];
-      same(
-        workOf(
-          unknownNow.map((sights) => ({ sights, weight: 1 })),
+      // In 28 s 100 of the one (5 were done in the first second) and as much of the other as was written.
+      within(found, (1_000 / 100) * 28_000, 0.001);
+    },
+    'partitions that one member works off one after the other take as long as both': () => {
+      // 10 a second: first of the one, then of the other, which says nothing before it is begun.
+      const first = playedFor(59, (s) => ({ end: 1_000, next: Math.min(200, 10 * s) }));
+      const then = playedFor(59, (s) => ({ end: 1_000, next: s <= 20 ? null : 10 * (s - 20) }));
+      const timeOf = (...parts: [Sight[], number][]) =>
+        catchUpMsOf(
+          parts.map(([sights, weight]) => ({ sights, weight })),
           spanMs,
-        ).left,
-        null,
-      );
-      same(workOf([{ sights: [], weight: 1 }], spanMs).left, null);
+        );
+      // After its last commit the one may have done as much again as with each before.
+      within(timeOf([first, 1], [then, 1]), 140_000, 0.001);
+      // 790 threefold and 610 at 10 a second.
+      within(timeOf([first, 3], [then, 1]), 298_000, 0.001);
+      same(timeOf([first, 1], [withLast(then, { next: null }), 1]), null);
+      same(timeOf([first, 1], [withLast(then, { end: null }), 1]), null);
+      same(timeOf([[], 1]), null);
+      const done = playedFor(59, (s) => ({ end: 5, next: Math.min(5, s) }));
+      same(timeOf([done, 1]), 0);
+    },
+    'one step does not tell how long it took, before the whole span was seen': () => {
+      const step = (seconds: number) => playedFor(seconds, (s) => ({ end: 100, next: s < 10 ? 0 : 60 }));
+      const done = (seconds: number) => playedFor(seconds, (s) => ({ end: 9, next: s < 10 ? 0 : 9 }));
+      const timeOf = (...parts: Sight[][]) =>
+        catchUpMsOf(
+          parts.map((sights) => ({ sights, weight: 1 })),
+          spanMs,
+        );
+      same(timeOf(step(59)), null);
+      same(timeOf(step(60)), 40_000);
+      const steady = playedFor(59, (s) => ({ end: 1_000, next: 10 * s }));
+      same(timeOf(steady, step(59)), null);
+      within(timeOf(steady, done(59)), 41_000, 0.001);
+      const waiting = playedFor(59, () => ({ end: 90, next: 0 }));
+      same(timeOf(done(59), waiting), null);
+      // A first commit is one, if it was seen that there was none before.
+      const begun = playedFor(25, (s) => ({ end: 1_000, next: s < 10 ? null : 100 * Math.floor(s / 10) }));
+      within(timeOf(begun), 75_000, 0.001);
+      same(timeOf(begun.slice(10)), null);
     },
     'it never catches up only when that was seen for the whole span': () => {
-      const work = { left: 10, done: 0, lessPerSecond: -1, moves: 9, isFull: true };
-      same(catchUpMsOf(work), Number.POSITIVE_INFINITY);
-      same(catchUpMsOf({ ...work, lessPerSecond: 0 }), Number.POSITIVE_INFINITY);
-      same(catchUpMsOf({ ...work, isFull: false }), null);
-      same(catchUpMsOf({ ...work, lessPerSecond: 0, isFull: false }), null);
-      same(catchUpMsOf({ ...work, lessPerSecond: 2 }), 5_000);
-      same(catchUpMsOf({ ...work, lessPerSecond: 2, isFull: false }), 5_000);
-      same(catchUpMsOf({ ...work, lessPerSecond: 2, isFull: false, moves: 1 }), null);
-      same(catchUpMsOf({ ...work, lessPerSecond: null }), null);
-      same(catchUpMsOf({ ...work, left: null }), null);
-      same(catchUpMsOf({ ...work, left: 0 }), 0);
+      const timeOf = (seconds: number, perSecond: number) => {
+        const sights = playedFor(seconds, (s) => ({ end: 500 + 10 * s, next: perSecond * s }));
+        return catchUpMsOf([{ sights, weight: 1 }], spanMs);
+      };
+      same(timeOf(60, 9), Number.POSITIVE_INFINITY);
+      same(timeOf(60, 10), Number.POSITIVE_INFINITY);
+      same(timeOf(60, 0), Number.POSITIVE_INFINITY);
+      same(timeOf(59, 9), null);
+      same(timeOf(59, 10), null);
+      same(timeOf(59, 0), null);
+      same(timeOf(60, 12), 190_000);
+      same(timeOf(50, 12), 200_000);
     },
     'of one look, or of looks at one moment, there is no pace': () => {
       const sights = sightsOf({
@@ -434,23 +534,50 @@ const mutants: readonly (readonly [name: string, from: string, to: string])[] = 
     '((points.at(-1) as any)[1] - y0) / ((points.at(-1) as any)[0] - x0)',
   ],
   ['a moment has a pace', 'spread === 0 ? null :', 'spread === 0 ? 0 :'],
-  ['looks count that know only some', 'known === partitions.length).sort', 'known > 0).sort'],
-  ['what is left now may be that of before', 'sums.get(nowMs)?.known === partitions.length ?', 'true ?'],
-  ['a message counts for one', 'lag * weight', 'lag'],
-  ['what is left gets more', 'paceOver(({ lag }) => -lag)', 'paceOver(({ lag }) => lag)'],
-  ['the time before the first commit counts', 'commits.length < 2 ? whole : commits', 'whole'],
-  ['what is not committed is not done', 'Math.max(0, left - done)', 'left'],
-  ['more may be done than there is', 'Math.max(0, left - done)', '(left - done)'],
-  ['what a commit holds is done twice over', 'Math.min(nowMs - lastMs, ', '(0, nowMs - lastMs, '],
-  ['an overdue commit does not count', 'pace / slowness', 'pace'],
-  ['any work has been seen for the whole span', 'nowMs - firstMs >= spanMs', 'true'],
-  ['one step tells how long it took', 'if (moves < 2 && !isFull) return null;', ''],
+  ['what is unknown is nothing', 'if (all.some(({ lag }) => lag === null)) return null;', ''],
+  ['nothing left takes a time', 'if (sum(({ lag }) => lag as number) === 0) return 0;', ''],
+  ['a message counts for one', 'part.weight * of(part)', 'of(part)'],
+  ['one step tells how long it took', '(isOneStep || !hasSteps)', '!hasSteps'],
+  ['no step tells a pace', '(isOneStep || !hasSteps)', 'isOneStep'],
+  ['a step of what is done is waited for', 'lag !== 0 && commitsMs.length === 1', 'commitsMs.length === 1'],
+  ['one step is not enough for ever', 'if (!isWhole && (', 'if ((isOneStep || !isWhole) && ('],
+  ['the whole span tells the pace', 'spanMs / 6), spanMs / 2)', 'spanMs / 6), spanMs)'],
+  ['half of the span tells the pace', 'Math.max(stepsMs, spanMs / 6)', 'Math.max(stepsMs, spanMs / 2)'],
+  ['few commits tell the pace', 'const paceSteps = 3', 'const paceSteps = 2'],
+  [
+    'how seldom the done is committed counts',
+    'lag === 0 ? 0 : paceSteps',
+    'lag === 0 ? paceSteps * stepMs : paceSteps',
+  ],
+  ['the time before the first commit counts', 'Math.max(begunMs, nowMs', 'Math.max(0, nowMs'],
+  ['one step happened now', ' : nowMs - spanMs;', ' : nowMs - spanMs / 2;'],
+  ['what is read is not done', ' - ahead)', ')'],
+  ['who has read nothing more has unread it', 'ahead: Math.max(0, ', 'ahead: Math.max(-1e9, '],
+  ['what one has read is read by all', 'Math.max(0, valueAt(ends', '(0, valueAt(ends'],
+  ['all that is read is never processed', 'if (toRead === 0 && consumed > 0) return 0;', ''],
+  ['who stands still has read all', 'toRead === 0 && consumed > 0', 'toRead === 0'],
+  [
+    'nothing is written meanwhile',
+    'if (consumed > produced) return (toRead / (consumed - produced))',
+    'if (consumed > produced) return (toRead / consumed)',
+  ],
+  ['standing still catches up', 'if (consumed > produced)', 'if (consumed >= produced)'],
   [
     'never is said early',
-    'return isFull ? Number.POSITIVE_INFINITY : null;',
+    'return isWhole ? Number.POSITIVE_INFINITY : null;',
     'return Number.POSITIVE_INFINITY;',
   ],
-  ['standing still catches up', 'if (lessPerSecond > 0)', 'if (lessPerSecond >= 0)'],
+  [
+    'any work has been seen for the whole span',
+    'isFull(sights, spanMs));\n  // Of one',
+    'true);\n  // Of one',
+  ],
+  ['work is done when it is committed', 'from + ((to - from) * (atMs - fromMs)) / (toMs - fromMs)', 'from'],
+  ['what is not committed is not done', 'done.push([last[0]', 'done.slice([last[0]'],
+  ['an overdue commit does not count', 'Math.min(nowMs - last[0], stepMs)', 'nowMs - last[0]'],
+  ['more may be done than there is', 'Math.min(now?.end ?? 0, last[1] + more)', 'last[1] + more'],
+  ['the first look is a commit', 'moves[0] === sights[0] ? 1 : 0', '0'],
+  ['the first commit that was seen is none', 'moves[0] === sights[0] ? 1 : 0', '1'],
   ['unknown parts are OK', ` && all.includes(null) ? null`, ' && false ? null'],
   ['a log that ended earlier has a lag', ' || next > end ? null', ' ? null'],
 ];

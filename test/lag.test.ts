@@ -62,17 +62,20 @@ describe('the partitions of a group', () => {
 });
 
 describe('the metadata of a commit', () => {
-  const none = { recordTs: null, committedAt: null, recordsPerMessage: null };
+  const none = { recordTs: null, committedAt: null, recordsPerMessage: null, readNext: null };
   it.each(['', 'null', '7', '[]', '{"recordTs":"yesterday","committedAt":0,"recordsPerMessage":null}', '{'])(
     'says nothing when it is %j',
     (text) => expect(readMetadata(text)).toEqual(none),
   );
 
   it('says what is there', () => {
-    expect(readMetadata('{"recordTs":5,"committedAt":6,"recordsPerMessage":1.5,"more":1}')).toEqual({
+    expect(
+      readMetadata('{"recordTs":5,"committedAt":6,"recordsPerMessage":1.5,"readNext":9,"more":1}'),
+    ).toEqual({
       recordTs: 5,
       committedAt: 6,
       recordsPerMessage: 1.5,
+      readNext: 9,
     });
   });
 });
@@ -268,6 +271,14 @@ describe('reelflow lag', () => {
       [names.deltas, names.source('name.basics')].sort(),
     );
     expect(written.filter(({ lag }) => lag !== 0)).toEqual([]);
+
+    // All is to be done again, and nobody is there.
+    expect(await place.run(place.args('reset'))).toMatchObject({ code: 0 });
+    const reset = lastJson<Row[]>(
+      await place.run(command(place, '--json', '--group', names.processorGroup)),
+    ).filter(({ endOffset }) => endOffset !== 0);
+    expect(reset.length).toBeGreaterThan(0);
+    expect(reset.every(({ lag, endOffset, state }) => lag === endOffset && state === 'STOP')).toBe(true);
   });
 
   test('shows a table with a total and what is unknown, with --watch again and again until a signal', async ({
