@@ -209,8 +209,8 @@ function progressOf(sights: readonly Sight[], nowMs: number) {
   const now = sights.at(-1);
   const moves = sights.filter(({ next }, i) => next !== null && next !== sights[i - 1]?.next);
   const done = moves.map(({ atMs, next }): [number, number] => [atMs, next as number]);
-  // When the first one that was seen was made nobody knows, unless there was none at the look before.
-  const commits = done.slice(moves[0] === sights[0] ? 1 : 0);
+  // When a commit was made that was there at the first look nobody knows, and that nothing is processed is no work.
+  const commits = done.filter((_, i) => moves[i] !== sights[0] && moves[i]?.next !== moves[i]?.start);
   const [first, last] = [commits[0], commits.at(-1)];
   let stepMs = 0;
   if (first !== undefined && last !== undefined && commits.length > 1) {

@@ -439,6 +439,10 @@ const laws = ({ judge, paceOf, catchUpMsOf, worstOf, lagOf }: Product): Record<s
       const begun = playedFor(25, (s) => ({ end: 1_000, next: s < 10 ? null : 100 * Math.floor(s / 10) }));
       within(timeOf(begun), 75_000, 0.001);
       same(timeOf(begun.slice(10)), null);
+      // That it begins where the log does, and how long it then took to the first, tells nothing.
+      const opened = begun.map((sight, s) => ({ ...sight, next: sight.next ?? (s < 4 ? null : 0) }));
+      within(timeOf(opened), 75_000, 0.001);
+      same(timeOf(opened.slice(0, 20)), null);
     },
     'it never catches up only when that was seen for the whole span': () => {
       const timeOf = (seconds: number, perSecond: number) => {
@@ -576,8 +580,9 @@ const mutants: readonly (readonly [name: string, from: string, to: string])[] = 
   ['what is not committed is not done', 'done.push([last[0]', 'done.slice([last[0]'],
   ['an overdue commit does not count', 'Math.min(nowMs - last[0], stepMs)', 'nowMs - last[0]'],
   ['more may be done than there is', 'Math.min(now?.end ?? 0, last[1] + more)', 'last[1] + more'],
-  ['the first look is a commit', 'moves[0] === sights[0] ? 1 : 0', '0'],
-  ['the first commit that was seen is none', 'moves[0] === sights[0] ? 1 : 0', '1'],
+  ['the first look is a commit', 'moves[i] !== sights[0] && ', ''],
+  ['the first commit that was seen is none', 'moves[i] !== sights[0] && ', 'i > 0 && '],
+  ['to be at the start is work', ' && moves[i]?.next !== moves[i]?.start', ''],
   ['unknown parts are OK', ` && all.includes(null) ? null`, ' && false ? null'],
   ['a log that ended earlier has a lag', ' || next > end ? null', ' ? null'],
 ];
