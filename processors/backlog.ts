@@ -54,6 +54,12 @@ export class Backlog {
     for (const reading of this.#topics.values()) reading.from = reading.next;
   }
 
+  /** Whether messages are there that were not read, as far as is known. */
+  isBehind(topic: string): boolean {
+    const { next, end, isDry } = this.#reading(topic);
+    return end !== undefined && next < end && !isDry;
+  }
+
   /**
    * Topics that nothing is left of, as far as is known, and those of whose backlog the least share was read.
    * @param to where the backlog ends if not at the end of the log

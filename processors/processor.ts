@@ -388,7 +388,12 @@ class Member {
         fetchBytes.least,
         Math.min(fetchBytes.most, Math.floor(fetchBytes.all / wants.length)),
       );
-      const fetched = await this.#reader.fetch(wants, { waitMs: fetchWaitMs, partitionBytesMax });
+      // Each broker is asked at the same time: one that has nothing would keep those waiting that have.
+      const isBehind = wants.some(({ topic, partition }) =>
+        owners.get(`${topic}/${partition}`)?.isBehind(topic),
+      );
+      const waitMs = isBehind ? 0 : fetchWaitMs;
+      const fetched = await this.#reader.fetch(wants, { waitMs, partitionBytesMax });
       this.#fetchedMs = Date.now();
       for (const part of fetched) {
         const shard = owners.get(`${part.topic}/${part.partition}`);

@@ -293,6 +293,11 @@ export class Shard {
     });
   }
 
+  /** Whether messages of a topic are there that were not read, as far as fetches have told. */
+  isBehind(topic: string): boolean {
+    return this.#backlog.isBehind(topic);
+  }
+
   /**
    * Stages what was fetched for this shard.
    * @throws ReelflowError sourceReplaced, sourceLost

@@ -66,6 +66,7 @@ describe('the backlog of a shard', () => {
       ['short', 10],
       ['none', 0],
     ]);
+    expect(['long', 'short', 'none'].map((topic) => backlog.isBehind(topic))).toEqual([true, true, false]);
     backlog.begin();
     expect(backlog.due()).toEqual(['long', 'short', 'none']);
   });
@@ -76,9 +77,11 @@ describe('the backlog of a shard', () => {
       backlog.sees(topic, { end, messages: Array.from({ length: messages }) });
       backlog.moveTo(topic, backlog.nextOf(topic) + messages);
     };
+    expect(backlog.isBehind('held')).toBe(false);
     answer('held', 0, 10);
     answer('free', 2, 10);
     expect(backlog.due()).toEqual(['held', 'free']);
+    expect(['held', 'free'].map((topic) => backlog.isBehind(topic))).toEqual([false, true]);
     answer('held', 1, 10);
     expect(backlog.due()).toEqual(['held']);
   });
