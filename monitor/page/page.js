@@ -191,8 +191,8 @@ function drawLag({ name, group }, rows) {
 }
 
 function lagRow(row) {
-  // A partition that never held a message has no lag, and nobody has ever committed for it.
-  const isEmpty = row.endOffset === 0 && row.nextOffset === null;
+  // A partition that never held a message has no lag, and nothing of it is processed.
+  const isEmpty = row.endOffset === 0 && (row.nextOffset ?? 0) === 0;
   const or = (text) => (isEmpty ? '–' : text);
   const late = row.trend.slice(-5).map((value) => number(value));
   const cells = [
