@@ -332,6 +332,10 @@ describe('our processor', () => {
     const healthy = await seen('OK');
     const row = healthy.rows.find(({ topic }) => topic === source);
     expect(row).toMatchObject({ lag: 0, lagRecords: 0, timeLagMs: 0 });
+    // It says where it stands also on the topics that nothing came of yet.
+    const others = healthy.rows.filter(({ topic }) => topic !== source);
+    expect(others.map(({ nextOffset }) => nextOffset)).toEqual(others.map(() => 0));
+    expect(others.length).toBeGreaterThan(0);
 
     const chunkOf = (schemaId: number, ...tail: number[]) =>
       Buffer.concat([

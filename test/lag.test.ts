@@ -107,8 +107,10 @@ const sentMs = (partition: number, offset: number) => 1_700_000_000_000 + 1_000 
 /** A topic of three partitions with 5, 6 and 7 messages. */
 async function foreignTopic({ namespace }: Place): Promise<string> {
   const topic = `${namespace}.foreign`;
+  // Its messages are years old: without this the broker removes them when it next looks for such.
+  const configEntries = [{ name: 'retention.ms', value: '-1' }];
   await withAdmin(broker, (admin) =>
-    admin.createTopics({ topics: [{ topic, numPartitions: 3 }], waitForLeaders: false }),
+    admin.createTopics({ topics: [{ topic, numPartitions: 3, configEntries }], waitForLeaders: false }),
   );
   const producer = broker.kafka.producer();
   await producer.connect();
