@@ -1,18 +1,47 @@
-import { defineConfig } from 'vitest/config';
+import { defineConfig, type TestProjectInlineConfiguration } from 'vitest/config';
 
-/** Where the results go as JSON besides the terminal, for a continuous integration that counts them. */
+/** File that receives the results as JSON, for a continuous integration that counts them. */
 const report = process.env.TEST_REPORT;
+
+/** Tests that start local services and share one broker and registry. */
+const shared = {
+  globalSetup: 'test/support/global-setup.ts',
+  pool: 'forks',
+  // Far above what anything takes on a quiet machine: a loaded one must not fail a test.
+  testTimeout: 240_000,
+  hookTimeout: 240_000,
+} as const;
+
+const project = (
+  name: string,
+  include: string,
+  options: object = shared,
+): TestProjectInlineConfiguration => ({
+  test: { name, include: [include], ...options },
+});
 
 export default defineConfig({
   test: {
-    include: ['test/*.test.ts'],
-    globalSetup: 'test/global-setup.ts',
-    pool: 'forks',
     // Tests wait for processes, brokers and clocks most of the time; broker, registry and DuckDB take the cores too.
     maxWorkers: 3,
-    // Far above what anything takes on a quiet machine: a loaded one must not fail a test.
-    testTimeout: 240_000,
-    hookTimeout: 240_000,
     reporters: report === undefined ? ['default'] : ['default', ['json', { outputFile: report }]],
+    projects: [
+      {
+        test: {
+          ...shared,
+          name: 'unit',
+          include: ['test/**/*.test.ts'],
+          exclude: ['test/{crash,chaos,flink/cluster,hosts,soak}/**'],
+        },
+      },
+      // Kills, pauses and resets services: minutes of waiting for sessions to end.
+      project('crash', 'test/crash/*.test.ts'),
+      // Needs Java 17 and Maven, minutes each.
+      project('flink', 'test/flink/cluster/*.test.ts', { ...shared, fileParallelism: false }),
+      // Members on several hosts, which are network namespaces: needs root on Linux, `ip`, Java and Maven.
+      project('hosts', 'test/hosts/*.test.ts', { pool: 'forks', fileParallelism: false }),
+      // An hour of dumps in fast motion.
+      project('soak', 'test/soak/*.test.ts'),
+    ],
   },
 });

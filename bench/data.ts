@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { localFolder } from '../cli/context.ts';
 import type { Broker } from '../kafka/client.ts';
 import { withAdmin } from '../kafka/client.ts';
-import { generate, type RowOrder } from '../producers/synthetic.ts';
+import { generate, type RowOrder } from '../producers/synthetic/synthetic.ts';
 import { type DatasetName, datasetNames } from '../topics/catalog.ts';
 
 /** The five datasets of which gold is made. */

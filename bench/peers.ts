@@ -18,11 +18,11 @@ import {
   openContext,
   stopSignal,
 } from '../cli/context.ts';
-import { isAbort, messageOf } from '../errors.ts';
-import { findServices, portsFrom } from '../kafka/services.ts';
+import { findServices, portsFrom } from '../kafka/local/services.ts';
 import { replay } from '../producers/replay.ts';
-import { batchGold } from '../sinks/batch.ts';
-import { currentSnapshot, snapshotFolder } from '../sinks/manifest.ts';
+import { isAbort, messageOf } from '../runtime/errors.ts';
+import { currentSnapshot, snapshotFolder } from '../sinks/gold/manifest.ts';
+import { batchGold } from '../sinks/verify/batch.ts';
 import { namesIn } from '../topics/catalog.ts';
 import { goldDatasets, removeTopics, syntheticData } from './data.ts';
 import { benchFolder, type Measured, measure, median } from './measure.ts';

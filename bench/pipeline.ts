@@ -14,9 +14,9 @@ import {
   openContext,
   stopSignal,
 } from '../cli/context.ts';
-import type { Endpoints } from '../config.ts';
-import { findServices, portsFrom } from '../kafka/services.ts';
-import type { RowOrder } from '../producers/synthetic.ts';
+import { findServices, portsFrom } from '../kafka/local/services.ts';
+import type { RowOrder } from '../producers/synthetic/synthetic.ts';
+import type { Endpoints } from '../runtime/config.ts';
 import { goldDatasets, removeTopics, syntheticData } from './data.ts';
 import { freshnessOf } from './freshness.ts';
 import { benchFolder, type Measured, measure, median, sizeOf } from './measure.ts';

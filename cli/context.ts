@@ -1,8 +1,8 @@
 /** What every command that touches the pipeline shares: its options, its endpoints, its connections. */
 import { type Command, InvalidArgumentError } from 'commander';
-import type { Endpoints, Places } from '../config.ts';
 import type { Broker } from '../kafka/client.ts';
-import type { Logger, LogLevel } from '../logger.ts';
+import type { Endpoints, Places } from '../runtime/config.ts';
+import type { Logger, LogLevel } from '../runtime/logger.ts';
 import { type Names, namesIn, namespacePattern } from '../topics/catalog.ts';
 import type { Registry } from '../topics/registry.ts';
 
@@ -116,10 +116,10 @@ export async function openContext(
   signal?: AbortSignal,
 ): Promise<Context> {
   const [{ endpointsOf }, { createBroker }, { Registry }, { createLogger }] = await Promise.all([
-    import('../kafka/services.ts'),
+    import('../kafka/local/services.ts'),
     import('../kafka/client.ts'),
     import('../topics/registry.ts'),
-    import('../logger.ts'),
+    import('../runtime/logger.ts'),
   ]);
   const endpoints = found ?? endpointsOf({ env: process.env, folder: localFolder });
   const logger = createLogger(logLevelOf(flags));

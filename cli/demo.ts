@@ -36,7 +36,7 @@ async function run(flags: Flags, command: Command): Promise<void> {
   const say = (line: string) => {
     if (!flags.json) process.stdout.write(`${line}\n`);
   };
-  const { findServices, portsFrom } = await import('../kafka/services.ts');
+  const { findServices, portsFrom } = await import('../kafka/local/services.ts');
   const services = await findServices({
     env: process.env,
     folder: localFolder,
@@ -54,7 +54,7 @@ async function run(flags: Flags, command: Command): Promise<void> {
   const gold = isGoldChosen ? flags.gold : await freeGold(flags.gold, context);
   const report = await pipeline({ ...context, places: { ...context.places, gold } }, data, flags);
 
-  const { currentSnapshot, snapshotFolder } = await import('../sinks/manifest.ts');
+  const { currentSnapshot, snapshotFolder } = await import('../sinks/gold/manifest.ts');
   const snapshot = report.sink.snapshot ?? currentSnapshot(gold) ?? null;
   const folder = snapshot === null ? gold : snapshotFolder(gold, snapshot);
   if (flags.json) {
@@ -93,7 +93,7 @@ function demoNamespace({ data, titles, seed }: Flags): string {
 /** The default gold folder, or one beside it when that holds snapshots of another pipeline. */
 async function freeGold(gold: string, { broker, names }: Context): Promise<string> {
   const [{ currentSnapshot, readManifest }, { clusterIdOf }] = await Promise.all([
-    import('../sinks/manifest.ts'),
+    import('../sinks/gold/manifest.ts'),
     import('../kafka/client.ts'),
   ]);
   const current = currentSnapshot(gold);
@@ -108,7 +108,7 @@ async function syntheticData({ titles, seed }: Flags, say: (line: string) => voi
   const folder = join(localFolder, 'data', `titles-${titles}-seed-${seed}`);
   if (existsSync(folder)) return folder;
   say(`Writing a synthetic dataset of ${titles.toLocaleString('en-US')} titles to ${folder}`);
-  const { generate } = await import('../producers/synthetic.ts');
+  const { generate } = await import('../producers/synthetic/synthetic.ts');
   const building = `${folder}.part`;
   rmSync(building, { recursive: true, force: true });
   await generate({ titles, seed, out: building, gzip: false, order: 'id' });
@@ -143,7 +143,7 @@ async function pipeline(context: Context, data: string, flags: Flags): Promise<P
 async function tablesText(folder: string): Promise<string> {
   const [{ DuckDBInstance }, { goldTables }, { default: Table }] = await Promise.all([
     import('@duckdb/node-api'),
-    import('../sinks/gold.ts'),
+    import('../tables/gold-tables.ts'),
     import('cli-table3'),
   ]);
   const instance = await DuckDBInstance.create(':memory:');

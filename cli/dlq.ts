@@ -1,9 +1,9 @@
 /** `reelflow dlq list|show|replay`: what was refused, why, and once more. */
 import { Command, InvalidArgumentError } from 'commander';
-import { ReelflowError } from '../errors.ts';
 import type { LetterFilter, LetterGroup, Letters } from '../monitor/dead-letters.ts';
-import type { Opened } from '../producers/letter-opener.ts';
-import type { RedeliveryReport } from '../producers/redelivery.ts';
+import type { Opened } from '../producers/redelivery/letter-opener.ts';
+import type { RedeliveryReport } from '../producers/redelivery/redelivery.ts';
+import { ReelflowError } from '../runtime/errors.ts';
 import type { FoundLetter } from '../topics/dead-letter.ts';
 import {
   type CommonFlags,
@@ -148,7 +148,7 @@ async function openLetter({ broker, names, registry }: Context, at: Position) {
       import('../monitor/dead-letters.ts'),
       import('../kafka/log.ts'),
       import('../kafka/groups.ts'),
-      import('../producers/letter-opener.ts'),
+      import('../producers/redelivery/letter-opener.ts'),
       import('../topics/catalog.ts'),
     ]);
   const reader = new LogReader(broker);
@@ -226,7 +226,7 @@ async function replay(flags: Filters & { dryRun?: true }): Promise<void> {
   const signal = stopSignal();
   const context = await openContext(flags, undefined, signal);
   const [{ redeliver }, { matches }] = await Promise.all([
-    import('../producers/redelivery.ts'),
+    import('../producers/redelivery/redelivery.ts'),
     import('../monitor/dead-letters.ts'),
   ]);
   const filter = filterOf(flags);

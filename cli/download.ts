@@ -30,7 +30,7 @@ function datasetList(text: string): DatasetName[] {
 }
 
 async function run({ out, datasets, from, json }: Flags): Promise<void> {
-  const { download, licence } = await import('../producers/download.ts');
+  const { download, licence } = await import('../producers/download/download.ts');
   process.stderr.write(`${licence}\n\n`);
   const progress = await bars(process.stderr.isTTY === true && json !== true);
   const start = performance.now();

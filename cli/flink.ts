@@ -1,8 +1,8 @@
 /** `reelflow flink`: the gold tables by Apache Flink, from the same topics and declarations. */
 import { join } from 'node:path';
 import { Command, Option } from 'commander';
-import { ReelflowError } from '../errors.ts';
 import type { FlinkContext } from '../flink/run.ts';
+import { ReelflowError } from '../runtime/errors.ts';
 import { type CommonFlags, commonOptions, localFolder, openContext, stopSignal } from './context.ts';
 
 interface JavaFlags extends CommonFlags {
@@ -75,8 +75,8 @@ async function sql(flags: CommonFlags): Promise<void> {
   const [{ flinkStatements }, { inspectSources }, { cubes }, { goldTables }] = await Promise.all([
     import('../flink/sql.ts'),
     import('../flink/sources.ts'),
-    import('../processors/cubes/cube.ts'),
-    import('../sinks/gold.ts'),
+    import('../tables/cubes/cube.ts'),
+    import('../tables/gold-tables.ts'),
   ]);
   const context = await contextOf(flags);
   const { names, endpoints } = context;

@@ -31,7 +31,7 @@ export function generateCommand(): Command {
 }
 
 async function run({ titles, out, seed, order, gzip, json }: Flags): Promise<void> {
-  const { generate } = await import('../producers/synthetic.ts');
+  const { generate } = await import('../producers/synthetic/synthetic.ts');
   const { default: cliProgress } = await import('cli-progress');
   const bar =
     process.stderr.isTTY && !json

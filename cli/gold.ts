@@ -1,9 +1,9 @@
 /** `reelflow gold`: what there is in gold, as it is now and as it was. */
 import { writeFileSync } from 'node:fs';
 import { Command, InvalidArgumentError } from 'commander';
-import { messageOf, ReelflowError } from '../errors.ts';
-import type { SnapshotSummary } from '../sinks/history.ts';
-import type { Cell, Column, SnapshotDiff, TableView } from '../sinks/look.ts';
+import { messageOf, ReelflowError } from '../runtime/errors.ts';
+import type { SnapshotSummary } from '../sinks/gold/history.ts';
+import type { Cell, Column, SnapshotDiff, TableView } from '../sinks/gold/look.ts';
 import { columnsShown, integerOption, localFolder } from './context.ts';
 import { drawPlot, figure } from './plot.ts';
 
@@ -66,7 +66,7 @@ export function goldCommand(): Command {
 }
 
 async function list({ gold, json }: Flags): Promise<void> {
-  const { historyOf } = await import('../sinks/history.ts');
+  const { historyOf } = await import('../sinks/gold/history.ts');
   const snapshots = historyOf(gold);
   if (json) return print(JSON.stringify(snapshots));
   if (snapshots.length === 0) return print(`No snapshot in ${gold} yet.`);
@@ -89,9 +89,9 @@ const marksOf = ({ isCurrent, isPinned }: Pick<SnapshotSummary, 'isCurrent' | 'i
 
 async function show(table: string, flags: Flags & { at?: string; rows: number }): Promise<void> {
   const [{ snapshotAt }, { Looking }, { goldTables }] = await Promise.all([
-    import('../sinks/history.ts'),
-    import('../sinks/look.ts'),
-    import('../sinks/gold.ts'),
+    import('../sinks/gold/history.ts'),
+    import('../sinks/gold/look.ts'),
+    import('../tables/gold-tables.ts'),
   ]);
   const id = snapshotAt(flags.gold, flags.at);
   const plot = goldTables.find(({ name }) => name === table)?.plots[0];
@@ -131,8 +131,8 @@ function cellText(cell: Cell | undefined, column?: Column): string {
 
 async function diff(from: string, to: string | undefined, flags: Flags & { rows: number }): Promise<void> {
   const [{ snapshotAt }, { Looking }] = await Promise.all([
-    import('../sinks/history.ts'),
-    import('../sinks/look.ts'),
+    import('../sinks/gold/history.ts'),
+    import('../sinks/gold/look.ts'),
   ]);
   const [before, after] = [snapshotAt(flags.gold, from), snapshotAt(flags.gold, to)];
   const found = await Looking.at(flags.gold, (looking) => looking.diff(before, after, flags.rows));
@@ -163,8 +163,8 @@ async function diffText({ from, to, tables }: SnapshotDiff): Promise<string> {
 
 async function report(flags: Flags & { at?: string; out?: string }): Promise<void> {
   const [{ snapshotAt }, { reportPage }] = await Promise.all([
-    import('../sinks/history.ts'),
-    import('../sinks/report.ts'),
+    import('../sinks/gold/history.ts'),
+    import('../sinks/gold/report.ts'),
   ]);
   const id = snapshotAt(flags.gold, flags.at);
   const file = flags.out ?? `reelflow-${id}.html`;
@@ -192,8 +192,8 @@ async function exportTables(
   { gold, json, at, python }: Flags & { at?: string; python?: string },
 ): Promise<void> {
   const [{ snapshotAt }, { defaultPython, exportDelta }] = await Promise.all([
-    import('../sinks/history.ts'),
-    import('../sinks/export.ts'),
+    import('../sinks/gold/history.ts'),
+    import('../sinks/gold/export.ts'),
   ]);
   const exported = await exportDelta(gold, snapshotAt(gold, at), dir, python ?? defaultPython(process.env));
   if (json) return print(JSON.stringify(exported));
@@ -204,7 +204,7 @@ async function exportTables(
 }
 
 async function push(url: string, { gold, json, keep }: Flags & { keep: number }): Promise<void> {
-  const { pushGold } = await import('../sinks/bucket.ts');
+  const { pushGold } = await import('../sinks/gold/bucket.ts');
   const report = await pushGold(gold, url, keep);
   if (json) return print(JSON.stringify(report));
   const { snapshot, pushed, bytes, removed } = report;
@@ -216,8 +216,8 @@ async function push(url: string, { gold, json, keep }: Flags & { keep: number })
 
 async function pull(url: string, { gold, json }: Flags): Promise<void> {
   const [{ pullGold }, { withGoldLock }] = await Promise.all([
-    import('../sinks/bucket.ts'),
-    import('../sinks/retention.ts'),
+    import('../sinks/gold/bucket.ts'),
+    import('../sinks/gold/retention.ts'),
   ]);
   const report = await withGoldLock(gold, { patienceMs: 2_000 }, () => pullGold(gold, url));
   if (json) return print(JSON.stringify(report));
@@ -227,8 +227,8 @@ async function pull(url: string, { gold, json }: Flags): Promise<void> {
 
 async function pin(at: string | undefined, { gold, json }: Flags, wanted: boolean): Promise<void> {
   const [{ snapshotAt }, { pinSnapshot, unpinSnapshot }] = await Promise.all([
-    import('../sinks/history.ts'),
-    import('../sinks/retention.ts'),
+    import('../sinks/gold/history.ts'),
+    import('../sinks/gold/retention.ts'),
   ]);
   const id = snapshotAt(gold, at);
   const changed = wanted ? pinSnapshot(gold, id) : unpinSnapshot(gold, id);
@@ -238,8 +238,8 @@ async function pin(at: string | undefined, { gold, json }: Flags, wanted: boolea
 
 async function prune({ gold, json, keep, dryRun = false }: Flags & { keep: number; dryRun?: boolean }) {
   const [{ historyOf }, { planRetention, retain, withGoldLock }] = await Promise.all([
-    import('../sinks/history.ts'),
-    import('../sinks/retention.ts'),
+    import('../sinks/gold/history.ts'),
+    import('../sinks/gold/retention.ts'),
   ]);
   // Snapshots that this program does not understand are not its to remove.
   const isEmpty = historyOf(gold).length === 0;

@@ -1,9 +1,9 @@
 /** `reelflow lag`: how far consumer groups are behind, how they do, and when they will have caught up. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Command, Option } from 'commander';
-import { ReelflowError } from '../errors.ts';
 import type { State } from '../monitor/judge.ts';
 import type { GroupLag, LagReport, LagRow, Watched } from '../monitor/lag.ts';
+import { ReelflowError } from '../runtime/errors.ts';
 import type { Names } from '../topics/catalog.ts';
 import {
   type CommonFlags,
@@ -92,7 +92,7 @@ async function run(flags: Flags): Promise<void> {
 
 /** The consumer groups of the pipeline and what they read. */
 export async function pipelineGroups(names: Names): Promise<Watched[]> {
-  const { cubes } = await import('../processors/cubes/cube.ts');
+  const { cubes } = await import('../tables/cubes/cube.ts');
   const datasets = new Set(cubes.flatMap(({ reads }) => Object.keys(reads) as (keyof typeof reads)[]));
   return [
     { group: names.processorGroup, topics: [...datasets].map((dataset) => names.source(dataset)) },

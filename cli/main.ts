@@ -3,7 +3,7 @@
  * code here and nowhere else.
  */
 import { Command, CommanderError } from 'commander';
-import { exitCodes, messageOf, ReelflowError } from '../errors.ts';
+import { exitCodes, messageOf, ReelflowError } from '../runtime/errors.ts';
 import { demoCommand } from './demo.ts';
 import { dlqCommand } from './dlq.ts';
 import { downloadCommand } from './download.ts';

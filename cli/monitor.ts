@@ -57,7 +57,7 @@ async function run({ listen, group, over, ...flags }: Flags): Promise<void> {
     import('../monitor/server.ts'),
     import('../monitor/metrics.ts'),
     import('./observe.ts'),
-    import('../sinks/history.ts'),
+    import('../sinks/gold/history.ts'),
   ]);
   const { broker, names, places, logger } = context;
   const pipeline = await pipelineGroups(names);
@@ -90,7 +90,7 @@ async function run({ listen, group, over, ...flags }: Flags): Promise<void> {
 function plotsOf(gold: string): (id: string) => Promise<object | undefined> {
   let drawn: { id: string; plots: Promise<object> } | undefined;
   return async (id) => {
-    const { listSnapshots } = await import('../sinks/manifest.ts');
+    const { listSnapshots } = await import('../sinks/gold/manifest.ts');
     if (!listSnapshots(gold).includes(id)) return undefined;
     if (drawn?.id !== id) drawn = { id, plots: draw(gold, id) };
     const { plots } = drawn;
@@ -103,8 +103,8 @@ function plotsOf(gold: string): (id: string) => Promise<object | undefined> {
 
 async function draw(gold: string, id: string): Promise<object> {
   const [{ Looking }, { goldTables }] = await Promise.all([
-    import('../sinks/look.ts'),
-    import('../sinks/gold.ts'),
+    import('../sinks/gold/look.ts'),
+    import('../tables/gold-tables.ts'),
   ]);
   return Looking.at(gold, async (looking) => {
     const plots: object[] = [];

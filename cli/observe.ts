@@ -5,8 +5,8 @@
  */
 import { createServer } from 'node:http';
 import { collectDefaultMetrics, Registry } from 'prom-client';
-import { messageOf } from '../errors.ts';
 import { listenOn } from '../monitor/listen.ts';
+import { messageOf } from '../runtime/errors.ts';
 import type { ListenAddress } from './context.ts';
 
 export interface HealthView {

@@ -5,10 +5,10 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { mkdirSync, openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { exitCodes, type FailureKind, ReelflowError } from '../errors.ts';
-import { packageFile } from '../kafka/package.ts';
 import type { ProcessorReport } from '../processors/processor.ts';
 import type { ReplayProgress, ReplayReport } from '../producers/replay.ts';
+import { exitCodes, type FailureKind, ReelflowError } from '../runtime/errors.ts';
+import { packageFile } from '../runtime/package.ts';
 import type { SinkReport } from '../sinks/sink.ts';
 import { type Context, finishMessage } from './context.ts';
 

@@ -1,6 +1,7 @@
 /** Pictures for a terminal: bars, and a line over numbers. */
-import type { Plot } from '../sinks/gold.ts';
-import type { Point } from '../sinks/look.ts';
+
+import type { Point } from '../sinks/gold/look.ts';
+import type { Plot } from '../tables/gold-tables.ts';
 
 const eighths = ['', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
 const labelMax = 32;

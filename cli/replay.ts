@@ -3,9 +3,9 @@
  * lines elsewhere.
  */
 import { Command, InvalidArgumentError } from 'commander';
-import type { Logger } from '../logger.ts';
 import type { ReplayMetrics } from '../producers/metrics.ts';
 import type { Counts, ReplayProgress, ReplayReport } from '../producers/replay.ts';
+import type { Logger } from '../runtime/logger.ts';
 import { type DatasetName, datasetNames } from '../topics/catalog.ts';
 import {
   type CommonFlags,

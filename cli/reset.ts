@@ -21,8 +21,8 @@ async function run(flags: Flags): Promise<void> {
   const { broker, registry, names, places } = await openContext(flags);
   const [{ reset }, { currentSnapshot, readManifest }, { withFolderLock }] = await Promise.all([
     import('../processors/reset.ts'),
-    import('../sinks/manifest.ts'),
-    import('../kafka/lock.ts'),
+    import('../sinks/gold/manifest.ts'),
+    import('../runtime/folder-lock.ts'),
   ]);
   const current = currentSnapshot(places.gold);
   const shardsOf = current === undefined ? {} : readManifest(places.gold, current).shards;

@@ -30,7 +30,7 @@ export function servicesCommand(): Command {
 }
 
 async function up(options: Options): Promise<void> {
-  const { findServices, portsFrom } = await import('../kafka/services.ts');
+  const { findServices, portsFrom } = await import('../kafka/local/services.ts');
   const found = await findServices({
     ...(await context(options)),
     ports: portsFrom(process.env, options),
@@ -51,14 +51,14 @@ async function up(options: Options): Promise<void> {
 }
 
 async function down(options: Options): Promise<void> {
-  const { stopServices } = await import('../kafka/services.ts');
+  const { stopServices } = await import('../kafka/local/services.ts');
   const stopped = await stopServices(await context(options));
   if (options.json) return print(JSON.stringify({ stopped }));
   print(stopped.length === 0 ? 'Nothing of ours was running.' : `Stopped: ${stopped.join(', ')}.`);
 }
 
 async function status(options: Options): Promise<void> {
-  const { servicesStatus } = await import('../kafka/services.ts');
+  const { servicesStatus } = await import('../kafka/local/services.ts');
   const found = await servicesStatus(await context(options));
   if (options.json) return print(JSON.stringify(found));
   const { default: Table } = await import('cli-table3');
@@ -75,7 +75,7 @@ async function status(options: Options): Promise<void> {
 
 /** What all three hand on: progress goes to standard error, so that standard output stays for the result. */
 async function context({ folder, json, verbose }: Options) {
-  const { createLogger } = await import('../logger.ts');
+  const { createLogger } = await import('../runtime/logger.ts');
   return {
     env: process.env,
     folder,

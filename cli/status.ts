@@ -27,7 +27,7 @@ export function statusCommand(): Command {
 async function run(flags: CommonFlags): Promise<void> {
   const { broker, names, places } = await openContext(flags);
   const [{ currentSnapshot, readManifest }, { logBounds }, { partitionCounts }] = await Promise.all([
-    import('../sinks/manifest.ts'),
+    import('../sinks/gold/manifest.ts'),
     import('../kafka/log.ts'),
     import('../kafka/topics.ts'),
   ]);

@@ -1,8 +1,8 @@
 /** `reelflow verify`: recomputes a snapshot and compares. */
 import { Command } from 'commander';
-import { ReelflowError } from '../errors.ts';
-import type { ReadProgress } from '../sinks/source-rows.ts';
-import type { Verification, VerifyOptions } from '../sinks/verify.ts';
+import { ReelflowError } from '../runtime/errors.ts';
+import type { ReadProgress } from '../sinks/verify/source-rows.ts';
+import type { Verification, VerifyOptions } from '../sinks/verify/verify.ts';
 import { type CommonFlags, commonOptions, logLevelOf, openContext, stopSignal } from './context.ts';
 
 interface Flags extends CommonFlags {
@@ -31,7 +31,7 @@ export function verifyCommand(): Command {
 }
 
 async function run(snapshot: string | undefined, flags: Flags, command: Command): Promise<void> {
-  const { verifySnapshot } = await import('../sinks/verify.ts');
+  const { verifySnapshot } = await import('../sinks/verify/verify.ts');
   const signal = stopSignal();
   const input = flags.data === undefined ? await topicsOf(snapshot, flags, command) : { folder: flags.data };
   const progress = await progressOf(flags);
@@ -77,7 +77,7 @@ async function topicsOf(
   flags: Flags,
   command: Command,
 ): Promise<VerifyOptions['input']> {
-  const { currentSnapshot, readManifest } = await import('../sinks/manifest.ts');
+  const { currentSnapshot, readManifest } = await import('../sinks/gold/manifest.ts');
   const id = snapshot ?? currentSnapshot(flags.gold);
   const isGiven = command.getOptionValueSource('namespace') !== 'default';
   const namespace = isGiven || id === undefined ? flags.namespace : readManifest(flags.gold, id).namespace;
@@ -144,7 +144,7 @@ async function progressOf(flags: Flags): Promise<ProgressView> {
       end: () => bar.stop(),
     };
   }
-  const { createLogger } = await import('../logger.ts');
+  const { createLogger } = await import('../runtime/logger.ts');
   const logger = createLogger(logLevelOf(flags));
   let last = performance.now();
   return {

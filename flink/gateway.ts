@@ -4,8 +4,8 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { z } from 'zod';
-import type { Secret } from '../config.ts';
-import { messageOf, ReelflowError } from '../errors.ts';
+import type { Secret } from '../runtime/config.ts';
+import { messageOf, ReelflowError } from '../runtime/errors.ts';
 
 const requestMs = 60_000;
 const pollMs = 250;

@@ -1,5 +1,5 @@
 /** What a gold table is on a topic of Flink's: one message per row that changed, its key as text, its columns as Avro. */
-import { batchTables } from '../sinks/batch-gold.ts';
+import { batchTables } from '../sinks/verify/batch-gold.ts';
 
 const avroTypes = {
   BIGINT: 'long',

@@ -6,11 +6,11 @@
 import { globSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { ReelflowError } from '../errors.ts';
-import { findJvm, type JarSet, resolveJars } from '../kafka/jars.ts';
-import { withFolderLock } from '../kafka/lock.ts';
-import { freePorts, tellingLines } from '../kafka/probe.ts';
-import { isRunning, startDetached, stopProcess } from '../kafka/process.ts';
+import { findJvm, type JarSet, resolveJars } from '../kafka/local/jars.ts';
+import { freePorts, tellingLines } from '../kafka/local/probe.ts';
+import { isRunning, startDetached, stopProcess } from '../runtime/child-process.ts';
+import { ReelflowError } from '../runtime/errors.ts';
+import { withFolderLock } from '../runtime/folder-lock.ts';
 
 export const flinkJars: JarSet = { pom: 'flink/pom.xml', of: 'Flink', megabytes: 230 };
 /** The version of `flink/pom.xml`: clusters of another one cannot take the jobs that it makes. */

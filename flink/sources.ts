@@ -1,9 +1,10 @@
 /** The topics that a job reads, looked at before Flink is asked anything: what is wrong with them is said at once. */
-import { ReelflowError } from '../errors.ts';
+
 import type { Broker } from '../kafka/client.ts';
 import { logBounds } from '../kafka/log.ts';
 import { partitionCounts } from '../kafka/topics.ts';
-import type { Cube } from '../processors/cubes/cube.ts';
+import { ReelflowError } from '../runtime/errors.ts';
+import type { Cube } from '../tables/cubes/cube.ts';
 import type { Names } from '../topics/catalog.ts';
 import type { Registry } from '../topics/registry.ts';
 import { datasetsRead } from './sql.ts';

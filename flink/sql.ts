@@ -3,11 +3,11 @@
  * each key wins in the order of its partition, and over these rows stand the very contributions and tables that DuckDB
  * computes. What is printed, submitted and run differs only in where the rows come to an end and where they go.
  */
-import type { Endpoints, Secret } from '../config.ts';
-import { quotedForFlink } from '../database/portable-sql.ts';
-import { type Cube, projectionOf, relationOf } from '../processors/cubes/cube.ts';
-import { batchTables } from '../sinks/batch-gold.ts';
-import type { GoldTable } from '../sinks/gold.ts';
+import type { Endpoints, Secret } from '../runtime/config.ts';
+import { batchTables } from '../sinks/verify/batch-gold.ts';
+import { type Cube, projectionOf, relationOf } from '../tables/cubes/cube.ts';
+import type { GoldTable } from '../tables/gold-tables.ts';
+import { quotedForFlink } from '../tables/portable-sql.ts';
 import { type Column, type ColumnType, type DatasetName, datasets, type Names } from '../topics/catalog.ts';
 import { schemaOfGoldTable } from './gold-topic.ts';
 

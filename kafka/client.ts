@@ -7,9 +7,9 @@ import kafkajs, { type Admin, type Kafka, type KafkaConfig, type logCreator } fr
 import Cluster from 'kafkajs/src/cluster/index.js';
 import loggers from 'kafkajs/src/loggers/index.js';
 import defaultSocketFactory from 'kafkajs/src/network/socketFactory.js';
-import type { BrokerSecurity, Endpoints } from '../config.ts';
-import { isCertificateError, messageOf, ReelflowError } from '../errors.ts';
-import type { Logger } from '../logger.ts';
+import type { BrokerSecurity, Endpoints } from '../runtime/config.ts';
+import { isCertificateError, messageOf, ReelflowError } from '../runtime/errors.ts';
+import type { Logger } from '../runtime/logger.ts';
 
 const clientId = 'reelflow';
 const connectionTimeoutMs = 3_000;

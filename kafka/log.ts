@@ -6,7 +6,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Admin } from 'kafkajs';
 import Batch from 'kafkajs/src/consumer/batch.js';
-import { messageOf, ReelflowError } from '../errors.ts';
+import { messageOf, ReelflowError } from '../runtime/errors.ts';
 import { asBrokerError, type Broker, isRefusedAccess, withAdmin } from './client.ts';
 
 export interface LogMessage {

@@ -5,7 +5,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import kafkajs, { type Consumer, type PartitionAssigner } from 'kafkajs';
-import { messageOf, ReelflowError } from '../errors.ts';
+import { messageOf, ReelflowError } from '../runtime/errors.ts';
 import { asBrokerError, type Broker } from './client.ts';
 import { withCoordinator } from './groups.ts';
 

@@ -1,6 +1,6 @@
 /** Reads ranges of a topic's partitions once, from their start to their end, for those who look back. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { ReelflowError } from '../errors.ts';
+import { ReelflowError } from '../runtime/errors.ts';
 import type { Broker } from './client.ts';
 import { type LogBounds, LogInterrupted, type LogMessage, LogReader, logBounds } from './log.ts';
 

@@ -4,7 +4,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import kafkajs from 'kafkajs';
-import { ReelflowError } from '../errors.ts';
+import { ReelflowError } from '../runtime/errors.ts';
 import { type Broker, withAdmin } from './client.ts';
 
 export interface TopicSpec {

@@ -2,9 +2,10 @@
  * What the page shows: one value that says how the whole pipeline is, made anew every few seconds. What cannot be found
  * out is said as a problem or is null; one part that fails does not take the others with it.
  */
-import { messageOf, ReelflowError } from '../errors.ts';
+
 import type { Broker } from '../kafka/client.ts';
 import { readGroups } from '../kafka/groups.ts';
+import { messageOf, ReelflowError } from '../runtime/errors.ts';
 import type { Names } from '../topics/catalog.ts';
 import type { FoundLetter } from '../topics/dead-letter.ts';
 import { DeadLetterView, idOf, type LetterGroup, type Letters, sourceName } from './dead-letters.ts';

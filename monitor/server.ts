@@ -8,8 +8,8 @@ import { readFileSync } from 'node:fs';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { messageOf, ReelflowError } from '../errors.ts';
-import type { Logger } from '../logger.ts';
+import { messageOf, ReelflowError } from '../runtime/errors.ts';
+import type { Logger } from '../runtime/logger.ts';
 import { listenOn } from './listen.ts';
 import { failureText, type View } from './overview.ts';
 

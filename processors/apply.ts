@@ -12,13 +12,13 @@
  */
 import { DuckDBBlobValue, LIST, listValue, VARCHAR } from '@duckdb/node-api';
 import { appendNumbers, readNumbers } from '../database/duckdb.ts';
-import { ReelflowError } from '../errors.ts';
-import { crashPoint } from '../faults.ts';
+import { crashPoint } from '../runtime/crash-points.ts';
+import { ReelflowError } from '../runtime/errors.ts';
+import { type Cube, fingerprintOf as cubeSetOf, relationOf } from '../tables/cubes/cube.ts';
 import { type DatasetName, datasets } from '../topics/catalog.ts';
 import { type CubeRows, cubePlan, cubesOnTheWire, type DeltaHeader, encodeDelta } from '../topics/deltas.ts';
 import { withGap } from '../topics/position.ts';
 import { nullInt } from '../topics/rows.ts';
-import { type Cube, fingerprintOf as cubeSetOf, relationOf } from './cubes/cube.ts';
 import { fingerprintOf, type MicroBatch, type StagedRows } from './micro-batch.ts';
 import type { OutboxEntry, ShardStore, SourceState } from './store.ts';
 

@@ -9,9 +9,9 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, w
 import { join } from 'node:path';
 import type { DuckDBInstance } from '@duckdb/node-api';
 import { z } from 'zod';
-import { messageOf } from '../errors.ts';
-import { crashPoint } from '../faults.ts';
-import { copyFileHashed, fileSha256, syncPath } from '../files.ts';
+import { crashPoint } from '../runtime/crash-points.ts';
+import { messageOf } from '../runtime/errors.ts';
+import { copyFileHashed, fileSha256, syncPath } from '../runtime/files.ts';
 import type { Position } from '../topics/position.ts';
 import { type BackupCard, planRestore, type StoreKind } from './plan.ts';
 import { freshStorePath, kindOf, type ShardIdentity, type ShardStore } from './store.ts';

@@ -1,6 +1,7 @@
 /** What a processor member tells Prometheus. It is told per micro-batch and per rebalance, never per record. */
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
-import { MemberMetrics } from '../metrics.ts';
+import { MemberMetrics } from '../runtime/member-metrics.ts';
+import { rejectReasons } from '../topics/chunk.ts';
 
 /** A micro-batch that is applied and published. */
 export interface MicroBatchReport {
@@ -27,10 +28,15 @@ export class ProcessorMetrics extends MemberMetrics {
   readonly #shards: Gauge;
 
   constructor(registry: Registry) {
-    super(registry, 'processor', {
-      lag: 'Messages of a source that are not applied yet',
-      memory: 'Memory that DuckDB holds for the stores of all shards',
-    });
+    super(
+      registry,
+      'processor',
+      {
+        lag: 'Messages of a source that are not applied yet',
+        memory: 'Memory that DuckDB holds for the stores of all shards',
+      },
+      rejectReasons,
+    );
     const registers = [registry];
     this.#records = new Counter({
       name: 'reelflow_processor_records_total',

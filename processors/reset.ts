@@ -3,17 +3,18 @@
  * generations are dead wherever they lie. The mark names the present ends of the sources; the sink publishes no
  * snapshot before it has come there again, so CURRENT stays until it is replaced by something as complete.
  */
-import { ReelflowError } from '../errors.ts';
+
 import { type Broker, withAdmin } from '../kafka/client.ts';
 import { withCoordinator } from '../kafka/groups.ts';
 import { type LogBounds, LogReader, logBounds } from '../kafka/log.ts';
 import { commitAlone } from '../kafka/membership.ts';
 import { partitionCounts } from '../kafka/topics.ts';
+import { ReelflowError } from '../runtime/errors.ts';
+import { cubes } from '../tables/cubes/cube.ts';
 import { datasetNames, type Names } from '../topics/catalog.ts';
 import { encodeDelta } from '../topics/deltas.ts';
 import { nextIn } from '../topics/position.ts';
 import type { Registry } from '../topics/registry.ts';
-import { cubes } from './cubes/cube.ts';
 import { Publisher } from './publisher.ts';
 
 export interface ResetOptions {

@@ -8,9 +8,10 @@
  */
 import type { DuckDBInstance } from '@duckdb/node-api';
 import type { Producer } from 'kafkajs';
-import { messageOf, ReelflowError } from '../errors.ts';
 import type { Fetched, LogBounds, LogMessage, LogReader, Want } from '../kafka/log.ts';
-import type { Logger } from '../logger.ts';
+import { messageOf, ReelflowError } from '../runtime/errors.ts';
+import type { Logger } from '../runtime/logger.ts';
+import { fingerprintOf as cubeSetOf } from '../tables/cubes/cube.ts';
 import { type DatasetName, datasetNames, type Names } from '../topics/catalog.ts';
 import { ChunkDecoder, hashOf, RejectedMessage } from '../topics/chunk.ts';
 import { deadLetterMessage } from '../topics/dead-letter.ts';
@@ -20,7 +21,6 @@ import type { Registry } from '../topics/registry.ts';
 import { type AppliedBatch, applyMicroBatch, writeBase } from './apply.ts';
 import { Backlog } from './backlog.ts';
 import type { Backups } from './backup.ts';
-import { fingerprintOf as cubeSetOf } from './cubes/cube.ts';
 import type { MicroBatchReport, ProcessorMetrics } from './metrics.ts';
 import { MicroBatch, type RejectedSource, type SourceMessage } from './micro-batch.ts';
 import type { Plan } from './plan.ts';

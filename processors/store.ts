@@ -12,13 +12,13 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
 import { readNumbers, removeDatabase } from '../database/duckdb.ts';
-import { isFileError, messageOf, ReelflowError, systemCodeOf } from '../errors.ts';
+import { isFileError, messageOf, ReelflowError, systemCodeOf } from '../runtime/errors.ts';
+import { type Cube, fingerprintOf, projectionOf, relationOf } from '../tables/cubes/cube.ts';
 import type { DatasetName } from '../topics/catalog.ts';
 import type { DeltaHeader } from '../topics/deltas.ts';
 import { Dictionary } from '../topics/dictionary.ts';
 import { IdSet } from '../topics/id-set.ts';
 import type { Gap, Gaps, Position } from '../topics/position.ts';
-import { type Cube, fingerprintOf, projectionOf, relationOf } from './cubes/cube.ts';
 import type { Fingerprint, StoreMemory } from './micro-batch.ts';
 import type { StoreKind } from './plan.ts';
 

@@ -6,8 +6,9 @@
  * Whenever somebody else turns out to have published, the tenure is over (deltaRefused): the owner opens the store
  * again, sees what is published now, and heals.
  */
-import { ReelflowError } from '../errors.ts';
-import { crashPoint } from '../faults.ts';
+
+import { crashPoint } from '../runtime/crash-points.ts';
+import { ReelflowError } from '../runtime/errors.ts';
 import { type Gaps, notAfter, type Position, positionText } from '../topics/position.ts';
 import { type Plan, planShard } from './plan.ts';
 import type { Publisher } from './publisher.ts';

@@ -2,9 +2,10 @@
  * Alive but stuck is not possible, and a loss or a reset is noticed while it happens: every few seconds the ends of the
  * logs are asked for apart from the reading, and compared with where the shards stand.
  */
-import { messageOf, ReelflowError } from '../errors.ts';
+
 import { type LogBounds, UnknownTopic } from '../kafka/log.ts';
-import type { Logger } from '../logger.ts';
+import { messageOf, ReelflowError } from '../runtime/errors.ts';
+import type { Logger } from '../runtime/logger.ts';
 import { nextIn, type Position, positionText } from '../topics/position.ts';
 
 /** What the watchdog looks at of a shard. */

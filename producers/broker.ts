@@ -1,7 +1,7 @@
 /** The producers' side of the broker: the client that sends, and what a send that failed for good means. */
 import kafkajs, { type Producer } from 'kafkajs';
-import { messageOf, ReelflowError } from '../errors.ts';
 import { asBrokerError, type Broker, isRefusedAccess } from '../kafka/client.ts';
+import { messageOf, ReelflowError } from '../runtime/errors.ts';
 
 export { asBrokerError, type Broker };
 

@@ -5,7 +5,7 @@
 import { mkdir, open, readFile, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { messageOf, ReelflowError, systemCodeOf } from '../errors.ts';
+import { messageOf, ReelflowError, systemCodeOf } from '../runtime/errors.ts';
 import { datasetNames } from '../topics/catalog.ts';
 import type { SourceFile } from './source.ts';
 

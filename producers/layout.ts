@@ -2,7 +2,7 @@
  * The header of a file says which columns it has and in what order. Columns are found by name, in the official
  * camelCase or in snake_case; columns that nobody knows are passed over; one that is missing stops the run before it starts.
  */
-import { ReelflowError } from '../errors.ts';
+import { ReelflowError } from '../runtime/errors.ts';
 import type { Dataset } from '../topics/catalog.ts';
 
 export interface Layout {

@@ -5,11 +5,11 @@
 import { randomBytes } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Producer } from 'kafkajs';
-import { crashPoint } from '../faults.ts';
 import { clusterIdOf } from '../kafka/client.ts';
-import { withFolderLock } from '../kafka/lock.ts';
 import { ensureRetainedTopics, partitionCounts } from '../kafka/topics.ts';
-import type { Logger } from '../logger.ts';
+import { crashPoint } from '../runtime/crash-points.ts';
+import { withFolderLock } from '../runtime/folder-lock.ts';
+import type { Logger } from '../runtime/logger.ts';
 import { type DatasetName, datasetNames, datasets, type Names } from '../topics/catalog.ts';
 import type { Registry } from '../topics/registry.ts';
 import { Appender } from './appender.ts';

@@ -6,7 +6,7 @@ import { createReadStream, type Stats } from 'node:fs';
 import { open, readdir, stat } from 'node:fs/promises';
 import { basename, join, resolve } from 'node:path';
 import { createGunzip } from 'node:zlib';
-import { messageOf, ReelflowError, systemCodeOf } from '../errors.ts';
+import { messageOf, ReelflowError, systemCodeOf } from '../runtime/errors.ts';
 import { type DatasetName, datasetNames, datasets } from '../topics/catalog.ts';
 import { type Layout, layoutOf } from './layout.ts';
 

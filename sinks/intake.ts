@@ -4,8 +4,6 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Producer } from 'kafkajs';
-import { messageOf, ReelflowError } from '../errors.ts';
-import { crashPoint } from '../faults.ts';
 import type { Broker } from '../kafka/client.ts';
 import {
   type Fetched,
@@ -19,6 +17,8 @@ import {
 } from '../kafka/log.ts';
 import type { Membership } from '../kafka/membership.ts';
 import { partitionCounts } from '../kafka/topics.ts';
+import { crashPoint } from '../runtime/crash-points.ts';
+import { messageOf, ReelflowError } from '../runtime/errors.ts';
 import type { Names } from '../topics/catalog.ts';
 import { type ChunkDecoder, RejectedMessage } from '../topics/chunk.ts';
 import { deadLetterMessage } from '../topics/dead-letter.ts';

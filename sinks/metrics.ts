@@ -1,8 +1,9 @@
 /** What the sink tells Prometheus. It is told per transaction, delta and snapshot, never per record. */
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
-import { MemberMetrics } from '../metrics.ts';
+import { MemberMetrics } from '../runtime/member-metrics.ts';
+import { rejectReasons } from '../topics/chunk.ts';
 import { type Verdict, verdicts } from '../topics/deltas.ts';
-import type { Manifest } from './manifest.ts';
+import type { Manifest } from './gold/manifest.ts';
 
 const durationBuckets = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60];
 
@@ -16,10 +17,15 @@ export class SinkMetrics extends MemberMetrics {
   readonly #rows: Gauge<'table'>;
 
   constructor(registry: Registry) {
-    super(registry, 'sink', {
-      lag: 'Messages of deltas and names that are not taken in yet',
-      memory: 'Memory that DuckDB holds for cubes and names',
-    });
+    super(
+      registry,
+      'sink',
+      {
+        lag: 'Messages of deltas and names that are not taken in yet',
+        memory: 'Memory that DuckDB holds for cubes and names',
+      },
+      rejectReasons,
+    );
     const registers = [registry];
     this.#deltas = new Counter({
       name: 'reelflow_sink_deltas_total',

@@ -1,6 +1,7 @@
 /** Takes names in: many chunks for one statement, counted, and proved to be of the topic that the store knows. */
-import { ReelflowError } from '../errors.ts';
+
 import type { LogBounds, LogMessage } from '../kafka/log.ts';
+import { ReelflowError } from '../runtime/errors.ts';
 import { type ChunkDecoder, hashOf } from '../topics/chunk.ts';
 import { Ownership } from '../topics/ownership.ts';
 import type { SinkMetrics } from './metrics.ts';

@@ -1,6 +1,6 @@
 /** When a snapshot may follow another: it holds more, and nothing less. Pure. */
 import { type Gaps, nextIn, notAfter, type Position, sameGaps } from '../topics/position.ts';
-import type { Manifest } from './manifest.ts';
+import type { Manifest } from './gold/manifest.ts';
 import type { NameState, ShardState } from './store.ts';
 
 /** What the sink holds. */

@@ -6,21 +6,21 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { isAbort, messageOf, ReelflowError } from '../errors.ts';
 import { type Broker, clusterIdOf } from '../kafka/client.ts';
 import { commitAlone, Membership } from '../kafka/membership.ts';
 import { deleteBefore } from '../kafka/topics.ts';
-import { logEveryMinute } from '../logger.ts';
+import { isAbort, messageOf, ReelflowError } from '../runtime/errors.ts';
+import { logEveryMinute } from '../runtime/logger.ts';
 import type { Names } from '../topics/catalog.ts';
 import { ChunkDecoder } from '../topics/chunk.ts';
 import type { Gaps, Position } from '../topics/position.ts';
 import type { Registry } from '../topics/registry.ts';
+import { currentSnapshot, type Manifest, readManifest, snapshotFolder } from './gold/manifest.ts';
+import { newestSnapshots, retain, withGoldLock } from './gold/retention.ts';
+import { asGoldError, publishSnapshot, requireCubes } from './gold/snapshot.ts';
 import { Intake } from './intake.ts';
-import { currentSnapshot, type Manifest, readManifest, snapshotFolder } from './manifest.ts';
 import type { SinkMetrics } from './metrics.ts';
 import { hasReached, isAhead } from './progress.ts';
-import { newestSnapshots, retain, withGoldLock } from './retention.ts';
-import { asGoldError, publishSnapshot, requireCubes } from './snapshot.ts';
 import { CubeStore, isInterrupt, type ShardState } from './store.ts';
 
 export interface SinkOptions {
@@ -315,7 +315,7 @@ class Sink {
     const { gold, keep, pushTo, broker } = this.#options;
     const current = currentSnapshot(gold);
     if (pushTo === undefined || current === undefined || current === this.#pushed) return;
-    const { pushGold } = await import('./bucket.ts');
+    const { pushGold } = await import('./gold/bucket.ts');
     try {
       const report = await pushGold(gold, pushTo, keep);
       this.#pushed = report.snapshot;

@@ -8,7 +8,7 @@ import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { type DuckDBConnection, DuckDBInstance, LIST, listValue, VARCHAR } from '@duckdb/node-api';
 import { appendNumbers, memoryBytesOf, readNumbers } from '../database/duckdb.ts';
-import { isFileError, messageOf, ReelflowError } from '../errors.ts';
+import { isFileError, messageOf, ReelflowError } from '../runtime/errors.ts';
 import { type ChainState, type CubeWire, cubesOnTheWire } from '../topics/deltas.ts';
 import { Dictionary } from '../topics/dictionary.ts';
 import { IdSet } from '../topics/id-set.ts';

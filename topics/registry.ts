@@ -6,7 +6,7 @@ import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { COMPATIBILITY, SchemaRegistry, SchemaType } from '@kafkajs/confluent-schema-registry';
 import type { Type } from 'avsc';
-import { isCertificateError, messageOf, ReelflowError } from '../errors.ts';
+import { isCertificateError, messageOf, ReelflowError } from '../runtime/errors.ts';
 
 /** The text of `topics/schemas/<name>.avsc`; names are topics without their namespace. */
 export function schemaText(name: string): string {

@@ -2,8 +2,8 @@
 import { existsSync, mkdirSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { DuckDBConnection } from '@duckdb/node-api';
-import { batchTables } from '../../sinks/batch-gold.ts';
-import { compareTables } from '../../sinks/compare.ts';
+import { batchTables } from '../../sinks/verify/batch-gold.ts';
+import { compareTables } from '../../sinks/verify/compare.ts';
 
 /**
  * The tables that peers compute, each with the order of its rows by the contract: not every peer can write in order, and none

@@ -26,7 +26,7 @@ await db.run(`CREATE TABLE titles AS SELECT genres, startYear::INT AS startYear,
 await db.run(`CREATE VIEW credits AS SELECT tconst, nconst FROM ${file('title.principals')}`);
 await db.run(`CREATE VIEW akas AS SELECT titleId, region FROM ${file('title.akas')}`);
 await db.run(`CREATE VIEW names AS SELECT nconst, primaryName FROM ${file('name.basics')}`);
-for (const [table, query] of goldQueries(readFileSync(new URL('gold.sql', import.meta.url), 'utf8'))) {
+for (const [table, query] of goldQueries(readFileSync(new URL('./gold.sql', import.meta.url), 'utf8'))) {
   await db.run(`COPY (${query}) TO '${join(out, `${table}.parquet`)}' (FORMAT parquet)`);
 }
 process.stdout.write('done\n');

@@ -6,7 +6,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { localFolder } from '../../cli/context.ts';
 import { flinkJars } from '../../flink/local.ts';
-import { findJvm, resolveJars } from '../../kafka/jars.ts';
+import { findJvm, resolveJars } from '../../kafka/local/jars.ts';
 import { ensureRetainedTopics } from '../../kafka/topics.ts';
 import { program } from '../stages.ts';
 import { comparedTables } from './check.ts';

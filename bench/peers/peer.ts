@@ -5,10 +5,10 @@ import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs
 import { join, resolve } from 'node:path';
 import { promisify } from 'node:util';
 import { localFolder } from '../../cli/context.ts';
-import type { Endpoints } from '../../config.ts';
-import { messageOf } from '../../errors.ts';
 import type { Broker } from '../../kafka/client.ts';
-import { findJava } from '../../kafka/jars.ts';
+import { findJava } from '../../kafka/local/jars.ts';
+import type { Endpoints } from '../../runtime/config.ts';
+import { messageOf } from '../../runtime/errors.ts';
 import type { Say } from '../data.ts';
 import type { Program } from '../measure.ts';
 

@@ -3,7 +3,7 @@
  * listen on 127.0.0.1 alone, so the broker is told to listen on all of the host, and a relay stands before the registry.
  */
 import { connect, createServer } from 'node:net';
-import { startJvmServices } from '../../kafka/jvm.ts';
+import { startJvmServices } from '../../kafka/local/jvm.ts';
 
 export const brokerPort = 9_092;
 export const registryPort = 8_081;

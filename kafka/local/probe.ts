@@ -1,0 +1,92 @@
+/** Whether a port is free, whether a broker or a registry answers: questions that change nothing. */
+import { connect, createServer } from 'node:net';
+import type { Credentials } from '../../runtime/config.ts';
+import { messageOf, ReelflowError, systemCodeOf } from '../../runtime/errors.ts';
+
+/** What a look around found, or why it found nothing. */
+export type Probe<T> = { readonly found: T } | { readonly why: string };
+
+/** Whether a TCP server could listen on 127.0.0.1 at this port now. */
+export function isFree(port: number): Promise<boolean> {
+  return new Promise((resolve, reject) => {
+    const server = createServer();
+    server.once('error', (error) => {
+      if (systemCodeOf(error) === 'EADDRINUSE') resolve(false);
+      else
+        reject(
+          new ReelflowError('services', `Port ${port} cannot be used`, {
+            detail: messageOf(error),
+            hint: 'Choose a port above 1023.',
+          }),
+        );
+    });
+    server.listen({ port, host: '127.0.0.1', exclusive: true }, () => server.close(() => resolve(true)));
+  });
+}
+
+/**
+ * A run of free ports, below those that systems give to outgoing connections: one of these could be in use
+ * by a client when a killed broker wants its port back.
+ */
+export async function freePorts(count: number): Promise<number[]> {
+  for (;;) {
+    const first = 20_000 + Math.floor(Math.random() * 10_000);
+    const ports = Array.from({ length: count }, (_, i) => first + i);
+    const free = await Promise.all(ports.map(isFree));
+    if (free.every(Boolean)) return ports;
+  }
+}
+
+/** Whether a Kafka broker answers an ApiVersions request without an error. */
+export function answersKafka(port: number, host = '127.0.0.1'): Promise<boolean> {
+  return new Promise((resolve) => {
+    // size, api key 18 (ApiVersions), version 0, correlation id, client id (null)
+    const request = Buffer.from([0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 1, 0xff, 0xff]);
+    let answer = Buffer.alloc(0);
+    const socket = connect({ port, host });
+    const end = (healthy: boolean) => {
+      socket.destroy();
+      resolve(healthy);
+    };
+    socket.setTimeout(2000, () => end(false));
+    socket.on('error', () => end(false));
+    socket.on('close', () => end(false));
+    socket.on('connect', () => socket.write(request));
+    socket.on('data', (data) => {
+      answer = Buffer.concat([answer, data]);
+      // size, correlation id, error code
+      if (answer.length >= 10) end(answer.readInt32BE(4) === 1 && answer.readInt16BE(8) === 0);
+    });
+  });
+}
+
+/** Whether a schema registry answers at this URL, and lets us in. */
+export async function answersRegistry(url: string, credentials?: Credentials): Promise<boolean> {
+  const login = credentials && `${credentials.username}:${credentials.password.reveal()}`;
+  try {
+    const response = await fetch(`${url.replace(/\/$/, '')}/subjects`, {
+      headers: login === undefined ? {} : { authorization: `Basic ${Buffer.from(login).toString('base64')}` },
+      signal: AbortSignal.timeout(5000),
+    });
+    return response.ok;
+  } catch {
+    return false;
+  }
+}
+
+/** The last lines of a text, for an error's detail. */
+export function lastLines(text: string, count: number): string {
+  return text
+    .trimEnd()
+    .split(/[\r\n]+/)
+    .slice(-count)
+    .join('\n');
+}
+
+/** The lines of a log that most likely say why a start failed: the first causes, or else the end. */
+export function tellingLines(text: string): string {
+  const telling = text
+    .split('\n')
+    .filter((line) => /\b(ERROR|FATAL)\b|Exception|Error:|Caused by/.test(line));
+  return telling.length > 0 ? telling.slice(0, 6).join('\n') : lastLines(text, 6);
+}

@@ -1,0 +1,274 @@
+/**
+ * Redelivery sends the rows of dead letters to where they belong, after whatever made them unusable was repaired. A row
+ * keeps the moment of its letter: it is sent only when no row of the same key with a later moment is on the topic, so an
+ * old row never overwrites a newer one, and a row is not sent twice however often this is run or killed.
+ * How a row is compared with what is on its topic, and what a moment is: `settlement.ts`. Letters are marked on the
+ * dead-letter topic when their rows are settled; a letter that cannot be used today either stays as it is.
+ */
+import type { Producer } from 'kafkajs';
+import kafkajs from 'kafkajs';
+import { asBrokerError, clusterIdOf } from '../../kafka/client.ts';
+import { readBounds } from '../../kafka/groups.ts';
+import { type LogBounds, LogReader } from '../../kafka/log.ts';
+import { scan } from '../../kafka/scan.ts';
+import { withFolderLock } from '../../runtime/folder-lock.ts';
+import { type DatasetName, datasetNames, type Names } from '../../topics/catalog.ts';
+import { type Fate, type FoundLetter, markMessage, readDeadLetter } from '../../topics/dead-letter.ts';
+import type { Registry } from '../../topics/registry.ts';
+import { type Broker, createProducer, sendFailure } from '../broker.ts';
+import { journalFolder, makeJournalFolder } from '../journal.ts';
+import { type Fields, LetterOpener } from './letter-opener.ts';
+import {
+  compareMoments,
+  keyOf,
+  type LetterState,
+  type OutgoingMessage,
+  type Row,
+  type Send,
+  Settlement,
+} from './settlement.ts';
+
+export interface RedeliveryOptions {
+  readonly broker: Broker;
+  readonly registry: Registry;
+  readonly names: Names;
+  /** State folder: its lock keeps replays of files out meanwhile. */
+  readonly state: string;
+  readonly select: (letter: FoundLetter) => boolean;
+  /** Judge and compare, and send nothing. */
+  readonly dryRun: boolean;
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (progress: { readonly done: number; readonly letters: number }) => void;
+  /** How a message is sent; the default is the broker. @returns its offset */
+  readonly send?: Send;
+}
+
+export interface RedeliveryReport {
+  /** Letters that were selected and had not been taken up; the sum of the next three. */
+  readonly letters: number;
+  /** At least one row of it is the last one of its key on the topic now. */
+  readonly replayed: number;
+  /** Every row of it has a newer one of the same key. */
+  readonly superseded: number;
+  /** Left as they are: by the reason for which they cannot be used today. */
+  readonly refused: Readonly<Record<string, number>>;
+  /** Selected, and taken up by an earlier run. */
+  readonly before: number;
+  readonly rowsSent: number;
+  readonly rowsSuperseded: number;
+  readonly dryRun: boolean;
+}
+
+/** What is opened at a time. */
+const batchBytesMax = 4_000_000;
+const batchLettersMax = 500;
+
+/**
+ * Redelivers the selected letters.
+ * @throws ReelflowError busy, when a replay is at work or other producers leave no gap; brokerUnreachable,
+ *   registryUnreachable, accessRefused, stateUnusable; the reason of `signal`
+ */
+export async function redeliver(options: RedeliveryOptions): Promise<RedeliveryReport> {
+  const { broker, names, state } = options;
+  const folder = journalFolder(state, await clusterIdOf(broker), names.namespace);
+  await makeJournalFolder(folder);
+  return withFolderLock(folder, { patienceMs: 0 }, async () => {
+    const reader = new LogReader(broker);
+    const producer = createProducer(broker);
+    try {
+      await producer.connect().catch((thrown) => {
+        throw asBrokerError(thrown, broker.endpoints);
+      });
+      return await new Redelivery(options, reader, producer).run();
+    } finally {
+      await Promise.all([producer.disconnect().catch(() => undefined), reader.close()]);
+    }
+  });
+}
+
+class Redelivery {
+  readonly #options: RedeliveryOptions;
+  readonly #reader: LogReader;
+  readonly #producer: Producer;
+  #opener!: LetterOpener;
+  #settlement!: Settlement;
+  #bounds = new Map<string, Map<number, LogBounds>>();
+  /** Source messages that are dead letters, as `topic/partition/offset`: whoever reads the topic passes over them. */
+  readonly #dead = new Set<string>();
+  #replayed = 0;
+  #superseded = 0;
+  /** Rows of letters that other letters have newer ones of. */
+  #rowsBehind = 0;
+  readonly #refused: Record<string, number> = {};
+
+  constructor(options: RedeliveryOptions, reader: LogReader, producer: Producer) {
+    this.#options = options;
+    this.#reader = reader;
+    this.#producer = producer;
+  }
+
+  async run(): Promise<RedeliveryReport> {
+    const { broker, names, registry, onProgress, signal, dryRun } = this.#options;
+    const topics = datasetNames.map((dataset) => names.source(dataset));
+    this.#bounds = await readBounds(broker, [names.deadLetter, ...topics]);
+    this.#opener = new LetterOpener({
+      purpose: dryRun ? 'looking' : 'sending',
+      reader: this.#reader,
+      registry,
+      names,
+      bounds: this.#bounds,
+    });
+    this.#settlement = new Settlement({
+      broker,
+      reader: this.#reader,
+      opener: this.#opener,
+      dead: this.#dead,
+      dryRun,
+      signal,
+      send: this.#options.send ?? ((message) => this.#sendToBroker(message)),
+    });
+    const { chosen, before } = await this.#choose();
+    const letters = [...chosen.values()].reduce((sum, offsets) => sum + offsets.size, 0);
+    let done = 0;
+    for (const [partition, offsets] of chosen) {
+      let batch: FoundLetter[] = [];
+      let bytes = 0;
+      const flush = async () => {
+        await this.#redeliver(batch);
+        done += batch.length;
+        onProgress?.({ done, letters });
+        batch = [];
+        bytes = 0;
+      };
+      for await (const letter of this.#lettersOf(partition, offsets)) {
+        signal?.throwIfAborted();
+        batch.push({ ...letter, value: Buffer.from(letter.value) });
+        bytes += letter.originalBytes;
+        if (batch.length >= batchLettersMax || bytes >= batchBytesMax) await flush();
+      }
+      if (batch.length > 0) await flush();
+    }
+    return {
+      letters,
+      replayed: this.#replayed,
+      superseded: this.#superseded,
+      refused: this.#refused,
+      before,
+      rowsSent: this.#settlement.rowsSent,
+      rowsSuperseded: this.#settlement.rowsSuperseded + this.#rowsBehind,
+      dryRun,
+    };
+  }
+
+  /** Reads all letters and marks once. @returns offsets of the selected letters without a mark, by partition */
+  async #choose(): Promise<{ chosen: Map<number, Set<number>>; before: number }> {
+    const { names, select, signal } = this.#options;
+    const chosen = new Map<number, Set<number>>();
+    let before = 0;
+    const ranges = this.#rangesOf(names.deadLetter);
+    for await (const { partition, messages } of scan(this.#reader, names.deadLetter, ranges, signal)) {
+      const own = chosen.get(partition) ?? new Set();
+      chosen.set(partition, own);
+      for (const message of messages) {
+        const entry = readDeadLetter({ ...message, partition });
+        if (entry.kind === 'mark') {
+          for (const offset of entry.offsets) if (own.delete(offset)) before += 1;
+        } else if (entry.kind === 'letter') {
+          const { source } = entry.letter;
+          if ('topic' in source) this.#dead.add(`${source.topic}/${source.partition}/${source.offset}`);
+          if (select(entry.letter)) own.add(message.offset);
+        }
+      }
+    }
+    return { chosen, before };
+  }
+
+  #rangesOf(topic: string) {
+    return [...(this.#bounds.get(topic) ?? [])].map(([partition, bounds]) => ({ partition, ...bounds }));
+  }
+
+  async *#lettersOf(partition: number, offsets: ReadonlySet<number>): AsyncGenerator<FoundLetter> {
+    if (offsets.size === 0) return;
+    const { names, signal } = this.#options;
+    const sorted = [...offsets].sort((a, b) => a - b);
+    const range = { partition, start: sorted[0] as number, end: (sorted.at(-1) as number) + 1 };
+    for await (const { messages } of scan(this.#reader, names.deadLetter, [range], signal)) {
+      for (const message of messages) {
+        if (!offsets.has(message.offset)) continue;
+        const entry = readDeadLetter({ ...message, partition });
+        if (entry.kind === 'letter') yield entry.letter;
+      }
+    }
+  }
+
+  /**
+   * One batch of letters: 1. open, 2. of each key the row with the latest moment, 3. send what is the latest on the topic,
+   * 4. mark.
+   */
+  async #redeliver(letters: readonly FoundLetter[]): Promise<void> {
+    const candidates = new Map<DatasetName, Map<string, Row>>();
+    const states: LetterState[] = [];
+    for (const letter of letters) {
+      const opened = await this.#opener.open(letter);
+      if (opened.kind === 'refused') {
+        this.#refused[opened.reason] = (this.#refused[opened.reason] ?? 0) + 1;
+        continue;
+      }
+      const state = { letter, isReplayed: false };
+      states.push(state);
+      const { dataset, asOfMs, timeMs } = opened;
+      const moment =
+        'topic' in letter.source
+          ? { timeMs, partition: letter.source.partition, offset: letter.source.offset }
+          : { timeMs };
+      const rows = candidates.get(dataset) ?? new Map<string, Row>();
+      candidates.set(dataset, rows);
+      const add = (fields: Fields, isDelete: boolean) => {
+        const key = keyOf(dataset, fields);
+        const other = rows.get(key);
+        if (other !== undefined) this.#rowsBehind += 1;
+        if (other !== undefined && compareMoments(moment, other.moment) < 0) return;
+        rows.set(key, { fields, isDelete, moment, asOfMs, letter: state });
+      };
+      for (const record of opened.records) add(record, false);
+      // In a chunk, deletes come after the records.
+      for (const key of opened.deletes) add(key, true);
+    }
+    for (const [dataset, rows] of candidates) {
+      await this.#settlement.settle(dataset, this.#options.names.source(dataset), rows);
+    }
+    await this.#mark(states);
+  }
+
+  async #mark(states: readonly LetterState[]): Promise<void> {
+    const { names, dryRun } = this.#options;
+    const byFate = Map.groupBy(states, ({ isReplayed }): Fate => (isReplayed ? 'replayed' : 'superseded'));
+    this.#replayed += byFate.get('replayed')?.length ?? 0;
+    this.#superseded += byFate.get('superseded')?.length ?? 0;
+    if (dryRun) return;
+    for (const [fate, own] of byFate) {
+      for (const [partition, marked] of Map.groupBy(own, ({ letter }) => letter.partition)) {
+        const { value, headers } = markMessage(
+          fate,
+          marked.map(({ letter }) => letter.offset),
+          new Date(),
+        );
+        await this.#sendToBroker({ topic: names.deadLetter, partition, key: null, value, headers });
+      }
+    }
+  }
+
+  async #sendToBroker({ topic, partition, key, value, headers }: OutgoingMessage): Promise<number> {
+    try {
+      const [sent] = await this.#producer.send({
+        topic,
+        acks: -1,
+        compression: kafkajs.CompressionTypes.ZSTD,
+        messages: [{ partition, key, value, headers: { ...headers } }],
+      });
+      return Number(sent?.baseOffset ?? Number.NaN);
+    } catch (thrown) {
+      throw sendFailure(thrown, topic, this.#options.broker);
+    }
+  }
+}

@@ -1,0 +1,322 @@
+/**
+ * Settles keys: sees to it that the last row of each key on its partition is the one with the latest moment. Candidates
+ * are sent when they are later than what is there, and what was overtaken meanwhile is sent once more, until it holds.
+ *
+ * The moment of a row is the position of its message, or for a row of a file the time at which it was refused. Messages
+ * that are sent here carry the moment of their rows in a header, so it stays with them.
+ */
+
+import { withAdmin } from '../../kafka/client.ts';
+import { readBounds } from '../../kafka/groups.ts';
+import type { LogReader } from '../../kafka/log.ts';
+import { scan } from '../../kafka/scan.ts';
+import { ReelflowError } from '../../runtime/errors.ts';
+import {
+  blockKey,
+  blockSize,
+  type DatasetName,
+  datasets,
+  messageBytesMax,
+  partitionOf,
+} from '../../topics/catalog.ts';
+import { deleteColumns, RejectedMessage, recordColumns } from '../../topics/chunk.ts';
+import type { FoundLetter } from '../../topics/dead-letter.ts';
+import { Ownership } from '../../topics/ownership.ts';
+import type { Columns } from '../../topics/rows.ts';
+import type { Broker } from '../broker.ts';
+import { type Fields, type LetterOpener, redeliveryId } from './letter-opener.ts';
+
+export type Send = (message: OutgoingMessage) => Promise<number>;
+
+export interface OutgoingMessage {
+  readonly topic: string;
+  readonly partition: number;
+  readonly key: string | null;
+  readonly value: Buffer;
+  readonly headers: Readonly<Record<string, string>>;
+}
+
+export interface SettlementOptions {
+  readonly broker: Broker;
+  readonly reader: LogReader;
+  readonly opener: LetterOpener;
+  /** Source messages that are dead letters, as `topic/partition/offset`: whoever reads the topic passes over them. */
+  readonly dead: ReadonlySet<string>;
+  readonly dryRun: boolean;
+  readonly send: Send;
+  readonly signal: AbortSignal | undefined;
+}
+
+export interface LetterState {
+  readonly letter: FoundLetter;
+  /** At least one of its rows is, or was, the last of its key. */
+  isReplayed: boolean;
+}
+
+/** When a row came to be; see the head of this file. */
+export interface Moment {
+  readonly timeMs: number;
+  /** Of the message on the topic, for rows that were on one. */
+  readonly partition?: number;
+  readonly offset?: number;
+}
+
+export interface Row {
+  readonly fields: Fields;
+  readonly isDelete: boolean;
+  readonly moment: Moment;
+  readonly asOfMs: number;
+  /** Undefined for a row that is sent once more because a newer one was overtaken. */
+  readonly letter: LetterState | undefined;
+}
+
+interface Found {
+  readonly moment: Moment;
+  readonly offset: number;
+}
+
+const momentHeader = 'moment';
+const attemptsMax = 20;
+
+/** Positive when `a` is later. Within a partition offsets say so, else times do. */
+export function compareMoments(a: Moment, b: Moment): number {
+  if (a.offset !== undefined && b.offset !== undefined && a.partition === b.partition)
+    return a.offset - b.offset;
+  return a.timeMs - b.timeMs;
+}
+
+export class Settlement {
+  readonly #options: SettlementOptions;
+  readonly #runId = redeliveryId();
+  #chunk = 0;
+  rowsSent = 0;
+  rowsSuperseded = 0;
+
+  constructor(options: SettlementOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * @param rows candidates by key, see `keyOf`
+   * @throws ReelflowError busy, when other producers leave no gap; brokerUnreachable, registryUnreachable, accessRefused
+   */
+  async settle(dataset: DatasetName, topic: string, rows: ReadonlyMap<string, Row>): Promise<void> {
+    const partitions = (await readBounds(this.#options.broker, [topic])).get(topic)?.size ?? 0;
+    if (partitions === 0) {
+      throw new ReelflowError('input', `Topic ${topic} does not exist`, {
+        detail: 'There are dead letters of its dataset, and nowhere to send them.',
+        hint: 'Replay the dataset first: that creates its topic.',
+      });
+    }
+    const byPartition = Map.groupBy(rows, ([, { fields }]) =>
+      partitionOf(blockOf(dataset, fields), partitions),
+    );
+    for (const [partition, own] of byPartition) {
+      await this.#settlePartition(dataset, topic, partition, partitions, new Map(own));
+    }
+  }
+
+  /** Sends until the last row of every key is the one with the latest moment. */
+  async #settlePartition(
+    dataset: DatasetName,
+    topic: string,
+    partition: number,
+    partitions: number,
+    rows: ReadonlyMap<string, Row>,
+  ): Promise<void> {
+    const { broker, dryRun } = this.#options;
+    const start = await this.#startOf(topic, partition, rows);
+    for (let attempt = 1; ; attempt++) {
+      const end = (await readBounds(broker, [topic])).get(topic)?.get(partition)?.end ?? 0;
+      const seen = await this.#look(dataset, topic, { partition, start, end }, partitions, rows);
+      const due: Row[] = [];
+      for (const [key, row] of rows) {
+        const { latest, last } = seen.get(key) ?? {};
+        const against = latest === undefined ? 1 : compareMoments(row.moment, latest.moment);
+        if (against > 0) due.push(row);
+        else if (latest !== undefined && last !== undefined && compareMoments(latest.moment, last) > 0) {
+          due.push(await this.#rowAt(dataset, topic, partition, latest, key));
+        }
+        if (attempt === 1 && against < 0) this.rowsSuperseded += 1;
+        // Equal: an earlier run has sent it and was ended before it could mark the letter.
+        if (attempt === 1 && against >= 0 && row.letter !== undefined) row.letter.isReplayed = true;
+      }
+      if (due.length === 0) return;
+      this.rowsSent += due.filter(({ letter }) => letter !== undefined).length;
+      if (dryRun) return;
+      if ((await this.#sendRows(dataset, topic, partition, due)) === end) return;
+      if (attempt === attemptsMax) {
+        throw new ReelflowError('busy', 'Other producers leave no gap for the dead letters', {
+          detail: `${topic}/${partition}: rows came in between ${attemptsMax} times.`,
+          hint: 'Run it again when they are done.',
+        });
+      }
+    }
+  }
+
+  /** Everything that can be later than one of the rows lies from here on. */
+  async #startOf(topic: string, partition: number, rows: ReadonlyMap<string, Row>): Promise<number> {
+    const moments = [...rows.values()].map(({ moment }) => moment);
+    const offsets = moments.flatMap((moment) =>
+      moment.partition === partition ? [(moment.offset as number) + 1] : [],
+    );
+    const times = moments.flatMap((moment) => (moment.partition === partition ? [] : [moment.timeMs]));
+    const bounds = await readBounds(this.#options.broker, [topic]);
+    const { start, end } = bounds.get(topic)?.get(partition) ?? { start: 0, end: 0 };
+    let first = Math.min(end, ...offsets);
+    if (times.length > 0) {
+      const found = await withAdmin(this.#options.broker, (admin) =>
+        admin.fetchTopicOffsetsByTimestamp(
+          topic,
+          times.reduce((a, b) => Math.min(a, b)),
+        ),
+      );
+      first = Math.min(first, Number(found.find((one) => one.partition === partition)?.offset ?? start));
+    }
+    return Math.max(start, first);
+  }
+
+  /** For each of the keys: the row with the latest moment on the topic, and the moment of the last row. */
+  async #look(
+    dataset: DatasetName,
+    topic: string,
+    range: { partition: number; start: number; end: number },
+    partitions: number,
+    keys: ReadonlyMap<string, unknown>,
+  ): Promise<Map<string, { latest: Found; last: Moment }>> {
+    const seen = new Map<string, { latest: Found; last: Moment }>();
+    const { idPrefix, columns, keyColumns } = datasets[dataset];
+    const wanted = columns.slice(0, keyColumns).map(({ name }) => name);
+    const decoder = await this.#options.opener.decoderOf(dataset);
+    const ownership = new Ownership(idPrefix, partitions);
+    const { partition } = range;
+    for await (const { messages } of scan(this.#options.reader, topic, [range], this.#options.signal)) {
+      for (const { offset, value, timestampMs, headers, isUndecodable } of messages) {
+        if (isUndecodable || this.#options.dead.has(`${topic}/${partition}/${offset}`)) continue;
+        const [records, deletes] = [recordColumns(dataset, wanted), deleteColumns(dataset)];
+        try {
+          const own = decoder.isOwn(value) ? (value as Buffer) : await decoder.resolve(value as Buffer);
+          decoder.decode(own, records, deletes);
+          ownership.check(records, 0, partition, records.length);
+          ownership.check(deletes, 0, partition, records.length);
+        } catch (thrown) {
+          // Whoever reads the topic passes over it, too.
+          if (!(thrown instanceof RejectedMessage)) throw thrown;
+          continue;
+        }
+        const moment = readMoment(headers?.[momentHeader]) ?? { timeMs: timestampMs, partition, offset };
+        for (const key of [...keysIn(records, keyColumns), ...keysIn(deletes, keyColumns)]) {
+          if (!keys.has(key)) continue;
+          const before = seen.get(key);
+          const isLatest = before === undefined || compareMoments(moment, before.latest.moment) >= 0;
+          seen.set(key, { latest: isLatest ? { moment, offset } : before.latest, last: moment });
+        }
+      }
+    }
+    return seen;
+  }
+
+  /** A row that is on the topic, to be sent once more. */
+  async #rowAt(
+    dataset: DatasetName,
+    topic: string,
+    partition: number,
+    found: Found,
+    key: string,
+  ): Promise<Row> {
+    const { offset, moment } = found;
+    for await (const { messages } of scan(this.#options.reader, topic, [
+      { partition, start: offset, end: offset + 1 },
+    ])) {
+      const { asOf, records, deletes } = await this.#options.opener.decode(
+        dataset,
+        messages[0]?.value ?? null,
+      );
+      const deleted = deletes.find((fields) => keyOf(dataset, fields) === key);
+      const fields = deleted ?? records.findLast((record) => keyOf(dataset, record) === key);
+      if (fields !== undefined) {
+        return { fields, isDelete: deleted !== undefined, moment, asOfMs: asOf, letter: undefined };
+      }
+    }
+    throw new RangeError(`${topic}/${partition}: no ${key} at offset ${offset}`);
+  }
+
+  /** Rows of one moment share a message. @returns the offset of the first, or NaN when others came in between */
+  async #sendRows(
+    dataset: DatasetName,
+    topic: string,
+    partition: number,
+    rows: readonly Row[],
+  ): Promise<number> {
+    let first = Number.NaN;
+    let next: number | undefined;
+    for (const [moment, own] of Map.groupBy(rows, ({ moment }) => JSON.stringify(moment))) {
+      for await (const value of this.#valuesOf(dataset, own)) {
+        const [{ fields, letter }] = own as [Row];
+        const offset = await this.#options.send({
+          topic,
+          partition,
+          key: blockOf(dataset, fields),
+          value,
+          headers: {
+            [momentHeader]: moment,
+            ...(letter !== undefined && { deadLetter: `${letter.letter.partition}:${letter.letter.offset}` }),
+          },
+        });
+        if (next === undefined) first = offset;
+        else if (offset !== next) first = Number.NaN;
+        next = offset + 1;
+      }
+    }
+    return first;
+  }
+
+  async *#valuesOf(dataset: DatasetName, rows: readonly Row[]): AsyncGenerator<Buffer> {
+    const value = await this.#options.opener.encode(dataset, {
+      runId: this.#runId,
+      chunk: this.#chunk,
+      asOf: rows[0]?.asOfMs ?? 0,
+      records: rows.filter(({ isDelete }) => !isDelete).map(({ fields }) => fields),
+      deletes: rows.filter(({ isDelete }) => isDelete).map(({ fields }) => fields),
+    });
+    if (value.length <= messageBytesMax || rows.length === 1) {
+      this.#chunk += 1;
+      yield value;
+      return;
+    }
+    const half = rows.length >> 1;
+    yield* this.#valuesOf(dataset, rows.slice(0, half));
+    yield* this.#valuesOf(dataset, rows.slice(half));
+  }
+}
+
+/** The number in the id and the ordering, as `123/0`. */
+export function keyOf(dataset: DatasetName, fields: Fields): string {
+  const { columns, keyColumns } = datasets[dataset];
+  const [id, ordering] = columns.map(({ name }) => fields[name]);
+  return `${Number(String(id).slice(2))}/${keyColumns === 2 ? ordering : 0}`;
+}
+
+function keysIn(rows: Columns, keyColumns: 1 | 2): string[] {
+  const ids = rows.int(0);
+  const orderings = keyColumns === 2 ? rows.int(1) : undefined;
+  return Array.from({ length: rows.length }, (_, row) => `${ids[row]}/${orderings?.[row] ?? 0}`);
+}
+
+function blockOf(dataset: DatasetName, fields: Fields): string {
+  const { columns, idPrefix } = datasets[dataset];
+  const id = String(fields[columns[0]?.name ?? '']);
+  return blockKey(idPrefix, Math.floor(Number(id.slice(2)) / blockSize));
+}
+
+function readMoment(header: Buffer | undefined): Moment | undefined {
+  if (header === undefined) return undefined;
+  try {
+    const { timeMs, partition, offset } = JSON.parse(header.toString()) as Record<string, unknown>;
+    if (typeof timeMs !== 'number') return undefined;
+    if (typeof partition !== 'number' || typeof offset !== 'number') return { timeMs };
+    return { timeMs, partition, offset };
+  } catch {
+    return undefined;
+  }
+}

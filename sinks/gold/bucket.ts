@@ -1,0 +1,337 @@
+/**
+ * Gold in an object store that speaks the S3 API: the same files under the same names, in the same order. The objects of a
+ * snapshot come first and its manifest last; then CURRENT is replaced, by a request that the store refuses when CURRENT is
+ * not what was read before. So a reader that follows CURRENT finds a complete snapshot at every moment, never an older one,
+ * and of two that publish one fails.
+ *
+ * The folder is where gold is made; the bucket follows it. Each step can be done again, so a crash is mended by pushing.
+ */
+import { createHash } from 'node:crypto';
+import { createReadStream, createWriteStream, mkdirSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import type { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import * as S3 from '@aws-sdk/client-s3';
+import { crashPoint } from '../../runtime/crash-points.ts';
+import { messageOf, ReelflowError } from '../../runtime/errors.ts';
+import { fileSha256, syncPath } from '../../runtime/files.ts';
+import {
+  currentSnapshot,
+  filesOf,
+  type Manifest,
+  parseManifest,
+  readManifest,
+  snapshotFolder,
+  snapshotIdIn,
+  snapshotsFolder,
+} from './manifest.ts';
+import { isPinned } from './retention.ts';
+import { putInPlace } from './snapshot.ts';
+
+export interface PushReport {
+  /** What CURRENT in the bucket names now. */
+  readonly snapshot: string;
+  /** False when it did so before. */
+  readonly pushed: boolean;
+  readonly bytes: number;
+  /** Snapshots that were removed from the bucket. */
+  readonly removed: readonly string[];
+}
+
+/** Names of the files of a snapshot. */
+const namePattern = /^(cubes\/)?\w+\.(parquet|json)$/;
+
+interface Place {
+  readonly url: string;
+  readonly bucket: string;
+  /** '' or ending in '/'. */
+  readonly prefix: string;
+}
+
+/** @throws ReelflowError usage */
+export function placeOf(url: string): Place {
+  const [, bucket, prefix = ''] =
+    /^s3:\/\/([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:\/(.*?))?\/*$/.exec(url) ?? [];
+  if (bucket === undefined) {
+    throw new ReelflowError('usage', `${url} is no bucket`, {
+      hint: 'Write it as s3://bucket or s3://bucket/prefix.',
+    });
+  }
+  return { url, bucket, prefix: prefix === '' ? '' : `${prefix}/` };
+}
+
+/**
+ * Makes the bucket hold what CURRENT of the folder names, and removes what is older than its newest `keep` snapshots and
+ * not pinned in the folder.
+ * @throws ReelflowError goldUnusable, when there is nothing to push, a file was altered, or the bucket is ahead or newer;
+ *   foreignCluster; busy, when another one published meanwhile; bucketUnusable
+ */
+export async function pushGold(gold: string, url: string, keep: number): Promise<PushReport> {
+  const id = currentSnapshot(gold);
+  if (id === undefined) {
+    throw new ReelflowError('goldUnusable', 'There is no snapshot to push', {
+      detail: `${gold} has no CURRENT.`,
+      hint: 'Publish one with `reelflow sink --once`.',
+    });
+  }
+  const bucket = new Bucket(placeOf(url));
+  try {
+    // 1. what is there: its identity, and which CURRENT may be replaced
+    const manifest = readManifest(gold, id);
+    const current = await bucket.current();
+    if (current !== undefined) refuseForeign(bucket.url, await bucket.manifest(current.id), manifest);
+    if (current?.id === id)
+      return { snapshot: id, pushed: false, bytes: 0, removed: await bucket.retain(gold, keep, id) };
+    // 2. files, then manifest
+    const bytes = await bucket.putSnapshot(gold, manifest);
+    crashPoint('after-objects-before-bucket-current');
+    // 3. CURRENT
+    await bucket.replaceCurrent(id, current?.tag);
+    return { snapshot: id, pushed: true, bytes, removed: await bucket.retain(gold, keep, id) };
+  } finally {
+    bucket.close();
+  }
+}
+
+/**
+ * Brings the snapshot that CURRENT of the bucket names into the folder and makes it CURRENT there: for readers elsewhere, and
+ * for a sink that lost its folder. The caller holds the gold folder's lock.
+ * @returns its id, and whether it was fetched
+ * @throws ReelflowError goldUnusable, when the bucket has none or an object was altered; foreignCluster; bucketUnusable
+ */
+export async function pullGold(gold: string, url: string): Promise<{ snapshot: string; pulled: boolean }> {
+  const bucket = new Bucket(placeOf(url));
+  try {
+    const current = await bucket.current();
+    if (current === undefined) {
+      throw new ReelflowError('goldUnusable', 'The bucket holds no snapshot', {
+        detail: url,
+        hint: 'Push one with `reelflow gold push`.',
+      });
+    }
+    const manifest = await bucket.manifest(current.id);
+    const own = currentSnapshot(gold);
+    if (own !== undefined) refuseForeign(gold, readManifest(gold, own), manifest);
+    if (own === manifest.id) return { snapshot: own, pulled: false };
+    const building = join(snapshotsFolder(gold), `.${manifest.id}`);
+    try {
+      await bucket.getSnapshot(manifest, building);
+      await putInPlace(gold, building, manifest);
+    } finally {
+      rmSync(building, { recursive: true, force: true });
+    }
+    return { snapshot: manifest.id, pulled: true };
+  } finally {
+    bucket.close();
+  }
+}
+
+/** @throws ReelflowError foreignCluster, or goldUnusable when what is there is newer than what comes */
+function refuseForeign(where: string, there: Manifest, coming: Manifest): void {
+  if (there.clusterId !== coming.clusterId || there.namespace !== coming.namespace) {
+    throw new ReelflowError('foreignCluster', 'What is there belongs to another cluster or namespace', {
+      detail: `${where}: cluster ${there.clusterId}, namespace '${there.namespace}'; what comes is of ${coming.clusterId}, '${coming.namespace}'.`,
+      hint: 'Use another folder or prefix.',
+    });
+  }
+  if (there.id > coming.id) {
+    throw new ReelflowError('goldUnusable', 'What is there is newer', {
+      detail: `${where} has ${there.id}, what comes is ${coming.id}.`,
+      hint: 'CURRENT never goes back. Is another sink at work on the same namespace?',
+    });
+  }
+}
+
+/** One prefix of a bucket. */
+export class Bucket {
+  readonly url: string;
+  readonly #place: Place;
+  readonly #client: S3.S3Client;
+
+  constructor(place: Place) {
+    this.url = place.url;
+    this.#place = place;
+    this.#client = new S3.S3Client(clientConfig(process.env));
+  }
+
+  close(): void {
+    this.#client.destroy();
+  }
+
+  async current(): Promise<{ id: string; tag: string } | undefined> {
+    try {
+      const { Body, ETag } = await this.#client.send(new S3.GetObjectCommand(this.#object('CURRENT')));
+      const text = String(await Body?.transformToString());
+      return { id: snapshotIdIn(text, `${this.url}: CURRENT`), tag: String(ETag) };
+    } catch (thrown) {
+      if ((thrown as S3.S3ServiceException).name === 'NoSuchKey') return undefined;
+      throw this.#error(thrown);
+    }
+  }
+
+  async manifest(id: string): Promise<Manifest> {
+    const key = `snapshots/${id}/manifest.json`;
+    return parseManifest(
+      id,
+      `${this.url}: ${key}`,
+      await this.#read(key, async (body) => body.transformToString()),
+    );
+  }
+
+  /** @returns bytes sent. @throws ReelflowError goldUnusable, for a file that the manifest does not vouch for */
+  async putSnapshot(gold: string, manifest: Manifest): Promise<number> {
+    const { id } = manifest;
+    const folder = snapshotFolder(gold, id);
+    let bytes = 0;
+    const vouched = new Map(filesOf(manifest).map(({ path, sha256 }) => [path, sha256]));
+    // Cubes of earlier versions are not vouched for.
+    const cubes = readdirSync(join(folder, 'cubes')).map((name) => `cubes/${name}`);
+    for (const path of new Set([...vouched.keys(), ...cubes, 'manifest.json'])) {
+      const file = join(folder, path);
+      const sha256 = vouched.get(path);
+      if (sha256 !== undefined && (await sha256OrNone(file)) !== sha256) throw altered(id, file);
+      bytes += await this.#put(`snapshots/${id}/${path}`, file);
+    }
+    return bytes;
+  }
+
+  async getSnapshot(manifest: Manifest, into: string): Promise<void> {
+    const { id } = manifest;
+    const prefix = `snapshots/${id}/`;
+    for (const key of await this.#list(prefix)) {
+      const name = key.slice(prefix.length);
+      // Whoever may write to the bucket must not choose where we write.
+      if (!namePattern.test(name)) continue;
+      const file = join(into, name);
+      mkdirSync(dirname(file), { recursive: true });
+      await this.#read(key, (body) => pipeline(body as unknown as Readable, createWriteStream(file)));
+      syncPath(file);
+    }
+    for (const { path, sha256 } of filesOf(manifest)) {
+      if ((await sha256OrNone(join(into, path))) !== sha256)
+        throw altered(id, `${this.url}: ${prefix}${path}`);
+    }
+    syncPath(into);
+  }
+
+  /** @param tag of the CURRENT that may be replaced; undefined if there must be none. @throws ReelflowError busy */
+  async replaceCurrent(id: string, tag: string | undefined): Promise<void> {
+    const condition = tag === undefined ? { IfNoneMatch: '*' } : { IfMatch: tag };
+    try {
+      await this.#client.send(
+        new S3.PutObjectCommand({ ...this.#object('CURRENT'), ...condition, Body: `${id}\n` }),
+      );
+    } catch (thrown) {
+      const { name, $metadata } = thrown as S3.S3ServiceException;
+      if (name !== 'PreconditionFailed' && $metadata?.httpStatusCode !== 409) throw this.#error(thrown);
+      throw new ReelflowError('busy', 'Another one has published into the bucket meanwhile', {
+        detail: `${this.url}: CURRENT is not what it was when this push began.`,
+        hint: 'One sink serves a prefix; end the other one, then push again.',
+        cause: thrown,
+      });
+    }
+  }
+
+  /** Removes all but the newest `keep`, `current` and what is pinned in the folder. @returns the ids */
+  async retain(gold: string, keep: number, current: string): Promise<string[]> {
+    const all = [
+      ...new Set((await this.#list('snapshots/')).map((key) => key.split('/')[1] as string)),
+    ].sort();
+    const removable = all.slice(0, -keep).filter((id) => id < current && !isPinned(gold, id));
+    for (const id of removable) {
+      const keys = await this.#list(`snapshots/${id}/`);
+      // The manifest first: what has none is no snapshot.
+      keys.sort((a, b) => Number(b.endsWith('/manifest.json')) - Number(a.endsWith('/manifest.json')));
+      for (const key of keys)
+        await this.#asked(this.#client.send(new S3.DeleteObjectCommand(this.#object(key))));
+    }
+    return removable;
+  }
+
+  async #put(key: string, file: string): Promise<number> {
+    const { size } = statSync(file);
+    const md5 = createHash('md5');
+    await pipeline(createReadStream(file), md5);
+    // The store holds what it got against the hash.
+    const ContentMD5 = md5.digest('base64');
+    const body = { Body: createReadStream(file), ContentLength: size, ContentMD5 };
+    await this.#asked(this.#client.send(new S3.PutObjectCommand({ ...this.#object(key), ...body })));
+    return size;
+  }
+
+  /** All keys below a prefix, without the place's own. */
+  async #list(below: string): Promise<string[]> {
+    const { bucket, prefix } = this.#place;
+    const keys: string[] = [];
+    let ContinuationToken: string | undefined;
+    do {
+      const request = {
+        Bucket: bucket,
+        Prefix: `${prefix}${below}`,
+        ...(ContinuationToken && { ContinuationToken }),
+      };
+      const page = await this.#asked(this.#client.send(new S3.ListObjectsV2Command(request)));
+      keys.push(...(page.Contents ?? []).map(({ Key }) => String(Key).slice(prefix.length)));
+      ContinuationToken = page.NextContinuationToken;
+    } while (ContinuationToken !== undefined);
+    return keys;
+  }
+
+  async #read<T>(key: string, use: (body: S3Body) => Promise<T>): Promise<T> {
+    const { Body } = await this.#asked(this.#client.send(new S3.GetObjectCommand(this.#object(key))));
+    return this.#asked(use(Body as S3Body));
+  }
+
+  #object(key: string): { Bucket: string; Key: string } {
+    return { Bucket: this.#place.bucket, Key: `${this.#place.prefix}${key}` };
+  }
+
+  async #asked<T>(request: Promise<T>): Promise<T> {
+    try {
+      return await request;
+    } catch (thrown) {
+      throw this.#error(thrown);
+    }
+  }
+
+  #error(thrown: unknown): unknown {
+    if (thrown instanceof ReelflowError) return thrown;
+    const { name = '', $metadata } = thrown as Partial<S3.S3ServiceException>;
+    const status = $metadata?.httpStatusCode === undefined ? '' : ` (${$metadata.httpStatusCode})`;
+    return new ReelflowError('bucketUnusable', 'The bucket cannot be used', {
+      detail: `${this.url}: ${name}${status}: ${messageOf(thrown)}`,
+      hint: 'See to AWS_ENDPOINT_URL_S3, AWS_REGION and the credentials; pushing again goes on where this one broke off.',
+      cause: thrown,
+    });
+  }
+}
+
+type S3Body = NonNullable<S3.GetObjectCommandOutput['Body']>;
+
+/**
+ * Region, credentials and endpoint come from where the AWS SDK looks for them: environment, profile, instance. Stores that are
+ * not AWS are addressed by path, and not all of them know checksums in trailers.
+ */
+function clientConfig(env: NodeJS.ProcessEnv): S3.S3ClientConfig {
+  const isElsewhere = (env.AWS_ENDPOINT_URL_S3 ?? env.AWS_ENDPOINT_URL) !== undefined;
+  return {
+    forcePathStyle: isElsewhere,
+    requestChecksumCalculation: 'WHEN_REQUIRED',
+    responseChecksumValidation: 'WHEN_REQUIRED',
+    ...(isElsewhere && env.AWS_REGION === undefined && { region: 'us-east-1' }),
+  };
+}
+
+async function sha256OrNone(file: string): Promise<string | undefined> {
+  try {
+    return await fileSha256(file);
+  } catch {
+    return undefined;
+  }
+}
+
+const altered = (id: string, file: string) =>
+  new ReelflowError('goldUnusable', `A file of snapshot ${id} is missing or was altered`, {
+    detail: file,
+    hint: `\`reelflow verify ${id}\` tells all that is wrong with it.`,
+  });

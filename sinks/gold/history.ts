@@ -1,0 +1,71 @@
+/** The snapshots of a gold folder as a history: what there is, and which of them was the newest at a point in time. */
+import { ReelflowError } from '../../runtime/errors.ts';
+import { currentSnapshot, listSnapshots, readManifest } from './manifest.ts';
+import { isPinned } from './retention.ts';
+
+export interface SnapshotSummary {
+  readonly id: string;
+  /** ISO 8601, UTC. */
+  readonly created: string;
+  readonly isCurrent: boolean;
+  readonly isPinned: boolean;
+  /** By table. */
+  readonly rows: Readonly<Record<string, number>>;
+  /** Of the tables. */
+  readonly bytes: number;
+  /** Records of the topics that it holds. */
+  readonly records: number;
+}
+
+/** All snapshots, oldest first. @throws ReelflowError goldUnusable, when one of them cannot be understood */
+export function historyOf(gold: string): SnapshotSummary[] {
+  const current = currentSnapshot(gold);
+  return listSnapshots(gold).map((id) => {
+    const { created, tables, accounting } = readManifest(gold, id);
+    return {
+      id,
+      created,
+      isCurrent: id === current,
+      isPinned: isPinned(gold, id),
+      rows: Object.fromEntries(Object.entries(tables).map(([table, { rows }]) => [table, rows])),
+      bytes: Object.values(tables).reduce((sum, { bytes }) => sum + bytes, 0),
+      records: Object.values(accounting).reduce(
+        (sum, { applied, duplicate, rejected }) => sum + applied + duplicate + rejected,
+        0,
+      ),
+    };
+  });
+}
+
+/** A date, or a date and a time; without a zone it is UTC, as ids are. */
+const timePattern = /^\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(Z|[+-]\d\d:\d\d)?)?$/;
+
+/**
+ * The snapshot that `at` means: an id, or the newest one of a time. Default: the one that CURRENT names.
+ * @throws ReelflowError goldUnusable, when there is none; usage, when `at` is neither
+ */
+export function snapshotAt(gold: string, at?: string): string {
+  if (at === undefined) {
+    const current = currentSnapshot(gold);
+    if (current !== undefined) return current;
+    throw new ReelflowError('goldUnusable', 'There is no snapshot yet', {
+      detail: `${gold} has no CURRENT.`,
+      hint: 'Publish one with `reelflow sink --once`, or name the folder with --gold.',
+    });
+  }
+  const time = timePattern.exec(at);
+  if (time === null) return readManifest(gold, at).id;
+  // A date alone is midnight UTC to JavaScript as well, but a time without a zone is local to it.
+  const ms = Date.parse(at.length > 10 && time[1] === undefined ? `${at}Z` : at);
+  if (Number.isNaN(ms)) {
+    throw new ReelflowError('usage', `${at} is no time`, {
+      hint: 'Write it as 2026-11-21, 2026-11-21T10:30 or 2026-11-21T10:30:00+01:00; without a zone it is UTC.',
+    });
+  }
+  const found = historyOf(gold).findLast(({ created }) => Date.parse(created) <= ms);
+  if (found !== undefined) return found.id;
+  throw new ReelflowError('goldUnusable', `There was no snapshot at ${new Date(ms).toISOString()}`, {
+    detail: `${gold}: the oldest that is left is ${listSnapshots(gold)[0] ?? 'none'}.`,
+    hint: '`reelflow gold list` shows what there is; a pin keeps a snapshot from being removed.',
+  });
+}

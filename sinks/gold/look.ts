@@ -1,0 +1,229 @@
+/** Looks into snapshots: the rows of a table, the figures that are worth a picture, what two snapshots differ in. */
+import { existsSync, statSync } from 'node:fs';
+import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
+import { messageOf, ReelflowError } from '../../runtime/errors.ts';
+import { type ColumnNote, columnNotes } from '../../tables/column-notes.ts';
+import { goldTables, type Plot } from '../../tables/gold-tables.ts';
+import { sqlText } from '../store.ts';
+import { type Manifest, readManifest, tableFile } from './manifest.ts';
+
+export interface Column extends ColumnNote {
+  readonly name: string;
+  /** As DuckDB writes it. */
+  readonly type: string;
+}
+
+/** A value of a row: whole numbers are numbers, lists are arrays. */
+export type Cell = string | number | boolean | null | readonly Cell[];
+
+export interface TableView {
+  readonly snapshot: string;
+  readonly table: string;
+  readonly about: string;
+  readonly columns: readonly Column[];
+  readonly rowsTotal: number;
+  /** The first ones. */
+  readonly rows: readonly (readonly Cell[])[];
+}
+
+/** x and y of a plot; x is a text for bars. */
+export type Point = readonly [x: string | number, y: number];
+
+/** A row that two snapshots do not have in common. */
+export interface RowChange {
+  readonly kind: 'added' | 'removed' | 'changed';
+  /** As `genres=Drama`. */
+  readonly key: string;
+  /** Of a changed row: the columns that differ, before and after. */
+  readonly columns: Readonly<Record<string, readonly [before: Cell, after: Cell]>>;
+}
+
+export interface TableDiff {
+  /** Before and after; null where the snapshot has no such table. */
+  readonly rows: readonly [number | null, number | null];
+  readonly added: number;
+  readonly removed: number;
+  readonly changed: number;
+  /** The first of them, in the table's order. */
+  readonly first: readonly RowChange[];
+}
+
+export interface SnapshotDiff {
+  readonly from: string;
+  readonly to: string;
+  /** By table. */
+  readonly tables: Readonly<Record<string, TableDiff>>;
+}
+
+/** Bars of a plot at most. */
+export const barsMax = 15;
+
+export class Looking {
+  readonly #gold: string;
+  readonly #connection: DuckDBConnection;
+  readonly #instance: DuckDBInstance;
+
+  private constructor(gold: string, instance: DuckDBInstance, connection: DuckDBConnection) {
+    this.#gold = gold;
+    this.#instance = instance;
+    this.#connection = connection;
+  }
+
+  static async at<T>(gold: string, work: (looking: Looking) => Promise<T>): Promise<T> {
+    const instance = await DuckDBInstance.create(':memory:');
+    const looking = new Looking(gold, instance, await instance.connect());
+    try {
+      return await work(looking);
+    } finally {
+      looking.#connection.closeSync();
+      looking.#instance.closeSync();
+    }
+  }
+
+  /** The first rows of a table. @throws ReelflowError usage, for a table that the snapshot does not have; goldUnusable */
+  async rows(id: string, table: string, rowsMax: number): Promise<TableView> {
+    const manifest = readManifest(this.#gold, id);
+    const file = this.#file(manifest, table);
+    return this.#reading(manifest, table, async () => {
+      const described = await this.#all(`DESCRIBE SELECT * FROM ${file}`);
+      const columns = described.map(([name, type]): Column => {
+        const note = columnNotes[String(name)] ?? { about: '' };
+        return { name: String(name), type: String(type), ...note };
+      });
+      const rows = await this.#all(`SELECT * FROM ${file} LIMIT ${rowsMax}`);
+      const about = goldTables.find(({ name }) => name === table)?.about ?? '';
+      return { snapshot: id, table, about, columns, rowsTotal: manifest.tables[table]?.rows ?? 0, rows };
+    });
+  }
+
+  /**
+   * The points of a plot: of bars the highest, of a line all.
+   * @param like only those whose x these have
+   * @throws ReelflowError usage, goldUnusable
+   */
+  async points(id: string, table: string, { kind, x, y }: Plot, like?: readonly Point[]): Promise<Point[]> {
+    const among = like?.map(([at]) => (kind === 'bar' ? `'${sqlText(String(at))}'` : String(at)));
+    if (among?.length === 0) return [];
+    const manifest = readManifest(this.#gold, id);
+    const file = this.#file(manifest, table);
+    return this.#reading(manifest, table, async () => {
+      const rows = await this.#all(`
+        SELECT x${kind === 'bar' ? '::VARCHAR' : ''}, (${y})::DOUBLE AS y FROM (SELECT *, ${x} AS x FROM ${file})
+        WHERE ${among === undefined ? 'x IS NOT NULL' : `x IN (${among.join(', ')})`} GROUP BY x HAVING y IS NOT NULL
+        ORDER BY ${kind === 'bar' ? `y DESC, x LIMIT ${barsMax}` : 'x'}`);
+      return rows.map(([at, height]) => [at as string | number, height as number] as const);
+    });
+  }
+
+  /** What changed from one snapshot to another. @throws ReelflowError goldUnusable */
+  async diff(from: string, to: string, rowsMax: number): Promise<SnapshotDiff> {
+    const before = readManifest(this.#gold, from);
+    const after = readManifest(this.#gold, to);
+    const tables: Record<string, TableDiff> = {};
+    for (const table of new Set([...Object.keys(before.tables), ...Object.keys(after.tables)])) {
+      tables[table] = await this.#diffTable(before, after, table, rowsMax);
+    }
+    return { from, to, tables };
+  }
+
+  async #diffTable(before: Manifest, after: Manifest, table: string, rowsMax: number): Promise<TableDiff> {
+    const [was, is] = [before.tables[table], after.tables[table]];
+    const rows = [was?.rows ?? null, is?.rows ?? null] as const;
+    const none = { rows, added: 0, removed: 0, changed: 0, first: [] };
+    const key = goldTables.find(({ name }) => name === table)?.key;
+    if (was === undefined || is === undefined || key === undefined) {
+      return {
+        ...none,
+        added: was === undefined ? (is?.rows ?? 0) : 0,
+        removed: is === undefined ? (was?.rows ?? 0) : 0,
+      };
+    }
+    if (was.contentHash === is.contentHash) return none;
+    const [old, now] = [this.#file(before, table), this.#file(after, table)];
+    const columns = await this.#reading(before, table, () => this.#columns(old));
+    const columnsNow = new Set(await this.#reading(after, table, () => this.#columns(now)));
+    const common = columns.filter((column) => columnsNow.has(column) && !key.includes(column));
+    const struct = `{${[...key, ...common].map((column) => `'${column}': "${column}"`).join(', ')}}`;
+    const keyText = key.map((c) => `'${c}=' || coalesce(coalesce(a.v, b.v)."${c}"::VARCHAR, 'null')`);
+    const sides = (file: string) =>
+      `(SELECT ${struct} AS v, file_row_number AS place FROM read_parquet(${file}, file_row_number = true))`;
+    await this.#reading(after, table, () =>
+      this.#connection.run(`
+        CREATE OR REPLACE TEMP TABLE changes AS
+        SELECT CASE WHEN b.v IS NULL THEN 'added' WHEN a.v IS NULL THEN 'removed' ELSE 'changed' END AS kind,
+          ${keyText.join(" || ', ' || ")} AS key, b.v AS before, a.v AS after, coalesce(a.place, b.place) AS place
+        FROM ${sides(old)} AS b FULL JOIN ${sides(now)} AS a
+        ON ${key.map((c) => `a.v."${c}" IS NOT DISTINCT FROM b.v."${c}"`).join(' AND ')}
+        WHERE a.v IS DISTINCT FROM b.v`),
+    );
+    const counted = new Map(
+      (await this.#all('SELECT kind, count(*) FROM changes GROUP BY kind')).map(([kind, n]) => [
+        kind,
+        Number(n),
+      ]),
+    );
+    const pairs = common.map((c) => `before."${c}", after."${c}"`);
+    const found = await this.#all(
+      `SELECT kind, key, ${pairs.join(', ')} FROM changes ORDER BY place, kind LIMIT ${rowsMax}`,
+    );
+    const first = found.map(([kind, text, ...cells]) => {
+      const change: RowChange = { kind: kind as RowChange['kind'], key: String(text), columns: {} };
+      if (kind !== 'changed') return change;
+      const of = common.map((c, i) => [c, [cells[2 * i] ?? null, cells[2 * i + 1] ?? null]] as const);
+      const different = of.filter(([, [b, a]]) => JSON.stringify(b) !== JSON.stringify(a));
+      return { ...change, columns: Object.fromEntries(different) };
+    });
+    await this.#connection.run('DROP TABLE changes');
+    const of = (kind: string) => counted.get(kind) ?? 0;
+    return { rows, added: of('added'), removed: of('removed'), changed: of('changed'), first };
+  }
+
+  async #columns(file: string): Promise<string[]> {
+    return (await this.#all(`DESCRIBE SELECT * FROM ${file}`)).map(([name]) => String(name));
+  }
+
+  /** A table's file as SQL, after a look that it is there and as long as it was. */
+  #file({ id, tables }: Manifest, table: string): string {
+    const claimed = tables[table];
+    if (claimed === undefined) {
+      throw new ReelflowError('usage', `There is no table ${table} in snapshot ${id}`, {
+        detail: `It has ${Object.keys(tables).join(', ')}.`,
+        hint: 'Name one of these.',
+      });
+    }
+    const path = tableFile(this.#gold, id, table);
+    const bytes = existsSync(path) ? statSync(path).size : undefined;
+    if (bytes === claimed.bytes) return `'${sqlText(path)}'`;
+    throw damaged(
+      id,
+      `${path}: ${bytes === undefined ? 'no file' : `${bytes} bytes`}, the manifest says ${claimed.bytes}.`,
+    );
+  }
+
+  async #reading<T>({ id }: Manifest, table: string, read: () => Promise<T>): Promise<T> {
+    try {
+      return await read();
+    } catch (thrown) {
+      if (!/parquet|snappy|zstd|corrupt|Invalid Input|IO Error/i.test(messageOf(thrown))) throw thrown;
+      throw damaged(id, `${tableFile(this.#gold, id, table)}: ${messageOf(thrown)}`, thrown);
+    }
+  }
+
+  async #all(sql: string): Promise<Cell[][]> {
+    const reader = await this.#connection.runAndReadAll(sql);
+    return reader.getRowsJS().map((row) => row.map((value) => cellOf(value)));
+  }
+}
+
+function cellOf(value: unknown): Cell {
+  if (typeof value === 'bigint') return Number(value);
+  if (Array.isArray(value)) return value.map(cellOf);
+  return (value ?? null) as Cell;
+}
+
+const damaged = (id: string, detail: string, cause?: unknown) =>
+  new ReelflowError('goldUnusable', `A file of snapshot ${id} is missing or was altered`, {
+    detail,
+    hint: `\`reelflow verify ${id}\` tells all that is wrong with it; other snapshots are not concerned.`,
+    cause,
+  });

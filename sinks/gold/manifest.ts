@@ -1,0 +1,199 @@
+/**
+ * A snapshot's manifest says exactly which input its tables hold and lets anybody check their bytes and their content.
+ * Snapshots are found through CURRENT; a folder without a manifest is no snapshot.
+ */
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { messageOf, ReelflowError } from '../../runtime/errors.ts';
+
+const idPattern = /^\d{8}_\d{6}_\d{6}$/;
+const sha256 = z.string();
+const offsets = z.tuple([z.int(), z.int()]).describe('[start, end) of a partition');
+const gaps = z
+  .array(offsets)
+  .describe(
+    'offsets before the next one that the log had lost before they were applied: the loss was accepted',
+  );
+const counts = z.object({
+  applied: z.int().describe('records that changed the state'),
+  duplicate: z.int().describe('records that left it as it was'),
+  rejected: z.int().describe('records that became dead letters'),
+});
+
+const scales = z
+  .record(
+    z.string(),
+    z.object({
+      known: z.int().describe('values that are not null'),
+      mean: z.number().nullable(),
+      deviation: z
+        .number()
+        .nullable()
+        .describe('sample standard deviation; null where there are too few values'),
+    }),
+  )
+  .describe('of the columns that the table standardises, by name');
+
+export type Scales = z.infer<typeof scales>;
+
+/** Published as `manifest.schema.json` beside this file. */
+export const manifestSchema = z
+  .object({
+    id: z.string().regex(idPattern).describe('YYYYMMDD_HHMMSS (UTC) and a counter that never repeats'),
+    created: z.iso.datetime(),
+    namespace: z.string().describe("goes before the names of topics; '' for none"),
+    clusterId: z.string().describe('of the Kafka cluster'),
+    tables: z
+      .record(
+        z.string(),
+        z.object({
+          rows: z.int(),
+          bytes: z.int().describe('of <table>.parquet beside the manifest'),
+          sha256: sha256.describe('of the file'),
+          contentHash: sha256.describe(
+            'SHA-256 over keys and integer measures in canonical order: equal for equal input',
+          ),
+          scales: scales.optional(),
+        }),
+      )
+      .describe('by name'),
+    cubes: z
+      .record(
+        z.string(),
+        z.object({
+          bytes: z.int().describe('of cubes/<cube>.parquet beside the manifest'),
+          sha256: sha256.describe('of the file'),
+        }),
+      )
+      .optional()
+      .describe(
+        'by name; what a sink that lost its state goes on from. Snapshots of earlier versions lack it.',
+      ),
+    input: z
+      .record(z.string(), z.record(z.string(), offsets))
+      .describe('topic → partition → [start, end): what the tables hold, but for gaps behind the start'),
+    accounting: z
+      .record(z.string(), counts)
+      .describe('topic → how these records count; their sum is the records in the input'),
+    deltas: z.record(z.string(), z.int()).describe('partition of the delta topic → next offset'),
+    shards: z
+      .record(
+        z.string(),
+        z.object({
+          generation: z.int().describe('raised by a reset'),
+          cubeSet: z.string().describe('fingerprint of the cubes that were kept'),
+          shards: z.int().describe('partitions of each source topic'),
+          lastDelta: z
+            .int()
+            .describe(
+              'first offset of the last delta that was applied: the delta topic is kept from there on',
+            ),
+          sources: z.record(
+            z.string(),
+            counts.extend({ next: z.int().describe('next offset'), gaps: gaps.default([]) }),
+          ),
+        }),
+      )
+      .describe('shard → where its chain of deltas stands'),
+    names: z.record(z.string(), counts).describe('partition of the names → how its records count'),
+    schemas: z.record(z.string(), z.int()).describe('subject → id in the Schema Registry'),
+    versions: z.object({
+      reelflow: z.string(),
+      duckdb: z.string(),
+      manifest: z.int().describe('of this schema; a reader refuses a higher one than it knows'),
+    }),
+  })
+  .describe('What a gold snapshot holds, and how to check it.');
+
+export type Manifest = z.infer<typeof manifestSchema>;
+
+export const manifestVersion = 1;
+
+export const snapshotsFolder = (gold: string) => join(gold, 'snapshots');
+export const snapshotFolder = (gold: string, id: string) => join(gold, 'snapshots', id);
+export const tableFile = (gold: string, id: string, table: string) =>
+  join(snapshotFolder(gold, id), `${table}.parquet`);
+
+/** What a manifest vouches for: files by their path in the snapshot's folder. */
+export const filesOf = ({ tables, cubes = {} }: Manifest) => [
+  ...Object.entries(tables).map(([name, { bytes, sha256 }]) => ({ path: `${name}.parquet`, bytes, sha256 })),
+  ...Object.entries(cubes).map(([name, of]) => ({ path: `cubes/${name}.parquet`, ...of })),
+];
+
+/** The newest snapshot's id, or undefined before the first. @throws ReelflowError goldUnusable */
+export function currentSnapshot(gold: string): string | undefined {
+  const path = join(gold, 'CURRENT');
+  if (!existsSync(path)) return undefined;
+  return snapshotIdIn(readFileSync(path, 'utf8'), path);
+}
+
+/** What CURRENT says. @param where it lies, for errors. @throws ReelflowError goldUnusable */
+export function snapshotIdIn(text: string, where: string): string {
+  const id = text.trim();
+  if (idPattern.test(id)) return id;
+  throw new ReelflowError('goldUnusable', 'CURRENT does not name a snapshot', {
+    detail: `${where}: ${JSON.stringify(id.slice(0, 80))}`,
+    hint: 'Write the id of a folder under snapshots/ into it.',
+  });
+}
+
+/** Ids of all complete snapshots, oldest first. */
+export function listSnapshots(gold: string): string[] {
+  const folder = snapshotsFolder(gold);
+  if (!existsSync(folder)) return [];
+  return readdirSync(folder)
+    .filter((name) => idPattern.test(name) && existsSync(join(folder, name, 'manifest.json')))
+    .sort();
+}
+
+/** @throws ReelflowError goldUnusable, for a snapshot that does not exist, is damaged, or newer than this program */
+export function readManifest(gold: string, id: string): Manifest {
+  const path = join(snapshotFolder(gold, id), 'manifest.json');
+  if (!idPattern.test(id) || !existsSync(path)) {
+    throw new ReelflowError('goldUnusable', `There is no snapshot ${id}`, {
+      detail: `${gold} has ${listSnapshots(gold).slice(-3).join(', ') || 'none'}.`,
+      hint: 'Leave the id out to take the newest.',
+    });
+  }
+  return parseManifest(id, path, readFileSync(path, 'utf8'));
+}
+
+/** @param where it came from, for errors. @throws ReelflowError goldUnusable, for one that is damaged or newer */
+export function parseManifest(id: string, where: string, text: string): Manifest {
+  try {
+    const json = JSON.parse(text) as { versions?: { manifest?: number } };
+    const version = json.versions?.manifest;
+    if (typeof version === 'number' && version > manifestVersion) {
+      throw new ReelflowError('goldUnusable', `Snapshot ${id} is of a newer version`, {
+        detail: `${where}: manifest version ${version}, this program knows ${manifestVersion}.`,
+        hint: 'Use the newer reelflow, or another --gold folder.',
+      });
+    }
+    const manifest = manifestSchema.parse(json);
+    if (manifest.id !== id) throw new RangeError(`it is the manifest of ${manifest.id}`);
+    return manifest;
+  } catch (thrown) {
+    if (thrown instanceof ReelflowError) throw thrown;
+    throw new ReelflowError('goldUnusable', `The manifest of snapshot ${id} is damaged`, {
+      detail: `${where}: ${thrown instanceof z.ZodError ? z.prettifyError(thrown) : messageOf(thrown)}`,
+      hint: 'Let CURRENT name another snapshot.',
+      cause: thrown,
+    });
+  }
+}
+
+/**
+ * The id of the next snapshot: time (UTC) and a counter that never repeats; never below the one before, even when the
+ * clock steps back.
+ */
+export function nextSnapshotId(previous: string | undefined, now: Date): string {
+  const [date = '', time = ''] = now
+    .toISOString()
+    .replaceAll(/[-:]|\.\d+Z/g, '')
+    .split('T');
+  const stamp = `${date}_${time}`;
+  const before = previous?.slice(0, stamp.length) ?? '';
+  const counter = Number(previous?.slice(stamp.length + 1) ?? 0) + 1;
+  return `${before > stamp ? before : stamp}_${String(counter).padStart(6, '0')}`;
+}

@@ -1,0 +1,251 @@
+/**
+ * Publishes a snapshot:
+ *
+ * 1. sum the cubes, write every table and the cubes per shard into `snapshots/.<id>`, each file synced;
+ * 2. write the manifest last, sync the folder;
+ * 3. rename the folder to `snapshots/<id>`, sync its parent;
+ * 4. swap the catalogue by rename: a crash from here on leaves CURRENT behind, and so a next run that publishes both;
+ * 5. swap CURRENT by rename, sync the gold folder.
+ *
+ * A reader that follows CURRENT finds a complete snapshot at every moment. What a crash leaves behind is a folder
+ * whose name starts with a dot, or a snapshot that CURRENT does not name: the next run sweeps or keeps it.
+ */
+import { createHash } from 'node:crypto';
+import { existsSync, mkdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { type DuckDBConnection, version as duckdbVersion } from '@duckdb/node-api';
+import { crashPoint } from '../../runtime/crash-points.ts';
+import { isFileError, messageOf, ReelflowError, systemCodeOf } from '../../runtime/errors.ts';
+import { fileSha256, syncPath } from '../../runtime/files.ts';
+import { noteOf, notesKey } from '../../tables/column-notes.ts';
+import { canonicalText, type GoldTable, goldTables, scalesOf } from '../../tables/gold-tables.ts';
+import { cubesOnTheWire } from '../../topics/deltas.ts';
+import { startAfter } from '../../topics/position.ts';
+import { type Counts, type CubeStore, parquetOptions, sqlText } from '../store.ts';
+import { writeCatalogue } from './catalogue.ts';
+import {
+  currentSnapshot,
+  listSnapshots,
+  type Manifest,
+  manifestVersion,
+  nextSnapshotId,
+  type Scales,
+  snapshotFolder,
+  snapshotsFolder,
+} from './manifest.ts';
+
+export interface SnapshotContext {
+  readonly gold: string;
+  readonly namespace: string;
+  readonly clusterId: string;
+  /** subject → registry id */
+  readonly schemas: Readonly<Record<string, number>>;
+  readonly namesTopic: string;
+  readonly reelflowVersion: string;
+}
+
+/** Writes and publishes a snapshot of the store. @throws ReelflowError diskFull, goldUnusable */
+export async function publishSnapshot(store: CubeStore, context: SnapshotContext): Promise<Manifest> {
+  const { gold } = context;
+  const created = new Date();
+  const id = nextSnapshotId(currentSnapshot(gold) ?? listSnapshots(gold).at(-1), created);
+  const building = join(snapshotsFolder(gold), `.${id}`);
+  try {
+    mkdirSync(building, { recursive: true });
+    await store.sumCubes();
+    const tables: Manifest['tables'] = {};
+    for (const table of goldTables) tables[table.name] = await writeTable(store, table, building);
+    const cubes = await writeCubes(store, join(building, 'cubes'));
+    crashPoint('after-parquet-before-manifest');
+
+    const manifest = manifestOf(store, context, id, created, { tables, cubes });
+    writeFileSync(join(building, 'manifest.json'), `${JSON.stringify(manifest, undefined, 2)}\n`);
+    syncPath(join(building, 'manifest.json'));
+    syncPath(building);
+
+    await putInPlace(gold, building, manifest);
+    return manifest;
+  } catch (thrown) {
+    rmSync(building, { recursive: true, force: true });
+    throw asGoldError(thrown, gold);
+  }
+}
+
+/** Steps 3 to 5: makes a complete folder the newest snapshot. */
+export async function putInPlace(gold: string, building: string, manifest: Manifest): Promise<void> {
+  renameSync(building, snapshotFolder(gold, manifest.id));
+  syncPath(snapshotsFolder(gold));
+  await writeCatalogue(gold, manifest);
+  crashPoint('after-manifest-before-current');
+
+  const next = join(gold, '.CURRENT');
+  writeFileSync(next, `${manifest.id}\n`);
+  syncPath(next);
+  renameSync(next, join(gold, 'CURRENT'));
+  syncPath(gold);
+}
+
+async function writeCubes(store: CubeStore, folder: string): Promise<NonNullable<Manifest['cubes']>> {
+  await store.exportCubes(folder);
+  const cubes: NonNullable<Manifest['cubes']> = {};
+  for (const { name } of cubesOnTheWire) {
+    const path = join(folder, `${name}.parquet`);
+    syncPath(path);
+    cubes[name] = { bytes: statSync(path).size, sha256: await fileSha256(path) };
+  }
+  syncPath(folder);
+  return cubes;
+}
+
+/** That the cubes of a snapshot are what was written. @throws ReelflowError goldUnusable */
+export async function requireCubes(gold: string, { id, cubes = {} }: Manifest): Promise<void> {
+  for (const [name, { sha256 }] of Object.entries(cubes)) {
+    const path = join(snapshotFolder(gold, id), 'cubes', `${name}.parquet`);
+    if (existsSync(path) && (await fileSha256(path)) === sha256) continue;
+    throw new ReelflowError('goldUnusable', `A cube of snapshot ${id} is missing or was altered`, {
+      detail: path,
+      hint: 'Let CURRENT name an earlier snapshot; or `reelflow reset`, then use another --gold folder.',
+    });
+  }
+}
+
+async function writeTable(
+  store: CubeStore,
+  table: GoldTable,
+  folder: string,
+): Promise<Manifest['tables'][string]> {
+  const { connection } = store;
+  await connection.run(`CREATE OR REPLACE TEMP TABLE integers AS ${table.integers}`);
+  const scales =
+    table.standardised === undefined ? undefined : await readScales(connection, table.standardised);
+  const path = join(folder, `${table.name}.parquet`);
+  const select = `SELECT ${table.columns} FROM integers ${table.beside ?? ''}`;
+  const notes = sqlText(JSON.stringify(await notesOf(connection, table, select)));
+  await connection.run(
+    `COPY (${select} ORDER BY ${table.order}) TO '${sqlText(path)}'
+    (${parquetOptions}, KV_METADATA { ${notesKey}: '${notes}' })`,
+  );
+  syncPath(path);
+  const rows = await connection.runAndReadAll('SELECT count(*) FROM integers');
+
+  const content = createHash('sha256');
+  const blocks = await connection.stream(canonicalText(table, 'integers'));
+  for (;;) {
+    const chunk = await blocks.fetchChunk();
+    if (chunk === null || chunk.rowCount === 0) break;
+    for (const block of chunk.getColumnValues(0)) content.update(String(block));
+  }
+  return {
+    rows: Number(rows.getRows()[0]?.[0]),
+    bytes: statSync(path).size,
+    sha256: await fileSha256(path),
+    contentHash: content.digest('hex'),
+    ...(scales === undefined ? {} : { scales }),
+  };
+}
+
+/** What a table's file says about itself: what a row is, what each column means and its unit. */
+async function notesOf(connection: DuckDBConnection, { about }: GoldTable, select: string) {
+  const described = await connection.runAndReadAll(`DESCRIBE ${select}`);
+  const names = described.getRows().map(([name]) => String(name));
+  return { about, columns: Object.fromEntries(names.map((name) => [name, noteOf(name)])) };
+}
+
+/** Computes the relation `scales` of the table `integers`. */
+async function readScales(connection: DuckDBConnection, columns: readonly string[]): Promise<Scales> {
+  await connection.run(`CREATE OR REPLACE TEMP TABLE scales AS ${scalesOf(columns, 'integers')}`);
+  const rows = await connection.runAndReadAll('SELECT name, known, mean, deviation FROM scales');
+  const number = (value: unknown) => (value === null ? null : Number(value));
+  return Object.fromEntries(
+    rows
+      .getRows()
+      .map(([name, known, mean, deviation]) => [
+        String(name),
+        { known: Number(known), mean: number(mean), deviation: number(deviation) },
+      ]),
+  );
+}
+
+function manifestOf(
+  store: CubeStore,
+  context: SnapshotContext,
+  id: string,
+  created: Date,
+  files: Pick<Manifest, 'tables' | 'cubes'>,
+): Manifest {
+  const input: Manifest['input'] = {};
+  const accounting: Record<string, Counts> = {};
+  const count = (topic: string, { applied, duplicate, rejected }: Counts) => {
+    const sum = accounting[topic] ?? { applied: 0, duplicate: 0, rejected: 0 };
+    accounting[topic] = {
+      applied: sum.applied + applied,
+      duplicate: sum.duplicate + duplicate,
+      rejected: sum.rejected + rejected,
+    };
+  };
+  const shards: Manifest['shards'] = {};
+  const deltas: Manifest['deltas'] = {};
+  for (const { shard, shards: all, chain, next, lastDelta, counts } of store.shards.values()) {
+    deltas[shard] = next;
+    shards[shard] = {
+      generation: chain.generation,
+      cubeSet: chain.cubeSet,
+      shards: all,
+      lastDelta,
+      sources: Object.fromEntries(
+        Object.entries(counts).map(([topic, of]) => [
+          topic,
+          {
+            ...of,
+            next: chain.position[topic] ?? 0,
+            gaps: (chain.gaps[topic] ?? []).map(([from, to]) => [from, to]),
+          },
+        ]),
+      ),
+    };
+    for (const [topic, to] of Object.entries(chain.position)) {
+      input[topic] = { ...input[topic], [shard]: [startAfter(chain.gaps[topic] ?? []), to] };
+    }
+    for (const [topic, of] of Object.entries(counts)) count(topic, of);
+  }
+  const names: Manifest['names'] = {};
+  for (const state of store.names.values()) {
+    const { applied, duplicate, rejected } = state;
+    names[state.partition] = { applied, duplicate, rejected };
+    input[context.namesTopic] = { ...input[context.namesTopic], [state.partition]: [0, state.next] };
+    count(context.namesTopic, state);
+  }
+  return {
+    id,
+    created: created.toISOString(),
+    namespace: context.namespace,
+    clusterId: context.clusterId,
+    ...files,
+    input,
+    accounting,
+    deltas,
+    shards,
+    names,
+    schemas: { ...context.schemas },
+    versions: { reelflow: context.reelflowVersion, duckdb: duckdbVersion(), manifest: manifestVersion },
+  };
+}
+
+export function asGoldError(thrown: unknown, gold: string): unknown {
+  if (thrown instanceof ReelflowError) return thrown;
+  const message = messageOf(thrown);
+  const cause = thrown;
+  if (systemCodeOf(thrown) === 'ENOSPC' || /no space left|ENOSPC/i.test(message)) {
+    return new ReelflowError('diskFull', 'The disk under the gold folder is full', {
+      detail: `${gold}: ${message}`,
+      hint: 'Make room and start again; CURRENT still names a complete snapshot.',
+      cause,
+    });
+  }
+  if (!isFileError(thrown) && !/IO Error|Permission|read-only/i.test(message)) return thrown;
+  return new ReelflowError('goldUnusable', 'The gold folder cannot be written', {
+    detail: `${gold}: ${message}`,
+    hint: 'See to its permissions, or use another --gold folder.',
+    cause,
+  });
+}

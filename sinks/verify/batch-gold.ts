@@ -1,0 +1,236 @@
+/**
+ * The gold tables as one batch computation over rows, wherever the rows come from. It shares no code with the streaming
+ * path and computes otherwise: no cubes, no deltas, but joins and plain `avg` and `stddev_samp` over doubles.
+ */
+import type { DuckDBConnection } from '@duckdb/node-api';
+import { genreColumns, standardised } from '../../tables/features.ts';
+
+/** The measures of every table over the joined rating. */
+const measures = {
+  total_titles: 'count(*)',
+  avg_rating: 'avg(rating)',
+  total_votes: 'sum(votes)::BIGINT',
+  rating_volatility: 'stddev_samp(rating)',
+  max_rating: 'max(rating)',
+  min_rating: 'min(rating)',
+};
+const select = (...names: (keyof typeof measures)[]) =>
+  names.map((name) => `${measures[name]} AS ${name}`).join(', ');
+
+/** Sums of the rating in tenths, which are exact: with them a content hash can be taken. */
+const tenths = 'round(rating * 10)::BIGINT';
+const exact = `sum(${tenths})::BIGINT AS s1, sum(${tenths} * ${tenths})::BIGINT AS s2,
+        max(${tenths}) AS max_tenths, min(${tenths}) AS min_tenths`;
+
+/** A gold table by the contract. */
+export interface BatchTable {
+  readonly key: readonly string[];
+  /** Columns with their types, in order. */
+  readonly columns: Readonly<
+    Record<string, 'BIGINT' | 'INTEGER' | 'DOUBLE' | 'VARCHAR' | 'VARCHAR[]' | 'BOOLEAN'>
+  >;
+  /** Rows in the contract's order: its columns, and the exact sums behind the doubles. */
+  readonly query: string;
+}
+
+export const batchTables: Readonly<Record<string, BatchTable>> = {
+  genre_analysis: {
+    key: ['genres'],
+    columns: {
+      genres: 'VARCHAR',
+      total_titles: 'BIGINT',
+      avg_rating: 'DOUBLE',
+      total_votes: 'BIGINT',
+      avg_year: 'DOUBLE',
+      rating_volatility: 'DOUBLE',
+      max_rating: 'DOUBLE',
+      min_rating: 'DOUBLE',
+    },
+    query: `
+      SELECT genres, ${select('total_titles', 'avg_rating', 'total_votes')}, avg(startYear) AS avg_year,
+        ${select('rating_volatility', 'max_rating', 'min_rating')},
+        ${exact}, coalesce(sum(startYear), 0)::BIGINT AS years, count(startYear) AS titles_with_year
+      FROM batch_titles WHERE genres IS NOT NULL GROUP BY genres ORDER BY total_titles DESC, genres`,
+  },
+  decade_trends: {
+    key: ['decade'],
+    columns: {
+      decade: 'INTEGER',
+      total_titles: 'BIGINT',
+      avg_rating: 'DOUBLE',
+      total_votes: 'BIGINT',
+      avg_runtime: 'DOUBLE',
+      rating_volatility: 'DOUBLE',
+    },
+    query: `
+      SELECT (floor(startYear / 10) * 10)::INTEGER AS decade, ${select('total_titles', 'avg_rating', 'total_votes')},
+        avg(runtimeMinutes) AS avg_runtime, ${select('rating_volatility')},
+        ${exact}, coalesce(sum(runtimeMinutes), 0)::BIGINT AS runtime, count(runtimeMinutes) AS titles_with_runtime
+      FROM batch_titles WHERE startYear IS NOT NULL GROUP BY decade ORDER BY decade`,
+  },
+  title_ratings_agg: {
+    key: ['startYear', 'genres'],
+    columns: {
+      startYear: 'INTEGER',
+      genres: 'VARCHAR',
+      total_titles: 'BIGINT',
+      avg_rating: 'DOUBLE',
+      total_votes: 'BIGINT',
+      max_rating: 'DOUBLE',
+      min_rating: 'DOUBLE',
+      rating_volatility: 'DOUBLE',
+    },
+    query: `
+      SELECT startYear, genres,
+        ${select('total_titles', 'avg_rating', 'total_votes', 'max_rating', 'min_rating', 'rating_volatility')},
+        ${exact}
+      FROM batch_titles WHERE startYear IS NOT NULL GROUP BY startYear, genres
+      ORDER BY startYear, total_titles DESC, genres NULLS LAST`,
+  },
+  contributor_analysis: {
+    key: ['nconst'],
+    columns: {
+      nconst: 'VARCHAR',
+      primaryName: 'VARCHAR',
+      total_titles: 'BIGINT',
+      total_credits: 'BIGINT',
+      avg_rating: 'DOUBLE',
+      total_votes: 'BIGINT',
+      rating_volatility: 'DOUBLE',
+      max_rating: 'DOUBLE',
+      min_rating: 'DOUBLE',
+    },
+    query: `
+      SELECT format('nm{:07d}', contributor) AS nconst, any_value(primaryName) AS primaryName, ${select('total_titles')},
+        sum(credits)::BIGINT AS total_credits,
+        ${select('avg_rating', 'total_votes', 'rating_volatility', 'max_rating', 'min_rating')}, ${exact}
+      FROM (SELECT nconst AS contributor, tconst, count(*) AS credits FROM batch_principals GROUP BY ALL)
+      JOIN batch_ratings USING (tconst) LEFT JOIN batch_names ON batch_names.nconst = contributor
+      GROUP BY contributor ORDER BY total_votes DESC, nconst`,
+  },
+  region_analysis: {
+    key: ['region'],
+    columns: {
+      region: 'VARCHAR',
+      total_titles: 'BIGINT',
+      total_akas: 'BIGINT',
+      avg_rating: 'DOUBLE',
+      total_votes: 'BIGINT',
+      rating_volatility: 'DOUBLE',
+      max_rating: 'DOUBLE',
+      min_rating: 'DOUBLE',
+    },
+    query: `
+      SELECT region, ${select('total_titles')}, sum(akas)::BIGINT AS total_akas,
+        ${select('avg_rating', 'total_votes', 'rating_volatility', 'max_rating', 'min_rating')}, ${exact}
+      FROM (SELECT region, titleId AS tconst, count(*) AS akas FROM batch_akas WHERE region IS NOT NULL GROUP BY ALL)
+      JOIN batch_ratings USING (tconst)
+      GROUP BY region ORDER BY total_titles DESC, region`,
+  },
+  title_features: {
+    key: ['tconst'],
+    columns: {
+      tconst: 'VARCHAR',
+      titleType: 'VARCHAR',
+      startYear: 'INTEGER',
+      runtimeMinutes: 'INTEGER',
+      isAdult: 'BOOLEAN',
+      genres: 'VARCHAR[]',
+      averageRating: 'DOUBLE',
+      numVotes: 'BIGINT',
+      principals: 'BIGINT',
+      people: 'BIGINT',
+      akas: 'BIGINT',
+      regions: 'BIGINT',
+      numVotes_log10: 'DOUBLE',
+      startYear_standardised: 'DOUBLE',
+      startYear_missing: 'BOOLEAN',
+      runtimeMinutes_standardised: 'DOUBLE',
+      runtimeMinutes_missing: 'BOOLEAN',
+      genres_missing: 'BOOLEAN',
+      ...Object.fromEntries([...genreColumns.keys()].map((column) => [column, 'BOOLEAN' as const])),
+      genre_other: 'BOOLEAN',
+      split: 'VARCHAR',
+    },
+    query: `
+      WITH titles AS (
+        SELECT format('tt{:07d}', tconst) AS tconst, titleType, startYear, runtimeMinutes, isAdult, genres AS genres_text,
+          CASE WHEN genres <> '' THEN regexp_split_to_array(genres, ',') END AS genres, rating AS averageRating,
+          votes AS numVotes, coalesce(principals, 0) AS principals, coalesce(people, 0) AS people,
+          coalesce(akas, 0) AS akas, coalesce(regions, 0) AS regions,
+          ${tenths} AS tenths
+        FROM batch_ratings LEFT JOIN batch_basics USING (tconst)
+        LEFT JOIN (SELECT tconst, count(*) AS principals, count(DISTINCT nconst) AS people
+          FROM batch_principals GROUP BY ALL) USING (tconst)
+        LEFT JOIN (SELECT titleId AS tconst, count(*) AS akas, count(DISTINCT region) AS regions
+          FROM batch_akas GROUP BY ALL) USING (tconst))
+      SELECT *, CASE WHEN numVotes > 0 THEN log10(numVotes) ELSE 0 END AS numVotes_log10,
+        ${standardised
+          .map(
+            (name) => `
+        CASE WHEN ${name} IS NULL OR coalesce(stddev_samp(${name}) OVER (), 0) = 0 THEN 0
+          ELSE (${name} - avg(${name}) OVER ()) / stddev_samp(${name}) OVER () END AS ${name}_standardised,
+        ${name} IS NULL AS ${name}_missing,`,
+          )
+          .join('')}
+        genres IS NULL AS genres_missing,
+        ${[...genreColumns].map(([column, genre]) => `concat(',', genres_text, ',') LIKE '%,${genre},%' AS ${column}`).join(', ')},
+        genres IS NOT NULL AND len(list_filter(genres, lambda genre:
+          genre NOT IN (${[...genreColumns.values()].map((genre) => `'${genre}'`).join(', ')}))) > 0 AS genre_other,
+        ['train', 'validation', 'test'][1 + (bucket >= 80)::INTEGER + (bucket >= 90)::INTEGER] AS split
+      FROM (SELECT *,
+        list_reduce(list_transform(string_split(md5(tconst)[1:8], ''), lambda digit: strpos('123456789abcdef', digit)),
+          lambda number, digit: (number * 16 + digit) % 100) AS bucket FROM titles)
+      ORDER BY tconst`,
+  },
+};
+
+/** The relations that the tables are computed from: the valid rows, one per key. Ids are their digits. */
+export const batchRelations = {
+  batch_ratings: ['tconst INTEGER', 'rating DOUBLE', 'votes BIGINT'],
+  batch_basics: [
+    'tconst INTEGER',
+    'titleType VARCHAR',
+    'isAdult BOOLEAN',
+    'startYear INTEGER',
+    'runtimeMinutes INTEGER',
+    'genres VARCHAR',
+  ],
+  batch_principals: ['tconst INTEGER', 'ordering INTEGER', 'nconst INTEGER'],
+  batch_akas: ['titleId INTEGER', 'ordering INTEGER', 'region VARCHAR'],
+  batch_names: ['nconst INTEGER', 'primaryName VARCHAR'],
+} as const;
+
+export type BatchRelation = keyof typeof batchRelations;
+
+/** The relation that holds the exact sums of a table besides its columns. */
+export const exactTable = (table: string) => `${table}_exact`;
+
+/**
+ * Computes the gold tables from `batchRelations` into tables of a schema, rows in the contract's order, beside
+ * each its `exactTable`; then drops the relations. Needs `preserve_insertion_order`.
+ * @param schema is created; tables of the same names in it are replaced
+ */
+export async function computeGold(connection: DuckDBConnection, schema: string): Promise<void> {
+  await connection.run(`CREATE OR REPLACE TEMP VIEW batch_titles AS
+    SELECT * FROM batch_basics JOIN batch_ratings USING (tconst)`);
+  await connection.run(`CREATE SCHEMA IF NOT EXISTS "${schema}"`);
+  for (const [name, { query, columns }] of Object.entries(batchTables)) {
+    const exact = `"${schema}"."${exactTable(name)}"`;
+    const wanted = Object.keys(columns).map((column) => `"${column}"`);
+    await connection.run(`CREATE OR REPLACE TABLE ${exact} AS ${query}`);
+    await connection.run(
+      `CREATE OR REPLACE TABLE "${schema}"."${name}" AS SELECT ${wanted.join(', ')} FROM ${exact}`,
+    );
+  }
+  await connection.run('DROP VIEW batch_titles');
+  for (const relation of Object.keys(batchRelations)) await connection.run(`DROP TABLE ${relation}`);
+}
+
+/**
+ * SELECT of the last of several rows of a key, in the order in which they were inserted.
+ * @param only a WHERE clause that keeps or drops all rows of a key: the search need not see rows that gold does not need
+ */
+export const lastOfEachKey = (from: string, key: readonly string[], only = '') => `
+  SELECT * EXCLUDE line FROM (SELECT *, rowid AS line FROM ${from} ${only})
+  QUALIFY row_number() OVER (PARTITION BY ${key.join(', ')} ORDER BY line DESC) = 1`;

@@ -1,0 +1,165 @@
+/**
+ * The gold tables as a batch computation straight from the files, to hold against what the stream computed: the rules
+ * of a valid row are written down here a second time, in SQL.
+ */
+import type { DuckDBConnection } from '@duckdb/node-api';
+import { ReelflowError } from '../../runtime/errors.ts';
+import { type BatchRelation, computeGold, lastOfEachKey } from './batch-gold.ts';
+import { type RowSource, withRows } from './batch-rows.ts';
+
+/** What the rows of one dataset must fulfil; columns that are not named are text, which every row's text is. */
+interface Rules {
+  readonly required: boolean;
+  /** Columns that gold is made of; a file without one of them is refused. */
+  readonly used: readonly string[];
+  readonly key: readonly string[];
+  /** A condition per column; `macro(column)` must be true, not null. */
+  readonly valid: Readonly<Record<string, string>>;
+}
+
+const rules = {
+  'title.ratings': {
+    required: true,
+    used: ['tconst', 'averageRating', 'numVotes'],
+    key: ['tconst'],
+    valid: { tconst: 'is_title', averageRating: 'is_rating', numVotes: 'is_count' },
+  },
+  'title.basics': {
+    required: true,
+    used: ['tconst', 'titleType', 'isAdult', 'startYear', 'runtimeMinutes', 'genres'],
+    key: ['tconst'],
+    valid: {
+      tconst: 'is_title',
+      isAdult: 'is_flag',
+      startYear: 'is_int_or_null',
+      endYear: 'is_int_or_null',
+      runtimeMinutes: 'is_int_or_null',
+    },
+  },
+  'title.principals': {
+    required: false,
+    used: ['tconst', 'ordering', 'nconst'],
+    key: ['tconst', 'ordering'],
+    valid: { tconst: 'is_title', ordering: 'is_count', nconst: 'is_name' },
+  },
+  'title.akas': {
+    required: false,
+    used: ['titleId', 'ordering', 'region'],
+    key: ['titleId', 'ordering'],
+    valid: { titleId: 'is_title', ordering: 'is_count', isOriginalTitle: 'is_flag_or_null' },
+  },
+  'name.basics': {
+    required: false,
+    used: ['nconst', 'primaryName'],
+    key: ['nconst'],
+    valid: { nconst: 'is_name', birthYear: 'is_int_or_null', deathYear: 'is_int_or_null' },
+  },
+} satisfies Record<string, Rules>;
+
+const validityMacros = `
+  CREATE OR REPLACE TEMP MACRO is_title(c) AS coalesce(regexp_full_match(c, 'tt([0-9]{7}|[1-9][0-9]{7,8})'), false);
+  CREATE OR REPLACE TEMP MACRO is_name(c) AS coalesce(regexp_full_match(c, 'nm([0-9]{7}|[1-9][0-9]{7,8})'), false);
+  CREATE OR REPLACE TEMP MACRO is_int(c) AS
+    coalesce(regexp_full_match(c, '-?[0-9]{1,10}') AND try_cast(c AS INTEGER) > -2147483648, false);
+  CREATE OR REPLACE TEMP MACRO is_int_or_null(c) AS c IS NULL OR is_int(c);
+  CREATE OR REPLACE TEMP MACRO is_count(c) AS is_int(c) AND c NOT LIKE '-%';
+  CREATE OR REPLACE TEMP MACRO is_rating(c) AS coalesce(regexp_full_match(c, '[1-9]([.][0-9])?|10([.]0)?'), false);
+  CREATE OR REPLACE TEMP MACRO is_flag(c) AS coalesce(c IN ('0', '1'), false);
+  CREATE OR REPLACE TEMP MACRO is_flag_or_null(c) AS c IS NULL OR is_flag(c)`;
+
+/** A valid id as its number: one text, one number. */
+const number = (id: string) => `substr(${id}, 3)::INTEGER AS ${id}`;
+
+/**
+ * Computes the gold tables from a folder of IMDb files into tables of a schema, rows in the contract's order.
+ * Rows that a producer would reject do not count; of several rows of one key the last in the file does. A missing
+ * optional dataset is an empty one.
+ *
+ * @param schema is created; tables of the same names in it are replaced
+ * @throws ReelflowError input: a required file or column is missing, or a file cannot be read
+ */
+export async function batchGold(
+  connection: DuckDBConnection,
+  dataDir: string,
+  schema = 'batch',
+): Promise<void> {
+  await connection.run('SET preserve_insertion_order = true'); // row numbers are those of the file
+  await connection.run(validityMacros);
+  await load(connection, dataDir, 'title.ratings', {
+    table: 'batch_ratings',
+    columns: `${number('tconst')}, averageRating::DOUBLE AS rating, numVotes::BIGINT AS votes`,
+  });
+  await load(connection, dataDir, 'title.basics', {
+    table: 'batch_basics',
+    columns: `${number('tconst')}, titleType, isAdult = '1' AS isAdult, startYear::INTEGER AS startYear,
+      runtimeMinutes::INTEGER AS runtimeMinutes, genres`,
+    only: 'WHERE tconst IN (SELECT tconst FROM batch_ratings)',
+  });
+  await load(connection, dataDir, 'title.principals', {
+    table: 'batch_principals',
+    columns: `${number('tconst')}, ordering::INTEGER AS ordering, ${number('nconst')}`,
+    only: 'WHERE tconst IN (SELECT tconst FROM batch_ratings)',
+  });
+  await load(connection, dataDir, 'title.akas', {
+    table: 'batch_akas',
+    columns: `${number('titleId')}, ordering::INTEGER AS ordering, region`,
+    only: 'WHERE titleId IN (SELECT tconst FROM batch_ratings)',
+  });
+  await load(connection, dataDir, 'name.basics', {
+    table: 'batch_names',
+    columns: `${number('nconst')}, primaryName`,
+    only: 'WHERE nconst IN (SELECT nconst FROM batch_principals)',
+  });
+  await computeGold(connection, schema);
+}
+
+/** A temporary table of the rows of a dataset. */
+interface Loaded {
+  readonly table: BatchRelation;
+  readonly columns: string;
+  readonly only?: string;
+}
+
+/** Loads the valid rows of a dataset, the last of each key. */
+async function load(
+  connection: DuckDBConnection,
+  dataDir: string,
+  dataset: keyof typeof rules,
+  loaded: Loaded,
+): Promise<void> {
+  await withRows(connection, dataDir, dataset, async (rows) => {
+    requireColumns(dataDir, dataset, rows);
+    await connection.run(readQuery(rules[dataset], rows, loaded.columns));
+  });
+  const last = lastOfEachKey('batch_rows', rules[dataset].key, loaded.only);
+  await connection.run(`CREATE OR REPLACE TEMP TABLE ${loaded.table} AS ${last}`);
+  await connection.run('DROP TABLE batch_rows');
+}
+
+function requireColumns(dataDir: string, dataset: keyof typeof rules, rows: RowSource | undefined): void {
+  const { required, used }: Rules = rules[dataset];
+  if (rows === undefined) {
+    if (!required) return;
+    throw new ReelflowError('input', `${dataset} is missing`, {
+      detail: `${dataDir} has neither ${dataset}.tsv nor ${dataset}.tsv.gz.`,
+      hint: 'Name the folder that holds the IMDb files.',
+    });
+  }
+  const missing = used.filter((name) => !rows.columns.includes(name));
+  if (missing.length > 0) {
+    throw new ReelflowError('input', `${dataset} lacks the column ${missing.join(', ')}`, {
+      detail: `Its header names ${rows.columns.join(', ')}.`,
+      hint: 'Use the official files, or name the columns as they do.',
+    });
+  }
+}
+
+/** The valid rows; row ids follow the file, as the insertion order is preserved. */
+function readQuery({ used, valid }: Rules, rows: RowSource | undefined, columns: string): string {
+  const empty = `(SELECT ${used.map((name) => `NULL::VARCHAR AS ${name}`).join(', ')} WHERE false)`;
+  const checks = Object.entries(valid)
+    .filter(([name]) => rows?.columns.includes(name) ?? used.includes(name))
+    .map(([name, macro]) => `${macro}(${name})`);
+  return `CREATE OR REPLACE TEMP TABLE batch_rows AS
+    SELECT ${columns} FROM ${rows?.relation ?? empty} WHERE ${checks.join(' AND ')}`;
+}

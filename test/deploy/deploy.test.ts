@@ -1,0 +1,217 @@
+/**
+ * What is in deploy/ and the compose file can be trusted. Method: the manifests are compiled against the types of the
+ * Kubernetes API, which knows every field, and validated by its schemas; units go through systemd's own check, the
+ * compose file through docker's; every command in them is read by our own command line. Where a tool is absent its test
+ * is skipped, and the run says so.
+ */
+import { execFileSync, spawnSync } from 'node:child_process';
+import { globSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { Command } from 'commander';
+import { StatefulSet } from 'kubernetes-models/apps/v1';
+import { PodDisruptionBudget } from 'kubernetes-models/policy/v1';
+import { ConfigMap, Service } from 'kubernetes-models/v1';
+import { afterAll, describe, expect, test, vi } from 'vitest';
+import { parse, parseAllDocuments } from 'yaml';
+import { monitorCommand } from '../../cli/monitor.ts';
+import { processCommand } from '../../cli/process.ts';
+import { sinkCommand } from '../../cli/sink.ts';
+import { endpointsFromEnvironment } from '../../runtime/config.ts';
+
+vi.setConfig({ testTimeout: 120_000 });
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const manifestText = readFileSync(join(root, 'deploy/kubernetes/reelflow.yaml'), 'utf8');
+const compose = parse(readFileSync(join(root, 'docker-compose.yml'), 'utf8'), { merge: true });
+const units = globSync('deploy/systemd/*.service', { cwd: root });
+
+/** As much of a manifest as these tests look at. */
+interface Manifest {
+  readonly kind: string;
+  readonly metadata: { readonly name: string };
+  readonly data?: Record<string, string>;
+  // biome-ignore lint/suspicious/noExplicitAny: its types are what is being tested
+  readonly spec?: any;
+}
+
+const documents = (text: string) =>
+  parseAllDocuments(text, { merge: true }).map((document) => document.toJS() as Manifest);
+const manifests = documents(manifestText);
+const kinds = { ConfigMap, Service, StatefulSet, PodDisruptionBudget };
+const modules: Record<string, string> = {
+  ConfigMap: 'kubernetes-models/v1',
+  Service: 'kubernetes-models/v1',
+  StatefulSet: 'kubernetes-models/apps/v1',
+  PodDisruptionBudget: 'kubernetes-models/policy/v1',
+};
+
+/** What the compiler says of the manifests as literals of the API's types; '' when nothing. */
+function compile(all: readonly Manifest[]): string {
+  // Beneath the project, so that its packages are found.
+  const folder = mkdtempSync(join(root, 'node_modules', '.reelflow-manifests-'));
+  try {
+    const lines = all.map(
+      ({ kind, ...rest }, at) =>
+        `import type { I${kind} as T${at} } from '${modules[kind]}';\nconst m${at}: T${at} = ${JSON.stringify({ kind, ...rest })};\nvoid m${at};`,
+    );
+    writeFileSync(join(folder, 'manifests.ts'), lines.join('\n'));
+    const flags = [
+      '--noEmit',
+      '--strict',
+      '--skipLibCheck',
+      '--module',
+      'nodenext',
+      '--target',
+      'esnext',
+      '--ignoreConfig',
+    ];
+    const { status, stdout } = spawnSync(join(root, 'node_modules/.bin/tsc'), [...flags, 'manifests.ts'], {
+      cwd: folder,
+      encoding: 'utf8',
+    });
+    return status === 0 ? '' : stdout || 'tsc failed';
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+const containers = manifests.flatMap(({ spec }) => spec?.template?.spec.containers ?? []);
+
+describe('the Kubernetes manifests', () => {
+  test('have no field that the API does not know, and no value of another type', () => {
+    expect(manifests).toHaveLength(6);
+    expect(compile(manifests)).toBe('');
+  });
+
+  test('a misspelt field would be found', () => {
+    expect(compile(documents(manifestText.replace('periodSeconds:', 'periodSecond:')))).toContain(
+      'periodSecond',
+    );
+  });
+
+  test.for(manifests.map((manifest) => [manifest.kind, manifest.metadata.name, manifest] as const))(
+    '%s %s follows the schema',
+    ([kind, , manifest]) => {
+      const Kind = kinds[kind as keyof typeof kinds] as unknown as new (
+        from: Manifest,
+      ) => { validate(): void };
+      new Kind(manifest).validate();
+    },
+  );
+
+  test('select the pods that they make, mount the volumes that they name, and probe ports that are open', () => {
+    const sets = manifests.filter(({ kind }) => kind === 'StatefulSet');
+    const labels = sets.map(({ spec }) => spec.template.metadata.labels);
+    for (const { kind, spec } of manifests) {
+      const selector = spec?.selector?.matchLabels ?? spec?.selector;
+      if (kind !== 'ConfigMap') expect(labels).toContainEqual(selector);
+    }
+    for (const { spec } of sets) {
+      const volumes = [
+        ...spec.template.spec.volumes,
+        ...spec.volumeClaimTemplates.map((claim: Manifest) => claim.metadata),
+      ];
+      for (const { volumeMounts, ports = [], ...container } of spec.template.spec.containers) {
+        for (const { name } of volumeMounts)
+          expect(volumes).toContainEqual(expect.objectContaining({ name }));
+        for (const probe of ['startupProbe', 'livenessProbe', 'readinessProbe']) {
+          const port = container[probe]?.httpGet.port;
+          if (port !== undefined) expect(ports).toContainEqual(expect.objectContaining({ name: port }));
+        }
+      }
+    }
+  });
+
+  test('their environment is one that we understand, and holds no password', () => {
+    const env = { ...manifests.find(({ kind }) => kind === 'ConfigMap')?.data };
+    const files = Object.keys(env).filter((name) => name.endsWith('_FILE'));
+    expect(files).toEqual(['KAFKA_SASL_PASSWORD_FILE', 'SCHEMA_REGISTRY_PASSWORD_FILE']);
+    for (const name of files) env[name] = join(root, 'package.json');
+    expect(endpointsFromEnvironment(env)).toMatchObject({
+      security: { tls: {}, sasl: { username: 'reelflow' } },
+    });
+    expect(Object.keys(env)).not.toContain('KAFKA_SASL_PASSWORD');
+  });
+
+  test('run as nobody of note, on a file system that is not written to', () => {
+    for (const { securityContext, resources } of containers) {
+      expect(securityContext).toMatchObject({
+        allowPrivilegeEscalation: false,
+        readOnlyRootFilesystem: true,
+      });
+      expect(resources).toMatchObject({
+        requests: { memory: expect.any(String) },
+        limits: { memory: expect.any(String) },
+      });
+    }
+  });
+});
+
+test('every command in deploy/ and the compose file is one that we have', () => {
+  const starts = units.map(
+    (unit) =>
+      /^ExecStart=\/usr\/bin\/env reelflow (.*)$/m.exec(readFileSync(join(root, unit), 'utf8'))?.[1] ?? '',
+  );
+  const commands: string[][] = [
+    ...containers.map(({ args }: { args: string[] }) => args),
+    ...Object.values(compose.services as Record<string, { image: string; command: string[] }>).flatMap(
+      ({ image, command }) => (image === 'reelflow' ? [command] : []),
+    ),
+    // systemd puts the instance's name in place of %i.
+    ...starts.map((start) => start.replaceAll('%i', '1').split(' ')),
+  ];
+  expect(commands).toHaveLength(3 + 3 + 2);
+  const known: Record<string, () => Command> = {
+    process: processCommand,
+    sink: sinkCommand,
+    monitor: monitorCommand,
+  };
+  for (const [name = '', ...args] of commands) {
+    const command = known[name]?.().exitOverride();
+    const { operands, unknown } = (command as Command).parseOptions(args);
+    expect({ command: name, operands, unknown }).toEqual({ command: name, operands: [], unknown: [] });
+  }
+});
+
+const hasSystemd = spawnSync('systemd-analyze', ['--version']).status === 0;
+describe.skipIf(!hasSystemd)(
+  `the systemd units${hasSystemd ? '' : ' (skipped: there is no systemd-analyze)'}`,
+  () => {
+    const folder = mkdtempSync(join(root, 'node_modules', '.reelflow-units-'));
+    afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+    const verify = (unit: string, text: string) => {
+      // An instance of a template is what can be checked.
+      const path = join(folder, (unit.split('/').at(-1) as string).replace('@.', '@1.'));
+      writeFileSync(path, text);
+      return spawnSync('systemd-analyze', ['verify', '--man=no', path], { encoding: 'utf8' })
+        .stderr.split('\n')
+        .filter((line) => line.includes(folder));
+    };
+
+    test.for(units)('%s has nothing that systemd does not know', (unit) => {
+      const text = readFileSync(join(root, unit), 'utf8');
+      expect(verify(unit, text)).toEqual([]);
+      expect(verify(unit, text.replace('PrivateTmp=', 'PrivateTemp='))).not.toEqual([]);
+    });
+  },
+);
+
+const hasCompose = spawnSync('docker', ['compose', 'version']).status === 0;
+test.skipIf(!hasCompose)(
+  `docker compose understands the compose file${hasCompose ? '' : ' (skipped: there is no docker compose)'}`,
+  () => {
+    const args = [
+      'compose',
+      '--file',
+      join(root, 'docker-compose.yml'),
+      '--profile',
+      'pipeline',
+      'config',
+      '--services',
+    ];
+    const services = execFileSync('docker', args, { encoding: 'utf8' }).trim().split('\n').sort();
+    expect(services).toEqual(['broker', 'monitor', 'processor', 'registry', 'sink']);
+  },
+);

@@ -1,0 +1,477 @@
+/**
+ * Flink itself, on the real broker and registry, through the command line: its bounded tables against ours and against
+ * the batch computation, a cube that is added to the declarations, and the tables on topics across a kill.
+ *
+ * The cube is added as a user adds one, to a copy of the project: a file, its place in the list, its array in the delta
+ * schema and a gold table over it.
+ */
+import { spawn } from 'node:child_process';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { DuckDBInstance } from '@duckdb/node-api';
+import avsc from 'avsc';
+import { describe, expect, inject, vi } from 'vitest';
+import { schemaOfGoldTable } from '../../../flink/gold-topic.ts';
+import { flinkJars } from '../../../flink/local.ts';
+import { findJvm } from '../../../kafka/local/jars.ts';
+import { logBounds } from '../../../kafka/log.ts';
+import { currentSnapshot, snapshotFolder } from '../../../sinks/gold/manifest.ts';
+import { batchGold } from '../../../sinks/verify/batch.ts';
+import { batchTables } from '../../../sinks/verify/batch-gold.ts';
+import { compareGold } from '../../../sinks/verify/compare.ts';
+import { goldTables } from '../../../tables/gold-tables.ts';
+import { type DatasetName, datasetNames, partitionOf } from '../../../topics/catalog.ts';
+import { sendTo } from '../../support/damage.ts';
+import {
+  broker,
+  chunkType,
+  encodeChunk,
+  lastJson,
+  type Place,
+  sample,
+  smallDataset,
+  spoken,
+  test,
+  textOf,
+  until,
+  writeDatasets,
+} from '../../support/harness.ts';
+import { startCluster } from './cluster.ts';
+
+// A Flink that starts takes ten seconds on a quiet machine, and minutes on a busy one.
+vi.setConfig({ testTimeout: 1_800_000, hookTimeout: 120_000 });
+
+/** How long a condition is waited for. */
+const patienceMs = 600_000;
+
+/** The tables that Flink computes, too. */
+const shared = goldTables.filter(({ onlyDuckdb }) => onlyDuckdb === undefined);
+
+const root = fileURLToPath(new URL('../../..', import.meta.url));
+const jars = join(root, '.reelflow', 'jars');
+const java = await findJvm(process.env, jars, flinkJars);
+if ('why' in java) process.stderr.write(`Flink: skipped, ${java.why}\n`);
+
+const flinkArgs = (place: Place, ...more: string[]) => [
+  ...['flink', 'run', '--namespace', place.namespace, '--state', place.state, '--jars', jars, ...more],
+];
+
+async function succeed(place: Place, args: readonly string[]): Promise<void> {
+  const finished = await place.run(args);
+  expect(finished, `${args.join(' ')}\n${finished.stderr.slice(-4_000)}`).toMatchObject({ code: 0 });
+}
+
+/** Where the tables in a folder differ from those in a schema that `fill` makes. */
+async function differencesFrom(
+  folder: string,
+  fill: (connection: Awaited<ReturnType<DuckDBInstance['connect']>>) => Promise<unknown>,
+) {
+  const instance = await DuckDBInstance.create(':memory:');
+  const connection = await instance.connect();
+  try {
+    await fill(connection);
+    const found = await compareGold(connection, 'expected', folder);
+    return found.filter(({ table }) => shared.some(({ name }) => name === table));
+  } finally {
+    connection.closeSync();
+    instance.closeSync();
+  }
+}
+
+/** Every rating lies on the topic after everything else, then some rows again, changed, repeated and deleted. */
+async function replayUnevenly(place: Place, data: string): Promise<void> {
+  const texts = Object.fromEntries(datasetNames.map((dataset) => [dataset, textOf(data, dataset)]));
+  const rows = (dataset: DatasetName) => (texts[dataset] as string).trimEnd().split('\n');
+  const file = (name: string, dataset: DatasetName, lines: readonly string[]) =>
+    writeDatasets(join(place.folder, name), { [dataset]: `${lines.join('\n')}\n` });
+  const others = datasetNames.filter((dataset) => dataset !== 'title.ratings');
+  const replay = (folder: string, ...names: DatasetName[]) =>
+    succeed(place, place.args('replay', folder, '--shards', '3', '--datasets', names.join(',')));
+  await replay(data, ...others);
+  await replay(data, 'title.ratings');
+  await replay(data, 'title.akas');
+
+  const [header = '', ...ratings] = rows('title.ratings');
+  const changed = ratings
+    .filter((_, n) => n % 4 === 0)
+    .map((row, n) => `${row.split('\t')[0]}\t${1 + (n % 9)}.${n % 10}\t${n}`);
+  // Twice in one chunk: the later one wins.
+  await replay(
+    file('changed', 'title.ratings', [header, ...ratings.slice(0, 50), ...changed]),
+    'title.ratings',
+  );
+
+  const topic = place.names.source('title.principals');
+  const registered = await fetch(`${inject('registryUrl')}/subjects/${topic}-value/versions/latest`);
+  const { id } = (await registered.json()) as { id: number };
+  const principals = rows('title.principals')
+    .slice(1)
+    .filter((_, n) => n % 7 === 0);
+  for (const row of principals.slice(0, 40)) {
+    const [tconst = '', ordering] = row.split('\t');
+    const key = { tconst, ordering: Number(ordering) };
+    const partition = partitionOf(tconst.slice(0, -4), 3);
+    // A record and its delete in one chunk: the delete comes after.
+    const record = { ...key, nconst: 'nm0000001', category: null, job: null, characters: null };
+    const chunk = { records: [record], deletes: [key] };
+    await sendTo(topic, partition, [encodeChunk(chunkType('title.principals'), id, chunk)]);
+  }
+}
+
+/** A copy of the project with one more cube and a gold table over it. @returns its folder */
+function projectWithCube(place: Place): string {
+  const copy = join(place.folder, 'project');
+  mkdirSync(copy);
+  const folders = 'cli database flink kafka monitor processors producers sinks topics'.split(' ');
+  const files = readdirSync(root).filter((name) => name.endsWith('.ts'));
+  for (const part of [...folders, ...files, 'package.json']) {
+    cpSync(join(root, part), join(copy, part), { recursive: true });
+  }
+  symlinkSync(join(root, 'node_modules'), join(copy, 'node_modules'));
+  const edit = (path: string, pattern: RegExp | string, replacement: string) => {
+    const before = readFileSync(join(copy, path), 'utf8');
+    const after = before.replace(pattern, replacement);
+    expect(after, `${path} still has ${pattern}`).not.toBe(before);
+    writeFileSync(join(copy, path), after);
+  };
+  writeFileSync(
+    join(copy, 'tables/cubes/medium.ts'),
+    `import type { Cube } from '../cube.ts';
+    export const mediumCube: Cube = {
+      name: 'medium',
+      array: 'medium',
+      reads: {
+        'title.basics': ['tconst', 'titleType'],
+        'title.ratings': ['tconst', 'averageRating', 'numVotes'],
+      },
+      key: ['titleType', 'rating'],
+      measures: ['titles', 'votes'],
+      contribution: \`SELECT titleType, averageRating AS rating, count(*) AS titles, sum(numVotes) AS votes
+        FROM title_basics JOIN title_ratings ON title_basics.tconst = title_ratings.tconst
+        WHERE titleType IS NOT NULL GROUP BY titleType, averageRating\`,
+    };`,
+  );
+  edit(
+    'tables/cubes/cube.ts',
+    'import { titleCube }',
+    "import { mediumCube } from '../medium.ts';\nimport { titleCube }",
+  );
+  edit('tables/cubes/cube.ts', 'declared([', 'declared([mediumCube, ');
+  const schema = JSON.parse(readFileSync(join(copy, 'topics/schemas/reelflow.deltas.avsc'), 'utf8'));
+  schema.fields.push({
+    name: 'medium',
+    type: {
+      type: 'array',
+      items: {
+        type: 'record',
+        name: 'MediumRow',
+        fields: [
+          { name: 'titleType', type: 'string' },
+          { name: 'rating', type: 'int' },
+          { name: 'titles', type: 'long' },
+          { name: 'votes', type: 'long' },
+        ],
+      },
+    },
+    default: [],
+  });
+  writeFileSync(join(copy, 'topics/schemas/reelflow.deltas.avsc'), JSON.stringify(schema));
+  edit(
+    'tables/gold-tables.ts',
+    'declaredTables([',
+    `declaredTables([{
+    name: 'medium_analysis', about: 'Rated titles by medium.', plots: [],
+    integers: \`SELECT titleType, \${counts} FROM medium GROUP BY titleType\`,
+    key: ['titleType'], measures: ['total_titles', 'total_votes'],
+    columns: 'titleType, total_titles, total_votes', order: 'titleType',
+  },`,
+  );
+  edit(
+    'sinks/verify/batch-gold.ts',
+    'export const batchTables: Readonly<Record<string, BatchTable>> = {',
+    `$&
+    medium_analysis: {
+      key: ['titleType'],
+      columns: { titleType: 'VARCHAR', total_titles: 'BIGINT', total_votes: 'BIGINT' },
+      query: '',
+    },`,
+  );
+  edit(
+    'tables/column-notes.ts',
+    'columnNotes: Readonly<Record<string, ColumnNote>> = {',
+    "$&\n  titleType: { about: 'Medium.' },",
+  );
+  return copy;
+}
+
+describe.skipIf('why' in java)('Flink', () => {
+  test.skipIf(!existsSync(sample))(
+    'bounded, on real files: equal to the batch computation',
+    async ({ place }) => {
+      await place.replay(sample, '--shards', '2');
+      const out = join(place.folder, 'tables');
+      await succeed(place, flinkArgs(place, '--bounded', '--out', out));
+      expect(await differencesFrom(out, (connection) => batchGold(connection, sample, 'expected'))).toEqual(
+        [],
+      );
+    },
+  );
+
+  test('bounded, with late, changed, repeated and deleted rows and a cube that was added: equal to ours', async ({
+    place,
+  }) => {
+    const data = await smallDataset(join(place.folder, 'data'), 600, 5);
+    await replayUnevenly(place, data);
+    const copy = projectWithCube(place);
+    const run = async (args: readonly string[]) => {
+      const child = spawn(process.execPath, [join(copy, 'cli/reelflow.js'), ...args], {
+        cwd: place.folder,
+        env: {
+          ...process.env,
+          KAFKA_BROKERS: inject('brokers').join(','),
+          SCHEMA_REGISTRY_URL: inject('registryUrl'),
+        },
+        stdio: ['ignore', 'ignore', 'pipe'],
+      });
+      let said = '';
+      child.stderr.setEncoding('utf8').on('data', (text: string) => {
+        said += text;
+      });
+      const code = await new Promise((resolve) => child.once('close', resolve));
+      expect(code, `${args.join(' ')}\n${said.slice(-4_000)}`).toBe(0);
+    };
+    await run(place.args('process', '--until-caught-up'));
+    await run(place.args('sink', '--once'));
+    const out = join(place.folder, 'tables');
+    await run(flinkArgs(place, '--bounded', '--out', out));
+
+    const ours = snapshotFolder(place.gold, currentSnapshot(place.gold) ?? 'none');
+    const rowsOf = async (folder: string) => {
+      const instance = await DuckDBInstance.create(':memory:');
+      const connection = await instance.connect();
+      const { rows } = {
+        rows: (
+          await connection.runAndReadAll(`SELECT * FROM '${join(folder, 'medium_analysis.parquet')}'`)
+        ).getRowsJson(),
+      };
+      connection.closeSync();
+      instance.closeSync();
+      return rows;
+    };
+    expect(await rowsOf(out)).toEqual(await rowsOf(ours));
+    expect((await rowsOf(out)).length).toBeGreaterThan(1);
+    const differences = await differencesFrom(out, async (connection) => {
+      await connection.run('CREATE SCHEMA expected');
+      for (const name of Object.keys(batchTables)) {
+        await connection.run(`CREATE TABLE expected.${name} AS FROM '${join(ours, `${name}.parquet`)}'`);
+      }
+    });
+    expect(differences).toEqual([]);
+  });
+
+  test('on topics, killed and going on from a checkpoint: the tables of all rows', async ({ place }) => {
+    const data = await smallDataset(join(place.folder, 'data'), 300, 6);
+    await place.replay(data, '--shards', '2');
+    const first = place.start(flinkArgs(place));
+    const state = join(place.state, 'flink', place.namespace);
+    const gateway = () => JSON.parse(readFileSync(join(state, 'gateway.pid'), 'utf8')) as { pid: number };
+    await untilTables(place, data);
+    first.kill('SIGKILL');
+    await first.done;
+    process.kill(gateway().pid, 'SIGKILL');
+
+    const texts = Object.fromEntries(datasetNames.map((dataset) => [dataset, textOf(data, dataset)]));
+    texts['title.ratings'] = (texts['title.ratings'] as string).replaceAll(/\t\d\.\d\t/g, '\t3.3\t');
+    const later = writeDatasets(join(place.folder, 'later'), texts);
+    await place.replay(later);
+    const second = place.start(flinkArgs(place));
+    await untilTables(place, later);
+    expect(second.log.some(({ msg }) => msg.includes('going on from') && msg.includes('chk-'))).toBe(true);
+    expect((await second.terminate()).code).toBe(0);
+  });
+});
+
+/** Answers of the REST interface of a cluster, as far as they are looked at. */
+interface Checkpoints {
+  readonly counts: { readonly completed: number; readonly restored: number };
+  readonly latest: { readonly completed?: { readonly external_path: string } };
+}
+
+describe.skipIf('why' in java)('a cluster', () => {
+  test('takes the job by its REST address and by its SQL gateway, and goes on when it has lost what ran it', async ({
+    place,
+  }) => {
+    const clusterOf = async (name: string, connectors: boolean) => {
+      const folder = join(place.folder, name);
+      mkdirSync(folder);
+      const cluster = await startCluster(folder, { jars, connectors });
+      place.onEnd(() => cluster.stop());
+      return cluster;
+    };
+    const submit = (...more: string[]) =>
+      place.run([
+        ...[
+          'flink',
+          'submit',
+          '--json',
+          '--namespace',
+          place.namespace,
+          '--state',
+          place.state,
+          '--jars',
+          jars,
+        ],
+        ...more,
+      ]);
+    const submitted = async (...more: string[]) => {
+      const finished = await submit(...more);
+      expect(finished, finished.stderr.slice(-4_000)).toMatchObject({ code: 0 });
+      return lastJson<{ job: string }>(finished).job;
+    };
+    const cluster = await clusterOf('cluster', false);
+    const state = async (id: string) => (await cluster.ask<{ state: string }>(`/jobs/${id}`)).state;
+    const checkpoints = (id: string, of = cluster) => of.ask<Checkpoints>(`/jobs/${id}/checkpoints`);
+
+    const data = await smallDataset(join(place.folder, 'data'), 300, 7);
+    await place.replay(data, '--shards', '2');
+    const first = await submitted('--rest', cluster.rest);
+    await untilTables(place, data);
+    expect(await state(first)).toBe('RUNNING');
+    await until(
+      'its checkpoints hold all',
+      async () => {
+        const lag = await place.run(['lag', '--json', '--group', place.names.flinkGroup]);
+        const rows = lastJson<{ lag: number | null }[]>(lag);
+        return rows.length > 0 && rows.every((row) => row.lag === 0);
+      },
+      patienceMs,
+    );
+    for (const { name } of shared) {
+      const subject = `${place.names.goldTable(name)}-value`;
+      const registered = await fetch(`${inject('registryUrl')}/subjects/${subject}/versions/latest`);
+      const { schema } = (await registered.json()) as { schema: string };
+      expect(JSON.parse(schema)).toEqual(schemaOfGoldTable(name));
+    }
+
+    const second = await submit('--rest', cluster.rest);
+    expect(spoken(second)).toContain(`Job ${first}`);
+    expect(second.code).toBe(19);
+
+    cluster.killTaskManager();
+    const rated = (rating: string) => {
+      const texts = Object.fromEntries(datasetNames.map((dataset) => [dataset, textOf(data, dataset)]));
+      texts['title.ratings'] = (texts['title.ratings'] as string).replaceAll(/\t\d\.\d\t/g, `\t${rating}\t`);
+      return writeDatasets(join(place.folder, `rated-${rating}`), texts);
+    };
+    const later = rated('3.3');
+    await place.replay(later);
+    await untilTables(place, later);
+    const { counts } = await checkpoints(first);
+    // Each try before the new one was there counts, too.
+    expect(counts.restored).toBeGreaterThan(0);
+
+    await until(
+      'one more checkpoint',
+      async () => (await checkpoints(first)).counts.completed > counts.completed,
+      patienceMs,
+    );
+    await fetch(`${cluster.rest}/jobs/${first}?mode=cancel`, { method: 'PATCH' });
+    await until('the end of the first job', async () => (await state(first)) === 'CANCELED', patienceMs);
+    const from = (await checkpoints(first)).latest.completed?.external_path ?? '';
+    const without = await submit('--gateway', await cluster.startGateway(), '--from', from);
+    expect(spoken(without)).toContain('A jar is missing in the cluster');
+    expect(without.code).toBe(24);
+    await cluster.stop();
+
+    const whole = await clusterOf('whole', true);
+    const last = rated('8.1');
+    await place.replay(last);
+    const third = await submitted('--gateway', await whole.startGateway(), '--from', from);
+    await untilTables(place, last);
+    expect((await checkpoints(third, whole)).counts.restored).toBeGreaterThan(0);
+  });
+});
+
+/** Waits until what a reader of committed messages sees on the topics is the batch computation over the files. */
+async function untilTables(place: Place, data: string): Promise<void> {
+  const deadline = Date.now() + 900_000;
+  for (;;) {
+    const folder = join(place.folder, `seen-${Date.now()}`);
+    mkdirSync(folder);
+    const found = (await fold(place, folder))
+      ? await differencesFrom(folder, (connection) => batchGold(connection, data, 'expected'))
+      : 'no rows yet';
+    if (found.length === 0) return;
+    if (Date.now() > deadline) expect(found).toEqual([]);
+    await delay(5_000);
+  }
+}
+
+/** The newest row of each key on the topics of the results, as one Parquet file a table. @returns whether all have rows */
+async function fold(place: Place, folder: string): Promise<boolean> {
+  const instance = await DuckDBInstance.create(':memory:');
+  const connection = await instance.connect();
+  try {
+    for (const { name, order } of shared) {
+      const columns = Object.entries(batchTables[name]?.columns ?? {});
+      const rows = await newestRows(
+        place.names.goldTable(name),
+        avsc.Type.forSchema(schemaOfGoldTable(name) as avsc.Schema),
+      );
+      if (rows.size === 0) return false;
+      const lines = join(folder, `${name}.json`);
+      writeFileSync(lines, [...rows.values()].map((row) => `${JSON.stringify(row)}\n`).join(''));
+      const types = columns.map(([column, type]) => `'${column}': '${type}'`).join(', ');
+      await connection.run(`COPY (SELECT * FROM read_json('${lines}', format = 'newline_delimited', columns = {${types}})
+        ORDER BY ${order}) TO '${join(folder, `${name}.parquet`)}'`);
+    }
+    return true;
+  } finally {
+    connection.closeSync();
+    instance.closeSync();
+  }
+}
+
+async function newestRows(topic: string, type: avsc.Type): Promise<Map<string, unknown>> {
+  const rows = new Map<string, unknown>();
+  const bounds = await logBounds(broker, [topic]).catch(() => new Map());
+  const ends: Map<number, { end: number }> = bounds.get(topic) ?? new Map();
+  if ([...ends.values()].every(({ end }) => end === 0)) return rows;
+  const consumer = broker.kafka.consumer({ groupId: `${topic}.look-${Date.now()}`, readUncommitted: false });
+  const reached = new Set([...ends].filter(([, { end }]) => end === 0).map(([partition]) => partition));
+  await consumer.connect();
+  try {
+    await consumer.subscribe({ topic, fromBeginning: true });
+    // A transaction that is open hides what lies behind its start: then there is nothing more to come for a while.
+    let quietSince = Date.now();
+    await consumer.run({
+      autoCommit: false,
+      eachBatchAutoResolve: true,
+      eachBatch: async ({ batch }) => {
+        quietSince = Date.now();
+        for (const { key, value } of batch.messages) {
+          const text = String(key);
+          if (value === null) rows.delete(text);
+          else rows.set(text, type.fromBuffer(value.subarray(5)));
+        }
+        // The last offsets may be marks of transactions, which are no messages.
+        if (Number(batch.lastOffset()) >= (ends.get(batch.partition)?.end ?? 0) - 3)
+          reached.add(batch.partition);
+      },
+    });
+    while (reached.size < ends.size && Date.now() - quietSince < 15_000) await delay(200);
+    return rows;
+  } finally {
+    await consumer.disconnect();
+  }
+}

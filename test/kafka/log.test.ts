@@ -1,0 +1,51 @@
+/** Reads at exact positions, on a broker. */
+import { expect } from 'vitest';
+import { LogInterrupted, LogReader } from '../../kafka/log.ts';
+import { ensureRetainedTopics } from '../../kafka/topics.ts';
+import { broker, test, until } from '../support/harness.ts';
+
+const sockets = () => process.getActiveResourcesInfo().filter((name) => name === 'TCPSocketWrap').length;
+
+// Method: four fetches on a new reader in one turn of the event loop, as the shards of a member do; then the open
+// sockets of this process are counted.
+test('a reader leaves no connection behind, even when its first fetches come at once', async ({ place }) => {
+  const topic = place.names.deltas;
+  await ensureRetainedTopics(broker, [{ topic, partitions: 4 }]);
+  await until('the admin connection is gone', () => sockets() === 0);
+  const reader = new LogReader(broker);
+  await Promise.all(
+    [0, 1, 2, 3].map((partition) => reader.fetch([{ topic, partition, next: 0 }], { waitMs: 1 })),
+  );
+  expect(sockets()).toBeGreaterThan(0);
+  await reader.close();
+  await until('all sockets are closed', () => sockets() === 0);
+});
+
+// Method: kafkajs' cluster replaced by one whose only broker fails; what kafkajs forgets it does not close.
+test('a broker that failed is disconnected as well as forgotten', async () => {
+  const failed = Object.assign(new Error('cut'), { name: 'KafkaJSConnectionError', host: 'broker', port: 9 });
+  const disconnected: string[] = [];
+  const brokerOf = (host: string) => ({
+    connectionPool: { host, port: 9 },
+    disconnect: async () => {
+      disconnected.push(host);
+    },
+    fetch: () => Promise.reject(failed),
+  });
+  const brokers = { 1: brokerOf('broker'), 2: brokerOf('another') };
+  const cluster = {
+    connect: async () => undefined,
+    disconnect: async () => undefined,
+    addMultipleTargetTopics: async () => undefined,
+    refreshMetadata: async () => undefined,
+    refreshMetadataIfNecessary: async () => undefined,
+    findLeaderForPartitions: () => ({ 1: [0] }),
+    findBroker: async () => brokers[1],
+    removeBroker: () => undefined,
+    brokerPool: { brokers },
+  };
+  const reader = new LogReader({ ...broker, createCluster: () => cluster as never });
+  const fetching = reader.fetch([{ topic: 't', partition: 0, next: 0 }], { waitMs: 1 });
+  await expect(fetching).rejects.toBeInstanceOf(LogInterrupted);
+  expect(disconnected).toEqual(['broker']);
+});

@@ -1,0 +1,332 @@
+/**
+ * `lag`: the partitions of a group as a pure function of commits and ends of logs, then a foreign group and our own on a
+ * real broker, and the command in its forms.
+ */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, inject, it } from 'vitest';
+import { duration, sparkline } from '../../cli/lag-text.ts';
+import { withAdmin } from '../../kafka/client.ts';
+import { readBounds } from '../../kafka/groups.ts';
+import { commitAlone } from '../../kafka/membership.ts';
+import { LagWatch, readMetadata, seenOf } from '../../monitor/lag.ts';
+import { broker, lastJson, type Place, smallDataset, spoken, test, until } from '../support/harness.ts';
+
+const program = fileURLToPath(new URL('../../cli/reelflow.js', import.meta.url));
+
+const log = (start: number, end: number) => ({ start, end });
+const at = (next: number) => ({ next, metadata: '' });
+const watched = { group: 'g', topics: ['read', 'not-yet-created'] };
+
+describe('the partitions of a group', () => {
+  const committed = new Map([
+    ['read', new Map([[1, at(7)]])],
+    ['deleted', new Map([[0, at(3)]])],
+    ['another', new Map([[0, at(0)]])],
+  ]);
+  const owners = new Map([
+    ['read', new Map([[2, 'member-1']])],
+    ['assigned', new Map([[0, 'member-1']])],
+    ['assigned-and-deleted', new Map([[0, 'member-1']])],
+  ]);
+  const bounds = new Map([
+    ['read', new Map([0, 1, 2].map((partition) => [partition, log(2, 10)]))],
+    ['another', new Map([[0, log(0, 0)]])],
+    ['assigned', new Map([[0, log(0, 4)]])],
+  ]);
+
+  it('are those of what it reads, is assigned or has committed, in order', () => {
+    const seen = seenOf(watched, { exists: true, owners, committed }, bounds);
+    const short = seen.map(({ topic, partition, log, commit, owner }) =>
+      [topic, partition, log?.start, log?.end, commit?.next, owner].join(' '),
+    );
+    expect(short).toEqual([
+      'another 0 0 0 0 ',
+      'assigned 0 0 4  member-1',
+      'deleted 0   3 ',
+      'read 0 2 10  ',
+      'read 1 2 10 7 ',
+      'read 2 2 10  member-1',
+    ]);
+  });
+
+  it('have unknown owners while the group does not tell them', () => {
+    const seen = seenOf(watched, { exists: true, owners: null, committed }, bounds);
+    expect(seen.every(({ owner }) => owner === undefined)).toBe(true);
+  });
+
+  it('are told, without owners, of a group that has never been there', () => {
+    expect(seenOf(watched, undefined, bounds).map(({ owner }) => owner)).toEqual([null, null, null]);
+  });
+});
+
+describe('the metadata of a commit', () => {
+  const none = { recordTs: null, committedAt: null, recordsPerMessage: null, readNext: null };
+  it.each(['', 'null', '7', '[]', '{"recordTs":"yesterday","committedAt":0,"recordsPerMessage":null}', '{'])(
+    'says nothing when it is %j',
+    (text) => expect(readMetadata(text)).toEqual(none),
+  );
+
+  it('says what is there', () => {
+    expect(
+      readMetadata('{"recordTs":5,"committedAt":6,"recordsPerMessage":1.5,"readNext":9,"more":1}'),
+    ).toEqual({
+      recordTs: 5,
+      committedAt: 6,
+      recordsPerMessage: 1.5,
+      readNext: 9,
+    });
+  });
+});
+
+describe('for people', () => {
+  it.each([
+    [null, 'unknown'],
+    [Number.POSITIVE_INFINITY, 'never'],
+    [0, '0 s'],
+    [0.4, '1 ms'],
+    [999, '999 ms'],
+    [59_999, '59 s'],
+    [60_000, '1 min'],
+    [200_000, '3 min 20 s'],
+    [7_500_000, '2 h 5 min'],
+    [100 * 3_600_000, '4 d 4 h'],
+  ])('%d ms are %s', (ms, text) => expect(duration(ms)).toBe(text));
+
+  it('a trend is drawn from nothing to the most, with a gap for what was not known', () => {
+    expect(sparkline([0, 1, null, 4, 8])).toBe('▁▂ ▅█');
+    expect(sparkline([0, 0])).toBe('▁▁');
+    expect(sparkline([])).toBe('');
+    expect(sparkline(Array.from({ length: 60 }, (_, i) => i))).toHaveLength(20);
+  });
+});
+
+const sentMs = (partition: number, offset: number) => 1_700_000_000_000 + 1_000 * partition + offset;
+
+/** A topic of three partitions with 5, 6 and 7 messages. */
+async function foreignTopic({ namespace }: Place): Promise<string> {
+  const topic = `${namespace}.foreign`;
+  // Its messages are years old: without this the broker removes them when it next looks for such.
+  const configEntries = [{ name: 'retention.ms', value: '-1' }];
+  await withAdmin(broker, (admin) =>
+    admin.createTopics({ topics: [{ topic, numPartitions: 3, configEntries }], waitForLeaders: false }),
+  );
+  const producer = broker.kafka.producer();
+  await producer.connect();
+  for (const partition of [0, 1, 2]) {
+    const messages = Array.from({ length: 5 + partition }, (_, i) => ({
+      partition,
+      value: 'x',
+      timestamp: String(sentMs(partition, i)),
+    }));
+    await producer.send({ topic, messages });
+  }
+  await producer.disconnect();
+  return topic;
+}
+
+/** A group that has read 5, 2 and none of these messages. */
+async function foreignGroup(place: Place): Promise<{ topic: string; group: string }> {
+  const topic = await foreignTopic(place);
+  const group = `${place.namespace}.foreign-group`;
+  place.onEnd(() => withAdmin(broker, (admin) => admin.deleteGroups([group])));
+  await commitAlone(broker, group, [
+    { topic, partition: 0, next: 5 },
+    { topic, partition: 1, next: 2 },
+  ]);
+  return { topic, group };
+}
+
+describe('a look', () => {
+  test('tells any group of the cluster; what is not known is null, never 0', async ({ place }) => {
+    const { topic, group } = await foreignGroup(place);
+    const { rows, groups, atMs } = await new LagWatch(broker).look([{ group, topics: [] }]);
+    const never = { catchUpMs: Number.POSITIVE_INFINITY, catchesUp: false };
+    const unknown = { lagRecords: null, consumedPerSecond: null, producedPerSecond: null };
+    expect(rows).toEqual([
+      {
+        ...{ group, topic, partition: 0, startOffset: 0, endOffset: 5, nextOffset: 5, lag: 0 },
+        ...{
+          ...unknown,
+          lagRecords: 0,
+          state: 'OK',
+          whyUnknown: null,
+          timeLagMs: 0,
+          catchUpMs: 0,
+          catchesUp: true,
+        },
+      },
+      {
+        ...{ group, topic, partition: 1, startOffset: 0, endOffset: 6, nextOffset: 2, lag: 4 },
+        ...{ ...unknown, state: 'STOP', whyUnknown: null, timeLagMs: atMs - sentMs(1, 2), ...never },
+      },
+      {
+        ...{ group, topic, partition: 2, startOffset: 0, endOffset: 7, nextOffset: null, lag: null },
+        ...{ ...unknown, state: 'STOP', whyUnknown: null, timeLagMs: null, ...never },
+      },
+    ]);
+    expect(groups).toMatchObject([
+      { group, exists: true, state: 'STOP', lag: 4, lagUnknown: 1, timeLagMs: rows[1]?.timeLagMs },
+    ]);
+  });
+
+  test('names a group that does not exist', async ({ place }) => {
+    const group = `${place.namespace}.nobody`;
+    const { rows, groups } = await new LagWatch(broker).look([{ group, topics: [] }]);
+    expect(rows).toEqual([]);
+    expect(groups).toMatchObject([{ group, exists: false, state: null, lag: null, catchUpMs: null }]);
+    expect(groups[0]?.whyUnknown).toBe('it does not exist (yet)');
+  });
+
+  test('says why it knows no state of a group that has committed nothing', async ({ place }) => {
+    const topic = await foreignTopic(place);
+    const group = `${place.namespace}.silent`;
+    const consumer = broker.kafka.consumer({ groupId: group });
+    place.onEnd(() => consumer.disconnect());
+    await consumer.connect();
+    await consumer.subscribe({ topics: [topic], fromBeginning: true });
+    await consumer.run({ autoCommit: false, eachMessage: async () => undefined });
+    const watch = new LagWatch(broker);
+    await until(
+      'it is assigned the topic',
+      async () => (await watch.look([{ group, topics: [] }])).rows.length > 0,
+    );
+    const { code, stdout } = await place.run(['lag', '--group', group]);
+    expect(code).toBe(0);
+    expect(stdout).toContain(
+      `Group ${group}: state unknown (3 of 3 partitions: a member is assigned, and nothing is committed), `,
+    );
+  });
+
+  test('says why it knows no state of a group that has nothing to read', async ({ place }) => {
+    const group = `${place.namespace}.idle`;
+    const consumer = broker.kafka.consumer({ groupId: group });
+    place.onEnd(() => consumer.disconnect());
+    await consumer.connect();
+    await consumer.subscribe({ topics: [new RegExp(`^${place.namespace}\\.not-there$`)] });
+    await consumer.run({ eachMessage: async () => undefined });
+    const look = () => new LagWatch(broker).look([{ group, topics: [] }]);
+    await until('it has joined', async () => (await look()).groups[0]?.exists === true);
+    expect((await place.run(['lag', '--group', group])).stdout).toBe(
+      `Group ${group}: state unknown (nothing is committed, and no member is known to be assigned anything)\n`,
+    );
+  });
+
+  test('reads the ends of many topics, without those that are gone', async ({ place }) => {
+    const topic = await foreignTopic(place);
+    const bounds = await readBounds(broker, [topic, `${place.namespace}.gone`]);
+    expect([...bounds.keys()]).toEqual([topic]);
+    expect(bounds.get(topic)).toEqual(
+      new Map([
+        [0, log(0, 5)],
+        [1, log(0, 6)],
+        [2, log(0, 7)],
+      ]),
+    );
+  });
+});
+
+interface Row {
+  readonly group: string;
+  readonly topic: string;
+  readonly endOffset: number | null;
+  readonly lag: number | null;
+  readonly state: string | null;
+}
+
+describe('reelflow lag', () => {
+  const command = (place: Place, ...more: string[]) => ['lag', '--namespace', place.namespace, ...more];
+
+  test('tells our groups: unknown before they have begun, nothing left when they have caught up', async ({
+    place,
+  }) => {
+    const data = await smallDataset(`${place.folder}/data`, 300, 5);
+    await place.replay(data);
+    const { names } = place;
+    const before = await place.run(command(place, '--json'));
+    expect(before, before.stderr).toMatchObject({ code: 0 });
+    expect(before.stdout.trim().split('\n')).toHaveLength(1);
+    const rows = lastJson<Row[]>(before);
+    expect([...new Set(rows.map(({ group, topic }) => `${group} ${topic}`))].sort()).toEqual(
+      [
+        ...['akas', 'basics', 'principals', 'ratings'].map(
+          (dataset) => `${names.processorGroup} ${place.namespace}.imdb.title.${dataset}`,
+        ),
+        `${names.sinkGroup} ${names.source('name.basics')}`,
+      ].sort(),
+    );
+    // Nobody is there, and there is something to read.
+    expect(rows.every(({ lag, state }) => lag === null && state === 'STOP')).toBe(true);
+
+    await place.process();
+    const after = await place.run(command(place, '--json', '--group', names.processorGroup));
+    const left = lastJson<Row[]>(after);
+    expect(left).toHaveLength(16);
+    expect(left.every(({ lag, state }) => lag === 0 && state === 'OK')).toBe(true);
+
+    // A sink that runs once is no member of its group, and says there where it has come to.
+    await place.sink();
+    const taken = lastJson<Row[]>(await place.run(command(place, '--json', '--group', names.sinkGroup)));
+    const written = taken.filter(({ endOffset }) => endOffset !== 0);
+    expect([...new Set(written.map(({ topic }) => topic))].sort()).toEqual(
+      [names.deltas, names.source('name.basics')].sort(),
+    );
+    expect(written.filter(({ lag }) => lag !== 0)).toEqual([]);
+
+    // All is to be done again, and nobody is there.
+    expect(await place.run(place.args('reset'))).toMatchObject({ code: 0 });
+    const reset = lastJson<Row[]>(
+      await place.run(command(place, '--json', '--group', names.processorGroup)),
+    ).filter(({ endOffset }) => endOffset !== 0);
+    expect(reset.length).toBeGreaterThan(0);
+    expect(reset.every(({ lag, endOffset, state }) => lag === endOffset && state === 'STOP')).toBe(true);
+  });
+
+  test('shows a table with a total and what is unknown, with --watch again and again until a signal', async ({
+    place,
+  }) => {
+    const { group } = await foreignGroup(place);
+    const missing = `${place.namespace}.nobody`;
+    const { code, stdout } = await place.run(command(place, '--group', group, '--group', missing));
+    expect(code).toBe(0);
+    expect(stdout).toMatch(
+      new RegExp(`Group ${group}: STOP, 4 \\+ 1 unknown messages left, .+ behind, caught up never\\n`),
+    );
+    expect(stdout).toMatch(/foreign +│ +1 │ +0 │ +6 │ +2 │ +4 │ STOP +│/);
+    expect(stdout).toMatch(/foreign +│ +2 │ +0 │ +7 │ unknown │ +unknown │ STOP +│ +unknown │/);
+    expect(stdout).toContain(`Group ${missing} does not exist`);
+
+    const watching = spawn(process.execPath, [program, ...command(place, '--watch', '--group', group)], {
+      cwd: place.folder,
+      env: {
+        ...process.env,
+        KAFKA_BROKERS: inject('brokers').join(','),
+        SCHEMA_REGISTRY_URL: inject('registryUrl'),
+      },
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    place.onEnd(() => watching.kill('SIGKILL'));
+    const ended = once(watching, 'exit');
+    let drawn = '';
+    watching.stdout.setEncoding('utf8').on('data', (text: string) => {
+      drawn += text;
+    });
+    await until('two tables are drawn', () => drawn.split('4 + 1 unknown').length > 2);
+    watching.kill('SIGINT');
+    expect(await ended).toEqual([0, null]);
+  });
+
+  test('refuses --watch together with --json', async ({ place }) => {
+    const finished = await place.run(command(place, '--watch', '--json'));
+    expect(finished).toMatchObject({ code: 2, stdout: '' });
+    expect(spoken(finished)).toContain('exclude each other');
+  });
+
+  test('says that no broker answers', async ({ place }) => {
+    const env = { KAFKA_BROKERS: '127.0.0.1:1', SCHEMA_REGISTRY_URL: 'http://127.0.0.1:1' };
+    const finished = await place.run(command(place), env);
+    expect(finished.code).toBe(4);
+    expect(spoken(finished)).toContain('No Kafka broker answers');
+  });
+});

@@ -1,0 +1,325 @@
+/**
+ * The page, as a browser shows it. Method: a pipeline of its own on the real broker, the real command, a real Chromium;
+ * the processor is killed, and what the page says is read as people and screen readers do, by role and name. Without a
+ * Chromium (Debian: `apt-get install chromium`) these tests are skipped, and the run says so. With
+ * REELFLOW_SCREENSHOTS=1 the pictures in docs/ are taken anew.
+ */
+import { once } from 'node:events';
+import { mkdirSync } from 'node:fs';
+import { request } from 'node:http';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { Browser, Locator, Page } from 'playwright-core';
+import { afterAll, beforeAll, describe, expect, vi } from 'vitest';
+import { problemsOf, type StageLine, type View } from '../../monitor/overview.ts';
+import { type PageOptions, servePage } from '../../monitor/server.ts';
+import { createLogger } from '../../runtime/logger.ts';
+import { currentSnapshot } from '../../sinks/gold/manifest.ts';
+import { hasBrowser, openBrowser, startMonitor, whyNoBrowser } from '../support/browser.ts';
+import { smallDataset, spoken, test, until } from '../support/harness.ts';
+
+vi.setConfig({ testTimeout: 300_000, hookTimeout: 300_000 });
+
+const patience = { timeout: 120_000 };
+const pictures = fileURLToPath(new URL('../../docs/monitor', import.meta.url));
+
+describe.skipIf(!hasBrowser)(`the page in Chromium${whyNoBrowser}`, () => {
+  let browser: Browser;
+
+  beforeAll(async () => {
+    browser = await openBrowser();
+  });
+
+  afterAll(async () => {
+    await browser?.close();
+  });
+
+  test('the page shows the pipeline, and says so when a processor is killed', async ({ place }) => {
+    const data = await smallDataset(join(place.folder, 'data'), 400, 3);
+    const bad = place.files('bad', {
+      'title.ratings.tsv': `tconst\taverageRating\tnumVotes\n<b>tt1</b>\t5.0\t1\n`,
+    });
+    const processor = place.start(place.args('process'));
+    await place.replay(data);
+    // Last, so that it is the newest of the dead letters.
+    await place.replay(join(bad, 'title.ratings.tsv'));
+    await until('the processor has caught up', () => place.hasCaughtUp(), patience.timeout);
+    const sink = place.start(place.args('sink', '--interval', '2s'));
+    await until('there is a snapshot', () => currentSnapshot(place.gold) !== undefined, patience.timeout);
+    const monitor = await startMonitor(place);
+
+    const context = await browser.newContext({ viewport: { width: 1200, height: 900 } });
+    const page = await context.newPage();
+    const faults: string[] = [];
+    const asked: string[] = [];
+    page.on('pageerror', (error) => faults.push(error.message));
+    page.on('console', (message) => {
+      if (message.type() === 'error') faults.push(message.text());
+    });
+    page.on('request', (sent) => asked.push(`${sent.method()} ${sent.url()}`));
+    await page.goto(monitor.url);
+
+    // Flow, lag, snapshot with its content, plots.
+    const flow = page.getByRole('region', { name: 'The pipeline as it flows' });
+    await flow.getByText('1 member').nth(1).waitFor(patience);
+    await page
+      .getByRole('region', { name: 'Processors, in messages' })
+      .getByRole('row', { name: /title\.ratings \/ 0 OK 0/ })
+      .waitFor(patience);
+    await page.getByRole('region', { name: 'Snapshots' }).getByText('CURRENT').waitFor(patience);
+    const plots = page.getByRole('figure');
+    await plots.first().waitFor(patience);
+    expect(await plots.allInnerTexts()).toEqual(
+      expect.arrayContaining([expect.stringContaining('Titles by genres')]),
+    );
+
+    // What Prometheus is told is what the page shows.
+    const metrics = await (await fetch(new URL('/metrics', monitor.url))).text();
+    const labels = `group="${place.names.processorGroup}",topic="${place.names.source('title.ratings')}",partition="0"`;
+    expect(metrics).toContain(`reelflow_group_state{${labels},state="OK"} 1`);
+
+    // Dead letters and a look into one, by keyboard alone. What is in them is text, whatever it looks like.
+    const look = page.getByRole('button', { name: 'Look into the dead letter at' }).first();
+    await look.focus();
+    await page.keyboard.press('Enter');
+    const dialog = page.getByRole('dialog');
+    await dialog.getByText('<b>tt1</b>').first().waitFor(patience);
+    await dialog.getByText('It would be refused: id').waitFor(patience);
+    await page.keyboard.press('Escape');
+    await dialog.waitFor({ state: 'hidden' });
+    expect(await look.evaluate((button) => button.matches(':focus'))).toBe(true);
+    await picture(page, 'light');
+    await picture(page.getByRole('region', { name: /^Gold/ }), 'gold');
+
+    // Small, dark, and nothing sticks out.
+    await page.emulateMedia({ colorScheme: 'dark' });
+    expect(await page.evaluate('getComputedStyle(document.body).backgroundColor')).toBe('rgb(18, 21, 24)');
+    await picture(page, 'dark');
+    await page.emulateMedia({ colorScheme: 'light' });
+    await page.setViewportSize({ width: 360, height: 780 });
+    expect(await page.evaluate('document.documentElement.scrollWidth')).toBe(360);
+    await picture(page, 'phone');
+    await page.setViewportSize({ width: 1200, height: 900 });
+
+    // A scrolled table stays where it is, and focused, while views come.
+    const lag = page.getByRole('region', { name: 'Processors, in messages' });
+    await lag.focus();
+
+    // The processor is killed: first nobody is missed, then messages wait.
+    processor.kill('SIGKILL');
+    await processor.done;
+    const verdict = page.locator('#headline');
+    await verdict.getByText('No processor is running').waitFor(patience);
+    await place.replay(data);
+    await verdict.getByRole('heading', { name: 'Processors have stopped' }).waitFor(patience);
+    await flow.getByText('STOP').waitFor(patience);
+    expect(await page.title()).toContain('Processors have stopped');
+    expect(await lag.evaluate((region) => region.matches(':focus'))).toBe(true);
+    await picture(page, 'stopped');
+
+    // A monitor that ends is told, too.
+    await Promise.all([monitor.running.terminate(), sink.terminate()]);
+    await page.getByText('The monitor does not answer').waitFor(patience);
+    // Nothing was changed, nothing came from elsewhere, and the policy had nothing to refuse.
+    expect(asked.filter((line) => !line.startsWith(`GET ${monitor.url}`))).toEqual([]);
+    expect(
+      faults.filter(
+        (text) => !/ERR_(CONNECTION_REFUSED|EMPTY_RESPONSE|INCOMPLETE_CHUNKED|NETWORK)/.test(text),
+      ),
+    ).toEqual([]);
+    await context.close();
+  });
+
+  async function picture(of: Page | Locator, name: string): Promise<void> {
+    if (process.env.REELFLOW_SCREENSHOTS !== '1') return;
+    mkdirSync(pictures, { recursive: true });
+    if ('goto' in of) await of.evaluate('scrollTo(0, 0)');
+    await of.screenshot({ path: join(pictures, `${name}.png`) });
+  }
+});
+
+describe('the server of the page', () => {
+  const view = {
+    atMs: 1,
+    namespace: 'n',
+    problems: [],
+    stages: [],
+    rows: [],
+    snapshots: [],
+    letters: null,
+  } satisfies View;
+
+  const serve = async (more: Partial<PageOptions> = {}) => {
+    const ended = new AbortController();
+    const page = await servePage({
+      host: '127.0.0.1',
+      port: 0,
+      token: undefined,
+      look: async () => view,
+      letter: async ({ offset }) => (offset === 0 ? { reason: 'integer' } : undefined),
+      plots: async () => undefined,
+      metrics: async () => ({ type: 'text/plain', text: 'up 1' }),
+      logger: createLogger('silent'),
+      signal: ended.signal,
+      ...more,
+    });
+    const close = async () => {
+      ended.abort();
+      await page.done;
+    };
+    return { url: new URL(page.url), close };
+  };
+  const status = async (url: URL, path: string, init: RequestInit = {}) =>
+    (await fetch(new URL(path, url), { redirect: 'manual', ...init })).status;
+
+  test('every answer forbids scripts and frames from elsewhere, and there is no inline script', async () => {
+    const { url, close } = await serve();
+    for (const path of ['/', '/page.js', '/none', '/letter?at=x']) {
+      const response = await fetch(new URL(path, url));
+      const policy = response.headers.get('content-security-policy') ?? '';
+      expect(policy).toContain("default-src 'none'");
+      expect(policy).not.toContain('unsafe');
+      expect(response.headers.get('x-content-type-options')).toBe('nosniff');
+      await response.text();
+    }
+    const html = await (await fetch(url)).text();
+    expect(html).not.toMatch(/<script(?![^>]*src=)|\son\w+=|style=|https?:/);
+    await close();
+  });
+
+  test('only reading is answered, and only what there is', async () => {
+    const { url, close } = await serve();
+    for (const method of ['POST', 'PUT', 'DELETE', 'PATCH'])
+      expect(await status(url, '/', { method })).toBe(405);
+    expect(await status(url, '/../package.json')).toBe(404);
+    expect(await status(url, '/%2e%2e/package.json')).toBe(404);
+    expect(await status(url, '/letter?at=0:0')).toBe(200);
+    expect(await status(url, '/letter?at=0:1')).toBe(404);
+    expect(await status(url, '/letter?at=0:-1')).toBe(400);
+    expect(await status(url, '/plots?snapshot=../..')).toBe(404);
+    await close();
+  });
+
+  test('views come as events, and a look that fails is told', async () => {
+    let looks = 0;
+    const { url, close } = await serve({
+      look: async () => {
+        looks += 1;
+        if (looks > 1) throw new Error('of the test');
+        return view;
+      },
+    });
+    const response = await fetch(new URL('/events', url));
+    let text = '';
+    for await (const part of response.body as unknown as AsyncIterable<Uint8Array>) {
+      text += Buffer.from(part).toString();
+      if (text.includes('event: failure')) break;
+    }
+    expect(text).toContain(`event: view\ndata: ${JSON.stringify(view)}\n\n`);
+    expect(text).toContain('event: failure\ndata: {"text":"of the test"}');
+    await close();
+  });
+
+  test('no more than fifty look at the same time', async () => {
+    const { url, close } = await serve();
+    const leave = new AbortController();
+    const look = () => fetch(new URL('/events', url), { signal: leave.signal });
+    const viewers = await Promise.all(Array.from({ length: 50 }, look));
+    expect(new Set(viewers.map((response) => response.status))).toEqual(new Set([200]));
+    expect(await status(url, '/events')).toBe(503);
+    leave.abort();
+    await close();
+  });
+
+  test('a web page elsewhere that takes our address for its name is not answered', async () => {
+    const { url, close } = await serve();
+    const sent = request(url, { headers: { host: 'evil.example' } }).end();
+    const [response] = await once(sent, 'response');
+    response.resume();
+    expect(response.statusCode).toBe(421);
+    await close();
+  });
+
+  test('beyond this machine nobody is answered without the token', async () => {
+    await expect(serve({ host: '0.0.0.0' })).rejects.toMatchObject({ kind: 'usage' });
+    const { url, close } = await serve({ host: '0.0.0.0', token: 'of a test' });
+    for (const path of ['/', '/page.js', '/events', '/metrics', '/letter?at=0:0', '/?token=wrong'])
+      expect(await status(url, path)).toBe(401);
+    expect(await status(url, '/', { headers: { authorization: 'Bearer of a tesT' } })).toBe(401);
+    expect(await status(url, '/', { headers: { authorization: 'Bearer of a test' } })).toBe(200);
+    const first = await fetch(url, { redirect: 'manual' });
+    expect(first.status).toBe(303);
+    expect(first.headers.get('location')).toBe('/');
+    const cookie = first.headers.get('set-cookie') ?? '';
+    expect(cookie).toMatch(/HttpOnly; SameSite=Strict/);
+    expect(cookie).not.toContain('of a test');
+    expect(await status(url, '/', { headers: { cookie: cookie.split(';')[0] ?? '' } })).toBe(200);
+    await close();
+  });
+
+  test('a port that is taken is said', async ({ place }) => {
+    const { url, close } = await serve();
+    const finished = await place.run(['monitor', '--listen', url.port]);
+    expect(finished.code).toBe(2);
+    expect(spoken(finished)).toContain('cannot be listened on');
+    await close();
+  });
+});
+
+describe('what is not well is said in words', () => {
+  const line = (group: Partial<StageLine['group']>, members: number | null = 1): StageLine => ({
+    name: 'processors',
+    members,
+    group: {
+      group: 'g',
+      exists: true,
+      state: 'OK',
+      whyUnknown: null,
+      lag: 0,
+      lagUnknown: 0,
+      lagRecords: 0,
+      timeLagMs: 0,
+      consumedPerSecond: 0,
+      producedPerSecond: 0,
+      catchUpMs: 0,
+      catchesUp: true,
+      ...group,
+    },
+  });
+
+  test.for([
+    [line({}), null, ''],
+    [line({ state: null, lag: 5 }), null, ''],
+    [line({}, 0), 'note', 'No processor is running; nothing waits for it.'],
+    [line({ exists: false }, 0), null, ''],
+    [
+      line({ state: 'STOP', lag: 1 }, 0),
+      'bad',
+      'Processors have stopped: nobody is there, and 1 message waits.',
+    ],
+    [
+      line({ state: 'STALL', lag: 1_200 }),
+      'bad',
+      'Processors are stalled: somebody is there and stands still, and 1,200 messages wait.',
+    ],
+    [
+      line({ state: 'WARN', lag: null }),
+      'bad',
+      'Processors are too slow: what waits is unknown, and it does not get less.',
+    ],
+    [
+      line({ state: 'ERR' }),
+      'bad',
+      'Processors went back, or a topic is shorter than what was processed of it.',
+    ],
+    [
+      { ...line({ state: 'STALL', lag: 3 }), name: 'other' },
+      'bad',
+      'Group g is stalled: somebody is there and stands still, and 3 messages wait.',
+    ],
+    [{ ...line({ exists: false, state: null }, 0), name: 'other' }, 'note', 'Group g does not exist (yet).'],
+    [{ ...line({}, 0), name: 'other' }, 'note', 'No member of group g is there; nothing waits for it.'],
+  ] as const)('%#', ([stage, severity, text]) => {
+    expect(problemsOf(stage)).toEqual(severity === null ? [] : [{ severity, text }]);
+  });
+});

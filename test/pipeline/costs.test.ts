@@ -1,0 +1,166 @@
+/**
+ * What a million records cost, in counts: messages, bytes, buffers, SQL statements. Seconds differ from machine to machine
+ * and from hour to hour; these are the same everywhere, and most changes that make the pipeline slower move one of them.
+ *
+ * The rows are a synthetic dataset of fixed seed, 0.4 million in the four datasets that processors read. A bound is what
+ * was counted when it was set, in brackets, and about a tenth more. Where a count falls, take its bound down.
+ */
+import { createReadStream, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setImmediate } from 'node:timers/promises';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { applyMicroBatch } from '../../processors/apply.ts';
+import { MicroBatch } from '../../processors/micro-batch.ts';
+import type { ShardStore } from '../../processors/store.ts';
+import { Chunker } from '../../producers/chunker.ts';
+import { layoutOf } from '../../producers/layout.ts';
+import { recordBatchOf } from '../../producers/record-batch.ts';
+import { generate } from '../../producers/synthetic/synthetic.ts';
+import { datasets } from '../../topics/catalog.ts';
+import { Ownership } from '../../topics/ownership.ts';
+import { type CubeDataset, cubeDatasets, schemaIdOf } from '../support/chunks.ts';
+import { createStore, decoders, deltaSchemaId, identity } from '../support/shard-lab.ts';
+
+const titles = 30_000;
+const shards = 4;
+
+interface Sent {
+  readonly dataset: CubeDataset;
+  readonly value: Buffer;
+  readonly records: number;
+  /** As it goes to the broker, packed. */
+  readonly batchBytes: number;
+}
+
+let folder: string;
+let sent: Sent[];
+let rooms: number;
+
+beforeAll(async () => {
+  folder = mkdtempSync(join(tmpdir(), 'reelflow-costs-'));
+  await generate({ titles, seed: 1, out: join(folder, 'data'), datasets: cubeDatasets });
+  sent = [];
+  const seen = new Set<object>();
+  for (const dataset of cubeDatasets) {
+    const layout = layoutOf(
+      datasets[dataset],
+      Buffer.from(datasets[dataset].columns.map(({ name }) => name).join('\t')),
+      dataset,
+    );
+    const chunker = new Chunker({
+      dataset: datasets[dataset],
+      layout,
+      shards,
+      schemaId: schemaIdOf(dataset),
+      runId: 'costs',
+      asOf: new Date(0),
+      onChunk: (chunk) => {
+        const { room, start, value, key, records } = chunk;
+        const kept = Buffer.from(value);
+        const batch = recordBatchOf(room.bytes, start, start + value.length, key, 0);
+        sent.push({ dataset, value: kept, records, batchBytes: batch.length });
+        seen.add(room);
+        chunker.recycle(chunk);
+      },
+      onRejected: ({ reason }) => expect.unreachable(`a row was rejected: ${reason}`),
+    });
+    for await (const piece of createReadStream(join(folder, 'data', `${dataset}.tsv`))) {
+      for (let at = 0; at < piece.length; ) at = chunker.push(piece, at);
+    }
+    chunker.end();
+  }
+  rooms = seen.size;
+});
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+const total = (of: (sent: Sent) => number) => sent.reduce((sum, each) => sum + of(each), 0);
+
+describe('the producer', () => {
+  it('sends a million records in few messages', () => {
+    const records = total((each) => each.records);
+    expect(records).toBeGreaterThan(400_000);
+    expect((sent.length * 1_000_000) / records).toBeLessThan(132); // [120]
+  });
+
+  it('writes few bytes a record, before and after compression', () => {
+    const records = total((each) => each.records);
+    expect(total(({ value }) => value.length) / records).toBeLessThan(51); // [46.9]
+    expect(total(({ batchBytes }) => batchBytes) / records).toBeLessThan(12.6); // [11.4]
+  });
+
+  it('writes each dataset into as many buffers as there are partitions, however many chunks there are', () => {
+    expect(sent.length).toBeGreaterThan(cubeDatasets.length * shards * 2);
+    expect(rooms).toBeLessThanOrEqual(cubeDatasets.length * shards);
+  });
+});
+
+/** Runs `work` and counts the statements that DuckDB executes meanwhile; an appender's flush is one. */
+async function statementsOf({ connection }: ShardStore, work: () => Promise<unknown>): Promise<number> {
+  await connection.run('CALL truncate_duckdb_logs()');
+  await connection.run("CALL enable_logging('QueryLog')");
+  await work();
+  await connection.run('CALL disable_logging()');
+  const counted = await connection.runAndReadAll("SELECT count(*) FROM duckdb_logs WHERE type = 'QueryLog'");
+  return Number(counted.getRows()[0]?.[0]) - 1; // the one that ends the counting
+}
+
+describe('a micro-batch', () => {
+  it('takes few SQL statements, and no more for eight times the rows', async () => {
+    const store = await createStore();
+    const apply = (batch: MicroBatch) =>
+      applyMicroBatch(store, batch, {
+        deltaSchemaId,
+        silently: false,
+        deadLetterOf: () => expect.unreachable('nothing is rejected'),
+        publishedEntry: store.nextEntry - 1,
+      });
+    const next = new Map<CubeDataset, number>();
+    const staged = (messages: readonly Sent[]) => {
+      const batch = new MicroBatch(
+        identity.shard,
+        store,
+        store.projection,
+        new Ownership('tt', identity.shards),
+      );
+      for (const { dataset, value } of messages) {
+        const offset = next.get(dataset) ?? 0;
+        next.set(dataset, offset + 1);
+        const decoder = decoders[dataset] as (typeof decoders)[string];
+        decoder.isOwn(value);
+        batch.add({ topic: `imdb.${dataset}`, dataset, offset, timestampMs: 0, value }, decoder, value);
+      }
+      return batch;
+    };
+    const chunksOf = (from: number, to: number) =>
+      cubeDatasets.flatMap((dataset) => sent.filter((each) => each.dataset === dataset).slice(from, to));
+    const count = (messages: readonly Sent[]) => statementsOf(store, () => apply(staged(messages)));
+    const some = { fresh: await count(chunksOf(0, 1)), known: await count(chunksOf(0, 1)) };
+    const more = { fresh: await count(chunksOf(1, 9)), known: await count(chunksOf(1, 9)) };
+    expect(some.known).toBe(more.known);
+    for (const statements of [some.fresh, some.known, more.fresh, more.known]) {
+      expect(statements).toBeLessThanOrEqual(36); // [21 of fresh rows alone, 33]
+    }
+  });
+
+  it('takes over the memory of the one before it and lets all others go', async () => {
+    setFlagsFromString('--expose-gc');
+    const collect = runInNewContext('gc') as () => void;
+    const store = await createStore();
+    const next = (spent?: MicroBatch) =>
+      new MicroBatch(identity.shard, store, store.projection, new Ownership('tt', identity.shards), spent);
+    let last = next();
+    const before: WeakRef<MicroBatch>[] = [];
+    for (let i = 0; i < 5; i++) {
+      before.push(new WeakRef(last));
+      last = next(last);
+    }
+    // What was looked up through a weak reference stays until the turn ends.
+    await setImmediate();
+    collect();
+    expect(before.map((batch) => batch.deref())).toEqual(before.map(() => undefined));
+    expect(last.isEmpty).toBe(true);
+  });
+});

@@ -1,0 +1,123 @@
+/**
+ * The topic of deltas: recreated, cut short, trimmed too far, or with messages that are no deltas. What the sink and the
+ * owners of shards make of it is the same, and whoever cannot go on says so and names a way out that works.
+ */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, vi } from 'vitest';
+import { deleteBefore, ensureRetainedTopics } from '../../kafka/topics.ts';
+import { withFolderLock } from '../../runtime/folder-lock.ts';
+import { decodeDeltaHeader, encodeDeltaHeader } from '../../topics/deltas.ts';
+import {
+  deleteTopic,
+  endsOf,
+  expectRefusal,
+  processOnce,
+  recreateTopic,
+  sendTo,
+  shards,
+  sinkOnce,
+} from '../support/damage.ts';
+import { broker, lastJson, type Place, smallDataset, test } from '../support/harness.ts';
+
+vi.setConfig({ testTimeout: 240_000 });
+
+let folder: string;
+let data: string;
+
+beforeAll(async () => {
+  folder = mkdtempSync(join(tmpdir(), 'reelflow-deltas-'));
+  data = await smallDataset(join(folder, 'data'), 300, 5);
+});
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+const few = ['--shards', String(shards)];
+
+const reset = async (place: Place) => {
+  const finished = await place.run(place.args('reset', '--json'));
+  expect(finished, finished.stderr).toMatchObject({ code: 0 });
+  return lastJson<{ generation: number }>(finished);
+};
+
+// Method: a message that announces a delta from where the shard stands, and whose rows are cut off. If only one of sink
+// and owner took it for a delta, or both moved on without its rows, gold would be wrong or the next delta refused.
+test('a delta whose rows cannot be decoded counts neither for the sink nor for the owner', async ({
+  place,
+}) => {
+  await place.pipeline(data, { replay: few });
+  const messages = await place.readTopic(place.names.deltas);
+  for (let shard = 0; shard < shards; shard++) {
+    const last = messages.filter(({ partition }) => partition === shard).at(-1)?.value ?? null;
+    const schemaId = (last as Buffer).readInt32BE(1);
+    const { header } = decodeDeltaHeader(last, schemaId);
+    const range = header.range.map((of) => ({ ...of, from: of.to, to: of.to + 1, duplicate: 0, applied: 1 }));
+    const promise = encodeDeltaHeader(schemaId, { ...header, range, part: 1, parts: 1 });
+    await sendTo(place.names.deltas, shard, [Buffer.concat([promise, Buffer.from([0x02, 0x02])])]);
+  }
+  await place.replay(data);
+  await place.process();
+  expect(await place.sink()).toMatchObject({ refused: 0 });
+  expect(await place.differences(data)).toEqual([]);
+  const letters = (await place.deadLetters()).filter(({ stage }) => stage === 'sink');
+  expect(letters.map(({ reason }) => reason)).toEqual(Array(shards).fill('undecodable'));
+});
+
+// Method: gone, then empty, then with as many deltas as before, of a store that is built anew.
+test('a topic that was recreated is noticed by a sink that runs once; reset is the way out', async ({
+  place,
+}) => {
+  await place.pipeline(data, { replay: few });
+  await reset(place);
+  await place.process();
+  await place.sink();
+  const deltas = place.names.deltas;
+  const ends = await endsOf(deltas);
+  await deleteTopic(deltas);
+  await expectRefusal(place, 'sourceReplaced', sinkOnce(place));
+  await ensureRetainedTopics(broker, [{ topic: deltas, partitions: shards }]);
+  expect(await expectRefusal(place, 'sourceReplaced', sinkOnce(place))).toContain('ends at offset 0');
+  while ((await endsOf(deltas)).some((end, shard) => end < (ends[shard] ?? 0))) {
+    await place.replay(data, '--datasets', 'title.ratings');
+    await place.process();
+  }
+  expect(await expectRefusal(place, 'sourceReplaced', sinkOnce(place))).toContain('another delta');
+  // The generation of the snapshot is known to nobody else any more.
+  expect(await reset(place)).toMatchObject({ generation: 2 });
+  await place.process();
+  const sunk = await place.sink();
+  expect(sunk.snapshot).not.toBeNull();
+  expect(await place.differences(data)).toEqual([]);
+});
+
+test('deltas that are trimmed too far stop sink and processor; reset is the way out', async ({ place }) => {
+  await place.pipeline(data, { replay: few });
+  await place.replay(data);
+  await place.process();
+  const all = (await endsOf(place.names.deltas)).map((offset, partition) => ({ partition, offset }));
+  await deleteBefore(broker, place.names.deltas, all);
+  await expectRefusal(place, 'deltasTrimmed', sinkOnce(place));
+  expect(await expectRefusal(place, 'deltasTrimmed', processOnce(place))).toContain('reelflow reset');
+  await reset(place);
+  await place.run(processOnce(place));
+  expect(await place.sink()).toMatchObject({ refused: 0 });
+  expect(await place.differences(data)).toEqual([]);
+});
+
+// Method: what a sink that runs once holds is its lock on the gold folder; this test holds it in its place.
+test('a reset refuses while a sink runs once, and before an emptied topic is filled again', async ({
+  place,
+}) => {
+  await place.pipeline(data, { replay: few });
+  await withFolderLock(join(place.gold, '.sink'), { of: 'gold', patienceMs: 0 }, async () => {
+    await expectRefusal(place, 'busy', place.args('reset'));
+  });
+  const topic = place.names.source('title.ratings');
+  await recreateTopic(topic);
+  expect(await expectRefusal(place, 'input', place.args('reset'))).toContain(topic);
+  await place.replay(data, '--datasets', 'title.ratings');
+  await reset(place);
+  await place.process();
+  await place.sink();
+  expect(await place.differences(data)).toEqual([]);
+});

@@ -1,0 +1,103 @@
+/**
+ * Topics that were deleted and created again under the same name, whole or with a lost tail: kafkajs reads them on without
+ * an error, so the last message that was applied must tell. Each time the failure, nothing changed, and the way out.
+ */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, vi } from 'vitest';
+import {
+  deleteTopic,
+  endsOf,
+  expectFailure,
+  expectRefusal,
+  processOnce,
+  recreateTopic,
+  shards,
+  sinkOnce,
+  standOf,
+} from '../support/damage.ts';
+import { lastJson, type Place, smallDataset, test } from '../support/harness.ts';
+
+vi.setConfig({ testTimeout: 240_000 });
+
+let folder: string;
+let data: string;
+let other: string;
+
+beforeAll(async () => {
+  folder = mkdtempSync(join(tmpdir(), 'reelflow-replaced-'));
+  data = await smallDataset(join(folder, 'data'), 300, 5);
+  other = await smallDataset(join(folder, 'other'), 310, 6);
+});
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+const few = ['--shards', String(shards)];
+const ratings = ['--datasets', 'title.ratings'];
+
+async function resetAndRunAgain(place: Place): Promise<void> {
+  expect(await place.run(['reset', '--namespace', place.namespace])).toMatchObject({ code: 0 });
+  await place.process();
+  const sink = lastJson<{ snapshot: string | null; refused: number }>(await place.run(sinkOnce(place)));
+  expect(sink).toMatchObject({ snapshot: expect.any(String), refused: 0 });
+}
+
+describe('a source topic that is another one under the same name (sourceReplaced)', () => {
+  // Method: first empty, so that it is shorter than what was applied; then with as many messages as before, but others.
+  test('is noticed at the next start: without its tail, and refilled; reset is the way out', async ({
+    place,
+  }) => {
+    await place.pipeline(data, { replay: few });
+    const topic = place.names.source('title.ratings');
+    const ends = await endsOf(topic);
+    await recreateTopic(topic);
+    expect(await expectRefusal(place, 'sourceReplaced', processOnce(place))).toContain('shorter');
+    await place.replay(other, ...ratings);
+    expect(await endsOf(topic)).toEqual(ends);
+    expect(await expectRefusal(place, 'sourceReplaced', processOnce(place))).toContain(`${topic}/`);
+    await place.replay(data, ...ratings);
+    await expectRefusal(place, 'sourceReplaced', processOnce(place));
+    await resetAndRunAgain(place);
+    // Ratings of both: rows that only the other has are of titles that this one may not have, or has.
+    expect(place.manifest.input[topic]).toEqual({ 0: [0, 2], 1: [0, 2] });
+  });
+
+  // Method: the member is stopped while it happens, so that no fetch of it can fail: only a look back can tell.
+  test('is noticed while a member runs, also when none of its fetches failed', async ({ place }) => {
+    await place.pipeline(data, { replay: few });
+    const before = await standOf(place);
+    const member = place.start(place.args('process', '--window', '50ms'));
+    await member.logged(
+      'open shards',
+      () => member.log.filter(({ msg }) => msg === 'shard opened').length === shards,
+    );
+    member.kill('SIGSTOP');
+    const topic = place.names.source('title.ratings');
+    await recreateTopic(topic);
+    await place.replay(other, ...ratings);
+    await place.replay(other, ...ratings);
+    member.kill('SIGCONT');
+    expect(expectFailure(await member.done, 'sourceReplaced')).toContain(topic);
+    expect(await standOf(place)).toEqual(before);
+  });
+});
+
+describe('the topic of names', () => {
+  test('is proved by the sink like the others: gone, shorter, refilled; reset is the way out', async ({
+    place,
+  }) => {
+    await place.pipeline(data, { replay: few });
+    const topic = place.names.source('name.basics');
+    const ends = await endsOf(topic);
+    await deleteTopic(topic);
+    await expectRefusal(place, 'sourceLost', sinkOnce(place));
+    await place.replay(other, '--datasets', 'name.basics');
+    expect(await endsOf(topic)).toEqual(ends);
+    await expectRefusal(place, 'sourceReplaced', sinkOnce(place));
+    await recreateTopic(topic);
+    expect(await expectRefusal(place, 'sourceReplaced', sinkOnce(place))).toContain('shorter');
+    await place.replay(data, '--datasets', 'name.basics');
+    await resetAndRunAgain(place);
+    expect(await place.differences(data)).toEqual([]);
+  });
+});

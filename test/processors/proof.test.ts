@@ -1,0 +1,98 @@
+/** What a shard has to see of its logs before it says that it has caught up; real stores, logs in memory. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { DuckDBInstance } from '@duckdb/node-api';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { openInstance } from '../../database/duckdb.ts';
+import { LogInterrupted, type LogReader } from '../../kafka/log.ts';
+import { ReelflowError } from '../../runtime/errors.ts';
+import { basics, rating } from '../support/chunks.ts';
+import { Logs, shardOver } from '../support/shard-over-logs.ts';
+
+let folder: string;
+let instance: DuckDBInstance;
+
+beforeAll(async () => {
+  folder = mkdtempSync(join(tmpdir(), 'reelflow-proof-'));
+  instance = await openInstance({ memoryLimit: '500MB', threads: 1, spillFolder: join(folder, 'spill') });
+});
+afterAll(() => {
+  instance.closeSync();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+/** Logs of two topics, and a folder with the store of a shard that has published all of them. */
+async function applied(name: string): Promise<{ logs: Logs; stores: string }> {
+  const logs = new Logs();
+  const stores = join(folder, name);
+  logs.produce(
+    { dataset: 'title.basics', records: [basics(1, 'Drama')], deletes: [] },
+    { dataset: 'title.ratings', records: [rating(1, 5)], deletes: [] },
+  );
+  const first = shardOver(logs, instance, stores);
+  await first.shard.open(logs.ends);
+  await first.until(logs.ends);
+  await first.shard.close(0);
+  return { logs, stores };
+}
+
+// Method: nothing has come since, so all that is left to do is to read the last message of each topic once more. The
+// fetch is held back, as on a machine that is busy.
+test('a shard with nothing new has caught up only when the last message of each topic was read again', async () => {
+  const { logs, stores } = await applied('same');
+  const { shard } = shardOver(logs, instance, stores);
+  await shard.open(logs.ends);
+  try {
+    expect(shard.hasPublished(logs.ends)).toBe(false);
+    const wants = shard.wants();
+    expect(wants.map(({ next }) => next).sort()).toEqual([0, 0, 0, 0]);
+    const unproven = wants.filter(({ topic }) => logs.of(topic).length > 0);
+    for (const { topic, next } of unproven) {
+      expect(shard.hasPublished(logs.ends)).toBe(false);
+      await shard.receive({ topic, partition: 0, next, end: 1, messages: logs.read(topic, next) });
+    }
+    expect(shard.hasPublished(logs.ends)).toBe(true);
+    shard.distrust();
+    expect(shard.hasPublished(logs.ends)).toBe(false);
+  } finally {
+    await shard.close(0);
+  }
+});
+
+test('a topic that was refilled to the same length has not been caught up with, and is refused', async () => {
+  const { logs, stores } = await applied('refilled');
+  logs.of('imdb.title.ratings').length = 0;
+  logs.produce({ dataset: 'title.ratings', records: [rating(1, 9)], deletes: [] });
+  const { shard, fetch } = shardOver(logs, instance, stores);
+  await shard.open(logs.ends);
+  try {
+    expect(shard.hasPublished(logs.ends)).toBe(false);
+    await expect(fetch()).rejects.toMatchObject({ kind: 'sourceReplaced' });
+    expect(shard.hasPublished(logs.ends)).toBe(false);
+  } finally {
+    await shard.close(0);
+  }
+});
+
+// Method: the connection breaks a few times while it is read what is published; then it does not come back.
+test('an interruption while the published deltas are read is waited out, and its reason told when it lasts', async () => {
+  const { logs, stores } = await applied('interrupted');
+  let interruptionsLeft = 3;
+  const reader = {
+    fetch: async ([want]: Parameters<LogReader['fetch']>[0]) => {
+      if (interruptionsLeft-- > 0) {
+        throw new LogInterrupted(new ReelflowError('brokerUnreachable', 'No Kafka broker answers'));
+      }
+      return [{ ...want, end: 0, messages: logs.read(want?.topic ?? '', want?.next ?? 0) }];
+    },
+  } as unknown as LogReader;
+  const back = shardOver(logs, instance, stores, { reader });
+  await back.shard.open(logs.ends);
+  await back.until(logs.ends);
+  await back.shard.close(0);
+  interruptionsLeft = Number.POSITIVE_INFINITY;
+  const away = shardOver(logs, instance, stores, { reader });
+  await expect(away.shard.open(logs.ends)).rejects.toMatchObject({ kind: 'brokerUnreachable' });
+  await away.shard.close(0);
+});

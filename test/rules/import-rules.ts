@@ -1,0 +1,113 @@
+/**
+ * The import rules: which folder may know which. Run as a script it checks the whole project and names every import
+ * that breaks a rule, and every cycle of modules that import each other's values (types may refer back).
+ */
+import { globSync, readFileSync } from 'node:fs';
+import { stripTypeScriptTypes } from 'node:module';
+import { dirname, join, normalize } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+/** A room is a folder, or a file beside package.json. */
+interface Rule {
+  /** Rooms that it may import, besides itself; also single folders and files of a room. */
+  readonly rooms: readonly string[];
+  /** Packages that it must not import. */
+  readonly not?: RegExp;
+}
+
+const stage: Rule = { rooms: ['topics', 'tables', 'kafka', 'database', 'runtime'] };
+const everything: Rule = { rooms: [...stage.rooms, 'producers', 'processors', 'sinks', 'monitor', 'flink'] };
+
+const rules: Readonly<Record<string, Rule>> = {
+  runtime: { rooms: [] },
+  kafka: { rooms: ['runtime'], not: /^@duckdb\/|^avsc$|schema-registry$/ },
+  topics: { rooms: ['runtime/errors.ts'], not: /^kafkajs(\/|$)|^@duckdb\// },
+  database: { rooms: ['runtime', 'topics'], not: /^kafkajs(\/|$)/ },
+  tables: { rooms: ['topics', 'database', 'runtime'], not: /^kafkajs(\/|$)/ },
+  producers: stage,
+  processors: stage,
+  sinks: stage,
+  monitor: stage,
+  flink: { rooms: [...stage.rooms, 'sinks/verify/batch-gold.ts'] },
+  cli: everything,
+  bench: { rooms: [...everything.rooms, 'cli'] },
+  test: { rooms: [...everything.rooms, 'cli', 'bench'] },
+};
+
+const importPattern =
+  /^\s*(?:import|export)\b[^'";]*?\bfrom\s*'([^']+)'|^\s*import\s*'([^']+)'|\bimport\(\s*'([^']+)'\s*\)/gm;
+
+function importsIn(code: string): string[] {
+  return [...code.matchAll(importPattern)].map(([, from, bare, dynamic]) => from ?? bare ?? dynamic ?? '');
+}
+
+const roomOf = (path: string) =>
+  path.includes('/') ? path.slice(0, path.indexOf('/')) : path.replace(/\.ts$/, '');
+const isRelative = (specifier: string) => specifier.startsWith('.');
+const target = (path: string, specifier: string) => normalize(join(dirname(path), specifier));
+
+/**
+ * @param sources text by path relative to the project's folder, with `/`
+ * @returns one line per broken rule
+ */
+export function brokenImportRules(sources: ReadonlyMap<string, string>): string[] {
+  const broken: string[] = [];
+  const values = new Map<string, string[]>();
+  for (const [path, code] of sources) {
+    const rule = rules[roomOf(path)];
+    if (rule === undefined) {
+      broken.push(`${path}: there is no import rule for ${roomOf(path)}`);
+      continue;
+    }
+    for (const specifier of new Set(importsIn(code))) {
+      if (!isRelative(specifier)) {
+        if (rule.not?.test(specifier) === true) broken.push(`${path} must not import ${specifier}`);
+        continue;
+      }
+      const to = target(path, specifier);
+      const room = roomOf(to);
+      const isOpen = rule.rooms.some((open) => room === open || to === open || to.startsWith(`${open}/`));
+      if (room !== roomOf(path) && !isOpen) {
+        broken.push(`${path} must not import ${target(path, specifier)}`);
+      }
+    }
+    const runs = path.endsWith('.d.ts') ? '' : stripTypeScriptTypes(code);
+    values.set(
+      path,
+      importsIn(runs).flatMap((specifier) => (isRelative(specifier) ? [target(path, specifier)] : [])),
+    );
+  }
+  return [...broken, ...cycles(values)];
+}
+
+function cycles(imports: ReadonlyMap<string, readonly string[]>): string[] {
+  const found: string[] = [];
+  const done = new Set<string>();
+  const visit = (path: string, trail: readonly string[]): void => {
+    const start = trail.indexOf(path);
+    if (start >= 0) found.push(`cycle: ${[...trail.slice(start), path].join(' → ')}`);
+    if (start >= 0 || done.has(path)) return;
+    for (const next of imports.get(path) ?? []) visit(next, [...trail, path]);
+    done.add(path);
+  };
+  for (const path of imports.keys()) visit(path, []);
+  return found;
+}
+
+/** The project's own TypeScript files. */
+export function projectSources(): Map<string, string> {
+  const root = fileURLToPath(new URL('../..', import.meta.url));
+  const paths = globSync('**/*.ts', {
+    cwd: root,
+    exclude: ['node_modules', 'dist', '.reelflow', '*.config.ts'],
+  });
+  return new Map(paths.sort().map((path) => [path, readFileSync(join(root, path), 'utf8')]));
+}
+
+if (import.meta.main) {
+  const sources = projectSources();
+  const broken = brokenImportRules(sources);
+  for (const line of broken) process.stderr.write(`${line}\n`);
+  process.stdout.write(`import rules: ${sources.size} files, ${broken.length} broken\n`);
+  process.exitCode = broken.length === 0 ? 0 : 1;
+}

@@ -1,0 +1,74 @@
+/** A sink that is told to end in the middle of a publication: nothing of it is left, and the next one publishes. */
+import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { currentSnapshot } from '../../sinks/gold/manifest.ts';
+import { publishSnapshot } from '../../sinks/gold/snapshot.ts';
+import { CubeStore, isInterrupt } from '../../sinks/store.ts';
+import { onDatabase } from '../support/damage.ts';
+import { until } from '../support/harness.ts';
+
+let folder: string;
+let gold: string;
+let store: CubeStore;
+
+const open = () => CubeStore.open(join(folder, 'state'), { clusterId: 'cluster', namespace: '' }, '500MB');
+
+beforeEach(async () => {
+  folder = mkdtempSync(join(tmpdir(), 'reelflow-interrupt-'));
+  gold = join(folder, 'gold');
+  store = await open();
+  await store.transaction(() =>
+    store.putNames({ partition: 0, next: 1, lastHash: '', applied: 1, duplicate: 0, rejected: 0 }),
+  );
+});
+afterEach(() => {
+  store.close();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+const publish = () =>
+  store.onAllThreads(() =>
+    publishSnapshot(store, {
+      gold,
+      namespace: '',
+      clusterId: 'cluster',
+      schemas: {},
+      namesTopic: 'names',
+      reelflowVersion: '0',
+    }),
+  );
+const snapshots = () => (existsSync(join(gold, 'snapshots')) ? readdirSync(join(gold, 'snapshots')) : []);
+
+// Method: the names are a view that has no end, so that publishing has none either.
+test('a publication without an end is interrupted, leaves nothing, and the next one is whole', async () => {
+  await store.connection.run('INSERT INTO cube_contributor VALUES (0, 1, 55, 1, 1, 10)');
+  await store.connection.run('DROP TABLE names');
+  await store.connection.run(
+    `CREATE VIEW names AS SELECT range::INTEGER AS nconst, '' AS primaryName
+    FROM range(1_000_000_000_000_000) WHERE range < 0`,
+  );
+  const end = new AbortController();
+  store.interruptAfter(end.signal, 0);
+  const outcome = publish().then(
+    () => expect.unreachable('it has no end'),
+    (thrown: unknown) => thrown,
+  );
+  await until('the publication is under way', async () => {
+    const [building] = snapshots();
+    return building !== undefined && readdirSync(join(gold, 'snapshots', building)).length > 1;
+  });
+  end.abort('SIGTERM');
+  expect(isInterrupt(await outcome)).toBe(true);
+  expect(snapshots()).toEqual([]);
+  expect(currentSnapshot(gold)).toBeUndefined();
+
+  store.close();
+  await onDatabase(store.path, 'DROP VIEW names');
+  store = await open();
+  const { id, tables } = await publish();
+  expect(snapshots()).toEqual([id]);
+  expect(currentSnapshot(gold)).toBe(id);
+  expect(tables.contributor_analysis?.rows).toBe(1);
+});

@@ -1,0 +1,120 @@
+/**
+ * Names on their way into the sink's store: whatever comes in a chunk, the last version of a person counts, and it takes
+ * one statement however often people come again.
+ */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import avsc from 'avsc';
+import fc from 'fast-check';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { StagedNames } from '../../sinks/names.ts';
+import { CubeStore } from '../../sinks/store.ts';
+import { idText } from '../../topics/catalog.ts';
+import { ChunkDecoder } from '../../topics/chunk.ts';
+import { Ownership } from '../../topics/ownership.ts';
+import { schemaText } from '../../topics/registry.ts';
+
+const schemaId = 1;
+const type = avsc.Type.forSchema(JSON.parse(schemaText('imdb.name.basics')));
+const decoder = new ChunkDecoder('name.basics', schemaId, { writer: async () => undefined });
+const owner = { ownership: new Ownership('nm', 1), partition: 0 };
+
+let folder: string;
+let store: CubeStore;
+
+beforeAll(async () => {
+  folder = mkdtempSync(join(tmpdir(), 'reelflow-names-'));
+  store = await CubeStore.open(folder, { clusterId: 'cluster', namespace: '' }, '500MB');
+});
+afterAll(() => {
+  store.close();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+type Named = readonly [number, string | null];
+interface NameChunk {
+  readonly records: readonly Named[];
+  readonly deletes: readonly number[];
+}
+
+function chunkOf({ records, deletes }: NameChunk): Buffer {
+  const header = Buffer.alloc(5);
+  header.writeInt32BE(schemaId, 1);
+  const rows = records.map(([id, primaryName]) => ({
+    nconst: idText('nm', id),
+    primaryName,
+    birthYear: null,
+    deathYear: null,
+    primaryProfession: null,
+    knownForTitles: null,
+  }));
+  const keys = deletes.map((id) => ({ nconst: idText('nm', id) }));
+  return Buffer.concat([
+    header,
+    type.toBuffer({ runId: 'run', chunk: 0, asOf: 0, records: rows, deletes: keys }),
+  ]);
+}
+
+/** Writes chunks as one transaction of the sink does. @returns how often rows were written, and how many changed */
+async function write(chunks: readonly NameChunk[]): Promise<{ writes: number; changed: number }> {
+  const staged = new StagedNames(store.people);
+  let writes = 0;
+  let changed = 0;
+  const flush = async () => {
+    writes += 1;
+    changed += await store.writeNames(staged.take());
+  };
+  await store.transaction(async () => {
+    for (const chunk of chunks) await staged.add(chunkOf(chunk), decoder, owner, flush);
+    if (!staged.isEmpty) await flush();
+  });
+  return { writes, changed };
+}
+
+async function stored(): Promise<Map<number, string | null>> {
+  const rows = await store.connection.runAndReadAll('SELECT nconst, primaryName FROM names ORDER BY nconst');
+  return new Map(rows.getRows().map(([id, name]) => [Number(id), name === null ? null : String(name)]));
+}
+
+async function clear(): Promise<void> {
+  await store.transaction(() => store.clearNames());
+}
+
+// Method: a file in which each person comes twice in a row. A statement for each repetition held the sink up for minutes.
+test('people that come again and again take one statement, and the last version counts', async () => {
+  await clear();
+  const twice = Array.from({ length: 2_000 }, (_, i): Named => [(i >> 1) + 1, `Name ${i}`]);
+  expect(await write([{ records: twice, deletes: [] }])).toEqual({ writes: 1, changed: 1_000 });
+  const names = await stored();
+  expect(names.size).toBe(1_000);
+  expect(names.get(1)).toBe('Name 1');
+  expect(names.get(1_000)).toBe('Name 1999');
+  expect(await write([{ records: twice.slice(0, 2), deletes: [] }])).toEqual({ writes: 1, changed: 0 });
+});
+
+test('what is stored is what a map would hold, with names that hold any character', async () => {
+  const id = fc.constantFrom(1, 2, 3, 9_999, 10_000_001);
+  const name = fc.oneof(
+    fc.constantFrom(null, '', 'Ada', 'Übermut', '\u001f', 'a\u001eb', '\u0001', '\u0001x'),
+    fc.string({ maxLength: 5 }),
+  );
+  const records = fc.array(fc.tuple(id, name), { maxLength: 8 });
+  const deletes = fc.oneof({ weight: 3, arbitrary: fc.constant([]) }, fc.array(id, { maxLength: 2 }));
+  const chunks = fc.array(fc.record({ records, deletes }), { maxLength: 4 });
+  await fc.assert(
+    fc.asyncProperty(fc.array(chunks, { maxLength: 3 }), async (transactions) => {
+      await clear();
+      const expected = new Map<number, string | null>();
+      for (const transaction of transactions) {
+        await write(transaction);
+        for (const chunk of transaction) {
+          for (const [person, primaryName] of chunk.records) expected.set(person, primaryName);
+          for (const person of chunk.deletes) expected.delete(person);
+        }
+        expect(await stored()).toEqual(new Map([...expected].sort(([a], [b]) => a - b)));
+      }
+    }),
+    { numRuns: 60 },
+  );
+});

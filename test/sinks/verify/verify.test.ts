@@ -1,0 +1,512 @@
+/**
+ * `verify` on snapshots that the real pipeline made on a real broker, of a dataset in all partitions: first of the files as
+ * they are; then, after corrections, deletes, a chunk of a newer schema and messages that are refused, of all that. Every
+ * later test spoils one thing in a copy of gold, so that only the check which it is about can see it.
+ */
+import {
+  appendFileSync,
+  cpSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { DuckDBInstance } from '@duckdb/node-api';
+import avsc from 'avsc';
+import { afterAll, afterEach, beforeAll, describe, expect, inject, it } from 'vitest';
+import { withAdmin } from '../../../kafka/client.ts';
+import { ReelflowError } from '../../../runtime/errors.ts';
+import { fileSha256 } from '../../../runtime/files.ts';
+import { type Manifest, snapshotFolder, tableFile } from '../../../sinks/gold/manifest.ts';
+import { type Verification, type VerifyOptions, verifySnapshot } from '../../../sinks/verify/verify.ts';
+import { blockKey, blockSize, type DatasetName, partitionOf } from '../../../topics/catalog.ts';
+import { Registry, schemaText } from '../../../topics/registry.ts';
+import { deleteTopic } from '../../support/damage.ts';
+import {
+  broker,
+  chunkType,
+  encodeChunk,
+  lastJson,
+  Place,
+  registerSchema,
+  smallDataset,
+  spoken,
+  test,
+  textOf,
+} from '../../support/harness.ts';
+
+const registry = new Registry({ url: inject('registryUrl') });
+const partitions = 4;
+const partitionOfId = (id: string) =>
+  partitionOf(blockKey(id.slice(0, 2), Math.floor(Number(id.slice(2)) / blockSize)), partitions);
+
+let place: Place;
+let data: string;
+let temporary: string;
+/** Of the files as they are. */
+let plain: Manifest;
+/** Of all messages, `tail` the last one among them. */
+let mixed: Manifest;
+/** Where the message lies that changes nothing: nobody can decode it. */
+let tail: { topic: string; partition: number };
+
+beforeAll(async () => {
+  place = new Place();
+  temporary = join(place.folder, 'tmp');
+  await mkdir(temporary);
+  process.env.TMPDIR = temporary;
+  data = await smallDataset(join(place.folder, 'data'), 1_500, 7);
+  plain = await place.pipeline(data);
+  tail = await sendMore();
+  await place.process();
+  const { snapshot } = await place.sink();
+  mixed = manifestOf(place.gold, String(snapshot));
+}, 120_000);
+
+afterAll(async () => {
+  await place.close(false);
+  delete process.env.TMPDIR;
+});
+
+afterEach(() => {
+  const left = readdirSync(temporary).filter((name) => name.startsWith('reelflow-verify-'));
+  expect(left, 'databases that were left').toEqual([]);
+});
+
+interface Outgoing {
+  readonly dataset: DatasetName;
+  readonly partition: number;
+  readonly value: Buffer;
+}
+
+async function send(messages: readonly Outgoing[]): Promise<void> {
+  const producer = broker.kafka.producer();
+  await producer.connect();
+  // One after the other: their order is what some of them are about.
+  for (const { dataset, partition, value } of messages) {
+    await producer.send({ topic: place.names.source(dataset), messages: [{ partition, value }] });
+  }
+  await producer.disconnect();
+}
+
+const idsIn = (dataset: DatasetName, column = 0) =>
+  textOf(data, dataset)
+    .trim()
+    .split('\n')
+    .slice(1)
+    .map((line) => line.split('\t')[column] as string);
+
+/** A chunk of our own schema in the partition of its first row. */
+async function chunk(
+  dataset: DatasetName,
+  records: Record<string, unknown>[],
+  deletes: Record<string, unknown>[] = [],
+  partition?: number,
+): Promise<Outgoing> {
+  const schemaId = await registry.register(place.names.source(dataset), `imdb.${dataset}`);
+  const [id] = Object.values(records[0] ?? deletes[0] ?? {});
+  return {
+    dataset,
+    partition: partition ?? partitionOfId(String(id)),
+    value: encodeChunk(chunkType(dataset), schemaId, { records, deletes }),
+  };
+}
+
+/** Sends what must not be taken for what the files say. @returns where the last, undecodable message lies */
+async function sendMore(): Promise<{ topic: string; partition: number }> {
+  const partition = partitionOfId(idsIn('title.ratings')[0] as string);
+  const [corrected, removed, returned, foreign] = idsIn('title.ratings').filter(
+    (id) => partitionOfId(id) === partition,
+  ) as [string, string, string, string];
+  const rating = (tconst: string, averageRating: number, numVotes: number) => ({
+    tconst,
+    averageRating,
+    numVotes,
+  });
+  const people = [...new Set(idsIn('title.principals', 2))].filter((id) => partitionOfId(id) === 1);
+  const name = (nconst: string | undefined, primaryName: string | null) => ({
+    nconst,
+    primaryName,
+    birthYear: null,
+    deathYear: null,
+    primaryProfession: null,
+    knownForTitles: null,
+  });
+  const garbage: Outgoing = { dataset: 'title.ratings', partition, value: Buffer.from('no chunk') };
+  await send([
+    await chunk(
+      'title.ratings',
+      [rating(corrected, 9.9, 1), rating(corrected, 1.1, 5_000_000)],
+      [{ tconst: removed }, { tconst: returned }],
+    ),
+    await chunk('title.ratings', [rating(returned, 1.2, 6_000_000)]),
+    await chunk('title.ratings', [rating(foreign, 10, 7_000_000)], [], (partition + 1) % partitions),
+    { ...garbage, dataset: 'title.principals', value: Buffer.from([0, 0x7f, 0xff, 0xff, 0xf0, 1]) },
+    await newerChunk(corrected),
+    await chunk(
+      'name.basics',
+      [name(people[0], 'Ünlü  Ŋame'), name(people[1], null)],
+      [{ nconst: people[2] }],
+    ),
+    garbage,
+  ]);
+  return { topic: place.names.source('title.ratings'), partition };
+}
+
+/** A title of a schema with one more field, as a later version would write it. */
+async function newerChunk(tconst: string): Promise<Outgoing> {
+  const schema = JSON.parse(schemaText('imdb.title.basics'));
+  const records = schema.fields.find((field: { name: string }) => field.name === 'records');
+  records.type.items.fields.push({ name: 'tagline', type: ['null', 'string'], default: null });
+  const id = await registerSchema(`${place.namespace}.newer-value`, schema);
+  const title = {
+    tconst,
+    titleType: 'movie',
+    primaryTitle: 'Newer',
+    originalTitle: null,
+    isAdult: false,
+    startYear: 2042,
+    endYear: null,
+    runtimeMinutes: 7,
+    genres: 'Newer,Schema',
+    tagline: 'one more',
+  };
+  return {
+    dataset: 'title.basics',
+    partition: partitionOfId(tconst),
+    value: encodeChunk(avsc.Type.forSchema(schema), id, { records: [title] }),
+  };
+}
+
+const manifestPath = (gold: string, id: string) => join(snapshotFolder(gold, id), 'manifest.json');
+const manifestOf = (gold: string, id: string) =>
+  JSON.parse(readFileSync(manifestPath(gold, id), 'utf8')) as Manifest;
+
+/** A manifest that can be spoilt. */
+// biome-ignore lint/suspicious/noExplicitAny: tests reach anywhere into it
+type Spoilt = any;
+
+let copies = 0;
+
+/** A copy of gold with the newest manifest changed. */
+function spoilt(change: (manifest: Spoilt) => void = () => undefined): string {
+  const gold = join(place.folder, `gold-${++copies}`);
+  cpSync(place.gold, gold, { recursive: true });
+  const manifest = manifestOf(gold, mixed.id);
+  change(manifest);
+  writeFileSync(manifestPath(gold, mixed.id), JSON.stringify(manifest));
+  return gold;
+}
+
+/** Writes a table anew. @param seal lets the manifest know the new file */
+async function rewrite(gold: string, table: string, select: string, seal: boolean): Promise<void> {
+  const path = tableFile(gold, mixed.id, table);
+  const instance = await DuckDBInstance.create();
+  const connection = await instance.connect();
+  await connection.run(
+    `COPY (SELECT ${select} FROM read_parquet('${path}')) TO '${path}.new' (FORMAT parquet, COMPRESSION snappy)`,
+  );
+  connection.closeSync();
+  instance.closeSync();
+  renameSync(`${path}.new`, path);
+  if (!seal) return;
+  const manifest: Spoilt = manifestOf(gold, mixed.id);
+  manifest.tables[table].bytes = statSync(path).size;
+  manifest.tables[table].sha256 = await fileSha256(path);
+  writeFileSync(manifestPath(gold, mixed.id), JSON.stringify(manifest));
+}
+
+const verify = (gold: string, more: Partial<VerifyOptions> = {}) =>
+  verifySnapshot({
+    gold,
+    input: { broker, registry, names: place.names },
+    memoryLimit: '500MB',
+    signal: new AbortController().signal,
+    ...more,
+  });
+
+const findingsOf = ({ findings }: Verification) => findings.map(({ about, text }) => `${about}: ${text}`);
+
+/** The one finding that there is. */
+async function onlyFinding(gold: string, more: Partial<VerifyOptions> = {}): Promise<string> {
+  const verification = await verify(gold, more);
+  expect(verification.equal).toBe(false);
+  expect(findingsOf(verification)).toHaveLength(1);
+  return findingsOf(verification)[0] as string;
+}
+
+const failure = async (gold: string, more: Partial<VerifyOptions> = {}) => {
+  const thrown = await verify(gold, more).catch((reason: unknown) => reason);
+  expect(thrown).toBeInstanceOf(ReelflowError);
+  return thrown as ReelflowError;
+};
+
+describe('a snapshot as it was published', () => {
+  it('equals exactly its input, whatever has come to the topics since', async () => {
+    const verification = await verify(place.gold, { snapshot: plain.id });
+    expect(findingsOf(verification)).toEqual([]);
+    expect(verification).toMatchObject({ snapshot: plain.id, equal: true });
+    expect(verification.tables).toEqual(
+      Object.fromEntries(
+        Object.entries(plain.tables).map(([name, { rows }]) => [name, { rows, differences: 0 }]),
+      ),
+    );
+  });
+
+  it('equals the files that were replayed', async () => {
+    const verification = await verify(place.gold, { snapshot: plain.id, input: { folder: data } });
+    expect(findingsOf(verification)).toEqual([]);
+    expect(verification.accounting).toBeNull();
+  });
+
+  it('equals its input with corrections, deletes, a newer schema and messages that are refused', async () => {
+    const verification = await verify(place.gold);
+    expect(findingsOf(verification)).toEqual([]);
+    expect(verification.snapshot).toBe(mixed.id);
+    const { names } = place;
+    const ratings = plain.accounting[names.source('title.ratings')]?.applied ?? 0;
+    // Two versions, two deletes, one return; one record in a wrong partition and two messages nobody can decode.
+    expect(verification.accounting).toMatchObject({
+      [names.source('title.ratings')]: { records: ratings + 7, rejected: 2 },
+      [names.source('title.principals')]: { rejected: 1 },
+    });
+  });
+
+  it('differs from files that are not its input', async () => {
+    const verification = await verify(place.gold, { input: { folder: data } });
+    expect(verification.equal).toBe(false);
+    const texts = findingsOf(verification);
+    expect(texts).toContain('decade_trends: decade=2040: a row, the input gives no row');
+    expect(texts.some((text) => text.includes("manifest's content hash"))).toBe(true);
+  });
+});
+
+describe('a snapshot with one thing spoilt', () => {
+  it('a figure, in a file that the manifest vouches for', async () => {
+    const gold = spoilt();
+    const select = `* REPLACE (total_votes + (decade = 2040)::BIGINT AS total_votes)`;
+    await rewrite(gold, 'decade_trends', select, true);
+    expect(await onlyFinding(gold)).toMatch(
+      /^decade_trends: decade=2040: total_votes: \d+, the input gives \d+$/,
+    );
+  });
+
+  it('a file of the same content in other bytes', async () => {
+    const gold = spoilt();
+    await rewrite(gold, 'region_analysis', '*', false);
+    const findings = findingsOf(await verify(gold));
+    expect(
+      findings.filter((text) => !/region_analysis.parquet (has \d+ bytes|was altered)/.test(text)),
+    ).toEqual([]);
+    expect(findings.join()).toContain('was altered: its SHA-256');
+  });
+
+  it('a file that is missing', async () => {
+    const gold = spoilt();
+    rmSync(tableFile(gold, mixed.id, 'genre_analysis'));
+    expect(await onlyFinding(gold)).toBe(
+      'genre_analysis: genre_analysis.parquet is needed, there is no file',
+    );
+  });
+
+  it('a file that is cut off', async () => {
+    const gold = spoilt();
+    truncateSync(tableFile(gold, mixed.id, 'genre_analysis'), 100);
+    const verification = await verify(gold);
+    expect(findingsOf(verification).join('\n')).toMatch(
+      /genre_analysis.parquet is needed, .* cannot be read/,
+    );
+    expect(verification.tables.genre_analysis?.differences).toBe(3);
+    expect(verification.tables.decade_trends?.differences).toBe(0);
+  });
+
+  it('a cube, which only a sink that lost its state would read', async () => {
+    const gold = spoilt();
+    const cube = (name: string) => join(snapshotFolder(gold, mixed.id), 'cubes', `${name}.parquet`);
+    appendFileSync(cube('region'), 'x');
+    rmSync(cube('title'));
+    expect(findingsOf(await verify(gold)).sort()).toEqual([
+      expect.stringMatching(/^cubes\/region: cubes\/region.parquet has \d+ bytes, the manifest says \d+$/),
+      expect.stringMatching(/^cubes\/region: cubes\/region.parquet was altered: its SHA-256 is/),
+      'cubes/title: cubes/title.parquet is missing',
+    ]);
+    // A snapshot of an earlier version says nothing of them.
+    const earlier = spoilt((manifest) => {
+      delete manifest.cubes;
+    });
+    rmSync(join(snapshotFolder(earlier, mixed.id), 'cubes', 'title.parquet'));
+    expect(await verify(earlier)).toMatchObject({ equal: true });
+  });
+
+  it.each([
+    ['bytes', 1, /has \d+ bytes, the manifest says 1$/],
+    ['rows', 1, /the manifest says 1 rows, the input gives \d+$/],
+    ['sha256', 'feed', /was altered: its SHA-256 is .*, the manifest says feed$/],
+    ['contentHash', 'feed', /the manifest's content hash is feed, the input gives/],
+  ])('what the manifest says of a table: %s', async (claim, value, finding) => {
+    const gold = spoilt(({ tables }) => {
+      tables.contributor_analysis[claim] = value;
+    });
+    expect(await onlyFinding(gold)).toMatch(finding);
+  });
+
+  it.each([
+    [{ known: 1 }, { mean: 1999.5 }],
+    [{ deviation: null }, undefined],
+  ])('what the manifest says of columns that are standardised: %j, %j', async (years, minutes) => {
+    const gold = spoilt(({ tables }) => {
+      const { scales } = tables.title_features;
+      scales.startYear = { ...scales.startYear, ...years };
+      if (minutes === undefined) delete scales.runtimeMinutes;
+      else scales.runtimeMinutes = { ...scales.runtimeMinutes, ...minutes };
+    });
+    expect(findingsOf(await verify(gold))).toEqual([
+      expect.stringMatching(/^title_features: startYear: .*; the input gives \d+ known values, mean \d/),
+      expect.stringMatching(/^title_features: runtimeMinutes: .*; the input gives \d+ known values, mean \d/),
+    ]);
+  });
+
+  it('the end of its input, so that a message without effect is left out', async () => {
+    const gold = spoilt(({ input, shards }) => {
+      input[tail.topic][tail.partition][1] -= 1;
+      shards[tail.partition].sources[tail.topic].next -= 1;
+    });
+    expect(await onlyFinding(gold)).toMatch(
+      /ratings: its range holds \d+ records, the manifest accounts for/,
+    );
+  });
+
+  it('the end of its input, with an accounting to match', async () => {
+    const gold = spoilt(({ input, accounting }) => {
+      input[tail.topic][tail.partition][1] -= 1;
+      accounting[tail.topic].rejected -= 1;
+    });
+    expect(await onlyFinding(gold)).toMatch(
+      /ratings: shard \d stands at offset \d+, the manifest's input ends at \d+$/,
+    );
+  });
+
+  it('what was lost before its input begins', async () => {
+    const gold = spoilt(({ shards }) => {
+      shards[tail.partition].sources[tail.topic].gaps = [[0, 1]];
+    });
+    expect(await onlyFinding(gold)).toMatch(
+      /ratings: shard \d begins at offset 1, the manifest's input begins at 0$/,
+    );
+  });
+
+  it('the end of its input, so that rows are left out', async () => {
+    const topic = place.names.source('title.basics');
+    const gold = spoilt(({ input }) => {
+      input[topic][tail.partition][1] -= 1;
+    });
+    const findings = findingsOf(await verify(gold));
+    expect(findings).toContain('decade_trends: decade=2040: a row, the input gives no row');
+  });
+
+  it('a table that does not belong there', async () => {
+    const gold = spoilt(({ tables }) => {
+      tables.more = tables.decade_trends;
+    });
+    expect(await onlyFinding(gold)).toBe('manifest: it names a table more');
+  });
+});
+
+describe('what cannot be verified', () => {
+  it('a range beyond the end of the log', async () => {
+    const gold = spoilt(({ input }) => {
+      input[tail.topic][tail.partition][1] += 1_000;
+    });
+    const { kind, detail } = await failure(gold);
+    expect(kind).toBe('sourceReplaced');
+    expect(detail).toContain(`${tail.topic}/${tail.partition} ends at offset`);
+  });
+
+  it('a topic that is gone, and one that is none of ours', async () => {
+    const gone = spoilt((manifest) => {
+      manifest.input[place.names.source('title.crew')] = { 99: [0, 1] };
+    });
+    expect(await failure(gone)).toMatchObject({ kind: 'sourceLost', exitCode: 10 });
+    const foreign = spoilt((manifest) => {
+      manifest.input.nobody = { 0: [0, 1] };
+    });
+    expect(await failure(foreign)).toMatchObject({ kind: 'goldUnusable' });
+  });
+
+  it('a snapshot that is not there, a folder without one, one of another cluster', async () => {
+    const unknown = await failure(place.gold, { snapshot: '20200101_000000_000001' });
+    expect(unknown.message).toBe('There is no snapshot 20200101_000000_000001');
+    expect(unknown.detail).toContain(mixed.id);
+    expect((await failure(join(place.folder, 'empty'))).message).toBe('There is no snapshot to verify');
+    const other = spoilt((manifest) => {
+      manifest.clusterId = 'another';
+    });
+    expect(await failure(other)).toMatchObject({ kind: 'foreignCluster' });
+  });
+
+  it('anything, after it was told to stop', async () => {
+    const stop = new AbortController();
+    const verification = verify(place.gold, { signal: stop.signal, onProgress: () => stop.abort('enough') });
+    await expect(verification).rejects.toBe('enough');
+  });
+});
+
+describe('reelflow verify', () => {
+  const command = (...more: string[]) => place.run(['verify', ...more]);
+
+  it('takes the namespace from the manifest, ends with one line of JSON and 0 when all is equal', async () => {
+    const finished = await command('--gold', place.gold, '--json');
+    expect(finished, finished.stderr).toMatchObject({ code: 0 });
+    expect(finished.stdout.trim().split('\n')).toHaveLength(1);
+    expect(lastJson(finished)).toMatchObject({ snapshot: mixed.id, equal: true });
+  });
+
+  it('says what differs and ends with 16', async () => {
+    const gold = spoilt();
+    rmSync(tableFile(gold, mixed.id, 'region_analysis'));
+    const finished = await command('--gold', gold, '--namespace', place.namespace);
+    expect(finished.code).toBe(16);
+    expect(finished.stdout).toMatch(/region_analysis +│ +\d+ │ +1 │/);
+    expect(spoken(finished)).toContain('region_analysis.parquet is needed, there is no file');
+  });
+
+  it('refuses another namespace', async () => {
+    expect(await command('--gold', place.gold, '--namespace', 'other')).toMatchObject({ code: 13 });
+  });
+
+  it('compares with files without a broker', async () => {
+    const args = ['verify', plain.id, '--gold', place.gold, '--data', data];
+    const finished = await place.run(args, { KAFKA_BROKERS: '', SCHEMA_REGISTRY_URL: '' });
+    expect(finished, finished.stderr).toMatchObject({ code: 0 });
+    expect(finished.stdout).toContain(`Snapshot ${plain.id} equals what ${data} gives`);
+  });
+});
+
+test('a trimmed topic is source lost, whole again by files', async ({ place: own }) => {
+  const files = await smallDataset(join(own.folder, 'data'), 300, 8);
+  const { input } = await own.pipeline(files);
+  const topic = own.names.source('title.principals');
+  const [partition, [, end]] = Object.entries(input[topic] ?? {}).find(([, [, last]]) => last > 0) as [
+    string,
+    [number, number],
+  ];
+  await withAdmin(broker, async (admin) => {
+    // kafkajs looks for the leader in metadata that it has not asked for; this makes it ask.
+    await admin.fetchTopicOffsets(topic);
+    const offset = String(end);
+    await admin.deleteTopicRecords({ topic, partitions: [{ partition: Number(partition), offset }] });
+  });
+  const topics = { broker, registry, names: own.names };
+  const { kind, detail } = await failure(own.gold, { input: topics });
+  expect(kind).toBe('sourceLost');
+  expect(detail).toContain(`${topic}/${partition} starts at offset ${end}`);
+  expect(await verify(own.gold, { input: { folder: files } })).toMatchObject({ equal: true });
+
+  await deleteTopic(topic);
+  expect((await failure(own.gold, { input: topics })).detail).toContain(`${topic} does not exist`);
+});

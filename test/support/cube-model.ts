@@ -1,0 +1,134 @@
+/**
+ * The cubes in plain JavaScript, twice: from the rows that a log of chunks leaves behind, and as the sum of the deltas
+ * that a store has published. What they agree on is that the algebra is right.
+ */
+import { cubePlan, cubesOnTheWire, decodeDeltaHeader, decodeDeltaRows } from '../../topics/deltas.ts';
+import { Dictionary } from '../../topics/dictionary.ts';
+import { Columns, nullInt } from '../../topics/rows.ts';
+import { type Chunk, type CubeDataset, keyOf, type Row } from './chunks.ts';
+
+/** Measures by array and key, e.g. `region DE 83` → [1, 2, 900]; rows of zeros are absent. */
+export type Cubes = Map<string, number[]>;
+
+function add(
+  cubes: Cubes,
+  key: readonly (string | number | null)[],
+  measures: readonly number[],
+  sign = 1,
+): void {
+  const text = JSON.stringify(key);
+  if (measures.every((value) => value === 0)) return;
+  const sums = cubes.get(text) ?? measures.map(() => 0);
+  const next = sums.map((sum, i) => sum + sign * (measures[i] as number));
+  if (next.every((value) => value === 0)) cubes.delete(text);
+  else cubes.set(text, next);
+}
+
+/** What is left of a log: the last row of each key that was not deleted after it. */
+export class Rows {
+  readonly of: Record<CubeDataset, Map<string, Row>> = {
+    'title.ratings': new Map(),
+    'title.basics': new Map(),
+    'title.principals': new Map(),
+    'title.akas': new Map(),
+  };
+
+  apply({ dataset, records, deletes }: Chunk): void {
+    for (const row of records) this.of[dataset].set(keyOf(dataset, row), row);
+    for (const key of deletes) this.of[dataset].delete(keyOf(dataset, key));
+  }
+
+  /** The batch computation. */
+  cubes(): Cubes {
+    const cubes: Cubes = new Map();
+    const rated = [...this.of['title.ratings'].values()];
+    for (const { tconst, averageRating, numVotes } of rated) {
+      const rating = Math.round(Number(averageRating) * 10);
+      const votes = Number(numVotes);
+      for (const basics of this.of['title.basics'].values()) {
+        if (basics.tconst !== tconst) continue;
+        const { startYear, genres, runtimeMinutes } = basics;
+        const key = ['title', startYear as number | null, genres as string | null, rating];
+        add(cubes, key, [1, votes, Number(runtimeMinutes ?? 0), runtimeMinutes === null ? 0 : 1]);
+      }
+      const credits = countBy([...this.of['title.principals'].values()], 'tconst', tconst, 'nconst');
+      for (const [nconst, count] of credits) {
+        add(cubes, ['contributor', Number(nconst.slice(2)), rating], [1, count, votes]);
+      }
+      const akas = countBy([...this.of['title.akas'].values()], 'titleId', tconst, 'region');
+      for (const [region, count] of akas) add(cubes, ['region', region, rating], [1, count, votes]);
+      for (const [key, measures] of this.#features(String(tconst), rating, votes)) {
+        add(cubes, ['feature', Number(String(tconst).slice(2)), ...key], measures);
+      }
+    }
+    return cubes;
+  }
+
+  /** Rows of the features of a rated title, one for each dataset that knows it: key behind the title, measures. */
+  #features(tconst: string, rating: number, votes: number): [(string | number | null)[], number[]][] {
+    const features: [(string | number | null)[], number[]][] = [
+      [
+        [null, null, null, null, null, rating],
+        [1, votes, 0, 0, 0, 0, 0],
+      ],
+    ];
+    const basics = this.of['title.basics'].get(tconst);
+    if (basics !== undefined) {
+      const { titleType, isAdult, startYear, runtimeMinutes, genres } = basics as Record<
+        string,
+        string | null
+      >;
+      features.push([
+        [titleType ?? null, isAdult ? 1 : 0, startYear ?? null, runtimeMinutes ?? null, genres ?? null, null],
+        [0, 0, 1, 0, 0, 0, 0],
+      ]);
+    }
+    const nothing = [null, null, null, null, null, null];
+    const principals = [...this.of['title.principals'].values()].filter((row) => row.tconst === tconst);
+    const people = new Set(principals.map(({ nconst }) => nconst));
+    features.push([nothing, [0, 0, 0, principals.length, people.size, 0, 0]]);
+    const akas = [...this.of['title.akas'].values()].filter(({ titleId }) => titleId === tconst);
+    const regions = new Set(akas.map(({ region }) => region).filter((region) => region !== null));
+    features.push([nothing, [0, 0, 0, 0, 0, akas.length, regions.size]]);
+    return features;
+  }
+}
+
+/** How often each value of `by` occurs, null left out, in rows whose `column` is `value`. */
+function countBy(rows: readonly Row[], column: string, value: unknown, by: string): Map<string, number> {
+  const counts = new Map<string, number>();
+  for (const row of rows) {
+    if (row[column] !== value || row[by] === null) continue;
+    counts.set(String(row[by]), (counts.get(String(row[by])) ?? 0) + 1);
+  }
+  return counts;
+}
+
+/** Adds the rows of delta messages to `cubes`. @returns how many rows there were @throws Error at a row of zeros */
+export function addDeltas(cubes: Cubes, messages: readonly Buffer[], schemaId: number): number {
+  let rows = 0;
+  for (const message of messages) {
+    const dictionary = new Dictionary();
+    const columns: Record<string, Columns> = Object.fromEntries(
+      cubesOnTheWire.map((wire) => [wire.name, new Columns(cubePlan(wire, dictionary))]),
+    );
+    const { at } = decodeDeltaHeader(message, schemaId);
+    decodeDeltaRows(message, at, columns);
+    for (const { name } of cubesOnTheWire) {
+      const { plan, length } = columns[name] as Columns;
+      const isMeasure = (c: number) => plan.forms[c] === 'long';
+      rows += length;
+      for (let row = 0; row < length; row++) {
+        const values = plan.forms.map((form, c) => {
+          const value = (columns[name] as Columns).column(c)[row] as number;
+          if (value === nullInt && form !== 'long') return null;
+          return form === 'dictionary' ? dictionary.textOf(value) : value;
+        });
+        const measures = values.filter((_, c) => isMeasure(c)) as number[];
+        if (measures.every((value) => value === 0)) throw new Error(`a row of ${name} that changes nothing`);
+        add(cubes, [name, ...values.filter((_, c) => !isMeasure(c))], measures);
+      }
+    }
+  }
+  return rows;
+}

@@ -1,0 +1,143 @@
+/**
+ * Whole shards (`processors/shard.ts`) without a broker: real stores in a folder, over logs of chunks and deltas that are
+ * kept in memory and can be exchanged for others under the same names.
+ */
+import type { DuckDBInstance } from '@duckdb/node-api';
+import pino from 'pino';
+import type { LogBounds, LogMessage, LogReader } from '../../kafka/log.ts';
+import { Shard, type ShardContext } from '../../processors/shard.ts';
+import { type Cube, cubes } from '../../tables/cubes/cube.ts';
+import { type Names, namesIn } from '../../topics/catalog.ts';
+import type { Position } from '../../topics/position.ts';
+import type { Registry } from '../../topics/registry.ts';
+import { type Chunk, cubeDatasets, encodeChunk, schemaIdOf } from './chunks.ts';
+
+export const deltaSchemaId = 99;
+const names: Names = namesIn('');
+
+/** The logs of one shard: partition 0 of every topic, each message at the offset that it has here. */
+export class Logs {
+  readonly messages = new Map<string, Buffer[]>();
+  /** Topics that are trimmed as a whole. */
+  readonly trimmed = new Set<string>();
+
+  of(topic: string): Buffer[] {
+    const log = this.messages.get(topic) ?? [];
+    this.messages.set(topic, log);
+    return log;
+  }
+
+  produce(...chunks: readonly Chunk[]): void {
+    for (const chunk of chunks) this.of(names.source(chunk.dataset)).push(encodeChunk(chunk));
+  }
+
+  get deltas(): Buffer[] {
+    return this.of(names.deltas);
+  }
+
+  /** Ends of the sources. */
+  get ends(): Position {
+    return Object.fromEntries(
+      cubeDatasets.map((dataset) => [names.source(dataset), this.of(names.source(dataset)).length]),
+    );
+  }
+
+  async bounds(topics: readonly string[]): Promise<Map<string, Map<number, LogBounds>>> {
+    return new Map(
+      topics.map((topic) => {
+        const end = this.of(topic).length;
+        return [topic, new Map([[0, { start: this.trimmed.has(topic) ? end : 0, end }]])];
+      }),
+    );
+  }
+
+  read(topic: string, next: number): LogMessage[] {
+    return this.of(topic)
+      .slice(next)
+      .map((value, i) => ({
+        offset: next + i,
+        timestampMs: 1_000,
+        key: null,
+        value,
+        isMarker: false,
+        isUndecodable: false,
+      }));
+  }
+}
+
+export interface ShardOverLogs {
+  readonly shard: Shard;
+  /** Resolves with the next failure. */
+  readonly failed: Promise<unknown>;
+  /** One fetch of everything that the shard wants. */
+  fetch(): Promise<void>;
+  /** Fetches until the shard has published up to `target`. */
+  until(target: Position): Promise<void>;
+}
+
+/** A shard that is not open yet. @param said takes the messages of its log; `cubeSet` what this version declares */
+export function shardOver(
+  logs: Logs,
+  instance: DuckDBInstance,
+  folder: string,
+  changes: Partial<ShardContext> = {},
+  said: string[] = [],
+  cubeSet: readonly Cube[] = cubes,
+): ShardOverLogs {
+  const stream = { write: (line: string) => said.push((JSON.parse(line) as { msg: string }).msg) };
+  const failure = Promise.withResolvers<unknown>();
+  let published = Promise.withResolvers<void>();
+  const context: ShardContext = {
+    instance,
+    producer: {
+      send: async ({ topic, messages }: { topic: string; messages: { value: Buffer }[] }) => {
+        const baseOffset = String(logs.of(topic).length);
+        logs.of(topic).push(...messages.map(({ value }) => value));
+        return [{ topicName: topic, partition: 0, errorCode: 0, baseOffset }];
+      },
+    } as unknown as ShardContext['producer'],
+    reader: {
+      fetch: async ([want]: Parameters<LogReader['fetch']>[0]) => [
+        { ...want, end: 0, messages: logs.read(want?.topic ?? '', want?.next ?? 0) },
+      ],
+    } as unknown as LogReader,
+    registry: { writer: async () => undefined } as unknown as Registry,
+    names,
+    folder,
+    window: { periodMs: 10, recordsMax: 1_000, bytesMax: 1_000_000 },
+    logger: pino({}, stream),
+    schemaIds: new Map(cubeDatasets.map((dataset) => [dataset, schemaIdOf(dataset)])),
+    deltaSchemaId,
+    lockPatienceMs: 0,
+    bounds: (topics) => logs.bounds(topics),
+    acceptLoss: false,
+    backups: undefined,
+    onPublished: () => {
+      published.resolve();
+      published = Promise.withResolvers();
+    },
+    onFailure: (_, reason) => failure.resolve(reason),
+    ...changes,
+  };
+  const shard = new Shard({ clusterId: 'cluster', namespace: '', shard: 0, shards: 1, cubeSet }, context);
+  const fetch = async () => {
+    for (const { topic, partition, next } of shard.wants()) {
+      const messages = logs.read(topic, next);
+      await shard.receive({ topic, partition, next, end: logs.of(topic).length, messages });
+    }
+  };
+  const until = async (target: Position) => {
+    while (!shard.hasPublished(target)) {
+      const next = published.promise;
+      await fetch();
+      if (shard.hasPublished(target)) return;
+      await Promise.race([
+        next,
+        failure.promise.then((reason) => {
+          throw reason;
+        }),
+      ]);
+    }
+  };
+  return { shard, failed: failure.promise, fetch, until };
+}
