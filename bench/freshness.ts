@@ -13,7 +13,7 @@ import { scanTopic } from '../kafka/scan.ts';
 import { partitionCounts } from '../kafka/topics.ts';
 import { datasetNames } from '../topics/catalog.ts';
 import { schemaIdOf } from '../topics/chunk.ts';
-import { decodeDeltaHeader } from '../topics/deltas.ts';
+import { decodeDeltaHeader } from '../topics/delta-wire.ts';
 import { wholePipeline } from './stages.ts';
 
 const lookEveryMs = 50;

@@ -4,7 +4,7 @@
  */
 import { rmSync } from 'node:fs';
 import { DOUBLE, type DuckDBConnection, DuckDBDataChunk, DuckDBInstance, INTEGER } from '@duckdb/node-api';
-import { nullInt } from '../topics/rows.ts';
+import { nullInt } from '../topics/row-plan.ts';
 
 const vectorRows = 2048;
 

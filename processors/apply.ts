@@ -10,15 +10,22 @@
  *
  * Publishing is not done here and may fail or be repeated: a delta is known by its source range.
  */
-import { DuckDBBlobValue, LIST, listValue, VARCHAR } from '@duckdb/node-api';
+import { DuckDBBlobValue } from '@duckdb/node-api';
 import { appendNumbers, readNumbers } from '../database/duckdb.ts';
+import { storeDictionary } from '../database/stored-dictionary.ts';
 import { crashPoint } from '../runtime/crash-points.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import { type Cube, fingerprintOf as cubeSetOf, relationOf } from '../tables/cubes/cube.ts';
 import { type DatasetName, datasets } from '../topics/catalog.ts';
-import { type CubeRows, cubePlan, cubesOnTheWire, type DeltaHeader, encodeDelta } from '../topics/deltas.ts';
+import {
+  type CubeRows,
+  cubePlan,
+  cubesOnTheWire,
+  type DeltaHeader,
+  encodeDelta,
+} from '../topics/delta-wire.ts';
 import { withGap } from '../topics/position.ts';
-import { nullInt } from '../topics/rows.ts';
+import { nullInt } from '../topics/row-plan.ts';
 import { fingerprintOf, type MicroBatch, type StagedRows } from './micro-batch.ts';
 import type { OutboxEntry, ShardStore, SourceState } from './store.ts';
 
@@ -497,7 +504,12 @@ async function record(
     await connection.run(`DELETE FROM ${catalog}.outbox WHERE number <= ${options.publishedEntry}`);
     await connection.run(`DELETE FROM ${catalog}.dead_letter WHERE number <= ${options.publishedEntry}`);
   }
-  const words = await storeDictionary(store);
+  const words = await storeDictionary(
+    connection,
+    store.dictionaryTable,
+    store.dictionary,
+    store.dictionaryStored,
+  );
   const number = entry?.number ?? store.nextEntry;
   if (entry !== undefined) await storeMessages(store, entry);
   if (!options.silently) {
@@ -510,20 +522,6 @@ async function record(
     }
   }
   return words;
-}
-
-async function storeDictionary(store: ShardStore): Promise<number> {
-  const { connection, catalog, dictionary, dictionaryStored: first } = store;
-  const { size } = dictionary;
-  if (size === first) return size;
-  const words = Array.from({ length: size - first }, (_, i) => dictionary.textOf(first + i));
-  await connection.run(
-    `INSERT INTO ${catalog}.dictionary
-    SELECT ${first} + i - 1, words[i] FROM (SELECT $1 AS words), range(1, ${words.length + 1}) AS numbers(i)`,
-    [listValue(words)],
-    [LIST(VARCHAR)],
-  );
-  return size;
 }
 
 /** Puts the final messages of an entry into the outbox. */

@@ -171,7 +171,6 @@ export interface RejectedSource {
 }
 
 export class MicroBatch {
-  readonly openedAtMs = Date.now();
   readonly staged = new Map<DatasetName, StagedRows>();
   readonly sources = new Map<string, SourceProgress>();
   readonly rejected: RejectedSource[] = [];

@@ -1,5 +1,6 @@
-import type { ChainState, DeltaHeader } from '../topics/deltas.ts';
-import { fromOf, toOf } from '../topics/deltas.ts';
+import type { ChainState } from '../topics/delta-chain.ts';
+import type { DeltaHeader } from '../topics/delta-wire.ts';
+import { fromOf, toOf } from '../topics/delta-wire.ts';
 import {
   gapsBefore,
   notAfter,

@@ -8,15 +8,8 @@ import kafkajs, { type Producer } from 'kafkajs';
 import { type Fetched, LogInterrupted, type LogReader, OutsideLog } from '../kafka/log.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import { RejectedMessage } from '../topics/chunk.ts';
-import {
-  type ChainState,
-  checkDeltaRows,
-  DeltaChain,
-  type DeltaHeader,
-  decodeDeltaHeader,
-  gapsOf,
-  toOf,
-} from '../topics/deltas.ts';
+import { type ChainState, DeltaChain } from '../topics/delta-chain.ts';
+import { checkDeltaRows, type DeltaHeader, decodeDeltaHeader, gapsOf, toOf } from '../topics/delta-wire.ts';
 import { sameGaps, samePosition } from '../topics/position.ts';
 
 export interface PublisherOptions {

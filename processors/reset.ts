@@ -12,7 +12,7 @@ import { partitionCounts } from '../kafka/topics.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import { cubes } from '../tables/cubes/cube.ts';
 import { datasetNames, type Names } from '../topics/catalog.ts';
-import { encodeDelta } from '../topics/deltas.ts';
+import { encodeDelta } from '../topics/delta-wire.ts';
 import { nextIn } from '../topics/position.ts';
 import type { Registry } from '../topics/registry.ts';
 import { Publisher } from './publisher.ts';

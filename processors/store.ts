@@ -12,10 +12,11 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
 import { readNumbers, removeDatabase } from '../database/duckdb.ts';
+import { loadDictionary } from '../database/stored-dictionary.ts';
 import { isFileError, messageOf, ReelflowError, systemCodeOf } from '../runtime/errors.ts';
 import { type Cube, fingerprintOf, projectionOf, relationOf } from '../tables/cubes/cube.ts';
 import type { DatasetName } from '../topics/catalog.ts';
-import type { DeltaHeader } from '../topics/deltas.ts';
+import type { DeltaHeader } from '../topics/delta-wire.ts';
 import { Dictionary } from '../topics/dictionary.ts';
 import { IdSet } from '../topics/id-set.ts';
 import type { Gap, Gaps, Position } from '../topics/position.ts';
@@ -74,8 +75,6 @@ export class ShardStore implements StoreMemory {
   sources = new Map<string, SourceState>();
   /** Number of the next outbox entry. */
   nextEntry = 1;
-  /** Up to here entries are published; they leave the outbox with the next transaction. */
-  publishedEntry = 0;
 
   private constructor(parts: {
     identity: ShardIdentity;
@@ -111,6 +110,10 @@ export class ShardStore implements StoreMemory {
 
   table(dataset: DatasetName): string {
     return `${this.catalog}.${relationOf(dataset)}`;
+  }
+
+  get dictionaryTable(): string {
+    return `${this.catalog}.dictionary`;
   }
 
   /** Creates an empty store in a file of its own. @throws ReelflowError stateUnusable */
@@ -307,8 +310,7 @@ export class ShardStore implements StoreMemory {
     }
     const entries = await connection.runAndReadAll(`SELECT coalesce(max(number), 0) FROM ${catalog}.outbox`);
     this.nextEntry = Number(entries.getRows()[0]?.[0]) + 1;
-    const words = await connection.runAndReadAll(`SELECT value FROM ${catalog}.dictionary ORDER BY number`);
-    for (const [value] of words.getRows()) this.dictionary.numberOfText(String(value));
+    await loadDictionary(connection, this.dictionaryTable, this.dictionary);
     this.dictionaryStored = this.dictionary.size;
     for (const [dataset, [title]] of this.projection) {
       const titles = new IdSet();

@@ -3,15 +3,8 @@
  * It knows nothing of cubes; the sink commits the state together with the rows of what is to be applied, and after
  * a crash begins a new follower at the state that was committed.
  */
-import {
-  type ChainState,
-  DeltaChain,
-  type DeltaHeader,
-  type DeltaPart,
-  gapsOf,
-  toOf,
-  type Verdict,
-} from '../topics/deltas.ts';
+import { type ChainState, DeltaChain, type Verdict } from '../topics/delta-chain.ts';
+import { type DeltaHeader, type DeltaPart, gapsOf, toOf } from '../topics/delta-wire.ts';
 import { sameGaps, samePosition } from '../topics/position.ts';
 import type { Counts, ShardState } from './store.ts';
 

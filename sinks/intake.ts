@@ -22,14 +22,14 @@ import { messageOf, ReelflowError } from '../runtime/errors.ts';
 import type { Names } from '../topics/catalog.ts';
 import { type ChunkDecoder, RejectedMessage } from '../topics/chunk.ts';
 import { deadLetterMessage } from '../topics/dead-letter.ts';
+import { DeltaChain } from '../topics/delta-chain.ts';
 import {
   cubesOnTheWire,
-  DeltaChain,
   type DeltaPart,
   decodeDeltaHeader,
   decodeDeltaRows,
   emptyCubes,
-} from '../topics/deltas.ts';
+} from '../topics/delta-wire.ts';
 import { Ownership } from '../topics/ownership.ts';
 import { positionText } from '../topics/position.ts';
 import type { Columns } from '../topics/rows.ts';

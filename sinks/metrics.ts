@@ -2,7 +2,7 @@
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
 import { MemberMetrics } from '../runtime/member-metrics.ts';
 import { rejectReasons } from '../topics/chunk.ts';
-import { type Verdict, verdicts } from '../topics/deltas.ts';
+import { type Verdict, verdicts } from '../topics/delta-chain.ts';
 import type { Manifest } from './gold/manifest.ts';
 
 const durationBuckets = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60];

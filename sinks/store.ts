@@ -6,10 +6,12 @@
 import { existsSync, mkdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
-import { type DuckDBConnection, DuckDBInstance, LIST, listValue, VARCHAR } from '@duckdb/node-api';
+import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
 import { appendNumbers, memoryBytesOf, readNumbers } from '../database/duckdb.ts';
+import { loadDictionary, storeDictionary } from '../database/stored-dictionary.ts';
 import { isFileError, messageOf, ReelflowError } from '../runtime/errors.ts';
-import { type ChainState, type CubeWire, cubesOnTheWire } from '../topics/deltas.ts';
+import type { ChainState } from '../topics/delta-chain.ts';
+import { type CubeWire, cubesOnTheWire } from '../topics/delta-wire.ts';
 import { Dictionary } from '../topics/dictionary.ts';
 import { IdSet } from '../topics/id-set.ts';
 import type { Position } from '../topics/position.ts';
@@ -171,9 +173,9 @@ export class CubeStore {
     await this.connection.run('BEGIN');
     try {
       await work();
-      await this.#storeDictionary();
+      const words = await this.#storeDictionary();
       await this.connection.run('COMMIT');
-      this.#dictionaryStored = this.dictionary.size;
+      this.#dictionaryStored = words;
     } catch (thrown) {
       await this.connection.run('ROLLBACK').catch(() => undefined);
       throw asSinkError(thrown, this.path);
@@ -346,8 +348,7 @@ export class CubeStore {
           );
           for (const [word] of words.getRows()) dictionary.numberOfText(String(word));
         }
-        await this.#storeDictionary();
-        this.#dictionaryStored = dictionary.size;
+        this.#dictionaryStored = await this.#storeDictionary();
         const columns = wire.fields.map(({ name }) =>
           texts.includes(name) ? `(SELECT number FROM dictionary WHERE value = ${name})` : name,
         );
@@ -413,25 +414,15 @@ export class CubeStore {
       const names = JSON.parse(String(state)) as NameState;
       this.names.set(names.partition, names);
     }
-    const words = await connection.runAndReadAll('SELECT value FROM dictionary ORDER BY number');
-    for (const [word] of words.getRows()) this.dictionary.numberOfText(String(word));
+    await loadDictionary(connection, 'dictionary', this.dictionary);
     this.#dictionaryStored = this.dictionary.size;
     const people = await readNumbers(connection, 'SELECT nconst FROM names');
     const ids = people.columns[0] as Int32Array;
     for (let row = 0; row < people.length; row++) this.people.add(ids[row] as number);
   }
 
-  async #storeDictionary(): Promise<void> {
-    const first = this.#dictionaryStored;
-    const { dictionary } = this;
-    if (dictionary.size === first) return;
-    const words = Array.from({ length: dictionary.size - first }, (_, i) => dictionary.textOf(first + i));
-    await this.connection.run(
-      `INSERT INTO dictionary
-      SELECT ${first} + i - 1, words[i] FROM (SELECT $1 AS words), range(1, ${words.length + 1}) AS numbers(i)`,
-      [listValue(words)],
-      [LIST(VARCHAR)],
-    );
+  async #storeDictionary(): Promise<number> {
+    return storeDictionary(this.connection, 'dictionary', this.dictionary, this.#dictionaryStored);
   }
 
   async #count(relation: string): Promise<number> {

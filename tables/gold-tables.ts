@@ -8,7 +8,7 @@
  */
 
 import { messageOf } from '../runtime/errors.ts';
-import { cubesOnTheWire } from '../topics/deltas.ts';
+import { cubesOnTheWire } from '../topics/delta-wire.ts';
 import { genreColumns, splitShares, standardised } from './features.ts';
 import { checkPortable } from './portable-sql.ts';
 

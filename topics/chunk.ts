@@ -4,21 +4,14 @@
  */
 import { createHash } from 'node:crypto';
 import avsc, { type Type } from 'avsc';
+import { MalformedRows, readLong, readString } from './avro-reader.ts';
 import { type Dataset, type DatasetName, datasets } from './catalog.ts';
 import type { Dictionary } from './dictionary.ts';
 import { checkExtent } from './extent.ts';
 import type { Registry } from './registry.ts';
 import { schemaText } from './registry.ts';
-import {
-  type AvroField,
-  type ColumnForm,
-  Columns,
-  decodeRows,
-  MalformedRows,
-  planRows,
-  readLong,
-  readString,
-} from './rows.ts';
+import { type AvroField, type ColumnForm, planRows } from './row-plan.ts';
+import { Columns, decodeRows } from './rows.ts';
 
 /** Why a message cannot be applied; the dead letter's reason. */
 export const rejectReasons = [

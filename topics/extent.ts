@@ -4,7 +4,7 @@
  * outside goes to avsc that has not passed here.
  */
 import type { Type, types } from 'avsc';
-import { MalformedRows, readLong } from './rows.ts';
+import { MalformedRows, readLong } from './avro-reader.ts';
 
 /** @throws MalformedRows, when the value does not end where the bytes end or announces more than they can hold */
 export function checkExtent(type: Type, bytes: Uint8Array, start: number): void {

@@ -19,7 +19,7 @@ import { isFileError, messageOf, ReelflowError, systemCodeOf } from '../../runti
 import { fileSha256, syncPath } from '../../runtime/files.ts';
 import { noteOf, notesKey } from '../../tables/column-notes.ts';
 import { canonicalText, type GoldTable, goldTables, scalesOf } from '../../tables/gold-tables.ts';
-import { cubesOnTheWire } from '../../topics/deltas.ts';
+import { cubesOnTheWire } from '../../topics/delta-wire.ts';
 import { startAfter } from '../../topics/position.ts';
 import { type Counts, type CubeStore, parquetOptions, sqlText } from '../store.ts';
 import { writeCatalogue } from './catalogue.ts';

@@ -7,7 +7,8 @@ import { appendNumbers } from '../../database/duckdb.ts';
 import { type DatasetName, datasetNames, datasets } from '../../topics/catalog.ts';
 import { type ChunkDecoder, deleteColumns, recordColumns } from '../../topics/chunk.ts';
 import { Dictionary } from '../../topics/dictionary.ts';
-import { type Columns, nullInt } from '../../topics/rows.ts';
+import { nullInt } from '../../topics/row-plan.ts';
+import type { Columns } from '../../topics/rows.ts';
 import { type BatchRelation, lastOfEachKey } from './batch-gold.ts';
 
 interface Wanted {

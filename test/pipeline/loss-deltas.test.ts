@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, expect, vi } from 'vitest';
 import { deleteBefore, ensureRetainedTopics } from '../../kafka/topics.ts';
 import { withFolderLock } from '../../runtime/folder-lock.ts';
-import { decodeDeltaHeader, encodeDeltaHeader } from '../../topics/deltas.ts';
+import { decodeDeltaHeader, encodeDeltaHeader } from '../../topics/delta-wire.ts';
 import {
   deleteTopic,
   endsOf,

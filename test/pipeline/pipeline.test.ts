@@ -10,7 +10,7 @@ import { logBounds } from '../../kafka/log.ts';
 import type { ProcessorReport } from '../../processors/processor.ts';
 import { currentSnapshot, listSnapshots, type Manifest } from '../../sinks/gold/manifest.ts';
 import { type DatasetName, datasetNames } from '../../topics/catalog.ts';
-import { cubePlan, cubesOnTheWire, decodeDeltaHeader, decodeDeltaRows } from '../../topics/deltas.ts';
+import { cubePlan, cubesOnTheWire, decodeDeltaHeader, decodeDeltaRows } from '../../topics/delta-wire.ts';
 import { Dictionary } from '../../topics/dictionary.ts';
 import { Columns } from '../../topics/rows.ts';
 import {

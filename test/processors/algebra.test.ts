@@ -9,7 +9,7 @@ import { expect, test, vi } from 'vitest';
 import { writeBase } from '../../processors/apply.ts';
 import { MicroBatch } from '../../processors/micro-batch.ts';
 import { blockKey, idText, partitionOf } from '../../topics/catalog.ts';
-import { toOf } from '../../topics/deltas.ts';
+import { toOf } from '../../topics/delta-wire.ts';
 import { Ownership } from '../../topics/ownership.ts';
 import { samePosition } from '../../topics/position.ts';
 import {

@@ -24,7 +24,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi 
 import { openInstance } from '../../database/duckdb.ts';
 import { Backups } from '../../processors/backup.ts';
 import { type BackupCard, planRestore, type StoreKind } from '../../processors/plan.ts';
-import { decodeDeltaHeader, toOf } from '../../topics/deltas.ts';
+import { decodeDeltaHeader, toOf } from '../../topics/delta-wire.ts';
 import type { Position } from '../../topics/position.ts';
 import { aka, basics, type Chunk, principal, rating } from '../support/chunks.ts';
 import { addDeltas, type Cubes, Rows } from '../support/cube-model.ts';

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { DuckDBInstance } from '@duckdb/node-api';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { type Cube, cubes, fingerprintOf } from '../../tables/cubes/cube.ts';
-import { type DeltaPart, decodeDeltaHeader, toOf } from '../../topics/deltas.ts';
+import { type DeltaPart, decodeDeltaHeader, toOf } from '../../topics/delta-wire.ts';
 import { aka, basics, principal, rating } from '../support/chunks.ts';
 import { addDeltas, type Cubes } from '../support/cube-model.ts';
 import { hashesBelow } from '../support/damage.ts';

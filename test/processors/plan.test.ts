@@ -2,7 +2,8 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { type Plan, planShard } from '../../processors/plan.ts';
-import { type ChainState, DeltaChain, type DeltaHeader, type DeltaKind, toOf } from '../../topics/deltas.ts';
+import { type ChainState, DeltaChain } from '../../topics/delta-chain.ts';
+import { type DeltaHeader, type DeltaKind, toOf } from '../../topics/delta-wire.ts';
 import { type Gaps, notAfter, type Position, samePosition } from '../../topics/position.ts';
 
 type Entry = { number: number; header: DeltaHeader };

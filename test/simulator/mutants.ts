@@ -16,7 +16,7 @@ export interface Mutant {
 
 const chain = (name: string, from: string, to: string): Mutant => ({
   name: `chain: ${name}`,
-  change: { file: 'topics/deltas.ts', from, to },
+  change: { file: 'topics/delta-chain.ts', from, to },
 });
 const plan = (name: string, from: string, to: string): Mutant => ({
   name: `plan: ${name}`,
@@ -29,7 +29,7 @@ const of = (file: string, name: string, from: string, to: string): Mutant => ({
 
 /**
  * Not here, because nothing that these schedules reach depends on them alone: a gap, a generation without its mark and
- * a mark that comes twice (deltas.test.ts), a snapshot that differs in nothing but its generation (progress.test.ts), what lies between parts (simulator.test.ts), catching up aloud, which costs
+ * a mark that comes twice (delta-chain.test.ts), a snapshot that differs in nothing but its generation (progress.test.ts), what lies between parts (simulator.test.ts), catching up aloud, which costs
  * time only.
  */
 export const mutants: readonly Mutant[] = [
@@ -205,8 +205,7 @@ export const mutants: readonly Mutant[] = [
 const root = new URL('../../', import.meta.url).href;
 /** Modules between the simulator and what is changed. */
 const dependents = new Set([
-  'test/simulator.ts',
-  'topics/deltas.ts',
+  'topics/delta-chain.ts',
   'processors/plan.ts',
   'processors/publisher.ts',
   'processors/tenure.ts',

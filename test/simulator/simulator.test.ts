@@ -8,7 +8,7 @@ import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { expect, test } from 'vitest';
 import { Follower } from '../../sinks/follower.ts';
-import type { DeltaPart } from '../../topics/deltas.ts';
+import type { DeltaPart } from '../../topics/delta-wire.ts';
 import { mutants, type Verdict } from './mutants.ts';
 import { failureText, type ModelBug, run, type Schedule, type Step, simulate } from './simulator.ts';
 

@@ -19,7 +19,7 @@ import { ReelflowError } from '../../runtime/errors.ts';
 import { Follower } from '../../sinks/follower.ts';
 import { type Current, hasReached, isAhead } from '../../sinks/progress.ts';
 import type { ShardState } from '../../sinks/store.ts';
-import { type DeltaHeader, decodeDeltaHeader, encodeDeltaHeader } from '../../topics/deltas.ts';
+import { type DeltaHeader, decodeDeltaHeader, encodeDeltaHeader } from '../../topics/delta-wire.ts';
 import {
   type Gap,
   type Gaps,

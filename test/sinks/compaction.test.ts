@@ -4,8 +4,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { CubeStore } from '../../sinks/store.ts';
-import { cubePlan, cubesOnTheWire } from '../../topics/deltas.ts';
-import { Columns, nullInt } from '../../topics/rows.ts';
+import { cubePlan, cubesOnTheWire } from '../../topics/delta-wire.ts';
+import { nullInt } from '../../topics/row-plan.ts';
+import { Columns } from '../../topics/rows.ts';
 
 const groups = 40_000;
 const [wire] = cubesOnTheWire.filter(({ name }) => name === 'contributor');

@@ -16,7 +16,7 @@ import { storeFiles } from '../../processors/store.ts';
 import { systemCodeOf } from '../../runtime/errors.ts';
 import { currentSnapshot, listSnapshots, readManifest } from '../../sinks/gold/manifest.ts';
 import { datasetNames } from '../../topics/catalog.ts';
-import { cubesOnTheWire } from '../../topics/deltas.ts';
+import { cubesOnTheWire } from '../../topics/delta-wire.ts';
 import { Chance } from '../chaos/chance.ts';
 import { Dumps } from '../chaos/dumps.ts';
 import { broker, type Place, type Running, test } from '../support/harness.ts';

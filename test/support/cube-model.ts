@@ -2,9 +2,10 @@
  * The cubes in plain JavaScript, twice: from the rows that a log of chunks leaves behind, and as the sum of the deltas
  * that a store has published. What they agree on is that the algebra is right.
  */
-import { cubePlan, cubesOnTheWire, decodeDeltaHeader, decodeDeltaRows } from '../../topics/deltas.ts';
+import { cubePlan, cubesOnTheWire, decodeDeltaHeader, decodeDeltaRows } from '../../topics/delta-wire.ts';
 import { Dictionary } from '../../topics/dictionary.ts';
-import { Columns, nullInt } from '../../topics/rows.ts';
+import { nullInt } from '../../topics/row-plan.ts';
+import { Columns } from '../../topics/rows.ts';
 import { type Chunk, type CubeDataset, keyOf, type Row } from './chunks.ts';
 
 /** Measures by array and key, e.g. `region DE 83` → [1, 2, 900]; rows of zeros are absent. */

@@ -13,7 +13,7 @@ import { MicroBatch } from '../../processors/micro-batch.ts';
 import { type ShardIdentity, ShardStore } from '../../processors/store.ts';
 import { cubes as cubeSet } from '../../tables/cubes/cube.ts';
 import { RejectedMessage } from '../../topics/chunk.ts';
-import { fromOf, toOf } from '../../topics/deltas.ts';
+import { fromOf, toOf } from '../../topics/delta-wire.ts';
 import { Ownership } from '../../topics/ownership.ts';
 import { samePosition } from '../../topics/position.ts';
 import {

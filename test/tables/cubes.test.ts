@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { type Cube, cubes, fingerprintOf, projectionOf } from '../../tables/cubes/cube.ts';
 import { titleCube } from '../../tables/cubes/title.ts';
 import { type DatasetName, datasets } from '../../topics/catalog.ts';
-import { cubesOnTheWire } from '../../topics/deltas.ts';
+import { cubesOnTheWire } from '../../topics/delta-wire.ts';
 
 test('every array of the delta schema is that of some cube, and every cube has one', () => {
   expect(new Set(cubesOnTheWire.map(({ name }) => name))).toEqual(new Set(cubes.map(({ array }) => array)));

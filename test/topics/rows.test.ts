@@ -5,19 +5,14 @@
 import avsc from 'avsc';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import { MalformedRows, readLong } from '../../topics/avro-reader.ts';
+import { AvroWriter } from '../../topics/avro-writer.ts';
 import { type DatasetName, datasets } from '../../topics/catalog.ts';
 import { formOf, recordColumns } from '../../topics/chunk.ts';
 import { Dictionary } from '../../topics/dictionary.ts';
 import { schemaText } from '../../topics/registry.ts';
-import {
-  AvroWriter,
-  Columns,
-  decodeRows,
-  MalformedRows,
-  nullInt,
-  planRows,
-  readLong,
-} from '../../topics/rows.ts';
+import { nullInt, planRows } from '../../topics/row-plan.ts';
+import { Columns, decodeRows } from '../../topics/rows.ts';
 
 type Row = Record<string, unknown>;
 
