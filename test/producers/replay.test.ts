@@ -380,7 +380,7 @@ describe('a replay that is resumed', () => {
       writeFileSync(
         script,
         `import { createBroker } from ${module('kafka/client.ts')};
-       import { createLogger } from ${module('logger.ts')};
+       import { createLogger } from ${module('runtime/logger.ts')};
        import { replay } from ${module('producers/replay.ts')};
        import { namesIn } from ${module('topics/catalog.ts')};
        import { Registry } from ${module('topics/registry.ts')};

@@ -132,7 +132,9 @@ async function replayUnevenly(place: Place, data: string): Promise<void> {
 function projectWithCube(place: Place): string {
   const copy = join(place.folder, 'project');
   mkdirSync(copy);
-  const folders = 'cli database flink kafka monitor processors producers sinks topics'.split(' ');
+  const folders = 'cli database flink kafka monitor processors producers runtime sinks tables topics'.split(
+    ' ',
+  );
   const files = readdirSync(root).filter((name) => name.endsWith('.ts'));
   for (const part of [...folders, ...files, 'package.json']) {
     cpSync(join(root, part), join(copy, part), { recursive: true });
@@ -146,7 +148,7 @@ function projectWithCube(place: Place): string {
   };
   writeFileSync(
     join(copy, 'tables/cubes/medium.ts'),
-    `import type { Cube } from '../cube.ts';
+    `import type { Cube } from './cube.ts';
     export const mediumCube: Cube = {
       name: 'medium',
       array: 'medium',
@@ -164,7 +166,7 @@ function projectWithCube(place: Place): string {
   edit(
     'tables/cubes/cube.ts',
     'import { titleCube }',
-    "import { mediumCube } from '../medium.ts';\nimport { titleCube }",
+    "import { mediumCube } from './medium.ts';\nimport { titleCube }",
   );
   edit('tables/cubes/cube.ts', 'declared([', 'declared([mediumCube, ');
   const schema = JSON.parse(readFileSync(join(copy, 'topics/schemas/reelflow.deltas.avsc'), 'utf8'));
