@@ -23,7 +23,7 @@ import { replay } from '../producers/replay.ts';
 import { isAbort, messageOf } from '../runtime/errors.ts';
 import { currentSnapshot, snapshotFolder } from '../sinks/gold/manifest.ts';
 import { batchGold } from '../sinks/verify/batch.ts';
-import { namesIn } from '../topics/catalog.ts';
+import { topicNamesIn } from '../topics/catalog.ts';
 import { goldDatasets, removeTopics, syntheticData } from './data.ts';
 import { benchFolder, type Measured, measure, median } from './measure.ts';
 import { checkResults } from './peers/check.ts';
@@ -130,7 +130,7 @@ class Lab {
       const namespace = `${this.#namespace}-${number}`;
       const places = placesIn(this.#folder, namespace);
       const run = await wholePipeline({
-        context: { ...this.#context, places, names: namesIn(namespace) },
+        context: { ...this.#context, places, names: topicNamesIn(namespace) },
         data: this.#data,
         folder: join(this.#folder, namespace),
         signal,
@@ -235,7 +235,7 @@ class Lab {
       return;
     }
     const { state } = placesIn(this.#folder, namespace);
-    const names = namesIn(namespace);
+    const names = topicNamesIn(namespace);
     await replay({
       broker,
       registry,

@@ -3,7 +3,7 @@ import { type Command, InvalidArgumentError } from 'commander';
 import type { Broker } from '../kafka/client.ts';
 import type { Endpoints, Places } from '../runtime/config.ts';
 import type { Logger, LogLevel } from '../runtime/logger.ts';
-import { type Names, namesIn, namespacePattern } from '../topics/catalog.ts';
+import { namespacePattern, type TopicNames, topicNamesIn } from '../topics/catalog.ts';
 import type { Registry } from '../topics/registry.ts';
 
 export interface CommonFlags {
@@ -18,7 +18,7 @@ export interface Context {
   readonly endpoints: Endpoints;
   readonly broker: Broker;
   readonly registry: Registry;
-  readonly names: Names;
+  readonly names: TopicNames;
   readonly places: Places;
   readonly logger: Logger;
 }
@@ -133,7 +133,7 @@ export async function openContext(
       ...(signal !== undefined && { signal }),
       onWaiting: (detail) => logger.warn({ detail }, 'waiting for the Schema Registry'),
     }),
-    names: namesIn(flags.namespace),
+    names: topicNamesIn(flags.namespace),
     places: { gold: flags.gold, state: flags.state, namespace: flags.namespace },
   };
 }

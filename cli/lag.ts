@@ -4,7 +4,7 @@ import { Command, Option } from 'commander';
 import type { State } from '../monitor/judge.ts';
 import type { GroupLag, LagReport, LagRow, Watched } from '../monitor/lag.ts';
 import { ReelflowError } from '../runtime/errors.ts';
-import type { Names } from '../topics/catalog.ts';
+import type { TopicNames } from '../topics/catalog.ts';
 import {
   type CommonFlags,
   commonOptions,
@@ -91,7 +91,7 @@ async function run(flags: Flags): Promise<void> {
 }
 
 /** The consumer groups of the pipeline and what they read. */
-export async function pipelineGroups(names: Names): Promise<Watched[]> {
+export async function pipelineGroups(names: TopicNames): Promise<Watched[]> {
   const { cubes } = await import('../tables/cubes/cube.ts');
   const datasets = new Set(cubes.flatMap(({ reads }) => Object.keys(reads) as (keyof typeof reads)[]));
   return [

@@ -11,7 +11,7 @@ import { ReelflowError } from '../runtime/errors.ts';
 import { batchTables } from '../sinks/verify/batch-gold.ts';
 import { cubes } from '../tables/cubes/cube.ts';
 import { goldTables } from '../tables/gold-tables.ts';
-import type { Names } from '../topics/catalog.ts';
+import type { TopicNames } from '../topics/catalog.ts';
 import type { Registry } from '../topics/registry.ts';
 import { clusterVersion, SqlGateway } from './gateway.ts';
 import { schemaOfGoldTable } from './gold-topic.ts';
@@ -22,7 +22,7 @@ import { type FlinkJob, flinkStatements, jobName } from './sql.ts';
 export interface FlinkContext {
   readonly broker: Broker;
   readonly registry: Registry;
-  readonly names: Names;
+  readonly names: TopicNames;
   readonly endpoints: Endpoints;
   /** Holds log, temporary files and checkpoints of a local Flink. */
   readonly folder: string;

@@ -5,7 +5,7 @@ import { logBounds } from '../kafka/log.ts';
 import { partitionCounts } from '../kafka/topics.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import type { Cube } from '../tables/cubes/cube.ts';
-import type { Names } from '../topics/catalog.ts';
+import type { TopicNames } from '../topics/catalog.ts';
 import type { Registry } from '../topics/registry.ts';
 import { datasetsRead } from './sql.ts';
 
@@ -21,7 +21,7 @@ export interface Sources {
  *   schema in the registry; sourceLost, when its first messages are gone; brokerUnreachable; registryUnreachable
  */
 export async function inspectSources(
-  { broker, registry, names }: { broker: Broker; registry: Registry; names: Names },
+  { broker, registry, names }: { broker: Broker; registry: Registry; names: TopicNames },
   cubes: readonly Cube[],
 ): Promise<Sources> {
   const datasets = [...datasetsRead(cubes).keys()];

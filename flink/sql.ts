@@ -8,7 +8,13 @@ import { batchTables } from '../sinks/verify/batch-gold.ts';
 import { type Cube, projectionOf, relationOf } from '../tables/cubes/cube.ts';
 import type { GoldTable } from '../tables/gold-tables.ts';
 import { quotedForFlink } from '../tables/portable-sql.ts';
-import { type Column, type ColumnType, type DatasetName, datasets, type Names } from '../topics/catalog.ts';
+import {
+  type Column,
+  type ColumnType,
+  type DatasetName,
+  datasets,
+  type TopicNames,
+} from '../topics/catalog.ts';
 import { schemaOfGoldTable } from './gold-topic.ts';
 
 /** Where the results go. */
@@ -25,7 +31,7 @@ export type Destination =
 export interface FlinkJob {
   readonly cubes: readonly Cube[];
   readonly tables: readonly GoldTable[];
-  readonly names: Names;
+  readonly names: TopicNames;
   readonly endpoints: Endpoints;
   readonly destination: Destination;
   /** Partition count of the title topics. */
@@ -37,7 +43,7 @@ export interface FlinkJob {
 }
 
 /** What a cluster calls the job of a namespace. */
-export const jobName = (names: Names) => names.goldTable('tables');
+export const jobName = (names: TopicNames) => names.goldTable('tables');
 
 /** Datasets whose rows some table or cube needs, with the columns that are read; the key first. */
 export function datasetsRead(cubes: readonly Cube[]): Map<DatasetName, readonly string[]> {

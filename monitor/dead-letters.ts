@@ -6,7 +6,7 @@ import type { Broker } from '../kafka/client.ts';
 import { readBounds } from '../kafka/groups.ts';
 import { type LogBounds, LogReader } from '../kafka/log.ts';
 import { scan } from '../kafka/scan.ts';
-import type { Names } from '../topics/catalog.ts';
+import type { TopicNames } from '../topics/catalog.ts';
 import { type Fate, type FoundLetter, readDeadLetter } from '../topics/dead-letter.ts';
 
 /** Which letters; what is absent does not matter. */
@@ -77,7 +77,7 @@ export class DeadLetterView {
   #latest: FoundLetter[] = [];
   #foreign = 0;
 
-  constructor(broker: Broker, names: Names, options: { filter?: LetterFilter; latestMax: number }) {
+  constructor(broker: Broker, names: TopicNames, options: { filter?: LetterFilter; latestMax: number }) {
     this.#broker = broker;
     this.#topic = names.deadLetter;
     this.#filter = options.filter ?? {};
@@ -175,7 +175,7 @@ export function idOf({ partition, offset }: { partition: number; offset: number 
 export async function readLetter(
   broker: Broker,
   reader: LogReader,
-  names: Names,
+  names: TopicNames,
   { partition, offset }: { partition: number; offset: number },
 ): Promise<FoundLetter | undefined> {
   const bounds = (await readBounds(broker, [names.deadLetter])).get(names.deadLetter)?.get(partition);

@@ -6,7 +6,7 @@
 import type { Broker } from '../kafka/client.ts';
 import { readGroups } from '../kafka/groups.ts';
 import { messageOf, ReelflowError } from '../runtime/errors.ts';
-import type { Names } from '../topics/catalog.ts';
+import type { TopicNames } from '../topics/catalog.ts';
 import type { FoundLetter } from '../topics/dead-letter.ts';
 import { DeadLetterView, idOf, type LetterGroup, type Letters, sourceName } from './dead-letters.ts';
 import type { GroupLag, LagReport, LagRow, Watched } from './lag.ts';
@@ -25,7 +25,7 @@ export interface SnapshotLine {
 
 export interface OverviewOptions {
   readonly broker: Broker;
-  readonly names: Names;
+  readonly names: TopicNames;
   /** The groups of the pipeline, processors, then sink, and behind them any others. */
   readonly watched: readonly Watched[];
   /** How far back looks count. */

@@ -14,7 +14,7 @@ import { crashPoint } from '../runtime/crash-points.ts';
 import { isAbort, messageOf, ReelflowError } from '../runtime/errors.ts';
 import { logEveryMinute } from '../runtime/logger.ts';
 import { cubes as allCubes, type Cube } from '../tables/cubes/cube.ts';
-import { type DatasetName, datasetNames, type Names } from '../topics/catalog.ts';
+import { type DatasetName, datasetNames, type TopicNames } from '../topics/catalog.ts';
 import { nextIn, type Position } from '../topics/position.ts';
 import type { Registry } from '../topics/registry.ts';
 import { Backups } from './backup.ts';
@@ -26,7 +26,7 @@ import { Watchdog } from './watchdog.ts';
 export interface ProcessorOptions {
   readonly broker: Broker;
   readonly registry: Registry;
-  readonly names: Names;
+  readonly names: TopicNames;
   /** The state folder. */
   readonly state: string;
   readonly window: Window;

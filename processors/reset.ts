@@ -11,7 +11,7 @@ import { commitAlone } from '../kafka/membership.ts';
 import { partitionCounts } from '../kafka/topics.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import { cubes } from '../tables/cubes/cube.ts';
-import { datasetNames, type Names } from '../topics/catalog.ts';
+import { datasetNames, type TopicNames } from '../topics/catalog.ts';
 import { encodeDelta } from '../topics/delta-wire.ts';
 import { nextIn } from '../topics/position.ts';
 import type { Registry } from '../topics/registry.ts';
@@ -20,7 +20,7 @@ import { Publisher } from './publisher.ts';
 export interface ResetOptions {
   readonly broker: Broker;
   readonly registry: Registry;
-  readonly names: Names;
+  readonly names: TopicNames;
   /** The generation of the newest snapshot, which a recreated topic of deltas does not know; 0 without one. */
   readonly generationMin: number;
   /** Say what would happen and change nothing. */
@@ -119,7 +119,7 @@ export async function reset({
 }
 
 /** Topics that exist of those which processors and sink read. */
-async function readSources(broker: Broker, names: Names): Promise<string[]> {
+async function readSources(broker: Broker, names: TopicNames): Promise<string[]> {
   const read = new Set<string>(['name.basics', ...cubes.flatMap((cube) => Object.keys(cube.reads))]);
   const topics = datasetNames.filter((dataset) => read.has(dataset)).map((dataset) => names.source(dataset));
   return [...(await partitionCounts(broker, topics)).keys()];

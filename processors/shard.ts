@@ -12,7 +12,7 @@ import type { Fetched, LogBounds, LogMessage, LogReader, Want } from '../kafka/l
 import { messageOf, ReelflowError } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { fingerprintOf as cubeSetOf } from '../tables/cubes/cube.ts';
-import { type DatasetName, datasetNames, type Names } from '../topics/catalog.ts';
+import { type DatasetName, datasetNames, type TopicNames } from '../topics/catalog.ts';
 import { ChunkDecoder, hashOf, RejectedMessage } from '../topics/chunk.ts';
 import { deadLetterMessage } from '../topics/dead-letter.ts';
 import { Ownership } from '../topics/ownership.ts';
@@ -44,7 +44,7 @@ export interface ShardContext {
   readonly producer: Producer;
   readonly reader: LogReader;
   readonly registry: Registry;
-  readonly names: Names;
+  readonly names: TopicNames;
   readonly folder: string;
   readonly window: Window;
   readonly logger: Logger;

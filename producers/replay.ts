@@ -10,7 +10,7 @@ import { ensureRetainedTopics, partitionCounts } from '../kafka/topics.ts';
 import { crashPoint } from '../runtime/crash-points.ts';
 import { withFolderLock } from '../runtime/folder-lock.ts';
 import type { Logger } from '../runtime/logger.ts';
-import { type DatasetName, datasetNames, datasets, type Names } from '../topics/catalog.ts';
+import { type DatasetName, datasetNames, datasets, type TopicNames } from '../topics/catalog.ts';
 import type { Registry } from '../topics/registry.ts';
 import { Appender } from './appender.ts';
 import { asBrokerError, type Broker, createProducer } from './broker.ts';
@@ -33,7 +33,7 @@ import { bytesOf, damaged, openSource, type Source, type SourceFile } from './so
 export interface ReplayOptions {
   readonly broker: Broker;
   readonly registry: Registry;
-  readonly names: Names;
+  readonly names: TopicNames;
   /** One directory, or files. */
   readonly inputs: readonly string[];
   /** Only these; default all that are there. */

@@ -19,7 +19,7 @@ import type { Membership } from '../kafka/membership.ts';
 import { partitionCounts } from '../kafka/topics.ts';
 import { crashPoint } from '../runtime/crash-points.ts';
 import { messageOf, ReelflowError } from '../runtime/errors.ts';
-import type { Names } from '../topics/catalog.ts';
+import type { TopicNames } from '../topics/catalog.ts';
 import { type ChunkDecoder, RejectedMessage } from '../topics/chunk.ts';
 import { deadLetterMessage } from '../topics/dead-letter.ts';
 import { DeltaChain } from '../topics/delta-chain.ts';
@@ -40,7 +40,7 @@ import type { CubeStore, NameState, ShardState } from './store.ts';
 
 export interface IntakeOptions {
   readonly broker: Broker;
-  readonly names: Names;
+  readonly names: TopicNames;
   readonly store: CubeStore;
   /** Registry id of the delta schema. */
   readonly deltaSchemaId: number;

@@ -11,7 +11,7 @@ import { commitAlone, Membership } from '../kafka/membership.ts';
 import { deleteBefore } from '../kafka/topics.ts';
 import { isAbort, messageOf, ReelflowError } from '../runtime/errors.ts';
 import { logEveryMinute } from '../runtime/logger.ts';
-import type { Names } from '../topics/catalog.ts';
+import type { TopicNames } from '../topics/catalog.ts';
 import { ChunkDecoder } from '../topics/chunk.ts';
 import type { Gaps, Position } from '../topics/position.ts';
 import type { Registry } from '../topics/registry.ts';
@@ -26,7 +26,7 @@ import { CubeStore, isInterrupt, type ShardState } from './store.ts';
 export interface SinkOptions {
   readonly broker: Broker;
   readonly registry: Registry;
-  readonly names: Names;
+  readonly names: TopicNames;
   readonly gold: string;
   readonly state: string;
   /** Time between two snapshots, in milliseconds. */

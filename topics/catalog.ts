@@ -149,7 +149,7 @@ export const messageBytesMax = 1_000_000;
 export const deadLetterBytesMax = 256_000;
 
 /** Topic and group names within one namespace. */
-export interface Names {
+export interface TopicNames {
   readonly namespace: string;
   source(dataset: DatasetName): string;
   readonly deltas: string;
@@ -166,7 +166,7 @@ export interface Names {
 export const namespacePattern = /^[a-z0-9][a-z0-9_-]{0,63}$/;
 
 /** @param namespace '' for none; goes before topics and groups, followed by a dot */
-export function namesIn(namespace: string): Names {
+export function topicNamesIn(namespace: string): TopicNames {
   const prefix = namespace === '' ? '' : `${namespace}.`;
   return {
     namespace,

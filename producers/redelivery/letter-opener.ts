@@ -7,7 +7,7 @@ import { basename } from 'node:path';
 import avsc, { type Type } from 'avsc';
 import { type LogBounds, type LogReader, OutsideLog } from '../../kafka/log.ts';
 import { scan } from '../../kafka/scan.ts';
-import { type DatasetName, datasetNames, datasets, type Names } from '../../topics/catalog.ts';
+import { type DatasetName, datasetNames, datasets, type TopicNames } from '../../topics/catalog.ts';
 import {
   ChunkDecoder,
   deleteColumns,
@@ -48,7 +48,7 @@ export interface OpenerOptions {
   readonly purpose: 'looking' | 'sending';
   readonly reader: LogReader;
   readonly registry: Registry;
-  readonly names: Names;
+  readonly names: TopicNames;
   /** Bounds of the source topics, as far as these exist. */
   readonly bounds: ReadonlyMap<string, ReadonlyMap<number, LogBounds>>;
 }

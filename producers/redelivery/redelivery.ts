@@ -12,7 +12,7 @@ import { readBounds } from '../../kafka/groups.ts';
 import { type LogBounds, LogReader } from '../../kafka/log.ts';
 import { scan } from '../../kafka/scan.ts';
 import { withFolderLock } from '../../runtime/folder-lock.ts';
-import { type DatasetName, datasetNames, type Names } from '../../topics/catalog.ts';
+import { type DatasetName, datasetNames, type TopicNames } from '../../topics/catalog.ts';
 import { type Fate, type FoundLetter, markMessage, readDeadLetter } from '../../topics/dead-letter.ts';
 import type { Registry } from '../../topics/registry.ts';
 import { type Broker, createProducer, sendFailure } from '../broker.ts';
@@ -31,7 +31,7 @@ import {
 export interface RedeliveryOptions {
   readonly broker: Broker;
   readonly registry: Registry;
-  readonly names: Names;
+  readonly names: TopicNames;
   /** State folder: its lock keeps replays of files out meanwhile. */
   readonly state: string;
   readonly select: (letter: FoundLetter) => boolean;

@@ -10,7 +10,7 @@ import type { Broker } from '../../kafka/client.ts';
 import { type LogMessage, LogReader } from '../../kafka/log.ts';
 import { partitionCounts } from '../../kafka/topics.ts';
 import { ReelflowError } from '../../runtime/errors.ts';
-import { datasetNames, datasets, type Names } from '../../topics/catalog.ts';
+import { datasetNames, datasets, type TopicNames } from '../../topics/catalog.ts';
 import { ChunkDecoder, RejectedMessage } from '../../topics/chunk.ts';
 import { Ownership } from '../../topics/ownership.ts';
 import type { Registry } from '../../topics/registry.ts';
@@ -21,7 +21,7 @@ import { readRanges, requireRanges, type Source } from './source-ranges.ts';
 export interface Sources {
   readonly broker: Broker;
   readonly registry: Registry;
-  readonly names: Names;
+  readonly names: TopicNames;
 }
 
 /** What lies in the named range of a topic. */
@@ -102,7 +102,7 @@ export async function loadSourceRows(
   return counts;
 }
 
-function sourcesOf(manifest: Manifest, names: Names): Source[] {
+function sourcesOf(manifest: Manifest, names: TopicNames): Source[] {
   return Object.entries(manifest.input).map(([topic, partitions]) => {
     const dataset = datasetNames.find((name) => names.source(name) === topic);
     if (dataset === undefined) {

@@ -25,7 +25,7 @@ import { createLogger } from '../../runtime/logger.ts';
 import { currentSnapshot, readManifest, snapshotFolder } from '../../sinks/gold/manifest.ts';
 import { batchGold } from '../../sinks/verify/batch.ts';
 import { compareGold } from '../../sinks/verify/compare.ts';
-import { type DatasetName, datasetNames, type Names, namesIn } from '../../topics/catalog.ts';
+import { type DatasetName, datasetNames, type TopicNames, topicNamesIn } from '../../topics/catalog.ts';
 import { schemaText } from '../../topics/registry.ts';
 import { followCurrent } from '../support/gold-reader.ts';
 import { BadNetwork } from './bad-network.ts';
@@ -81,7 +81,7 @@ const excused: ReadonlySet<number | null> = new Set([
 const folder = mkdtempSync(join(tmpdir(), 'reelflow-faults-'));
 const gold = join(folder, 'gold');
 const namespace = 'faults';
-const names: Names = namesIn(namespace);
+const names: TopicNames = topicNamesIn(namespace);
 const violations: string[] = [];
 const done = new Map<string, number>();
 const ends = new Map<string, number>();

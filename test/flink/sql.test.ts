@@ -15,14 +15,14 @@ import { deleteBefore, ensureCompactedTopics, ensureRetainedTopics } from '../..
 import { type Endpoints, Secret } from '../../runtime/config.ts';
 import { type Cube, cubes, relationOf } from '../../tables/cubes/cube.ts';
 import { goldTables } from '../../tables/gold-tables.ts';
-import { namesIn } from '../../topics/catalog.ts';
+import { topicNamesIn } from '../../topics/catalog.ts';
 import { sendTo } from '../support/damage.ts';
 import { broker, lastJson, type Place, spoken, test } from '../support/harness.ts';
 
 const job: FlinkJob = {
   cubes,
   tables: goldTables.filter(({ onlyDuckdb }) => onlyDuckdb === undefined),
-  names: namesIn('films'),
+  names: topicNamesIn('films'),
   endpoints: { brokers: ['one:9092', 'two:9092'], registryUrl: 'http://registry:8081' },
   destination: { kind: 'topics' },
   shards: 12,

@@ -17,7 +17,7 @@ import { partitionCounts } from '../../kafka/topics.ts';
 import { type ReplayOptions, replay } from '../../producers/replay.ts';
 import { ReelflowError } from '../../runtime/errors.ts';
 import { createLogger } from '../../runtime/logger.ts';
-import { type DatasetName, datasetNames, datasets, namesIn, partitionOf } from '../../topics/catalog.ts';
+import { type DatasetName, datasetNames, datasets, partitionOf, topicNamesIn } from '../../topics/catalog.ts';
 import { Registry } from '../../topics/registry.ts';
 
 type Row = Record<string, unknown>;
@@ -65,7 +65,7 @@ function optionsFor(inputs: string | string[], more: Partial<ReplayOptions> = {}
     broker,
     registry,
     logger,
-    names: namesIn(namespace()),
+    names: topicNamesIn(namespace()),
     inputs: typeof inputs === 'string' ? [inputs] : inputs,
     state: folder(),
     ...more,
@@ -382,12 +382,12 @@ describe('a replay that is resumed', () => {
         `import { createBroker } from ${module('kafka/client.ts')};
        import { createLogger } from ${module('runtime/logger.ts')};
        import { replay } from ${module('producers/replay.ts')};
-       import { namesIn } from ${module('topics/catalog.ts')};
+       import { topicNamesIn } from ${module('topics/catalog.ts')};
        import { Registry } from ${module('topics/registry.ts')};
        const { endpoints, namespace, ...rest } = JSON.parse(process.argv[2]);
        const logger = createLogger('silent');
        await replay({ ...rest, logger, broker: createBroker(endpoints, logger),
-         registry: new Registry({ url: endpoints.registryUrl }), names: namesIn(namespace) });`,
+         registry: new Registry({ url: endpoints.registryUrl }), names: topicNamesIn(namespace) });`,
       );
       const { inputs, state, names } = options;
       const child = spawn(

@@ -25,7 +25,13 @@ import { currentSnapshot, type Manifest, readManifest, snapshotFolder } from '..
 import type { SinkReport } from '../../sinks/sink.ts';
 import { batchGold } from '../../sinks/verify/batch.ts';
 import { compareGold, type Difference } from '../../sinks/verify/compare.ts';
-import { type DatasetName, datasetNames, datasets, type Names, namesIn } from '../../topics/catalog.ts';
+import {
+  type DatasetName,
+  datasetNames,
+  datasets,
+  type TopicNames,
+  topicNamesIn,
+} from '../../topics/catalog.ts';
 import { schemaText } from '../../topics/registry.ts';
 
 const program = fileURLToPath(new URL('../../cli/reelflow.js', import.meta.url));
@@ -169,7 +175,7 @@ type Stage = 'replay' | 'process' | 'sink' | 'demo' | 'reset';
 export class Place {
   readonly folder = mkdtempSync(join(tmpdir(), 'reelflow-test-'));
   readonly namespace = `test-${randomBytes(5).toString('hex')}`;
-  readonly names: Names = namesIn(this.namespace);
+  readonly names: TopicNames = topicNamesIn(this.namespace);
   readonly gold = join(this.folder, 'gold');
   readonly state = join(this.folder, 'state');
   readonly #running: Running[] = [];
@@ -414,7 +420,7 @@ export function encodeChunk(type: avsc.Type, schemaId: number, content: ChunkCon
 }
 
 /** How many records the chunks of a topic hold, deletes included. */
-export async function recordsOnTopic(names: Names, dataset: DatasetName): Promise<number> {
+export async function recordsOnTopic(names: TopicNames, dataset: DatasetName): Promise<number> {
   const type = chunkType(dataset);
   let records = 0;
   for (const { value } of await readTopic(names.source(dataset))) {

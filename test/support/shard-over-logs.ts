@@ -7,13 +7,13 @@ import pino from 'pino';
 import type { LogBounds, LogMessage, LogReader } from '../../kafka/log.ts';
 import { Shard, type ShardContext } from '../../processors/shard.ts';
 import { type Cube, cubes } from '../../tables/cubes/cube.ts';
-import { type Names, namesIn } from '../../topics/catalog.ts';
+import { type TopicNames, topicNamesIn } from '../../topics/catalog.ts';
 import type { Position } from '../../topics/position.ts';
 import type { Registry } from '../../topics/registry.ts';
 import { type Chunk, cubeDatasets, encodeChunk, schemaIdOf } from './chunks.ts';
 
 export const deltaSchemaId = 99;
-const names: Names = namesIn('');
+const names: TopicNames = topicNamesIn('');
 
 /** The logs of one shard: partition 0 of every topic, each message at the offset that it has here. */
 export class Logs {
