@@ -1,6 +1,6 @@
 /** `reelflow process`: one processor member. */
 import { Command } from 'commander';
-import type { ProcessorMetrics } from '../processors/metrics.ts';
+import type { ProcessorMetrics } from '../processors/processor-metrics.ts';
 import {
   bytesOption,
   type CommonFlags,
@@ -79,7 +79,7 @@ async function run(flags: Flags): Promise<void> {
   if (flags.listen !== undefined) {
     const [{ serveObservers }, { ProcessorMetrics }] = await Promise.all([
       import('./observe.ts'),
-      import('../processors/metrics.ts'),
+      import('../processors/processor-metrics.ts'),
     ]);
     metrics = new ProcessorMetrics(await serveObservers(flags.listen, () => health()));
   }

@@ -13,8 +13,9 @@ import { crashPoint } from '../runtime/crash-points.ts';
 import { messageOf } from '../runtime/errors.ts';
 import { copyFileHashed, fileSha256, syncPath } from '../runtime/files.ts';
 import type { Position } from '../topics/position.ts';
-import { type BackupCard, planRestore, type StoreKind } from './plan.ts';
-import { freshStorePath, kindOf, type ShardIdentity, type ShardStore } from './store.ts';
+import { type BackupCard, planRestore, type StoreKind } from './restore-plan.ts';
+import { kindOf, type ShardIdentity, type ShardStore } from './shard-store.ts';
+import { freshStorePath } from './store-folder.ts';
 
 /** Backups that stay of each shard: one more than is needed, for when the newest turns out to be damaged. */
 const keep = 2;

@@ -1,158 +1,41 @@
-/**
- * A micro-batch while it is open: chunks are decoded onto columns as they arrive, and each row is told apart at once.
- *
- * A row is *fresh* when the store certainly holds nothing of its title in that dataset, and the title's rows came in
- * one run of ascending keys: such a row needs no look-up, it can only be an insert. Every other row is *known*: it is
- * compared with the store. The split is an optimisation that must not be seen in any result: calling every row known
- * gives the same deltas (a property test does).
- */
-import { type DatasetName, datasets } from '../topics/catalog.ts';
-import {
-  type ChunkDecoder,
-  type ChunkHeader,
-  deleteColumns,
-  hashOf,
-  RejectedMessage,
-  recordColumns,
-} from '../topics/chunk.ts';
+/** A micro-batch while it is open: chunks are decoded into columns as they arrive, and counted by source topic. */
+import type { DatasetName } from '../topics/catalog.ts';
+import { type ChunkDecoder, type ChunkHeader, hashOf, RejectedMessage } from '../topics/chunk.ts';
 import type { Dictionary } from '../topics/dictionary.ts';
-import { IdSet } from '../topics/id-set.ts';
+import type { IdSet } from '../topics/id-set.ts';
 import type { Ownership } from '../topics/ownership.ts';
 import type { Gap } from '../topics/position.ts';
-import type { Columns } from '../topics/rows.ts';
+import { StagedRows } from './staged-rows.ts';
 
-/** Which chunk a partition's position lies behind: proves on reading it again that the log is still the same one. */
-export interface Fingerprint {
+/** The message before a position. Reading it again proves that the log is still the same one. */
+export interface LastMessage {
   readonly runId: string;
   readonly chunk: number;
-  /** SHA-256 of the message's value. */
+  /** SHA-256 of its value. */
   readonly hash: string;
 }
 
-/** What one source topic brought to a micro-batch. */
+/** The part of one source topic in a micro-batch. */
 export interface SourceProgress {
   readonly topic: string;
   readonly dataset: DatasetName;
   /** Next offset before and after. */
   readonly from: number;
   to: number;
-  /** What the log had lost at the beginning of it. */
+  /** Offsets that the log lost before the first message. */
   readonly gap?: Gap;
   records: number;
   rejected: number;
   messages: number;
   /** Timestamp of the newest message, in milliseconds since 1970. */
   recordTimeMs: number;
-  /** The last message's value, for the fingerprint. */
+  /** The last message, with its whole value: hashing every message would be wasted work. */
   last: { runId: string; chunk: number; value: Buffer | null };
 }
 
-/** Rows of one dataset in arrival order. */
-export class StagedRows {
-  readonly dataset: DatasetName;
-  readonly records: Columns;
-  readonly deletes: Columns;
-  /** How many records had come before each delete. */
-  readonly deletePlaces: number[] = [];
-  /** 1 where a record is known. */
-  known = new Uint8Array(0);
-  knownCount = 0;
-  /** Whether a key may come more than once among the known rows. */
-  mayRepeat = false;
-
-  /** Titles of this micro-batch that are still fresh, that are known, and that were fresh until they came again. */
-  readonly #fresh = new IdSet();
-  readonly #known = new IdSet();
-  readonly #moved = new IdSet();
-  readonly #hasOrdering: boolean;
-  #lastTitle = -1;
-  #lastOrdering = -1;
-  #lastIsKnown = false;
-
-  /** @param spent rows of the same dataset and store that nobody needs any more: their memory is used again */
-  constructor(
-    dataset: DatasetName,
-    wanted: readonly string[],
-    dictionaries: Readonly<Record<string, Dictionary>>,
-    spent?: StagedRows,
-  ) {
-    this.dataset = dataset;
-    this.records = spent?.records ?? recordColumns(dataset, wanted, dictionaries);
-    this.deletes = spent?.deletes ?? deleteColumns(dataset);
-    this.known = spent?.known ?? this.known;
-    this.records.clear();
-    this.deletes.clear();
-    this.#hasOrdering = datasets[dataset].keyColumns === 2;
-  }
-
-  /** Tells the rows from `from` on apart, and notes their titles in `present`. */
-  classify(from: number, present: IdSet): void {
-    const { length } = this.records;
-    const titles = this.records.int(0);
-    const orderings = this.#hasOrdering ? this.records.int(1) : undefined;
-    if (this.known.length < length) {
-      const grown = new Uint8Array(Math.max(length, this.known.length * 2));
-      grown.set(this.known);
-      this.known = grown;
-    }
-    for (let row = from; row < length; row++) {
-      const title = titles[row] as number;
-      const ordering = orderings === undefined ? 0 : (orderings[row] as number);
-      if (title !== this.#lastTitle) {
-        this.#lastTitle = title;
-        this.#lastIsKnown = present.has(title);
-        if (!this.#lastIsKnown) {
-          present.add(title);
-          this.#fresh.add(title);
-        } else if (this.#fresh.has(title)) {
-          this.#moved.add(title);
-          this.mayRepeat = true;
-        } else if (this.#known.has(title)) {
-          this.mayRepeat = true;
-        } else {
-          this.#known.add(title);
-        }
-      } else if (ordering <= this.#lastOrdering) {
-        this.mayRepeat = true;
-        if (!this.#lastIsKnown) this.#moved.add(title);
-      }
-      this.#lastOrdering = ordering;
-      if (this.#lastIsKnown) {
-        this.known[row] = 1;
-        this.knownCount += 1;
-      } else {
-        this.known[row] = 0;
-      }
-    }
-  }
-
-  /** Notes the deletes from `from` on: a title that is deleted from is no longer fresh. */
-  classifyDeletes(from: number): void {
-    const titles = this.deletes.int(0);
-    for (let row = from; row < this.deletes.length; row++) {
-      this.deletePlaces.push(this.records.length);
-      this.#moved.add(titles[row] as number);
-      this.mayRepeat = true;
-    }
-    if (this.deletes.length > from) this.#lastTitle = -1;
-  }
-
-  /** Makes the titles known that were fresh only until they came again. After this the split is final. */
-  seal(): void {
-    if (this.#moved.isEmpty) return;
-    const titles = this.records.int(0);
-    for (let row = 0; row < this.records.length; row++) {
-      if (this.known[row] === 0 && this.#moved.has(titles[row] as number)) {
-        this.known[row] = 1;
-        this.knownCount += 1;
-      }
-    }
-  }
-}
-
-/** What a store knows without asking its database. */
+/** What a store knows without a query. */
 export interface StoreMemory {
-  /** By dataset: titles of which the store may hold rows. Never misses one that it holds. */
+  /** Titles of which the store may hold rows, by dataset. Contains every title of which it does. */
   readonly present: ReadonlyMap<DatasetName, IdSet>;
   readonly dictionary: Dictionary;
 }
@@ -183,12 +66,12 @@ export class MicroBatch {
   readonly #memory: StoreMemory;
   readonly #projection: ReadonlyMap<DatasetName, readonly string[]>;
   readonly #ownership: Ownership;
-  /** Not the micro-batch that they are of: it would keep the one before it, and so all that ever were. */
+  /** The rows of the micro-batch, not the micro-batch: that would keep the one before it alive, and so all before. */
   readonly #spent: ReadonlyMap<DatasetName, StagedRows> | undefined;
 
   /**
    * @param ownership of the source topics
-   * @param spent a micro-batch of the same store that is applied: its memory is used again
+   * @param spent an applied micro-batch of the same store, whose memory is reused
    */
   constructor(
     shard: number,
@@ -209,9 +92,9 @@ export class MicroBatch {
   }
 
   /**
-   * Adds a message whose value is written with our own schema, or is about to be rejected.
-   * @param decode the decoder of its dataset
-   * @param value the value to decode: the message's own, or what `ChunkDecoder.resolve` made of it
+   * Adds the rows of a message; one that cannot be decoded is rejected.
+   * @param decoder the decoder of its dataset
+   * @param value in our own schema: the message's value, or what `ChunkDecoder.resolve` made of it
    */
   add(message: SourceMessage, decoder: ChunkDecoder, value: Buffer): void {
     let staged = this.staged.get(message.dataset);
@@ -252,18 +135,18 @@ export class MicroBatch {
     this.records += count;
   }
 
-  /** Counts a message that cannot be applied; it becomes a dead letter with this micro-batch. */
+  /** Counts a message that cannot be applied. It becomes a dead letter with this micro-batch. */
   reject(message: SourceMessage, rejection: RejectedMessage): void {
     this.rejected.push({ message, rejection });
     this.#advance(message, { runId: '', chunk: -1 }, rejection.records, rejection.records);
   }
 
-  /** Passes over an offset that holds no message. */
+  /** Skips an offset that holds no message. */
   pass(message: SourceMessage): void {
     this.#advance(message, { runId: '', chunk: -1 }, 0, 0);
   }
 
-  /** Begins a source behind messages that its log has lost. */
+  /** Starts a source after messages that its log has lost. */
   lose(topic: string, dataset: DatasetName, gap: Gap): void {
     const [from, to] = gap;
     const none = { records: 0, rejected: 0, messages: 0, recordTimeMs: 0 };
@@ -300,6 +183,6 @@ export class MicroBatch {
   }
 }
 
-export function fingerprintOf(last: SourceProgress['last']): Fingerprint {
+export function lastMessageOf(last: SourceProgress['last']): LastMessage {
   return { runId: last.runId, chunk: last.chunk, hash: hashOf(last.value) };
 }

@@ -1,10 +1,10 @@
 /**
- * One owner's time with the store of a shard: what it does to keep the store and the published deltas together, from
- * opening to closing. What a store is and how a micro-batch is applied to it are given, so a test can put this
- * protocol through thousands of schedules without a database.
+ * The time during which one owner holds the store of a shard: it keeps the store and the published deltas consistent,
+ * from opening to closing. The store and the work on it are parameters, so a test can run this protocol through thousands
+ * of schedules without a database.
  *
- * Whenever somebody else turns out to have published, the tenure is over (deltaRefused): the owner opens the store
- * again, sees what is published now, and heals.
+ * A tenure ends with deltaRefused when another owner has published. Then the owner opens the store again and reconciles it
+ * with what is published now.
  */
 
 import { crashPoint } from '../runtime/crash-points.ts';
@@ -12,7 +12,7 @@ import { ReelflowError } from '../runtime/errors.ts';
 import { type Gaps, notAfter, type Position, positionText } from '../topics/position.ts';
 import { type Plan, planShard } from './plan.ts';
 import type { Publisher } from './publisher.ts';
-import type { OutboxEntry } from './store.ts';
+import type { OutboxEntry } from './shard-store.ts';
 
 export interface TenureStore {
   readonly position: Position;
@@ -22,17 +22,17 @@ export interface TenureStore {
   readOutbox(): Promise<readonly OutboxEntry[]>;
 }
 
-/** What can be done with a store; everything it writes is committed when it returns. */
+/** The work on a store. Each function returns after it has committed what it writes. */
 export interface StoreWork<Store, Batch, Applied> {
   /** Applies a micro-batch in one transaction that also drops the outbox up to `publishedEntry`. */
   apply(store: Store, batch: Batch, how: { silently: boolean; publishedEntry: number }): Promise<Applied>;
-  /** Puts the whole cubes into the outbox, in place of what is there. */
+  /** Replaces the outbox with the whole cubes. */
   writeBase(store: Store): Promise<OutboxEntry>;
   /** Removes the store. @returns an empty one of the same identity */
   rebuild(store: Store): Promise<Store>;
-  /** Sends the dead letters that were committed, with this micro-batch or before opening; at least once. */
+  /** Sends the committed dead letters, of this micro-batch or from before opening, at least once. */
   sendDeadLetters(store: Store, batch?: Batch): Promise<void>;
-  tell(plan: Plan, store: Store): void;
+  report(plan: Plan, store: Store): void;
 }
 
 export class Tenure<
@@ -44,9 +44,9 @@ export class Tenure<
   readonly #publisher: Publisher;
   readonly #cubeSet: string;
   readonly #work: StoreWork<Store, Batch, Applied>;
-  /** Catch up silently to here, then go on. */
+  /** Catch up silently to here, then continue with deltas. */
   #silentTo: Position | undefined;
-  /** Up to here entries are published; they leave the outbox with the next transaction. */
+  /** Entries up to this number are published and leave the outbox with the next transaction. */
   #publishedEntry = 0;
 
   /** @param cubeSet fingerprint of the store's cubes */
@@ -57,13 +57,13 @@ export class Tenure<
     this.#work = work;
   }
 
-  /** No source may be applied past this while it is set. */
+  /** While this is set, no source may be applied past it. */
   get silentTo(): Position | undefined {
     return this.#silentTo;
   }
 
   /**
-   * Brings the store and what is published together, or says how far it has to catch up.
+   * Reconciles the store with the published deltas, or sets the position to catch up to.
    * @throws ReelflowError deltaRefused
    */
   async reconcile(): Promise<void> {
@@ -71,7 +71,7 @@ export class Tenure<
     const { published } = this.#publisher;
     const { position, gaps } = this.store;
     const plan = planShard({ position, gaps, cubeSet: this.#cubeSet }, outbox, published);
-    this.#work.tell(plan, this.store);
+    this.#work.report(plan, this.store);
     switch (plan.kind) {
       case 'continue':
         await this.#work.sendDeadLetters(this.store);
@@ -101,9 +101,9 @@ export class Tenure<
    * One micro-batch:
    *
    * 1. apply and commit, with its delta in the outbox;
-   * 2. publish the delta (nothing while catching up: others have);
-   * 3. mark it published, which the next transaction writes;
-   * 4. at the end of a silent catch-up, go on in earnest.
+   * 2. publish the delta (there is none during a silent catch-up);
+   * 3. mark it published, which the next transaction records;
+   * 4. at the end of a silent catch-up, reconcile again.
    *
    * @throws ReelflowError deltaRefused; whatever `apply` throws
    */
@@ -114,7 +114,7 @@ export class Tenure<
     crashPoint('after-commit-before-publish');
     const { entry } = applied;
     if (entry !== undefined) {
-      // Before the delta: who finds it published catches up silently, and would not send them.
+      // Before the delta: an owner that finds the delta published catches up silently and sends no letters.
       await this.#work.sendDeadLetters(this.store, batch);
       await this.#publish(entry);
       crashPoint('after-publish-before-mark');
@@ -128,7 +128,7 @@ export class Tenure<
   }
 
   /**
-   * Looks whether somebody else has published or reset, which an owner with nothing to publish would not notice.
+   * Whether another owner has published or reset. An owner without work would not notice otherwise.
    * @param end end offset of the delta partition
    */
   async isSuperseded(end: number): Promise<boolean> {
@@ -141,10 +141,10 @@ export class Tenure<
     if (await this.#publisher.publish(entry.messages)) return;
     throw new ReelflowError(
       'deltaRefused',
-      `Somebody else has published deltas of shard ${entry.header.shard}`,
+      `Another owner has published deltas of shard ${entry.header.shard}`,
       {
-        detail: `Published is ${positionText(this.#publisher.published.position)}, this store stands at ${positionText(this.store.position)}.`,
-        hint: 'Two owners of one shard; the store is opened again and heals itself.',
+        detail: `The published position is ${positionText(this.#publisher.published.position)}, this store is at ${positionText(this.store.position)}.`,
+        hint: 'Two members owned this shard for a moment. The processor opens the store again and continues.',
       },
     );
   }

@@ -15,30 +15,30 @@ import {
 } from './position.ts';
 
 /**
- * What a reader does with a message: `collect` its part and wait for the rest, `apply` the delta that it completes,
- * `skip` what is already contained, forget what belongs to a `dead` generation, or `refuse` it: its range does not
- * go on where the shard stands, and somebody has to heal.
+ * What a reader does with a message: `collect` the part and wait for the rest, `apply` the delta that the part completes,
+ * `skip` a delta that the chain contains already, drop one of a `dead` generation, or `refuse` it because its range does
+ * not continue the chain. The owner of a refused delta opens its store again.
  */
 export const verdicts = ['collect', 'apply', 'skip', 'dead', 'refuse'] as const;
 
 export type Verdict = (typeof verdicts)[number];
 
-/** Where one shard stands in the chain of its deltas. */
+/** The state that the applied deltas of one shard lead to. */
 export interface ChainState {
   readonly generation: number;
   readonly position: Position;
-  /** Before the position. */
+  /** All before the position. */
   readonly gaps: Gaps;
   /** Fingerprint of the cubes; '' before the first delta. */
   readonly cubeSet: string;
 }
 
-/** Where a generation begins. */
+/** The state in which a generation begins. */
 const startOf = (generation: number): ChainState => ({ generation, position: {}, gaps: {}, cubeSet: '' });
 
 export const chainStart = startOf(0);
 
-/** The state that a delta goes on from, taken for granted where what was before it is trimmed. */
+/** The state before a delta, as the delta itself claims it. Used when everything before it is trimmed. */
 const stateBefore = (part: DeltaPart): ChainState =>
   part.kind === 'delta'
     ? {
@@ -50,18 +50,17 @@ const stateBefore = (part: DeltaPart): ChainState =>
     : startOf(part.generation - (part.kind === 'reset' ? 1 : 0));
 
 /**
- * Folds one shard's deltas in the order of their partition.
- * Parts belong together when store, kind and range agree and they follow each other from 1 to `parts`; parts of
- * another store may lie between them.
+ * Folds one shard's deltas in the order of their partition. Parts belong together when store, kind and range agree and
+ * their numbers ascend from 1 to `parts`; parts of another store may lie between them.
  */
 export class DeltaChain {
   #state: ChainState;
-  /** Whether what came before is unknown: the first delta that is whole then tells. */
+  /** Whether everything before is unknown. Then the first whole delta sets the state. */
   #isTrimmed: boolean;
   /** Next part expected, by store and range. */
   #open = new Map<string, number>();
 
-  /** @param state where the shard stands; `trimmed` when the partition no longer begins at its first message */
+  /** @param state to continue from; `trimmed` if the partition has lost its first messages */
   constructor(state: ChainState | 'trimmed' = chainStart) {
     this.#isTrimmed = state === 'trimmed';
     this.#state = state === 'trimmed' ? chainStart : state;
@@ -71,12 +70,12 @@ export class DeltaChain {
     return this.#state;
   }
 
-  /** Whether nothing that is left tells where the shard stands. */
+  /** Whether the state is unknown: the partition is trimmed and holds no whole delta. */
   get isUnknown(): boolean {
     return this.#isTrimmed;
   }
 
-  /** Whether parts of an unfinished delta are outstanding. */
+  /** Whether a delta is incomplete: some of its parts have arrived. */
   get isBetweenParts(): boolean {
     return this.#open.size > 0;
   }
@@ -100,17 +99,17 @@ export class DeltaChain {
       this.#open.clear();
       return 'apply';
     }
-    // A generation begins with its reset mark, which all partitions get before any store works for it.
+    // `reset` writes its mark to all partitions before any store of the new generation exists.
     if (part.generation > generation) return 'refuse';
     const from = fromOf(part);
     const to = toOf(part);
     if (part.kind === 'delta') {
       if (notAfter(to, position) && (cubeSet === '' || part.cubeSet === cubeSet)) {
-        // An empty delta changes nothing either way.
+        // This includes empty deltas, which change nothing.
         return 'skip';
       }
       if (!samePosition(from, position)) return 'refuse';
-      // A store that lacks other messages would count from another state of the same titles.
+      // A store with other gaps computes from another state of the same titles.
       if (!sameGaps(gapsBefore(gapsOf(part), from), gaps)) return 'refuse';
       if (cubeSet !== '' && part.cubeSet !== cubeSet) return 'refuse';
     } else if (!notAfter(position, to)) {

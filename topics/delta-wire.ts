@@ -16,14 +16,18 @@ import { Columns, decodeRows } from './rows.ts';
 export type DeltaKind = 'delta' | 'base' | 'reset';
 const kinds: readonly DeltaKind[] = ['delta', 'base', 'reset'];
 
-/** How the records of one source topic in [from, to) count. */
-export interface SourceRange {
-  readonly topic: string;
-  readonly from: number;
-  readonly to: number;
+/** Every record is counted once: it changed the store, changed nothing, or could not be used. */
+export interface RecordCounts {
   readonly applied: number;
   readonly duplicate: number;
   readonly rejected: number;
+}
+
+/** The offsets [from, to) of one source topic, and the fate of the records in them. */
+export interface SourceRange extends RecordCounts {
+  readonly topic: string;
+  readonly from: number;
+  readonly to: number;
   /** All below `to`. */
   readonly gaps: readonly Gap[];
 }
@@ -55,13 +59,13 @@ export const toOf = (header: DeltaHeader): Position =>
 export const gapsOf = (header: DeltaHeader): Gaps =>
   Object.fromEntries(header.range.map(({ topic, gaps }) => [topic, gaps]));
 
-/** One cube's array in the delta schema. */
+/** The array of one or more cubes in the delta schema. */
 export interface CubeWire {
   readonly name: string;
   readonly fields: readonly AvroField[];
 }
 
-/** The cubes of the delta schema, in its order. */
+/** The arrays of the delta schema, in its order. */
 export const cubesOnTheWire: readonly CubeWire[] = readCubes();
 
 function readCubes(): CubeWire[] {
@@ -73,7 +77,7 @@ function readCubes(): CubeWire[] {
     .map(({ name, type }) => ({ name, fields: type.items?.fields ?? [] }));
 }
 
-/** A plan that keeps every field of a cube's rows. @param dictionary for its string fields */
+/** A plan that keeps every field of a cube's rows. @param dictionary for the string fields */
 export function cubePlan(cube: CubeWire, dictionary: Dictionary): RowPlan {
   const baseOf = (field: AvroField) => (Array.isArray(field.type) ? field.type[1] : field.type);
   return planRows(
@@ -94,8 +98,8 @@ export interface CubeRows {
 }
 
 /**
- * The messages of one delta, each at most `messageBytesMax` long.
- * @param cubes by name; a cube that is missing has no rows
+ * The messages of one delta, each at most `messageBytesMax` bytes long.
+ * @param cubes by name; a missing cube has no rows
  */
 export function encodeDelta(
   schemaId: number,
@@ -107,7 +111,7 @@ export function encodeDelta(
   const bodies: Buffer[] = [];
   let body = new AvroWriter();
   const rows = new AvroWriter();
-  // A body closes at a row's end: what is left of this cube and of those behind it goes on in the next one.
+  // A body ends after a row: the rest of this cube and all later cubes continue in the next body.
   cubesOnTheWire.forEach((wire, index) => {
     const cube = cubes[wire.name];
     let first = 0;
@@ -171,7 +175,7 @@ export function encodeDeltaHeader(schemaId: number, header: DeltaPart): Buffer {
 /**
  * Decodes the header of a delta message.
  * @returns the header and the position of the first cube's array
- * @throws RejectedMessage for anything that is not a delta of our schema
+ * @throws RejectedMessage for anything that is not a delta in our schema
  */
 export function decodeDeltaHeader(value: Buffer | null, schemaId: number): { header: DeltaPart; at: number } {
   const id = schemaIdOf(value);
@@ -232,19 +236,19 @@ export function emptyCubes(dictionary: Dictionary): Record<string, Columns> {
   );
 }
 
-/** Decodes the cubes behind a header onto the end of `cubes` (by name). @throws RejectedMessage undecodable */
+/** Appends the rows after a header to `cubes` (by name). @throws RejectedMessage undecodable */
 export function decodeDeltaRows(value: Buffer, at: number, cubes: Readonly<Record<string, Columns>>): void {
   try {
     let next = at;
     for (const { name } of cubesOnTheWire) next = decodeRows(value, next, cubes[name] as Columns);
-    if (next !== value.length) throw new MalformedRows('undecodable', 'bytes behind the end');
+    if (next !== value.length) throw new MalformedRows('undecodable', 'bytes after the end');
   } catch (thrown) {
     if (thrown instanceof MalformedRows) throw new RejectedMessage('undecodable', thrown.message);
     throw thrown;
   }
 }
 
-/** That the rows behind a header can be decoded. @throws RejectedMessage undecodable */
+/** Checks that the rows after a header can be decoded. @throws RejectedMessage undecodable */
 export function checkDeltaRows(value: Buffer, at: number): void {
   decodeDeltaRows(value, at, emptyCubes(new Dictionary()));
 }

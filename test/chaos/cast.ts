@@ -11,7 +11,7 @@ const worksPattern = /"msg":"(micro-batch|snapshot published|micro-batch applied
 const refusedPattern = /a delta is refused/;
 const restoredPattern = /restored from backup/;
 const silentPattern = /catching up silently/;
-const healPattern = /Somebody else has published|is rebuilt|publishing a base|held by another owner/;
+const healPattern = /Another owner has published|is rebuilt|publishing a base|another owner holds/;
 
 export interface End {
   readonly role: string;

@@ -94,7 +94,7 @@ describe('a processor that is killed', () => {
     'before-commit',
     'after-commit-before-publish',
     'after-publish-before-mark',
-    'after-mark-before-mirror',
+    'after-mark-before-offset-commit',
   ])('%s', async (point, { place }) => {
     await place.replay(both);
     for (const passage of [1, 4]) {

@@ -14,7 +14,7 @@ import { runInNewContext } from 'node:vm';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { applyMicroBatch } from '../../processors/apply.ts';
 import { MicroBatch } from '../../processors/micro-batch.ts';
-import type { ShardStore } from '../../processors/store.ts';
+import type { ShardStore } from '../../processors/shard-store.ts';
 import { Chunker } from '../../producers/chunker.ts';
 import { layoutOf } from '../../producers/layout.ts';
 import { recordBatchOf } from '../../producers/record-batch.ts';

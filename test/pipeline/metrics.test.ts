@@ -15,7 +15,7 @@ import { freePorts } from '../../kafka/local/probe.ts';
 import { logBounds } from '../../kafka/log.ts';
 import type { LagReport } from '../../monitor/lag.ts';
 import { registerLagMetrics } from '../../monitor/metrics.ts';
-import { ProcessorMetrics } from '../../processors/metrics.ts';
+import { ProcessorMetrics } from '../../processors/processor-metrics.ts';
 import { ReplayMetrics } from '../../producers/metrics.ts';
 import { exitCodes } from '../../runtime/errors.ts';
 import { logEveryMinute } from '../../runtime/logger.ts';

@@ -23,7 +23,7 @@ import type { DuckDBInstance } from '@duckdb/node-api';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { openInstance } from '../../database/duckdb.ts';
 import { Backups } from '../../processors/backup.ts';
-import { type BackupCard, planRestore, type StoreKind } from '../../processors/plan.ts';
+import { type BackupCard, planRestore, type StoreKind } from '../../processors/restore-plan.ts';
 import { decodeDeltaHeader, toOf } from '../../topics/delta-wire.ts';
 import type { Position } from '../../topics/position.ts';
 import { aka, basics, type Chunk, principal, rating } from '../support/chunks.ts';
@@ -71,19 +71,19 @@ describe('which backups may stand in for a store', () => {
     ['of a later generation', { generation: 3 }, 'its generation is 3, not 2'],
     ['of another cube set', { cubeSet: 'other cubes' }, 'its cubeSet is other cubes, not cubes'],
     ['of an older version', { format: 2 }, 'its format is 2, not 3'],
-    ['of a newer version', { format: 4 }, 'it is of a newer version (format 4)'],
-    ['that is past what is published', { position: { a: 10 } }, 'it stands at a 10, past what is published'],
-    ['of a topic that is not published', { position: { c: 1 } }, 'it stands at c 1, past what is published'],
+    ['of a newer version', { format: 4 }, 'a newer version wrote it (format 4)'],
+    ['past the published position', { position: { a: 10 } }, 'it is at a 10, past the published position'],
+    ['of a topic that is not published', { position: { c: 1 } }, 'it is at c 1, past the published position'],
   ];
   test.for(others)('one %s is ignored, and the reason said', ([, change, why]) => {
     const cards = { other: card({ ...change, records: 90 }), own: card() };
     expect(plan(cards)).toEqual({ restore: ['own'], ignored: new Map([['other', why]]) });
   });
 
-  test('one that does not say what it is is ignored', () => {
+  test('a backup without a description is ignored', () => {
     expect(plan({ broken: undefined, own: card() })).toEqual({
       restore: ['own'],
-      ignored: new Map([['broken', 'it does not say what it is']]),
+      ignored: new Map([['broken', 'its description is missing or damaged']]),
     });
   });
 });
@@ -233,13 +233,13 @@ describe('a shard', () => {
     await goOn(two);
   });
 
-  // Method: the deltas after the first are lost with the tail of their log, and so the backups lie past what is published.
-  test('ignores a backup that is past what is published', async () => {
+  // Method: the deltas after the first are lost with the tail of their log, so the backups lie past the published position.
+  test('ignores a backup past the published position', async () => {
     await end(await live('one', 3));
     logs.deltas.length = 1;
     const two = await start('two');
     expect(restored()).toEqual([]);
-    expect(said.filter((line) => line.includes('past what is published'))).toHaveLength(2);
+    expect(said.filter((line) => line.includes('past the published position'))).toHaveLength(2);
     expect(firstOffset(two)).toBe(0);
     await goOn(two);
   });

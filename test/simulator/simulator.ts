@@ -13,7 +13,7 @@ import { OutsideLog } from '../../kafka/log.ts';
 import { dealShards } from '../../kafka/membership.ts';
 import type { Plan } from '../../processors/plan.ts';
 import { Publisher } from '../../processors/publisher.ts';
-import type { OutboxEntry } from '../../processors/store.ts';
+import type { OutboxEntry } from '../../processors/shard-store.ts';
 import { Tenure } from '../../processors/tenure.ts';
 import { ReelflowError } from '../../runtime/errors.ts';
 import { Follower } from '../../sinks/follower.ts';
@@ -654,7 +654,7 @@ export class World {
           return store;
         },
         sendDeadLetters: () => this.#point(index),
-        tell: (plan) => this.#onPlan(plan),
+        report: (plan) => this.#onPlan(plan),
       });
       try {
         await tenure.reconcile();

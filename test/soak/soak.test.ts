@@ -12,7 +12,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
 import { expect } from 'vitest';
 import { logBounds } from '../../kafka/log.ts';
-import { storeFiles } from '../../processors/store.ts';
+import { storeFiles } from '../../processors/store-folder.ts';
 import { systemCodeOf } from '../../runtime/errors.ts';
 import { currentSnapshot, listSnapshots, readManifest } from '../../sinks/gold/manifest.ts';
 import { datasetNames } from '../../topics/catalog.ts';

@@ -10,7 +10,8 @@ import { afterAll, afterEach, beforeAll, expect, vi } from 'vitest';
 import { openInstance } from '../../database/duckdb.ts';
 import { type AppliedBatch, applyMicroBatch } from '../../processors/apply.ts';
 import { MicroBatch } from '../../processors/micro-batch.ts';
-import { type ShardIdentity, ShardStore } from '../../processors/store.ts';
+import { type ShardIdentity, ShardStore } from '../../processors/shard-store.ts';
+import { createStore as createStoreIn } from '../../processors/store-folder.ts';
 import { cubes as cubeSet } from '../../tables/cubes/cube.ts';
 import { RejectedMessage } from '../../topics/chunk.ts';
 import { fromOf, toOf } from '../../topics/delta-wire.ts';
@@ -44,7 +45,7 @@ const stores = new Set<ShardStore>();
 
 /** Creates an empty store that is removed when its test ends. */
 export async function createStore(of: ShardIdentity = identity): Promise<ShardStore> {
-  const store = await ShardStore.create(instance, folder, of);
+  const store = await createStoreIn(instance, folder, of);
   stores.add(store);
   return store;
 }

@@ -1,29 +1,27 @@
 /**
- * The store of one shard: a DuckDB database that holds the rows which cubes read, the position they stand at, and the
- * outbox. State and position are only ever written in one transaction (`apply.ts`), so a store is at every moment the
- * pure function of a prefix of its topics.
+ * The store of one shard: a DuckDB database with the rows that cubes read, the position that they stand for, and the
+ * outbox. Rows and position are only ever written in one transaction (`apply.ts`), so a store is at every moment a pure
+ * function of a prefix of its topics.
  *
- * A file is owned by one process (DuckDB's lock) and once per process (this file). A lock that is held means another
- * owner, never damage: the new owner waits, then builds a store of its own beside it. Nothing is overwritten.
+ * DuckDB's lock gives a file to one process, and `attached` gives it to one owner within the process. A held lock means
+ * another owner, never damage: the new owner waits, then builds a second store beside it. Nothing is overwritten.
  */
 import { randomUUID } from 'node:crypto';
-import { mkdirSync, readdirSync } from 'node:fs';
-import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
-import type { DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
+import { DuckDBBlobValue, type DuckDBConnection, type DuckDBInstance } from '@duckdb/node-api';
 import { readNumbers, removeDatabase } from '../database/duckdb.ts';
 import { loadDictionary } from '../database/stored-dictionary.ts';
-import { isFileError, messageOf, ReelflowError, systemCodeOf } from '../runtime/errors.ts';
+import { ReelflowError } from '../runtime/errors.ts';
 import { type Cube, fingerprintOf, projectionOf, relationOf } from '../tables/cubes/cube.ts';
 import type { DatasetName } from '../topics/catalog.ts';
-import type { DeltaHeader } from '../topics/delta-wire.ts';
+import type { DeltaHeader, RecordCounts } from '../topics/delta-wire.ts';
 import { Dictionary } from '../topics/dictionary.ts';
 import { IdSet } from '../topics/id-set.ts';
 import type { Gap, Gaps, Position } from '../topics/position.ts';
-import type { Fingerprint, StoreMemory } from './micro-batch.ts';
-import type { StoreKind } from './plan.ts';
+import type { LastMessage, StoreMemory } from './micro-batch.ts';
+import type { StoreKind } from './restore-plan.ts';
+import { asStoreError, asWorkError, StoreLocked } from './store-errors.ts';
 
-/** Raised when the tables of a store change: a store of another format is rebuilt. */
+/** Raised when the tables of a store change. A store of another format is rebuilt. */
 const formatVersion = 2;
 
 export interface ShardIdentity {
@@ -35,16 +33,14 @@ export interface ShardIdentity {
   readonly cubeSet: readonly Cube[];
 }
 
-/** Where one source topic of the shard stands. */
-export interface SourceState {
+/** One source topic of the shard; the counts are of all records since offset 0. */
+export interface SourceState extends RecordCounts {
   readonly topic: string;
+  /** First offset that is not applied. */
   readonly next: number;
-  readonly fingerprint: Fingerprint;
-  /** Records since offset 0. */
-  readonly applied: number;
-  readonly duplicate: number;
-  readonly rejected: number;
-  /** Before `next`. */
+  /** The message before `next`. */
+  readonly last: LastMessage;
+  /** All before `next`. */
   readonly gaps: readonly Gap[];
 }
 
@@ -59,18 +55,18 @@ export class ShardStore implements StoreMemory {
   readonly identity: ShardIdentity;
   readonly storeId: string;
   /**
-   * Of this opening, for the parts of its deltas: a copy of a store has its id too, but may cut the same delta into
-   * parts in another way, and parts of two writers make no delta.
+   * New each time the store is opened, and named in the parts of its deltas. A copy of a store has the same store id but
+   * may cut the same delta into other parts, and parts of two writers do not make one delta.
    */
   readonly writerId: string;
   readonly path: string;
   readonly connection: DuckDBConnection;
-  /** The name that the database is attached under. */
+  /** The name under which the database is attached. */
   readonly catalog: string;
   readonly projection: ReadonlyMap<DatasetName, readonly string[]>;
   readonly present = new Map<DatasetName, IdSet>();
   readonly dictionary = new Dictionary();
-  /** Entries of the dictionary that the database holds. */
+  /** How many words of the dictionary the database holds. */
   dictionaryStored = 0;
   sources = new Map<string, SourceState>();
   /** Number of the next outbox entry. */
@@ -100,7 +96,7 @@ export class ShardStore implements StoreMemory {
     return Object.fromEntries([...this.sources.values()].map(({ topic, gaps }) => [topic, gaps]));
   }
 
-  /** Records that the store has taken in, of whatever fate: how far it is. */
+  /** Records processed so far, whether applied, duplicate or rejected: the measure by which stores are compared. */
   get recordsSeen(): number {
     let seen = 0;
     for (const { applied, duplicate, rejected } of this.sources.values())
@@ -116,13 +112,8 @@ export class ShardStore implements StoreMemory {
     return `${this.catalog}.dictionary`;
   }
 
-  /** Creates an empty store in a file of its own. @throws ReelflowError stateUnusable */
-  static async create(
-    instance: DuckDBInstance,
-    folder: string,
-    identity: ShardIdentity,
-  ): Promise<ShardStore> {
-    const path = freshStorePath(folder, identity.shard);
+  /** Creates an empty store in a new file. @throws ReelflowError stateUnusable */
+  static async create(instance: DuckDBInstance, path: string, identity: ShardIdentity): Promise<ShardStore> {
     const storeId = storeIdOf(path);
     const store = await ShardStore.#attach(instance, path, identity, storeId);
     const { connection, catalog } = store;
@@ -132,7 +123,7 @@ export class ShardStore implements StoreMemory {
         applied BIGINT, duplicate BIGINT, rejected BIGINT, gaps VARCHAR)`,
       `CREATE TABLE ${catalog}.outbox (number BIGINT, part INTEGER, header VARCHAR, message BLOB)`,
       `CREATE TABLE ${catalog}.dead_letter (number BIGINT, message BLOB, about VARCHAR)`,
-      `CREATE TABLE ${catalog}.dictionary (number INTEGER, value VARCHAR)`,
+      `CREATE TABLE ${store.dictionaryTable} (number INTEGER, value VARCHAR)`,
       ...[...store.projection].map(
         ([dataset, columns]) =>
           `CREATE TABLE ${store.table(dataset)} (${columns.map((column) => `${column} INTEGER`).join(', ')})`,
@@ -150,8 +141,8 @@ export class ShardStore implements StoreMemory {
 
   /**
    * Opens a store.
-   * @returns the store, or why it is not one of ours to use: another cube set, generation or format, or never finished
-   * @throws ReelflowError foreignCluster, when it belongs to another cluster or namespace; stateUnusable
+   * @returns the store, or the reason why this member cannot use it: another cube set, generation or format, or no tables
+   * @throws ReelflowError foreignCluster, if it belongs to another cluster or namespace; stateUnusable
    */
   static async open(
     instance: DuckDBInstance,
@@ -162,7 +153,7 @@ export class ShardStore implements StoreMemory {
     try {
       if (await store.#isEmpty()) {
         await store.close();
-        return { unusable: 'it holds no tables, because whoever created it was killed' };
+        return { unusable: 'it holds no tables: the member that created it was killed' };
       }
       const meta = await store.#readMeta();
       const wanted = metaOf(identity, store.storeId);
@@ -181,7 +172,7 @@ export class ShardStore implements StoreMemory {
       if (Number(meta.get('format')) > formatVersion) {
         throw new ReelflowError(
           'stateUnusable',
-          `The state of shard ${identity.shard} is of a newer version`,
+          `The state of shard ${identity.shard} was written by a newer version`,
           {
             detail: `${path}: format ${meta.get('format')}, this program knows ${formatVersion}.`,
             hint: 'Use the newer reelflow, or another --state folder.',
@@ -222,7 +213,7 @@ export class ShardStore implements StoreMemory {
     return new ShardStore({ identity, storeId, path, connection, catalog });
   }
 
-  /** Detaches the file; what is not committed is gone. */
+  /** Detaches the file. An open transaction is rolled back. */
   async close(): Promise<void> {
     if (!attached.delete(this.path)) return;
     await this.connection.run('ROLLBACK').catch(() => undefined);
@@ -236,6 +227,16 @@ export class ShardStore implements StoreMemory {
     removeDatabase(this.path);
   }
 
+  /** Adds a delta to the outbox, as part of the open transaction. */
+  async writeOutbox({ number, header, messages }: OutboxEntry): Promise<void> {
+    for (const [part, message] of messages.entries()) {
+      await this.connection.run(
+        `INSERT INTO ${this.catalog}.outbox VALUES (${number}, ${part + 1}, $1, $2)`,
+        [part === 0 ? JSON.stringify(header) : '', new DuckDBBlobValue(message)],
+      );
+    }
+  }
+
   /** Entries of the outbox, oldest first. */
   async readOutbox(): Promise<OutboxEntry[]> {
     const rows = await this.connection.runAndReadAll(
@@ -244,7 +245,7 @@ export class ShardStore implements StoreMemory {
     const entries = new Map<number, { header: DeltaHeader; messages: Buffer[] }>();
     for (const [number, header, message] of rows.getRows()) {
       const entry = entries.get(Number(number)) ?? {
-        // The first part of an entry carries it.
+        // Only the first part of an entry has the header.
         header: JSON.parse(String(header)) as DeltaHeader,
         messages: [] as Buffer[],
       };
@@ -266,12 +267,11 @@ export class ShardStore implements StoreMemory {
     }));
   }
 
-  /** They are sent. */
   async removeDeadLetters(): Promise<void> {
     await this.connection.run(`DELETE FROM ${this.catalog}.dead_letter`);
   }
 
-  /** The file is there before its tables are, which come in one transaction. */
+  /** The file exists before its tables, which are created in one transaction. */
   async #isEmpty(): Promise<boolean> {
     try {
       const rows = await this.connection.runAndReadAll(
@@ -301,7 +301,7 @@ export class ShardStore implements StoreMemory {
       this.sources.set(String(topic), {
         topic: String(topic),
         next: Number(next),
-        fingerprint: { runId: String(runId), chunk: Number(chunk), hash: String(hash) },
+        last: { runId: String(runId), chunk: Number(chunk), hash: String(hash) },
         applied: Number(applied),
         duplicate: Number(duplicate),
         rejected: Number(rejected),
@@ -325,15 +325,9 @@ export class ShardStore implements StoreMemory {
 /** Paths that this process has attached: DuckDB itself lets one process open a file twice. */
 const attached = new Set<string>();
 
-/** Another owner holds the file. */
-export class StoreLocked extends Error {
-  constructor(path: string) {
-    super(`${path} is in use`);
-    this.name = 'StoreLocked';
-  }
-}
+export const isAttached = (path: string) => attached.has(path);
 
-/** What a store of this identity is of. */
+/** Everything that must agree before one store may replace another. */
 export function kindOf({ cubeSet, ...identity }: ShardIdentity): StoreKind {
   return { format: formatVersion, ...identity, cubeSet: fingerprintOf(cubeSet) };
 }
@@ -343,151 +337,4 @@ function metaOf(identity: ShardIdentity, storeId: string): Record<string, string
   return { storeId, ...Object.fromEntries(kind) };
 }
 
-const storePrefix = (shard: number) => `shard-${shard}.`;
-/** A path for a new store, with an id of its own. */
-export const freshStorePath = (folder: string, shard: number) =>
-  join(folder, `${storePrefix(shard)}${randomUUID().slice(0, 8)}.duckdb`);
 const storeIdOf = (path: string) => path.replace(/^.*\.([0-9a-f]+)\.duckdb$/, '$1');
-
-/** The files of a shard's stores. */
-export function storeFiles(folder: string, shard: number): string[] {
-  return readdirSync(folder)
-    .filter((name) => name.startsWith(storePrefix(shard)) && name.endsWith('.duckdb'))
-    .map((name) => join(folder, name));
-}
-
-/**
- * Opens the store of a shard that has come furthest, waiting for a lock up to `patienceMs`; stores that it has left
- * behind and stores of another cube set, generation or format are deleted. Creates one when there is none to be had.
- * @param restore puts a store that is further than one with so many records into the folder, if there is any
- * @throws ReelflowError stateUnusable, foreignCluster
- */
-export async function openFurthest(
-  instance: DuckDBInstance,
-  folder: string,
-  identity: ShardIdentity,
-  patienceMs: number,
-  tell: (what: string) => void,
-  restore: (storeRecords: number | undefined) => Promise<string | undefined> = async () => undefined,
-): Promise<ShardStore> {
-  try {
-    mkdirSync(folder, { recursive: true });
-  } catch (thrown) {
-    throw asStoreError(thrown, folder);
-  }
-  const started = Date.now();
-  for (;;) {
-    let best: ShardStore | undefined;
-    let locked = false;
-    for (const path of storeFiles(folder, identity.shard)) {
-      try {
-        const found = await ShardStore.open(instance, path, identity);
-        if (!(found instanceof ShardStore)) {
-          tell(`store ${path} is rebuilt: ${found.unusable}`);
-          removeDatabase(path);
-        } else if (best === undefined || found.recordsSeen > best.recordsSeen) {
-          await best?.remove();
-          best = found;
-        } else {
-          await found.remove();
-        }
-      } catch (thrown) {
-        if (!(thrown instanceof StoreLocked)) {
-          await best?.close();
-          throw thrown;
-        }
-        locked = true;
-      }
-    }
-    if (best === undefined && locked && Date.now() - started <= patienceMs) {
-      await sleep(100);
-      continue;
-    }
-    const path = await restore(best?.recordsSeen);
-    const restored = path === undefined ? undefined : await openRestored(instance, path, identity, tell);
-    if (restored !== undefined) await best?.remove();
-    const store = restored ?? best;
-    if (store !== undefined) return store;
-    if (locked) {
-      tell(`the store of shard ${identity.shard} is held by another owner: a new one is built beside it`);
-    }
-    return ShardStore.create(instance, folder, identity);
-  }
-}
-
-/** A store that was restored is a copy: whatever is wrong with it, it goes, and what there was without it remains. */
-async function openRestored(
-  instance: DuckDBInstance,
-  path: string,
-  identity: ShardIdentity,
-  tell: (what: string) => void,
-): Promise<ShardStore | undefined> {
-  let why: string;
-  try {
-    const store = await ShardStore.open(instance, path, identity);
-    if (store instanceof ShardStore) return store;
-    why = store.unusable;
-  } catch (thrown) {
-    why = thrown instanceof ReelflowError ? `${thrown.message}: ${thrown.detail}` : messageOf(thrown);
-  }
-  tell(`the restored store ${path} is not used: ${why}`);
-  removeDatabase(path);
-  return undefined;
-}
-
-/**
- * How far the stores in a folder are, by shard, in records; stores that somebody holds or that cannot be read say
- * nothing. For the assigner, which gives a shard to the member whose store is furthest.
- */
-export async function surveyStores(
-  instance: DuckDBInstance,
-  folder: string,
-  shards: number,
-): Promise<Map<number, number>> {
-  const survey = new Map<number, number>();
-  const connection = await instance.connect();
-  for (let shard = 0; shard < shards; shard++) {
-    for (const path of storeFiles(folder, shard)) {
-      if (attached.has(path)) continue;
-      try {
-        await connection.run(`ATTACH '${path.replaceAll("'", "''")}' AS survey (READ_ONLY)`);
-        const rows = await connection.runAndReadAll(
-          'SELECT coalesce(sum(applied + duplicate + rejected), 0) FROM survey.source',
-        );
-        survey.set(shard, Math.max(survey.get(shard) ?? 0, Number(rows.getRows()[0]?.[0])));
-      } catch {
-        // Held or damaged: whoever opens it in earnest reports it.
-      }
-      await connection.run('DETACH survey').catch(() => undefined);
-    }
-  }
-  connection.closeSync();
-  return survey;
-}
-
-/** What went wrong in the middle of work: the disk and the file have errors for people, a defect stays one. */
-export function asWorkError(thrown: unknown, path: string): unknown {
-  const isOfFile = /no space left|IO Error|corrupt|serializ|checksum|invalidated|permission|read-only/i;
-  return isFileError(thrown) || isOfFile.test(messageOf(thrown)) ? asStoreError(thrown, path) : thrown;
-}
-
-/** What went wrong with a file, as an error for people; a lock that is held becomes StoreLocked. */
-export function asStoreError(thrown: unknown, path: string): unknown {
-  if (thrown instanceof ReelflowError || thrown instanceof StoreLocked) return thrown;
-  const message = messageOf(thrown);
-  if (/conflicting lock|could not set lock|already attached|being used by another process/i.test(message)) {
-    return new StoreLocked(path);
-  }
-  if (/no space left/i.test(message) || systemCodeOf(thrown) === 'ENOSPC') {
-    return new ReelflowError('diskFull', 'The disk under the state folder is full', {
-      detail: `${path}: ${message}`,
-      hint: 'Make room and start again; nothing is lost.',
-      cause: thrown,
-    });
-  }
-  return new ReelflowError('stateUnusable', 'The state of a shard cannot be used', {
-    detail: `${path}: ${message}`,
-    hint: 'If the file is damaged, move it away: the shard is rebuilt from its topics.',
-    cause: thrown,
-  });
-}

@@ -1,0 +1,53 @@
+/** A base: the whole cubes of a store, for readers that lack the deltas before it. */
+import { readNumbers } from '../database/duckdb.ts';
+import { fingerprintOf, relationOf } from '../tables/cubes/cube.ts';
+import { type CubeRows, type DeltaHeader, encodeDelta } from '../topics/delta-wire.ts';
+import { datasetsOf, withRows } from './contributions.ts';
+import type { OutboxEntry, ShardStore } from './shard-store.ts';
+
+/**
+ * Replaces the outbox with the whole cubes of the store.
+ * @returns the entry, committed
+ */
+export async function writeBase(store: ShardStore, deltaSchemaId: number): Promise<OutboxEntry> {
+  const { connection, identity } = store;
+  const rows: Record<string, CubeRows> = {};
+  for (const cube of identity.cubeSet) {
+    const relations = datasetsOf(cube).map(
+      (dataset) => `${relationOf(dataset)} AS (FROM ${store.table(dataset)})`,
+    );
+    const { columns, length } = await readNumbers(
+      connection,
+      `WITH ${relations.join(', ')}, cube AS (${cube.contribution})
+      SELECT ${cube.key.map((name) => `${name}::INTEGER`).join(', ')},
+        ${cube.measures.map((name) => `${name}::DOUBLE`).join(', ')}
+      FROM cube`,
+    );
+    rows[cube.array] = withRows(rows[cube.array], store, cube, columns, length);
+  }
+  const header: DeltaHeader = {
+    shard: identity.shard,
+    shards: identity.shards,
+    generation: identity.generation,
+    cubeSet: fingerprintOf(identity.cubeSet),
+    storeId: store.writerId,
+    kind: 'base',
+    range: [...store.sources.values()].map(({ topic, next, applied, duplicate, rejected, gaps }) => ({
+      topic,
+      from: 0,
+      to: next,
+      applied,
+      duplicate,
+      rejected,
+      gaps,
+    })),
+    recordTimeMs: Date.now(),
+  };
+  const entry = { number: store.nextEntry, header, messages: encodeDelta(deltaSchemaId, header, rows) };
+  await connection.run('BEGIN');
+  await connection.run(`DELETE FROM ${store.catalog}.outbox`);
+  await store.writeOutbox(entry);
+  await connection.run('COMMIT');
+  store.nextEntry += 1;
+  return entry;
+}

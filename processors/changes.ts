@@ -1,0 +1,185 @@
+/**
+ * Which rows of a store a micro-batch changes. Of the known rows the last version of each key counts, and it is dropped if
+ * it equals the stored row. The order matters: a row that changes and changes back within the micro-batch must not be
+ * applied halfway.
+ */
+import { appendNumbers, readNumbers } from '../database/duckdb.ts';
+import { relationOf } from '../tables/cubes/cube.ts';
+import { type DatasetName, datasets } from '../topics/catalog.ts';
+import type { ShardStore } from './shard-store.ts';
+import type { StagedRows } from './staged-rows.ts';
+
+/** The effect of a micro-batch on one dataset, as columns and as temporary tables of the store's connection. */
+export interface Changes {
+  readonly staged: StagedRows;
+  /** Rows of titles that the store does not hold. */
+  readonly fresh: readonly Int32Array[];
+  readonly freshCount: number;
+  /** How many fresh rows are of rated titles. The table `fresh_<relation>` holds them. */
+  readonly freshRated: number;
+  /** Rows of `change_<relation>`: known keys whose row will differ. */
+  readonly changed: number;
+}
+
+export const freshTable = (dataset: DatasetName) => `fresh_${relationOf(dataset)}`;
+const knownTable = (dataset: DatasetName) => `known_${relationOf(dataset)}`;
+export const changeTable = (dataset: DatasetName) => `change_${relationOf(dataset)}`;
+
+/** Which columns of a store's table may be null. */
+function nullability(store: ShardStore, dataset: DatasetName): boolean[] {
+  const columns = store.projection.get(dataset) ?? [];
+  return columns.map((name) => {
+    const type = datasets[dataset].columns.find((column) => column.name === name)?.type;
+    return type?.startsWith('nullable') === true;
+  });
+}
+
+/** Compares the rows of a dataset with the store, and creates the temporary tables that `Changes` describes. */
+export async function findChanges(store: ShardStore, staged: StagedRows): Promise<Changes> {
+  const { dataset, records, deletes, known, knownCount } = staged;
+  const columns = (store.projection.get(dataset) ?? []).map((_, c) => records.column(c) as Int32Array);
+  const freshCount = records.length - knownCount;
+  const fresh =
+    knownCount === 0 ? columns : gather(columns, records.length, freshCount, (row) => known[row] === 0);
+
+  // Most titles are not rated, and an unrated title contributes nothing: only fresh rows of rated titles go to the cubes.
+  const rated = store.present.get('title.ratings');
+  const titles = fresh[0] as Int32Array;
+  let freshRated = 0;
+  const isRated = new Uint8Array(freshCount);
+  for (let row = 0; row < freshCount; row++) {
+    if (rated?.has(titles[row] as number) === true) {
+      isRated[row] = 1;
+      freshRated += 1;
+    }
+  }
+  if (freshRated > 0) {
+    const rows =
+      freshRated === freshCount ? fresh : gather(fresh, freshCount, freshRated, (row) => isRated[row] === 1);
+    await fillTemporary(store, freshTable(dataset), dataset, [], rows, freshRated);
+  }
+
+  let changed = 0;
+  if (knownCount + deletes.length > 0) {
+    await stageKnown(store, staged, columns);
+    changed = await selectChanges(store, dataset, staged.mayRepeat);
+  }
+  return { staged, fresh, freshCount, freshRated, changed };
+}
+
+function gather(
+  columns: readonly Int32Array[],
+  length: number,
+  count: number,
+  keep: (row: number) => boolean,
+): Int32Array[] {
+  const picked = new Int32Array(count);
+  for (let row = 0, to = 0; row < length; row++) if (keep(row)) picked[to++] = row;
+  return columns.map((column) => {
+    const out = new Int32Array(count);
+    for (let i = 0; i < count; i++) out[i] = column[picked[i] as number] as number;
+    return out;
+  });
+}
+
+async function fillTemporary(
+  store: ShardStore,
+  table: string,
+  dataset: DatasetName,
+  extraNames: readonly string[],
+  columns: readonly Int32Array[],
+  length: number,
+): Promise<void> {
+  const names = [...extraNames, ...(store.projection.get(dataset) ?? [])];
+  await store.connection.run(
+    `CREATE OR REPLACE TEMP TABLE ${table} (${names.map((name) => `${name} INTEGER`).join(', ')})`,
+  );
+  const nullable = [...extraNames.map(() => false), ...nullability(store, dataset)];
+  await appendNumbers(store.connection, { catalog: 'temp', name: table }, columns, length, nullable);
+}
+
+/** `known_<relation>`: place in the order of the partition, whether the row is a delete, then the row. */
+async function stageKnown(
+  store: ShardStore,
+  staged: StagedRows,
+  columns: readonly Int32Array[],
+): Promise<void> {
+  const { dataset, records, deletes, deletePlaces, known, knownCount } = staged;
+  const count = knownCount + deletes.length;
+  const place = new Int32Array(count);
+  const isDelete = new Int32Array(count);
+  const rows = columns.map(() => new Int32Array(count));
+  let to = 0;
+  for (let row = 0; row < records.length; row++) {
+    if (known[row] === 0) continue;
+    place[to] = row * 2 + 1;
+    for (let c = 0; c < columns.length; c++) {
+      (rows[c] as Int32Array)[to] = (columns[c] as Int32Array)[row] as number;
+    }
+    to += 1;
+  }
+  const { keyColumns } = datasets[dataset];
+  for (let row = 0; row < deletes.length; row++) {
+    place[to] = (deletePlaces[row] as number) * 2;
+    isDelete[to] = 1;
+    for (let c = 0; c < keyColumns; c++) (rows[c] as Int32Array)[to] = deletes.int(c)[row] as number;
+    to += 1;
+  }
+  await fillTemporary(
+    store,
+    knownTable(dataset),
+    dataset,
+    ['place', 'isDelete'],
+    [place, isDelete, ...rows],
+    count,
+  );
+}
+
+/** `change_<relation>`: the last version of each key that differs from the store, with the id of the row it replaces. */
+async function selectChanges(store: ShardStore, dataset: DatasetName, mayRepeat: boolean): Promise<number> {
+  const columns = store.projection.get(dataset) ?? [];
+  const { keyColumns } = datasets[dataset];
+  const key = columns.slice(0, keyColumns);
+  const values = columns.slice(keyColumns);
+  const on = key.map((name) => `latest.${name} = stored.${name}`).join(' AND ');
+  const latest = mayRepeat
+    ? `(FROM ${knownTable(dataset)} QUALIFY row_number() OVER (PARTITION BY ${key.join(', ')} ORDER BY place DESC) = 1)`
+    : knownTable(dataset);
+  const differs =
+    values.length === 0
+      ? 'false'
+      : values.map((name) => `latest.${name} IS DISTINCT FROM stored.${name}`).join(' OR ');
+  await store.connection.run(`
+    CREATE OR REPLACE TEMP TABLE ${changeTable(dataset)} AS
+    SELECT latest.*, stored.rowid AS storedRow
+    FROM ${latest} AS latest LEFT JOIN ${store.table(dataset)} AS stored ON ${on}
+    WHERE CASE WHEN latest.isDelete = 1 THEN stored.rowid IS NOT NULL ELSE stored.rowid IS NULL OR ${differs} END`);
+  const { columns: counted } = await readNumbers(
+    store.connection,
+    `SELECT count(*)::INTEGER FROM ${changeTable(dataset)}`,
+  );
+  return counted[0]?.[0] ?? 0;
+}
+
+/** Writes the changes of a dataset to the store, as part of the open transaction. */
+export async function writeChanges(store: ShardStore, dataset: DatasetName, change: Changes): Promise<void> {
+  const { connection } = store;
+  const columns = (store.projection.get(dataset) ?? []).join(', ');
+  if (change.changed > 0) {
+    await connection.run(`
+      DELETE FROM ${store.table(dataset)} WHERE rowid IN
+        (SELECT storedRow FROM ${changeTable(dataset)} WHERE storedRow IS NOT NULL)`);
+    await connection.run(`
+      INSERT INTO ${store.table(dataset)}
+      SELECT ${columns} FROM ${changeTable(dataset)} WHERE isDelete = 0`);
+  }
+  if (change.freshCount > 0) {
+    await appendNumbers(
+      connection,
+      { catalog: store.catalog, name: relationOf(dataset) },
+      change.fresh,
+      change.freshCount,
+      nullability(store, dataset),
+    );
+  }
+}

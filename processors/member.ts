@@ -1,0 +1,373 @@
+/**
+ * One processor member: it joins the consumer group, owns the shards that the group assigns, and feeds them from one fetch
+ * loop. A failure that retrying cannot fix ends the member, so it never stays alive without working.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { memoryBytesOf } from '../database/duckdb.ts';
+import { LogInterrupted, LogReader, logBounds, OutsideLog } from '../kafka/log.ts';
+import { Membership } from '../kafka/membership.ts';
+import { crashPoint } from '../runtime/crash-points.ts';
+import { isAbort, messageOf, ReelflowError } from '../runtime/errors.ts';
+import { logEveryMinute } from '../runtime/logger.ts';
+import { cubes as allCubes, type Cube } from '../tables/cubes/cube.ts';
+import { datasetNames } from '../topics/catalog.ts';
+import type { Position } from '../topics/position.ts';
+import { Assignment, isRefused } from './assignment.ts';
+import { MemberMode } from './member-mode.ts';
+import { OffsetCommits } from './offset-commits.ts';
+import type { Health, ProcessorOptions, ProcessorReport } from './processor.ts';
+import type { MicroBatchReport } from './processor-metrics.ts';
+import { type Setup, setUp } from './setup.ts';
+import { Shard } from './shard.ts';
+import { Watchdog } from './watchdog.ts';
+
+/** How long to wait for a store that another member holds: the session timeout of the group. */
+const lockPatienceMs = 6_000;
+/** How long a micro-batch may take to finish after SIGTERM before it is rolled back. */
+const graceMs = 7_000;
+/** How long a failed member may take to stop in order. A promise that hangs must not keep it alive. */
+export const endWithinMs = graceMs + 3_000;
+const fetchWaitMs = 100;
+const mebibyte = 1024 * 1024;
+/** The fewer partitions a fetch asks for, the more it takes of each. */
+const fetchBytes = { all: 16 * mebibyte, least: mebibyte, most: 4 * mebibyte };
+/** After this time without a fetch, other logs may have taken the names of the topics. */
+const distrustAfterMs = 3_000;
+
+export class Member {
+  readonly #options: ProcessorOptions;
+  readonly #cubeSet: readonly Cube[];
+  readonly #sources: string[];
+  readonly #reader: LogReader;
+  /** Reads the published deltas. Apart from `reader`, whose fetches may wait for new messages. */
+  readonly #deltaReader: LogReader;
+  readonly #mode = new MemberMode();
+  readonly #assignment: Assignment;
+  readonly #commits: OffsetCommits;
+  #setup!: Setup;
+  #membership: Membership | undefined;
+  #watchdog: Watchdog | undefined;
+  #backupTimer: NodeJS.Timeout | undefined;
+  /** What to close at the end, in the order of opening. */
+  #closers: (() => Promise<void>)[] = [];
+  #failure: unknown;
+  /** Rejects with the failure, whatever the member waits for at that moment. */
+  readonly #failed = Promise.withResolvers<never>();
+  #fetchedMs = performance.now();
+  #wake: () => void = () => undefined;
+  /** The position that each shard must publish before a finishing member may end. */
+  #targets: Map<number, Position> | undefined;
+  #counts = { microBatches: 0, applied: 0, duplicate: 0, rejected: 0 };
+
+  private constructor(options: ProcessorOptions) {
+    this.#options = options;
+    this.#cubeSet = options.cubeSet ?? allCubes;
+    const read = new Set(this.#cubeSet.flatMap((cube) => Object.keys(cube.reads)));
+    this.#sources = datasetNames.filter((name) => read.has(name)).map((name) => options.names.source(name));
+    this.#reader = new LogReader(options.broker, options.skipBatches);
+    this.#deltaReader = new LogReader(options.broker);
+    this.#assignment = new Assignment({
+      open: (number) => this.#openShard(number),
+      onOpened: (shard) => this.#commits.commit(shard),
+      onChanged: () => this.#wake(),
+      onFailure: (reason) => this.#fail(reason),
+      isActive: () => this.#mode.isActive && !options.signal.aborted,
+      graceMs,
+      logger: options.broker.logger,
+    });
+    this.#commits = new OffsetCommits(this.#sources, () => this.#membership);
+    this.#failed.promise.catch(() => undefined);
+  }
+
+  /** Prepares a member and joins the group. @throws ReelflowError, with everything closed again */
+  static async start(options: ProcessorOptions): Promise<Member> {
+    const member = new Member(options);
+    try {
+      await member.#start();
+      return member;
+    } catch (thrown) {
+      await member.stop();
+      throw thrown;
+    }
+  }
+
+  async #start(): Promise<void> {
+    const { broker, names, signal, finish, metrics, backups } = this.#options;
+    this.#setup = await setUp(this.#options, this.#sources, (close) => this.#closers.push(close));
+    const { shards, survey } = this.#setup;
+    this.#observe();
+
+    if (finish?.aborted === true) this.#targets = await this.#endOffsets();
+    else finish?.addEventListener('abort', () => this.#finish(), { once: true });
+
+    this.#membership = await Membership.join({
+      broker,
+      groupId: names.processorGroup,
+      topics: this.#sources,
+      assignment: 'shards',
+      freshness: () =>
+        new Map([
+          ...survey,
+          ...[...this.#shards].map(([number, shard]) => [number, shard.recordsSeen] as const),
+        ]),
+      onAssigned: (given) => {
+        broker.logger.info({ shards: given }, 'shards assigned');
+        metrics?.assigned(given.length);
+        this.#assignment.assign(given);
+      },
+      onCrash: (reason) => this.#fail(reason),
+    });
+    signal.addEventListener('abort', () => this.#wake(), { once: true });
+    this.#watchdog = new Watchdog({
+      bounds: () => logBounds(broker, [...this.#sources, names.deltas]),
+      deltas: names.deltas,
+      shards: () => [...this.#shards.values()],
+      expectedPartitions: shards,
+      stuckAfterMs: this.#options.stuckAfterMs,
+      logger: broker.logger,
+      onFailure: (reason) => this.#fail(reason),
+      onForeignDeltas: () => this.#assignment.reassignSoon(),
+    });
+    if (backups !== undefined) this.#scheduleBackups(backups.everyMs);
+    this.#options.onHealth?.(() => this.#health());
+  }
+
+  get #shards(): ReadonlyMap<number, Shard> {
+    return this.#assignment.shards;
+  }
+
+  get counts(): Omit<ProcessorReport, 'shards'> {
+    return this.#counts;
+  }
+
+  /** Works until the signal, or until it has caught up. @returns the shards that it had at the end */
+  run(): Promise<number[]> {
+    return Promise.race([this.#loop(), this.#failed.promise]);
+  }
+
+  async #loop(): Promise<number[]> {
+    const { signal } = this.#options;
+    this.#mode.to('running');
+    if (this.#targets !== undefined) this.#mode.to('finishing');
+    while (this.#mode.isActive && !signal.aborted) {
+      if (this.#hasCaughtUp()) {
+        await this.#backUp();
+        break;
+      }
+      const owners = new Map<string, Shard>();
+      const wants = [...this.#shards.values()].flatMap((shard) => {
+        const own = shard.wants();
+        for (const { topic, partition } of own) owners.set(`${topic}/${partition}`, shard);
+        return own;
+      });
+      if (wants.length === 0) await this.#pause(20);
+      else await this.#fetch(wants, owners);
+    }
+    if (this.#mode.current === 'failed') throw this.#failure;
+    return [...this.#shards.keys()].sort((a, b) => a - b);
+  }
+
+  async #fetch(wants: ReturnType<Shard['wants']>, owners: ReadonlyMap<string, Shard>): Promise<void> {
+    // The process was stopped for a while, or had no room: a topic recreated meanwhile gives no error.
+    if (performance.now() - this.#fetchedMs > distrustAfterMs) {
+      this.#fetchedMs = performance.now();
+      for (const shard of this.#shards.values()) shard.distrust();
+      return;
+    }
+    try {
+      const partitionBytesMax = Math.max(
+        fetchBytes.least,
+        Math.min(fetchBytes.most, Math.floor(fetchBytes.all / wants.length)),
+      );
+      // One request goes to each broker, and the slowest answer counts: a broker without messages must not delay others.
+      const isBehind = wants.some(({ topic, partition }) =>
+        owners.get(`${topic}/${partition}`)?.isBehind(topic),
+      );
+      const waitMs = isBehind ? 0 : fetchWaitMs;
+      const fetched = await this.#reader.fetch(wants, { waitMs, partitionBytesMax });
+      this.#fetchedMs = performance.now();
+      for (const part of fetched) {
+        const shard = owners.get(`${part.topic}/${part.partition}`);
+        if (shard !== undefined && this.#shards.get(part.partition) === shard) await shard.receive(part);
+      }
+    } catch (thrown) {
+      if (thrown instanceof LogInterrupted) {
+        // A broker stopped or a leader moved. The topic may come back as another log.
+        this.#options.broker.logger.debug({ reason: messageOf(thrown) }, 'fetch interrupted');
+        for (const shard of this.#shards.values()) shard.distrust();
+        await this.#pause(250);
+        return;
+      }
+      if (thrown instanceof OutsideLog) {
+        throw new ReelflowError('sourceLost', 'A topic no longer holds the next offset', {
+          detail: messageOf(thrown),
+          hint: 'It was recreated or trimmed, or has lost its tail. Replay the datasets, then run `reelflow reset`.',
+          cause: thrown,
+        });
+      }
+      // SIGTERM while a chunk waited for the registry.
+      if (isAbort(thrown) && this.#options.signal.aborted) return;
+      throw thrown;
+    }
+  }
+
+  /** Leaves the group after the shards are closed, so that the next owners find their stores unlocked. */
+  async stop(): Promise<void> {
+    this.#mode.to('stopping');
+    this.#watchdog?.stop();
+    clearTimeout(this.#backupTimer);
+    await this.#assignment.close();
+    await this.#commits.settled();
+    await this.#membership?.leave();
+    await Promise.all([this.#reader.close(), this.#deltaReader.close()]);
+    for (const close of this.#closers.reverse()) await close();
+    this.#closers = [];
+    this.#mode.to('stopped');
+  }
+
+  async #openShard(number: number): Promise<Shard> {
+    const { broker, names, registry, window, acceptLoss, metrics } = this.#options;
+    const { clusterId, shards, survey: _, ...shared } = this.#setup;
+    const identity = { clusterId, namespace: names.namespace, shard: number, shards, cubeSet: this.#cubeSet };
+    const shard = new Shard(identity, {
+      ...shared,
+      registry,
+      names,
+      window,
+      acceptLoss,
+      reader: this.#deltaReader,
+      logger: broker.logger,
+      lockPatienceMs,
+      bounds: (topics) => logBounds(broker, topics),
+      ...(metrics !== undefined && { metrics }),
+      onPublished: (from, report) => this.#onPublished(from, report),
+      onFailure: (from, reason) => this.#onShardFailure(from, reason),
+    });
+    try {
+      await shard.open(this.#targets?.get(number));
+      return shard;
+    } catch (thrown) {
+      await shard.close(0);
+      throw thrown;
+    }
+  }
+
+  /** Logs progress every minute, and answers Prometheus. */
+  #observe(): void {
+    const { broker, metrics } = this.#options;
+    const endLog = logEveryMinute(
+      broker.logger,
+      'processed',
+      () => this.#counts,
+      () => ({
+        shards: this.#shards.size,
+        lagMessages: this.#lags().reduce((sum, { messages }) => sum + messages, 0),
+      }),
+    );
+    metrics?.open({
+      lags: () => this.#lags(),
+      memoryBytes: () => memoryBytesOf(this.#setup.instance),
+    });
+    this.#closers.push(async () => {
+      endLog();
+      metrics?.close();
+    });
+  }
+
+  #lags(): ReturnType<Shard['lags']> {
+    return [...this.#shards.values()].flatMap((shard) => shard.lags());
+  }
+
+  #health(): Health {
+    const isHealthy = this.#failure === undefined;
+    return {
+      isHealthy,
+      isReady: isHealthy && this.#assignment.isComplete,
+      shards: [...this.#shards.keys()],
+      detail: isHealthy ? '' : messageOf(this.#failure),
+    };
+  }
+
+  #scheduleBackups(everyMs: number): void {
+    this.#backupTimer = setTimeout(async () => {
+      await this.#backUp();
+      if (this.#mode.isActive) this.#scheduleBackups(everyMs);
+    }, everyMs);
+    this.#backupTimer.unref();
+  }
+
+  /** One shard after the other: backups must leave memory and disk to the work. */
+  async #backUp(): Promise<void> {
+    for (const shard of [...this.#shards.values()]) await shard.backUp();
+  }
+
+  async #endOffsets(): Promise<Map<number, Position>> {
+    const bounds = await logBounds(this.#options.broker, this.#sources);
+    const targets = new Map<number, Position>();
+    for (let shard = 0; shard < this.#setup.shards; shard++) {
+      targets.set(
+        shard,
+        Object.fromEntries(this.#sources.map((topic) => [topic, bounds.get(topic)?.get(shard)?.end ?? 0])),
+      );
+    }
+    return targets;
+  }
+
+  #finish(): void {
+    this.#assignment.inTurn(async () => {
+      const targets = await this.#endOffsets();
+      this.#targets = targets;
+      this.#mode.to('finishing');
+      for (const [number, shard] of this.#shards) shard.aimAt(targets.get(number) ?? {});
+      this.#wake();
+    });
+  }
+
+  #hasCaughtUp(): boolean {
+    if (this.#mode.current !== 'finishing') return false;
+    const { assigned } = this.#assignment;
+    return (
+      assigned?.every((number) => {
+        const shard = this.#shards.get(number);
+        return shard?.hasPublished(this.#targets?.get(number) ?? {}) === true;
+      }) === true
+    );
+  }
+
+  #onPublished(shard: Shard, report: MicroBatchReport): void {
+    this.#options.metrics?.microBatch(report);
+    this.#counts.microBatches += 1;
+    this.#counts.applied += report.applied;
+    this.#counts.duplicate += report.duplicate;
+    this.#counts.rejected += report.rejected;
+    crashPoint('after-mark-before-offset-commit');
+    this.#commits.commitSoon(shard);
+    this.#wake();
+  }
+
+  #onShardFailure(shard: Shard, reason: unknown): void {
+    if (!isRefused(reason)) {
+      this.#fail(reason);
+      return;
+    }
+    this.#options.broker.logger.warn({ shard: shard.number, reason: reason.detail }, reason.message);
+    this.#assignment.reopenSoon(shard);
+  }
+
+  /** Ends the member with its first failure. A failure while it stops has no effect: the store is consistent anyway. */
+  #fail(reason: unknown): void {
+    if (!this.#mode.to('failed')) return;
+    this.#failure = reason ?? new Error('the member failed');
+    this.#failed.reject(this.#failure);
+    this.#wake();
+  }
+
+  async #pause(ms: number): Promise<void> {
+    await Promise.race([
+      sleep(ms),
+      new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      }),
+    ]);
+  }
+}

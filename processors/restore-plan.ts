@@ -1,0 +1,68 @@
+/** The decision whether a backup may replace a shard's store. */
+import { notAfter, type Position, positionText } from '../topics/position.ts';
+
+/** Everything that must agree before one store may replace another. */
+export interface StoreKind {
+  readonly format: number;
+  readonly clusterId: string;
+  readonly namespace: string;
+  readonly shard: number;
+  readonly shards: number;
+  readonly generation: number;
+  /** Fingerprint of the cube declarations. */
+  readonly cubeSet: string;
+}
+
+/** The description that a backup carries. */
+export interface BackupCard extends StoreKind {
+  readonly position: Position;
+  /** Records that the store had processed, whether applied, duplicate or rejected. */
+  readonly records: number;
+}
+
+export interface RestorePlan {
+  /** Ids of useful backups, the freshest first. The next one serves if one turns out to be damaged. */
+  readonly restore: readonly string[];
+  /** Ids of backups that must not be used, and the reasons. */
+  readonly ignored: ReadonlyMap<string, string>;
+}
+
+/**
+ * Decides which backups may replace a shard's store: those of the same kind, further than the store, and not past the
+ * published position, so that a silent catch-up leads from them to that position. Pure.
+ * @param cards by id; undefined for a backup without a readable description
+ * @param storeRecords records that the member's store has processed; undefined if it has no store
+ */
+export function planRestore(
+  cards: ReadonlyMap<string, BackupCard | undefined>,
+  wanted: StoreKind,
+  published: Position,
+  storeRecords: number | undefined,
+): RestorePlan {
+  const ignored = new Map<string, string>();
+  const usable: { id: string; records: number }[] = [];
+  for (const [id, card] of cards) {
+    const why = whyUnusable(card, wanted, published);
+    if (why !== undefined) ignored.set(id, why);
+    else if (card !== undefined && card.records > (storeRecords ?? 0)) {
+      usable.push({ id, records: card.records });
+    }
+  }
+  usable.sort((a, b) => b.records - a.records || (a.id < b.id ? 1 : -1));
+  return { restore: usable.map(({ id }) => id), ignored };
+}
+
+function whyUnusable(
+  card: BackupCard | undefined,
+  wanted: StoreKind,
+  published: Position,
+): string | undefined {
+  if (card === undefined) return 'its description is missing or damaged';
+  if (card.format > wanted.format) return `a newer version wrote it (format ${card.format})`;
+  for (const name of Object.keys(wanted) as (keyof StoreKind)[]) {
+    if (card[name] !== wanted[name]) return `its ${name} is ${card[name]}, not ${wanted[name]}`;
+  }
+  return notAfter(card.position, published)
+    ? undefined
+    : `it is at ${positionText(card.position)}, past the published position`;
+}

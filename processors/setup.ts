@@ -1,0 +1,98 @@
+/** Everything that the shards of a member share: topics, schemas, the state folder, DuckDB and the producer. */
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import type { DuckDBInstance } from '@duckdb/node-api';
+import type { Producer } from 'kafkajs';
+import { openInstance } from '../database/duckdb.ts';
+import { type Broker, clusterIdOf } from '../kafka/client.ts';
+import type { Freshness } from '../kafka/membership.ts';
+import { ensureRetainedTopics, partitionCounts } from '../kafka/topics.ts';
+import type { DatasetName, TopicNames } from '../topics/catalog.ts';
+import { datasetNames } from '../topics/catalog.ts';
+import { Backups } from './backup.ts';
+import type { ProcessorOptions } from './processor.ts';
+import { asStoreError } from './store-errors.ts';
+import { surveyStores } from './store-folder.ts';
+
+export interface Setup {
+  readonly clusterId: string;
+  /** Partition count of the source topics. */
+  readonly shards: number;
+  readonly schemaIds: ReadonlyMap<DatasetName, number>;
+  readonly deltaSchemaId: number;
+  /** The folder of the stores. */
+  readonly folder: string;
+  readonly instance: DuckDBInstance;
+  /** The stores that the folder holds when the member starts. */
+  readonly survey: Freshness;
+  readonly producer: Producer;
+  readonly backups: Backups | undefined;
+}
+
+/** The deltas are trimmed by whole segments: with segments of the default size, a gigabyte, that would free nothing for long. */
+const deltaSegmentBytes = 64 * 1024 * 1024;
+
+/**
+ * @param sources topics that the member reads
+ * @param onClose takes what must be closed, also if the set-up fails later
+ */
+export async function setUp(
+  options: ProcessorOptions,
+  sources: readonly string[],
+  onClose: (close: () => Promise<void>) => void,
+): Promise<Setup> {
+  const { broker, registry, names } = options;
+  const clusterId = await clusterIdOf(broker);
+  const shards = await ensureTopics(broker, names, sources, options.shards);
+
+  const schemaIds = new Map<DatasetName, number>();
+  for (const dataset of datasetNames) {
+    if (!sources.includes(names.source(dataset))) continue;
+    schemaIds.set(dataset, await registry.register(names.source(dataset), `imdb.${dataset}`));
+  }
+  const deltaSchemaId = await registry.register(names.deltas, 'reelflow.deltas');
+
+  const place = join(clusterId, names.namespace === '' ? '_' : names.namespace);
+  const folder = join(options.state, place);
+  try {
+    mkdirSync(folder, { recursive: true });
+  } catch (thrown) {
+    throw asStoreError(thrown, folder);
+  }
+  const instance = await openInstance({
+    memoryLimit: options.memoryLimit,
+    // Statements of one shard run one after the other, and shards run beside each other, each statement on the thread that
+    // calls DuckDB. More threads of its own would only spin between statements.
+    threads: 1,
+    spillFolder: join(folder, 'spill'),
+  });
+  onClose(async () => instance.closeSync());
+
+  const survey = await surveyStores(instance, folder, shards);
+  const producer = broker.kafka.producer({ allowAutoTopicCreation: false });
+  await producer.connect();
+  onClose(() => producer.disconnect());
+
+  const backups = options.backups && new Backups(instance, join(options.backups.folder, place));
+  return { clusterId, shards, schemaIds, deltaSchemaId, folder, instance, survey, producer, backups };
+}
+
+/** @returns the partition count of the source topics */
+async function ensureTopics(
+  broker: Broker,
+  names: TopicNames,
+  sources: readonly string[],
+  shardsWanted: number,
+): Promise<number> {
+  const counts = await partitionCounts(broker, sources);
+  const shards = counts.values().next().value ?? shardsWanted;
+  await ensureRetainedTopics(
+    broker,
+    [...sources, names.deltas, names.deadLetter].map((topic) => ({
+      topic,
+      partitions: shards,
+      ...(topic === names.deltas && { segmentBytes: deltaSegmentBytes }),
+    })),
+  );
+  return shards;
+}

@@ -1,0 +1,103 @@
+/** Opens the store of a shard and reads what is published of the shard: everything that its owner starts from. */
+import type { LogBounds } from '../kafka/log.ts';
+import { ReelflowError } from '../runtime/errors.ts';
+import { nextIn } from '../topics/position.ts';
+import { Publisher } from './publisher.ts';
+import type { ShardContext } from './shard.ts';
+import type { ShardIdentity, ShardStore } from './shard-store.ts';
+import { openFurthest } from './store-folder.ts';
+
+export type Bounds = ReadonlyMap<string, ReadonlyMap<number, LogBounds>>;
+
+export interface OpenedStore {
+  readonly identity: ShardIdentity;
+  readonly store: ShardStore;
+  readonly publisher: Publisher;
+  /** Start and end of the sources, as they were before the published deltas were read. */
+  readonly bounds: Bounds;
+}
+
+/** How often the published deltas are read again when the sink trims them meanwhile. */
+const foldsMax = 5;
+
+/**
+ * @param topics sources that the shard reads
+ * @throws ReelflowError deltasTrimmed, topicMismatch, foreignCluster, stateUnusable
+ */
+export async function openStore(
+  shard: Omit<ShardIdentity, 'generation'>,
+  topics: readonly string[],
+  context: ShardContext,
+  warn: (what: string) => void,
+): Promise<OpenedStore> {
+  const { backups, folder, instance, lockPatienceMs } = context;
+  for (;;) {
+    const { publisher: seen } = await foldPublished(shard.shard, topics, context);
+    requirePublished(seen, shard.shard, topics, context);
+    const { generation, position } = seen.published;
+    const identity = { ...shard, generation };
+    const store = await openFurthest(instance, folder, identity, lockPatienceMs, warn, async (storeRecords) =>
+      backups?.restore(identity, folder, position, storeRecords, warn),
+    );
+    let published: Awaited<ReturnType<typeof foldPublished>>;
+    try {
+      // Again, now that this member holds the lock: the previous owner has published while we waited for it. With the
+      // older ends, the position of the store would lie past them, and the topics would seem to have lost their tails.
+      published = await foldPublished(shard.shard, topics, context);
+    } catch (thrown) {
+      await store.close();
+      throw thrown;
+    }
+    if (published.publisher.published.generation === generation) return { identity, store, ...published };
+    await store.close();
+  }
+}
+
+async function foldPublished(
+  shard: number,
+  topics: readonly string[],
+  context: ShardContext,
+): Promise<{ publisher: Publisher; bounds: Bounds }> {
+  const { names, deltaSchemaId, producer, reader } = context;
+  for (let attempt = 1; ; attempt++) {
+    const bounds = await context.bounds([names.deltas, ...topics]);
+    const { start, end } = bounds.get(names.deltas)?.get(shard) ?? { start: 0, end: 0 };
+    const publisher = new Publisher({ producer, reader, topic: names.deltas, shard, deltaSchemaId }, start);
+    try {
+      await publisher.fold(end);
+      return { publisher, bounds };
+    } catch (thrown) {
+      // The sink trims deltas that its snapshots contain. The remaining ones lead to the same state.
+      const isTrimmed = thrown instanceof ReelflowError && thrown.kind === 'deltasTrimmed';
+      if (!isTrimmed || attempt === foldsMax) throw thrown;
+    }
+  }
+}
+
+/** Requires, before any store is touched, that the published state is known and of topics that this shard reads. */
+function requirePublished(
+  { isUnknown, next, published }: Publisher,
+  shard: number,
+  topics: readonly string[],
+  { names }: ShardContext,
+): void {
+  const partition = `${names.deltas}/${shard}`;
+  if (isUnknown) {
+    throw new ReelflowError('deltasTrimmed', `All published deltas of shard ${shard} are gone`, {
+      detail: `${partition} is empty before offset ${next}, so the state of the sink is unknown.`,
+      hint: "End all members, run `reelflow reset` with the sink's --gold, and start again.",
+    });
+  }
+  const unread = Object.keys(published.position).filter(
+    (topic) => nextIn(published.position, topic) > 0 && !topics.includes(topic),
+  );
+  if (unread.length === 0) return;
+  throw new ReelflowError(
+    'topicMismatch',
+    'The published deltas include a topic that no cube reads any more',
+    {
+      detail: `${partition}: ${unread.join(', ')}.`,
+      hint: 'Use the previous version; or run `reelflow reset` with this one and start again, which processes everything again.',
+    },
+  );
+}
