@@ -1,17 +1,17 @@
 /**
- * How far a shard has read its topics, and which of them to read on. Topics with a backlog are read in proportion to it,
- * so that they come to their ends together: records of one topic take longer than those of another, and a mix that
- * stays the same keeps a pace from which the time to catch up can be told.
+ * The next offset to read of each topic of a shard, and the choice of the topics to fetch next. Topics are read in
+ * proportion to their backlogs, so that all of them reach their ends together. Records of some topics take longer than
+ * those of others, so only a constant mix keeps a constant rate, from which monitors predict the time to catch up.
  */
 import { type NextOffset, nextIn, type Position } from '../topics/position.ts';
 
 interface Reading {
-  /** Where the open micro-batch began. */
+  /** First offset of the open micro-batch. */
   from: NextOffset;
   next: NextOffset;
-  /** End offset when it was last fetched. */
+  /** End offset at the last fetch. */
   end: number | undefined;
-  /** Nothing came although something should be there: an open transaction is before it, or others filled the answer. */
+  /** The last fetch returned nothing before the end: an open transaction hides it, or other topics filled the response. */
   isDry: boolean;
 }
 
@@ -26,7 +26,7 @@ export class Backlog {
     return this.#topics.get(topic)?.next ?? 0;
   }
 
-  /** Topics that were fetched, with their ends. */
+  /** Topics that were fetched, with their end offsets. */
   get ends(): [topic: string, end: number][] {
     return [...this.#topics].flatMap(([topic, { end }]) => (end === undefined ? [] : [[topic, end]]));
   }
@@ -39,7 +39,7 @@ export class Backlog {
     this.#reading(topic).next = next;
   }
 
-  /** Notes what a fetch has told. */
+  /** Records the result of a fetch. */
   sees(
     topic: string,
     { end, messages }: { readonly end: number; readonly messages: readonly unknown[] },
@@ -49,20 +49,20 @@ export class Backlog {
     reading.isDry = messages.length === 0;
   }
 
-  /** Notes that a micro-batch begins. */
+  /** Records that a micro-batch begins. */
   begin(): void {
     for (const reading of this.#topics.values()) reading.from = reading.next;
   }
 
-  /** Whether messages are there that were not read, as far as is known. */
+  /** Whether a topic has unread messages, by the last fetch. */
   isBehind(topic: string): boolean {
     const { next, end, isDry } = this.#reading(topic);
     return end !== undefined && next < end && !isDry;
   }
 
   /**
-   * Topics that nothing is left of, as far as is known, and those of whose backlog the least share was read.
-   * @param to where the backlog ends if not at the end of the log
+   * Topics to fetch: those without a known backlog, and those of whose backlog the open micro-batch has the smallest share.
+   * @param to end of the backlog, if it is not the end of the log
    */
   due(to?: Position): string[] {
     const shares = [...this.#topics].map(([topic, reading]) => {
@@ -83,7 +83,7 @@ export class Backlog {
   }
 }
 
-/** Share of the backlog that the micro-batch has; undefined for a topic that waits for messages and for nobody. */
+/** Share of a topic's backlog in the open micro-batch; undefined without a readable backlog. */
 function shareOf({ from, next, end, isDry }: Reading & { readonly end: number }): number | undefined {
   return isDry || next >= end ? undefined : (next - from) / (end - from);
 }

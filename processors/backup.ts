@@ -1,8 +1,8 @@
 /**
  * Backups of shard stores, in a folder that members may share: `<cluster>/<namespace>/shard-<n>/<id>` holds a copy of a
- * store and a card that says what it is. A backup is complete or absent, because it is built under a name that begins
- * with a dot and renamed. It is a short way to a store and nothing more: `planRestore` decides whether one may be used, its
- * bytes are checked against the card, and `planShard` judges what comes of it as it would any other old store.
+ * store and a card that describes it. A backup is complete or absent, because it is built under a name with a leading dot
+ * and renamed. A backup only saves time: `planRestore` decides whether it may be used, its bytes must match the card, and
+ * `planShard` then treats the restored store like any other old store.
  */
 import { randomUUID } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
@@ -17,7 +17,7 @@ import { type BackupCard, planRestore, type StoreKind } from './restore-plan.ts'
 import { kindOf, type ShardIdentity, type ShardStore } from './shard-store.ts';
 import { freshStorePath } from './store-folder.ts';
 
-/** Backups that stay of each shard: one more than is needed, for when the newest turns out to be damaged. */
+/** Backups to keep of each shard: one more than needed, in case the newest is damaged. */
 const keep = 2;
 const idPattern = /^\d{17}-[0-9a-f]{8}$/;
 const cardFile = 'backup.json';
@@ -33,7 +33,7 @@ const cardSchema = z.object({
   cubeSet: z.string(),
   position: z.record(z.string(), z.int()),
   records: z.int(),
-  /** Of the copy. */
+  /** Of the copied file. */
   sha256: z.string(),
 });
 type Card = z.infer<typeof cardSchema>;
@@ -49,14 +49,14 @@ export class Backups {
   }
 
   /**
-   * Writes a backup, unless there is one of this kind that is as far:
+   * Writes a backup, unless one of this kind is as far already:
    *
-   * 1. copy the database in one transaction, beside which the store goes on; what the copy says of itself counts;
+   * 1. copy the database in one transaction while the store continues, and read the position from the copy;
    * 2. hash and sync the copy, write the card last, sync both and their folder;
-   * 3. rename the folder, sync its parent; then remove the older ones and what crashes have left.
+   * 3. rename the folder, sync its parent, then remove older backups and leftovers of crashes.
    *
-   * @param signal ends it; nothing is published then
-   * @returns how far the backup is, or undefined when none was needed
+   * @param signal interrupts the copy; then no backup appears
+   * @returns records in the backup, or undefined if none was needed
    */
   async write(store: ShardStore, signal: AbortSignal): Promise<number | undefined> {
     const kind = kindOf(store.identity);
@@ -92,22 +92,22 @@ export class Backups {
   }
 
   /**
-   * Puts the freshest backup that helps beside the stores of a state folder, as a store of its own.
-   * @param published where the shard's chain stands
-   * @param storeRecords how far the store is that there is; undefined without one
-   * @returns its path, or undefined when no backup helps
+   * Copies the freshest useful backup into a state folder, as a store of its own.
+   * @param published the published position of the shard
+   * @param storeRecords records that the present store has processed; undefined without a store
+   * @returns the path of the copy, or undefined if no backup is useful
    */
   async restore(
     identity: ShardIdentity,
     state: string,
     published: Position,
     storeRecords: number | undefined,
-    tell: (what: string) => void,
+    warn: (what: string) => void,
   ): Promise<string | undefined> {
     const { shard } = identity;
     const cards = this.#cards(shard);
     const { restore, ignored } = planRestore(cards, kindOf(identity), published, storeRecords);
-    for (const [id, why] of ignored) tell(`backup ${join(this.#folderOf(shard), id)} is ignored: ${why}`);
+    for (const [id, why] of ignored) warn(`backup ${join(this.#folderOf(shard), id)} is ignored: ${why}`);
     for (const id of restore) {
       const from = join(this.#folderOf(shard), id);
       const path = freshStorePath(state, shard);
@@ -116,12 +116,12 @@ export class Backups {
         if ((await copyFileHashed(join(from, storeFile), part)) === cards.get(id)?.sha256) {
           renameSync(part, path);
           syncPath(state);
-          tell(`restored from backup ${from}`);
+          warn(`restored from backup ${from}`);
           return path;
         }
-        tell(`backup ${from} is ignored: it is damaged`);
+        warn(`backup ${from} is ignored: it is damaged`);
       } catch (thrown) {
-        tell(`backup ${from} cannot be used: ${messageOf(thrown)}`);
+        warn(`backup ${from} cannot be used: ${messageOf(thrown)}`);
       }
       rmSync(part, { force: true });
     }
@@ -136,7 +136,7 @@ export class Backups {
     return existsSync(folder) ? readdirSync(folder).filter((name) => idPattern.test(name)) : [];
   }
 
-  /** What the backups of a shard say of themselves. */
+  /** The cards of a shard's backups; undefined if a card cannot be read. */
   #cards(shard: number): Map<string, Card | undefined> {
     const folder = this.#folderOf(shard);
     return new Map(
@@ -151,7 +151,7 @@ export class Backups {
     );
   }
 
-  /** @returns where the copy stands: the store may have gone on since */
+  /** @returns the position of the copy: the store may be further by now */
   async #copy(
     store: ShardStore,
     path: string,
@@ -183,11 +183,11 @@ export class Backups {
     }
   }
 
-  /** The newest stay. A backup that somebody else is building loses its folder: then it fails, and is made again. */
+  /** Keeps the newest backups. A backup that another member is building loses its folder, fails, and is repeated later. */
   #retain(folder: string): void {
     const old = this.#ids(folder).sort().slice(0, -keep);
     for (const id of old) {
-      // Renamed first: a crash in the middle of removing must not leave half a backup under its name.
+      // Renamed first: a crash during the removal must not leave half a backup under its name.
       renameSync(join(folder, id), join(folder, `.${id}`));
     }
     for (const name of readdirSync(folder)) {

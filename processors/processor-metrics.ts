@@ -1,17 +1,15 @@
-/** What a processor member tells Prometheus. It is told per micro-batch and per rebalance, never per record. */
+/** Metrics of a processor member, updated per micro-batch and per rebalance, never per record. */
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
 import { MemberMetrics } from '../runtime/member-metrics.ts';
 import { rejectReasons } from '../topics/chunk.ts';
+import type { RecordCounts } from '../topics/delta-wire.ts';
 
 /** A micro-batch that is applied and published. */
-export interface MicroBatchReport {
+export interface MicroBatchReport extends RecordCounts {
   readonly closedBy: string;
-  /** Applied to reach a position that others have published. */
+  /** Whether it was applied without publishing, to reach a position that is already published. */
   readonly isSilent: boolean;
   readonly messages: number;
-  readonly applied: number;
-  readonly duplicate: number;
-  readonly rejected: number;
   readonly applyMs: number;
   readonly publishMs: number;
 }
@@ -32,44 +30,44 @@ export class ProcessorMetrics extends MemberMetrics {
       registry,
       'processor',
       {
-        lag: 'Messages of a source that are not applied yet',
-        memory: 'Memory that DuckDB holds for the stores of all shards',
+        lag: 'Messages of a source topic that are not applied yet',
+        memory: 'Memory that DuckDB uses for the stores of all shards',
       },
       rejectReasons,
     );
     const registers = [registry];
     this.#records = new Counter({
       name: 'reelflow_processor_records_total',
-      help: 'Records that were applied, were duplicates, or were rejected',
+      help: 'Records that were applied, duplicate, or rejected',
       labelNames: ['fate'],
       registers,
     });
     this.#chunks = new Counter({
       name: 'reelflow_processor_chunks_total',
-      help: 'Messages of source topics in micro-batches that are applied',
+      help: 'Messages of source topics in applied micro-batches',
       registers,
     });
     this.#microBatches = new Counter({
       name: 'reelflow_processor_micro_batches_total',
-      help: 'Micro-batches by the bound that closed them',
+      help: 'Micro-batches, by the bound that closed them',
       labelNames: ['closed_by'],
       registers,
     });
     this.#applySeconds = new Histogram({
       name: 'reelflow_processor_apply_duration_seconds',
-      help: 'From the begin of the transaction of a micro-batch to its commit',
+      help: 'Time from the start of the transaction of a micro-batch to its commit',
       buckets: durationBuckets,
       registers,
     });
     this.#publishSeconds = new Histogram({
       name: 'reelflow_processor_publish_duration_seconds',
-      help: 'From the commit of a micro-batch to the acknowledgement of its delta',
+      help: 'Time from the commit of a micro-batch to the acknowledgement of its delta',
       buckets: durationBuckets,
       registers,
     });
     this.#shards = new Gauge({
       name: 'reelflow_processor_shards',
-      help: 'Shards that this member is assigned',
+      help: 'Shards assigned to this member',
       registers,
     });
   }

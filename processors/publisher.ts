@@ -1,7 +1,7 @@
 /**
- * Publishes what a shard has committed, and knows what is published: the fold of its partition of the delta topic.
- * Every message that the broker takes tells its offset; an offset that is not the expected one shows that somebody
- * else has written, and the fold reads what it was.
+ * Publishes the deltas that a shard has committed, and knows the published state: the fold of its partition of the delta
+ * topic. The broker returns the offset of each message that it stores. An unexpected offset means that another owner has
+ * written, or that a retry stored the message twice; then the fold reads the messages in between.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import kafkajs, { type Producer } from 'kafkajs';
@@ -18,7 +18,7 @@ export interface PublisherOptions {
   readonly topic: string;
   readonly shard: number;
   readonly deltaSchemaId: number;
-  /** Looks at the rows behind a header. @throws RejectedMessage, when the sink could not add them */
+  /** Checks the rows after a header. @throws RejectedMessage if the sink could not add them */
   readonly checkRows?: (value: Buffer, at: number) => void;
 }
 
@@ -29,25 +29,25 @@ const pauseMs = 100;
 export class Publisher {
   readonly #options: PublisherOptions;
   readonly #chain: DeltaChain;
-  /** First offset of the delta partition that is not folded yet. */
+  /** First offset of the delta partition that is not folded. */
   #next: number;
 
-  /** @param start first offset that the delta partition keeps */
+  /** @param start first offset in the delta partition */
   constructor(options: PublisherOptions, start: number) {
     this.#options = options;
     this.#next = start;
     this.#chain = new DeltaChain(start > 0 ? 'trimmed' : undefined);
   }
 
-  /** Records that the deltas folded so far account for, in this generation. */
+  /** Records in the folded deltas of this generation. */
   records = 0;
 
-  /** First offset of the delta partition that is not folded yet. */
+  /** First offset of the delta partition that is not folded. */
   get next(): number {
     return this.#next;
   }
 
-  /** Whether all that was published is trimmed. */
+  /** Whether everything published is trimmed, so that the published state is unknown. */
   get isUnknown(): boolean {
     return this.#chain.isUnknown;
   }
@@ -57,9 +57,9 @@ export class Publisher {
   }
 
   /**
-   * Folds what is in the partition up to `end` and what comes with it.
-   * @returns how many deltas were refused: they go on from a position that was never published
-   * @throws ReelflowError deltasTrimmed, when the partition no longer holds what was to be read; brokerUnreachable
+   * Folds the partition up to `end`, and further messages of the same fetch.
+   * @returns how many deltas were refused: they continue from a position that was never published
+   * @throws ReelflowError deltasTrimmed, if the partition has lost the next offset; brokerUnreachable
    */
   async fold(end: number): Promise<number> {
     const { shard, deltaSchemaId, checkRows = checkDeltaRows } = this.#options;
@@ -71,14 +71,14 @@ export class Publisher {
           if (isMarker) continue;
           try {
             const { header, at } = decodeDeltaHeader(value, deltaSchemaId);
-            // What the sink cannot add must not count as published.
+            // A delta that the sink cannot add does not count as published.
             if (header.shard !== shard) continue;
             checkRows(value as Buffer, at);
             const verdict = this.#chain.accept(header);
             if (verdict === 'refuse') refused += 1;
             if (verdict === 'apply') this.#count(header);
           } catch (thrown) {
-            // The sink reports what is no delta; here it is only not part of the chain.
+            // The sink reports messages that are no deltas. Here they are only not part of the chain.
             if (!(thrown instanceof RejectedMessage)) throw thrown;
           }
         }
@@ -101,7 +101,7 @@ export class Publisher {
         if (!(thrown instanceof OutsideLog)) throw thrown;
         throw new ReelflowError(
           'deltasTrimmed',
-          `The deltas of shard ${shard} were trimmed while they were read`,
+          `The deltas of shard ${shard} were trimmed while they were being read`,
           {
             detail: `${topic}/${shard}: offset ${this.#next} is gone.`,
             hint: 'Start the processor again.',
@@ -128,8 +128,8 @@ export class Publisher {
 
   /**
    * Sends the messages of one delta, in order.
-   * @returns whether what is published now is where this delta leads: not when it was refused, nor when somebody else
-   *   has gone on from there
+   * @returns whether the published state is now the one that this delta leads to. It is not if the delta was refused, or if
+   *   another owner has continued from there
    */
   async publish(messages: readonly Buffer[]): Promise<boolean> {
     const { producer, topic, shard, deltaSchemaId } = this.#options;
@@ -141,7 +141,7 @@ export class Publisher {
         messages: [{ key: String(shard), value, partition: shard }],
       });
       const offset = Number(sent?.baseOffset ?? -1);
-      // A retry of our own, or another owner: the partition says what counts.
+      // A retry, or another owner: the order in the partition decides.
       if (offset !== this.#next) await this.fold(offset);
       if (offset !== this.#next) continue;
       this.#next = offset + 1;

@@ -1,9 +1,8 @@
 /**
- * Reset begins a new generation: a mark in every partition of the delta topic, after which stores and deltas of older
- * generations are dead wherever they lie. The mark names the present ends of the sources; the sink publishes no
- * snapshot before it has come there again, so CURRENT stays until it is replaced by something as complete.
+ * A reset begins a new generation with a mark in every partition of the delta topic. Stores and deltas of earlier
+ * generations become invalid. The mark names the present end offsets of the sources. The sink publishes no snapshot before
+ * it reaches them again, so CURRENT stays until a snapshot that is as complete replaces it.
  */
-
 import { type Broker, withAdmin } from '../kafka/client.ts';
 import { withCoordinator } from '../kafka/groups.ts';
 import { type LogBounds, LogReader, logBounds } from '../kafka/log.ts';
@@ -21,9 +20,9 @@ export interface ResetOptions {
   readonly broker: Broker;
   readonly registry: Registry;
   readonly names: TopicNames;
-  /** The generation of the newest snapshot, which a recreated topic of deltas does not know; 0 without one. */
+  /** The generation of the newest snapshot, because a recreated delta topic has lost it; 0 without a snapshot. */
   readonly generationMin: number;
-  /** Say what would happen and change nothing. */
+  /** Report what would happen and change nothing. */
   readonly dryRun: boolean;
 }
 
@@ -32,13 +31,13 @@ export interface ResetReport {
   readonly shards: number;
   /** Messages of the source topics that will be processed again. */
   readonly messages: number;
-  /** Records that were published so far and will be processed again; null when the deltas no longer tell. */
+  /** Published records that will be processed again; null if trimmed deltas no longer show their number. */
   readonly records: number | null;
 }
 
 /**
- * @throws ReelflowError busy, while members of the processor or the sink group are active; input, when there is
- *   nothing to reset, or a topic is empty that rows were published of
+ * @throws ReelflowError busy, while the processor or the sink group has members; input, if there is nothing to reset, or
+ *   if a topic with published rows is empty now
  */
 export async function reset({
   broker,
@@ -54,7 +53,7 @@ export async function reset({
   if (shards === undefined) {
     throw new ReelflowError('input', 'There is nothing to reset', {
       detail: `The topic ${names.deltas} does not exist.`,
-      hint: 'Look at --namespace.',
+      hint: 'Check --namespace.',
     });
   }
   const bounds = await logBounds(broker, [names.deltas, ...sources]);
@@ -102,7 +101,7 @@ export async function reset({
         } as const;
         await publisher.publish(encodeDelta(deltaSchemaId, { ...header, recordTimeMs: Date.now() }, {}));
       }
-      // Or monitors would say that nothing is left, until a processor begins.
+      // Without these commits monitors would show no lag until a processor starts.
       const processed = sources.filter((topic) => topic !== names.source('name.basics'));
       const partitions = Array.from({ length: shards }, (_, partition) => partition);
       await commitAlone(
@@ -118,14 +117,14 @@ export async function reset({
   }
 }
 
-/** Topics that exist of those which processors and sink read. */
+/** The existing topics among those that processors and sink read. */
 async function readSources(broker: Broker, names: TopicNames): Promise<string[]> {
   const read = new Set<string>(['name.basics', ...cubes.flatMap((cube) => Object.keys(cube.reads))]);
   const topics = datasetNames.filter((dataset) => read.has(dataset)).map((dataset) => names.source(dataset));
   return [...(await partitionCounts(broker, topics)).keys()];
 }
 
-/** The mark would ask the sink for nothing of that topic, and CURRENT would be replaced by something without its rows. */
+/** With an empty topic the mark would demand none of its rows, and a snapshot without them would replace CURRENT. */
 function refuseWhileEmpty(
   publishers: readonly Publisher[],
   bounds: ReadonlyMap<string, ReadonlyMap<number, LogBounds>>,
@@ -138,9 +137,9 @@ function refuseWhileEmpty(
   for (const topic of published) {
     const ends = [...(bounds.get(topic)?.values() ?? [])];
     if (ends.some(({ end }) => end > 0)) continue;
-    throw new ReelflowError('input', 'A topic is empty that rows were published of', {
+    throw new ReelflowError('input', 'A topic with published rows is empty now', {
       detail: `${topic}: a snapshot without these rows would replace CURRENT.`,
-      hint: 'Replay its dataset first, then reset.',
+      hint: 'Replay its dataset first, then run `reelflow reset`.',
     });
   }
 }
@@ -152,7 +151,7 @@ async function refuseWhileActive(broker: Broker, groups: readonly string[]): Pro
       if (members.length === 0) continue;
       throw new ReelflowError('busy', 'Members are active', {
         detail: `Group ${groupId} has ${members.length}: ${members.map(({ clientHost }) => clientHost).join(', ')}.`,
-        hint: 'End processors and sink first; a member that was killed leaves the group after 6 s.',
+        hint: 'End processors and sink first. A killed member leaves the group after 6 s.',
       });
     }
   });

@@ -1,14 +1,14 @@
 /**
- * Alive but stuck is not possible, and a loss or a reset is noticed while it happens: every few seconds the ends of the
- * logs are asked for apart from the reading, and compared with where the shards stand.
+ * Ends a member whose shard makes no progress, and notices a lost log, a reset or another owner while the member works:
+ * every few seconds it reads the end offsets, independently of the fetch loop, and compares them with the shards' positions.
  */
-
 import { type LogBounds, UnknownTopic } from '../kafka/log.ts';
 import { messageOf, ReelflowError } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { nextIn, type Position, positionText } from '../topics/position.ts';
+import { sourceShortened } from './source-proof.ts';
 
-/** What the watchdog looks at of a shard. */
+/** The part of a shard that the watchdog checks. */
 export interface Watched {
   readonly number: number;
   readonly topics: readonly string[];
@@ -16,23 +16,23 @@ export interface Watched {
   readonly publishedPosition: Position;
   /** Applied, published or not. */
   readonly appliedPosition: Position;
-  /** Up to here in its partition of the deltas it knows what is published. */
+  /** First offset of its delta partition that it has not folded. */
   readonly deltasSeen: number;
-  /** Whether it waits for something outside that is known to be away: the Schema Registry. */
+  /** Whether it waits for the Schema Registry. */
   readonly isWaiting: boolean;
 }
 
 export interface WatchdogOptions {
-  /** Of the sources and the deltas. */
+  /** Start and end of the sources and the deltas. */
   readonly bounds: () => Promise<ReadonlyMap<string, ReadonlyMap<number, LogBounds>>>;
-  /** The topic of deltas. */
+  /** The delta topic. */
   readonly deltas: string;
   readonly shards: () => readonly Watched[];
   readonly expectedPartitions: number;
   readonly stuckAfterMs: number;
   readonly logger: Logger;
   readonly onFailure: (reason: ReelflowError) => void;
-  /** Somebody else may have published or reset: an owner with nothing to publish would not notice. */
+  /** Another owner may have published, or a reset has happened. An owner without work would not notice otherwise. */
   readonly onForeignDeltas: () => void;
 }
 
@@ -40,7 +40,7 @@ const lookEveryMs = 3_000;
 
 export class Watchdog {
   readonly #options: WatchdogOptions;
-  readonly #moved = new Map<number, { position: string; atMs: number }>();
+  readonly #moved = new Map<number, { progress: string; atMs: number }>();
   #timer: NodeJS.Timeout | undefined;
 
   constructor(options: WatchdogOptions) {
@@ -57,18 +57,18 @@ export class Watchdog {
     this.#timer = setTimeout(
       async () => {
         try {
-          // Positions first: a shard may go on while the ends are asked for, but no end lies before where it stood.
-          const stood = new Map(
+          // Positions first: a shard may advance while the ends are being read, but no end lies before its earlier position.
+          const positions = new Map(
             this.#options.shards().map(({ number, appliedPosition }) => [number, appliedPosition]),
           );
-          this.#look(await this.#options.bounds(), stood);
+          this.#look(await this.#options.bounds(), positions);
         } catch (thrown) {
           if (thrown instanceof ReelflowError && thrown.kind !== 'brokerUnreachable') {
             this.#options.onFailure(thrown);
           } else if (thrown instanceof UnknownTopic) {
             this.#options.onFailure(topicGone(messageOf(thrown)));
           } else {
-            // Without an answer nothing can be said; the reading waits for the broker as well.
+            // Without an answer there is nothing to compare; the fetch loop waits for the broker as well.
             this.#options.logger.debug({ reason: messageOf(thrown) }, 'the watchdog got no answer');
             this.#moved.clear();
           }
@@ -82,7 +82,7 @@ export class Watchdog {
 
   #look(
     bounds: ReadonlyMap<string, ReadonlyMap<number, LogBounds>>,
-    stood: ReadonlyMap<number, Position>,
+    positions: ReadonlyMap<number, Position>,
   ): void {
     const { expectedPartitions, onFailure, shards } = this.#options;
     for (const [topic, partitions] of bounds) {
@@ -90,24 +90,24 @@ export class Watchdog {
       onFailure(
         new ReelflowError('topicMismatch', `The partition count of ${topic} has changed`, {
           detail: `It was ${expectedPartitions}, it is ${partitions.size}: titles would move to other shards.`,
-          hint: 'Recreate the topic with the old count; or recreate all title topics with the new one, replay, `reelflow reset`.',
+          hint: 'Recreate the topic with the old count; or recreate all title topics with the new count, replay, and run `reelflow reset`.',
         }),
       );
       return;
     }
     const watched = shards();
-    // One loop feeds them all: while one waits, none moves.
+    // One fetch loop feeds all shards: while one waits, none of them advances.
     const isWaiting = watched.some((shard) => shard.isWaiting);
     const ends = bounds.get(this.#options.deltas);
     if (watched.some(({ number, deltasSeen }) => (ends?.get(number)?.end ?? 0) > deltasSeen)) {
       this.#options.onForeignDeltas();
     }
-    for (const shard of watched) this.#lookAt(shard, stood.get(shard.number) ?? {}, bounds, isWaiting);
+    for (const shard of watched) this.#lookAt(shard, positions.get(shard.number) ?? {}, bounds, isWaiting);
   }
 
   #lookAt(
     shard: Watched,
-    stood: Position,
+    position: Position,
     bounds: ReadonlyMap<string, ReadonlyMap<number, LogBounds>>,
     isWaiting: boolean,
   ): void {
@@ -115,30 +115,25 @@ export class Watchdog {
     let isBehind = false;
     for (const topic of shard.topics) {
       const end = bounds.get(topic)?.get(shard.number)?.end ?? 0;
-      const applied = nextIn(stood, topic);
+      const applied = nextIn(position, topic);
       if (end < applied) {
-        onFailure(
-          new ReelflowError('sourceReplaced', 'A topic is shorter than what was applied from it', {
-            detail: `${topic}/${shard.number} ends at offset ${end}; ${applied} is next. It was recreated, or lost its tail.`,
-            hint: 'Replay the datasets, then `reelflow reset`.',
-          }),
-        );
+        onFailure(sourceShortened(topic, shard.number, end, applied));
         return;
       }
       if (end > nextIn(shard.publishedPosition, topic)) isBehind = true;
     }
-    const position = JSON.stringify([shard.publishedPosition, shard.appliedPosition]);
+    const progress = JSON.stringify([shard.publishedPosition, shard.appliedPosition]);
     const moved = this.#moved.get(shard.number);
-    const now = Date.now();
-    if (moved === undefined || moved.position !== position || !isBehind || isWaiting) {
-      this.#moved.set(shard.number, { position, atMs: now });
+    const now = performance.now();
+    if (moved === undefined || moved.progress !== progress || !isBehind || isWaiting) {
+      this.#moved.set(shard.number, { progress, atMs: now });
       return;
     }
     if (now - moved.atMs < stuckAfterMs) return;
     onFailure(
-      new ReelflowError('stuck', `Shard ${shard.number} does not move while its log does`, {
-        detail: `For ${Math.round((now - moved.atMs) / 1000)} s it has stood at ${positionText(shard.publishedPosition)}.`,
-        hint: 'A supervisor should start the processor again; if it comes back, look at its log with --verbose.',
+      new ReelflowError('stuck', `Shard ${shard.number} makes no progress while its log grows`, {
+        detail: `It has been at ${positionText(shard.publishedPosition)} for ${Math.round((now - moved.atMs) / 1000)} s.`,
+        hint: 'Let a supervisor restart the processor. If this happens again, check its log with --verbose.',
       }),
     );
   }
@@ -147,6 +142,6 @@ export class Watchdog {
 function topicGone(detail: string): ReelflowError {
   return new ReelflowError('sourceLost', 'A source topic is gone', {
     detail,
-    hint: 'Create it again by a replay of its dataset, then `reelflow reset`.',
+    hint: 'Replay its dataset, which creates it again, then run `reelflow reset`.',
   });
 }

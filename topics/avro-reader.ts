@@ -10,20 +10,20 @@ export class MalformedRows extends Error {
   }
 }
 
-/** Count of the next array block (its byte size, if given, is passed over). @returns [count, position behind] */
+/** Count of the next array block; skips its byte size if present. @returns [count, position after it] */
 export function readBlockCount(from: Uint8Array, start: number): [number, number] {
   let [count, at] = readLong(from, start);
   if (count < 0) {
     count = -count;
     [, at] = readLong(from, at);
   }
-  // Every record takes at least one byte: a larger count is a lie that would make us reserve memory for it.
+  // Every record takes at least one byte. A larger count is damage, and must not make us reserve memory.
   if (count > from.length - at)
     throw new MalformedRows('undecodable', `${count} records in ${from.length} bytes`);
   return [count, at];
 }
 
-/** A zigzag varint as a number. @returns [value, position behind] @throws MalformedRows past the end or ±2^52 */
+/** A zigzag varint as a number. @returns [value, position after it] @throws MalformedRows past the end or ±2^52 */
 export function readLong(from: Uint8Array, start: number): [number, number] {
   let at = start;
   let scale = 1;
@@ -40,7 +40,7 @@ export function readLong(from: Uint8Array, start: number): [number, number] {
   return [value % 2 === 0 ? value / 2 : -(value + 1) / 2, at];
 }
 
-/** A string. @returns [text, position behind] */
+/** A string. @returns [text, position after it] */
 export function readString(from: Uint8Array, start: number): [string, number] {
   const [size, at] = readLong(from, start);
   if (size < 0 || at + size > from.length) throw new MalformedRows('undecodable', 'string past the end');

@@ -2,12 +2,12 @@
 import type { Dictionary } from './dictionary.ts';
 import { nullInt, op, type RowPlan } from './row-plan.ts';
 
-/** Growable bytes that Avro values are written to. */
+/** A growable buffer that Avro values are written to. */
 export class AvroWriter {
   bytes = Buffer.allocUnsafe(64 * 1024);
   length = 0;
 
-  /** What has been written, as a copy of its own. */
+  /** A copy of the bytes written so far. */
   take(): Buffer {
     return Buffer.from(this.bytes.subarray(0, this.length));
   }
@@ -43,8 +43,8 @@ export class AvroWriter {
   }
 
   /**
-   * One record of a plan whose every field is kept (int, long, dictionary), from row `row` of `columns`,
-   * which are in plan order.
+   * Writes one record from row `row` of `columns`, which are in the order of the plan. The plan must keep every field, in the
+   * forms int, long and dictionary.
    */
   row(plan: RowPlan, columns: readonly ArrayLike<number>[], row: number): void {
     for (const step of plan.steps) {

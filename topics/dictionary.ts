@@ -1,6 +1,6 @@
 /**
- * Numbers for strings of few values (genres, regions): the same bytes get the same number for as long as the
- * dictionary lives, numbers are dense from 0 in order of first sight. Looking up allocates nothing.
+ * Numbers for strings with few distinct values, such as genres and regions. The same bytes always get the same number.
+ * Numbers are dense from 0, in the order in which the strings first occur. A look-up allocates nothing.
  */
 import { isUtf8 } from 'node:buffer';
 
@@ -14,8 +14,8 @@ export class Dictionary {
   }
 
   /**
-   * The number of the bytes `from[start, end)`, which are added when they are new.
-   * @returns -1 for bytes that are not UTF-8: as text, two such words would become one
+   * The number of the bytes `from[start, end)`, which are added if they are new.
+   * @returns -1 for bytes that are not UTF-8: decoded as text, two such words could become equal
    */
   numberOf(from: Uint8Array, start: number, end: number): number {
     let hash = 0x811c9dc5;
@@ -33,13 +33,13 @@ export class Dictionary {
     }
   }
 
-  /** The number of a text, which is added when it is new. */
+  /** The number of a text, which is added if it is new. */
   numberOfText(text: string): number {
     const bytes = Buffer.from(text);
     return this.numberOf(bytes, 0, bytes.length);
   }
 
-  /** UTF-8 bytes of a number that this dictionary gave out. */
+  /** The UTF-8 bytes of a number of this dictionary. */
   bytesOf(number: number): Uint8Array {
     const bytes = this.#values[number];
     if (bytes === undefined) throw new RangeError(`no dictionary entry ${number}`);

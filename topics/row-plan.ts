@@ -7,10 +7,10 @@
  */
 import { Dictionary } from './dictionary.ts';
 
-/** Null in an int column; no field may carry it as a value. */
+/** Null in an int column. No field may have it as a value. */
 export const nullInt = -2147483648;
 
-/** An Avro field type as it occurs in our schemas. */
+/** The Avro field types in our schemas. */
 export type AvroType = string | [string, string] | { type: string };
 
 export interface AvroField {
@@ -18,7 +18,7 @@ export interface AvroField {
   readonly type: AvroType;
 }
 
-/** How a wanted field becomes numbers. `text` keeps the bytes, for strings of many values. */
+/** How a wanted field becomes numbers. `text` keeps the bytes, for strings with many distinct values. */
 export type ColumnForm = 'tt' | 'nm' | 'int' | 'boolean' | 'long' | 'tenths' | 'dictionary' | 'text';
 
 export interface WantedField {
@@ -45,7 +45,7 @@ export const nullableBit = 0x80;
 
 export interface Step {
   readonly op: number;
-  /** A union ["null", T]: its branch number comes first. */
+  /** A union ["null", T], encoded with its branch number first. */
   readonly nullable: boolean;
   /** Index of the column, -1 for skipped fields. */
   readonly column: number;
@@ -57,7 +57,7 @@ export interface Step {
 
 export interface RowPlan {
   readonly steps: readonly Step[];
-  /** What the decoder's loop needs of each step, side by side: its op with `nullableBit`, and its column. */
+  /** For the decoder's loop, one element per step: the op with `nullableBit`, and the column. */
   readonly codes: Uint8Array;
   readonly targets: Int8Array;
   readonly forms: readonly ColumnForm[];

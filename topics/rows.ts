@@ -6,16 +6,13 @@ import { MalformedRows, readBlockCount, readLong } from './avro-reader.ts';
 import type { Dictionary } from './dictionary.ts';
 import { nullableBit, nullInt, op, type RowPlan, type Step } from './row-plan.ts';
 
-/**
- * Growable columns of equal length. A text column holds where its row's bytes end in `text`;
- * null is `-1 - end`.
- */
+/** Growable columns of equal length. A text column holds the end of its row's bytes in `text`; null is `-1 - end`. */
 export class Columns {
   readonly plan: RowPlan;
   length = 0;
   ints: Int32Array[] = [];
   longs: Float64Array[] = [];
-  /** The bytes of the text column (at most one), rows one after the other. */
+  /** The bytes of the text column, of which there is at most one, row after row. */
   text = new Uint8Array(0);
   textLength = 0;
 
@@ -27,7 +24,7 @@ export class Columns {
     }
   }
 
-  /** The number column at an index, cut to the length. */
+  /** The number column at an index, without unused capacity. */
   column(index: number): Int32Array | Float64Array {
     const source = this.plan.forms[index] === 'long' ? this.longs[index] : this.ints[index];
     return (source as Int32Array).subarray(0, this.length);
@@ -37,7 +34,7 @@ export class Columns {
     return this.ints[index] as Int32Array;
   }
 
-  /** Room for `more` further rows. */
+  /** Makes room for `more` rows. */
   reserve(more: number): void {
     const needed = this.length + more;
     this.plan.forms.forEach((form, i) => {
@@ -60,9 +57,9 @@ function grown<T extends Int32Array | Float64Array | Uint8Array>(array: T, neede
 }
 
 /**
- * Decodes one Avro array of records onto the end of `out`.
- * @returns the position behind the array
- * @throws MalformedRows, with `out` as it was before the call
+ * Appends one Avro array of records to `out`.
+ * @returns the position after the array
+ * @throws MalformedRows, with `out` unchanged
  */
 export function decodeRows(from: Uint8Array, start: number, out: Columns): number {
   const length = out.length;
@@ -77,8 +74,8 @@ export function decodeRows(from: Uint8Array, start: number, out: Columns): numbe
 }
 
 // One function with the position in a local variable: passing it through small functions costs a third of the speed.
-// Reading past the end gives `undefined`, which the bit operators take as 0, so every loop ends; the check after each
-// record then refuses what lay outside.
+// Reading past the end gives `undefined`, which the bit operators treat as 0, so every loop ends; the check after each
+// record then rejects the record.
 function decodeArray(from: Uint8Array, start: number, out: Columns): number {
   const { steps, codes, targets } = out.plan;
   const end = from.length;
@@ -107,7 +104,7 @@ function decodeArray(from: Uint8Array, start: number, out: Columns): number {
         }
         switch (code & ~nullableBit) {
           case op.skipString: {
-            // Nearly all are shorter than 64 bytes: one byte of length, whose lowest bit is the sign.
+            // Nearly all strings are shorter than 64 bytes: their length is one byte, whose lowest bit is the sign.
             const short = from[at] as number;
             if ((short & 0x81) === 0) {
               at += 1 + (short >>> 1);
@@ -153,7 +150,7 @@ function decodeArray(from: Uint8Array, start: number, out: Columns): number {
               byte = from[at++] as number;
               value += (byte & 0x7f) * scale;
             }
-            // Above, the sign bit would be lost.
+            // A larger value would lose its sign bit.
             if (value > Number.MAX_SAFE_INTEGER) {
               throw malformed(steps, s, 'long too large');
             }
@@ -181,7 +178,7 @@ function decodeArray(from: Uint8Array, start: number, out: Columns): number {
             break;
           }
           default: {
-            // What is left is a string that is kept.
+            // All other steps keep a string.
             let size = from[at++] as number;
             if ((size & 0x81) === 0) size >>>= 1;
             else [size, at] = readLong(from, at - 1);

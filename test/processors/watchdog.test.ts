@@ -273,7 +273,7 @@ describe('a process', () => {
     swallower.isSwallowing = true;
     await place.replay(aTitle(place, 2), ...ratings);
     const finished = await member.done;
-    expect(expectFailure(finished, 'stuck')).toContain('Shard 0 does not move');
+    expect(expectFailure(finished, 'stuck')).toContain('Shard 0 makes no progress');
     expect(await health(healthPort, '/healthz')).toBe(0);
   });
 
