@@ -3,8 +3,9 @@
  * lines elsewhere.
  */
 import { Command, InvalidArgumentError } from 'commander';
-import type { ReplayMetrics } from '../producers/metrics.ts';
-import type { Counts, ReplayProgress, ReplayReport } from '../producers/replay.ts';
+import type { ReplayProgress } from '../producers/file-replay.ts';
+import type { ReplayMetrics } from '../producers/replay-metrics.ts';
+import type { ReplayCounts, ReplayReport } from '../producers/replay-report.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { type DatasetName, datasetNames } from '../topics/catalog.ts';
 import {
@@ -63,7 +64,7 @@ async function run(inputs: string[], flags: Flags): Promise<void> {
   if (flags.listen !== undefined) {
     const [{ serveObservers }, { ReplayMetrics }] = await Promise.all([
       import('./observe.ts'),
-      import('../producers/metrics.ts'),
+      import('../producers/replay-metrics.ts'),
     ]);
     const health = () => ({ isHealthy: true, isReady: true });
     metrics = new ReplayMetrics(await serveObservers(flags.listen, health));
@@ -120,7 +121,15 @@ export async function replayText(report: ReplayReport): Promise<string> {
   return [table.toString(), ...remarks.filter((remark) => remark !== false)].join('\n');
 }
 
-function cells({ read, produced, rejected, chunks, bytes, seconds, recordsPerSecond }: Counts): string[] {
+function cells({
+  read,
+  produced,
+  rejected,
+  chunks,
+  bytes,
+  seconds,
+  recordsPerSecond,
+}: ReplayCounts): string[] {
   const whole = (value: number) => Math.round(value).toLocaleString('en-US');
   const counts = [read, produced, rejected, chunks, bytes].map(whole);
   return [...counts, seconds.toFixed(1), whole(recordsPerSecond)];

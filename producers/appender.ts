@@ -6,7 +6,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import Encoder from 'kafkajs/src/protocol/encoder.js';
 import response from 'kafkajs/src/protocol/requests/produce/v7/response.js';
-import { type Broker, sendFailure } from './broker.ts';
+import { type Broker, sendFailure } from './producer.ts';
 
 /** One broker of kafkajs' cluster, with the connections that its types keep to themselves. */
 interface Node {

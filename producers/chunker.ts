@@ -13,16 +13,15 @@ import {
   messageBytesMax,
   partitionOf,
 } from '../topics/catalog.ts';
+import { HeaderWriter, marginBytes } from './chunk-header.ts';
 import type { Layout } from './layout.ts';
-import { full, type RejectReason, type Room, RowEncoder, roomOf } from './row.ts';
+import { full, type Room, RowEncoder, roomOf } from './row-encoder.ts';
+import type { RowRejectReason } from './row-refusal.ts';
 
 /** A chunk is cut at the first change of id after it is this long, in bytes: large enough to compress and to be rare. */
 export const chunkBytesMax = 500_000;
 /** … or after it holds this many records, which bounds what a consumer unpacks at once. */
 export const chunkRecordsMax = 20_000;
-
-/** Bytes of a chunk's room that are free before its value and after it, for whoever frames it. */
-export const marginBytes = 64;
 
 /** How far a file was read. */
 export interface Mark {
@@ -51,7 +50,7 @@ export interface RejectedRow {
   readonly row: number;
   /** Line number from 1, the header included. */
   readonly line: number;
-  readonly reason: RejectReason;
+  readonly reason: RowRejectReason;
   readonly detail: string;
   /** The raw line without its end, or its first `deadLetterBytesMax` bytes. */
   readonly original: Buffer;
@@ -228,13 +227,14 @@ export class Chunker {
     } else {
       const columns = this.#rearrange(line);
       if (columns !== this.#layout.columns) {
-        this.#reject(line, 'columns', `${columns} columns, ${this.#layout.columns} expected`);
+        this.#reject(line, 'columns', `expected ${this.#layout.columns} columns, got ${columns}`);
       } else {
         const next = this.#encode(this.#scratch, 0);
         if (next === full) {
           this.#rejectLong(line, line.length);
         } else if (next < 0) {
-          const { reason, detail } = this.#encoder.explain(next, this.#scratch.bytes);
+          const row = this.#scratch.bytes.subarray(0, this.#scratch.bytes.indexOf(newline));
+          const { reason, detail } = this.#encoder.explain(next, row);
           this.#reject(line, reason, detail);
         }
       }
@@ -375,7 +375,7 @@ export class Chunker {
     this.#reject(line, 'too_large', `${lineBytes} bytes do not fit a chunk of ${messageBytesMax}`, lineBytes);
   }
 
-  #reject(line: Buffer, reason: RejectReason, detail: string, originalBytes = line.length): void {
+  #reject(line: Buffer, reason: RowRejectReason, detail: string, originalBytes = line.length): void {
     const id = this.#encoder.idAt(Buffer.concat([line.subarray(0, 16), Buffer.of(newline)]), 0);
     this.#onRejected({
       row: this.#row,
@@ -393,41 +393,3 @@ export class Chunker {
 
 /** Where records must end, before the two zeros that close a chunk. */
 const recordsEnd = marginBytes + messageBytesMax - 2;
-
-/** Writes what comes before the records, right up to them: the number of records is known only at the end. */
-class HeaderWriter {
-  /** Where every header ends and the records begin. */
-  readonly end: number;
-  readonly #before: Buffer;
-  readonly #asOf: Buffer;
-
-  constructor(schemaId: number, runId: string, asOf: Date) {
-    const wire = Buffer.alloc(5);
-    wire.writeInt32BE(schemaId, 1);
-    const run = Buffer.from(runId);
-    this.#before = Buffer.concat([wire, longBytes(run.length), run]);
-    this.#asOf = longBytes(asOf.getTime());
-    this.end = marginBytes + this.#before.length + longBytesMax + this.#asOf.length + longBytesMax;
-  }
-
-  /** @returns where the header begins */
-  write(bytes: Buffer, chunk: number, records: number): number {
-    const header = Buffer.concat([this.#before, longBytes(chunk), this.#asOf, longBytes(records)]);
-    const start = this.end - header.length;
-    header.copy(bytes, start);
-    return start;
-  }
-}
-
-const longBytesMax = 10;
-
-/** An Avro long: zigzag, then seven bits a byte, low ones first. */
-function longBytes(value: number): Buffer {
-  const bytes: number[] = [];
-  let rest = BigInt.asUintN(64, (BigInt(value) << 1n) ^ (BigInt(value) >> 63n));
-  while (rest > 0x7fn) {
-    bytes.push(Number(rest & 0x7fn) | 0x80);
-    rest >>= 7n;
-  }
-  return Buffer.from([...bytes, Number(rest)]);
-}

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { messageOf, ReelflowError, systemCodeOf } from '../runtime/errors.ts';
 import { datasetNames } from '../topics/catalog.ts';
-import type { SourceFile } from './source.ts';
+import type { InputFile } from './input-files.ts';
 
 const count = z.int().min(0);
 
@@ -110,7 +110,7 @@ export async function writeJournal(folder: string, journal: Journal): Promise<vo
 }
 
 /** What the journal remembers of the input files. */
-export function inputsOf(files: readonly SourceFile[]): Journal['inputs'] {
+export function inputsOf(files: readonly InputFile[]): Journal['inputs'] {
   return files.map(({ dataset, path, size, modified }) => ({
     dataset,
     path,
@@ -123,7 +123,7 @@ export function inputsOf(files: readonly SourceFile[]): Journal['inputs'] {
  * Checks that the files are the ones that the run began with: row numbers mean nothing in others.
  * @throws ReelflowError input, naming the first difference
  */
-export function checkSameInputs(journal: Journal, files: readonly SourceFile[]): void {
+export function checkSameInputs(journal: Journal, files: readonly InputFile[]): void {
   const before = journal.inputs;
   const now = inputsOf(files);
   const different = (text: string) =>

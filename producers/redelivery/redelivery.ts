@@ -15,8 +15,8 @@ import { withFolderLock } from '../../runtime/folder-lock.ts';
 import { type DatasetName, datasetNames, type TopicNames } from '../../topics/catalog.ts';
 import { type Fate, type FoundLetter, markMessage, readDeadLetter } from '../../topics/dead-letter.ts';
 import type { Registry } from '../../topics/registry.ts';
-import { type Broker, createProducer, sendFailure } from '../broker.ts';
 import { journalFolder, makeJournalFolder } from '../journal.ts';
+import { type Broker, createProducer, sendFailure } from '../producer.ts';
 import { type Fields, LetterOpener } from './letter-opener.ts';
 import {
   compareMoments,

@@ -23,7 +23,7 @@ import { deleteColumns, RejectedMessage, recordColumns } from '../../topics/chun
 import type { FoundLetter } from '../../topics/dead-letter.ts';
 import { Ownership } from '../../topics/ownership.ts';
 import type { Columns } from '../../topics/rows.ts';
-import type { Broker } from '../broker.ts';
+import type { Broker } from '../producer.ts';
 import { type Fields, type LetterOpener, redeliveryId } from './letter-opener.ts';
 
 export type Send = (message: OutgoingMessage) => Promise<number>;

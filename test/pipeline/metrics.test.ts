@@ -16,7 +16,7 @@ import { logBounds } from '../../kafka/log.ts';
 import type { LagReport } from '../../monitor/lag.ts';
 import { registerLagMetrics } from '../../monitor/metrics.ts';
 import { ProcessorMetrics } from '../../processors/processor-metrics.ts';
-import { ReplayMetrics } from '../../producers/metrics.ts';
+import { ReplayMetrics } from '../../producers/replay-metrics.ts';
 import { exitCodes } from '../../runtime/errors.ts';
 import { logEveryMinute } from '../../runtime/logger.ts';
 import { currentSnapshot, readManifest } from '../../sinks/gold/manifest.ts';

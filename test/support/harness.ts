@@ -18,7 +18,7 @@ import { test as base, expect, inject } from 'vitest';
 import { type Broker, createBroker, withAdmin } from '../../kafka/client.ts';
 import { logBounds } from '../../kafka/log.ts';
 import type { ProcessorReport } from '../../processors/processor.ts';
-import type { ReplayReport } from '../../producers/replay.ts';
+import type { ReplayReport } from '../../producers/replay-report.ts';
 import { generate } from '../../producers/synthetic/synthetic.ts';
 import { createLogger } from '../../runtime/logger.ts';
 import { currentSnapshot, type Manifest, readManifest, snapshotFolder } from '../../sinks/gold/manifest.ts';

@@ -10,8 +10,8 @@ import { clusterIdOf } from '../../../kafka/client.ts';
 import { ensureRetainedTopics } from '../../../kafka/topics.ts';
 import type { LetterGroup } from '../../../monitor/dead-letters.ts';
 import { DeadLetterView } from '../../../monitor/dead-letters.ts';
-import { createProducer } from '../../../producers/broker.ts';
 import { journalFolder } from '../../../producers/journal.ts';
+import { createProducer } from '../../../producers/producer.ts';
 import {
   type RedeliveryOptions,
   type RedeliveryReport,

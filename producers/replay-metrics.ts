@@ -1,6 +1,6 @@
 /** What a replay tells Prometheus. It is told several times a second, never per record. */
 import { Counter, Gauge, type Registry } from 'prom-client';
-import type { ReplayProgress } from './replay.ts';
+import type { ReplayProgress } from './file-replay.ts';
 
 type Count = 'read' | 'rejected' | 'chunks' | 'bytes';
 

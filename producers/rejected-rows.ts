@@ -5,9 +5,9 @@
 import kafkajs, { type Producer } from 'kafkajs';
 import { partitionOf } from '../topics/catalog.ts';
 import { deadLetterMessage } from '../topics/dead-letter.ts';
-import { type Broker, sendFailure } from './broker.ts';
 import type { RejectedRow } from './chunker.ts';
 import { InFlight } from './in-flight.ts';
+import { type Broker, sendFailure } from './producer.ts';
 
 const batchRowsMax = 500;
 /** A batch passes a broker with default limits even if one partition gets all of it. */
@@ -16,7 +16,7 @@ const inFlightBytesMax = 8_000_000;
 /** What key, headers and framing of one message add at most, in bytes; mostly the detail. */
 const overheadBytes = 2_000;
 
-export interface DeadLettersOptions {
+export interface RejectedRowsOptions {
   readonly broker: Broker;
   readonly producer: Producer;
   readonly topic: string;
@@ -28,13 +28,13 @@ export interface DeadLettersOptions {
   readonly signal?: AbortSignal;
 }
 
-export class DeadLetters {
-  readonly #options: DeadLettersOptions;
+export class RejectedRows {
+  readonly #options: RejectedRowsOptions;
   readonly #inFlight: InFlight<RejectedRow>;
   #waiting: RejectedRow[] = [];
   #running = false;
 
-  constructor(options: DeadLettersOptions) {
+  constructor(options: RejectedRowsOptions) {
     this.#options = options;
     this.#inFlight = new InFlight(bytesOf, options.signal);
   }

@@ -10,7 +10,7 @@ import { messageOf, ReelflowError, systemCodeOf } from '../runtime/errors.ts';
 import { type DatasetName, datasetNames, datasets } from '../topics/catalog.ts';
 import { type Layout, layoutOf } from './layout.ts';
 
-export interface SourceFile {
+export interface InputFile {
   readonly dataset: DatasetName;
   /** As the user gave it: for messages and dead letters. */
   readonly name: string;
@@ -23,9 +23,9 @@ export interface SourceFile {
   readonly layout: Layout;
 }
 
-export interface Source {
+export interface Inputs {
   /** In the order in which they are replayed. */
-  readonly files: readonly SourceFile[];
+  readonly files: readonly InputFile[];
   /** Optional datasets that the directory does not have. */
   readonly absent: readonly DatasetName[];
 }
@@ -40,10 +40,10 @@ const extensions = ['.tsv', '.tsv.gz'];
  * @param only the datasets wanted, default all
  * @throws ReelflowError input, when something is missing, empty, unreadable, there twice or without a required column
  */
-export async function openSource(
+export async function openInputs(
   inputs: readonly string[],
   only: readonly DatasetName[] = datasetNames,
-): Promise<Source> {
+): Promise<Inputs> {
   const [first] = inputs;
   if (first === undefined) {
     throw new ReelflowError('usage', 'No input was named', { hint: 'Name a directory or files.' });
@@ -57,7 +57,7 @@ export async function openSource(
   }
   const { paths, absent } =
     directory === undefined ? namedFiles(inputs, only) : await filesOfDirectory(directory, only);
-  const files: SourceFile[] = [];
+  const files: InputFile[] = [];
   for (const dataset of datasetNames) {
     const name = paths.get(dataset);
     if (name !== undefined) files.push(await inspect(dataset, name));
@@ -141,14 +141,14 @@ async function statOf(path: string): Promise<Stats> {
   });
 }
 
-async function inspect(dataset: DatasetName, name: string): Promise<SourceFile> {
+async function inspect(dataset: DatasetName, name: string): Promise<InputFile> {
   const { size, mtime } = await statOf(name);
   const file = { dataset, name, path: resolve(name), gzip: name.endsWith('.gz'), size, modified: mtime };
   const header = await readHeader(file);
   return { ...file, layout: layoutOf(datasets[dataset], header, name) };
 }
 
-type Readable = Pick<SourceFile, 'name' | 'path' | 'gzip'>;
+type Readable = Pick<InputFile, 'name' | 'path' | 'gzip'>;
 
 async function readHeader(file: Readable): Promise<Buffer> {
   let read = Buffer.alloc(0);

@@ -1,29 +1,19 @@
 /**
- * One row of a file becomes one Avro record: bytes to bytes in one pass, no string and no object on the way. This is
- * the hot path of the producers; what a row must look like to be taken is said here and nowhere else.
+ * Turns one row of a file into one Avro record: bytes to bytes in one pass, without a string or an object. This loop is
+ * the hot path of the producers, so it stays in one piece. It alone decides which values are valid.
  *
- * The encoder reads up to four bytes past the newline of a row and writes up to four past the end of a record; who
- * calls it leaves that much room.
+ * The encoder reads up to four bytes past the newline of a row and writes up to four bytes past the end of a record;
+ * the caller provides that room.
  */
 import type { Column, Dataset } from '../topics/catalog.ts';
+import { copyId, idLength, notId, parseId, personPrefix, titlePrefix } from './row-ids.ts';
+import { explainRefusal, type RowRejectReason } from './row-refusal.ts';
 
-/** Why a row was not taken: the reason in its dead letter. */
-export type RejectReason =
-  | 'columns'
-  | 'integer'
-  | 'rating'
-  | 'id'
-  | 'boolean'
-  | 'utf8'
-  | 'null'
-  | 'too_large';
-
-// What encode() and idAt() return in place of a position or an id.
-const rejectReasons: readonly RejectReason[] = ['columns', 'integer', 'rating', 'id', 'boolean', 'null'];
+// What encode() and idAt() return instead of a position or an id.
+const refusals: readonly RowRejectReason[] = ['columns', 'integer', 'rating', 'id', 'boolean', 'null'];
 const notColumns = -1;
 const notInteger = -2;
 const notRating = -3;
-const notId = -4;
 const notBoolean = -5;
 const notNull = -6;
 /** encode() found no room for the record: start a new chunk and try again. */
@@ -70,7 +60,7 @@ function kindOf({ name, type }: Column): number {
   }
 }
 
-/** −2^31 is left out: stores use it to mark a null. */
+/** −2^31 is excluded: stores use it to mark a null. */
 const intMin = -(2 ** 31) + 1;
 const intMax = 2 ** 31 - 1;
 const intDigitsMax = 10;
@@ -81,7 +71,7 @@ const fixedBytesMax = 160;
 /** The little-endian doubles of 0.0, 0.1, … 10.0, eight bytes each. */
 const tenthsBytes = new Uint8Array(Float64Array.from({ length: 101 }, (_, tenths) => tenths / 10).buffer);
 
-/** Where a record goes: the same memory as bytes and as words. */
+/** Memory for rows or records, seen as bytes and as words. */
 export interface Room {
   readonly bytes: Buffer;
   readonly view: DataView;
@@ -92,30 +82,30 @@ export function roomOf(bytes: Buffer): Room {
 }
 
 export class RowEncoder {
-  /** After encode() took a row: where its record ends. */
+  /** After encode() accepted a row: where its record ends. */
   recordEnd = 0;
-  /** After encode() or idAt() refused a row: the column at fault, from 0. */
+  /** After encode() or idAt() refused a row: the invalid column, from 0. */
   column = 0;
 
-  readonly #columns: readonly Column[];
+  readonly #dataset: Dataset;
   readonly #kinds: Uint8Array;
   readonly #prefix: number;
 
   constructor(dataset: Dataset) {
-    this.#columns = dataset.columns;
+    this.#dataset = dataset;
     this.#kinds = Uint8Array.from(dataset.columns, kindOf);
     this.#prefix = dataset.idPrefix.charCodeAt(0);
   }
 
-  /** The number in the id that starts the row, of at most nine digits; negative when it is not an id of this dataset. */
+  /** The number in the id that starts the row, at most nine digits; negative if it is no id of this dataset. */
   idAt(bytes: Buffer, at: number): number {
     this.column = 0;
     return parseId(bytes, at, this.#prefix);
   }
 
   /**
-   * Writes the Avro record of the row that starts at `from` and ends with a newline, whose id is `id`.
-   * @param limit the record may not go past this position of `room`
+   * Writes the Avro record of the row with this id, which starts at `from` and ends with a newline.
+   * @param limit position of `room` that the record must not pass
    * @returns the position after the newline; `full`; or another negative number: the row is refused
    */
   encode(input: Room, from: number, id: number, room: Room, start: number, limit: number): number {
@@ -147,7 +137,7 @@ export class RowEncoder {
             break;
           }
           if (code === kind.nullableString) out[q++] = 2;
-          // Four bytes at a time: copy, then look whether one of them is below 11, as tab and newline are.
+          // Copies four bytes at a time, then tests whether one of them is below 11, as tab and newline are.
           const lengthAt = q;
           q++;
           for (;;) {
@@ -246,7 +236,7 @@ export class RowEncoder {
         }
         default: {
           if (isNull) return this.#refuse(column, notNull);
-          const other = parseId(bytes, p, code === kind.titleId ? 0x74 : 0x6e);
+          const other = parseId(bytes, p, code === kind.titleId ? titlePrefix : personPrefix);
           if (other < 0) return this.#refuse(column, notId);
           const length = idLength(other);
           out[q] = length << 1;
@@ -261,24 +251,12 @@ export class RowEncoder {
     return p + 1;
   }
 
-  /**
-   * Why encode() or idAt() refused the row, in words. Slow, for the dead letter.
-   * @param input starts with the row, which ends with a newline
-   */
-  explain(refusal: number, input: Buffer): { reason: RejectReason; detail: string } {
-    const row = input.subarray(0, input.indexOf(newline));
-    let columns = 1;
-    for (let at = row.indexOf(tab); at >= 0; at = row.indexOf(tab, at + 1)) columns++;
-    if (columns !== this.#columns.length) {
-      return { reason: 'columns', detail: `${columns} columns, ${this.#columns.length} expected` };
-    }
-    const { name } = this.#columns[this.column] as Column;
-    const value = row.toString('utf8').split('\t')[this.column] ?? '';
-    const reason = value === '\\N' ? 'null' : (rejectReasons[-refusal - 1] ?? 'columns');
-    return {
-      reason,
-      detail: `${name}: ${expectations[reason]}, found ${JSON.stringify(value.slice(0, 80))}`,
-    };
+  /** The reason and detail for the row that encode() or idAt() refused last. @param row without its newline */
+  explain(refusal: number, row: Buffer): { reason: RowRejectReason; detail: string } {
+    return explainRefusal(this.#dataset, row, {
+      reason: refusals[-refusal - 1] ?? 'columns',
+      column: this.column,
+    });
   }
 
   #refuse(column: number, refusal: number): number {
@@ -287,48 +265,8 @@ export class RowEncoder {
   }
 }
 
-const expectations: Record<RejectReason, string> = {
-  columns: 'a tab expected',
-  integer: 'an integer of 32 bits expected, from 0 up where it counts',
-  rating: 'a number from 1.0 to 10.0 with at most one decimal expected',
-  id: 'an id expected, two letters and 7 digits or 8 to 9 without a leading zero',
-  boolean: '0 or 1 expected',
-  utf8: 'UTF-8 expected',
-  null: 'a value expected',
-  too_large: 'a shorter row expected',
-};
-
 function endsField(byte: number): boolean {
   return byte === tab || byte === newline;
-}
-
-/** @returns the number of the id `(tt|nm)` + 7 digits, or 8–9 without a leading zero; `notId` otherwise */
-function parseId(bytes: Buffer, at: number, prefix: number): number {
-  // The prefixes are told apart by their first letter; the second one goes with it.
-  if (bytes[at] !== prefix || bytes[at + 1] !== (prefix === 0x74 ? 0x74 : 0x6d)) return notId;
-  let id = 0;
-  let p = at + 2;
-  for (;;) {
-    const digit = (bytes[p] as number) - zero;
-    if (digit < 0 || digit > 9) break;
-    id = id * 10 + digit;
-    p++;
-  }
-  const digits = p - at - 2;
-  const wellFormed = digits === 7 || ((digits === 8 || digits === 9) && bytes[at + 2] !== zero);
-  return wellFormed && endsField(bytes[p] as number) ? id : notId;
-}
-
-/** Bytes of the text of an id, prefix included. */
-function idLength(id: number): number {
-  return id < 10_000_000 ? 9 : id < 100_000_000 ? 10 : 11;
-}
-
-/** Copies the longest id there is, in three words; what follows a shorter one is overwritten. */
-function copyId(from: DataView, p: number, to: DataView, q: number): void {
-  to.setInt32(q, from.getInt32(p, true), true);
-  to.setInt32(q + 4, from.getInt32(p + 4, true), true);
-  to.setInt32(q + 8, from.getInt32(p + 8, true), true);
 }
 
 /** @param bits zigzag-encoded value, as 32 bits without sign; @returns the position after it */

@@ -1,0 +1,239 @@
+/**
+ * Replays one file from the row that the journal names. Reading and unpacking, encoding, and sending overlap; each waits
+ * when the next one is behind.
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Producer } from 'kafkajs';
+import type { Broker } from '../kafka/client.ts';
+import type { Logger } from '../runtime/logger.ts';
+import { type DatasetName, datasets, type TopicNames } from '../topics/catalog.ts';
+import type { Appender } from './appender.ts';
+import { Chunker, type Mark } from './chunker.ts';
+import { bytesOf, damaged, type InputFile } from './input-files.ts';
+import type { Journal, Progress } from './journal.ts';
+import { Pace } from './pace.ts';
+import { RejectedRows } from './rejected-rows.ts';
+import { Sender } from './sender.ts';
+
+export interface ReplayProgress {
+  readonly dataset: DatasetName;
+  /** Bytes of the file on disk. */
+  readonly bytesRead: number;
+  readonly bytesTotal: number;
+  readonly read: number;
+  readonly rejected: number;
+  /** Acknowledged. */
+  readonly chunks: number;
+  readonly bytes: number;
+}
+
+export interface FileReplayOptions {
+  readonly broker: Broker;
+  readonly names: TopicNames;
+  /** At most this many rows per second. */
+  readonly rate?: number;
+  readonly logger: Logger;
+  /** Called several times a second. */
+  readonly onProgress?: (progress: ReplayProgress) => void;
+  /** Called for each rejected row. */
+  readonly onRejected?: (reason: string) => void;
+  /** Stops the replay: rows already read are still sent and journaled. */
+  readonly signal?: AbortSignal;
+}
+
+/** What the files of a run share. */
+export interface FileReplayRun {
+  readonly journal: Journal;
+  readonly saveJournal: () => Promise<void>;
+  /** For dead letters. */
+  readonly producer: Producer;
+  /** For chunks. */
+  readonly appender: Appender;
+  readonly deadLetterPartitions: number;
+}
+
+/** A resumed run numbers its chunks from the next multiple on: no number occurs twice in a run. */
+const chunksPerAttempt = 1_000_000_000;
+const tickMs = 1_000;
+/** With a rate, chunks fill slowly: an open one is sent after two ticks at the latest. */
+const tickMsWithRate = 250;
+/** How long an interrupted run waits for acknowledgements. */
+const patienceMs = 5_000;
+
+export class FileReplay {
+  readonly #options: FileReplayOptions;
+  readonly #run: FileReplayRun;
+  readonly #file: InputFile;
+  readonly #progress: Progress;
+  readonly #sender: Sender;
+  readonly #rejectedRows: RejectedRows;
+  readonly #chunker: Chunker;
+  readonly #pace: Pace | undefined;
+  readonly #started = performance.now();
+  readonly #secondsBefore: number;
+  readonly #everyMs: number;
+  #nextTick: number;
+  #rowAtTick = 0;
+  #bytesRead = 0;
+  #damage: { thrown: unknown } | undefined;
+
+  constructor(options: FileReplayOptions, run: FileReplayRun, file: InputFile, schemaId: number) {
+    const { broker, names, rate, signal } = options;
+    const { journal, producer, appender } = run;
+    const { dataset } = file;
+    const stop = signal === undefined ? {} : { signal };
+    const progress = journal.datasets[dataset] ?? {
+      row: 0,
+      rejected: 0,
+      chunks: 0,
+      bytes: 0,
+      seconds: 0,
+      done: false,
+    };
+    journal.datasets[dataset] = progress;
+    this.#options = options;
+    this.#run = run;
+    this.#file = file;
+    this.#progress = progress;
+    this.#secondsBefore = progress.seconds;
+    this.#rejectedRows = new RejectedRows({
+      ...stop,
+      broker,
+      producer,
+      topic: names.deadLetter,
+      partitions: run.deadLetterPartitions,
+      file: file.name,
+      ...(file.layout.names !== undefined && { columns: file.layout.names }),
+    });
+    this.#sender = new Sender({
+      ...stop,
+      appender,
+      topic: names.source(dataset),
+      onAcknowledged: (chunk) => {
+        progress.chunks += 1;
+        progress.bytes += chunk.value.length;
+        this.#chunker.recycle(chunk);
+      },
+    });
+    this.#chunker = new Chunker({
+      dataset: datasets[dataset],
+      layout: file.layout,
+      shards: journal.shards,
+      schemaId,
+      runId: journal.runId,
+      asOf: new Date(journal.asOf),
+      start: { row: progress.row, rejected: progress.rejected },
+      firstChunk: journal.attempt * chunksPerAttempt,
+      onChunk: (chunk) => this.#sender.send(chunk),
+      onRejected: (rejected) => {
+        this.#rejectedRows.add(rejected);
+        options.onRejected?.(rejected.reason);
+      },
+    });
+    this.#pace = rate === undefined ? undefined : new Pace(rate);
+    this.#everyMs = rate === undefined ? tickMs : tickMsWithRate;
+    this.#nextTick = performance.now() + this.#everyMs;
+  }
+
+  /** @throws ReelflowError input, when the file is damaged, after the rows before the damage were sent */
+  async run(): Promise<void> {
+    const { logger } = this.#options;
+    const { dataset, name: file } = this.#file;
+    logger.info({ dataset, file, row: this.#progress.row }, 'replay of a file begins');
+    const pieces = bytesOf(this.#file, (bytes) => {
+      this.#bytesRead = bytes;
+    });
+    try {
+      for (let piece = await this.#next(pieces); piece !== undefined; piece = await this.#next(pieces)) {
+        await this.#push(piece);
+      }
+      // The last line is incomplete if the file is damaged or the run was stopped.
+      const isWhole = this.#damage === undefined && !this.#isStopped;
+      if (isWhole) this.#chunker.end();
+      else this.#chunker.cut();
+      const drained = Promise.all([this.#sender.drained(), this.#rejectedRows.drained()]);
+      if (this.#isStopped) await withinPatience(drained);
+      else await drained;
+      this.#progress.done = isWhole && !this.#isStopped;
+    } finally {
+      await pieces.return(undefined);
+      // Also when the broker is gone: a resumed run continues from here.
+      await this.#journalProgress();
+    }
+    this.#reportProgress();
+    const { row: read, rejected } = this.#chunker.read;
+    if (this.#damage !== undefined) throw damaged(this.#file, `line ${read + 1}`, this.#damage.thrown);
+    logger.info({ dataset, read, rejected, chunks: this.#progress.chunks }, 'replay of a file ends');
+  }
+
+  /** The next piece of the file; undefined at its end, where it is damaged, and when the run is stopped. */
+  async #next(pieces: AsyncGenerator<Buffer>): Promise<Buffer | undefined> {
+    if (this.#isStopped) return undefined;
+    try {
+      const piece = await pieces.next();
+      return piece.done === true || this.#isStopped ? undefined : piece.value;
+    } catch (thrown) {
+      this.#damage = { thrown };
+      return undefined;
+    }
+  }
+
+  async #push(bytes: Buffer): Promise<void> {
+    for (let at = 0; at < bytes.length && !this.#isStopped; ) {
+      const rows = this.#pace === undefined ? Number.POSITIVE_INFINITY : await this.#pace.rows();
+      const { row } = this.#chunker.read;
+      if (rows > 0) at = this.#chunker.push(bytes, at, rows);
+      this.#pace?.took(this.#chunker.read.row - row);
+      await this.#sender.room();
+      await this.#rejectedRows.room();
+      this.#reportProgress();
+      if (performance.now() < this.#nextTick) continue;
+      this.#nextTick = performance.now() + this.#everyMs;
+      this.#chunker.cut(this.#rowAtTick);
+      this.#rowAtTick = this.#chunker.read.row;
+      await this.#journalProgress();
+    }
+  }
+
+  async #journalProgress(): Promise<void> {
+    const marks = [this.#chunker.handedOver, this.#sender.oldest, this.#rejectedRows.oldest];
+    const { row, rejected } = oldestOf(marks);
+    this.#progress.row = row;
+    this.#progress.rejected = rejected;
+    this.#progress.seconds = this.#secondsBefore + (performance.now() - this.#started) / 1000;
+    await this.#run.saveJournal();
+  }
+
+  #reportProgress(): void {
+    const { row: read, rejected } = this.#chunker.read;
+    const { chunks, bytes } = this.#progress;
+    const { dataset, size: bytesTotal } = this.#file;
+    this.#options.onProgress?.({
+      dataset,
+      bytesRead: this.#bytesRead,
+      bytesTotal,
+      read,
+      rejected,
+      chunks,
+      bytes,
+    });
+  }
+
+  get #isStopped(): boolean {
+    return this.#options.signal?.aborted === true;
+  }
+}
+
+/** Waits a short time for acknowledgements, which may fail: the journal records what arrived. */
+async function withinPatience(drained: Promise<unknown>): Promise<void> {
+  const patience = new AbortController();
+  const end = () => patience.abort();
+  drained.then(end, end);
+  await delay(patienceMs, undefined, { signal: patience.signal }).catch(() => undefined);
+}
+
+function oldestOf(marks: readonly (Mark | undefined)[]): Mark {
+  return marks
+    .filter((mark) => mark !== undefined)
+    .reduce((oldest, mark) => (mark.row < oldest.row ? mark : oldest));
+}

@@ -1,0 +1,56 @@
+/** What a replay did, computed from its journal. */
+import { type DatasetName, datasetNames } from '../topics/catalog.ts';
+import type { Journal } from './journal.ts';
+
+export interface ReplayCounts {
+  /** Rows read, without the header; always produced + rejected. */
+  read: number;
+  produced: number;
+  rejected: number;
+  /** Acknowledged chunks; those that a resumed run sent again count again. */
+  chunks: number;
+  /** Bytes of these chunks before compression. */
+  bytes: number;
+  seconds: number;
+  /** Rows read per second. */
+  recordsPerSecond: number;
+}
+
+export interface ReplayReport extends ReplayCounts {
+  readonly runId: string;
+  readonly datasets: Partial<Record<DatasetName, ReplayCounts>>;
+  /** Optional datasets that the directory lacks. */
+  readonly absent: readonly DatasetName[];
+  /** `--resume` found a finished run and sent nothing. */
+  readonly nothingToDo: boolean;
+  readonly interrupted: boolean;
+}
+
+export function reportOf(
+  journal: Journal,
+  outcome: Pick<ReplayReport, 'absent' | 'nothingToDo' | 'interrupted'>,
+): ReplayReport {
+  const reports: ReplayReport['datasets'] = {};
+  const total = { read: 0, produced: 0, rejected: 0, chunks: 0, bytes: 0 };
+  for (const dataset of datasetNames) {
+    const progress = journal.datasets[dataset];
+    if (progress === undefined) continue;
+    const { row: read, rejected, chunks, bytes, seconds } = progress;
+    const counts = { read, produced: read - rejected, rejected, chunks, bytes };
+    reports[dataset] = { ...counts, seconds, recordsPerSecond: perSecond(read, seconds) };
+    for (const name of Object.keys(total) as (keyof typeof total)[]) total[name] += counts[name];
+  }
+  const { seconds, runId } = journal;
+  return {
+    ...total,
+    seconds,
+    recordsPerSecond: perSecond(total.read, seconds),
+    runId,
+    datasets: reports,
+    ...outcome,
+  };
+}
+
+function perSecond(count: number, seconds: number): number {
+  return seconds > 0 ? count / seconds : 0;
+}
