@@ -4,11 +4,13 @@
  * source topics it holds; each of these says when it was sent. Commits that come between two looks are not seen: the
  * next one counts for what they held, so that a figure is at most a look too long, never too short.
  */
+
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Admin } from 'kafkajs';
 import type { Context } from '../cli/context.ts';
+import { logBounds } from '../kafka/bounds.ts';
 import { type Broker, withAdmin } from '../kafka/client.ts';
-import { type LogMessage, LogReader, logBounds } from '../kafka/log.ts';
+import { type LogMessage, LogReader } from '../kafka/log.ts';
 import { scanTopic } from '../kafka/scan.ts';
 import { partitionCounts } from '../kafka/topics.ts';
 import { datasetNames } from '../topics/catalog.ts';

@@ -143,11 +143,11 @@ export async function readShownLetter(
 }
 
 async function openLetter({ broker, names, registry }: Context, at: Position) {
-  const [{ readLetter }, { LogReader }, { readBounds }, { LetterOpener }, { datasetNames }] =
+  const [{ readLetter }, { LogReader }, { availableLogBounds }, { LetterOpener }, { datasetNames }] =
     await Promise.all([
       import('../monitor/dead-letters.ts'),
       import('../kafka/log.ts'),
-      import('../kafka/groups.ts'),
+      import('../kafka/bounds.ts'),
       import('../producers/redelivery/letter-opener.ts'),
       import('../topics/catalog.ts'),
     ]);
@@ -155,7 +155,7 @@ async function openLetter({ broker, names, registry }: Context, at: Position) {
   try {
     const letter = await readLetter(broker, reader, names, at);
     if (letter === undefined) return undefined;
-    const bounds = await readBounds(
+    const bounds = await availableLogBounds(
       broker,
       datasetNames.map((dataset) => names.source(dataset)),
     );

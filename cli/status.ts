@@ -28,7 +28,7 @@ async function run(flags: CommonFlags): Promise<void> {
   const { broker, names, places } = await openContext(flags);
   const [{ currentSnapshot, readManifest }, { logBounds }, { partitionCounts }] = await Promise.all([
     import('../sinks/gold/manifest.ts'),
-    import('../kafka/log.ts'),
+    import('../kafka/bounds.ts'),
     import('../kafka/topics.ts'),
   ]);
   const current = currentSnapshot(places.gold);

@@ -1,7 +1,7 @@
 /** The topics that a job reads, looked at before Flink is asked anything: what is wrong with them is said at once. */
 
+import { logBounds } from '../kafka/bounds.ts';
 import type { Broker } from '../kafka/client.ts';
-import { logBounds } from '../kafka/log.ts';
 import { partitionCounts } from '../kafka/topics.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import type { Cube } from '../tables/cubes/cube.ts';

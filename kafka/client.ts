@@ -3,7 +3,13 @@
  * membership come from `kafka`, positions and bytes from `log.ts`.
  */
 import './codecs.ts';
-import kafkajs, { type Admin, type Kafka, type KafkaConfig, type logCreator } from 'kafkajs';
+import kafkajs, {
+  type Admin,
+  type Kafka,
+  type KafkaConfig,
+  type logCreator,
+  type RetryOptions,
+} from 'kafkajs';
 import Cluster from 'kafkajs/src/cluster/index.js';
 import loggers from 'kafkajs/src/loggers/index.js';
 import defaultSocketFactory from 'kafkajs/src/network/socketFactory.js';
@@ -20,9 +26,12 @@ export interface Broker {
   readonly kafka: Kafka;
   readonly endpoints: Endpoints;
   readonly logger: Logger;
-  /** kafkajs' own cluster object, for fetching at exact positions. */
-  createCluster(): Cluster;
+  /** kafkajs' own cluster object, for requests that its public interface lacks. */
+  createCluster(retry?: RetryOptions): Cluster;
 }
+
+/** For requests that a caller repeats itself, or whose failure a person waits for. */
+const impatient: RetryOptions = { initialRetryTime: 100, maxRetryTime: 1_000, retries: 4 };
 
 /** A client of the cluster; nothing is connected yet. */
 export function createBroker(endpoints: Endpoints, logger: Logger): Broker {
@@ -41,7 +50,7 @@ export function createBroker(endpoints: Endpoints, logger: Logger): Broker {
     logLevel: kafkajs.logLevel.INFO,
     logCreator: toPino,
   });
-  const createCluster = () =>
+  const createCluster = (retryOf: RetryOptions = retry) =>
     new Cluster({
       ...secured,
       logger: loggers.createLogger({ level: kafkajs.logLevel.INFO, logCreator: toPino }),
@@ -52,7 +61,7 @@ export function createBroker(endpoints: Endpoints, logger: Logger): Broker {
       requestTimeout: requestTimeoutMs,
       enforceRequestTimeout: true,
       metadataMaxAge: metadataMaxAgeMs,
-      retry,
+      retry: retryOf,
       allowAutoTopicCreation: false,
     });
   return { kafka, endpoints, logger, createCluster };
@@ -63,7 +72,7 @@ export function createBroker(endpoints: Endpoints, logger: Logger): Broker {
  * @throws ReelflowError brokerUnreachable, when no broker answers within a few seconds
  */
 export async function withAdmin<T>(broker: Broker, work: (admin: Admin) => Promise<T>): Promise<T> {
-  const admin = broker.kafka.admin({ retry: { initialRetryTime: 100, maxRetryTime: 1_000, retries: 4 } });
+  const admin = broker.kafka.admin({ retry: impatient });
   try {
     await admin.connect();
     return await work(admin);
@@ -71,6 +80,28 @@ export async function withAdmin<T>(broker: Broker, work: (admin: Admin) => Promi
     throw asBrokerError(thrown, broker.endpoints);
   } finally {
     await admin.disconnect().catch(() => undefined);
+  }
+}
+
+/**
+ * Runs `work` with a connected cluster object that knows the topics.
+ * @throws ReelflowError brokerUnreachable, when no broker answers within a few seconds; KafkaJSProtocolError
+ *   UNKNOWN_TOPIC_OR_PARTITION, LEADER_NOT_AVAILABLE
+ */
+export async function withCluster<T>(
+  broker: Broker,
+  topics: readonly string[],
+  work: (cluster: Cluster) => Promise<T>,
+): Promise<T> {
+  const cluster = broker.createCluster(impatient);
+  try {
+    await cluster.connect();
+    if (topics.length > 0) await cluster.addMultipleTargetTopics([...topics]);
+    return await work(cluster);
+  } catch (thrown) {
+    throw asBrokerError(thrown, broker.endpoints);
+  } finally {
+    await cluster.disconnect().catch(() => undefined);
   }
 }
 

@@ -1,18 +1,10 @@
 /**
- * Consumer groups and the ends of topics, for looking on: nothing is joined, committed or changed. Requests are few
- * however many topics there are. What the cluster does not tell is absent, never zero.
+ * Reads consumer groups without joining, committing or changing anything. What the cluster does not report is absent,
+ * never zero.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import kafkajs, { type Admin, type GroupDescription } from 'kafkajs';
-import { asBrokerError, type Broker, withAdmin } from './client.ts';
-import type { LogBounds } from './log.ts';
-
-/** The cluster object's own request for many topics at once; kafkajs' admin asks for one topic at a time. */
-interface OffsetsOfTopics {
-  fetchTopicsOffset(
-    topics: { topic: string; partitions: { partition: number }[]; fromBeginning: boolean }[],
-  ): Promise<{ topic: string; partitions: { partition: number; offset: string }[] }[]>;
-}
+import { type Broker, withAdmin } from './client.ts';
 
 export interface CommittedOffset {
   /** Next offset to read, exclusive. */
@@ -91,73 +83,5 @@ export async function withCoordinator<T>(request: () => Promise<T>): Promise<T> 
       if (attempt === 10 || name !== 'KafkaJSProtocolError' || retriable !== true) throw thrown;
       await sleep(200);
     }
-  }
-}
-
-/**
- * Start and end offsets by topic and partition, in one request for each to every leader.
- * @returns only topics that exist and answer
- * @throws ReelflowError brokerUnreachable
- */
-export async function readBounds(
-  broker: Broker,
-  topics: readonly string[],
-): Promise<Map<string, Map<number, LogBounds>>> {
-  const existing = await withAdmin(broker, async (admin) => new Set(await admin.listTopics()));
-  const asked = [...new Set(topics)].filter((topic) => existing.has(topic));
-  try {
-    return await boundsOf(broker, asked);
-  } catch (thrown) {
-    // One topic that was deleted in this moment, or has no leader, spoils the answer for all: ask one by one.
-    const found = await Promise.all(
-      asked.map((topic) => boundsOf(broker, [topic]).catch(() => new Map<string, Map<number, LogBounds>>())),
-    );
-    const answered = found.flatMap((bounds) => [...bounds]);
-    if (answered.length === 0) throw asBrokerError(thrown, broker.endpoints);
-    return new Map(answered);
-  }
-}
-
-async function boundsOf(
-  broker: Broker,
-  topics: readonly string[],
-): Promise<Map<string, Map<number, LogBounds>>> {
-  if (topics.length === 0) return new Map();
-  const cluster = broker.createCluster();
-  try {
-    await cluster.connect();
-    await cluster.addMultipleTargetTopics([...topics]);
-    const offsets = async (fromBeginning: boolean) => {
-      const wanted = topics.map((topic) => ({
-        topic,
-        fromBeginning,
-        partitions: cluster
-          .findTopicPartitionMetadata(topic)
-          .map(({ partitionId }) => ({ partition: partitionId })),
-      }));
-      const answers = await (cluster as unknown as OffsetsOfTopics).fetchTopicsOffset(wanted);
-      return new Map(
-        answers.map(({ topic, partitions }) => [
-          topic,
-          new Map(partitions.map(({ partition, offset }) => [partition, Number(offset)])),
-        ]),
-      );
-    };
-    // One after the other: on a connection that is still being opened kafkajs would open a second one and forget it.
-    const starts = await offsets(true);
-    const ends = await offsets(false);
-    return new Map(
-      [...ends].map(([topic, partitions]) => [
-        topic,
-        new Map(
-          [...partitions].map(([partition, end]) => [
-            partition,
-            { start: starts.get(topic)?.get(partition) ?? 0, end },
-          ]),
-        ),
-      ]),
-    );
-  } finally {
-    await cluster.disconnect().catch(() => undefined);
   }
 }

@@ -3,11 +3,9 @@
  * a reset, and nothing is committed. Below it is kafkajs' own cluster and fetch request, without its consumer, which
  * answers OFFSET_OUT_OF_RANGE by starting elsewhere and loses fetched data when it pauses.
  */
-import { setTimeout as sleep } from 'node:timers/promises';
-import type { Admin } from 'kafkajs';
 import Batch from 'kafkajs/src/consumer/batch.js';
 import { messageOf, ReelflowError } from '../runtime/errors.ts';
-import { asBrokerError, type Broker, isRefusedAccess, withAdmin } from './client.ts';
+import { asBrokerError, type Broker, isRefusedAccess } from './client.ts';
 
 export interface LogMessage {
   readonly offset: number;
@@ -36,13 +34,6 @@ export interface Fetched extends Want {
   readonly end: number;
 }
 
-export interface LogBounds {
-  /** First offset that is kept. */
-  readonly start: number;
-  /** Offset of the next message to be written. */
-  readonly end: number;
-}
-
 /** The log no longer (or not yet) holds the offset asked for. */
 export class OutsideLog extends Error {
   readonly topic: string;
@@ -52,14 +43,6 @@ export class OutsideLog extends Error {
     this.name = 'OutsideLog';
     this.topic = topic;
     this.partition = partition;
-  }
-}
-
-/** A topic that was asked about does not exist. */
-export class UnknownTopic extends Error {
-  constructor(topic: string, cause: unknown) {
-    super(`${topic} does not exist`, { cause });
-    this.name = 'UnknownTopic';
   }
 }
 
@@ -279,56 +262,4 @@ export class LogReader {
     }
     return undefined;
   }
-}
-
-/** How long leaders may take to be found. */
-const leaderPatienceMs = 10_000;
-
-/** Start and end offsets by topic and partition. @throws UnknownTopic, ReelflowError brokerUnreachable */
-export async function logBounds(
-  broker: Broker,
-  topics: readonly string[],
-): Promise<Map<string, Map<number, LogBounds>>> {
-  const startedMs = Date.now();
-  for (;;) {
-    try {
-      return await withAdmin(broker, (admin) => boundsOf(admin, topics));
-    } catch (thrown) {
-      // Of a topic just created, or while leaders move, kafkajs gives up at the first answer. A new client asks anew.
-      if (!isBetweenLeaders(thrown) || Date.now() - startedMs > leaderPatienceMs) throw thrown;
-      await sleep(100);
-    }
-  }
-}
-
-async function boundsOf(
-  admin: Admin,
-  topics: readonly string[],
-): Promise<Map<string, Map<number, LogBounds>>> {
-  const all = new Map<string, Map<number, LogBounds>>();
-  for (const topic of topics) {
-    const offsets = await admin.fetchTopicOffsets(topic).catch((thrown) => {
-      throw isUnknownTopic(thrown) ? new UnknownTopic(topic, thrown) : thrown;
-    });
-    all.set(
-      topic,
-      new Map(
-        offsets.map(({ partition, low, high }) => [partition, { start: Number(low), end: Number(high) }]),
-      ),
-    );
-  }
-  return all;
-}
-
-function isBetweenLeaders(thrown: unknown): boolean {
-  const { type } = thrown as { type?: string };
-  return type === 'NOT_LEADER_FOR_PARTITION' || type === 'LEADER_NOT_AVAILABLE';
-}
-
-/** kafkajs hides it behind the number of its attempts. */
-function isUnknownTopic(thrown: unknown): boolean {
-  for (let error = thrown; error instanceof Error; error = error.cause) {
-    if ((error as { type?: string }).type === 'UNKNOWN_TOPIC_OR_PARTITION') return true;
-  }
-  return false;
 }

@@ -1,8 +1,9 @@
-/** Reads ranges of a topic's partitions once, from their start to their end, for those who look back. */
+/** Reads ranges of a topic's partitions once, from start to end, and waits out a broker that is away for a while. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ReelflowError } from '../runtime/errors.ts';
+import { logBounds } from './bounds.ts';
 import type { Broker } from './client.ts';
-import { type LogBounds, LogInterrupted, type LogMessage, LogReader, logBounds } from './log.ts';
+import { type Fetched, LogInterrupted, type LogMessage, LogReader } from './log.ts';
 
 export interface Range {
   readonly partition: number;
@@ -11,65 +12,109 @@ export interface Range {
   readonly end: number;
 }
 
+export interface Scanned {
+  readonly partition: number;
+  readonly messages: readonly LogMessage[];
+}
+
+export interface ScanOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** Also yields control and aborted records, for a caller that accounts for every offset. */
+  readonly withMarkers?: boolean;
+}
+
 const fetchBounds = { waitMs: 500, bytesMax: 8 * 1024 * 1024, partitionBytesMax: 2 * 1024 * 1024 };
-/** How long a broker that is away, or a log that says nothing, is waited for. */
+/** How long a scan waits for the next message. */
 const patienceMs = 30_000;
 
 /**
- * The messages of the ranges, those of one partition in order. Markers are left out.
+ * The messages of the ranges, those of one partition in order. The next fetch runs while the caller works.
  * @throws OutsideLog, ReelflowError undecodableBatch, brokerUnreachable, stuck; the reason of `signal`
  */
 export async function* scan(
   reader: LogReader,
   topic: string,
   ranges: readonly Range[],
-  signal?: AbortSignal,
-): AsyncGenerator<{ readonly partition: number; readonly messages: readonly LogMessage[] }> {
+  { signal, withMarkers = false }: ScanOptions = {},
+): AsyncGenerator<Scanned> {
   const open = new Map(
     ranges
       .filter(({ start, end }) => end > start)
       .map(({ partition, start, end }) => [partition, { next: start, end }]),
   );
-  let heardAtMs = Date.now();
-  while (open.size > 0) {
-    signal?.throwIfAborted();
+  const request = () => {
     const wants = [...open].map(([partition, { next }]) => ({ topic, partition, next }));
-    let interrupted: unknown;
-    const fetched = await reader.fetch(wants, fetchBounds).catch(async (thrown) => {
-      if (!(thrown instanceof LogInterrupted)) throw thrown;
-      interrupted = thrown.cause;
-      await sleep(250);
-      return [];
-    });
-    for (const { partition, messages } of fetched) {
-      const range = open.get(partition);
-      const last = messages.at(-1);
-      if (range === undefined || last === undefined) continue;
-      heardAtMs = Date.now();
-      const from = range.next;
-      range.next = last.offset + 1;
-      if (range.next >= range.end) open.delete(partition);
-      const within = messages.filter(
-        ({ offset, isMarker }) => offset >= from && offset < range.end && !isMarker,
-      );
-      if (within.length > 0) yield { partition, messages: within };
+    const answer = reader.fetch(wants, fetchBounds);
+    // It may fail before the loop awaits it.
+    answer.catch(() => undefined);
+    return answer;
+  };
+  let lastMessageMs = performance.now();
+  let underWay: Promise<Fetched[]> | undefined;
+  try {
+    while (open.size > 0) {
+      signal?.throwIfAborted();
+      let fetched: Fetched[] = [];
+      let interruption: unknown;
+      try {
+        fetched = await (underWay ?? request());
+      } catch (thrown) {
+        if (!(thrown instanceof LogInterrupted)) throw thrown;
+        interruption = thrown.cause;
+        await sleep(250);
+      }
+      underWay = undefined;
+      const scanned = fetched.flatMap((part) => advance(open, part));
+      if (scanned.length === 0) {
+        if (performance.now() - lastMessageMs > patienceMs) throw gaveUp(topic, interruption);
+        continue;
+      }
+      if (open.size > 0) underWay = request();
+      for (const { partition, messages } of scanned) {
+        const wanted = withMarkers ? messages : messages.filter(({ isMarker }) => !isMarker);
+        if (wanted.length > 0) yield { partition, messages: wanted };
+      }
+      lastMessageMs = performance.now();
     }
-    if (Date.now() - heardAtMs < patienceMs) continue;
-    if (interrupted instanceof ReelflowError) throw interrupted;
-    throw new ReelflowError('stuck', 'A topic cannot be read to the end', {
-      detail: `${topic}: no message came for ${patienceMs / 1000} s.`,
-      hint: 'See to the broker and try again.',
-    });
+  } finally {
+    // A request under way would open the reader's connections again after the caller has closed it.
+    await underWay?.catch(() => undefined);
   }
 }
 
-/** All that a topic holds at this moment, as `scan` gives it. @throws UnknownTopic and what `scan` throws */
-export async function* scanTopic(broker: Broker, topic: string): ReturnType<typeof scan> {
-  const bounds = (await logBounds(broker, [topic])).get(topic) ?? new Map<number, LogBounds>();
+/** Cuts what was fetched of a partition to its range, and moves on in it. */
+function advance(
+  open: Map<number, { next: number; end: number }>,
+  { partition, messages }: Fetched,
+): Scanned[] {
+  const range = open.get(partition);
+  const last = messages.at(-1);
+  if (range === undefined || last === undefined) return [];
+  const within = messages.filter(({ offset }) => offset >= range.next && offset < range.end);
+  range.next = last.offset + 1;
+  if (range.next >= range.end) open.delete(partition);
+  return [{ partition, messages: within }];
+}
+
+function gaveUp(topic: string, interruption: unknown): ReelflowError {
+  if (interruption instanceof ReelflowError) return interruption;
+  return new ReelflowError('stuck', 'A topic cannot be read to the end', {
+    detail: `${topic}: no message arrived for ${patienceMs / 1000} s.`,
+    hint: 'Check the broker and try again.',
+  });
+}
+
+/** All that a topic holds at this moment, as `scan` yields it. @throws UnknownTopic and what `scan` throws */
+export async function* scanTopic(
+  broker: Broker,
+  topic: string,
+  options: ScanOptions = {},
+): AsyncGenerator<Scanned> {
+  const bounds = (await logBounds(broker, [topic])).get(topic) ?? new Map();
   const ranges = [...bounds].map(([partition, { start, end }]) => ({ partition, start, end }));
   const reader = new LogReader(broker);
   try {
-    yield* scan(reader, topic, ranges);
+    yield* scan(reader, topic, ranges, options);
   } finally {
     await reader.close();
   }

@@ -61,6 +61,9 @@ declare module 'kafkajs/src/cluster/index.js' {
     refreshMetadata(): Promise<void>;
     refreshMetadataIfNecessary(): Promise<void>;
     findLeaderForPartitions(topic: string, partitions: number[]): Record<string, number[]>;
+    fetchTopicsOffset(
+      topics: { topic: string; partitions: { partition: number }[]; fromBeginning: boolean }[],
+    ): Promise<{ topic: string; partitions: { partition: number; offset: string }[] }[]>;
     findTopicPartitionMetadata(topic: string): { partitionId: number; leader: number }[];
     findBroker(where: { nodeId: string }): Promise<Broker>;
     findGroupCoordinator(where: { groupId: string }): Promise<Broker>;

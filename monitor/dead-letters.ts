@@ -2,9 +2,9 @@
  * Looks at the dead letters: how many of what kind and what became of them, and at single ones. Changes nothing. However
  * many letters there are, what is kept of them is a few numbers each, and the newest ones that were asked for.
  */
+import { availableLogBounds, type LogBounds } from '../kafka/bounds.ts';
 import type { Broker } from '../kafka/client.ts';
-import { readBounds } from '../kafka/groups.ts';
-import { type LogBounds, LogReader } from '../kafka/log.ts';
+import { LogReader } from '../kafka/log.ts';
 import { scan } from '../kafka/scan.ts';
 import type { TopicNames } from '../topics/catalog.ts';
 import { type Fate, type FoundLetter, readDeadLetter } from '../topics/dead-letter.ts';
@@ -87,7 +87,8 @@ export class DeadLetterView {
   /** Reads up to the present ends. A topic that does not exist holds nothing. @throws ReelflowError brokerUnreachable */
   async read(signal?: AbortSignal): Promise<Letters> {
     const bounds =
-      (await readBounds(this.#broker, [this.#topic])).get(this.#topic) ?? new Map<number, LogBounds>();
+      (await availableLogBounds(this.#broker, [this.#topic])).get(this.#topic) ??
+      new Map<number, LogBounds>();
     if ([...this.#next].some(([partition, next]) => next > (bounds.get(partition)?.end ?? 0))) this.#forget();
     const ranges = [...bounds].map(([partition, { start, end }]) => ({
       partition,
@@ -97,7 +98,7 @@ export class DeadLetterView {
     if (ranges.some(({ start, end }) => start < end)) {
       const reader = new LogReader(this.#broker);
       try {
-        for await (const { partition, messages } of scan(reader, this.#topic, ranges, signal)) {
+        for await (const { partition, messages } of scan(reader, this.#topic, ranges, { signal })) {
           for (const message of messages) {
             this.#take({ ...message, partition });
             this.#next.set(partition, message.offset + 1);
@@ -178,7 +179,7 @@ export async function readLetter(
   names: TopicNames,
   { partition, offset }: { partition: number; offset: number },
 ): Promise<FoundLetter | undefined> {
-  const bounds = (await readBounds(broker, [names.deadLetter])).get(names.deadLetter)?.get(partition);
+  const bounds = (await availableLogBounds(broker, [names.deadLetter])).get(names.deadLetter)?.get(partition);
   if (bounds === undefined || offset < bounds.start || offset >= bounds.end) return undefined;
   const range = { partition, start: offset, end: offset + 1 };
   for await (const { messages } of scan(reader, names.deadLetter, [range])) {

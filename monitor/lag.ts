@@ -6,9 +6,10 @@
  * One watch serves a command, a page and /metrics alike: call `look` every now and then (a tenth of the span or oftener), use its
  * report as it is, and `trendOf` for a trend line. The first look is the judgement without history.
  */
+import { availableLogBounds, type LogBounds } from '../kafka/bounds.ts';
 import type { Broker } from '../kafka/client.ts';
-import { type CommittedOffset, type Group, readBounds, readGroups } from '../kafka/groups.ts';
-import { type LogBounds, LogReader, type Want } from '../kafka/log.ts';
+import { type CommittedOffset, type Group, readGroups } from '../kafka/groups.ts';
+import { LogReader, type Want } from '../kafka/log.ts';
 import { catchUpMsOf, judge, lagOf, paceOf, type Sight, type State, whyUnknownOf, worstOf } from './judge.ts';
 
 export interface Watched {
@@ -181,7 +182,7 @@ export class LagWatch {
     const groups = await readGroups(broker, names);
     const topics = watched.flatMap((one) => [...topicsOf(one.topics, groups.get(one.group))]);
     // After the commits: an end that is older than a commit could lie before it.
-    const bounds = await readBounds(broker, topics);
+    const bounds = await availableLogBounds(broker, topics);
     const seen = watched.flatMap((one) => seenOf(one, groups.get(one.group), bounds));
     const memories = new Map(seen.map((one) => [keyOf(one), this.#remember(one, atMs)]));
     this.#memories = memories;

@@ -4,7 +4,8 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { memoryBytesOf } from '../database/duckdb.ts';
-import { LogInterrupted, LogReader, logBounds, OutsideLog } from '../kafka/log.ts';
+import { logBounds } from '../kafka/bounds.ts';
+import { LogInterrupted, LogReader, OutsideLog } from '../kafka/log.ts';
 import { Membership } from '../kafka/membership.ts';
 import { crashPoint } from '../runtime/crash-points.ts';
 import { isAbort, messageOf, ReelflowError } from '../runtime/errors.ts';

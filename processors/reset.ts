@@ -3,9 +3,11 @@
  * generations become invalid. The mark names the present end offsets of the sources. The sink publishes no snapshot before
  * it reaches them again, so CURRENT stays until a snapshot that is as complete replaces it.
  */
+
+import { type LogBounds, logBounds } from '../kafka/bounds.ts';
 import { type Broker, withAdmin } from '../kafka/client.ts';
 import { withCoordinator } from '../kafka/groups.ts';
-import { type LogBounds, LogReader, logBounds } from '../kafka/log.ts';
+import { LogReader } from '../kafka/log.ts';
 import { commitAlone } from '../kafka/membership.ts';
 import { partitionCounts } from '../kafka/topics.ts';
 import { ReelflowError } from '../runtime/errors.ts';

@@ -1,5 +1,5 @@
 /** Opens the store of a shard and reads what is published of the shard: everything that its owner starts from. */
-import type { LogBounds } from '../kafka/log.ts';
+import type { LogBounds } from '../kafka/bounds.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import { nextIn } from '../topics/position.ts';
 import { Publisher } from './publisher.ts';

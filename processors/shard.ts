@@ -209,7 +209,7 @@ export class Shard {
     return this.#backlog.due(this.#silentTo).flatMap((topic): Want[] => {
       const next = this.#backlog.nextOf(topic);
       // Reads the last applied message again as a proof.
-      const from = this.#proof.needs(topic) ? next - 1 : next;
+      const from = this.#proof.readFrom(topic, next);
       if (this.#silentTo !== undefined && next >= nextIn(this.#silentTo, topic)) return [];
       return [{ topic, partition: this.number, next: from }];
     });
@@ -231,7 +231,7 @@ export class Shard {
       if (this.#mode !== 'running') return;
       const next = this.#backlog.nextOf(topic);
       if (this.#proof.needs(topic)) {
-        this.#proof.check(topic, message, next);
+        this.#proof.check(topic, message);
         continue;
       }
       if (message.offset < next) continue;
@@ -252,7 +252,7 @@ export class Shard {
 
   /** Demands a new proof of every topic. Reading was interrupted, and the log may have been replaced since. */
   distrust(): void {
-    for (const topic of this.#backlog.topics) this.#proof.demand(topic);
+    for (const topic of this.#backlog.topics) this.#proof.demand(topic, this.#backlog.nextOf(topic));
   }
 
   /** Closes the open micro-batch as soon as everything before `target` is staged. */
@@ -349,7 +349,7 @@ export class Shard {
       requireInLog(topic, this.number, next, inLog, this.#context.acceptLoss);
       const { start } = inLog;
       this.#backlog.startAt(topic, Math.max(next, start));
-      if (next > start) this.#proof.demand(topic);
+      if (next > start) this.#proof.demand(topic, next);
       if (start > next) {
         this.#log.warn({ topic, next, start }, 'accepting the loss of messages that were never applied');
         // At once: no message may ever arrive to carry the position past the gap.

@@ -2,19 +2,17 @@
  * Proves that a topic is still the log from which a store was made: the last applied message must be the one at its offset.
  * A topic that was recreated, even if it was refilled past the position, fails the proof.
  */
-import type { LogBounds, LogMessage } from '../kafka/log.ts';
+import type { LogBounds } from '../kafka/bounds.ts';
+import type { LogMessage } from '../kafka/log.ts';
 import { ReelflowError } from '../runtime/errors.ts';
-import { hashOf } from '../topics/chunk.ts';
+import { expectedByHash, LogProof } from '../topics/log-proof.ts';
 import type { LastMessage } from './micro-batch.ts';
-
-/** Hash of a position that follows no message: a marker, a skipped batch, or an accepted loss. */
-const hashOfNothing = hashOf(null);
 
 export class SourceProof {
   readonly #shard: number;
   /** The last message of a topic that is staged or applied. */
   readonly #lastOf: (topic: string) => LastMessage | undefined;
-  readonly #unproven = new Set<string>();
+  readonly #proof = new LogProof<string>();
 
   constructor(shard: number, lastOf: (topic: string) => LastMessage | undefined) {
     this.#shard = shard;
@@ -23,29 +21,32 @@ export class SourceProof {
 
   /** Whether the next message of a topic must be the last one applied. */
   needs(topic: string): boolean {
-    return this.#unproven.has(topic);
+    return this.#proof.isPending(topic);
   }
 
   get isComplete(): boolean {
-    return this.#unproven.size === 0;
+    return this.#proof.isComplete;
   }
 
-  /** Demands a proof of a topic, if the message before its next offset can give one. */
-  demand(topic: string): void {
-    const hash = this.#lastOf(topic)?.hash;
-    if (hash !== undefined && hash !== hashOfNothing) this.#unproven.add(topic);
+  /** Where to read a topic from: at its last applied message while that has to prove the topic, else at `next`. */
+  readFrom(topic: string, next: number): number {
+    return this.#proof.readFrom(topic, next);
   }
 
-  /** @param next next offset of the topic @throws ReelflowError sourceReplaced */
-  check(topic: string, message: LogMessage, next: number): void {
+  /** Demands a proof of a topic, if the message before `next`, its next offset, can give one. */
+  demand(topic: string, next: number): void {
+    this.#proof.require(topic, expectedByHash(next, this.#lastOf(topic)?.hash));
+  }
+
+  /** @throws ReelflowError sourceReplaced */
+  check(topic: string, message: LogMessage): void {
+    const offset = this.#proof.pending.get(topic)?.offset;
+    if (this.#proof.accept(topic, message)) return;
     const last = this.#lastOf(topic);
-    if (message.offset !== next - 1 || hashOf(message.value) !== last?.hash) {
-      throw new ReelflowError('sourceReplaced', 'A topic is not the one from which the state was made', {
-        detail: `${topic}/${this.#shard}: the message at offset ${next - 1} is not the one that was applied (chunk ${last?.chunk} of run ${last?.runId}).`,
-        hint: 'The topic was recreated, or has lost its tail. If that was intended, run `reelflow reset` and start again.',
-      });
-    }
-    this.#unproven.delete(topic);
+    throw new ReelflowError('sourceReplaced', 'A topic is not the one from which the state was made', {
+      detail: `${topic}/${this.#shard}: the message at offset ${offset} is not the one that was applied (chunk ${last?.chunk} of run ${last?.runId}).`,
+      hint: 'The topic was recreated, or has lost its tail. If that was intended, run `reelflow reset` and start again.',
+    });
   }
 }
 

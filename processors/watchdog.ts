@@ -2,7 +2,7 @@
  * Ends a member whose shard makes no progress, and notices a lost log, a reset or another owner while the member works:
  * every few seconds it reads the end offsets, independently of the fetch loop, and compares them with the shards' positions.
  */
-import { type LogBounds, UnknownTopic } from '../kafka/log.ts';
+import { type LogBounds, UnknownTopic } from '../kafka/bounds.ts';
 import { messageOf, ReelflowError } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { nextIn, type Position, positionText } from '../topics/position.ts';

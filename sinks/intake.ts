@@ -2,16 +2,16 @@
  * What the sink takes in: all deltas and all names, fetched from the log, proved to be of the topics that the state comes
  * from, and added to the store together with the positions they reach to.
  */
+
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Producer } from 'kafkajs';
+import { type LogBounds, logBounds } from '../kafka/bounds.ts';
 import type { Broker } from '../kafka/client.ts';
 import {
   type Fetched,
-  type LogBounds,
   LogInterrupted,
   type LogMessage,
   LogReader,
-  logBounds,
   OutsideLog,
   type Want,
 } from '../kafka/log.ts';
@@ -30,6 +30,7 @@ import {
   decodeDeltaRows,
   emptyCubes,
 } from '../topics/delta-wire.ts';
+import { LogProof } from '../topics/log-proof.ts';
 import { Ownership } from '../topics/ownership.ts';
 import { positionText } from '../topics/position.ts';
 import type { Columns } from '../topics/rows.ts';
@@ -76,8 +77,8 @@ export class Intake {
   readonly #fetched = new Map<string, number>();
   /** End offset of each partition when it was last fetched, `topic/partition`. */
   readonly #endsSeen = new Map<string, number>();
-  /** Shards whose last delta is to be read again, to prove that the topic is still the same one. */
-  readonly #unprovenDeltas = new Set<number>();
+  /** By shard: the last delta that was applied. */
+  readonly #deltaProof = new LogProof<number>();
   /**
    * Ends of the deltas at the start: no names are read before them, for a reset among them makes the places in the
    * names worthless.
@@ -104,7 +105,7 @@ export class Intake {
   async open(): Promise<void> {
     for (const state of this.#store.shards.values()) {
       this.#followers.set(state.shard, new Follower(state));
-      this.#unprovenDeltas.add(state.shard);
+      this.#distrustDeltas(state);
     }
     await this.findTopics();
     if (this.#store.names.size > 0) {
@@ -140,7 +141,7 @@ export class Intake {
         ({ topic, partition, next }) => next >= (ends.get(topic)?.get(partition)?.end ?? 0),
       );
     // Also when there is nothing new the topics are proved: nothing new may be all that a recreated one has.
-    const isProved = () => this.#deltasFirst === undefined && this.#unprovenDeltas.size === 0;
+    const isProved = () => this.#deltasFirst === undefined && this.#deltaProof.isComplete;
     while (!(isProved() && isThere()) && !this.#options.signal.aborted) await this.step();
   }
 
@@ -218,33 +219,42 @@ export class Intake {
       this.#fetched.delete(`${this.#namesTopic}/${partition}`);
   }
 
+  /** The last delta that was applied is read once more, to prove the topic. */
+  #distrustDeltas(state: ShardState): void {
+    this.#deltaProof.require(state.shard, {
+      offset: state.lastDelta,
+      isSame: ({ value }) => {
+        const header = this.#headerOf(value);
+        return header !== undefined && isLastDelta(state, header);
+      },
+    });
+  }
+
   /**
    * Reads the last delta of each unproven shard again.
    * @throws ReelflowError sourceLost, sourceReplaced; LogInterrupted, OutsideLog
    */
   async #proveDeltas(): Promise<void> {
-    if (this.#unprovenDeltas.size === 0) return;
+    if (this.#deltaProof.isComplete) return;
     const topic = this.#options.names.deltas;
     const ends = (await this.ends()).get(topic);
     const wants: Want[] = [];
-    for (const partition of this.#unprovenDeltas) {
-      const { next = 0, lastDelta = -1 } = this.#store.shards.get(partition) ?? {};
+    for (const [partition, { offset }] of [...this.#deltaProof.pending]) {
+      const { next = 0 } = this.#store.shards.get(partition) ?? {};
       const { start, end } = ends?.get(partition) ?? { start: 0, end: 0 };
       if (end < next) {
         await this.#beginAtMark(partition, `${topic}/${partition} ends at offset ${end}; ${next} is next.`);
-      } else if (lastDelta >= start) {
-        wants.push({ topic, partition, next: lastDelta });
+      } else if (offset >= start) {
+        wants.push({ topic, partition, next: offset });
       } else {
-        this.#unprovenDeltas.delete(partition);
+        // Trimmed: nothing is left that could prove the topic.
+        this.#deltaProof.drop(partition);
       }
     }
     for (const { partition, next, messages } of await this.#reader.fetch(wants, { waitMs: fetchWaitMs })) {
       const [message] = messages;
-      const state = this.#store.shards.get(partition);
-      if (message === undefined || state === undefined) continue;
-      if (this.#isLastDelta(state, message)) this.#unprovenDeltas.delete(partition);
-      else
-        await this.#beginAtMark(partition, `${topic}/${partition}, offset ${next}: another delta was there.`);
+      if (message === undefined || this.#deltaProof.accept(partition, message)) continue;
+      await this.#beginAtMark(partition, `${topic}/${partition}, offset ${next}: another delta was there.`);
     }
   }
 
@@ -264,7 +274,7 @@ export class Intake {
         },
       );
     }
-    this.#unprovenDeltas.delete(partition);
+    this.#deltaProof.drop(partition);
     this.#fetched.set(`${this.#options.names.deltas}/${partition}`, mark);
   }
 
@@ -294,11 +304,6 @@ export class Intake {
     }
   }
 
-  #isLastDelta(state: ShardState, { offset, value }: LogMessage): boolean {
-    const header = this.#headerOf(value);
-    return offset === state.lastDelta && header !== undefined && isLastDelta(state, header);
-  }
-
   /** What comes back may be another topic under the same name, or none. */
   async #afterInterruption(): Promise<void> {
     const before = [...this.partitions.keys()];
@@ -311,7 +316,7 @@ export class Intake {
           hint: 'Replay the datasets, start a processor, then `reelflow reset`.',
         });
       }
-      for (const shard of this.#store.shards.keys()) this.#unprovenDeltas.add(shard);
+      for (const state of this.#store.shards.values()) this.#distrustDeltas(state);
       if (this.#deltasFirst === undefined) await this.#distrustNames();
     } catch (thrown) {
       // Without an answer nothing can be said; the next fetch waits for the broker as well.

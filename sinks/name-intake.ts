@@ -1,8 +1,10 @@
 /** Takes names in: many chunks for one statement, counted, and proved to be of the topic that the store knows. */
 
-import type { LogBounds, LogMessage } from '../kafka/log.ts';
+import type { LogBounds } from '../kafka/bounds.ts';
+import type { LogMessage } from '../kafka/log.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import { type ChunkDecoder, hashOf } from '../topics/chunk.ts';
+import { expectedByHash, LogProof } from '../topics/log-proof.ts';
 import { Ownership } from '../topics/ownership.ts';
 import type { SinkMetrics } from './metrics.ts';
 import { StagedNames } from './names.ts';
@@ -15,16 +17,14 @@ export interface NameIntakeOptions {
   readonly metrics?: SinkMetrics | undefined;
 }
 
-const hashOfNothing = hashOf(null);
-
 export class NameIntake {
   /** Since the start. */
   count = 0;
   ownership = new Ownership('nm', 1);
   readonly #options: NameIntakeOptions;
   readonly #store: CubeStore;
-  /** Partitions whose first message must be the last one taken in. */
-  readonly #unproven = new Set<number>();
+  /** By partition: the last message taken in. */
+  readonly #proof = new LogProof<number>();
   // Of the transaction that is open:
   #staged: StagedNames;
   #states = new Map<number, NameState>();
@@ -38,7 +38,7 @@ export class NameIntake {
   }
 
   nextOf(partition: number): number {
-    return (this.#store.names.get(partition)?.next ?? 0) - (this.#unproven.has(partition) ? 1 : 0);
+    return this.#proof.readFrom(partition, this.#store.names.get(partition)?.next ?? 0);
   }
 
   /**
@@ -63,9 +63,9 @@ export class NameIntake {
           },
         );
       }
-      if (next <= start || lastHash === hashOfNothing) continue;
-      this.#unproven.add(partition);
-      again.push(partition);
+      if (next <= start) continue;
+      this.#proof.require(partition, expectedByHash(next, lastHash));
+      if (this.#proof.isPending(partition)) again.push(partition);
     }
     return again;
   }
@@ -82,7 +82,10 @@ export class NameIntake {
    * @throws ReelflowError sourceReplaced; RejectedMessage, with nothing of it staged
    */
   async add(partition: number, message: LogMessage): Promise<void> {
-    if (this.#isProof(partition, message)) return;
+    if (this.#proof.isPending(partition)) {
+      this.#prove(partition, message);
+      return;
+    }
     if (message.isMarker) {
       this.#count(partition, message, 0, 0);
       return;
@@ -136,25 +139,21 @@ export class NameIntake {
   async clear(): Promise<void> {
     await this.#store.clearNames();
     this.#store.names.clear();
-    this.#unproven.clear();
+    this.#proof.clear();
     this.begin();
   }
 
-  #isProof(partition: number, { offset, value }: LogMessage): boolean {
-    const state = this.#store.names.get(partition);
-    if (state === undefined || !this.#unproven.has(partition)) return false;
-    if (offset !== state.next - 1 || hashOf(value) !== state.lastHash) {
-      throw new ReelflowError(
-        'sourceReplaced',
-        'The topic of names is not the one that the state was made from',
-        {
-          detail: `${this.#options.topic}/${partition}: the message at offset ${state.next - 1} is another one.`,
-          hint: 'It was recreated, or lost its tail. If that was intended: `reelflow reset`, then start again.',
-        },
-      );
-    }
-    this.#unproven.delete(partition);
-    return true;
+  #prove(partition: number, message: LogMessage): void {
+    const expected = this.#proof.pending.get(partition)?.offset;
+    if (this.#proof.accept(partition, message)) return;
+    throw new ReelflowError(
+      'sourceReplaced',
+      'The topic of names is not the one that the state was made from',
+      {
+        detail: `${this.#options.topic}/${partition}: the message at offset ${expected} is another one.`,
+        hint: 'It was recreated, or lost its tail. If that was intended: `reelflow reset`, then start again.',
+      },
+    );
   }
 
   #count(partition: number, { offset, value }: LogMessage, records: number, rejected: number): void {

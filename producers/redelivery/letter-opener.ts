@@ -2,10 +2,12 @@
  * Opens dead letters: from the bytes that were refused to the rows in them, judged as they would be judged today. A
  * letter from a topic is opened by the message that it is about, which the source topic keeps whole.
  */
+
 import { randomBytes } from 'node:crypto';
 import { basename } from 'node:path';
 import avsc, { type Type } from 'avsc';
-import { type LogBounds, type LogReader, OutsideLog } from '../../kafka/log.ts';
+import type { LogBounds } from '../../kafka/bounds.ts';
+import { type LogReader, OutsideLog } from '../../kafka/log.ts';
 import { scan } from '../../kafka/scan.ts';
 import { type DatasetName, datasetNames, datasets, type TopicNames } from '../../topics/catalog.ts';
 import {

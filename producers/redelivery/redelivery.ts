@@ -5,11 +5,12 @@
  * How a row is compared with what is on its topic, and what a moment is: `settlement.ts`. Letters are marked on the
  * dead-letter topic when their rows are settled; a letter that cannot be used today either stays as it is.
  */
+
 import type { Producer } from 'kafkajs';
 import kafkajs from 'kafkajs';
+import { availableLogBounds, type LogBounds } from '../../kafka/bounds.ts';
 import { asBrokerError, clusterIdOf } from '../../kafka/client.ts';
-import { readBounds } from '../../kafka/groups.ts';
-import { type LogBounds, LogReader } from '../../kafka/log.ts';
+import { LogReader } from '../../kafka/log.ts';
 import { scan } from '../../kafka/scan.ts';
 import { withFolderLock } from '../../runtime/folder-lock.ts';
 import { type DatasetName, datasetNames, type TopicNames } from '../../topics/catalog.ts';
@@ -110,7 +111,7 @@ class Redelivery {
   async run(): Promise<RedeliveryReport> {
     const { broker, names, registry, onProgress, signal, dryRun } = this.#options;
     const topics = datasetNames.map((dataset) => names.source(dataset));
-    this.#bounds = await readBounds(broker, [names.deadLetter, ...topics]);
+    this.#bounds = await availableLogBounds(broker, [names.deadLetter, ...topics]);
     this.#opener = new LetterOpener({
       purpose: dryRun ? 'looking' : 'sending',
       reader: this.#reader,
@@ -166,7 +167,7 @@ class Redelivery {
     const chosen = new Map<number, Set<number>>();
     let before = 0;
     const ranges = this.#rangesOf(names.deadLetter);
-    for await (const { partition, messages } of scan(this.#reader, names.deadLetter, ranges, signal)) {
+    for await (const { partition, messages } of scan(this.#reader, names.deadLetter, ranges, { signal })) {
       const own = chosen.get(partition) ?? new Set();
       chosen.set(partition, own);
       for (const message of messages) {
@@ -192,7 +193,7 @@ class Redelivery {
     const { names, signal } = this.#options;
     const sorted = [...offsets].sort((a, b) => a - b);
     const range = { partition, start: sorted[0] as number, end: (sorted.at(-1) as number) + 1 };
-    for await (const { messages } of scan(this.#reader, names.deadLetter, [range], signal)) {
+    for await (const { messages } of scan(this.#reader, names.deadLetter, [range], { signal })) {
       for (const message of messages) {
         if (!offsets.has(message.offset)) continue;
         const entry = readDeadLetter({ ...message, partition });

@@ -6,8 +6,8 @@
  * that are sent here carry the moment of their rows in a header, so it stays with them.
  */
 
+import { availableLogBounds } from '../../kafka/bounds.ts';
 import { withAdmin } from '../../kafka/client.ts';
-import { readBounds } from '../../kafka/groups.ts';
 import type { LogReader } from '../../kafka/log.ts';
 import { scan } from '../../kafka/scan.ts';
 import { ReelflowError } from '../../runtime/errors.ts';
@@ -101,7 +101,7 @@ export class Settlement {
    * @throws ReelflowError busy, when other producers leave no gap; brokerUnreachable, registryUnreachable, accessRefused
    */
   async settle(dataset: DatasetName, topic: string, rows: ReadonlyMap<string, Row>): Promise<void> {
-    const partitions = (await readBounds(this.#options.broker, [topic])).get(topic)?.size ?? 0;
+    const partitions = (await availableLogBounds(this.#options.broker, [topic])).get(topic)?.size ?? 0;
     if (partitions === 0) {
       throw new ReelflowError('input', `Topic ${topic} does not exist`, {
         detail: 'There are dead letters of its dataset, and nowhere to send them.',
@@ -127,7 +127,7 @@ export class Settlement {
     const { broker, dryRun } = this.#options;
     const start = await this.#startOf(topic, partition, rows);
     for (let attempt = 1; ; attempt++) {
-      const end = (await readBounds(broker, [topic])).get(topic)?.get(partition)?.end ?? 0;
+      const end = (await availableLogBounds(broker, [topic])).get(topic)?.get(partition)?.end ?? 0;
       const seen = await this.#look(dataset, topic, { partition, start, end }, partitions, rows);
       const due: Row[] = [];
       for (const [key, row] of rows) {
@@ -161,7 +161,7 @@ export class Settlement {
       moment.partition === partition ? [(moment.offset as number) + 1] : [],
     );
     const times = moments.flatMap((moment) => (moment.partition === partition ? [] : [moment.timeMs]));
-    const bounds = await readBounds(this.#options.broker, [topic]);
+    const bounds = await availableLogBounds(this.#options.broker, [topic]);
     const { start, end } = bounds.get(topic)?.get(partition) ?? { start: 0, end: 0 };
     let first = Math.min(end, ...offsets);
     if (times.length > 0) {
@@ -190,7 +190,9 @@ export class Settlement {
     const decoder = await this.#options.opener.decoderOf(dataset);
     const ownership = new Ownership(idPrefix, partitions);
     const { partition } = range;
-    for await (const { messages } of scan(this.#options.reader, topic, [range], this.#options.signal)) {
+    for await (const { messages } of scan(this.#options.reader, topic, [range], {
+      signal: this.#options.signal,
+    })) {
       for (const { offset, value, timestampMs, headers, isUndecodable } of messages) {
         if (isUndecodable || this.#options.dead.has(`${topic}/${partition}/${offset}`)) continue;
         const [records, deletes] = [recordColumns(dataset, wanted), deleteColumns(dataset)];

@@ -1,18 +1,12 @@
 /**
  * The ranges of the source topics that a snapshot was made from: that the logs still hold them, and their messages.
  */
-import { setTimeout as sleep } from 'node:timers/promises';
+import { logBounds } from '../../kafka/bounds.ts';
 import type { Broker } from '../../kafka/client.ts';
-import {
-  type Fetched,
-  LogInterrupted,
-  type LogMessage,
-  type LogReader,
-  logBounds,
-  OutsideLog,
-} from '../../kafka/log.ts';
+import { type LogReader, OutsideLog } from '../../kafka/log.ts';
+import { type Scanned, scan } from '../../kafka/scan.ts';
 import { partitionCounts } from '../../kafka/topics.ts';
-import { messageOf, ReelflowError } from '../../runtime/errors.ts';
+import { ReelflowError } from '../../runtime/errors.ts';
 import type { DatasetName } from '../../topics/catalog.ts';
 
 export interface Source {
@@ -20,10 +14,6 @@ export interface Source {
   readonly dataset: DatasetName;
   readonly ranges: readonly { partition: number; start: number; end: number }[];
 }
-
-const fetchBounds = { waitMs: 500, bytesMax: 8 * 1024 * 1024, partitionBytesMax: 2 * 1024 * 1024 };
-/** How long a log that says nothing is waited for, in milliseconds. */
-const patienceMs = 30_000;
 
 /**
  * What is gone cannot be computed again: said before anything is read.
@@ -67,77 +57,34 @@ const trimmed = (detail: string) =>
   });
 
 /**
- * Messages of all ranges of a topic; those of one partition in order, without a gap.
+ * Messages of all ranges of a topic, markers included; those of one partition in order, without a gap.
  * @throws ReelflowError sourceLost, undecodableBatch, brokerUnreachable, stuck; the reason of `signal`
  */
 export async function* readRanges(
   reader: LogReader,
   { topic, ranges }: Source,
   signal: AbortSignal,
-): AsyncGenerator<{ partition: number; messages: LogMessage[] }> {
-  const open = new Map(
-    ranges
-      .filter(({ start, end }) => end > start)
-      .map(({ partition, start, end }) => [partition, { next: start, end }]),
-  );
-  const request = () => {
-    const wants = [...open].map(([partition, { next }]) => ({ topic, partition, next }));
-    const answer = reader.fetch(wants, fetchBounds);
-    // It may fail before anybody waits for it.
-    answer.catch(() => undefined);
-    return answer;
-  };
-  let heardAtMs = Date.now();
-  let underWay: Promise<Fetched[]> | undefined;
+): AsyncGenerator<Scanned> {
+  const next = new Map(ranges.map(({ partition, start }) => [partition, start]));
   try {
-    while (open.size > 0) {
-      signal.throwIfAborted();
-      let fetched: Fetched[] = [];
-      try {
-        fetched = await (underWay ?? request());
-      } catch (thrown) {
-        if (thrown instanceof OutsideLog) throw trimmed(`${thrown.message}, while it was read.`);
-        if (!(thrown instanceof LogInterrupted)) throw thrown;
-        if (Date.now() - heardAtMs > patienceMs) {
-          if (thrown.cause instanceof ReelflowError) throw thrown.cause;
-          throw silent(topic, messageOf(thrown));
+    for await (const scanned of scan(reader, topic, ranges, { signal, withMarkers: true })) {
+      for (const { offset } of scanned.messages) {
+        const expected = next.get(scanned.partition) ?? 0;
+        if (offset !== expected) {
+          throw trimmed(
+            `${topic}/${scanned.partition} has a gap: expected offset ${expected}, got ${offset}.`,
+          );
         }
-        await sleep(250);
+        next.set(scanned.partition, expected + 1);
       }
-      underWay = undefined;
-      const parts = fetched.flatMap((part) => advance(topic, part, open));
-      if (parts.length > 0) heardAtMs = Date.now();
-      else if (Date.now() - heardAtMs > patienceMs) throw silent(topic, 'no message came');
-      if (open.size > 0 && parts.length > 0) underWay = request();
-      yield* parts;
+      yield scanned;
     }
-  } finally {
-    // A request that is under way would open the reader's connections again after it is closed.
-    await underWay?.catch(() => undefined);
+    for (const { partition, end } of ranges) {
+      const reached = next.get(partition) ?? 0;
+      if (reached < end)
+        throw trimmed(`${topic}/${partition} has a gap between offsets ${reached} and ${end}.`);
+    }
+  } catch (thrown) {
+    throw thrown instanceof OutsideLog ? trimmed(`${thrown.message}, while it was read.`) : thrown;
   }
 }
-
-/** Cuts what was fetched of a partition to its range, and moves on in it. */
-function advance(
-  topic: string,
-  { partition, messages }: Fetched,
-  open: Map<number, { next: number; end: number }>,
-): { partition: number; messages: LogMessage[] }[] {
-  const range = open.get(partition);
-  if (range === undefined) return [];
-  const within = messages.filter(({ offset }) => offset >= range.next && offset < range.end);
-  const last = within.at(-1);
-  if (last === undefined) return [];
-  if (last.offset - range.next !== within.length - 1) {
-    throw trimmed(`${topic}/${partition} has a gap between offsets ${range.next} and ${last.offset}.`);
-  }
-  range.next = last.offset + 1;
-  if (range.next >= range.end) open.delete(partition);
-  return [{ partition, messages: within }];
-}
-
-const silent = (topic: string, detail: string) =>
-  new ReelflowError('stuck', 'A topic cannot be read to the end', {
-    detail: `${topic}: ${detail} for ${patienceMs / 1000} s.`,
-    hint: 'See to the broker and try again.',
-  });

@@ -1,9 +1,9 @@
 /** What kafkajs throws when brokers go away, as the failure that a person and a supervisor can act on. */
 // @ts-expect-error kafkajs has no types for its inside
+
 import createAdmin from 'kafkajs/src/admin/index.js';
 import { expect, test } from 'vitest';
 import { type Broker, createBroker, withAdmin } from '../../kafka/client.ts';
-import { logBounds } from '../../kafka/log.ts';
 import { createLogger } from '../../runtime/logger.ts';
 
 const silent = { debug() {}, info() {}, warn() {}, error() {} };
@@ -27,26 +27,4 @@ test('metadata that no broker has answered is a broker that cannot be reached, a
   }
   const ownMistake = async () => (null as unknown as { length: number }).length;
   await expect(withAdmin(broker, ownMistake)).rejects.toBeInstanceOf(TypeError);
-});
-
-// Method: an admin whose first two answers are those of a broker that is no leader yet: a real one is so only for
-// moments after a topic was created.
-test('bounds of a log whose leader is not there yet are asked for again', async () => {
-  const real = createBroker(
-    { brokers: ['127.0.0.1:1'], registryUrl: 'http://127.0.0.1:1' },
-    createLogger('silent'),
-  );
-  const answers = ['NOT_LEADER_FOR_PARTITION', 'LEADER_NOT_AVAILABLE'];
-  const admin = {
-    connect: async () => {},
-    disconnect: async () => {},
-    fetchTopicOffsets: async () => {
-      const type = answers.shift();
-      if (type !== undefined) throw Object.assign(new Error(type), { type });
-      return [{ partition: 0, offset: '7', low: '2', high: '7' }];
-    },
-  };
-  const broker = { ...real, kafka: { admin: () => admin } } as unknown as Broker;
-  const bounds = await logBounds(broker, ['topic']);
-  expect(bounds.get('topic')?.get(0)).toEqual({ start: 2, end: 7 });
 });

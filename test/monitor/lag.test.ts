@@ -2,13 +2,14 @@
  * `lag`: the partitions of a group as a pure function of commits and ends of logs, then a foreign group and our own on a
  * real broker, and the command in its forms.
  */
+
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, inject, it } from 'vitest';
 import { duration, sparkline } from '../../cli/lag-text.ts';
+import { availableLogBounds } from '../../kafka/bounds.ts';
 import { withAdmin } from '../../kafka/client.ts';
-import { readBounds } from '../../kafka/groups.ts';
 import { commitAlone } from '../../kafka/membership.ts';
 import { LagWatch, readMetadata, seenOf } from '../../monitor/lag.ts';
 import { broker, lastJson, type Place, smallDataset, spoken, test, until } from '../support/harness.ts';
@@ -215,7 +216,7 @@ describe('a look', () => {
 
   test('reads the ends of many topics, without those that are gone', async ({ place }) => {
     const topic = await foreignTopic(place);
-    const bounds = await readBounds(broker, [topic, `${place.namespace}.gone`]);
+    const bounds = await availableLogBounds(broker, [topic, `${place.namespace}.gone`]);
     expect([...bounds.keys()]).toEqual([topic]);
     expect(bounds.get(topic)).toEqual(
       new Map([

@@ -2,6 +2,7 @@
  * State and gold that are not ours, not whole, or not of this version. One pipeline is run once; every test spoils one
  * thing in a copy of its folders.
  */
+
 import {
   appendFileSync,
   closeSync,
@@ -15,7 +16,7 @@ import {
 } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
-import { logBounds } from '../../kafka/log.ts';
+import { logBounds } from '../../kafka/bounds.ts';
 import { deleteBefore } from '../../kafka/topics.ts';
 import type { FailureKind } from '../../runtime/errors.ts';
 import { currentSnapshot, snapshotFolder } from '../../sinks/gold/manifest.ts';

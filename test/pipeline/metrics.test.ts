@@ -3,6 +3,7 @@
  * sample; and every name that a rule or the dashboard in deploy/ uses exists. promtool (Debian package `prometheus`)
  * judges names, rules and their tests where it is installed.
  */
+
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
@@ -11,8 +12,8 @@ import { afterEach, describe, expect, it, vi } from 'vitest';
 import { parse } from 'yaml';
 import { listenOption } from '../../cli/context.ts';
 import { processRegistry } from '../../cli/observe.ts';
+import { logBounds } from '../../kafka/bounds.ts';
 import { freePorts } from '../../kafka/local/probe.ts';
-import { logBounds } from '../../kafka/log.ts';
 import type { LagReport } from '../../monitor/lag.ts';
 import { registerLagMetrics } from '../../monitor/metrics.ts';
 import { ProcessorMetrics } from '../../processors/processor-metrics.ts';

@@ -2,11 +2,12 @@
  * The whole pipeline through the command line, on a real broker and registry: files are replayed, processed and sunk by
  * child processes, and gold is held against a batch computation over the same files, which shares no code with it.
  */
+
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, vi } from 'vitest';
-import { logBounds } from '../../kafka/log.ts';
+import { logBounds } from '../../kafka/bounds.ts';
 import type { ProcessorReport } from '../../processors/processor.ts';
 import { currentSnapshot, listSnapshots, type Manifest } from '../../sinks/gold/manifest.ts';
 import { type DatasetName, datasetNames } from '../../topics/catalog.ts';

@@ -2,11 +2,12 @@
  * Alive but stuck is not possible: the watchdog alone, over logs and shards that a test moves, with a fake clock; then
  * the command itself with a broker whose answers to fetches are swallowed on the way, or whose group belongs to others.
  */
+
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { afterEach, beforeEach, describe, expect, inject, it, vi } from 'vitest';
 import { serveObservers } from '../../cli/observe.ts';
+import { type LogBounds, UnknownTopic } from '../../kafka/bounds.ts';
 import { freePorts } from '../../kafka/local/probe.ts';
-import { type LogBounds, UnknownTopic } from '../../kafka/log.ts';
 import { Watchdog, type Watched } from '../../processors/watchdog.ts';
 import { exitCodes, ReelflowError } from '../../runtime/errors.ts';
 import { createLogger } from '../../runtime/logger.ts';

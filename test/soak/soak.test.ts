@@ -11,7 +11,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
 import { expect } from 'vitest';
-import { logBounds } from '../../kafka/log.ts';
+import { logBounds } from '../../kafka/bounds.ts';
 import { storeFiles } from '../../processors/store-folder.ts';
 import { systemCodeOf } from '../../runtime/errors.ts';
 import { currentSnapshot, listSnapshots, readManifest } from '../../sinks/gold/manifest.ts';

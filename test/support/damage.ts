@@ -1,11 +1,12 @@
 /** What tests of losses share: looks at state and gold that change nothing, and topics that are spoilt on purpose. */
+
 import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { DuckDBInstance } from '@duckdb/node-api';
 import { expect } from 'vitest';
+import { logBounds } from '../../kafka/bounds.ts';
 import { withAdmin } from '../../kafka/client.ts';
-import { logBounds } from '../../kafka/log.ts';
 import { ensureRetainedTopics } from '../../kafka/topics.ts';
 import { exitCodes, type FailureKind } from '../../runtime/errors.ts';
 import { broker, type Finished, type Place, spoken, until } from './harness.ts';

@@ -3,6 +3,7 @@
  * processes, and looks at what lies on the topics and in gold. Whatever a test started or wrote is gone after it; folder
  * and topics of a failed test stay, and its error says where.
  */
+
 import { type ChildProcess, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -15,8 +16,9 @@ import { gunzipSync, gzipSync } from 'node:zlib';
 import { DuckDBInstance } from '@duckdb/node-api';
 import avsc from 'avsc';
 import { test as base, expect, inject } from 'vitest';
+import { logBounds } from '../../kafka/bounds.ts';
 import { type Broker, createBroker, withAdmin } from '../../kafka/client.ts';
-import { logBounds } from '../../kafka/log.ts';
+import { scanTopic } from '../../kafka/scan.ts';
 import type { ProcessorReport } from '../../processors/processor.ts';
 import type { ReplayReport } from '../../producers/replay-report.ts';
 import { generate } from '../../producers/synthetic/synthetic.ts';
@@ -352,44 +354,14 @@ export async function until(
 export async function readTopic(topic: string): Promise<TopicMessage[]> {
   const exists = await withAdmin(broker, async (admin) => (await admin.listTopics()).includes(topic));
   if (!exists) return [];
-  const bounds = (await logBounds(broker, [topic])).get(topic) ?? new Map();
-  const cluster = broker.createCluster();
-  const messages: TopicMessage[] = [];
-  try {
-    await cluster.connect();
-    await cluster.addMultipleTargetTopics([topic]);
-    for (const [partition, { start, end }] of bounds) {
-      for (let next = start; next < end; ) {
-        const [nodeId] = Object.keys(cluster.findLeaderForPartitions(topic, [partition]));
-        const leader = await cluster.findBroker({ nodeId: String(nodeId) });
-        const { responses } = await leader.fetch({
-          maxWaitTime: 100,
-          minBytes: 1,
-          maxBytes: 16 * 1024 * 1024,
-          isolationLevel: 1,
-          topics: [
-            { topic, partitions: [{ partition, fetchOffset: String(next), maxBytes: 4 * 1024 * 1024 }] },
-          ],
-        });
-        for (const { offset, key, value, headers } of responses[0]?.partitions[0]?.messages ?? []) {
-          // A batch comes whole, also when it begins before the offset asked for.
-          if (Number(offset) < next) continue;
-          next = Number(offset) + 1;
-          const texts = Object.entries(headers).map(([name, text]) => [name, String(text)]);
-          messages.push({
-            partition,
-            offset: Number(offset),
-            key,
-            value,
-            headers: Object.fromEntries(texts),
-          });
-        }
-      }
+  const found: TopicMessage[] = [];
+  for await (const { partition, messages } of scanTopic(broker, topic)) {
+    for (const { offset, key, value, headers = {} } of messages) {
+      const texts = Object.entries(headers).map(([name, text]) => [name, String(text)]);
+      found.push({ partition, offset, key, value, headers: Object.fromEntries(texts) });
     }
-    return messages;
-  } finally {
-    await cluster.disconnect();
   }
+  return found;
 }
 
 const chunkTypes = new Map<DatasetName, avsc.Type>();

@@ -2,9 +2,11 @@
  * Whole shards (`processors/shard.ts`) without a broker: real stores in a folder, over logs of chunks and deltas that are
  * kept in memory and can be exchanged for others under the same names.
  */
+
 import type { DuckDBInstance } from '@duckdb/node-api';
 import pino from 'pino';
-import type { LogBounds, LogMessage, LogReader } from '../../kafka/log.ts';
+import type { LogBounds } from '../../kafka/bounds.ts';
+import type { LogMessage, LogReader } from '../../kafka/log.ts';
 import { Shard, type ShardContext } from '../../processors/shard.ts';
 import { type Cube, cubes } from '../../tables/cubes/cube.ts';
 import { type TopicNames, topicNamesIn } from '../../topics/catalog.ts';

@@ -5,6 +5,7 @@
  * The cube is added as a user adds one, to a copy of the project: a file, its place in the list, its array in the delta
  * schema and a gold table over it.
  */
+
 import { spawn } from 'node:child_process';
 import {
   cpSync,
@@ -23,8 +24,8 @@ import avsc from 'avsc';
 import { describe, expect, inject, vi } from 'vitest';
 import { schemaOfGoldTable } from '../../../flink/gold-topic.ts';
 import { flinkJars } from '../../../flink/local.ts';
+import { logBounds } from '../../../kafka/bounds.ts';
 import { findJvm } from '../../../kafka/local/jars.ts';
-import { logBounds } from '../../../kafka/log.ts';
 import { currentSnapshot, snapshotFolder } from '../../../sinks/gold/manifest.ts';
 import { batchGold } from '../../../sinks/verify/batch.ts';
 import { batchTables } from '../../../sinks/verify/batch-gold.ts';

@@ -1,0 +1,46 @@
+/** Start and end offsets of partitions. */
+import { expect } from 'vitest';
+import { availableLogBounds, logBounds, UnknownTopic } from '../../kafka/bounds.ts';
+import { broker, test } from '../support/harness.ts';
+
+/** A broker whose cluster fails the first requests for offsets with these protocol errors. */
+function failing(types: string[]): typeof broker {
+  const cluster = {
+    connect: async () => undefined,
+    disconnect: async () => undefined,
+    addMultipleTargetTopics: async () => undefined,
+    findTopicPartitionMetadata: () => [{ partitionId: 0, leader: 0 }],
+    fetchTopicsOffset: async ([request]: { topic: string; fromBeginning: boolean }[]) => {
+      const type = types.shift();
+      if (type !== undefined) throw Object.assign(new Error(type), { type });
+      return [
+        { topic: request?.topic, partitions: [{ partition: 0, offset: request?.fromBeginning ? '2' : '7' }] },
+      ];
+    },
+  };
+  return { ...broker, createCluster: () => cluster as never };
+}
+
+// Method: a cluster whose first answers are those of a broker that does not lead yet; a real broker gives them only
+// for moments after a topic was created.
+test('bounds are requested again while a topic has no leader or is not known everywhere', async () => {
+  const between = failing(['NOT_LEADER_FOR_PARTITION', 'LEADER_NOT_AVAILABLE', 'UNKNOWN_TOPIC_OR_PARTITION']);
+  const bounds = await logBounds(between, ['topic']);
+  expect(bounds.get('topic')?.get(0)).toEqual({ start: 2, end: 7 });
+});
+
+test('an error that is not about leaders is not repeated', async () => {
+  const types = ['CLUSTER_AUTHORIZATION_FAILED', 'never'];
+  await expect(logBounds(failing(types), ['topic'])).rejects.toMatchObject({ kind: 'accessRefused' });
+  expect(types).toEqual(['never']);
+});
+
+test('a missing topic is an error by name, and absent where only available bounds are wanted', async ({
+  place,
+}) => {
+  const topic = `${place.namespace}.missing`;
+  const failure = await logBounds(broker, [topic]).catch((thrown: unknown) => thrown);
+  expect(failure).toBeInstanceOf(UnknownTopic);
+  expect(String(failure)).toContain(topic);
+  expect(await availableLogBounds(broker, [topic])).toEqual(new Map());
+});
