@@ -330,10 +330,11 @@ export class Chunker {
     const start = this.#header.write(bytes, number, open.records);
     bytes[open.end] = 0; // the end of the records
     bytes[open.end + 1] = 0; // no deletes
+    bytes[open.end + 2] = 0; // replaces no groups
     this.#onChunk({
       partition: open.partition,
       key: blockKey(this.#dataset.idPrefix, open.firstBlock),
-      value: bytes.subarray(start, open.end + 2),
+      value: bytes.subarray(start, open.end + 3),
       records: open.records,
       from: open.from,
       room: open.room,
@@ -391,5 +392,5 @@ export class Chunker {
   }
 }
 
-/** Where records must end, before the two zeros that close a chunk. */
-const recordsEnd = marginBytes + messageBytesMax - 2;
+/** Where records must end, before the three zeros that close a chunk. */
+const recordsEnd = marginBytes + messageBytesMax - 3;

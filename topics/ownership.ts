@@ -1,6 +1,7 @@
 /** Which records a partition may hold: those of the blocks that the partitioner puts there. */
 import { blockKey, blockSize, partitionOf } from './catalog.ts';
 import { RejectedMessage } from './chunk.ts';
+import { blockOfGroup } from './id-groups.ts';
 import type { Columns } from './rows.ts';
 
 export class Ownership {
@@ -31,6 +32,24 @@ export class Ownership {
       if (owner === partition) continue;
       const key = blockKey(this.#prefix, block);
       throw new RejectedMessage('wrong_partition', `block ${key} belongs to partition ${owner}`, records);
+    }
+  }
+
+  /**
+   * Checks the groups that a message replaces.
+   * @param records how many records the message holds
+   * @throws RejectedMessage wrong_partition
+   */
+  checkGroups(groups: Int32Array, partition: number, records: number): void {
+    for (const group of groups) {
+      const block = blockOfGroup(group);
+      const owner = this.#ownerOf(block);
+      if (owner === partition) continue;
+      throw new RejectedMessage(
+        'wrong_partition',
+        `group ${group} of block ${blockKey(this.#prefix, block)} belongs to partition ${owner}`,
+        records,
+      );
     }
   }
 
