@@ -1,7 +1,7 @@
 /** The synthetic datasets of the measurements: made once for each size and order, and kept. */
 import { existsSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { localFolder } from '../cli/context.ts';
+import { localFolder } from '../cli/options.ts';
 import type { Broker } from '../kafka/client.ts';
 import { withAdmin } from '../kafka/client.ts';
 import { generate, type RowOrder } from '../producers/synthetic/synthetic.ts';

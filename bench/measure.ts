@@ -6,7 +6,7 @@ import { spawn } from 'node:child_process';
 import { existsSync, openSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { availableParallelism, cpus, totalmem } from 'node:os';
 import { join } from 'node:path';
-import { localFolder } from '../cli/context.ts';
+import { localFolder } from '../cli/options.ts';
 
 const ticksPerSecond = 100;
 const pageBytes = 4096;

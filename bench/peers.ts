@@ -10,14 +10,9 @@ import { mkdirSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
 import { Command, InvalidArgumentError } from 'commander';
-import {
-  type CommonFlags,
-  type Context,
-  integerOption,
-  localFolder,
-  openContext,
-  stopSignal,
-} from '../cli/context.ts';
+import { type Context, openContext } from '../cli/context.ts';
+import { type CommonFlags, integerIn, localFolder } from '../cli/options.ts';
+import { stopSignal } from '../cli/stop.ts';
 import { findServices, portsFrom } from '../kafka/local/services.ts';
 import { replay } from '../producers/replay.ts';
 import { isAbort, messageOf } from '../runtime/errors.ts';
@@ -300,16 +295,16 @@ await new Command('bench:peers')
   .option(
     '--titles <n>',
     'titles of the synthetic dataset; 811,000 give 12 M records',
-    integerOption(100),
+    integerIn(100),
     811_000,
   )
-  .option('--runs <n>', 'runs of each, of which the median counts', integerOption(1, 20), 1)
+  .option('--runs <n>', 'runs of each, of which the median counts', integerIn(1, 20), 1)
   .option('--only <names>', `only these, separated by commas: ${peerNames.join(', ')}`, nameList, peerNames)
   .option('--tenth <names>', 'these on a tenth of the titles, beside reelflow on as many', nameList, [])
   .option(
     '--limit <minutes>',
     'a run that takes longer is stopped, and its engine named so',
-    integerOption(1, 600),
+    integerIn(1, 600),
     20,
   )
   .option('--no-check', 'do not hold the results against the batch computation')

@@ -5,15 +5,9 @@
 import { mkdirSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { Argument, Command, InvalidArgumentError, Option } from 'commander';
-import {
-  type CommonFlags,
-  type Context,
-  durationOption,
-  integerOption,
-  localFolder,
-  openContext,
-  stopSignal,
-} from '../cli/context.ts';
+import { type Context, openContext } from '../cli/context.ts';
+import { type CommonFlags, integerIn, localFolder, periodOf } from '../cli/options.ts';
+import { stopSignal } from '../cli/stop.ts';
 import { findServices, portsFrom } from '../kafka/local/services.ts';
 import type { RowOrder } from '../producers/synthetic/synthetic.ts';
 import type { Endpoints } from '../runtime/config.ts';
@@ -71,16 +65,16 @@ await new Command('bench')
     numberList,
     [811_000],
   )
-  .option('--runs <n>', 'runs, of which the median counts', integerOption(1, 50), 3)
+  .option('--runs <n>', 'runs, of which the median counts', integerIn(1, 50), 3)
   .addOption(new Option('--order <order>', 'order of the rows').choices(['id', 'random']).default('id'))
-  .option('--shards <n>', 'partitions', integerOption(1, 64), 4)
+  .option('--shards <n>', 'partitions', integerIn(1, 64), 4)
   .option('--window <period>', 'period that closes a micro-batch')
   .option('--max-records <n>', 'records that close a micro-batch')
   .option('--memory <size>', "DuckDB's limit in the processor")
   .option('--gzip', 'files are .tsv.gz')
   .option('--again', 'pipeline: replay the same files a second time into the same topics, and measure that')
-  .option('--rate <records>', 'freshness: records per second', integerOption(1), 100_000)
-  .option('--for <period>', 'freshness: how long', durationOption, 60_000)
+  .option('--rate <records>', 'freshness: records per second', integerIn(1), 100_000)
+  .option('--for <period>', 'freshness: how long', periodOf, 60_000)
   .option('--json', 'one line of JSON')
   .option('--save', 'keep the result in docs/results/, for `npm run bench:docs`')
   .action(async (name: string, flags: Flags) => {

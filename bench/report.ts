@@ -2,7 +2,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import Table from 'cli-table3';
+import { tableText } from '../cli/table.ts';
 import { machine } from './measure.ts';
 
 /** Values by the heads of the columns. A number is shown with as many digits as say something. */
@@ -60,13 +60,15 @@ export function shown(value: string | number | undefined): string {
 
 function text({ lines, notes, machine, command }: Result): string {
   const columns = heads(lines);
-  const table = new Table({
-    head: columns,
-    colAligns: columns.map((head) => (isNumeric(lines, head) ? 'right' : 'left')),
-    style: { head: [], border: [] },
-  });
-  for (const line of lines) table.push(columns.map((head) => shown(line[head])));
-  return `${[table.toString(), ...notes, machine, command].join('\n')}\n`;
+  const table = tableText(
+    columns.map((head) => ({
+      head,
+      align: isNumeric(lines, head) ? ('right' as const) : ('left' as const),
+      cell: (line: Line) => shown(line[head]),
+    })),
+    lines,
+  );
+  return `${[table, ...notes, machine, command].join('\n')}\n`;
 }
 
 /** The table in Markdown, with the machine and the command under it. */

@@ -1,6 +1,7 @@
 /** The pipeline and its stages as things to be measured. */
 import { join } from 'node:path';
-import type { CommonFlags, Context } from '../cli/context.ts';
+import type { Context } from '../cli/context.ts';
+import type { CommonFlags } from '../cli/options.ts';
 import { type PipelineReport, runPipeline, stageFlags } from '../cli/pipeline.ts';
 import { brokerCpuSeconds, type Measured, measure, Watch } from './measure.ts';
 

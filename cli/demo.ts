@@ -1,19 +1,15 @@
-/** `reelflow demo`: services, replay, process and sink at once, then the tables and where they are. */
+/** `reelflow demo`: the whole pipeline over one input, then the gold tables and their folder. */
 import { createHash } from 'node:crypto';
 import { existsSync, realpathSync, renameSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { Command } from 'commander';
-import {
-  type CommonFlags,
-  type Context,
-  columnsShown,
-  commonOptions,
-  integerOption,
-  localFolder,
-  openContext,
-  stopSignal,
-} from './context.ts';
+import { type Context, openContext } from './context.ts';
+import { whole } from './figures.ts';
+import { viewText } from './gold-text.ts';
+import { type CommonFlags, commonOptions, integerIn, localFolder } from './options.ts';
+import { print, printJson } from './output.ts';
 import type { PipelineReport } from './pipeline.ts';
+import { stopSignal } from './stop.ts';
 
 interface Flags extends CommonFlags {
   data?: string;
@@ -25,16 +21,16 @@ const rowsShown = 5;
 
 export function demoCommand(): Command {
   const command = new Command('demo')
-    .description('everything at once: services, replay, process, sink, and the gold tables')
-    .option('--data <dir>', 'a folder of IMDb datasets; default a synthetic one')
-    .option('--titles <n>', 'titles of the synthetic dataset', integerOption(1, 30_000_000), 10_000)
-    .option('--seed <s>', 'seed of the synthetic dataset', integerOption(0, 2 ** 31 - 1), 1);
+    .description('run the whole pipeline once: services, replay, process, sink; then show the gold tables')
+    .option('--data <dir>', 'folder of IMDb datasets; default a synthetic dataset')
+    .option('--titles <n>', 'titles of the synthetic dataset', integerIn(1, 30_000_000), 10_000)
+    .option('--seed <s>', 'seed of the synthetic dataset', integerIn(0, 2 ** 31 - 1), 1);
   return commonOptions(command).action(run);
 }
 
 async function run(flags: Flags, command: Command): Promise<void> {
   const say = (line: string) => {
-    if (!flags.json) process.stdout.write(`${line}\n`);
+    if (!flags.json) print(line);
   };
   const { findServices, portsFrom } = await import('../kafka/local/services.ts');
   const services = await findServices({
@@ -62,28 +58,22 @@ async function run(flags: Flags, command: Command): Promise<void> {
     const { seconds, secondsUntil } = report;
     const recordsPerSecond = Math.round(read / seconds);
     const line = { read, produced, rejected, seconds, recordsPerSecond, chunks, bytes, runId, absent };
-    process.stdout.write(
-      `${JSON.stringify({ ...line, secondsUntil, snapshot, gold: resolve(gold), folder: resolve(folder), namespace })}\n`,
-    );
-    return;
+    const places = { gold: resolve(gold), folder: resolve(folder), namespace };
+    return printJson({ ...line, secondsUntil, snapshot, ...places });
   }
   const { replayText } = await import('./replay.ts');
-  say(await replayText(report.replay));
-  if (snapshot !== null) say(await tablesText(folder));
+  say(replayText(report.replay));
+  if (snapshot !== null) say(await tablesText(gold, snapshot));
   const { read } = report.replay;
-  const rate = Math.round(read / report.seconds).toLocaleString('en-US');
-  say(
-    `${read.toLocaleString('en-US')} records from file to gold in ${report.seconds.toFixed(1)} s: ${rate} records/s`,
-  );
-  say(
-    report.sink.snapshot === null ? 'Nothing has changed since the last snapshot.' : `Snapshot ${snapshot}`,
-  );
+  const rate = whole(read / report.seconds);
+  say(`${whole(read)} records from file to gold in ${report.seconds.toFixed(1)} s: ${rate} records/s`);
+  say(report.sink.snapshot === null ? 'Nothing changed since the last snapshot.' : `Snapshot ${snapshot}`);
   say(`Gold     ${folder}`);
   say(`Verify   npx reelflow verify --namespace ${namespace} --gold ${gold} --data ${data}`);
   if (services.how !== 'environment') say('Broker and registry stay up until: npx reelflow services down');
 }
 
-/** Demos of different inputs never mix. */
+/** A namespace per input, so that demos of different inputs never mix. */
 function demoNamespace({ data, titles, seed }: Flags): string {
   if (data === undefined) return `demo-t${titles}-s${seed}`;
   const path = existsSync(data) ? realpathSync(data) : resolve(data);
@@ -107,7 +97,7 @@ async function freeGold(gold: string, { broker, names }: Context): Promise<strin
 async function syntheticData({ titles, seed }: Flags, say: (line: string) => void): Promise<string> {
   const folder = join(localFolder, 'data', `titles-${titles}-seed-${seed}`);
   if (existsSync(folder)) return folder;
-  say(`Writing a synthetic dataset of ${titles.toLocaleString('en-US')} titles to ${folder}`);
+  say(`Writing a synthetic dataset of ${whole(titles)} titles to ${folder}`);
   const { generate } = await import('../producers/synthetic/synthetic.ts');
   const building = `${folder}.part`;
   rmSync(building, { recursive: true, force: true });
@@ -140,37 +130,16 @@ async function pipeline(context: Context, data: string, flags: Flags): Promise<P
 }
 
 /** The first rows of each gold table. */
-async function tablesText(folder: string): Promise<string> {
-  const [{ DuckDBInstance }, { goldTables }, { default: Table }] = await Promise.all([
-    import('@duckdb/node-api'),
+async function tablesText(gold: string, snapshot: string): Promise<string> {
+  const [{ Looking }, { goldTables }] = await Promise.all([
+    import('../sinks/gold/look.ts'),
     import('../tables/gold-tables.ts'),
-    import('cli-table3'),
   ]);
-  const instance = await DuckDBInstance.create(':memory:');
-  const connection = await instance.connect();
-  const texts: string[] = [];
-  for (const { name } of goldTables) {
-    const file = join(folder, `${name}.parquet`).replaceAll("'", "''");
-    const rows = await connection.runAndReadAll(
-      `SELECT *, count(*) OVER () FROM '${file}' LIMIT ${rowsShown}`,
-    );
-    const columns = rows.columnNames().slice(0, -1);
-    const head = columns.slice(0, columnsShown);
-    const values = rows.getRows();
-    const table = new Table({ head, style: { head: [], border: [] } });
-    for (const row of values) table.push(row.slice(0, head.length).map(cellText));
-    const total = Number(values[0]?.at(-1) ?? 0);
-    texts.push(
-      `\n${name}, ${Math.min(rowsShown, total)} of ${total.toLocaleString('en-US')} rows${columns.length > head.length ? `, ${head.length} of ${columns.length} columns` : ''}`,
-      table.toString(),
-    );
-  }
-  connection.closeSync();
-  instance.closeSync();
-  return texts.join('\n');
-}
-
-function cellText(value: unknown): string {
-  if (value === null) return '';
-  return typeof value === 'number' && !Number.isInteger(value) ? value.toFixed(3) : String(value);
+  return Looking.at(gold, async (looking) => {
+    const texts: string[] = [];
+    for (const { name } of goldTables) {
+      texts.push(`\n${viewText(await looking.rows(snapshot, name, rowsShown))}`);
+    }
+    return texts.join('\n');
+  });
 }

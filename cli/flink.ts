@@ -1,9 +1,13 @@
-/** `reelflow flink`: the gold tables by Apache Flink, from the same topics and declarations. */
+/** `reelflow flink`: the gold tables on Apache Flink, from the same topics and declarations. */
 import { join } from 'node:path';
 import { Command, Option } from 'commander';
 import type { FlinkContext } from '../flink/run.ts';
 import { ReelflowError } from '../runtime/errors.ts';
-import { type CommonFlags, commonOptions, localFolder, openContext, stopSignal } from './context.ts';
+import { openContext } from './context.ts';
+import { whole } from './figures.ts';
+import { type CommonFlags, commonOptions, localFolder } from './options.ts';
+import { print, printJson } from './output.ts';
+import { stopSignal } from './stop.ts';
 
 interface JavaFlags extends CommonFlags {
   jars: string;
@@ -22,37 +26,37 @@ interface RunFlags extends JavaFlags {
 }
 
 export function flinkCommand(): Command {
-  const command = new Command('flink').description('the same gold tables by Apache Flink');
+  const command = new Command('flink').description('compute the gold tables on Apache Flink');
   command.addCommand(
     commonOptions(
       new Command('sql').description(
-        'print the statements that keep the tables up to date on topics; passwords left out',
+        'print the statements that keep the tables up to date on topics, without passwords',
       ),
     ).action(sql),
   );
   command.addCommand(
     javaOptions(
       new Command('submit')
-        .description('start the job on a cluster; the tables go to compacted topics')
+        .description('start the job on a cluster; it writes the tables to compacted topics')
         .addOption(new Option('--gateway <url>', 'SQL gateway of the cluster').env('FLINK_SQL_GATEWAY_URL'))
         .addOption(new Option('--rest <url>', 'REST address of the cluster').env('FLINK_REST_URL'))
-        .option('--checkpoints <uri>', "where checkpoints go; default the cluster's setting")
-        .option('--from <uri>', 'checkpoint or savepoint to go on from'),
+        .option('--checkpoints <uri>', "folder of the checkpoints; default the cluster's setting")
+        .option('--from <uri>', 'start from this checkpoint or savepoint'),
     ).action(submit),
   );
   command.addCommand(
     javaOptions(
       new Command('run')
-        .description('run the job here until SIGTERM, going on from its newest checkpoint')
-        .option('--bounded', 'compute the tables from what is on the topics now, and end')
-        .option('--out <dir>', 'folder for <table>.parquet, with --bounded'),
+        .description('run the job on this machine until SIGTERM, from its newest checkpoint')
+        .option('--bounded', 'compute the tables from the present content of the topics, and end')
+        .option('--out <dir>', 'write <table>.parquet to this folder, with --bounded'),
     ).action(run),
   );
   return command;
 }
 
 function javaOptions(command: Command): Command {
-  return commonOptions(command).option('--jars <dir>', 'cache of jars', join(localFolder, 'jars'));
+  return commonOptions(command).option('--jars <dir>', 'folder that caches jars', join(localFolder, 'jars'));
 }
 
 async function contextOf(flags: CommonFlags, jars = ''): Promise<FlinkContext> {
@@ -86,16 +90,14 @@ async function sql(flags: CommonFlags): Promise<void> {
     { cubes, tables: goldTables, names, endpoints, shards, destination },
     String,
   );
-  process.stdout.write(
-    flags.json ? `${JSON.stringify(statements)}\n` : statements.map((each) => `${each};\n`).join('\n'),
-  );
+  print(flags.json ? JSON.stringify(statements) : statements.map((each) => `${each};`).join('\n\n'));
 }
 
 async function submit(flags: SubmitFlags): Promise<void> {
   const { gateway, rest, checkpoints, from } = flags;
   if ((gateway === undefined) === (rest === undefined)) {
     throw new ReelflowError('usage', 'One of --gateway and --rest is needed', {
-      hint: 'FLINK_SQL_GATEWAY_URL and FLINK_REST_URL set them, too.',
+      hint: 'Set --gateway or FLINK_SQL_GATEWAY_URL, or --rest or FLINK_REST_URL.',
     });
   }
   for (const url of [gateway, rest]) requireUrl(url);
@@ -106,15 +108,13 @@ async function submit(flags: SubmitFlags): Promise<void> {
     ...(checkpoints !== undefined && { checkpoints }),
     ...(from !== undefined && { from }),
   });
-  process.stdout.write(
-    flags.json ? `${JSON.stringify({ job })}\n` : `Job ${job} runs on ${gateway ?? rest}\n`,
-  );
+  print(flags.json ? JSON.stringify({ job }) : `Job ${job} runs on ${gateway ?? rest}`);
 }
 
 function requireUrl(url: string | undefined): void {
   if (url === undefined || /^https?:$/.test(URL.parse(url)?.protocol ?? '')) return;
-  throw new ReelflowError('usage', `${url} is not an address of Flink`, {
-    hint: 'http://host:port is expected.',
+  throw new ReelflowError('usage', `${url} is not an HTTP address`, {
+    hint: 'Use http://host:port.',
   });
 }
 
@@ -128,15 +128,13 @@ async function run(flags: RunFlags): Promise<void> {
   const context = await contextOf(flags, flags.jars);
   if (flags.out === undefined) {
     await runUnbounded(context, (from) =>
-      context.onProgress?.(`going on from ${from ?? 'the start of the topics'}`),
+      context.onProgress?.(`starting from ${from ?? 'the start of the topics'}`),
     );
     return;
   }
   const report = await runBounded(context, flags.out);
-  if (flags.json) process.stdout.write(`${JSON.stringify(report)}\n`);
-  else {
-    for (const [name, { rows }] of Object.entries(report.tables)) {
-      process.stdout.write(`${join(flags.out, `${name}.parquet`)}: ${rows.toLocaleString('en-US')} rows\n`);
-    }
+  if (flags.json) return printJson(report);
+  for (const [name, { rows }] of Object.entries(report.tables)) {
+    print(`${join(flags.out, `${name}.parquet`)}: ${whole(rows)} rows`);
   }
 }

@@ -1,19 +1,16 @@
-/** `reelflow lag`: how far consumer groups are behind, how they do, and when they will have caught up. */
+/** `reelflow lag`: lag and health of consumer groups per partition. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Command, Option } from 'commander';
 import type { State } from '../monitor/judge.ts';
 import type { GroupLag, LagReport, LagRow, Watched } from '../monitor/lag.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import type { TopicNames } from '../topics/catalog.ts';
-import {
-  type CommonFlags,
-  commonOptions,
-  durationOption,
-  openContext,
-  severalOption,
-  stopSignal,
-} from './context.ts';
+import { openContext } from './context.ts';
 import { lagText } from './lag-text.ts';
+import { type CommonFlags, commonOptions, periodOption, severalOption } from './options.ts';
+import { print } from './output.ts';
+import { stopSignal } from './stop.ts';
+import { terminalWidth } from './table.ts';
 
 interface Flags extends CommonFlags {
   group: string[];
@@ -22,7 +19,7 @@ interface Flags extends CommonFlags {
   failOn?: keyof typeof failsOn;
 }
 
-/** What `--fail-on` a state means: the state itself, and with WARN and ERR whatever is worse. */
+/** The states that fail `--fail-on`: the state itself, and with WARN and ERR the worse ones. */
 const failsOn = {
   WARN: ['WARN', 'ERR', 'STALL', 'STOP'],
   ERR: ['ERR', 'STALL', 'STOP'],
@@ -31,28 +28,24 @@ const failsOn = {
 } as const satisfies Record<string, readonly State[]>;
 
 const lookEveryMs = 1_000;
-/** Longer than a large micro-batch takes, or a member that works would be taken for one that stands still. */
+/** Longer than a large micro-batch takes: in between its member commits nothing, and would count as stalled. */
 const failOnSpanMs = 30_000;
 
 export function lagCommand(): Command {
   const command = new Command('lag')
-    .description('how far consumer groups are behind, by topic and partition, and how they do')
-    .option(
-      '--group <name>',
-      'any group on the cluster, may be given again; default those of the pipeline',
-      severalOption,
-      [],
-    )
-    .option('--watch', 'look again every second until SIGINT')
-    .option(
-      '--over <period>',
-      'look for so long before judging; default one look, with --fail-on 30s, with --watch the last 60s count',
-      durationOption,
+    .description('show lag and health of consumer groups per partition')
+    .addOption(severalOption('--group <name>', 'any group on the cluster', 'the groups of the pipeline'))
+    .option('--watch', 'show them again every second until SIGINT')
+    .addOption(
+      periodOption(
+        '--over <period>',
+        'observe for this long before judging; default one observation, with --fail-on 30s, with --watch the last 60s',
+      ),
     )
     .addOption(
       new Option(
         '--fail-on <state>',
-        'exit code 22 when a partition is in this state or (WARN, ERR) a worse one',
+        'end with exit code 22 when a partition is in this state or, for WARN and ERR, a worse one',
       ).choices(Object.keys(failsOn)),
     );
   return commonOptions(command).action(run);
@@ -62,7 +55,7 @@ async function run(flags: Flags): Promise<void> {
   const excluding = flags.json === true ? '--json' : flags.failOn === undefined ? undefined : '--fail-on';
   if (flags.watch === true && excluding !== undefined) {
     throw new ReelflowError('usage', `--watch and ${excluding} exclude each other`, {
-      detail: `${excluding} is for a command that ends.`,
+      detail: `With ${excluding} the command ends after one result.`,
       hint: 'Leave one of them out.',
     });
   }
@@ -77,16 +70,16 @@ async function run(flags: Flags): Promise<void> {
         );
   if (flags.watch === true) {
     const watch = new LagWatch(broker, flags.over);
-    await redraw(async (columns) =>
-      lagText(await watch.look(watched), { columns, trendOf: (row) => watch.trendOf(row) }),
+    await redraw(async (width) =>
+      lagText(await watch.look(watched), { width, trendOf: (row) => watch.trendOf(row) }),
     );
     return;
   }
   const overMs = flags.over ?? (flags.failOn === undefined ? 0 : failOnSpanMs);
-  // One look is the beginning of a usual span: it does not fill one of no length.
+  // A single observation starts a span of the usual length; a span of no length would be complete at once.
   const watch = overMs === 0 ? new LagWatch(broker) : new LagWatch(broker, overMs);
   const report = await lookFor(overMs, () => watch.look(watched));
-  process.stdout.write(`${flags.json === true ? JSON.stringify(report.rows) : await lagText(report)}\n`);
+  print(flags.json === true ? JSON.stringify(report.rows) : lagText(report));
   if (flags.failOn !== undefined) refuse(report, flags.failOn, flags.group);
 }
 
@@ -100,7 +93,7 @@ export async function pipelineGroups(names: TopicNames): Promise<Watched[]> {
   ];
 }
 
-/** Looks until the first look is so long ago. @returns the last report */
+/** Observes until the first observation is `overMs` old. @returns the last report */
 async function lookFor(overMs: number, look: () => Promise<LagReport>): Promise<LagReport> {
   const first = await look();
   let report = first;
@@ -115,39 +108,39 @@ async function lookFor(overMs: number, look: () => Promise<LagReport>): Promise<
 function refuse({ rows, groups }: LagReport, failOn: keyof typeof failsOn, named: readonly string[]): void {
   const bad: readonly State[] = failsOn[failOn];
   const found = rows.filter(({ state }) => state !== null && bad.includes(state));
-  // A check of a group that is misspelt would never fail.
+  // A check of a misspelt group must not pass.
   const absent = groups.filter(({ group, exists }) => !exists && named.includes(group));
   if (found.length + absent.length === 0) return;
   const all = [
     ...absent.map(({ group }: GroupLag) => `group ${group} does not exist`),
     ...found.map(({ group, topic, partition, state }: LagRow) => `${group} ${topic}/${partition}: ${state}`),
   ];
-  throw new ReelflowError('lagging', `A consumer group is not well (--fail-on ${failOn})`, {
+  throw new ReelflowError('lagging', `Lag check failed (--fail-on ${failOn})`, {
     detail: all.length > 5 ? `${all.slice(0, 5).join('; ')}; and ${all.length - 5} more` : all.join('; '),
-    hint: 'docs/operations.md says what each state means and what to do.',
+    hint: 'See docs/operations.md for each state and its remedy.',
   });
 }
 
-/** Draws what `text` gives every second until a signal. A broker that is away for a while is said, and waited for. */
-async function redraw(text: (columns: number) => Promise<string>): Promise<void> {
+/** Draws `text` every second until a signal. While no broker answers it shows the reason and tries again. */
+async function redraw(text: (width: number) => Promise<string>): Promise<void> {
   const signal = stopSignal();
   const isTerminal = process.stdout.isTTY === true;
   if (isTerminal) process.stdout.write('\x1b[2J');
   while (!signal.aborted) {
     let now: string;
     try {
-      now = await text(isTerminal ? process.stdout.columns : Number.POSITIVE_INFINITY);
+      now = await text(terminalWidth());
     } catch (thrown) {
       if (!(thrown instanceof ReelflowError) || thrown.kind !== 'brokerUnreachable') throw thrown;
       now = `${thrown.message}: ${thrown.detail}`;
     }
     const lines = `${new Date().toISOString()}\n${now}`.split('\n');
-    // To the top, each line cleared behind its end, then everything below: no flicker. What does not fit is left out.
+    // From the top, each line cleared to its end, then everything below: no flicker. Lines that do not fit are left out.
     if (isTerminal) {
       const shown = lines.slice(0, Math.max(1, process.stdout.rows - 1));
       process.stdout.write(`\x1b[H${shown.map((line) => `${line}\x1b[K\n`).join('')}\x1b[J`);
     } else {
-      process.stdout.write(`${lines.join('\n')}\n\n`);
+      print(`${lines.join('\n')}\n`);
     }
     await sleep(lookEveryMs, undefined, { signal }).catch(() => undefined);
   }

@@ -1,9 +1,9 @@
 /**
- * The command line. Commands load what they need when they run, so that `--help` is quick; errors become text and exit
- * code here and nowhere else.
+ * The command line. A command loads its modules when it runs, so that `--help` is quick. Errors become text and exit code
+ * here and nowhere else.
  */
 import { Command, CommanderError } from 'commander';
-import { exitCodes, messageOf, ReelflowError } from '../runtime/errors.ts';
+import { exitCodes, isAbort, messageOf, ReelflowError } from '../runtime/errors.ts';
 import { demoCommand } from './demo.ts';
 import { dlqCommand } from './dlq.ts';
 import { downloadCommand } from './download.ts';
@@ -12,12 +12,14 @@ import { generateCommand } from './generate.ts';
 import { goldCommand } from './gold.ts';
 import { lagCommand } from './lag.ts';
 import { monitorCommand } from './monitor.ts';
+import { isOutputClosed, watchOutput } from './output.ts';
 import { processCommand } from './process.ts';
 import { replayCommand } from './replay.ts';
 import { resetCommand } from './reset.ts';
 import { servicesCommand } from './services.ts';
 import { sinkCommand } from './sink.ts';
 import { statusCommand } from './status.ts';
+import { stoppedExitCode, stopReason } from './stop.ts';
 import { verifyCommand } from './verify.ts';
 import { packageVersion } from './version.ts';
 
@@ -25,12 +27,13 @@ const endWithinMs = 3_000;
 
 /** Runs a command line and sets the exit code. @param argv as in `process.argv` */
 export async function main(argv: readonly string[]): Promise<void> {
+  watchOutput();
   const program = new Command('reelflow')
     .description(
       'Replays the IMDb datasets into Kafka, keeps their aggregates up to date, writes Parquet snapshots.',
     )
     .version(packageVersion())
-    .showHelpAfterError('(--help shows the usage)');
+    .showHelpAfterError('Run the command with --help for its usage.');
   for (const command of [
     demoCommand(),
     servicesCommand(),
@@ -56,7 +59,8 @@ export async function main(argv: readonly string[]): Promise<void> {
   } catch (thrown) {
     process.exitCode = report(thrown, argv.includes('--verbose'));
   }
-  // A command is over when it returns. What still hangs (a request without an answer) must not keep the process alive.
+  if (isOutputClosed()) process.exitCode ??= stoppedExitCode();
+  // The command has returned. A request that is still waiting for an answer must not keep the process alive.
   setTimeout(() => process.exit(), endWithinMs).unref();
 }
 
@@ -68,8 +72,14 @@ function exitOverride(command: Command): void {
 /** Writes an error for people to standard error. @returns the exit code */
 function report(thrown: unknown, verbose: boolean): number {
   if (thrown instanceof CommanderError) {
-    // commander has said what it has to say; help and version are no errors.
+    // commander has printed its message; help and version are no errors.
     return thrown.exitCode === 0 ? 0 : exitCodes.usage;
+  }
+  // A wait or a step that was given up because the command was asked to end.
+  const reason = stopReason();
+  if (reason !== undefined && (isAbort(thrown) || thrown === reason)) {
+    if (reason !== 'SIGPIPE') process.stderr.write('Interrupted.\n');
+    return stoppedExitCode();
   }
   const lines: string[] = [];
   if (thrown instanceof ReelflowError) {
@@ -77,7 +87,10 @@ function report(thrown: unknown, verbose: boolean): number {
     if (thrown.detail !== '') lines.push(`Detail: ${thrown.detail}`);
     if (thrown.hint !== '') lines.push(`Hint: ${thrown.hint}`);
   } else {
-    lines.push(`Error: ${messageOf(thrown)}`, 'Hint: This is a defect of reelflow; --verbose shows where.');
+    lines.push(
+      `Error: ${messageOf(thrown)}`,
+      'Hint: This is a defect of reelflow. Run the command with --verbose to see where.',
+    );
   }
   if (verbose && thrown instanceof Error) lines.push(thrown.stack ?? '', causesOf(thrown));
   process.stderr.write(`${lines.filter((line) => line !== '').join('\n')}\n`);

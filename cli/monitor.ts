@@ -1,19 +1,19 @@
-/** `reelflow monitor`: the page. */
+/** `reelflow monitor`: a page that shows the pipeline live. */
 import { randomBytes } from 'node:crypto';
 import { Command } from 'commander';
+import { openContext } from './context.ts';
+import { pipelineGroups } from './lag.ts';
+import { letterJson, openLetter } from './letter.ts';
 import {
   type CommonFlags,
   commonOptions,
-  durationOption,
   type ListenAddress,
-  listenFlags,
   listenOption,
-  openContext,
+  periodOption,
   severalOption,
-  stopSignal,
-} from './context.ts';
-import { readShownLetter } from './dlq.ts';
-import { pipelineGroups } from './lag.ts';
+} from './options.ts';
+import { print } from './output.ts';
+import { stopSignal } from './stop.ts';
 
 interface Flags extends CommonFlags {
   listen: ListenAddress;
@@ -21,25 +21,22 @@ interface Flags extends CommonFlags {
   over?: number;
 }
 
-/** What the page shows of a dead letter. */
+/** How much the page shows of a dead letter. */
 const letterBounds = { bytes: 2_000, rows: 5 };
 
 export function monitorCommand(): Command {
   const command = new Command('monitor')
-    .description('a web page that shows how the pipeline is, live; it changes nothing')
-    .option(
-      listenFlags,
-      'serve the page and /metrics on this port of 127.0.0.1, or on host:port, where it wants a token',
-      listenOption,
-      { host: '127.0.0.1', port: 9467 },
+    .description('serve a web page that shows the pipeline live, and changes nothing')
+    .addOption(
+      listenOption(
+        'serve the page and /metrics on this port of 127.0.0.1, or on host:port, which needs a token',
+        '127.0.0.1:9467',
+      ),
     )
-    .option(
-      '--group <name>',
-      'show any other group on the cluster too, may be given again',
-      severalOption,
-      [],
-    )
-    .option('--over <period>', 'how far back looks count, default 60s', durationOption);
+    .addOption(severalOption('--group <name>', 'show this group of the cluster too', 'none'))
+    .addOption(
+      periodOption('--over <period>', 'judge groups by the observations of this period, default 60s'),
+    );
   return commonOptions(command).action(run);
 }
 
@@ -76,17 +73,20 @@ async function run({ listen, group, over, ...flags }: Flags): Promise<void> {
     ...listen,
     token: asked || (isLoopback(listen.host) ? undefined : randomBytes(18).toString('base64url')),
     look: (until) => overview.look(until),
-    letter: (at) => readShownLetter(context, at, letterBounds),
+    letter: async (at) => {
+      const found = await openLetter(context, at);
+      return found && letterJson(found, letterBounds);
+    },
     plots: plotsOf(places.gold),
     metrics: async () => ({ type: registry.contentType, text: await registry.metrics() }),
     logger,
     signal,
   });
-  process.stdout.write(flags.json ? `${JSON.stringify({ url: page.url })}\n` : `${page.url}\n`);
+  print(flags.json ? JSON.stringify({ url: page.url }) : page.url);
   await page.done;
 }
 
-/** The plots of a snapshot. All viewers ask for the same one, and it does not change: it is drawn once. */
+/** The plots of a snapshot, computed once: all viewers ask for the newest one, and a snapshot never changes. */
 function plotsOf(gold: string): (id: string) => Promise<object | undefined> {
   let drawn: { id: string; plots: Promise<object> } | undefined;
   return async (id) => {

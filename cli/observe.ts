@@ -1,20 +1,19 @@
 /**
- * What supervisors and Prometheus ask a running stage: `/healthz` and `/readyz` answer 200 or 503 with the view as JSON,
- * `/metrics` answers in Prometheus' text format. On 127.0.0.1 unless a host is named; there is nothing to change there,
- * and no secret to read.
+ * The HTTP endpoints of a running stage: `/healthz` and `/readyz` answer 200 or 503 with the view as JSON, `/metrics` in
+ * Prometheus' text format. They are read-only and contain no secret.
  */
 import { createServer } from 'node:http';
 import { collectDefaultMetrics, Registry } from 'prom-client';
 import { listenOn } from '../monitor/listen.ts';
 import { messageOf } from '../runtime/errors.ts';
-import type { ListenAddress } from './context.ts';
+import type { ListenAddress } from './options.ts';
 
 export interface HealthView {
   readonly isHealthy: boolean;
   readonly isReady: boolean;
 }
 
-/** The metrics of this process: memory, CPU, garbage collection and event-loop delay are in it already. */
+/** A registry with the metrics of this process: memory, CPU, garbage collection, event-loop delay. */
 export function processRegistry(): Registry {
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
@@ -23,7 +22,7 @@ export function processRegistry(): Registry {
 
 /**
  * Serves until the process ends.
- * @returns where metrics are to be registered
+ * @returns the registry for the metrics of the stage
  * @throws ReelflowError usage, when the address cannot be listened on
  */
 export async function serveObservers(

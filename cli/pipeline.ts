@@ -1,6 +1,6 @@
 /**
- * The whole pipeline over one input: processor and sink as processes of their own, the replay in this one, all at the
- * same time. When the replay has ended they finish what is there and end. Used by `demo` and by the benchmark.
+ * The whole pipeline over one input, for `demo` and the benchmarks: processor and sink run as child processes, the replay
+ * in this one, all at the same time. After the replay the children finish their backlog and end.
  */
 import { type ChildProcess, fork } from 'node:child_process';
 import { mkdirSync, openSync, readFileSync } from 'node:fs';
@@ -11,7 +11,8 @@ import type { ReplayReport } from '../producers/replay-report.ts';
 import { exitCodes, type FailureKind, ReelflowError } from '../runtime/errors.ts';
 import { packageFile } from '../runtime/package.ts';
 import type { SinkReport } from '../sinks/sink.ts';
-import { type Context, finishMessage } from './context.ts';
+import type { Context } from './context.ts';
+import { finishMessage } from './stage.ts';
 
 export interface PipelineOptions {
   readonly context: Context;
@@ -20,7 +21,7 @@ export interface PipelineOptions {
   /** Folder for the logs of the two stages. */
   readonly logs: string;
   readonly shards?: number;
-  /** At most so many records per second. */
+  /** Limit of records per second. */
   readonly rate?: number;
   /** More arguments for the stages. */
   readonly processArguments?: readonly string[];
@@ -34,16 +35,16 @@ export interface PipelineReport {
   readonly replay: ReplayReport;
   readonly process: ProcessorReport;
   readonly sink: SinkReport;
-  /** From the first byte read to CURRENT swapped. */
+  /** From the first byte read to the swap of CURRENT. */
   readonly seconds: number;
-  /** From the start to the end of each stage's work. */
+  /** From the start of the run to the end of each stage's work. */
   readonly secondsUntil: { readonly replay: number; readonly process: number; readonly sink: number };
 }
 
-/** As in the first line of `reelflow.js`: buffers outside a small heap would have it collected all the time. */
+/** As in the first line of `reelflow.js`: with a small heap, buffers outside it would trigger constant collections. */
 export const stageFlags = ['--initial-old-space-size=256', '--single-threaded-gc'];
 
-/** @throws ReelflowError of whichever stage failed; the others are ended */
+/** @throws ReelflowError of the stage that failed; the others are ended */
 export async function runPipeline(options: PipelineOptions): Promise<PipelineReport> {
   const { context, data, signal } = options;
   const { replay } = await import('../producers/replay.ts');
@@ -131,7 +132,7 @@ function startStage<T>(
       else reject(stageFailed(command, code, killedBy, log));
     });
   });
-  // Whoever waits for the report sees a failure; until then it must not count as unhandled.
+  // A failure is thrown where the report is awaited; until then it must not count as unhandled.
   report.catch(() => undefined);
   return {
     child,

@@ -1,7 +1,7 @@
-/** Pictures for a terminal: bars, and a line over numbers. */
-
+/** Plots for a terminal: bars, and a line over numbers. */
 import type { Point } from '../sinks/gold/look.ts';
 import type { Plot } from '../tables/gold-tables.ts';
+import { figure } from './figures.ts';
 
 const eighths = ['', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
 const labelMax = 32;
@@ -14,9 +14,6 @@ export async function drawPlot(plot: Plot, points: readonly Point[], width: numb
   const picture = plot.kind === 'bar' ? bars(points, width) : await line(points, width);
   return `${plot.title}\n${picture}`;
 }
-
-/** A number for people: thousands apart, no more than two decimals. */
-export const figure = (value: number) => value.toLocaleString('en-US', { maximumFractionDigits: 2 });
 
 function bars(points: readonly Point[], width: number): string {
   const labels = points.map(([x]) => cut(String(x)));

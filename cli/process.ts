@@ -1,23 +1,20 @@
 /** `reelflow process`: one processor member. */
 import { Command } from 'commander';
-import type { ProcessorMetrics } from '../processors/processor-metrics.ts';
-import {
-  bytesOption,
-  type CommonFlags,
-  commonOptions,
-  durationOption,
-  finishSignal,
-  integerOption,
-  type ListenAddress,
-  listenFlags,
-  listenHelp,
-  listenOption,
-  openContext,
-  stopSignal,
-} from './context.ts';
 import type { HealthView } from './observe.ts';
+import {
+  commonOptions,
+  integerIn,
+  listenOption,
+  memoryOption,
+  observersHelp,
+  periodOption,
+  severalOption,
+  sizeOption,
+} from './options.ts';
+import { printJson } from './output.ts';
+import { finishSignal, openStage, type StageFlags } from './stage.ts';
 
-interface Flags extends CommonFlags {
+interface Flags extends StageFlags {
   window: number;
   maxRecords: number;
   maxBytes: number;
@@ -29,60 +26,43 @@ interface Flags extends CommonFlags {
   skipBatch: string[];
   backups?: string;
   backupInterval: number;
-  listen?: ListenAddress;
 }
 
 export function processCommand(): Command {
   const command = new Command('process')
     .description('run one processor member until SIGTERM')
-    .option(
-      '--window <period>',
-      'period of the tumbling window that closes a micro-batch',
-      durationOption,
-      1_000,
+    .addOption(periodOption('--window <period>', 'close a micro-batch after this period', '1s'))
+    .option('--max-records <n>', 'close a micro-batch after this many records', integerIn(1), 1_000_000)
+    .addOption(
+      sizeOption('--max-bytes <size>', 'close a micro-batch after this many bytes of chunks', '64MB'),
     )
-    .option('--max-records <n>', 'records that close a micro-batch', integerOption(1), 1_000_000)
-    .option('--max-bytes <size>', 'bytes of chunks that close a micro-batch', bytesOption, 64_000_000)
     .option(
       '--until-caught-up',
-      'end when the end offsets of this moment are applied, published and mirrored',
+      'end when everything up to the present end offsets is applied, published and committed',
     )
-    .option('--accept-loss', 'go on from a log that has lost messages which were never applied')
-    .option(
-      '--skip-batch <position>',
-      'topic:partition:offset of a batch that cannot be decoded; may be given again',
-      collect,
-      [],
+    .option('--accept-loss', 'continue on a log that lost messages before they were applied')
+    .addOption(
+      severalOption('--skip-batch <topic:partition:offset>', 'skip a batch that cannot be decoded', 'none'),
     )
-    .option(
-      '--stuck-after <period>',
-      'end when a shard stands still for so long while its log does not',
-      durationOption,
-      60_000,
+    .addOption(
+      periodOption('--stuck-after <period>', 'end when a shard makes no progress for this long', '60s'),
     )
-    .option('--backups <dir>', 'folder for backups of the shards, which members may share')
-    .option('--backup-interval <period>', 'time between two backups of a shard', durationOption, 300_000)
-    .option(listenFlags, listenHelp, listenOption)
-    .option('--memory <size>', "DuckDB's limit for all shards of this member", '1GB')
-    .option('--shards <n>', 'partition count, when the topics do not exist yet', integerOption(1, 1_000), 4);
+    .option('--backups <dir>', 'write backups of the shards to this folder, which members may share')
+    .addOption(periodOption('--backup-interval <period>', 'time between two backups of a shard', '5m'))
+    .addOption(listenOption(observersHelp))
+    .addOption(memoryOption("limit of DuckDB's memory for all shards of this member"))
+    .option('--shards <n>', 'partition count of topics that do not exist yet', integerIn(1, 1_000), 4);
   return commonOptions(command).action(run);
 }
 
-const collect = (text: string, before: string[]) => [...before, text];
-
 async function run(flags: Flags): Promise<void> {
-  const signal = stopSignal();
-  const { broker, registry, names, places } = await openContext(flags, undefined, signal);
-  const { runProcessor } = await import('../processors/processor.ts');
   let health = (): HealthView => ({ isHealthy: true, isReady: false });
-  let metrics: ProcessorMetrics | undefined;
-  if (flags.listen !== undefined) {
-    const [{ serveObservers }, { ProcessorMetrics }] = await Promise.all([
-      import('./observe.ts'),
-      import('../processors/processor-metrics.ts'),
-    ]);
-    metrics = new ProcessorMetrics(await serveObservers(flags.listen, () => health()));
-  }
+  const { broker, registry, names, places, signal, observed } = await openStage(
+    flags,
+    () => health(),
+    async (metrics) => new (await import('../processors/processor-metrics.ts')).ProcessorMetrics(metrics),
+  );
+  const { runProcessor } = await import('../processors/processor.ts');
   const report = await runProcessor({
     broker,
     registry,
@@ -98,10 +78,10 @@ async function run(flags: Flags): Promise<void> {
     backups:
       flags.backups === undefined ? undefined : { folder: flags.backups, everyMs: flags.backupInterval },
     signal,
-    ...(metrics !== undefined && { metrics }),
+    ...observed,
     onHealth: (ask) => {
       health = ask;
     },
   });
-  if (flags.json) process.stdout.write(`${JSON.stringify(report)}\n`);
+  if (flags.json) printJson(report);
 }

@@ -1,8 +1,11 @@
-/** `reelflow reset`: begin a new generation. */
+/** `reelflow reset`: starts a new generation. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { Command } from 'commander';
-import { type CommonFlags, commonOptions, openContext } from './context.ts';
+import { openContext } from './context.ts';
+import { whole } from './figures.ts';
+import { type CommonFlags, commonOptions } from './options.ts';
+import { print, printJson } from './output.ts';
 
 interface Flags extends CommonFlags {
   dryRun?: true;
@@ -11,9 +14,9 @@ interface Flags extends CommonFlags {
 export function resetCommand(): Command {
   const command = new Command('reset')
     .description(
-      'begin anew from the topics: stores and deltas of before are dead, CURRENT stays until it is replaced',
+      'process the topics again from the start: earlier stores and deltas become invalid, CURRENT stays until it is replaced',
     )
-    .option('--dry-run', 'say what would be processed again, and change nothing');
+    .option('--dry-run', 'print what would be processed again, and change nothing');
   return commonOptions(command).action(run);
 }
 
@@ -28,21 +31,17 @@ async function run(flags: Flags): Promise<void> {
   const shardsOf = current === undefined ? {} : readManifest(places.gold, current).shards;
   const generationMin = Math.max(0, ...Object.values(shardsOf).map((shard) => shard.generation));
   const work = () => reset({ broker, registry, names, generationMin, dryRun: flags.dryRun === true });
-  // A sink that runs once is no member of its group; its lock tells.
+  // A sink that runs once is no member of its group; only its lock shows that it is running.
   const lock = join(places.gold, '.sink');
   const report = existsSync(lock)
     ? await withFolderLock(lock, { of: 'gold', patienceMs: 0 }, work)
     : await work();
-  if (flags.json) {
-    process.stdout.write(`${JSON.stringify({ ...report, dryRun: flags.dryRun === true })}\n`);
-    return;
-  }
+  if (flags.json) return printJson({ ...report, dryRun: flags.dryRun === true });
   const { generation, shards, messages, records } = report;
-  const amount = records === null ? 'all records' : `${records.toLocaleString('en-US')} records`;
-  const verb = flags.dryRun ? 'would be' : 'will be';
-  process.stdout.write(
-    `Generation ${generation} ${flags.dryRun ? 'would begin' : 'begins'} in ${shards} shards: ${amount} of title topics in ` +
-      `${messages.toLocaleString('en-US')} messages ${verb} processed again.\n` +
-      'CURRENT stays until a snapshot as complete as this replaces it.\n',
+  const amount = records === null ? 'all records' : `${whole(records)} records`;
+  print(
+    `Generation ${generation} ${flags.dryRun ? 'would start' : 'starts'} in ${shards} shards: ${amount} of title topics in ` +
+      `${whole(messages)} messages ${flags.dryRun ? 'would be' : 'will be'} processed again.\n` +
+      'CURRENT stays until a snapshot that is as complete replaces it.',
   );
 }

@@ -1,31 +1,34 @@
-/** `services up|down|status`: the local broker and registry. */
+/** `reelflow services up|down|status`: the local broker and registry. */
 import { Command } from 'commander';
+import { localFolder, type OutputFlags, outputOptions } from './options.ts';
+import { print, printJson } from './output.ts';
+import { tableText } from './table.ts';
 
-interface Options {
+interface Options extends OutputFlags {
   folder: string;
   brokerPort?: string;
   registryPort?: string;
-  json?: true;
-  verbose?: true;
 }
 
-/** The command with its three subcommands. Throws ReelflowError; prints its results to standard output. */
 export function servicesCommand(): Command {
-  const command = new Command('services').description('local broker and registry');
+  const command = new Command('services').description('start, stop and show a local broker and registry');
   const common = (name: string, description: string) =>
-    command
-      .command(name)
-      .description(description)
-      .option('--folder <path>', 'where their data, logs and jars are', '.reelflow')
-      .option('--json', 'one line of JSON')
-      .option('--verbose', 'log what is tried');
+    outputOptions(
+      command
+        .command(name)
+        .description(description)
+        .option('--folder <path>', 'folder of their data, logs and jars', localFolder),
+    );
 
-  common('up', 'start them, or find them running; they stay up after this command')
-    .option('--broker-port <port>', 'instead of REELFLOW_BROKER_PORT or 19092; the next port is used too')
-    .option('--registry-port <port>', 'instead of REELFLOW_REGISTRY_PORT or 18081')
+  common('up', 'start broker and registry unless they are running; they stay up after this command')
+    .option(
+      '--broker-port <port>',
+      'port of the broker, which uses the next one too; default REELFLOW_BROKER_PORT or 19092',
+    )
+    .option('--registry-port <port>', 'port of the registry; default REELFLOW_REGISTRY_PORT or 18081')
     .action(up);
   common('down', 'stop what `up` started; data stays').action(down);
-  common('status', 'show what runs').action(status);
+  common('status', 'show which services run').action(status);
   return command;
 }
 
@@ -35,9 +38,9 @@ async function up(options: Options): Promise<void> {
     ...(await context(options)),
     ports: portsFrom(process.env, options),
   });
-  if (options.json) return print(JSON.stringify(found));
+  if (options.json) return printJson(found);
   const ways = {
-    environment: 'named by KAFKA_BROKERS and SCHEMA_REGISTRY_URL',
+    environment: 'from KAFKA_BROKERS and SCHEMA_REGISTRY_URL',
     docker: 'containers of docker-compose.yml',
     jvm: 'Java processes of this machine',
   };
@@ -46,34 +49,39 @@ async function up(options: Options): Promise<void> {
   print(`KAFKA_BROKERS=${found.endpoints.brokers.join(',')}`);
   print(`SCHEMA_REGISTRY_URL=${found.endpoints.registryUrl}`);
   if (found.how === 'environment') return;
-  print(found.started.length === 0 ? 'They were running already.' : `Started: ${found.started.join(', ')}.`);
+  print(found.started.length === 0 ? 'They are already running.' : `Started: ${found.started.join(', ')}.`);
   print('They stay up until: npx reelflow services down');
 }
 
 async function down(options: Options): Promise<void> {
   const { stopServices } = await import('../kafka/local/services.ts');
   const stopped = await stopServices(await context(options));
-  if (options.json) return print(JSON.stringify({ stopped }));
-  print(stopped.length === 0 ? 'Nothing of ours was running.' : `Stopped: ${stopped.join(', ')}.`);
+  if (options.json) return printJson({ stopped });
+  print(stopped.length === 0 ? 'No local services were running.' : `Stopped: ${stopped.join(', ')}.`);
 }
 
 async function status(options: Options): Promise<void> {
   const { servicesStatus } = await import('../kafka/local/services.ts');
   const found = await servicesStatus(await context(options));
-  if (options.json) return print(JSON.stringify(found));
-  const { default: Table } = await import('cli-table3');
-  const table = new Table({
-    head: ['service', 'state', 'pid', 'address', 'log'],
-    style: { head: [], border: [] },
-  });
-  for (const { name, running, healthy, pid, address, log } of found.services) {
-    const state = healthy ? 'healthy' : running ? 'not answering' : 'not running';
-    table.push([name, state, pid ?? '', address ?? '', log ?? '']);
-  }
-  print(table.toString());
+  if (options.json) return printJson(found);
+  print(
+    tableText(
+      [
+        { head: 'service', cell: ({ name }) => name },
+        {
+          head: 'state',
+          cell: ({ healthy, running }) => (healthy ? 'healthy' : running ? 'not answering' : 'not running'),
+        },
+        { head: 'pid', cell: ({ pid }) => String(pid ?? ''), drop: 1 },
+        { head: 'address', cell: ({ address }) => address ?? '' },
+        { head: 'log', cell: ({ log }) => log ?? '', drop: 2 },
+      ],
+      found.services,
+    ),
+  );
 }
 
-/** What all three hand on: progress goes to standard error, so that standard output stays for the result. */
+/** What the three subcommands share. Progress goes to standard error, the result to standard output. */
 async function context({ folder, json, verbose }: Options) {
   const { createLogger } = await import('../runtime/logger.ts');
   return {
@@ -82,8 +90,4 @@ async function context({ folder, json, verbose }: Options) {
     logger: createLogger(verbose ? 'debug' : 'warn'),
     ...(!json && { onProgress: (line: string) => void process.stderr.write(`${line}\n`) }),
   };
-}
-
-function print(line: string): void {
-  process.stdout.write(`${line}\n`);
 }

@@ -1,55 +1,45 @@
 /** `reelflow sink`: the sink that writes gold. */
 import { Command } from 'commander';
-import type { SinkMetrics } from '../sinks/metrics.ts';
 import {
-  type CommonFlags,
   commonOptions,
-  durationOption,
-  finishSignal,
-  integerOption,
-  type ListenAddress,
-  listenFlags,
-  listenHelp,
+  integerIn,
   listenOption,
-  openContext,
-  stopSignal,
-} from './context.ts';
+  memoryOption,
+  observersHelp,
+  periodOption,
+} from './options.ts';
+import { print, printJson } from './output.ts';
+import { finishSignal, openStage, type StageFlags } from './stage.ts';
 import { packageVersion } from './version.ts';
 
-interface Flags extends CommonFlags {
+interface Flags extends StageFlags {
   interval: number;
   once?: true;
   keep: number;
   memory: string;
-  listen?: ListenAddress;
   push?: string;
 }
 
 export function sinkCommand(): Command {
   const command = new Command('sink')
-    .description('compact deltas and names into Parquet snapshots until SIGTERM')
-    .option('--interval <period>', 'time between two snapshots', durationOption, 60_000)
-    .option('--once', 'read up to the ends of this moment, publish if something moved, and end')
-    .option('--keep <n>', 'snapshots that stay', integerOption(1, 100_000), 10)
-    .option(listenFlags, listenHelp, listenOption)
-    .option('--push <url>', 's3://bucket/prefix that follows the gold folder')
-    .option('--memory <size>', "DuckDB's limit", '1GB');
+    .description('fold deltas and names into Parquet snapshots until SIGTERM')
+    .addOption(periodOption('--interval <period>', 'time between two snapshots', '60s'))
+    .option('--once', 'read up to the present end offsets, publish a snapshot if something changed, and end')
+    .option('--keep <n>', 'number of snapshots to keep', integerIn(1, 100_000), 10)
+    .addOption(listenOption(observersHelp))
+    .option('--push <url>', 'push every snapshot to this bucket, given as s3://bucket/prefix')
+    .addOption(memoryOption("limit of DuckDB's memory"));
   return commonOptions(command).action(run);
 }
 
 async function run(flags: Flags): Promise<void> {
-  const signal = stopSignal();
-  const { broker, registry, names, places } = await openContext(flags, undefined, signal);
-  const { runSink } = await import('../sinks/sink.ts');
   let isReady = false;
-  let metrics: SinkMetrics | undefined;
-  if (flags.listen !== undefined) {
-    const [{ serveObservers }, { SinkMetrics }] = await Promise.all([
-      import('./observe.ts'),
-      import('../sinks/metrics.ts'),
-    ]);
-    metrics = new SinkMetrics(await serveObservers(flags.listen, () => ({ isHealthy: true, isReady })));
-  }
+  const { broker, registry, names, places, signal, observed } = await openStage(
+    flags,
+    () => ({ isHealthy: true, isReady }),
+    async (metrics) => new (await import('../sinks/metrics.ts')).SinkMetrics(metrics),
+  );
+  const { runSink } = await import('../sinks/sink.ts');
   const report = await runSink({
     broker,
     registry,
@@ -63,17 +53,14 @@ async function run(flags: Flags): Promise<void> {
     memoryLimit: flags.memory,
     reelflowVersion: packageVersion(),
     signal,
-    ...(metrics !== undefined && { metrics }),
+    ...observed,
     onOpen: () => {
       isReady = true;
     },
   });
-  if (flags.json) process.stdout.write(`${JSON.stringify(report)}\n`);
+  if (flags.json) printJson(report);
   else if (flags.once) {
-    process.stdout.write(
-      report.snapshot === null
-        ? 'Nothing has moved: no snapshot.\n'
-        : `Snapshot ${report.snapshot} in ${places.gold}\n`,
-    );
+    const { snapshot } = report;
+    print(snapshot === null ? 'Nothing changed: no snapshot.' : `Snapshot ${snapshot} in ${places.gold}`);
   }
 }

@@ -1,25 +1,29 @@
-/** `reelflow status`: how every record of the newest snapshot was counted, and whether the accounts close. */
+/** `reelflow status`: how every record of the newest snapshot was counted. */
 import { Command } from 'commander';
-import { type CommonFlags, commonOptions, openContext } from './context.ts';
+import { openContext } from './context.ts';
+import { whole } from './figures.ts';
+import { type CommonFlags, commonOptions } from './options.ts';
+import { print, printJson } from './output.ts';
+import { type TableColumn, tableText } from './table.ts';
 
 interface Line {
   readonly topic: string;
   readonly partition: number | null;
   readonly start: number;
   readonly next: number;
-  /** null where the log no longer holds them or the topic is gone. */
+  /** null where the topic or the partition no longer exists. */
   readonly end: number | null;
   readonly applied: number;
   readonly duplicate: number;
   readonly rejected: number;
-  /** Offsets in [start, next) that the log had lost: the loss was accepted. */
+  /** Lost offsets in [start, next), skipped with --accept-loss. */
   readonly gaps: readonly (readonly [number, number])[];
 }
 
 export function statusCommand(): Command {
   return commonOptions(
     new Command('status').description(
-      'what the newest snapshot holds, by topic and partition, and how it was counted',
+      'show the input of the newest snapshot per partition, and how its records were counted',
     ),
   ).action(run);
 }
@@ -33,10 +37,7 @@ async function run(flags: CommonFlags): Promise<void> {
   ]);
   const current = currentSnapshot(places.gold);
   if (current === undefined) {
-    process.stdout.write(
-      flags.json ? `${JSON.stringify({ snapshot: null })}\n` : `No snapshot in ${places.gold} yet.\n`,
-    );
-    return;
+    return flags.json ? printJson({ snapshot: null }) : print(`No snapshot in ${places.gold} yet.`);
   }
   const manifest = readManifest(places.gold, current);
   const existing = await partitionCounts(broker, Object.keys(manifest.input));
@@ -44,64 +45,62 @@ async function run(flags: CommonFlags): Promise<void> {
   const lines: Line[] = [];
   for (const [topic, partitions] of Object.entries(manifest.input)) {
     for (const [partition, [start, next]] of Object.entries(partitions)) {
-      const counts =
-        topic === names.source('name.basics')
-          ? manifest.names[partition]
-          : manifest.shards[partition]?.sources[topic];
+      const shard = manifest.shards[partition]?.sources[topic];
+      const counts = topic === names.source('name.basics') ? manifest.names[partition] : shard;
       const { applied, duplicate, rejected } = counts ?? { applied: 0, duplicate: 0, rejected: 0 };
-      const gaps = manifest.shards[partition]?.sources[topic]?.gaps.filter(([from]) => from >= start) ?? [];
-      const end = bounds.get(topic)?.get(Number(partition))?.end ?? null;
       lines.push({
         topic,
         partition: Number(partition),
         start,
         next,
-        end,
+        end: bounds.get(topic)?.get(Number(partition))?.end ?? null,
         applied,
         duplicate,
         rejected,
-        gaps,
+        gaps: shard?.gaps.filter(([from]) => from >= start) ?? [],
       });
     }
   }
+  const { accounting, created } = manifest;
   const generation = Math.max(0, ...Object.values(manifest.shards).map((shard) => shard.generation));
-  if (flags.json) {
-    const { accounting } = manifest;
-    process.stdout.write(
-      `${JSON.stringify({ snapshot: current, generation, partitions: lines, accounting })}\n`,
-    );
-    return;
-  }
-  const { default: Table } = await import('cli-table3');
-  const table = new Table({
-    head: ['topic', 'partition', 'start', 'next', 'end', 'applied', 'duplicate', 'rejected', 'records'],
-    colAligns: ['left', 'right', 'right', 'right', 'right', 'right', 'right', 'right', 'right'],
-    style: { head: [], border: [] },
-  });
-  const whole = (value: number | null) => (value === null ? 'unknown' : value.toLocaleString('en-US'));
-  for (const { topic, partition, start, next, end, applied, duplicate, rejected } of lines) {
-    table.push([
-      topic,
-      partition,
-      ...[start, next, end, applied, duplicate, rejected, applied + duplicate + rejected].map(whole),
-    ]);
-  }
-  for (const [topic, { applied, duplicate, rejected }] of Object.entries(manifest.accounting)) {
-    table.push([
-      topic,
-      'all',
-      '',
-      '',
-      '',
-      ...[applied, duplicate, rejected, applied + duplicate + rejected].map(whole),
-    ]);
-  }
+  if (flags.json) return printJson({ snapshot: current, generation, partitions: lines, accounting });
+  const totals = Object.entries(accounting).map(([topic, counts]) => ({ topic, ...counts }));
   const lost = lines.flatMap(({ topic, partition, gaps }) =>
     gaps.map(
-      ([from, to]) => `${topic}/${partition}: offsets ${from} to ${to} were lost, which was accepted.\n`,
+      ([from, to]) => `${topic}/${partition}: offsets ${from} to ${to} were lost and accepted as lost.`,
     ),
   );
-  process.stdout.write(
-    `${table.toString()}\n${lost.join('')}Snapshot ${current}, generation ${generation}, created ${manifest.created}\n`,
+  print(
+    [
+      tableText(columns, [...lines, ...totals]),
+      ...lost,
+      `Snapshot ${current}, generation ${generation}, created ${created}`,
+    ].join('\n'),
   );
 }
+
+/** A line of a partition, or the totals of a topic. */
+type Shown = Pick<Line, 'topic' | 'applied' | 'duplicate' | 'rejected'> & Partial<Line>;
+
+const offset = (head: 'start' | 'next' | 'end', drop: number): TableColumn<Shown> => ({
+  head,
+  align: 'right',
+  drop,
+  cell: ({ [head]: value }) => (value === undefined ? '' : whole(value)),
+});
+
+const columns: readonly TableColumn<Shown>[] = [
+  { head: 'topic', cell: ({ topic }) => topic },
+  { head: 'partition', align: 'right', cell: ({ partition }) => String(partition ?? 'all') },
+  offset('start', 3),
+  offset('next', 1),
+  offset('end', 2),
+  { head: 'applied', align: 'right', cell: ({ applied }) => whole(applied) },
+  { head: 'duplicate', align: 'right', cell: ({ duplicate }) => whole(duplicate) },
+  { head: 'rejected', align: 'right', cell: ({ rejected }) => whole(rejected) },
+  {
+    head: 'records',
+    align: 'right',
+    cell: ({ applied, duplicate, rejected }) => whole(applied + duplicate + rejected),
+  },
+];

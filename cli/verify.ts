@@ -3,7 +3,13 @@ import { Command } from 'commander';
 import { ReelflowError } from '../runtime/errors.ts';
 import type { ReadProgress } from '../sinks/verify/source-rows.ts';
 import type { Verification, VerifyOptions } from '../sinks/verify/verify.ts';
-import { type CommonFlags, commonOptions, logLevelOf, openContext, stopSignal } from './context.ts';
+import { logLevelOf, openContext } from './context.ts';
+import { whole } from './figures.ts';
+import { type CommonFlags, commonOptions, memoryOption, severalOption } from './options.ts';
+import { print } from './output.ts';
+import { openProgress, type Progress } from './progress.ts';
+import { stoppedExitCode, stopSignal } from './stop.ts';
+import { tableText } from './table.ts';
 
 interface Flags extends CommonFlags {
   data?: string;
@@ -11,22 +17,19 @@ interface Flags extends CommonFlags {
   skipBatch: string[];
 }
 
-/** As a shell reports a program that a signal ended. */
-const signalExitCodes: Readonly<Record<string, number>> = { SIGINT: 130, SIGTERM: 143 };
-const logEveryMs = 5_000;
-
 export function verifyCommand(): Command {
   const command = new Command('verify')
     .description('recompute a snapshot from exactly its input, and compare')
     .argument('[snapshot]', 'id of the snapshot; default the newest')
-    .option('--data <dir>', 'compute it from these IMDb files instead of the topics')
-    .option(
-      '--skip-batch <position>',
-      'topic:partition:offset of a batch that cannot be decoded, skipped when it was processed; may be given again',
-      (text: string, before: string[]) => [...before, text],
-      [],
+    .option('--data <dir>', 'recompute it from these IMDb files instead of the topics')
+    .addOption(
+      severalOption(
+        '--skip-batch <topic:partition:offset>',
+        'skip a batch that the processors skipped',
+        'none',
+      ),
     )
-    .option('--memory <size>', "DuckDB's limit", '1GB');
+    .addOption(memoryOption("limit of DuckDB's memory"));
   return commonOptions(command).action(run);
 }
 
@@ -34,7 +37,7 @@ async function run(snapshot: string | undefined, flags: Flags, command: Command)
   const { verifySnapshot } = await import('../sinks/verify/verify.ts');
   const signal = stopSignal();
   const input = flags.data === undefined ? await topicsOf(snapshot, flags, command) : { folder: flags.data };
-  const progress = await progressOf(flags);
+  const progress = await verifyProgress(flags);
   let verification: Verification;
   try {
     verification = await verifySnapshot({
@@ -48,30 +51,28 @@ async function run(snapshot: string | undefined, flags: Flags, command: Command)
     });
   } catch (thrown) {
     if (!signal.aborted) throw thrown;
-    process.stderr.write('Interrupted: nothing is known about the snapshot.\n');
-    process.exitCode = signalExitCodes[String(signal.reason)] ?? 1;
+    process.stderr.write('Interrupted: the snapshot was not verified.\n');
+    process.exitCode = stoppedExitCode();
     return;
   } finally {
     progress.end();
   }
-  const text =
-    flags.json === true ? JSON.stringify(verification) : await verificationText(verification, flags.data);
-  process.stdout.write(`${text}\n`);
+  print(flags.json === true ? JSON.stringify(verification) : verificationText(verification, flags.data));
   if (verification.equal) return;
   const { findings } = verification;
-  throw new ReelflowError('verifyFailed', `Snapshot ${verification.snapshot} is not what its input gives`, {
+  throw new ReelflowError('verifyFailed', `Snapshot ${verification.snapshot} differs from its input`, {
     detail: findings
       .slice(0, 3)
       .map(({ about, text: what }) => `${about}: ${what}`)
       .join('\n'),
     hint:
       flags.data === undefined
-        ? 'If files were altered: remove CURRENT, and `reelflow sink --once` publishes anew. If they were not, this is a defect.'
+        ? 'If files were altered: remove CURRENT, and run `reelflow sink --once` to publish again. If not, this is a defect.'
         : 'Were exactly these files replayed, and nothing else? If so, and no file of the snapshot was altered, this is a defect.',
   });
 }
 
-/** The pipeline that the snapshot belongs to: the namespace is that of the manifest unless one is given. */
+/** The pipeline of the snapshot: the namespace of its manifest, unless one is given. */
 async function topicsOf(
   snapshot: string | undefined,
   flags: Flags,
@@ -84,75 +85,55 @@ async function topicsOf(
   return openContext({ ...flags, namespace });
 }
 
-/** What was compared, as a table for people. */
-export async function verificationText(verification: Verification, data?: string): Promise<string> {
-  const { default: Table } = await import('cli-table3');
-  const whole = (value: number) => value.toLocaleString('en-US');
-  const style = { head: [], border: [] };
-  const tables = new Table({
-    head: ['table', 'rows', 'differences'],
-    colAligns: ['left', 'right', 'right'],
-    style,
-  });
-  for (const [name, { rows, differences }] of Object.entries(verification.tables)) {
-    tables.push([name, whole(rows), whole(differences)]);
-  }
-  const lines = [tables.toString()];
+/** What was compared, as tables for people. */
+function verificationText(verification: Verification, data?: string): string {
+  const lines = [
+    tableText(
+      [
+        { head: 'table', cell: ([name]) => name },
+        { head: 'rows', align: 'right', cell: ([, { rows }]) => whole(rows) },
+        { head: 'differences', align: 'right', cell: ([, { differences }]) => whole(differences) },
+      ],
+      Object.entries(verification.tables),
+    ),
+  ];
   if (verification.accounting !== null) {
-    const topics = new Table({
-      head: ['topic', 'records', 'applied', 'duplicate', 'rejected'],
-      colAligns: ['left', 'right', 'right', 'right', 'right'],
-      style,
-    });
-    for (const [topic, of] of Object.entries(verification.accounting)) {
-      topics.push([topic, ...[of.records, of.applied, of.duplicate, of.rejected].map(whole)]);
-    }
-    lines.push(topics.toString());
+    const counts = ['records', 'applied', 'duplicate', 'rejected'] as const;
+    const topics = Object.entries(verification.accounting);
+    lines.push(
+      '',
+      tableText(
+        [
+          { head: 'topic', cell: ([name]: (typeof topics)[number]) => name },
+          ...counts.map((head) => ({
+            head,
+            align: 'right' as const,
+            cell: ([, of]: (typeof topics)[number]) => whole(of[head]),
+          })),
+        ],
+        topics,
+      ),
+    );
   }
   lines.push(...verification.findings.map(({ about, text }) => `${about}: ${text}`));
+  const { snapshot, equal, seconds } = verification;
   const from = data === undefined ? 'its input on the topics' : data;
   lines.push(
-    `Snapshot ${verification.snapshot} ${verification.equal ? 'equals' : 'differs from'} what ${from} gives (${verification.seconds.toFixed(1)} s).`,
+    `Snapshot ${snapshot} ${equal ? 'equals' : 'differs from'} what ${from} gives (${seconds.toFixed(1)} s).`,
   );
   return lines.join('\n');
 }
 
-interface ProgressView {
-  show(progress: ReadProgress): void;
-  end(): void;
-}
-
-/** A bar on a terminal, log lines elsewhere. */
-async function progressOf(flags: Flags): Promise<ProgressView> {
-  if (process.stderr.isTTY === true) {
-    const { default: cliProgress } = await import('cli-progress');
-    const bar = new cliProgress.SingleBar({
-      format: '{bar} {percentage}%  {records} records  {topic}',
-      barCompleteChar: '█',
-      barIncompleteChar: '░',
-      hideCursor: true,
-      stream: process.stderr,
-    });
-    let started = false;
-    return {
-      show({ topic, messages, messagesTotal, records }) {
-        const payload = { records: records.toLocaleString('en-US'), topic };
-        if (!started) bar.start(messagesTotal, 0, payload);
-        started = true;
-        bar.update(messages, messages < messagesTotal ? payload : { ...payload, topic: 'computing' });
-      },
-      end: () => bar.stop(),
-    };
-  }
+async function verifyProgress(flags: Flags): Promise<Progress<ReadProgress>> {
   const { createLogger } = await import('../runtime/logger.ts');
   const logger = createLogger(logLevelOf(flags));
-  let last = performance.now();
-  return {
-    show(progress) {
-      if (performance.now() - last < logEveryMs) return;
-      last = performance.now();
-      logger.info(progress, 'verifying');
-    },
-    end: () => undefined,
-  };
+  return openProgress(
+    ({ topic, messages, messagesTotal, records }) => ({
+      name: '',
+      done: messages,
+      total: messagesTotal,
+      text: `${whole(records)} records  ${messages < messagesTotal ? topic : 'computing'}`,
+    }),
+    (now) => logger.info(now, 'verifying'),
+  );
 }

@@ -4,7 +4,7 @@
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { localFolder } from '../../cli/context.ts';
+import { localFolder } from '../../cli/options.ts';
 import { flinkJars } from '../../flink/local.ts';
 import { findJvm, resolveJars } from '../../kafka/local/jars.ts';
 import { ensureRetainedTopics } from '../../kafka/topics.ts';

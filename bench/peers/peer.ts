@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { promisify } from 'node:util';
-import { localFolder } from '../../cli/context.ts';
+import { localFolder } from '../../cli/options.ts';
 import type { Broker } from '../../kafka/client.ts';
 import { findJava } from '../../kafka/local/jars.ts';
 import type { Endpoints } from '../../runtime/config.ts';

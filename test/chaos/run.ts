@@ -14,8 +14,8 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { DuckDBInstance } from '@duckdb/node-api';
 import avsc from 'avsc';
-import Table from 'cli-table3';
 import { Command } from 'commander';
+import { tableText } from '../../cli/table.ts';
 import { type Broker, createBroker } from '../../kafka/client.ts';
 import { startJvmServices } from '../../kafka/local/jvm.ts';
 import { freePorts } from '../../kafka/local/probe.ts';
@@ -41,13 +41,13 @@ interface Flags {
   keep?: true;
 }
 
-const flags = new Command('test:faults')
-  .description('a random fault run; the same seed decides on the same faults')
-  .option('--seed <n>', 'decides on the faults and the rows', Number, Math.floor(Math.random() * 2 ** 31))
-  .option('--kills <n>', 'so many kill -9 in all', Number, 200)
-  .option('--minutes <n>', 'no more faults after so long', Number, 20)
+const flags = new Command('test:chaos')
+  .description('inject random faults; the same seed gives the same faults')
+  .option('--seed <n>', 'seed of the faults and the rows', Number, Math.floor(Math.random() * 2 ** 31))
+  .option('--kills <n>', 'number of kill -9', Number, 200)
+  .option('--minutes <n>', 'stop injecting faults after this many minutes', Number, 20)
   .option('--titles <n>', 'titles of the first dump', Number, 3_000)
-  .option('--keep', 'keep the folder also when all is well')
+  .option('--keep', 'keep the folder of a run that passed')
   .parse()
   .opts<Flags>();
 
@@ -495,10 +495,17 @@ async function main(): Promise<void> {
   for (const violation of followed.violations.slice(0, 10)) violate(`the reader of CURRENT: ${violation}`);
   const { records, lines } = await audit();
 
-  const table = new Table({ head: ['fault', 'times'], style: { head: [], border: [] } });
-  for (const [fault, times] of [...done].sort()) table.push([fault, times]);
-  for (const [end, times] of [...ends].sort()) table.push([`ended by itself: ${end}`, times]);
-  process.stdout.write(`${table.toString()}\n${lines.join('\n')}\n`);
+  const table = tableText<readonly [string, number]>(
+    [
+      { head: 'fault', cell: ([what]) => what },
+      { head: 'times', align: 'right', cell: ([, times]) => String(times) },
+    ],
+    [
+      ...[...done].sort(),
+      ...[...ends].sort().map(([end, times]) => [`ended by itself: ${end}`, times] as const),
+    ],
+  );
+  process.stdout.write(`${table}\n${lines.join('\n')}\n`);
   say(
     `${kills} kills, ${dumps.count} dumps, ${records} records; the reader looked ${followed.looks} times and saw ${followed.snapshots} snapshots; ` +
       `${tally.refused} refused, ${tally.silent} silent catch-ups, ${tally.healed} healed or rebuilt, ${tally.restored} restored from backups`,

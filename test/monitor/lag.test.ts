@@ -7,7 +7,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, inject, it } from 'vitest';
-import { duration, sparkline } from '../../cli/lag-text.ts';
+import { duration, sparkline } from '../../cli/figures.ts';
 import { availableLogBounds } from '../../kafka/bounds.ts';
 import { withAdmin } from '../../kafka/client.ts';
 import { commitAlone } from '../../kafka/membership.ts';
@@ -294,8 +294,8 @@ describe('reelflow lag', () => {
     expect(stdout).toMatch(
       new RegExp(`Group ${group}: STOP, 4 \\+ 1 unknown messages left, .+ behind, caught up never\\n`),
     );
-    expect(stdout).toMatch(/foreign +│ +1 │ +0 │ +6 │ +2 │ +4 │ STOP +│/);
-    expect(stdout).toMatch(/foreign +│ +2 │ +0 │ +7 │ unknown │ +unknown │ STOP +│ +unknown │/);
+    expect(stdout).toMatch(/foreign +1 +0 +6 +2 +4 +STOP /);
+    expect(stdout).toMatch(/foreign +2 +0 +7 +unknown +unknown +STOP +unknown /);
     expect(stdout).toContain(`Group ${missing} does not exist`);
 
     const watching = spawn(process.execPath, [program, ...command(place, '--watch', '--group', group)], {

@@ -10,8 +10,8 @@ import { fileURLToPath } from 'node:url';
 import { Registry } from 'prom-client';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { parse } from 'yaml';
-import { listenOption } from '../../cli/context.ts';
 import { processRegistry } from '../../cli/observe.ts';
+import { listenAddressOf } from '../../cli/options.ts';
 import { logBounds } from '../../kafka/bounds.ts';
 import { freePorts } from '../../kafka/local/probe.ts';
 import type { LagReport } from '../../monitor/lag.ts';
@@ -121,10 +121,10 @@ describe('where to listen', () => {
     ['0.0.0.0:80', '0.0.0.0', 80],
     ['[::1]:9464', '::1', 9464],
     ['node-1.example:9464', 'node-1.example', 9464],
-  ])('%s', (text, host, port) => expect(listenOption(text)).toEqual({ host, port }));
+  ])('%s', (text, host, port) => expect(listenAddressOf(text)).toEqual({ host, port }));
 
   it.each(['', '0', '65536', 'host', 'host:', ':1:2', '1 2', 'a b:1'])('is not %j', (text) =>
-    expect(() => listenOption(text)).toThrow('is expected'),
+    expect(() => listenAddressOf(text)).toThrow('is expected'),
   );
 });
 

@@ -319,7 +319,7 @@ describe('a run with nothing to do', () => {
     expect(await place.sink()).toMatchObject({ snapshot: null });
     expect(await place.process()).toMatchObject({ microBatches: 0, applied: 0 });
     const sink = await place.run(place.args('sink', '--once'));
-    expect(sink).toMatchObject({ code: 0, stdout: 'Nothing has moved: no snapshot.\n' });
+    expect(sink).toMatchObject({ code: 0, stdout: 'Nothing changed: no snapshot.\n' });
     expect(currentSnapshot(place.gold)).toBeUndefined();
     expect(listSnapshots(place.gold)).toEqual([]);
   });

@@ -5,7 +5,7 @@
  */
 import { join } from 'node:path';
 import { expect, inject, vi } from 'vitest';
-import { printable } from '../../../cli/dlq.ts';
+import { printable } from '../../../cli/figures.ts';
 import { clusterIdOf } from '../../../kafka/client.ts';
 import { ensureRetainedTopics } from '../../../kafka/topics.ts';
 import type { LetterGroup } from '../../../monitor/dead-letters.ts';

@@ -1,0 +1,88 @@
+/** Snapshots, tables and differences as text for people. */
+import type { SnapshotSummary } from '../sinks/gold/history.ts';
+import type { Cell, Column, SnapshotDiff, TableView } from '../sinks/gold/look.ts';
+import { figure } from './figures.ts';
+import { tableText } from './table.ts';
+
+/** Columns that a terminal has room for; more would wrap. */
+export const columnsShown = 12;
+
+export function snapshotsText(snapshots: readonly SnapshotSummary[]): string {
+  return tableText(
+    [
+      { head: 'snapshot', cell: ({ id }) => id },
+      { head: 'created', cell: ({ created }) => created, drop: 1 },
+      { head: 'records', align: 'right', cell: ({ records }) => figure(records) },
+      {
+        head: 'rows',
+        align: 'right',
+        cell: ({ rows }) => figure(Object.values(rows).reduce((sum, n) => sum + n, 0)),
+      },
+      { head: 'bytes', align: 'right', drop: 2, cell: ({ bytes }) => figure(bytes) },
+      { head: '', cell: marksOf },
+    ],
+    snapshots,
+  );
+}
+
+const marksOf = ({ isCurrent, isPinned }: SnapshotSummary) =>
+  [isCurrent ? 'CURRENT' : '', isPinned ? 'pinned' : ''].filter((mark) => mark !== '').join(', ');
+
+/** The rows of a gold table, with the units under the names of the columns. */
+export function viewText({ snapshot, table, about, columns, rows, rowsTotal }: TableView): string {
+  const shown = columns.slice(0, columnsShown);
+  const drawn = tableText(
+    shown.map((column, at) => ({
+      head: column.unit === undefined ? column.name : `${column.name}\n${column.unit}`,
+      align: /^(VARCHAR|BOOLEAN)|\[\]$/.test(column.type) ? ('left' as const) : ('right' as const),
+      // The leading columns are the key and the main measures.
+      drop: at < 2 ? 0 : at,
+      cell: (row: (typeof rows)[number]) => cellText(row[at], column),
+    })),
+    rows,
+  );
+  const left = columns.length > shown.length ? `, ${shown.length} of ${columns.length} columns` : '';
+  return `${drawn}\n${table}: ${about} ${figure(rows.length)} of ${figure(rowsTotal)} rows${left}, snapshot ${snapshot}`;
+}
+
+function cellText(cell: Cell | undefined, column?: Column): string {
+  if (cell === null || cell === undefined) return '';
+  if (Array.isArray(cell)) return cell.map((inner) => cellText(inner)).join(', ');
+  if (typeof cell !== 'number') return String(cell);
+  // A year has no thousands separator.
+  if (column?.unit === 'year') return column.type === 'INTEGER' ? String(cell) : cell.toFixed(1);
+  return column?.type === 'DOUBLE'
+    ? cell.toLocaleString('en-US', { minimumFractionDigits: 2, maximumFractionDigits: 2 })
+    : figure(cell);
+}
+
+export function diffText({ from, to, tables }: SnapshotDiff): string {
+  const entries = Object.entries(tables);
+  const rowsText = (n: number | null | undefined) => (n === null || n === undefined ? 'no table' : figure(n));
+  const count = (head: 'added' | 'removed' | 'changed') => ({
+    head,
+    align: 'right' as const,
+    cell: ([, table]: (typeof entries)[number]) => figure(table[head]),
+  });
+  const drawn = tableText(
+    [
+      { head: 'table', cell: ([name]: (typeof entries)[number]) => name },
+      { head: 'rows before', align: 'right', drop: 1, cell: ([, { rows }]) => rowsText(rows[0]) },
+      { head: 'rows after', align: 'right', drop: 1, cell: ([, { rows }]) => rowsText(rows[1]) },
+      count('added'),
+      count('removed'),
+      count('changed'),
+    ],
+    entries,
+  );
+  const lines: string[] = [];
+  for (const [name, { added, removed, changed, first }] of entries) {
+    for (const { kind, key, columns } of first) {
+      const figures = Object.entries(columns).map(([c, [b, a]]) => `${c} ${cellText(b)} → ${cellText(a)}`);
+      lines.push(`${name}: ${key}: ${kind === 'changed' ? figures.join(', ') : kind}`);
+    }
+    const left = added + removed + changed - first.length;
+    if (first.length > 0 && left > 0) lines.push(`${name}: and ${figure(left)} more`);
+  }
+  return [drawn, ...lines, `From ${from} to ${to}`].join('\n');
+}

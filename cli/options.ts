@@ -1,0 +1,197 @@
+/**
+ * Options and how their values are read: sizes, periods, numbers, addresses, positions. Every command reads them here,
+ * so that a value means the same everywhere and a wrong one ends as bad usage, before anything is touched.
+ */
+import { totalmem } from 'node:os';
+import { type Command, InvalidArgumentError, Option } from 'commander';
+import { type DatasetName, datasetNames, namespacePattern } from '../topics/catalog.ts';
+
+/** The options that all commands share. */
+export interface OutputFlags {
+  json?: true;
+  verbose?: true;
+}
+
+/** The options of commands that work on a pipeline. */
+export interface CommonFlags extends OutputFlags {
+  gold: string;
+  state: string;
+  namespace: string;
+}
+
+/** Holds local services, gold and state by default. */
+export const localFolder = '.reelflow';
+
+export function outputOptions(command: Command): Command {
+  return command
+    .option('--json', 'print the result as one line of JSON')
+    .option('--verbose', 'log in detail, and print stack traces');
+}
+
+export function goldOption(command: Command): Command {
+  return command.option('--gold <dir>', 'gold folder', `${localFolder}/gold`);
+}
+
+export function commonOptions(command: Command): Command {
+  goldOption(command)
+    .option('--state <dir>', 'state folder', `${localFolder}/state`)
+    .addOption(
+      new Option('--namespace <name>', 'prefix of topics and groups')
+        .argParser(namespace)
+        .default('', 'none'),
+    );
+  return outputOptions(command);
+}
+
+function namespace(text: string): string {
+  if (text !== '' && !namespacePattern.test(text)) {
+    throw new InvalidArgumentError('Use lower-case letters, digits, - and _, 64 at most.');
+  }
+  return text;
+}
+
+/** An option whose help shows its default as a person would type it. */
+function typed(flags: string, help: string, parse: (text: string) => unknown, usual?: string): Option {
+  const option = new Option(flags, help).argParser(parse);
+  return usual === undefined ? option : option.default(parse(usual), usual);
+}
+
+/** @param usual the default, such as `60s` */
+export const periodOption = (flags: string, help: string, usual?: string) =>
+  typed(flags, help, periodOf, usual);
+/** @param usual the default, such as `64MB` */
+export const sizeOption = (flags: string, help: string, usual?: string) => typed(flags, help, sizeOf, usual);
+/** A limit of DuckDB's memory: a size, or a share of what this process may use. */
+export const memoryOption = (help: string) => typed('--memory <size>', help, memoryOf, '1GB');
+export const listenOption = (help: string, usual?: string) =>
+  typed('--listen <address>', help, listenAddressOf, usual);
+
+/** Reads a whole number in a range. */
+export function integerIn(min: number, max = Number.MAX_SAFE_INTEGER): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (!/^-?\d+$/.test(text) || value < min || value > max) {
+      const range = max < Number.MAX_SAFE_INTEGER ? `from ${min} to ${max}` : `of at least ${min}`;
+      throw new InvalidArgumentError(`Use a whole number ${range}.`);
+    }
+    return value;
+  };
+}
+
+const unitsMs: Readonly<Record<string, number>> = {
+  ms: 1,
+  s: 1_000,
+  m: 60_000,
+  min: 60_000,
+  h: 3_600_000,
+  d: 86_400_000,
+};
+
+/** Reads a period such as `250ms`, `1s`, `5m`, `2h`, `1d`. @returns milliseconds */
+export function periodOf(text: string): number {
+  const [, number, unit] = /^(\d+(?:\.\d+)?) ?(ms|s|m|min|h|d)$/.exec(text) ?? [];
+  const ms = Number(number) * (unitsMs[unit ?? ''] ?? Number.NaN);
+  if (!(ms >= 1)) throw new InvalidArgumentError('Use a period such as 250ms, 1s, 5m, 2h or 1d.');
+  return ms;
+}
+
+const unitsBytes: Readonly<Record<string, number>> = {
+  '': 1,
+  b: 1,
+  k: 1e3,
+  kb: 1e3,
+  ki: 2 ** 10,
+  kib: 2 ** 10,
+  m: 1e6,
+  mb: 1e6,
+  mi: 2 ** 20,
+  mib: 2 ** 20,
+  g: 1e9,
+  gb: 1e9,
+  gi: 2 ** 30,
+  gib: 2 ** 30,
+  t: 1e12,
+  tb: 1e12,
+  ti: 2 ** 40,
+  tib: 2 ** 40,
+};
+
+function bytesIn(text: string): number {
+  const [, number, unit] = /^(\d+(?:\.\d+)?) ?([a-z]*)$/i.exec(text) ?? [];
+  return Math.round(Number(number) * (unitsBytes[unit?.toLowerCase() ?? '?'] ?? Number.NaN));
+}
+
+/** Reads a size such as `500kB`, `64MB`, `1GiB`, `1Gi`. @returns bytes */
+export function sizeOf(text: string): number {
+  const bytes = bytesIn(text);
+  if (!(bytes >= 1)) throw new InvalidArgumentError('Use a size such as 500kB, 64MB, 1GB or 1GiB.');
+  return bytes;
+}
+
+/** Reads a memory limit: a size, or a share such as `50%`. @returns a size as DuckDB takes it */
+export function memoryOf(text: string): string {
+  const [, percent] = /^(\d+(?:\.\d+)?) ?%$/.exec(text) ?? [];
+  const bytes =
+    percent === undefined ? bytesIn(text) : Math.round((Math.min(Number(percent), 100) / 100) * memoryHere());
+  if (!(bytes >= memoryMin) || Number(percent ?? 1) > 100) {
+    throw new InvalidArgumentError(
+      'Use a size of at least 16MB, such as 512MB, 1GB or 1GiB, or a share of the memory such as 50%.',
+    );
+  }
+  return `${bytes}B`;
+}
+
+/** Below this DuckDB cannot open a database. */
+const memoryMin = 16_000_000;
+
+/** What the machine has, or the container allows. */
+function memoryHere(): number {
+  const allowed = process.constrainedMemory();
+  return allowed > 0 ? Math.min(allowed, totalmem()) : totalmem();
+}
+
+export interface ListenAddress {
+  readonly host: string;
+  readonly port: number;
+}
+
+/** Reads where to listen: `9464` (on 127.0.0.1), `0.0.0.0:9464`, `[::]:9464`. */
+export function listenAddressOf(text: string): ListenAddress {
+  const [, address = '127.0.0.1', digits] = /^(?:([\w.-]+|\[[\da-fA-F:.]+\]):)?(\d{1,5})$/.exec(text) ?? [];
+  const port = Number(digits);
+  if (!(port >= 1 && port <= 65_535)) {
+    throw new InvalidArgumentError('Use a port such as 9464 or an address such as 0.0.0.0:9464.');
+  }
+  return { host: address.replace(/^\[|\]$/g, ''), port };
+}
+
+export const observersHelp =
+  'serve /healthz, /readyz and /metrics on this port of 127.0.0.1, or on host:port';
+
+/** An option that may be repeated. @param usual what its absence means */
+export function severalOption(flags: string, help: string, usual: string): Option {
+  const gather = (text: string, before: readonly string[]) => [...before, text];
+  return new Option(flags, `${help}; may be repeated`).argParser(gather).default([], usual);
+}
+
+/** Reads a list of datasets. */
+export function datasetsOption(): Option {
+  return typed('--datasets <list>', `only these, separated by commas: ${datasetNames.join(', ')}`, (text) => {
+    const names = text.split(',').map((name) => name.trim());
+    const unknown = names.filter((name) => !datasetNames.includes(name as DatasetName));
+    if (unknown.length > 0) throw new InvalidArgumentError(`Unknown dataset: ${unknown.join(', ')}.`);
+    return names as DatasetName[];
+  });
+}
+
+export interface LetterPosition {
+  readonly partition: number;
+  readonly offset: number;
+}
+
+/** Reads a place on the dead-letter topic. */
+export function letterPositionOf(text: string): LetterPosition {
+  const [, partition, offset] = /^(\d{1,6}):(\d{1,15})$/.exec(text) ?? [];
+  if (partition === undefined) throw new InvalidArgumentError('Use partition:offset, such as 0:17.');
+  return { partition: Number(partition), offset: Number(offset) };
+}

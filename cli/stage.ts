@@ -1,0 +1,51 @@
+/**
+ * What the three stage commands (process, sink, replay) share: a signal that ends them, the endpoints, and a server for
+ * health and metrics. A stage may also run as a child of a pipeline, which asks it to finish.
+ */
+import type { Registry } from 'prom-client';
+import { type Context, openContext } from './context.ts';
+import type { HealthView } from './observe.ts';
+import type { CommonFlags, ListenAddress } from './options.ts';
+import { stopSignal } from './stop.ts';
+
+export interface StageFlags extends CommonFlags {
+  listen?: ListenAddress;
+}
+
+export interface Stage<Metrics> extends Context {
+  readonly signal: AbortSignal;
+  /** Absent without --listen; spread into the options of the stage. */
+  readonly observed: { readonly metrics?: Metrics };
+}
+
+/**
+ * @param health answers the supervisor at any time, also while the stage is starting
+ * @param metricsIn registers the metrics of the stage; loads their module only with --listen
+ */
+export async function openStage<Metrics>(
+  flags: StageFlags,
+  health: () => HealthView,
+  metricsIn: (registry: Registry) => Promise<Metrics>,
+): Promise<Stage<Metrics>> {
+  const signal = stopSignal();
+  const context = await openContext(flags, undefined, signal);
+  if (flags.listen === undefined) return { ...context, signal, observed: {} };
+  const { serveObservers } = await import('./observe.ts');
+  const registry = await serveObservers(flags.listen, health);
+  return { ...context, signal, observed: { metrics: await metricsIn(registry) } };
+}
+
+/** The message with which a parent asks a stage to finish. */
+export const finishMessage = 'finish';
+
+/** Aborts when the parent process asks this one to finish, or at once with `now`. */
+export function finishSignal(now: boolean): AbortSignal {
+  const controller = new AbortController();
+  if (now) controller.abort();
+  process.on('message', (message) => {
+    if (message === finishMessage) controller.abort();
+  });
+  // The channel to the parent alone must not keep this process alive.
+  process.channel?.unref();
+  return controller.signal;
+}
