@@ -71,8 +71,8 @@ export function integerIn(min: number, max = Number.MAX_SAFE_INTEGER): (text: st
   return (text) => {
     const value = Number(text);
     if (!/^-?\d+$/.test(text) || value < min || value > max) {
-      const range = max < Number.MAX_SAFE_INTEGER ? `from ${min} to ${max}` : `of at least ${min}`;
-      throw new InvalidArgumentError(`Use a whole number ${range}.`);
+      const end = max < Number.MAX_SAFE_INTEGER ? `to ${max}` : 'up';
+      throw new InvalidArgumentError(`Use a whole number from ${min} ${end}.`);
     }
     return value;
   };

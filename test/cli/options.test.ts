@@ -1,0 +1,60 @@
+/** Values of options as people write them: sizes, periods, shares of memory, addresses. */
+import { expect, test } from 'vitest';
+import { integerIn, listenAddressOf, memoryOf, periodOf, sizeOf } from '../../cli/options.ts';
+
+test.each([
+  ['1', 1],
+  ['500kB', 500_000],
+  ['64MB', 64_000_000],
+  ['64 MB', 64_000_000],
+  ['64mb', 64_000_000],
+  ['1.5GB', 1_500_000_000],
+  ['1GiB', 2 ** 30],
+  ['1Gi', 2 ** 30],
+  ['512Mi', 2 ** 29],
+  ['2G', 2_000_000_000],
+])('%s is a size', (text, bytes) => {
+  expect(sizeOf(text)).toBe(bytes);
+});
+
+test.each(['', 'lots', '-1MB', '0', '1XB', '1 parsec', '50%', '1e9', 'MB'])('“%s” is no size', (text) => {
+  expect(() => sizeOf(text)).toThrow(/size such as/);
+});
+
+test.each([
+  ['250ms', 250],
+  ['1s', 1_000],
+  ['1.5s', 1_500],
+  ['5m', 300_000],
+  ['5min', 300_000],
+  ['2h', 7_200_000],
+  ['1d', 86_400_000],
+])('%s is a period', (text, ms) => {
+  expect(periodOf(text)).toBe(ms);
+});
+
+test.each(['', '5', '0s', '-1s', '1w', 's'])('“%s” is no period', (text) => {
+  expect(() => periodOf(text)).toThrow(/period such as/);
+});
+
+test('a memory limit is a size or a share of the memory, as DuckDB takes it', () => {
+  expect(memoryOf('1GB')).toBe('1000000000B');
+  expect(memoryOf('1Gi')).toBe('1073741824B');
+  const [whole, half] = ['100%', '50%'].map((text) => Number.parseInt(memoryOf(text), 10));
+  expect(Math.abs((whole as number) / 2 - (half as number))).toBeLessThanOrEqual(1);
+});
+
+test.each(['lots', '1MB', '0%', '101%', '-5%', ''])('“%s” is no memory limit', (text) => {
+  expect(() => memoryOf(text)).toThrow(/size of at least 16MB/);
+});
+
+test('a port listens on this machine, an address where it says', () => {
+  expect(listenAddressOf('9464')).toEqual({ host: '127.0.0.1', port: 9464 });
+  expect(listenAddressOf('[::]:9464')).toEqual({ host: '::', port: 9464 });
+  expect(() => listenAddressOf('0')).toThrow(/port such as/);
+});
+
+test('a number outside its range is refused with the range', () => {
+  expect(() => integerIn(1, 9)('10')).toThrow('from 1 to 9');
+  expect(() => integerIn(1)('0')).toThrow('from 1 up');
+});

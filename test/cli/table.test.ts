@@ -1,0 +1,81 @@
+/** Tables at given widths: what is dropped, what is cut, what stays, and how wide characters count. */
+import { describe, expect, test } from 'vitest';
+import { lagText } from '../../cli/lag-text.ts';
+import { tableText, widthOf } from '../../cli/table.ts';
+import type { LagReport } from '../../monitor/lag.ts';
+
+interface Row {
+  readonly name: string;
+  readonly count: number;
+  readonly note: string;
+}
+const rows: Row[] = [
+  { name: 'short', count: 1, note: 'a' },
+  { name: 'a longer name', count: 12_345, note: 'something to say' },
+];
+const columns = [
+  { head: 'name', cell: ({ name }: Row) => name },
+  { head: 'count', align: 'right' as const, cell: ({ count }: Row) => count.toLocaleString('en-US') },
+  { head: 'note\nof the row', drop: 1, cell: ({ note }: Row) => note },
+];
+
+describe('a table', () => {
+  test('without a limit shows all, numbers to the right, without rules between rows', () => {
+    expect(tableText(columns, rows, Number.POSITIVE_INFINITY).split('\n')).toEqual([
+      'name            count  note',
+      '                       of the row',
+      '───────────────────────────────────────',
+      'short               1  a',
+      'a longer name  12,345  something to say',
+    ]);
+  });
+
+  test('that is too wide drops the column of the highest priority number', () => {
+    expect(tableText(columns, rows, 38)).not.toContain('note');
+    expect(tableText(columns, rows, 39)).toContain('something to say');
+  });
+
+  test('that is still too wide cuts texts, and never a number', () => {
+    const narrow = tableText(columns, rows, 18);
+    expect(narrow).toMatch(/^a longe.*… +12,345$/m);
+    expect(narrow).toContain('12,345');
+    for (const line of narrow.split('\n')) expect(widthOf(line)).toBeLessThanOrEqual(18);
+  });
+
+  test('without rows is its head', () => {
+    expect(tableText(columns, [], 80).split('\n')).toHaveLength(3);
+  });
+});
+
+test('colours take no width, combining marks none, and wide characters two', () => {
+  expect(widthOf('\x1b[31mSTOP\x1b[39m')).toBe(4);
+  expect(widthOf('e\u0301')).toBe(1);
+  expect(widthOf('千と千尋')).toBe(8);
+  expect(widthOf('Amélie – 1')).toBe(10);
+});
+
+test('lag at 80 columns shows topic, partition, lag, state and the time to catch up', () => {
+  const row = {
+    group: 'reelflow-processors',
+    topic: 'a-namespace-of-some-length.imdb.title.principals',
+    partition: 11,
+    startOffset: 1_000_000_000,
+    endOffset: 9_000_000_000,
+    nextOffset: 8_000_000_000,
+    lag: 1_000_000_000,
+    lagRecords: 1_000_000_000_000,
+    state: 'WARN',
+    timeLagMs: 90_061_000,
+    consumedPerSecond: 123_456,
+    producedPerSecond: 1_234_567,
+    catchUpMs: 90_061_000,
+  };
+  const group = { ...row, exists: true, whyUnknown: null, lagUnknown: 0 };
+  const report = { atMs: 0, rows: [row], groups: [group] } as unknown as LagReport;
+  const lines = lagText(report, { width: 80, trendOf: () => [1, 2, 3] })
+    .split('\n')
+    .slice(1);
+  for (const line of lines) expect(widthOf(line)).toBeLessThanOrEqual(80);
+  expect(lines[0]).toMatch(/^topic +partition +lag +state .*caught up in/);
+  expect(lines[2]).toMatch(/^a-namespace\S+ +11 +1,000,000,000 +WARN .*1 d 1 h/);
+});
