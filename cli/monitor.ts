@@ -52,7 +52,7 @@ async function run({ listen, group, over, ...flags }: Flags): Promise<void> {
   ] = await Promise.all([
     import('../monitor/overview.ts'),
     import('../monitor/server.ts'),
-    import('../monitor/metrics.ts'),
+    import('../monitor/lag-metrics.ts'),
     import('./observe.ts'),
     import('../sinks/gold/history.ts'),
   ]);

@@ -7,8 +7,8 @@ import { globSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:f
 import { join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { findJvm, type JarSet, resolveJars } from '../kafka/local/jars.ts';
-import { freePorts, tellingLines } from '../kafka/local/probe.ts';
-import { isRunning, startDetached, stopProcess } from '../runtime/child-process.ts';
+import { causeLines, freePorts } from '../kafka/local/probe.ts';
+import { isRunning, startDetached, stopProcess } from '../runtime/detached-process.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import { withFolderLock } from '../runtime/folder-lock.ts';
 
@@ -121,7 +121,7 @@ async function start(
     const ended = !isRunning(record);
     if (ended || Date.now() > deadline) {
       throw new ReelflowError('services', `Flink ${ended ? 'ended while it started' : 'does not answer'}`, {
-        detail: tellingLines(readFileSync(log, 'utf8')) || 'Its log says nothing.',
+        detail: causeLines(readFileSync(log, 'utf8')) || 'Its log says nothing.',
         hint: `The whole log is ${log}.`,
       });
     }

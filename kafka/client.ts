@@ -1,6 +1,6 @@
 /**
- * The one place that configures kafkajs. A Broker is the device that every stage gets: producers, admin and
- * membership come from `kafka`, positions and bytes from `log.ts`.
+ * Configures kafkajs, and nothing else does. Every stage receives a Broker: producers, admin and membership come from
+ * `kafka`, reads at exact offsets from `log.ts`.
  */
 import './codecs.ts';
 import kafkajs, {
@@ -30,7 +30,7 @@ export interface Broker {
   createCluster(retry?: RetryOptions): Cluster;
 }
 
-/** For requests that a caller repeats itself, or whose failure a person waits for. */
+/** For requests that the caller repeats, or whose failure a person waits for. */
 const impatient: RetryOptions = { initialRetryTime: 100, maxRetryTime: 1_000, retries: 4 };
 
 /** A client of the cluster; nothing is connected yet. */
@@ -105,12 +105,12 @@ export async function withCluster<T>(
   }
 }
 
-/** The cluster's id, by which state and gold know where they belong. */
+/** The cluster's id, which ties state and gold to one cluster. */
 export async function clusterIdOf(broker: Broker): Promise<string> {
   return withAdmin(broker, async (admin) => (await admin.describeCluster()).clusterId);
 }
 
-/** TLS and SASL in kafkajs' words. */
+/** TLS and SASL as kafkajs options. */
 function asKafkajs(security: BrokerSecurity = {}): Pick<KafkaConfig, 'ssl' | 'sasl'> {
   const { tls, sasl } = security;
   return {
@@ -126,8 +126,8 @@ function asKafkajs(security: BrokerSecurity = {}): Pick<KafkaConfig, 'ssl' | 'sa
 }
 
 /**
- * kafkajs' failures to connect, to be let in and to be allowed become the error that a person can act on: unreachable,
- * untrusted or refused. Everything else passes unchanged.
+ * Maps kafkajs' connection, authentication and authorization errors to errors that a person can act on: unreachable,
+ * untrusted or refused. Other errors pass unchanged.
  */
 export function asBrokerError(thrown: unknown, endpoints: Endpoints): unknown {
   if (thrown instanceof ReelflowError) return thrown;
@@ -139,20 +139,20 @@ export function asBrokerError(thrown: unknown, endpoints: Endpoints): unknown {
       const { mechanism, username } = security?.sasl ?? {};
       return new ReelflowError('accessRefused', 'The broker refuses the user or the password', {
         detail: `${detail} (${mechanism} as ${username})`,
-        hint: 'See to KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME and the password.',
+        hint: 'Check KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME and the password.',
         cause: thrown,
       });
     }
     case 'rights':
       return new ReelflowError('accessRefused', 'The broker does not allow this', {
         detail,
-        hint: 'The user lacks a right on a topic, a group or the cluster: see to the ACLs.',
+        hint: 'The user lacks a permission on a topic, a group or the cluster. Check the ACLs.',
         cause: thrown,
       });
     case 'certificate':
       return new ReelflowError('untrusted', "The broker's certificate is not trusted", {
         detail,
-        hint: 'Name the certificate of its authority (PEM) in KAFKA_SSL_CA_FILE, and the broker as its certificate does.',
+        hint: 'Set KAFKA_SSL_CA_FILE to the certificate of its authority (PEM), and use the host name in the certificate.',
         cause: thrown,
       });
     case 'connection':
@@ -160,8 +160,8 @@ export function asBrokerError(thrown: unknown, endpoints: Endpoints): unknown {
         detail,
         hint:
           security === undefined
-            ? 'Start local services with `reelflow services up`, or set KAFKA_BROKERS and SCHEMA_REGISTRY_URL. A port that wants TLS or a login needs KAFKA_SECURITY_PROTOCOL.'
-            : 'See to KAFKA_BROKERS, and to whether its ports speak what KAFKA_SECURITY_PROTOCOL says.',
+            ? 'Start local services with `reelflow services up`, or set KAFKA_BROKERS and SCHEMA_REGISTRY_URL. If the port requires TLS or a login, set KAFKA_SECURITY_PROTOCOL.'
+            : 'Check KAFKA_BROKERS, and that its ports use the protocol of KAFKA_SECURITY_PROTOCOL.',
         cause: thrown,
       });
     case undefined:
@@ -181,7 +181,7 @@ function failureOf(thrown: unknown): Failure | undefined {
   return isConnectionFailure(thrown) ? 'connection' : undefined;
 }
 
-/** Whether waiting cannot help: the broker answers, and does not let us in. */
+/** Whether waiting cannot help: the broker answers and refuses access. */
 export function isRefusedAccess(thrown: unknown): boolean {
   return thrown instanceof ReelflowError && (thrown.kind === 'accessRefused' || thrown.kind === 'untrusted');
 }
@@ -198,7 +198,7 @@ function isConnectionFailure(thrown: unknown): boolean {
   ]);
   for (let error = thrown; error instanceof Error; error = error.cause) {
     if (names.has(error.name)) return true;
-    // When every broker it knows has failed kafkajs has null for an answer, and its admin takes that apart.
+    // When every known broker has failed, kafkajs returns null as metadata and its admin fails on that null.
     if (error instanceof TypeError && / null/.test(error.message) && /\Wkafkajs\W/.test(error.stack ?? '')) {
       return true;
     }
@@ -206,7 +206,7 @@ function isConnectionFailure(thrown: unknown): boolean {
   return false;
 }
 
-// What kafkajs calls an error is mostly a retry that succeeds; the caller reports what does not.
+// Most errors that kafkajs logs are followed by a retry that succeeds; the caller reports those that are not.
 const logTo =
   (logger: Logger): logCreator =>
   () =>
@@ -219,7 +219,7 @@ const logTo =
 
 let noiseHidden = false;
 
-/** kafkajs 2.2.4 sets timers with small negative delays, of which Node ≥ 22 warns each time; they mean "now". */
+/** kafkajs 2.2.4 sets timers with small negative delays, which mean "now"; Node ≥ 22 warns about each. */
 function hideTimeoutNoise(): void {
   if (noiseHidden) return;
   noiseHidden = true;

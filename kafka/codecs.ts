@@ -1,6 +1,6 @@
 /**
- * The five codecs of Kafka for kafkajs, each with a limit on what it may unpack to: a small message from outside
- * cannot fill our memory. Importing this file registers them; kafkajs keeps codecs in one global table.
+ * The five codecs of Kafka for kafkajs, each with a limit on the decompressed size, so that a small message cannot fill
+ * the memory. Importing this file registers them; kafkajs keeps codecs in one global table.
  */
 import { promisify } from 'node:util';
 import zlib from 'node:zlib';
@@ -10,7 +10,7 @@ import snappy from 'snappyjs';
 
 const { CompressionCodecs, CompressionTypes } = kafkajs;
 
-/** The most that one record batch may unpack to, in bytes. Our own batches hold one chunk of at most 1 MB. */
+/** Maximum decompressed size of a record batch, in bytes. Our own batches hold one chunk of at most 1 MB. */
 export const batchBytesMax = 64 * 1024 * 1024;
 
 interface Encoder {
@@ -25,9 +25,9 @@ CompressionCodecs[CompressionTypes.GZIP] = () => ({
   decompress: (packed: Buffer) => gunzip(packed, { maxOutputLength: batchBytesMax }),
 });
 
-// Synchronous: a chunk takes a millisecond or two, less than the way through the thread pool and back costs under
-// load. One output block of the size of a chunk saves the growing of the default 16 kB blocks. The checksum stands in
-// for the CRC that kafkajs does not check.
+// Synchronous: a chunk takes a millisecond or two, less than a round trip through the thread pool costs under load. An
+// output block of the size of a chunk avoids growing the default 16 kB blocks. The checksum replaces the CRC that
+// kafkajs does not check.
 const zstdPack = {
   chunkSize: 1024 * 1024,
   params: {
@@ -41,14 +41,14 @@ CompressionCodecs[CompressionTypes.ZSTD] = () => ({
   decompress: async (packed: Buffer) => unpackZstd(packed),
 });
 
-/** Into one buffer of the size that the frame names, if it names one. */
+/** Decompresses into one buffer of the size in the frame header, if it has one. */
 function unpackZstd(packed: Buffer): Buffer {
   const size = Math.min(zstdContentBytes(packed) ?? 1024 * 1024, batchBytesMax);
   return zlib.zstdDecompressSync(packed, { chunkSize: Math.max(64, size), maxOutputLength: batchBytesMax });
 }
 
 /**
- * How many bytes a zstd frame says that it holds; undefined when it does not.
+ * Content size in the header of a zstd frame; undefined without one.
  * Layout: RFC 8878, section 3.1.1.1
  */
 function zstdContentBytes(packed: Buffer): number | undefined {

@@ -1,7 +1,7 @@
 /**
- * Reads partitions at positions that the caller gives, and only there: a position outside the log is an error, never
- * a reset, and nothing is committed. Below it is kafkajs' own cluster and fetch request, without its consumer, which
- * answers OFFSET_OUT_OF_RANGE by starting elsewhere and loses fetched data when it pauses.
+ * Reads partitions at exactly the offsets that the caller requests. An offset outside the log is an error, never a
+ * reset, and nothing is committed. It uses the cluster and fetch request of kafkajs without its consumer, which resets
+ * the offset on OFFSET_OUT_OF_RANGE and drops fetched data when it pauses.
  */
 import Batch from 'kafkajs/src/consumer/batch.js';
 import { messageOf, ReelflowError } from '../runtime/errors.ts';
@@ -14,9 +14,9 @@ export interface LogMessage {
   readonly key: Buffer | null;
   readonly value: Buffer | null;
   readonly headers?: Readonly<Record<string, Buffer | undefined>>;
-  /** Control and aborted records take an offset and say nothing. */
+  /** Control and aborted records occupy an offset and carry no data. */
   readonly isMarker: boolean;
-  /** Stands for an offset of a batch that cannot be decoded and that was to be skipped. */
+  /** Represents an offset of an undecodable batch that the user chose to skip. */
   readonly isUndecodable: boolean;
 }
 
@@ -30,11 +30,11 @@ export interface Want {
 export interface Fetched extends Want {
   /** From `next` on, without a gap unless the log has one. */
   readonly messages: LogMessage[];
-  /** End offset of the partition, as far as readers may see. */
+  /** High watermark of the partition. */
   readonly end: number;
 }
 
-/** The log no longer (or not yet) holds the offset asked for. */
+/** The log does not hold the requested offset: no longer, or not yet. */
 export class OutsideLog extends Error {
   readonly topic: string;
   readonly partition: number;
@@ -46,7 +46,7 @@ export class OutsideLog extends Error {
   }
 }
 
-/** The fetch failed in a way that a later one may not: a broker went away, a leader moved. */
+/** The fetch failed and a later one may succeed: a broker went away, or a leader moved. */
 export class LogInterrupted extends Error {
   constructor(cause: unknown) {
     super(messageOf(cause), { cause });
@@ -57,15 +57,15 @@ export class LogInterrupted extends Error {
 export interface FetchBounds {
   /** How long the broker may wait for the first byte, in milliseconds. */
   readonly waitMs: number;
-  /** For the whole answer, compressed. */
+  /** Maximum of the whole response, compressed. */
   readonly bytesMax?: number;
-  /** For one partition, compressed. */
+  /** Maximum of one partition, compressed. */
   readonly partitionBytesMax?: number;
 }
 
 const isolationReadCommitted = 1;
 const skippedMax = 100_000;
-/** Bytes of a partition that make a broker send its first batch and no more. */
+/** Makes a broker send the first batch of a partition and no more. */
 const oneBatch = 1;
 
 export class LogReader {
@@ -76,7 +76,7 @@ export class LogReader {
   #connected = false;
   #turn: Promise<unknown> = Promise.resolve();
 
-  /** @param skips `topic:partition:offset` of batches that cannot be decoded and shall be passed over */
+  /** @param skips `topic:partition:offset` of undecodable batches to skip */
   constructor(broker: Broker, skips: readonly string[] = []) {
     this.#skips = new Set(skips);
     this.#broker = broker;
@@ -85,12 +85,12 @@ export class LogReader {
 
   /**
    * One fetch request per broker that leads a wanted partition.
-   * @returns what came, only for partitions that the brokers answered for
+   * @returns messages of the partitions for which a broker answered
    * @throws OutsideLog, LogInterrupted, ReelflowError undecodableBatch
    */
   fetch(wants: readonly Want[], bounds: FetchBounds): Promise<Fetched[]> {
-    // One call after the other: of calls that come together kafkajs opens a connection for each, keeps the last, and
-    // never closes the others, which keep the process alive.
+    // One call at a time: for concurrent calls kafkajs opens a connection each, keeps the last one and never closes the
+    // others, which keep the process alive.
     const turn = this.#turn.then(() => this.#fetch(wants, bounds));
     this.#turn = turn.catch(() => undefined);
     return turn;
@@ -108,8 +108,8 @@ export class LogReader {
     } catch (thrown) {
       const reason = await this.#explain(thrown);
       if (reason !== undefined) throw reason;
-      // Neither Kafka nor the network: the bytes themselves. One partition after the other shows which.
-      // Of its batches one alone: the damaged one may lie behind others, which are not to be named for it.
+      // Neither Kafka nor the network failed, so the bytes are damaged. Fetching partition by partition shows where, and
+      // batch by batch, because intact batches may precede the damaged one.
       if (wants.length === 1 && bounds.partitionBytesMax !== oneBatch) {
         return this.#fetch(wants, { ...bounds, partitionBytesMax: oneBatch });
       }
@@ -121,14 +121,14 @@ export class LogReader {
   }
 
   /**
-   * Passes over the batch at a position that was named for it. How long the batch is only its bytes could tell, so the
-   * positions behind it are tried until one can be read.
+   * Skips the batch at an offset of `skips`. Only its bytes contain its length, so this tries the following offsets
+   * until one can be read.
    */
   async #skipOrRefuse(want: Want, bounds: FetchBounds, cause: unknown): Promise<Fetched> {
     const { topic, partition } = want;
     const refusal = new ReelflowError('undecodableBatch', 'A record batch cannot be decoded', {
       detail: `${topic}, partition ${partition}, offset ${want.next}: ${messageOf(cause)}`,
-      hint: `See to the broker's log segment. To go on without the batch: --skip-batch ${topic}:${partition}:${want.next} (it counts as rejected).`,
+      hint: `Check the broker's log segment. To continue without the batch: --skip-batch ${topic}:${partition}:${want.next} (it counts as rejected).`,
       cause,
     });
     if (!this.#skips.has(`${topic}:${partition}:${want.next}`)) throw refusal;
@@ -227,7 +227,7 @@ export class LogReader {
     );
   }
 
-  /** Forgets a broker, whose connections kafkajs would leave open; those under way it lets run out. */
+  /** Removes a broker and closes its connections, which kafkajs would leave open. */
   #drop(host: string, port: number): void {
     const dropped = Object.values(this.#cluster.brokerPool.brokers).find(
       ({ connectionPool }) => connectionPool.host === host && connectionPool.port === port,

@@ -1,34 +1,25 @@
 /**
- * Membership of a consumer group and nothing else: a kafkajs consumer that is paused for ever keeps the heartbeat and
- * the assignment, while the data is read by `log.ts`. Whole shards are assigned: partition p of every topic goes to
- * one member. kafkajs' own assigner deals partitions out one by one, which would split a shard.
+ * Membership of a consumer group and nothing else: a permanently paused kafkajs consumer keeps the heartbeat and the
+ * assignment, while `log.ts` reads the data. `shard-assignment.ts` assigns whole shards.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import kafkajs, { type Consumer, type PartitionAssigner } from 'kafkajs';
+import type { Consumer } from 'kafkajs';
 import { messageOf, ReelflowError } from '../runtime/errors.ts';
 import { asBrokerError, type Broker } from './client.ts';
 import { withCoordinator } from './groups.ts';
-
-const { MemberAssignment, MemberMetadata } = kafkajs.AssignerProtocol;
+import { type ShardAssignment, wholeShards } from './shard-assignment.ts';
 
 const sessionTimeoutMs = 6_000;
 const heartbeatIntervalMs = 1_000;
-/** How long leaving may take: kafkajs waits for requests under way, on a dead connection half a minute. */
+/** How long leaving may take: kafkajs waits for pending requests, on a dead connection for half a minute. */
 const leaveWithinMs = 5_000;
 
-/** What a member says of itself when it joins: for each shard that it holds a store of, how far that store is. */
-export type Freshness = ReadonlyMap<number, number>;
-
-export interface MembershipOptions {
+export interface MembershipOptions extends ShardAssignment {
   readonly broker: Broker;
   readonly groupId: string;
-  readonly topics: readonly string[];
-  /** `shards` deals shards out evenly, to those who have the freshest store; `single` gives all to one member. */
-  readonly assignment: 'shards' | 'single';
-  readonly freshness: () => Freshness;
-  /** The shards that are this member's from now on, all others are not. Called at every rebalance. */
+  /** Receives the shards of this member at every rebalance; it owns no others. */
   readonly onAssigned: (shards: readonly number[]) => void;
-  /** The membership is over for good. */
+  /** The membership has ended permanently. */
   readonly onCrash: (reason: unknown) => void;
 }
 
@@ -51,12 +42,12 @@ export class Membership {
       sessionTimeout: sessionTimeoutMs,
       rebalanceTimeout: sessionTimeoutMs,
       heartbeatInterval: heartbeatIntervalMs,
-      // While everything is paused this is how long kafkajs sleeps between two looks at the heartbeat.
+      // While everything is paused, kafkajs sleeps this long between two checks of the heartbeat.
       maxWaitTimeInMs: 250,
       allowAutoTopicCreation: false,
       partitionAssigners: [wholeShards(options)],
-      // A crash (the coordinator is loading, a connection is cut) that meets with `leave` would start it again after it
-      // was disconnected: a ghost that heartbeats for ever, keeps the process alive and the shards from others.
+      // A crash (coordinator loading, connection cut) during `leave` would restart the consumer after its disconnect: a
+      // ghost that heartbeats permanently, keeps the process alive and withholds its shards from other members.
       retry: { retries: 5, restartOnFailure: async () => !this.#stopping },
     });
   }
@@ -86,7 +77,7 @@ export class Membership {
     return membership;
   }
 
-  /** Mirrors positions to the group, for monitors. A rebalance in this moment may refuse it; the next one tells. */
+  /** Commits offsets to the group, for monitors. A rebalance may refuse the commit; the next one covers it. */
   async commit(commits: readonly Commit[]): Promise<void> {
     try {
       await this.#consumer.commitOffsets(
@@ -98,11 +89,11 @@ export class Membership {
         })),
       );
     } catch (thrown) {
-      this.#options.broker.logger.debug({ reason: messageOf(thrown) }, 'positions not mirrored');
+      this.#options.broker.logger.debug({ reason: messageOf(thrown) }, 'offsets not committed');
     }
   }
 
-  /** Leaves the group; without an answer the group forgets this member when its session ends. */
+  /** Leaves the group. Without an answer, the coordinator removes this member when its session times out. */
   async leave(): Promise<void> {
     this.#stopping = true;
     const left = this.#consumer.disconnect().catch(() => undefined);
@@ -111,7 +102,7 @@ export class Membership {
 }
 
 /**
- * Commits for a group that nobody is a member of; kafkajs' admin would join it first, which takes seconds a topic.
+ * Commits for a group without members. kafkajs' admin would join the group first, which takes seconds per topic.
  * @throws KafkaJSError, also when the group has a member
  */
 export async function commitAlone(
@@ -139,47 +130,7 @@ export async function commitAlone(
   }
 }
 
-function wholeShards({ topics, assignment, freshness }: MembershipOptions): PartitionAssigner {
-  const name = assignment === 'shards' ? 'reelflow-shards' : 'reelflow-single';
-  return ({ cluster }) => ({
-    name,
-    version: 1,
-    protocol: () => ({
-      name,
-      metadata: MemberMetadata.encode({
-        version: 1,
-        topics: [...topics],
-        userData: Buffer.from(JSON.stringify([...freshness()])),
-      }),
-    }),
-    assign: async ({ members }) => {
-      const count = Math.max(...topics.map((topic) => cluster.findTopicPartitionMetadata(topic).length));
-      const claims = members.map(({ memberId, memberMetadata }) => ({
-        memberId,
-        freshness: readFreshness(MemberMetadata.decode(memberMetadata)?.userData),
-      }));
-      const owners = assignment === 'shards' ? dealShards(count, claims) : dealAllToOne(count, claims);
-      return members.map(({ memberId }) => {
-        const own = owners.flatMap((owner, shard) => (owner === memberId ? [shard] : []));
-        return {
-          memberId,
-          memberAssignment: MemberAssignment.encode({
-            version: 1,
-            userData: Buffer.alloc(0),
-            assignment: Object.fromEntries(
-              topics.map((topic) => {
-                const partitions = cluster.findTopicPartitionMetadata(topic).length;
-                return [topic, own.filter((shard) => shard < partitions)];
-              }),
-            ),
-          }),
-        };
-      });
-    },
-  });
-}
-
-/** Why kafkajs has given the membership up, as an error for people. */
+/** Maps the error with which kafkajs ended the membership. */
 function asGroupError(thrown: unknown, { groupId, broker }: MembershipOptions): unknown {
   if ((thrown as { type?: string }).type === 'INCONSISTENT_GROUP_PROTOCOL') {
     return new ReelflowError('busy', 'Another program is a member of our consumer group', {
@@ -189,72 +140,4 @@ function asGroupError(thrown: unknown, { groupId, broker }: MembershipOptions): 
     });
   }
   return asBrokerError(thrown, broker.endpoints);
-}
-
-export interface Claim {
-  readonly memberId: string;
-  readonly freshness: Freshness;
-}
-
-/**
- * Deals shards out: nobody gets more than one shard more than another, and within that a shard goes to the member
- * whose store of it is furthest. Pure and independent of the order of the claims.
- * @returns the member of each shard
- */
-export function dealShards(count: number, claims: readonly Claim[]): string[] {
-  const members = [...claims].sort((a, b) => (a.memberId < b.memberId ? -1 : 1));
-  const least = Math.floor(count / members.length);
-  let larger = count % members.length;
-  const held = new Map(members.map(({ memberId }) => [memberId, 0]));
-  const owners: string[] = new Array(count);
-  const hasRoom = (memberId: string) => {
-    const shards = held.get(memberId) ?? 0;
-    return shards < least || (shards === least && larger > 0);
-  };
-  const give = (shard: number, memberId: string) => {
-    const shards = (held.get(memberId) ?? 0) + 1;
-    if (shards > least) larger -= 1;
-    held.set(memberId, shards);
-    owners[shard] = memberId;
-  };
-  const wishes = members
-    .flatMap(({ memberId, freshness }) =>
-      [...freshness].map(([shard, applied]) => ({ memberId, shard, applied })),
-    )
-    .filter(({ shard }) => shard < count)
-    .sort((a, b) => b.applied - a.applied || a.shard - b.shard || (a.memberId < b.memberId ? -1 : 1));
-  for (const { memberId, shard } of wishes) {
-    if (owners[shard] === undefined && hasRoom(memberId)) give(shard, memberId);
-  }
-  for (let shard = 0; shard < count; shard++) {
-    if (owners[shard] !== undefined) continue;
-    const poorest = members.reduce((a, b) =>
-      (held.get(b.memberId) ?? 0) < (held.get(a.memberId) ?? 0) ? b : a,
-    );
-    give(shard, poorest.memberId);
-  }
-  return owners;
-}
-
-/** All to the first member that already has a store, else to the first by name. */
-function dealAllToOne(count: number, claims: readonly Claim[]): string[] {
-  const [first] = [...claims].sort(
-    (a, b) => b.freshness.size - a.freshness.size || (a.memberId < b.memberId ? -1 : 1),
-  );
-  return new Array(count).fill(first?.memberId);
-}
-
-function readFreshness(userData: Buffer | undefined): Freshness {
-  try {
-    const entries: unknown = JSON.parse(userData?.toString() ?? '');
-    if (!Array.isArray(entries)) return new Map();
-    return new Map(
-      entries.filter(
-        (entry): entry is [number, number] =>
-          Array.isArray(entry) && Number.isInteger(entry[0]) && Number.isFinite(entry[1]),
-      ),
-    );
-  } catch {
-    return new Map();
-  }
 }

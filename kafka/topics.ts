@@ -1,6 +1,6 @@
 /**
- * Creating and checking topics. A retained topic never deletes by itself: brokers default to seven days, so the
- * settings are checked at every start, not only at creation.
+ * Creates and checks topics. A retained topic must never delete messages by itself. Brokers default to seven days, so
+ * every start checks the settings, not only the creation.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import kafkajs from 'kafkajs';
@@ -10,17 +10,17 @@ import { type Broker, withAdmin } from './client.ts';
 export interface TopicSpec {
   readonly topic: string;
   readonly partitions: number;
-  /** Size of its segments, for a topic that is trimmed: the broker gives back room only by whole segments. */
+  /** For a topic that is trimmed: the broker frees disk space only by whole segments. */
   readonly segmentBytes?: number;
 }
 
-/** A busy broker takes its time until all of it knows a new topic. */
+/** How long a busy cluster may take until every broker knows a new topic. */
 const creationPatienceMs = 30_000;
 
-/** How a topic is created, and checked at every start. */
+/** Settings with which a topic is created, and which every start checks. */
 interface TopicPolicy {
   readonly settings: Readonly<Record<string, string>>;
-  /** What is wrong with other settings, and why. */
+  /** Error text for other settings, and the reason. */
   readonly what: string;
   readonly why: string;
 }
@@ -34,7 +34,7 @@ const retained: TopicPolicy = {
 const compacted: TopicPolicy = {
   settings: { 'cleanup.policy': 'compact' },
   what: 'does not keep the newest message of each key',
-  why: 'whoever reads it from its start has to see the whole table',
+  why: 'a reader from its start must see the whole table',
 };
 
 /**
@@ -45,7 +45,7 @@ export function ensureRetainedTopics(broker: Broker, specs: readonly TopicSpec[]
   return ensureTopics(broker, specs, retained);
 }
 
-/** As `ensureRetainedTopics`, for topics that hold a table: the newest message of each key stays. */
+/** Like `ensureRetainedTopics`, for topics that hold a table: compaction keeps the newest message of each key. */
 export function ensureCompactedTopics(broker: Broker, specs: readonly TopicSpec[]): Promise<void> {
   return ensureTopics(broker, specs, compacted);
 }
@@ -69,7 +69,7 @@ async function ensureTopics(broker: Broker, specs: readonly TopicSpec[], policy:
           waitForLeaders: true,
         })
         .catch((thrown) => {
-          // Another member may have created it in this moment, or nobody knows it yet; the check below decides.
+          // Another member may have just created it, or no broker knows it yet; the check below decides.
           if (!isAlreadyExists(thrown) && !isUnknownYet(thrown)) throw thrown;
         });
     }
@@ -81,7 +81,7 @@ async function ensureTopics(broker: Broker, specs: readonly TopicSpec[], policy:
       const found = topics.find(({ name }) => name === topic)?.partitions.length ?? 0;
       if (found !== partitions) {
         throw new ReelflowError('topicMismatch', `Topic ${topic} has another partition count`, {
-          detail: `It has ${found} partitions, ${partitions} were expected. A partition is a shard: all title topics need the same count.`,
+          detail: `It has ${found} partitions, expected ${partitions}. A partition is a shard: all title topics need the same count.`,
           hint: `Use --shards ${found}, another --namespace, or recreate the topics.`,
         });
       }
@@ -94,7 +94,7 @@ async function ensureTopics(broker: Broker, specs: readonly TopicSpec[], policy:
   });
 }
 
-/** A topic that was just created, by us or by another member, may be unknown to the broker that answers for some moments. */
+/** Repeats a request about a topic that was just created: the answering broker may not know it yet. */
 async function onceKnown<T>(ask: () => Promise<T>): Promise<T> {
   const started = Date.now();
   for (;;) {
@@ -111,7 +111,7 @@ async function metadataOf(admin: kafkajs.Admin, topics: string[]): Promise<kafka
   return (await onceKnown(() => admin.fetchTopicMetadata({ topics }))).topics;
 }
 
-/** The partition count of each existing topic among those asked for. */
+/** Partition counts of those of the topics that exist. */
 export async function partitionCounts(
   broker: Broker,
   topics: readonly string[],
@@ -132,7 +132,7 @@ export async function deleteBefore(
   partitions: readonly { partition: number; offset: number }[],
 ): Promise<void> {
   await withAdmin(broker, async (admin) => {
-    // kafkajs looks for the leaders before it has asked for the topic: any question about it makes it known.
+    // kafkajs looks up leaders before it has requested the topic's metadata; this request loads it.
     await admin.fetchTopicOffsets(topic);
     await admin.deleteTopicRecords({
       topic,
@@ -161,7 +161,7 @@ async function checkPolicy(
       const value = configEntries.find((entry) => entry.configName === name)?.configValue;
       if (value !== wanted) {
         throw new ReelflowError('topicMismatch', `Topic ${resourceName} ${what}`, {
-          detail: `Its ${name} is ${value}, it must be ${wanted}: ${why}.`,
+          detail: `Its ${name} is ${value}; it must be ${wanted}, because ${why}.`,
           hint: `kafka-configs.sh --alter --topic ${resourceName} --add-config ${name}=${wanted}`,
         });
       }

@@ -10,7 +10,8 @@ import { availableLogBounds, type LogBounds } from '../kafka/bounds.ts';
 import type { Broker } from '../kafka/client.ts';
 import { type CommittedOffset, type Group, readGroups } from '../kafka/groups.ts';
 import { LogReader, type Want } from '../kafka/log.ts';
-import { catchUpMsOf, judge, lagOf, paceOf, type Sight, type State, whyUnknownOf, worstOf } from './judge.ts';
+import { judge, lagOf, type Observation, type State, whyUnknownOf, worstOf } from './judge.ts';
+import { catchUpMsOf, paceOf } from './pace.ts';
 
 export interface Watched {
   readonly group: string;
@@ -156,7 +157,7 @@ export function readMetadata(text: string): CommitMetadata {
 
 /** What is remembered of a partition of a group. */
 interface Memory {
-  sights: Sight[];
+  observations: Observation[];
   /** When nothing was left for the last time. */
   caughtUpAtMs: number | null;
   /** A message that was found waiting, and when it was sent. */
@@ -204,14 +205,14 @@ export class LagWatch {
 
   /** The lag at each look of the span, oldest first. */
   trendOf(row: Pick<LagRow, 'group' | 'topic' | 'partition'>): (number | null)[] {
-    return (this.#memories.get(keyOf(row))?.sights ?? []).map(lagOf);
+    return (this.#memories.get(keyOf(row))?.observations ?? []).map(lagOf);
   }
 
   #remember(one: Seen, atMs: number): Memory {
-    const memory = this.#memories.get(keyOf(one)) ?? { sights: [], caughtUpAtMs: null, waiting: null };
-    const last = memory.sights.at(-1);
+    const memory = this.#memories.get(keyOf(one)) ?? { observations: [], caughtUpAtMs: null, waiting: null };
+    const last = memory.observations.at(-1);
     const metadata = readMetadata(one.commit?.metadata ?? '');
-    const sight: Sight = {
+    const observation: Observation = {
       atMs,
       start: one.log?.start ?? null,
       end: one.log?.end ?? null,
@@ -221,13 +222,13 @@ export class LagWatch {
       readNext: metadata.readNext,
     };
     // After a hole of several spans nothing is known of the time between: everybody may have slept.
-    const before = last !== undefined && atMs - last.atMs <= 3 * this.#spanMs ? memory.sights : [];
+    const before = last !== undefined && atMs - last.atMs <= 3 * this.#spanMs ? memory.observations : [];
     const first = before.findLastIndex((old) => atMs - old.atMs >= this.#spanMs);
-    const wentBack = (sight.next ?? 0) < (last?.next ?? 0);
+    const wentBack = (observation.next ?? 0) < (last?.next ?? 0);
     return {
-      sights: [...before.slice(Math.max(0, first)), sight],
-      caughtUpAtMs: lagOf(sight) === 0 ? atMs : wentBack ? null : memory.caughtUpAtMs,
-      waiting: lagOf(sight) === 0 || wentBack ? null : memory.waiting,
+      observations: [...before.slice(Math.max(0, first)), observation],
+      caughtUpAtMs: lagOf(observation) === 0 ? atMs : wentBack ? null : memory.caughtUpAtMs,
+      waiting: lagOf(observation) === 0 || wentBack ? null : memory.waiting,
     };
   }
 
@@ -237,8 +238,8 @@ export class LagWatch {
    */
   async #readWaiting(seen: readonly Seen[]): Promise<void> {
     const wants = seen.filter((one) => {
-      const { sights, waiting, caughtUpAtMs } = this.#memoryOf(one);
-      const now = sights.at(-1) as Sight;
+      const { observations, waiting, caughtUpAtMs } = this.#memoryOf(one);
+      const now = observations.at(-1) as Observation;
       if ((lagOf(now) ?? 0) === 0) return false;
       const saysItself = readMetadata(one.commit?.metadata ?? '').recordTs !== null;
       return saysItself ? waiting === null && caughtUpAtMs === null : waiting?.next !== now.next;
@@ -263,17 +264,17 @@ export class LagWatch {
   #row(one: Seen, atMs: number): Partition {
     const { group, topic, partition } = one;
     const memory = this.#memoryOf(one);
-    const now = memory.sights.at(-1) as Sight;
+    const now = memory.observations.at(-1) as Observation;
     const metadata = readMetadata(one.commit?.metadata ?? '');
     const lag = lagOf(now);
     const { recordsPerMessage } = metadata;
-    const { sights } = memory;
-    const pace = paceOf(sights);
-    const state = judge(sights, this.#spanMs);
+    const { observations } = memory;
+    const pace = paceOf(observations);
+    const state = judge(observations, this.#spanMs);
     const catchUpMs =
-      state === 'STOP' ? Number.POSITIVE_INFINITY : catchUpMsOf([{ sights, weight: 1 }], this.#spanMs);
+      state === 'STOP' ? Number.POSITIVE_INFINITY : catchUpMsOf([{ observations, weight: 1 }], this.#spanMs);
     return {
-      sights,
+      observations,
       owner: one.owner,
       recordsPerMessage,
       row: {
@@ -332,7 +333,7 @@ function timeLagMsOf(
 
 interface Partition {
   readonly row: LagRow;
-  readonly sights: readonly Sight[];
+  readonly observations: readonly Observation[];
   readonly owner: Seen['owner'];
   readonly recordsPerMessage: number | null;
 }
@@ -383,8 +384,8 @@ function groupCatchUpMs(partitions: readonly Partition[], spanMs: number): numbe
     const own = all.filter((one) => one.owner === owner);
     // In records if all tell them: messages of one topic hold more than those of another.
     const inRecords = own.every(({ recordsPerMessage }) => recordsPerMessage !== null);
-    const weighed = own.map(({ sights, recordsPerMessage }) => ({
-      sights,
+    const weighed = own.map(({ observations, recordsPerMessage }) => ({
+      observations,
       weight: inRecords ? (recordsPerMessage as number) : 1,
     }));
     return catchUpMsOf(weighed, spanMs);

@@ -5,7 +5,7 @@ import type { DuckDBInstance } from '@duckdb/node-api';
 import type { Producer } from 'kafkajs';
 import { openInstance } from '../database/duckdb.ts';
 import { type Broker, clusterIdOf } from '../kafka/client.ts';
-import type { Freshness } from '../kafka/membership.ts';
+import type { Freshness } from '../kafka/shard-assignment.ts';
 import { ensureRetainedTopics, partitionCounts } from '../kafka/topics.ts';
 import type { DatasetName, TopicNames } from '../topics/catalog.ts';
 import { datasetNames } from '../topics/catalog.ts';

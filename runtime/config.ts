@@ -1,6 +1,6 @@
 /**
- * Where things are: the cluster, the registry, the folders, the namespace. Read once from the environment and
- * the command line, validated, then passed on as a value; there is no global configuration.
+ * Cluster, registry, folders and namespace. The command line reads and validates them once and passes them on as values;
+ * there is no global configuration.
  */
 import { readFileSync } from 'node:fs';
 import { z } from 'zod';
@@ -16,15 +16,15 @@ const addressList = z
 const protocols = ['PLAINTEXT', 'SSL', 'SASL_PLAINTEXT', 'SASL_SSL'] as const;
 const mechanisms = ['PLAIN', 'SCRAM-SHA-256', 'SCRAM-SHA-512'] as const;
 
-/** Names and meanings are those of Kafka's own clients. A password is given as it is or as the file that holds it. */
+/** Names and meanings are those of Kafka's clients. A password is set directly or as the path of its file. */
 const environment = z.object({
   KAFKA_BROKERS: addressList.optional(),
   SCHEMA_REGISTRY_URL: z
     .url({ protocol: /^https?$/ })
-    // It is shown in errors and logs.
+    // Errors and logs show the URL.
     .refine(
       (url) => !hasCredentials(url),
-      'no user or password in the URL: SCHEMA_REGISTRY_USERNAME is for that',
+      'the URL must not contain a user or password; use SCHEMA_REGISTRY_USERNAME',
     )
     .optional(),
   KAFKA_SECURITY_PROTOCOL: z.enum(protocols).default('PLAINTEXT'),
@@ -45,7 +45,7 @@ function hasCredentials(url: string): boolean {
   return username !== '' || password !== '';
 }
 
-/** A text that no log, error or JSON shows; only `reveal` gives it. */
+/** A text that no log, error or JSON shows; only `reveal` returns it. */
 export class Secret {
   readonly #text: string;
 
@@ -71,14 +71,14 @@ export interface Credentials {
   readonly password: Secret;
 }
 
-/** How a broker is spoken to; absent is plain text without a name. */
+/** Broker security; absent means plaintext without authentication. */
 export interface BrokerSecurity {
-  /** TLS. `ca` holds the certificates to trust instead of the system's, in PEM. */
+  /** `ca`: certificates (PEM) to trust instead of the system's. */
   readonly tls?: { readonly ca?: string };
   readonly sasl?: Credentials & { readonly mechanism: (typeof mechanisms)[number] };
 }
 
-/** The services that a stage talks to. */
+/** Addresses and credentials of broker and registry. */
 export interface Endpoints {
   /** host:port of one or more brokers */
   readonly brokers: string[];
@@ -88,19 +88,19 @@ export interface Endpoints {
   readonly registryCredentials?: Credentials;
 }
 
-/** Folders and namespace, the same options on every command. */
+/** Folders and namespace, which every command takes as options. */
 export interface Places {
   /** gold folder: snapshots and CURRENT */
   readonly gold: string;
   /** state folder: shard stores, the sink's cubes, replay journals */
   readonly state: string;
-  /** '' for none */
+  /** empty without a namespace */
   readonly namespace: string;
 }
 
 /**
- * The endpoints named by the environment, or undefined when it names none.
- * @throws ReelflowError usage, when only one of the two is set, one is malformed, or what secures them does not fit
+ * The endpoints of the environment, or undefined when it sets none.
+ * @throws ReelflowError usage, when only one of the two is set, one is malformed, or security settings conflict
  */
 export function endpointsFromEnvironment(env: NodeJS.ProcessEnv): Endpoints | undefined {
   const named = Object.keys(environment.shape).map((name) => [name, env[name]] as const);
@@ -108,9 +108,9 @@ export function endpointsFromEnvironment(env: NodeJS.ProcessEnv): Endpoints | un
     Object.fromEntries(named.filter(([, value]) => value !== undefined && value.trim() !== '')),
   );
   if (!parsed.success) {
-    throw new ReelflowError('usage', 'The environment is not usable', {
+    throw new ReelflowError('usage', 'An environment variable is not valid', {
       detail: z.prettifyError(parsed.error),
-      hint: 'KAFKA_BROKERS is host:port[,host:port …], SCHEMA_REGISTRY_URL an http or https URL; the README lists the rest.',
+      hint: 'KAFKA_BROKERS is host:port[,host:port …], SCHEMA_REGISTRY_URL an http or https URL; the documentation lists the others.',
     });
   }
   const { KAFKA_BROKERS: brokers, SCHEMA_REGISTRY_URL: registryUrl } = parsed.data;
@@ -121,7 +121,7 @@ export function endpointsFromEnvironment(env: NodeJS.ProcessEnv): Endpoints | un
         ? ['SCHEMA_REGISTRY_URL', 'KAFKA_BROKERS']
         : ['KAFKA_BROKERS', 'SCHEMA_REGISTRY_URL'];
     throw new ReelflowError('usage', `${set} is set but ${unset} is not`, {
-      detail: 'A broker without its registry (or the reverse) would mix two installations.',
+      detail: 'A broker without its registry, or the reverse, would mix two installations.',
       hint: `Set ${unset} too, or unset ${set} to use local services.`,
     });
   }
@@ -141,7 +141,7 @@ function securityOf(env: Environment): BrokerSecurity | undefined {
   const mechanism = env.KAFKA_SASL_MECHANISM;
   const wantsTls = protocol === 'SSL' || protocol === 'SASL_SSL';
   const wantsSasl = protocol === 'SASL_PLAINTEXT' || protocol === 'SASL_SSL';
-  // What is set and would not be used is a mistake that could send a password, or all data, in the clear.
+  // An unused setting is a mistake that could send a password, or all data, unencrypted.
   if (!wantsTls && env.KAFKA_SSL_CA_FILE !== undefined) {
     throw unfit(`KAFKA_SSL_CA_FILE is set but KAFKA_SECURITY_PROTOCOL is ${protocol}`, 'SSL or SASL_SSL');
   }
@@ -163,7 +163,7 @@ function securityOf(env: Environment): BrokerSecurity | undefined {
 
 function unfit(what: string, wanted: string): ReelflowError {
   return new ReelflowError('usage', what, {
-    detail: 'It would not be used, and the connection would be less safe than it looks.',
+    detail: 'It would have no effect, and the connection would be less secure than it seems.',
     hint: `Set KAFKA_SECURITY_PROTOCOL to ${wanted}, or unset the other.`,
   });
 }
@@ -174,7 +174,7 @@ function credentialsOf(env: Environment, prefix: 'KAFKA_SASL' | 'SCHEMA_REGISTRY
   const file = env[`${prefix}_PASSWORD_FILE`];
   if (username === undefined && password === undefined && file === undefined) return undefined;
   if (username === undefined || (password === undefined) === (file === undefined)) {
-    throw new ReelflowError('usage', `${prefix}_USERNAME goes with one password`, {
+    throw new ReelflowError('usage', `${prefix}_USERNAME needs exactly one password`, {
       hint: `Set ${prefix}_USERNAME and either ${prefix}_PASSWORD or ${prefix}_PASSWORD_FILE.`,
     });
   }

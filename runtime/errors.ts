@@ -1,9 +1,9 @@
 /**
- * Every failure that a person is meant to act on is a ReelflowError: what happened, detail, hint,
- * and an exit code of its own kind. Anything else that reaches the command line is a defect.
+ * A failure that a person can act on is a ReelflowError: what happened, detail, hint, and an exit code for its kind. Any
+ * other error that reaches the command line is a defect.
  */
 
-/** Exit codes, one per kind of failure; 0 is success and 2 is bad usage everywhere. */
+/** Exit codes, one per kind of failure; 0 is success and 2 is wrong usage. */
 export const exitCodes = {
   defect: 1,
   usage: 2,
@@ -34,7 +34,7 @@ export const exitCodes = {
 
 export type FailureKind = keyof typeof exitCodes;
 
-/** A failure with the three parts of a good error text and its exit code. */
+/** A failure with message, detail, hint and exit code. */
 export class ReelflowError extends Error {
   readonly kind: FailureKind;
   readonly detail: string;
@@ -42,8 +42,8 @@ export class ReelflowError extends Error {
 
   /**
    * @param kind selects the exit code
-   * @param what what happened, one sentence without a full stop
-   * @param parts `detail`: the figures and names of this case; `hint`: what to do about it
+   * @param what what happened, one clause without a full stop
+   * @param parts `detail`: values of this case; `hint`: what to do, as an imperative
    */
   constructor(
     kind: FailureKind,
@@ -67,12 +67,12 @@ export function messageOf(thrown: unknown): string {
   return thrown instanceof Error ? thrown.message : String(thrown);
 }
 
-/** Whether something that was waited for was given up because of a signal. */
+/** Whether an abort signal ended a wait. */
 export function isAbort(thrown: unknown): boolean {
   return systemCodeOf(thrown) === 'ABORT_ERR';
 }
 
-/** Whether a thrown value is about a file or folder, rather than a connection or a wait. */
+/** Whether a thrown value concerns a file or folder rather than a connection or a wait. */
 export function isFileError(thrown: unknown): boolean {
   return /^E(ACCES|PERM|ROFS|NOSPC|DQUOT|NOTDIR|ISDIR|EXIST|NOENT|IO|MFILE|NFILE|BUSY)$/.test(
     systemCodeOf(thrown) ?? '',
@@ -85,11 +85,11 @@ export function systemCodeOf(thrown: unknown): string | undefined {
   return typeof code === 'string' ? code : undefined;
 }
 
-/** What Node calls a certificate that it does not accept: "X509 certificate error codes" in its documentation of tls. */
+/** Node's codes for a certificate that it does not accept: "X509 certificate error codes" in its tls documentation. */
 const certificateErrors =
   /^(DEPTH_ZERO_SELF_SIGNED_CERT|SELF_SIGNED_CERT_IN_CHAIN|UNABLE_TO_(GET|VERIFY|DECRYPT)_|CERT_|ERR_TLS_CERT_|INVALID_CA|HOSTNAME_MISMATCH)/;
 
-/** Whether a connection was given up because the other side's certificate is not trusted. */
+/** Whether a connection failed because the certificate of the peer is not trusted. */
 export function isCertificateError(thrown: unknown): boolean {
   for (let error = thrown; error instanceof Error; error = error.cause) {
     if (certificateErrors.test(systemCodeOf(error) ?? '')) return true;

@@ -1,4 +1,4 @@
-/** Files that are to survive a crash and damage: flushed to the disk, known by their hash. */
+/** Flushes files to the disk and hashes them, so that they survive a crash and damage is noticed. */
 import { createHash } from 'node:crypto';
 import { closeSync, createReadStream, createWriteStream, fsyncSync, openSync } from 'node:fs';
 import { Transform } from 'node:stream';
@@ -23,7 +23,7 @@ export async function fileSha256(path: string): Promise<string> {
   return hash.digest('hex');
 }
 
-/** Copies a file and flushes the copy. @returns SHA-256 of what was copied, hexadecimal */
+/** Copies a file and flushes the copy. @returns SHA-256 of the copied bytes, hexadecimal */
 export async function copyFileHashed(from: string, to: string): Promise<string> {
   const hash = createHash('sha256');
   const hashing = new Transform({

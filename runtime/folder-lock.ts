@@ -1,12 +1,12 @@
 /**
- * A lock on a folder between processes: a file that names its owner. The owner's death frees it; nobody
- * else's clock or patience does.
+ * A lock on a folder between processes: a file that names its owner. Only the owner's end frees it; no timeout or clock
+ * does.
  */
 import { randomUUID } from 'node:crypto';
 import { linkSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { identityOf, isRunning } from './child-process.ts';
+import { identityOf, isRunning } from './detached-process.ts';
 import { messageOf, ReelflowError, systemCodeOf } from './errors.ts';
 
 interface Owner {
@@ -19,7 +19,7 @@ interface Owner {
 /**
  * Runs `work` while no other caller, in this process or another, holds the folder.
  * @param onWait called once with the owner's pid when the lock is held
- * @param of what the folder belongs to, for the error when it cannot be written
+ * @param of the kind of folder, for the error when it is not writable
  * @throws ReelflowError busy, when it is still held after `patienceMs`; diskFull; stateUnusable or goldUnusable
  */
 export async function withFolderLock<T>(
@@ -47,9 +47,9 @@ export async function withFolderLock<T>(
         options.onWait?.(owner.pid);
       }
       if (Date.now() > deadline) {
-        throw new ReelflowError('busy', 'Another process is at work on the same folder', {
+        throw new ReelflowError('busy', 'Another process uses the same folder', {
           detail: `${lock} is held by process ${owner?.pid ?? 'unknown'}`,
-          hint: 'Wait for it to end, or end it; the lock is free as soon as its owner is gone.',
+          hint: 'Wait for it to end, or end it. The lock is free as soon as its owner has ended.',
         });
       }
       await delay(50);
@@ -69,7 +69,7 @@ function unwritable(cause: unknown, folder: string, of: 'state' | 'gold'): Reelf
   if (systemCodeOf(cause) === 'ENOSPC') {
     return new ReelflowError('diskFull', `The disk under the ${of} folder is full`, {
       detail,
-      hint: 'Make room and start again; nothing is lost.',
+      hint: 'Free disk space and start again; nothing is lost.',
       cause,
     });
   }
@@ -78,18 +78,18 @@ function unwritable(cause: unknown, folder: string, of: 'state' | 'gold'): Reelf
     `The ${of} folder cannot be written`,
     {
       detail,
-      hint: `See to its permissions, or use another --${of} folder.`,
+      hint: `Check its permissions, or use another --${of} folder.`,
       cause,
     },
   );
 }
 
 /**
- * One attempt: link our file to the lock's name, or put it in the place of a dead owner's.
+ * Tries once: links this process's file to the lock's name, or replaces the lock of an owner that has ended.
  *
- * Two processes may find the same dead owner. If each removed the lock and linked its own, the slower would
- * remove the lock of the faster. So the right to replace it is itself a link, `lock.heir`, and its holder
- * looks at the lock again before it renames: do not simplify this to remove-and-retry.
+ * Two processes may find the same ended owner. If each removed the lock and linked its own file, the slower one would
+ * remove the lock of the faster one. So the right to replace the lock is itself a link, `lock.heir`, and its holder
+ * checks the lock again before it renames. Do not simplify this to remove and retry.
  */
 function take(lock: string, mine: string): boolean {
   if (linked(mine, lock)) return true;
@@ -98,7 +98,7 @@ function take(lock: string, mine: string): boolean {
   const heir = `${lock}.heir`;
   if (!linked(mine, heir)) {
     const other = readOwner(heir);
-    // An heir that died in this function, some instructions long, would block everyone else.
+    // An heir that died inside this function would block every other process.
     if (other !== undefined && !isRunning(other)) rmSync(heir, { force: true });
     return false;
   }

@@ -1,6 +1,6 @@
 /**
- * Structured logs go to standard error as JSON lines, so that standard output stays for results.
- * On a terminal the level is `warn` unless asked: there people watch progress bars and tables.
+ * Writes structured logs to standard error as JSON lines, so that standard output stays free for results. On a terminal
+ * the default level is `warn`, because people watch progress bars and tables there.
  */
 import { type Logger, pino } from 'pino';
 
@@ -9,7 +9,7 @@ export type { Logger };
 export const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'silent'] as const;
 export type LogLevel = (typeof logLevels)[number];
 
-/** A logger that writes JSON lines to standard error; keys that may hold secrets are redacted. */
+/** A logger that writes JSON lines to standard error and redacts keys that may hold secrets. */
 export function createLogger(level: LogLevel): Logger {
   return pino(
     {
@@ -26,10 +26,10 @@ export function createLogger(level: LogLevel): Logger {
 const minuteMs = 60_000;
 
 /**
- * Logs what has been done, once a minute at `info`; what each step did is for `debug`.
- * @param totals since the start; by how much each has grown in the last minute is added
- * @param now what is so at this moment
- * @returns ends it
+ * Logs totals once a minute at `info`; single steps belong to `debug`.
+ * @param totals counts since the start; the log line adds the growth of the last minute
+ * @param now current values
+ * @returns a function that stops the logging
  */
 export function logEveryMinute(
   logger: Pick<Logger, 'info'>,

@@ -1,11 +1,11 @@
-/** What a member of a consumer group tells Prometheus, whatever its stage; each stage's own room adds its own. */
+/** Metrics that the members of both stages export; each stage adds its own. */
 import { Counter, Gauge, type Registry } from 'prom-client';
 
-/** Asked when Prometheus scrapes. */
+/** Read at each scrape. */
 export interface MemberView {
-  /** Messages between the end of a log, as last seen, and what is taken in of it. */
+  /** Messages between the last observed end offset and the position. */
   lags(): Iterable<{ readonly topic: string; readonly partition: number; readonly messages: number }>;
-  /** Memory that DuckDB holds. */
+  /** Memory that DuckDB uses. */
   memoryBytes(): Promise<number>;
 }
 
@@ -15,7 +15,7 @@ export class MemberMetrics {
   #view: MemberView | undefined;
 
   /**
-   * @param help what lag and memory are of
+   * @param help help texts of lag and memory
    * @param rejectReasons labels of the dead letter counter, which all start at 0
    */
   constructor(
@@ -27,15 +27,15 @@ export class MemberMetrics {
     const registers = [registry];
     this.#deadLetters = new Counter({
       name: `reelflow_${stage}_dead_letters_total`,
-      help: 'Messages that became a dead letter; one that is sent again counts again',
+      help: 'Messages sent to the dead-letter topic, including repeats after a crash',
       labelNames: ['reason'],
       registers,
     });
-    // From 0 on, or Prometheus would see no increase in the first one.
+    // Starts at 0: otherwise Prometheus sees no increase at the first dead letter.
     for (const reason of rejectReasons) this.#deadLetters.inc({ reason }, 0);
     this.#rebalances = new Counter({
       name: `reelflow_${stage}_rebalances_total`,
-      help: 'Assignments that the consumer group gave this member',
+      help: 'Assignments that this member received from the consumer group',
       registers,
     });
     const view = () => this.#view;
@@ -45,7 +45,7 @@ export class MemberMetrics {
       labelNames: ['topic', 'partition'],
       registers,
       collect() {
-        // Partitions come and go.
+        // Drops partitions that are no longer assigned.
         this.reset();
         for (const { topic, partition, messages } of view()?.lags() ?? []) {
           this.set({ topic, partition }, messages);
@@ -67,7 +67,7 @@ export class MemberMetrics {
     this.#view = view;
   }
 
-  /** From here on there is nothing to ask. */
+  /** Exports no further values of the view. */
   close(): void {
     this.#view = undefined;
   }

@@ -1,4 +1,4 @@
-/** Files that the package ships beside its code, found the same way from sources and from a built `dist`. */
+/** Finds files that the package ships beside its code, from sources and from a built `dist` alike. */
 import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';

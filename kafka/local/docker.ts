@@ -23,7 +23,7 @@ export async function findDocker(env: NodeJS.ProcessEnv): Promise<Probe<string>>
   return { found: engine.output.trim() };
 }
 
-/** The ports that our containers were last started with in this folder, or undefined when `composeDown` came after. */
+/** The ports of the containers that `composeUp` started in this folder; undefined after `composeDown`. */
 export function composeRecord(folder: string): Ports | undefined {
   try {
     return JSON.parse(readFileSync(recordFile(folder), 'utf8')) as Ports;
@@ -39,7 +39,9 @@ export async function composeUp(
   ports: Ports,
   onProgress?: (line: string) => void,
 ): Promise<string | undefined> {
-  onProgress?.('starting broker and registry with docker compose; the first time their images are fetched');
+  onProgress?.(
+    'starting broker and registry with docker compose, which fetches their images first if needed',
+  );
   const args = [...compose, 'up', '--detach', '--wait', 'broker', 'registry'];
   const result = await run('docker', args, { env: withPorts(env, ports), onText: linesTo(onProgress) });
   if (result.code !== 0) return lastLines(result.output, 5);

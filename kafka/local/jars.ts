@@ -1,6 +1,6 @@
 /**
- * Java, and the jars that run on it: from Maven Central by a pinned pom, laid out once per content of that pom. The
- * folder of a pom is complete or absent.
+ * Finds Java and fetches jars from Maven Central by a pinned pom, once per content of that pom. The folder of a pom is
+ * complete or absent.
  */
 import { createHash, randomUUID } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
@@ -14,7 +14,7 @@ import { lastLines, type Probe } from './probe.ts';
 export interface JarSet {
   /** The pom, relative to the package. */
   readonly pom: string;
-  /** For people: `the jars of …`. */
+  /** Completes `the jars of …` in messages. */
   readonly of: string;
   readonly megabytes: number;
 }
@@ -41,7 +41,7 @@ export async function findJava(env: NodeJS.ProcessEnv): Promise<Probe<string>> {
 }
 
 /**
- * Whether the jars can be run here: Java, and Maven unless they are cached already.
+ * Whether the jars can run here: requires Java, and Maven unless the jars are cached.
  * @returns the `java` command
  */
 export async function findJvm(
@@ -57,7 +57,7 @@ export async function findJvm(
   return java;
 }
 
-/** Where the jars of exactly this pom lie: another pom is another folder. */
+/** The folder of the jars of exactly this pom; another pom has another folder. */
 function jarFolder(jars: string, { pom }: JarSet): string {
   const content = readFileSync(packageFile(pom));
   return resolve(jars, createHash('sha256').update(content).digest('hex').slice(0, 16));
@@ -77,7 +77,7 @@ export async function resolveJars(options: {
   const { jars, env, set = serviceJars, onProgress } = options;
   const folder = jarFolder(jars, set);
   if (existsSync(folder)) return folder;
-  onProgress?.(`fetching the jars of ${set.of} by Maven, about ${set.megabytes} MB unless it has them`);
+  onProgress?.(`fetching the jars of ${set.of} by Maven, up to ${set.megabytes} MB`);
   mkdirSync(resolve(jars), { recursive: true });
   const partial = `${folder}.${randomUUID()}`;
   const pom = packageFile(set.pom);
@@ -97,7 +97,7 @@ export async function resolveJars(options: {
     try {
       renameSync(partial, folder);
     } catch (error) {
-      // Another process has laid out the same jars meanwhile.
+      // Another process has fetched the same jars meanwhile.
       if (!existsSync(folder)) throw error;
     }
   } finally {

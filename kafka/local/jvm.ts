@@ -1,46 +1,16 @@
 /**
- * The real broker and the real registry as two Java processes on 127.0.0.1, without Docker. Their jars come from
- * Maven Central by `services/pom.xml`; their data stays in the folder, so a restart continues the same cluster
- * with the same schema ids.
+ * A real broker and a real registry as two Java processes on 127.0.0.1, without Docker. `pom.xml` fetches their jars
+ * from Maven Central. Their data stays in the folder, so a restart continues the same cluster with the same schema ids.
  */
 import { randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
-import {
-  isRunning,
-  type ProcessRecord,
-  type Program,
-  readRecord,
-  run,
-  signalAndWait,
-  startDetached,
-  stopProcess,
-} from '../../runtime/child-process.ts';
+import { run } from '../../runtime/child-process.ts';
 import type { Endpoints } from '../../runtime/config.ts';
 import { ReelflowError } from '../../runtime/errors.ts';
 import { findJvm, resolveJars } from './jars.ts';
-import { answersKafka, answersRegistry, isFree, tellingLines } from './probe.ts';
-
-export type ServiceName = 'broker' | 'registry';
-
-/** One of the two processes. */
-export interface ServiceHandle {
-  readonly name: ServiceName;
-  /** host:port */
-  readonly address: string;
-  readonly log: string;
-  /** Whether this call started it, rather than found it running. */
-  readonly startedNow: boolean;
-  /** undefined while it does not run */
-  pid(): number | undefined;
-  /** SIGTERM, SIGKILL after a bound; waits for the end. */
-  stop(): Promise<void>;
-  /** Sends a signal; with SIGKILL also waits for the end. */
-  kill(signal: NodeJS.Signals): Promise<void>;
-  /** Starts it again, on the same port and data, after stopping it if it runs; waits until it is healthy. */
-  restart(): Promise<void>;
-}
+import { answersKafka, answersRegistry, causeLines } from './probe.ts';
+import { logOf, type Service, type ServiceHandle, startService } from './service-process.ts';
 
 export interface JvmServices {
   readonly endpoints: Endpoints;
@@ -61,16 +31,13 @@ export interface JvmOptions {
   readonly env: NodeJS.ProcessEnv;
   /** Broker properties that override ours. */
   readonly brokerProperties?: Readonly<Record<string, string>>;
-  /** More arguments for formatting the broker's data folder: users of SCRAM are made there. */
+  /** More arguments for formatting the broker's data folder, which also creates SCRAM users. */
   readonly formatArguments?: readonly string[];
   readonly onProgress?: (line: string) => void;
 }
 
-const startBoundMs = 120_000;
-const stopBoundMs = { broker: 30_000, registry: 10_000 };
-
 /**
- * Starts broker and registry, or recognises those that already run in the folder, and waits until both answer.
+ * Starts broker and registry, or finds those that already run in the folder, and waits until both answer.
  * @throws ReelflowError services, when jars cannot be fetched, a port is taken or a process does not start
  */
 export async function startJvmServices(options: JvmOptions): Promise<JvmServices> {
@@ -86,7 +53,7 @@ export async function startJvmServices(options: JvmOptions): Promise<JvmServices
   };
 }
 
-/** The broker alone, for those who have a registry already. @throws ReelflowError services */
+/** The broker alone, for a caller that has a registry. @throws ReelflowError services */
 export async function startJvmBroker(options: Omit<JvmOptions, 'registryPort'>): Promise<ServiceHandle> {
   const context = await contextOf({ ...options, registryPort: 0 });
   return startService(brokerOf(context), new AbortController().signal);
@@ -109,25 +76,7 @@ export function registryUrlOf(address: string): string {
   return `http://${address}/apis/ccompat/v7`;
 }
 
-/** The record of a service that runs in the folder, started by us, or undefined. */
-export function runningService(folder: string, name: ServiceName): ProcessRecord | undefined {
-  return readRecord(pidFileOf(folder, name));
-}
-
-/** Ends a service that runs in the folder. @returns whether it ran */
-export function stopService(folder: string, name: ServiceName): Promise<boolean> {
-  return stopProcess(pidFileOf(folder, name), stopBoundMs[name]);
-}
-
-export function logOf(folder: string, name: ServiceName): string {
-  return join(folder, `${name}.log`);
-}
-
-function pidFileOf(folder: string, name: ServiceName): string {
-  return join(folder, `${name}.pid`);
-}
-
-/** A failure of one at once ends what this call started of the other. */
+/** When one fails, ends the other at once if this call started it. */
 async function bothOrNeither(broker: Service, registry: Service): Promise<[ServiceHandle, ServiceHandle]> {
   const failed = new AbortController();
   const start = async (service: Service) => {
@@ -144,25 +93,12 @@ async function bothOrNeither(broker: Service, registry: Service): Promise<[Servi
   throw failed.signal.reason;
 }
 
-interface Service {
-  readonly name: ServiceName;
-  readonly folder: string;
-  readonly port: number;
-  /** Ports that must be free before it starts. */
-  readonly ports: readonly number[];
-  readonly program: Program;
-  /** Makes the data folder ready before a start. */
-  readonly prepare: () => Promise<void>;
-  readonly isHealthy: (port: number) => Promise<boolean>;
-  readonly onProgress: JvmOptions['onProgress'];
-}
-
 interface JvmContext extends JvmOptions {
   readonly java: string;
   readonly lib: string;
 }
 
-/** The environment of a service: none of the caller's variables can change its configuration. */
+/** The environment of a service, without variables that could change its configuration. */
 function bareEnvironment(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   const { PATH, HOME, LANG } = env;
   return { ...(PATH && { PATH }), ...(HOME && { HOME }), ...(LANG && { LANG }) };
@@ -180,7 +116,7 @@ function brokerOf(context: JvmContext): Service {
     listeners: `PLAINTEXT://127.0.0.1:${brokerPort},CONTROLLER://127.0.0.1:${controllerPort}`,
     'advertised.listeners': `PLAINTEXT://127.0.0.1:${brokerPort}`,
     'log.dirs': 'data',
-    // Limits and retention stay as Kafka ships them. What follows is what one node needs, and quick groups.
+    // Limits and retention keep Kafka's defaults. The rest is what a single node and fast groups need.
     'auto.create.topics.enable': 'false',
     'group.initial.rebalance.delay.ms': '0',
     'offsets.topic.replication.factor': '1',
@@ -207,7 +143,7 @@ function brokerOf(context: JvmContext): Service {
     ports: [brokerPort, controllerPort],
     program: {
       command: java,
-      // The flags of Kafka's own start script: this broker is measured.
+      // The flags of Kafka's own start script, because benchmarks measure this broker.
       args: [
         ...jvm(
           '1g',
@@ -242,11 +178,11 @@ function brokerOf(context: JvmContext): Service {
         newClusterId(),
         ...(context.formatArguments ?? []),
       ];
-      // `log.dirs` is relative, so the tool has to run where the broker will.
+      // `log.dirs` is relative, so the tool must run in the broker's folder.
       const result = await run(java, format, { env, cwd });
       if (result.code !== 0) {
         throw new ReelflowError('services', 'The broker could not format its data folder', {
-          detail: tellingLines(result.output),
+          detail: causeLines(result.output),
           hint: `Check that ${cwd} is writable and its disk not full.`,
         });
       }
@@ -275,8 +211,8 @@ function registryOf(context: JvmContext): Service {
         '-Dquarkus.http.host=127.0.0.1',
         `-Dquarkus.http.port=${registryPort}`,
         '-Dquarkus.http.access-log.enabled=false',
-        // The default is a database in memory: after a restart ids would be allotted anew, and old chunks decoded
-        // by the wrong schema. Without WRITE_DELAY=0 a killed registry forgets the ids of its last half second.
+        // The default is an in-memory database: a restart would assign ids again, and old chunks would be decoded with
+        // the wrong schema. Without WRITE_DELAY=0 a killed registry loses the ids of its last half second.
         '-Dapicurio.datasource.url=jdbc:h2:file:./data/registry;WRITE_DELAY=0',
         '-Dapicurio.datasource.jdbc.initial-size=2',
         '-Dapicurio.datasource.jdbc.min-size=2',
@@ -298,94 +234,8 @@ function freshTemporaryFolder(cwd: string): void {
   mkdirSync(join(cwd, 'tmp'), { recursive: true });
 }
 
-/** 16 random bytes as Kafka writes them; like Kafka's own, it does not start with a dash. */
+/** 16 random bytes in Kafka's encoding; like Kafka's own ids, it does not start with a dash. */
 function newClusterId(): string {
   const id = randomBytes(16).toString('base64url');
   return id.startsWith('-') ? newClusterId() : id;
-}
-
-/** @param signal ends a start under way, together with the process that it started */
-async function startService(service: Service, signal: AbortSignal): Promise<ServiceHandle> {
-  const { name, folder, program } = service;
-  const pidFile = pidFileOf(folder, name);
-  const startHere = async (signal?: AbortSignal): Promise<ProcessRecord> => {
-    for (const port of service.ports) await requireFree(port, service);
-    await service.prepare();
-    signal?.throwIfAborted();
-    const logStart = statSync(program.log, { throwIfNoEntry: false })?.size ?? 0;
-    service.onProgress?.(`starting the ${name} on 127.0.0.1:${service.port}`);
-    const record = await startDetached(program, pidFile, service.port);
-    await untilHealthy(service, record, { logStart, signal });
-    return record;
-  };
-
-  const running = readRecord(pidFile);
-  if (running !== undefined) await untilHealthy(service, running);
-  const { port } = running ?? (await startHere(signal));
-  return {
-    name,
-    address: `127.0.0.1:${port}`,
-    log: program.log,
-    startedNow: running === undefined,
-    pid: () => readRecord(pidFile)?.pid,
-    stop: async () => {
-      await stopProcess(pidFile, stopBoundMs[name]);
-    },
-    kill: async (signal) => {
-      const record = readRecord(pidFile);
-      if (record !== undefined) await signalAndWait(record, signal, signal === 'SIGKILL' ? 10_000 : 0);
-    },
-    restart: async () => {
-      await stopProcess(pidFile, stopBoundMs[name]);
-      await startHere();
-    },
-  };
-}
-
-/** Waits for a process that was found, or for one that we started: only that is ended when it does not come up. */
-async function untilHealthy(
-  service: Service,
-  record: ProcessRecord,
-  own?: { logStart: number; signal: AbortSignal | undefined },
-): Promise<void> {
-  const { name, program } = service;
-  const deadline = Date.now() + startBoundMs;
-  while (!(await service.isHealthy(record.port))) {
-    const ended = !isRunning(record);
-    if (own && (own.signal?.aborted || Date.now() > deadline)) await signalAndWait(record, 'SIGKILL', 10_000);
-    own?.signal?.throwIfAborted();
-    if (ended || Date.now() > deadline) {
-      throw new ReelflowError(
-        'services',
-        `The ${name} ${ended ? 'ended while it started' : 'does not answer'}`,
-        {
-          detail: tellingLines(readFrom(program.log, own?.logStart ?? 0)) || 'Its log says nothing.',
-          hint: `The whole log is ${program.log}.${ended ? '' : ' To start afresh: npx reelflow services down, then up.'}`,
-        },
-      );
-    }
-    await delay(50);
-  }
-}
-
-/** @throws ReelflowError services, when something listens on the port */
-async function requireFree(port: number, { name }: Service): Promise<void> {
-  if (await isFree(port)) return;
-  const option = name === 'broker' ? 'broker-port' : 'registry-port';
-  const variable = `REELFLOW_${option.replace('-', '_').toUpperCase()}`;
-  throw new ReelflowError('services', `Port ${port} is taken`, {
-    detail: `The ${name} needs 127.0.0.1:${port}, and a process that reelflow did not start listens there.`,
-    hint:
-      `Choose another with --${option} or ${variable}` +
-      (name === 'broker' ? ' (the port after it is needed as well), ' : ', ') +
-      'or name running services in KAFKA_BROKERS and SCHEMA_REGISTRY_URL.',
-  });
-}
-
-function readFrom(log: string, start: number): string {
-  try {
-    return readFileSync(log).subarray(start).toString('utf8');
-  } catch {
-    return '';
-  }
 }

@@ -1,9 +1,9 @@
-/** Whether a port is free, whether a broker or a registry answers: questions that change nothing. */
+/** Checks whether a port is free and whether a broker or a registry answers. */
 import { connect, createServer } from 'node:net';
 import type { Credentials } from '../../runtime/config.ts';
 import { messageOf, ReelflowError, systemCodeOf } from '../../runtime/errors.ts';
 
-/** What a look around found, or why it found nothing. */
+/** The result of a check, or why there is none. */
 export type Probe<T> = { readonly found: T } | { readonly why: string };
 
 /** Whether a TCP server could listen on 127.0.0.1 at this port now. */
@@ -25,8 +25,8 @@ export function isFree(port: number): Promise<boolean> {
 }
 
 /**
- * A run of free ports, below those that systems give to outgoing connections: one of these could be in use
- * by a client when a killed broker wants its port back.
+ * Consecutive free ports below the range for outgoing connections: otherwise a client could take the port of a killed
+ * broker before its restart.
  */
 export async function freePorts(count: number): Promise<number[]> {
   for (;;) {
@@ -60,7 +60,7 @@ export function answersKafka(port: number, host = '127.0.0.1'): Promise<boolean>
   });
 }
 
-/** Whether a schema registry answers at this URL, and lets us in. */
+/** Whether a schema registry answers at this URL and accepts the credentials. */
 export async function answersRegistry(url: string, credentials?: Credentials): Promise<boolean> {
   const login = credentials && `${credentials.username}:${credentials.password.reveal()}`;
   try {
@@ -83,10 +83,8 @@ export function lastLines(text: string, count: number): string {
     .join('\n');
 }
 
-/** The lines of a log that most likely say why a start failed: the first causes, or else the end. */
-export function tellingLines(text: string): string {
-  const telling = text
-    .split('\n')
-    .filter((line) => /\b(ERROR|FATAL)\b|Exception|Error:|Caused by/.test(line));
-  return telling.length > 0 ? telling.slice(0, 6).join('\n') : lastLines(text, 6);
+/** The lines of a log that most likely explain a failed start: the first errors, else the last lines. */
+export function causeLines(text: string): string {
+  const causes = text.split('\n').filter((line) => /\b(ERROR|FATAL)\b|Exception|Error:|Caused by/.test(line));
+  return causes.length > 0 ? causes.slice(0, 6).join('\n') : lastLines(text, 6);
 }

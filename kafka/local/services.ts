@@ -1,6 +1,6 @@
 /**
- * Where the broker and the registry are, and how they come up: the ones named by the environment, else Docker, else
- * Java and Maven. What was started here is known by a record in the folder; only that is ever stopped.
+ * Finds or starts broker and registry: those of the environment, else Docker, else Java and Maven. A record in the
+ * folder lists the services that reelflow started; it never stops any others.
  */
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
@@ -11,37 +11,29 @@ import { createLogger, type Logger } from '../../runtime/logger.ts';
 import { clusterIdOf, createBroker } from '../client.ts';
 import { composeDown, composeRecord, composeUp, findDocker, type Ports } from './docker.ts';
 import { findJvm } from './jars.ts';
-import {
-  logOf,
-  registryUrlOf,
-  runningService,
-  type ServiceName,
-  startJvmServices,
-  stopService,
-} from './jvm.ts';
+import { registryUrlOf, startJvmServices } from './jvm.ts';
 import { answersKafka, answersRegistry } from './probe.ts';
-
-export type { ServiceName } from './jvm.ts';
+import { logOf, runningService, type ServiceName, stopService } from './service-process.ts';
 
 export type ServicesWay = 'environment' | 'docker' | 'jvm';
 
-/** Ports on 127.0.0.1 that no usual installation of Kafka or of a registry takes. The controller has the one after the broker's. */
+/** Ports on 127.0.0.1 that a usual Kafka or registry does not use. The controller uses the port after the broker's. */
 export const defaultPorts: Ports = { broker: 19_092, registry: 18_081 };
 
 export interface RunningServices {
   readonly endpoints: Endpoints;
   readonly how: ServicesWay;
-  /** Why each earlier way did not serve, one sentence each. */
+  /** Why each earlier way was not used, one sentence each. */
   readonly why: readonly string[];
-  /** What this call started; empty when everything was running already. */
+  /** Services that this call started; empty when all were running. */
   readonly started: readonly ServiceName[];
 }
 
 export interface ServicesOptions {
   readonly env: NodeJS.ProcessEnv;
-  /** The folder of everything local, `.reelflow` unless told otherwise. */
+  /** The folder of all local data, `.reelflow` by default. */
   readonly folder: string;
-  /** For services that are not running yet; `portsFrom` gives the environment's or the defaults. */
+  /** For services that do not run yet; `portsFrom` reads them from the environment or uses the defaults. */
   readonly ports?: Ports;
   readonly onProgress?: (line: string) => void;
   readonly logger?: Logger;
@@ -50,7 +42,7 @@ export interface ServicesOptions {
 export interface ServiceStatus {
   readonly name: ServiceName;
   readonly running: boolean;
-  /** null when it is not a process of ours */
+  /** null unless reelflow started the process */
   readonly pid: number | null;
   readonly address: string | null;
   /** Whether it answers a request. */
@@ -59,7 +51,7 @@ export interface ServiceStatus {
 }
 
 export interface ServicesStatus {
-  /** null when no services are known */
+  /** null without known services */
   readonly how: ServicesWay | null;
   readonly services: readonly ServiceStatus[];
 }
@@ -68,14 +60,14 @@ const lockPatienceMs = 15 * 60_000;
 const names: readonly ServiceName[] = ['broker', 'registry'];
 
 /**
- * Finds or starts a broker and a registry. Calls in several processes are served one after the other.
+ * Finds or starts a broker and a registry. Concurrent calls, also of other processes, run one after the other.
  *
  * 1. the endpoints of the environment, as they are;
  * 2. what this folder already runs;
  * 3. a reachable Docker engine;
  * 4. Java and Maven.
  *
- * @throws ReelflowError usage for a half-set environment; services when no way serves, a port is taken, a start fails
+ * @throws ReelflowError usage for a half-set environment; services when no way works, a port is in use, or a start fails
  */
 export async function findServices(options: ServicesOptions): Promise<RunningServices> {
   const { env, onProgress, logger } = options;
@@ -86,7 +78,7 @@ export async function findServices(options: ServicesOptions): Promise<RunningSer
   const ports = options.ports ?? portsFrom(env);
   const found = await locked(options, async (folder) => {
     if (names.some((name) => runningService(folder, name) !== undefined)) {
-      why.push('Docker: not asked, because this folder already runs broker or registry on Java.');
+      why.push('Docker: not tried, because broker or registry already run on Java in this folder.');
       return startOnJvm(options, folder, ports, why);
     }
 
@@ -95,7 +87,7 @@ export async function findServices(options: ServicesOptions): Promise<RunningSer
       const running = composeRecord(folder);
       const failure = await composeUp(env, folder, running ?? ports, onProgress);
       if (failure === undefined) return onDocker(running ?? ports, running !== undefined, why);
-      // Once data lies in Docker's volumes, another way would silently be another, empty cluster.
+      // Data is in Docker's volumes; another way would silently create another, empty cluster.
       if (running !== undefined) throw composeFailed(failure);
       why.push(`Docker: compose could not start the services: ${failure}`);
       await composeDown(env, folder, ports);
@@ -116,7 +108,7 @@ export async function findServices(options: ServicesOptions): Promise<RunningSer
   return found;
 }
 
-/** Stops what was started in this folder, and nothing else; data stays. @returns the services that ran */
+/** Stops the services that were started in this folder and no others; data stays. @returns the services that ran */
 export async function stopServices(options: ServicesOptions): Promise<ServiceName[]> {
   return locked(options, async (folder) => {
     const ran = await Promise.all(names.map((name) => stopService(folder, name)));
@@ -128,7 +120,7 @@ export async function stopServices(options: ServicesOptions): Promise<ServiceNam
   });
 }
 
-/** What runs, and whether it answers; changes nothing. */
+/** Reports which services run and answer; changes nothing. */
 export async function servicesStatus(options: ServicesOptions): Promise<ServicesStatus> {
   const folder = join(options.folder, 'services');
   const named = endpointsFromEnvironment(options.env);
@@ -153,8 +145,8 @@ export async function servicesStatus(options: ServicesOptions): Promise<Services
 }
 
 /**
- * The endpoints that a stage talks to: the environment's, else those that run in this folder. Starts nothing.
- * @throws ReelflowError usage for a half-set environment; services when nothing runs
+ * The endpoints for a stage: those of the environment, else the services that run in this folder. Starts nothing.
+ * @throws ReelflowError usage for a half-set environment; services when none runs
  */
 export function endpointsOf({ env, folder }: Pick<ServicesOptions, 'env' | 'folder'>): Endpoints {
   const named = endpointsFromEnvironment(env);
@@ -171,7 +163,7 @@ export function endpointsOf({ env, folder }: Pick<ServicesOptions, 'env' | 'fold
 }
 
 /**
- * The ports for services still to be started: an option before the environment before the default.
+ * The ports for services to start: from the option, else the environment, else the default.
  * @throws ReelflowError usage, for a text that is not a port
  */
 export function portsFrom(
@@ -181,7 +173,7 @@ export function portsFrom(
   const port = (text: string | undefined, otherwise: number, name: string) => {
     if (text === undefined || text.trim() === '') return otherwise;
     const value = Number(text);
-    // 65535 is no port for the broker: its controller needs the next one.
+    // 65535 is not possible: the controller needs the port after the broker's.
     if (/^\d+$/.test(text.trim()) && value > 0 && value < 65_535) return value;
     throw new ReelflowError('usage', `${name} is not a port: ${text}`, {
       hint: 'A port is a number from 1 to 65534.',
@@ -197,7 +189,7 @@ export function portsFrom(
   };
 }
 
-/** Runs `work` on the folder of the services, which nobody else changes meanwhile. */
+/** Runs `work` while no other process changes the folder of the services. */
 async function locked<T>(options: ServicesOptions, work: (folder: string) => Promise<T>): Promise<T> {
   const folder = join(options.folder, 'services');
   try {
@@ -243,7 +235,7 @@ function endpointsAt(ports: Ports): Endpoints {
   };
 }
 
-/** The status of services that are not processes of ours: what answers, runs. */
+/** The status of services that reelflow did not start: a service that answers is running. */
 async function statusElsewhere(endpoints: Endpoints): Promise<ServiceStatus[]> {
   const { brokers, registryUrl, registryCredentials } = endpoints;
   const [broker, registry] = await Promise.all([
@@ -260,7 +252,7 @@ async function statusElsewhere(endpoints: Endpoints): Promise<ServiceStatus[]> {
 async function answersBroker(endpoints: Endpoints): Promise<boolean> {
   const { brokers, security } = endpoints;
   if (security !== undefined) {
-    // Only whoever has shaken hands and logged in gets an answer.
+    // A secured port answers only after TLS handshake and login.
     const broker = createBroker(endpoints, createLogger('silent'));
     return clusterIdOf(broker).then(
       () => true,

@@ -1,7 +1,7 @@
 /** Who gets which shard: properties of the pure function over any claims. */
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { type Claim, dealShards } from '../../kafka/membership.ts';
+import { type Claim, dealShards } from '../../kafka/shard-assignment.ts';
 
 const claims: fc.Arbitrary<Claim[]> = fc.uniqueArray(
   fc.record({

@@ -15,7 +15,7 @@ import { listenAddressOf } from '../../cli/options.ts';
 import { logBounds } from '../../kafka/bounds.ts';
 import { freePorts } from '../../kafka/local/probe.ts';
 import type { LagReport } from '../../monitor/lag.ts';
-import { registerLagMetrics } from '../../monitor/metrics.ts';
+import { registerLagMetrics } from '../../monitor/lag-metrics.ts';
 import { ProcessorMetrics } from '../../processors/processor-metrics.ts';
 import { ReplayMetrics } from '../../producers/replay-metrics.ts';
 import { exitCodes } from '../../runtime/errors.ts';

@@ -195,7 +195,7 @@ export const mutants: readonly Mutant[] = [
   ),
   of('sinks/progress.ts', 'a reset holds nothing back', `if (next < end) return false;`, ''),
   of(
-    'kafka/membership.ts',
+    'kafka/shard-assignment.ts',
     'a shard is dealt to nobody',
     `if (owners[shard] !== undefined) continue;`,
     `if (owners[shard] !== undefined || shard > 0) continue;`,
@@ -211,7 +211,7 @@ const dependents = new Set([
   'processors/tenure.ts',
   'sinks/follower.ts',
   'sinks/progress.ts',
-  'kafka/membership.ts',
+  'kafka/shard-assignment.ts',
 ]);
 
 function installHooks(): void {

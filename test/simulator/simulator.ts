@@ -10,7 +10,7 @@
  */
 
 import { OutsideLog } from '../../kafka/log.ts';
-import { dealShards } from '../../kafka/membership.ts';
+import { dealShards } from '../../kafka/shard-assignment.ts';
 import type { Plan } from '../../processors/plan.ts';
 import { Publisher } from '../../processors/publisher.ts';
 import type { OutboxEntry } from '../../processors/shard-store.ts';

@@ -8,10 +8,11 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { TestProject } from 'vitest/node';
 import { findJvm } from '../../kafka/local/jars.ts';
-import { registryUrlOf, startJvmServices, stopService } from '../../kafka/local/jvm.ts';
+import { registryUrlOf, startJvmServices } from '../../kafka/local/jvm.ts';
 import { freePorts } from '../../kafka/local/probe.ts';
-import { identityOf } from '../../runtime/child-process.ts';
+import { stopService } from '../../kafka/local/service-process.ts';
 import { type Endpoints, endpointsFromEnvironment } from '../../runtime/config.ts';
+import { identityOf } from '../../runtime/detached-process.ts';
 import { messageOf, ReelflowError } from '../../runtime/errors.ts';
 
 declare module 'vitest' {

@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { flinkJars, opened } from '../../../flink/local.ts';
 import { findJvm, resolveJars } from '../../../kafka/local/jars.ts';
-import { freePorts, tellingLines } from '../../../kafka/local/probe.ts';
+import { causeLines, freePorts } from '../../../kafka/local/probe.ts';
 
 const startMs = 300_000;
 
@@ -115,7 +115,7 @@ export async function startCluster(
       if (answer !== undefined && holds(answer)) return;
       if (running.get(name)?.exitCode !== null || Date.now() > deadline) {
         throw new Error(
-          `${name} does not start\n${tellingLines(readFileSync(join(folder, `${name}.log`), 'utf8'))}`,
+          `${name} does not start\n${causeLines(readFileSync(join(folder, `${name}.log`), 'utf8'))}`,
         );
       }
       await delay(200);

@@ -29,8 +29,8 @@ import {
   servicesStatus,
   stopServices,
 } from '../../../kafka/local/services.ts';
-import { identityOf, isRunning, readRecord } from '../../../runtime/child-process.ts';
 import type { Endpoints } from '../../../runtime/config.ts';
+import { identityOf, isRunning, readRecord } from '../../../runtime/detached-process.ts';
 import { ReelflowError } from '../../../runtime/errors.ts';
 import { withFolderLock } from '../../../runtime/folder-lock.ts';
 import { createLogger } from '../../../runtime/logger.ts';
@@ -270,7 +270,7 @@ describe.skipIf('why' in jvm)('broker and registry as Java processes', () => {
 
     const failure = await failureOf(findServices({ env, folder, ports: { broker, registry } }));
     expect(failure.kind).toBe('services');
-    expect(failure.message).toBe(`Port ${broker} is taken`);
+    expect(failure.message).toBe(`Port ${broker} is in use`);
     expect(failure.hint).toContain('--broker-port or REELFLOW_BROKER_PORT');
     const { services } = await servicesStatus({ env, folder });
     expect(services.map(({ running }) => running)).toEqual([false, false]);
