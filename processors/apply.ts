@@ -121,7 +121,8 @@ function countSources(
 ): SourceCount[] {
   return [...batch.sources.values()].map(({ topic, dataset, to, gap, records, rejected, last }) => {
     const change = changes.get(dataset);
-    const applied = (change?.freshCount ?? 0) + (change?.changed ?? 0);
+    const removed = change?.removed ?? 0;
+    const applied = (change?.freshCount ?? 0) + (change?.changed ?? 0) - removed;
     const duplicate = records - rejected - applied;
     const before = store.sources.get(topic);
     const gaps = before?.gaps ?? [];

@@ -6,6 +6,7 @@
 import { appendNumbers, readNumbers } from '../database/duckdb.ts';
 import { relationOf } from '../tables/cubes/cube.ts';
 import { type DatasetName, datasets } from '../topics/catalog.ts';
+import { firstIdOf, groupSize } from '../topics/id-groups.ts';
 import type { ShardStore } from './shard-store.ts';
 import type { StagedRows } from './staged-rows.ts';
 
@@ -17,11 +18,15 @@ export interface Changes {
   readonly freshCount: number;
   /** How many fresh rows are of rated titles. The table `fresh_<relation>` holds them. */
   readonly freshRated: number;
-  /** Rows of `change_<relation>`: known keys whose row will differ. */
+  /** Rows of `change_<relation>`: known keys whose row will differ, and stored rows that a replacement removes. */
   readonly changed: number;
+  /** How many of them a replacement removes. */
+  readonly removed: number;
 }
 
 export const freshTable = (dataset: DatasetName) => `fresh_${relationOf(dataset)}`;
+/** Ids of the replaced groups of which the store may hold rows. */
+const replacedTable = (dataset: DatasetName) => `replaced_${relationOf(dataset)}`;
 const knownTable = (dataset: DatasetName) => `known_${relationOf(dataset)}`;
 export const changeTable = (dataset: DatasetName) => `change_${relationOf(dataset)}`;
 
@@ -59,12 +64,36 @@ export async function findChanges(store: ShardStore, staged: StagedRows): Promis
     await fillTemporary(store, freshTable(dataset), dataset, [], rows, freshRated);
   }
 
+  const replaced = await stageReplaced(store, staged);
   let changed = 0;
-  if (knownCount + deletes.length > 0) {
+  let removed = 0;
+  if (knownCount + deletes.length + replaced > 0) {
     await stageKnown(store, staged, columns);
     changed = await selectChanges(store, dataset, staged.mayRepeat);
+    if (replaced > 0) removed = await selectRemoved(store, dataset);
   }
-  return { staged, fresh, freshCount, freshRated, changed };
+  return { staged, fresh, freshCount, freshRated, changed: changed + removed, removed };
+}
+
+/** @returns how many ids the table of replaced ids holds; it exists if there are any */
+async function stageReplaced(store: ShardStore, { dataset, replacedAt }: StagedRows): Promise<number> {
+  const present = store.present.get(dataset);
+  const ids: number[] = [];
+  for (const group of replacedAt.keys()) {
+    const first = firstIdOf(group);
+    for (let id = first; id < first + groupSize; id++) if (present?.has(id) === true) ids.push(id);
+  }
+  if (ids.length === 0) return 0;
+  const table = replacedTable(dataset);
+  await store.connection.run(`CREATE OR REPLACE TEMP TABLE ${table} (id INTEGER)`);
+  await appendNumbers(
+    store.connection,
+    { catalog: 'temp', name: table },
+    [Int32Array.from(ids)],
+    ids.length,
+    [false],
+  );
+  return ids.length;
 }
 
 function gather(
@@ -105,13 +134,14 @@ async function stageKnown(
   columns: readonly Int32Array[],
 ): Promise<void> {
   const { dataset, records, deletes, deletePlaces, known, knownCount } = staged;
+  const titles = records.int(0);
   const count = knownCount + deletes.length;
   const place = new Int32Array(count);
   const isDelete = new Int32Array(count);
   const rows = columns.map(() => new Int32Array(count));
   let to = 0;
   for (let row = 0; row < records.length; row++) {
-    if (known[row] === 0) continue;
+    if (known[row] === 0 || staged.isReplaced(titles[row] as number, row)) continue;
     place[to] = row * 2 + 1;
     for (let c = 0; c < columns.length; c++) {
       (rows[c] as Int32Array)[to] = (columns[c] as Int32Array)[row] as number;
@@ -131,7 +161,7 @@ async function stageKnown(
     dataset,
     ['place', 'isDelete'],
     [place, isDelete, ...rows],
-    count,
+    to,
   );
 }
 
@@ -159,6 +189,24 @@ async function selectChanges(store: ShardStore, dataset: DatasetName, mayRepeat:
     `SELECT count(*)::INTEGER FROM ${changeTable(dataset)}`,
   );
   return counted[0]?.[0] ?? 0;
+}
+
+/**
+ * Adds to `change_<relation>` the stored rows of replaced groups whose key has no later version.
+ * @returns how many
+ */
+async function selectRemoved(store: ShardStore, dataset: DatasetName): Promise<number> {
+  const columns = store.projection.get(dataset) ?? [];
+  const key = columns.slice(0, datasets[dataset].keyColumns);
+  const on = key.map((name) => `known.${name} = stored.${name}`).join(' AND ');
+  const { rowsChanged } = await store.connection.run(
+    `INSERT INTO ${changeTable(dataset)}
+    SELECT 0, 1, ${columns.map((name) => `stored.${name}`).join(', ')}, stored.rowid
+    FROM ${store.table(dataset)} AS stored
+    WHERE stored.${key[0]} IN (SELECT id FROM ${replacedTable(dataset)})
+      AND NOT EXISTS (FROM ${knownTable(dataset)} AS known WHERE ${on})`,
+  );
+  return rowsChanged;
 }
 
 /** Writes the changes of a dataset to the store, as part of the open transaction. */

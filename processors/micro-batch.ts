@@ -118,6 +118,7 @@ export class MicroBatch {
         const held = header.records + header.deletes;
         this.#ownership.check(records, firstRecord, this.#shard, held);
         this.#ownership.check(deletes, firstDelete, this.#shard, held);
+        this.#ownership.checkGroups(header.replaces, this.#shard, held);
       } catch (thrown) {
         records.length = firstRecord;
         deletes.length = firstDelete;
@@ -128,6 +129,7 @@ export class MicroBatch {
       this.reject(message, thrown);
       return;
     }
+    staged.replace(header.replaces, firstRecord);
     staged.classify(firstRecord, this.#memory.present.get(message.dataset) as IdSet);
     staged.classifyDeletes(firstDelete);
     const count = header.records + header.deletes;

@@ -5,10 +5,14 @@
  * one run of ascending keys. A fresh row needs no look-up: it can only be an insert. Every other row is *known* and is
  * compared with the store. The split is an optimisation without any effect on results: classifying every row as known
  * gives the same deltas (a property test does).
+ *
+ * A replacement removes every row of its groups that came before it. Its place is before the first record of its message.
+ * Earlier rows of the same micro-batch are dropped here; stored rows are found when the micro-batch is applied.
  */
 import { type DatasetName, datasets } from '../topics/catalog.ts';
 import { deleteColumns, recordColumns } from '../topics/chunk.ts';
 import type { Dictionary } from '../topics/dictionary.ts';
+import { firstIdOf, groupOf, groupSize } from '../topics/id-groups.ts';
 import { IdSet } from '../topics/id-set.ts';
 import type { Columns } from '../topics/rows.ts';
 
@@ -19,6 +23,8 @@ export class StagedRows {
   readonly deletes: Columns;
   /** How many records arrived before each delete. */
   readonly deletePlaces: number[] = [];
+  /** How many records arrived before the last replacement of each replaced group. */
+  readonly replacedAt = new Map<number, number>();
   /** 1 where a record is known. */
   known = new Uint8Array(0);
   knownCount = 0;
@@ -92,6 +98,28 @@ export class StagedRows {
         this.known[row] = 0;
       }
     }
+  }
+
+  /**
+   * Records that a message replaces groups; call it before `classify`. A title of such a group that has rows in this micro-batch is no longer
+   * fresh: its earlier rows must not reach the store.
+   * @param from the first record of the message
+   */
+  replace(groups: Int32Array, from: number): void {
+    if (groups.length === 0) return;
+    for (const group of groups) {
+      this.replacedAt.set(group, from);
+      const first = firstIdOf(group);
+      for (let title = first; title < first + groupSize; title++) {
+        if (this.#fresh.has(title)) this.#moved.add(title);
+      }
+    }
+    this.#lastTitle = -1;
+  }
+
+  /** Whether a later message of this micro-batch replaces the group of a record. */
+  isReplaced(title: number, row: number): boolean {
+    return row < (this.replacedAt.get(groupOf(title)) ?? 0);
   }
 
   /** Records the deletes from `from` on. A title with a delete is no longer fresh. */

@@ -6,6 +6,7 @@ import avsc from 'avsc';
 import fc from 'fast-check';
 import { idText } from '../../topics/catalog.ts';
 import { ChunkDecoder } from '../../topics/chunk.ts';
+import { groupOf } from '../../topics/id-groups.ts';
 import { schemaText } from '../../topics/registry.ts';
 
 export const cubeDatasets = ['title.ratings', 'title.basics', 'title.principals', 'title.akas'] as const;
@@ -17,6 +18,8 @@ export interface Chunk {
   readonly records: readonly Row[];
   /** Keys; they come after the records. */
   readonly deletes: readonly Row[];
+  /** Groups of ids whose earlier rows it removes. */
+  readonly replaces?: readonly number[];
 }
 
 const types = Object.fromEntries(
@@ -26,10 +29,10 @@ const types = Object.fromEntries(
 export const schemaIdOf = (dataset: CubeDataset): number => cubeDatasets.indexOf(dataset) + 1;
 
 /** The value of a message: wire header and Avro. */
-export function encodeChunk({ dataset, records, deletes }: Chunk, number = 0): Buffer {
+export function encodeChunk({ dataset, records, deletes, replaces = [] }: Chunk, number = 0): Buffer {
   const header = Buffer.alloc(5);
   header.writeInt32BE(schemaIdOf(dataset), 1);
-  const body = types[dataset]?.toBuffer({ runId: 'run', chunk: number, asOf: 0, records, deletes });
+  const body = types[dataset]?.toBuffer({ runId: 'run', chunk: number, asOf: 0, records, deletes, replaces });
   return Buffer.concat([header, body as Buffer]);
 }
 
@@ -101,18 +104,23 @@ export function keyOf(dataset: CubeDataset, row: Row): string {
 const byKey = (dataset: CubeDataset) => (a: Row, b: Row) =>
   keyOf(dataset, a) < keyOf(dataset, b) ? -1 : keyOf(dataset, a) > keyOf(dataset, b) ? 1 : 0;
 
-/** Rows in any order or, as files have them, ascending by key; deletes now and then. */
+/** Rows in any order or, as files have them, ascending by key; deletes and replaced groups now and then. */
 export const chunk: fc.Arbitrary<Chunk> = fc.constantFrom(...cubeDatasets).chain((dataset) =>
   fc
     .record({
       records: fc.array(rows[dataset], { maxLength: 7 }),
       deletes: fc.oneof({ weight: 2, arbitrary: fc.constant([]) }, fc.array(keys[dataset], { maxLength: 3 })),
+      replaces: fc.oneof(
+        { weight: 2, arbitrary: fc.constant([]) },
+        fc.uniqueArray(fc.constantFrom(...titleNumbers.map(groupOf)), { maxLength: 3 }),
+      ),
       isSorted: fc.boolean(),
     })
-    .map(({ records, deletes, isSorted }) => ({
+    .map(({ records, deletes, replaces, isSorted }) => ({
       dataset,
       records: isSorted ? [...records].sort(byKey(dataset)) : records,
       deletes,
+      replaces,
     })),
 );
 

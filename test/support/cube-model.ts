@@ -25,7 +25,7 @@ function add(
   else cubes.set(text, next);
 }
 
-/** What is left of a log: the last row of each key that was not deleted after it. */
+/** The rows that a log leaves behind: the last of each key, unless it was deleted or its group was replaced later. */
 export class Rows {
   readonly of: Record<CubeDataset, Map<string, Row>> = {
     'title.ratings': new Map(),
@@ -34,7 +34,12 @@ export class Rows {
     'title.akas': new Map(),
   };
 
-  apply({ dataset, records, deletes }: Chunk): void {
+  apply({ dataset, records, deletes, replaces = [] }: Chunk): void {
+    const stored = this.of[dataset];
+    for (const [key, { tconst, titleId }] of stored) {
+      const id = Number(String(tconst ?? titleId).slice(2));
+      if (replaces.includes(Math.floor(id / 50))) stored.delete(key);
+    }
     for (const row of records) this.of[dataset].set(keyOf(dataset, row), row);
     for (const key of deletes) this.of[dataset].delete(keyOf(dataset, key));
   }
