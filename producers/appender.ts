@@ -1,14 +1,14 @@
 /**
  * Appends finished record batches to partitions, over kafkajs' connections and metadata. `append` returns when all
- * in-sync replicas have the batch; what it was unsure of it has sent again, so a batch may lie there twice, one behind
- * the other, and never out of the order in which the caller waited.
+ * in-sync replicas have the batch. It repeats an attempt whose result is unknown, so a batch may be in the log twice, but
+ * always before the batch that the caller appends next.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import Encoder from 'kafkajs/src/protocol/encoder.js';
 import response from 'kafkajs/src/protocol/requests/produce/v7/response.js';
 import { type Broker, sendFailure } from './producer.ts';
 
-/** One broker of kafkajs' cluster, with the connections that its types keep to themselves. */
+/** One broker of kafkajs' cluster, with the connection pool that its types hide. */
 interface Node {
   readonly connectionPool: { send(request: unknown): Promise<unknown> };
   disconnect(): Promise<void>;
@@ -20,7 +20,7 @@ const produceVersion = 7;
 const allInSync = -1;
 /** How long the broker may wait for its replicas. */
 const replicasMs = 30_000;
-/** How long a batch is sent again while no broker takes it. */
+/** How long `append` repeats a batch while no broker accepts it. */
 const patienceMs = 30_000;
 const firstPauseMs = 100;
 const longestPauseMs = 3_000;
@@ -51,14 +51,14 @@ export class Appender {
         if (!mayPass(thrown) || this.#closed || performance.now() + pauseMs > deadline) {
           throw sendFailure(thrown, topic, this.#broker);
         }
-        this.#broker.logger.debug({ topic, partition, reason: String(thrown) }, 'append is tried again');
+        this.#broker.logger.debug({ topic, partition, reason: String(thrown) }, 'repeating an append');
         await delay(pauseMs);
         await this.#recover(thrown);
       }
     }
   }
 
-  /** Ends the attempts that are under way, too. */
+  /** Also ends attempts in progress. */
   async close(): Promise<void> {
     this.#closed = true;
     await this.#cluster.disconnect().catch(() => undefined);
@@ -85,13 +85,13 @@ export class Appender {
     if (this.#closed) return;
     const { host, port } = thrown as { host?: string; port?: number };
     if (host !== undefined && port !== undefined) this.#cluster.removeBroker({ host, port });
-    // A failure here shows again at the next attempt, which counts it.
+    // A failure here shows at the next attempt, which counts it.
     await this.#cluster.connect().catch(() => undefined);
     await this.#cluster.refreshMetadata().catch(() => undefined);
   }
 }
 
-/** Whether a later attempt may succeed. kafkajs calls its own giving up final; here it is one attempt of several. */
+/** Whether a later attempt may succeed. kafkajs' exhausted retries count as one attempt of several here. */
 function mayPass(thrown: unknown): boolean {
   const { retriable, name } = thrown as { retriable?: boolean; name?: string };
   return retriable === true || name === 'KafkaJSNumberOfRetriesExceeded' || name === 'KafkaJSLockTimeout';

@@ -1,7 +1,7 @@
 /**
- * The chunker turns the bytes of one file, cut anywhere, into chunks: Avro in the Confluent wire format, one open chunk
- * per partition. Every row that it has read is in exactly one chunk or one rejected row, in the order of the file
- * within a partition; how the input was cut changes nothing. It knows nothing of Kafka or of files.
+ * Turns the bytes of one file, in pieces of any size, into chunks: Avro in the Confluent wire format, one open chunk per
+ * partition. Each row ends up in exactly one chunk or is rejected once, and a partition keeps the order of the file. The
+ * result does not depend on the sizes of the pieces. The chunker knows neither Kafka nor files.
  */
 import { isUtf8 } from 'node:buffer';
 import {
@@ -18,12 +18,12 @@ import type { Layout } from './layout.ts';
 import { full, type Room, RowEncoder, roomOf } from './row-encoder.ts';
 import type { RowRejectReason } from './row-refusal.ts';
 
-/** A chunk is cut at the first change of id after it is this long, in bytes: large enough to compress and to be rare. */
+/** A chunk closes at the first change of id after this many bytes: large enough to compress well. */
 export const chunkBytesMax = 500_000;
-/** … or after it holds this many records, which bounds what a consumer unpacks at once. */
+/** … or after this many records, which bounds what a consumer decodes at once. */
 export const chunkRecordsMax = 20_000;
 
-/** How far a file was read. */
+/** A position in a file. */
 export interface Mark {
   /** Rows before this point; the header is no row. */
   readonly row: number;
@@ -35,12 +35,12 @@ export interface Chunk {
   readonly partition: number;
   /** Block of the first record. */
   readonly key: string;
-  /** Valid until the chunk is given back with `recycle`. */
+  /** Valid until `recycle` gets the chunk back. */
   readonly value: Buffer;
   readonly records: number;
-  /** Every row of the chunk comes after this mark. */
+  /** All rows of the chunk come after this mark. */
   readonly from: Mark;
-  /** The memory that the value lies in, from `start` on. */
+  /** The memory that holds the value, from `start` on. */
   readonly room: Room;
   readonly start: number;
 }
@@ -55,7 +55,7 @@ export interface RejectedRow {
   /** The raw line without its end, or its first `deadLetterBytesMax` bytes. */
   readonly original: Buffer;
   readonly originalBytes: number;
-  /** Block key and partition, when the row starts with an id of the dataset. */
+  /** Block key, if the row starts with an id of the dataset. */
   readonly key: string | null;
   readonly from: Mark;
 }
@@ -68,17 +68,17 @@ export interface ChunkerOptions {
   readonly schemaId: number;
   readonly runId: string;
   readonly asOf: Date;
-  /** Rows to pass over, as an earlier run has sent them. Default none. */
+  /** Rows to skip because an earlier attempt sent them. Default: none. */
   readonly start?: Mark;
-  /** Number of the first chunk of each partition. Default 0. */
+  /** Number of the first chunk of each partition. Default: 0. */
   readonly firstChunk?: number;
   readonly onChunk: (chunk: Chunk) => void;
   readonly onRejected: (rejected: RejectedRow) => void;
 }
 
-/** A longer line is rejected unseen: no chunk could hold it. */
+/** A longer line is rejected without parsing: no chunk could hold it. */
 const lineBytesMax = messageBytesMax;
-/** What RowEncoder may touch past a row. */
+/** Bytes that RowEncoder may touch past a row. */
 const slackBytes = 4;
 const newline = 0x0a;
 const carriageReturn = 0x0d;
@@ -87,7 +87,7 @@ const tab = 0x09;
 class OpenChunk {
   readonly partition: number;
   readonly room: Room;
-  /** Of the first record; a chunk may be begun for a row that is refused then. */
+  /** Mark of the first record: the chunk may open for a row that is then refused. */
   from: Mark = { row: 0, rejected: 0 };
   firstBlock = 0;
   end: number;
@@ -114,20 +114,20 @@ export class Chunker {
   readonly #nextChunk: number[];
 
   readonly #open: (OpenChunk | undefined)[];
-  /** The block of the row before, and its partition: rows of a block mostly come together. */
+  /** Block and partition of the previous row: rows of a block mostly come together. */
   #block = -1;
   #partition = 0;
   #pool: Room[] = [];
 
-  /** Lines still to pass over: the header, and the rows before `start`. */
+  /** Lines still to skip: the header, and the rows before `start`. */
   #skip: number;
   #row: number;
   #rejected: number;
 
-  /** The beginning of a line whose end has not come yet. */
+  /** The beginning of a line that continues in the next piece. */
   #carry = roomOf(Buffer.allocUnsafe(64 * 1024));
   #carryBytes = 0;
-  /** Bytes of that line that were too many to keep. */
+  /** Bytes of that line beyond the limit, which are not kept. */
   #carryLost = 0;
   #scratch = roomOf(Buffer.allocUnsafe(64 * 1024));
 
@@ -148,12 +148,12 @@ export class Chunker {
     this.#skip = 1 + start.row;
   }
 
-  /** How far the file was read. */
+  /** The position after the last row read. */
   get read(): Mark {
     return { row: this.#row, rejected: this.#rejected };
   }
 
-  /** Every row before this mark has been handed over in a chunk or as rejected. */
+  /** All rows before this mark were handed over, in a chunk or as rejected. */
   get handedOver(): Mark {
     let oldest = this.read;
     for (const open of this.#open) {
@@ -163,8 +163,8 @@ export class Chunker {
   }
 
   /**
-   * Reads on at `bytes[at]`, for at most `rowsMax` rows.
-   * @returns the position up to which it has read
+   * Reads at most `rowsMax` rows from `bytes[at]` on.
+   * @returns the position after the last byte read
    */
   push(bytes: Buffer, at = 0, rowsMax = Number.POSITIVE_INFINITY): number {
     const input = roomOf(bytes);
@@ -178,23 +178,23 @@ export class Chunker {
     return p;
   }
 
-  /** The file has ended: its last line may lack a newline. Hands over every open chunk. */
+  /** Ends the file, whose last line may lack a newline, and hands over all open chunks. */
   end(): void {
     if (this.#carryBytes > 0) this.#readThroughCarry(Buffer.of(newline), 0);
     this.cut();
   }
 
-  /** Hands over the open chunks, or those of them that were opened before `row`. */
+  /** Hands over the open chunks whose first record is before `row`. */
   cut(row = Number.POSITIVE_INFINITY): void {
     for (const open of this.#open) if (open !== undefined && open.from.row < row) this.#cut(open);
   }
 
-  /** Takes the memory of a chunk back, when nobody reads its value any more. */
+  /** Takes the memory of a chunk back after its value was used. */
   recycle(chunk: Chunk): void {
     this.#pool.push(chunk.room);
   }
 
-  /** Reads whole lines from `at` to `end`. The bytes are looked through for invalid UTF-8 once, not row by row. */
+  /** Reads whole lines from `at` to `end`. One check for invalid UTF-8 covers all of them. */
   #readRows(input: Room, at: number, end: number, rowEnd: number): number {
     const { bytes } = input;
     let p = at;
@@ -216,7 +216,7 @@ export class Chunker {
     return p;
   }
 
-  /** Reads the row at `at`, which may be of another layout, not valid, or too large. */
+  /** Reads the row at `at`, which may have another layout, be invalid or be too large. */
   #readWithCare(bytes: Buffer, at: number): number {
     const end = bytes.indexOf(newline, at);
     const line = bytes.subarray(at, this.#layout.crlf && bytes[end - 1] === carriageReturn ? end - 1 : end);
@@ -243,7 +243,7 @@ export class Chunker {
     return end + 1;
   }
 
-  /** Writes the columns of the line to the scratch row in their official order. @returns how many the line has */
+  /** Writes the line's columns to the scratch row in their official order. @returns the line's number of columns */
   #rearrange(line: Buffer): number {
     const { order } = this.#layout;
     const starts = [0];
@@ -264,8 +264,8 @@ export class Chunker {
   }
 
   /**
-   * Adds the row at `at` to the open chunk of its partition, or to the next one.
-   * @returns the position after the row; negative, when the row is refused
+   * Adds the row at `at` to the open chunk of its partition, or to a new one.
+   * @returns the position after the row; negative if the row is refused
    */
   #encode(input: Room, at: number): number {
     const id = this.#encoder.idAt(input.bytes, at);
@@ -373,7 +373,7 @@ export class Chunker {
   }
 
   #rejectLong(line: Buffer, lineBytes: number): void {
-    this.#reject(line, 'too_large', `${lineBytes} bytes do not fit a chunk of ${messageBytesMax}`, lineBytes);
+    this.#reject(line, 'too_large', `${lineBytes} bytes exceed a chunk of ${messageBytesMax}`, lineBytes);
   }
 
   #reject(line: Buffer, reason: RowRejectReason, detail: string, originalBytes = line.length): void {
@@ -392,5 +392,5 @@ export class Chunker {
   }
 }
 
-/** Where records must end, before the three zeros that close a chunk. */
+/** Limit of the records: three zeros close a chunk. */
 const recordsEnd = marginBytes + messageBytesMax - 3;

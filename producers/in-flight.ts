@@ -1,6 +1,6 @@
 /**
- * What was handed over for sending and is not acknowledged yet. It bounds how much that may be, and tells how far back
- * in the file the oldest of it lies. A failed send ends everything: nothing is added or awaited after it.
+ * Items that were handed over for sending and are not acknowledged yet. Bounds their bytes and knows the file position
+ * of the oldest one. A failed send ends everything: callers neither add nor await items after it.
  */
 import type { Mark } from './chunker.ts';
 
@@ -12,7 +12,7 @@ export class InFlight<Item extends { readonly from: Mark }> {
   #failure: { thrown: unknown } | undefined;
   #changed = Promise.withResolvers<void>();
 
-  /** @param signal ends `room`, not `drained` */
+  /** @param signal ends waits in `room`, not in `drained` */
   constructor(bytesOf: (item: Item) => number, signal?: AbortSignal) {
     this.#bytesOf = bytesOf;
     this.#signal = signal;
@@ -39,7 +39,7 @@ export class InFlight<Item extends { readonly from: Mark }> {
     this.#wake();
   }
 
-  /** The mark that all of it comes after; undefined when there is nothing. */
+  /** The mark before the oldest item; undefined when nothing is in flight. */
   get oldest(): Mark | undefined {
     let oldest: Mark | undefined;
     for (const { from } of this.#items) if (oldest === undefined || from.row < oldest.row) oldest = from;

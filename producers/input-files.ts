@@ -224,7 +224,7 @@ async function* readAhead(path: string): AsyncGenerator<Buffer> {
 export function damaged(file: Readable, reached: string, thrown: unknown): ReelflowError {
   return new ReelflowError('input', `${file.name} is damaged`, {
     detail: `${messageOf(thrown)}, after ${reached}.`,
-    hint: 'Fetch the file again and replay it: rows that were sent already change nothing when they come again.',
+    hint: 'Fetch the file again and replay it: rows sent again change nothing.',
     cause: thrown,
   });
 }

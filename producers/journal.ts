@@ -1,6 +1,6 @@
 /**
- * The journal of a replay: one small file, replaced whole, that says before which row everything is acknowledged in all
- * partitions. It is never ahead of the broker; a run that goes on from it may send rows again, which changes nothing.
+ * The journal of a replay: one small file, replaced whole, that names the row before which everything is acknowledged in
+ * all partitions. It is never ahead of the broker. A run that resumes from it may send rows twice, which changes nothing.
  */
 import { mkdir, open, readFile, rename } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -24,7 +24,7 @@ const progressEntry = z.object({
   row: count,
   /** How many of them were rejected. */
   rejected: count,
-  /** Acknowledged chunks, those sent again counted again, and their bytes before compression. */
+  /** Acknowledged chunks and their bytes before compression; repeated chunks count again. */
   chunks: count,
   bytes: count,
   seconds: z.number().min(0),
@@ -34,7 +34,7 @@ const progressEntry = z.object({
 const journalFile = z.object({
   version: z.literal(1),
   runId: z.string(),
-  /** How often the run was resumed. */
+  /** Number of times that the run was resumed. */
   attempt: count,
   asOf: z.iso.datetime(),
   shards: z.int().min(1),
@@ -48,13 +48,13 @@ const journalFile = z.object({
 export type Journal = z.infer<typeof journalFile>;
 export type Progress = z.infer<typeof progressEntry>;
 
-/** Where the journal and the lock of a namespace of a cluster lie. */
+/** The folder of a namespace's journal and lock; each cluster has its own. */
 export function journalFolder(state: string, clusterId: string, namespace: string): string {
   return join(state, clusterId, namespace === '' ? '_' : namespace, 'replay');
 }
 
 /**
- * Makes the folder.
+ * Creates the folder.
  * @throws ReelflowError stateUnusable or diskFull
  */
 export async function makeJournalFolder(folder: string): Promise<void> {
@@ -64,7 +64,7 @@ export async function makeJournalFolder(folder: string): Promise<void> {
 }
 
 /**
- * The journal of the last run, or undefined when there is none.
+ * The journal of the last run, or undefined if none exists.
  * @throws ReelflowError stateUnusable, when it is damaged or from a newer version
  */
 export async function readJournal(folder: string): Promise<Journal | undefined> {
@@ -81,7 +81,7 @@ export async function readJournal(folder: string): Promise<Journal | undefined> 
   } catch (thrown) {
     throw new ReelflowError('stateUnusable', 'The journal of the replay cannot be read', {
       detail: `${path}: ${thrown instanceof z.ZodError ? z.prettifyError(thrown) : messageOf(thrown)}`,
-      hint: 'Replay without --resume: rows that were sent already change nothing when they come again.',
+      hint: 'Replay without --resume: rows sent again change nothing.',
       cause: thrown,
     });
   }
@@ -109,7 +109,7 @@ export async function writeJournal(folder: string, journal: Journal): Promise<vo
   }
 }
 
-/** What the journal remembers of the input files. */
+/** The journal's entries for the input files. */
 export function inputsOf(files: readonly InputFile[]): Journal['inputs'] {
   return files.map(({ dataset, path, size, modified }) => ({
     dataset,
@@ -120,23 +120,24 @@ export function inputsOf(files: readonly InputFile[]): Journal['inputs'] {
 }
 
 /**
- * Checks that the files are the ones that the run began with: row numbers mean nothing in others.
+ * Checks that the files are those of the run: row numbers are meaningless in other files.
  * @throws ReelflowError input, naming the first difference
  */
 export function checkSameInputs(journal: Journal, files: readonly InputFile[]): void {
   const before = journal.inputs;
   const now = inputsOf(files);
   const different = (text: string) =>
-    new ReelflowError('input', 'The input is not the one that the last run began with', {
+    new ReelflowError('input', 'The input differs from that of the last run', {
       detail: text,
-      hint: 'Replay without --resume: rows that were sent already change nothing when they come again.',
+      hint: 'Replay without --resume: rows sent again change nothing.',
     });
   const list = (inputs: Journal['inputs']) => inputs.map(({ path }) => path).join(', ');
-  if (list(before) !== list(now)) throw different(`It began with ${list(before)}; now it is ${list(now)}.`);
+  if (list(before) !== list(now))
+    throw different(`The last run read ${list(before)}; this one reads ${list(now)}.`);
   for (const [index, { path, size, modified }] of now.entries()) {
     const old = before[index] as Journal['inputs'][number];
     if (old.size !== size || old.modified !== modified) {
-      throw different(`${path} had ${old.size} bytes of ${old.modified}; now it has ${size} of ${modified}.`);
+      throw different(`${path} had ${old.size} bytes of ${old.modified}; now ${size} bytes of ${modified}.`);
     }
   }
 }
@@ -145,12 +146,12 @@ function unusable(path: string, thrown: unknown): ReelflowError {
   const diskFull = systemCodeOf(thrown) === 'ENOSPC' || systemCodeOf(thrown) === 'EDQUOT';
   return new ReelflowError(
     diskFull ? 'diskFull' : 'stateUnusable',
-    diskFull ? 'No space is left for the state' : 'The state folder cannot be used',
+    diskFull ? 'No disk space for the state' : 'The state folder cannot be used',
     {
       detail: `${path}: ${messageOf(thrown)}`,
       hint: diskFull
         ? 'Free some space, then run the same command with --resume.'
-        : 'Name another with --state, or see to its permissions.',
+        : 'Name another folder with --state, or check its permissions.',
       cause: thrown,
     },
   );

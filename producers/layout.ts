@@ -1,6 +1,6 @@
 /**
- * The header of a file says which columns it has and in what order. Columns are found by name, in the official
- * camelCase or in snake_case; columns that nobody knows are passed over; one that is missing stops the run before it starts.
+ * The columns of a file, from its header. Columns are found by name, in the official camelCase or in snake_case. Unknown
+ * columns are ignored; a missing one stops the run before it sends anything.
  */
 import { ReelflowError } from '../runtime/errors.ts';
 import type { Dataset } from '../topics/catalog.ts';
@@ -8,20 +8,20 @@ import type { Dataset } from '../topics/catalog.ts';
 export interface Layout {
   /** Columns in the file, unknown ones included. */
   readonly columns: number;
-  /** Names in the file's order, in camelCase; there only when they are not the official ones in their order. */
+  /** Names in the file's order, in camelCase; absent when they are the official ones in their order. */
   readonly names?: readonly string[];
   /** For each column of the dataset, its place in the file. */
   readonly order: readonly number[];
   /** Lines end with CR LF. */
   readonly crlf: boolean;
-  /** The columns are the official ones in their order and lines end with LF: rows can be read as they are. */
+  /** The columns are the official ones in their order and lines end with LF: rows are encoded in place. */
   readonly official: boolean;
 }
 
 /**
  * @param header the first line of the file, without its newline
  * @param file its name, for errors
- * @throws ReelflowError input, naming the columns that are missing or there twice
+ * @throws ReelflowError input, naming the columns that are missing or occur twice
  */
 export function layoutOf(dataset: Dataset, header: Buffer, file: string): Layout {
   const line = header.toString('utf8');
@@ -36,13 +36,13 @@ export function layoutOf(dataset: Dataset, header: Buffer, file: string): Layout
   if (missing.length > 0) {
     throw new ReelflowError('input', `${file} lacks the column ${missing.join(', ')}`, {
       detail: `Its header is: ${line.length > 200 ? `${line.slice(0, 200)} …` : line}`,
-      hint: `A file of ${dataset.name} starts with a line of the column names, separated by tabs: ${wanted.join(' ')}.`,
+      hint: `The first line of ${dataset.name} holds its column names, separated by tabs: ${wanted.join(' ')}.`,
     });
   }
   const twice = wanted.filter((name) => names.indexOf(name) !== names.lastIndexOf(name));
   if (twice.length > 0) {
     throw new ReelflowError('input', `${file} has the column ${twice.join(', ')} twice`, {
-      hint: 'Leave one of them, or rename the other.',
+      hint: 'Remove or rename one of them.',
     });
   }
   const order = wanted.map((name) => names.indexOf(name));

@@ -1,6 +1,6 @@
 /**
- * The pace of a replay with `--rate`: rows per second, spread evenly. What was missed while the broker was slow is not
- * caught up in a burst.
+ * The pace of a replay with `--rate`: rows per second, spread evenly. Rows missed while the broker was slow do not
+ * follow in a burst.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 
@@ -19,7 +19,7 @@ export class Pace {
     this.#rate = rate;
   }
 
-  /** Waits for at most `grainMs`. @returns how many rows may be read now, at times 0 */
+  /** Waits at most `grainMs`. @returns the number of rows that may be read now, possibly 0 */
   async rows(): Promise<number> {
     this.#earn();
     const wanted = Math.max(1, (this.#rate * burstMs) / 1000);
@@ -30,7 +30,7 @@ export class Pace {
     return Math.floor(this.#credit);
   }
 
-  /** Tells how many rows were read. */
+  /** Subtracts the rows that were read. */
   took(rows: number): void {
     this.#credit -= rows;
   }

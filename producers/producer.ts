@@ -1,4 +1,4 @@
-/** The producers' side of the broker: the client that sends, and what a send that failed for good means. */
+/** The producer client, and the error for a send that failed permanently. */
 import kafkajs, { type Producer } from 'kafkajs';
 import { asBrokerError, type Broker, isRefusedAccess } from '../kafka/client.ts';
 import { messageOf, ReelflowError } from '../runtime/errors.ts';
@@ -6,8 +6,9 @@ import { messageOf, ReelflowError } from '../runtime/errors.ts';
 export { asBrokerError, type Broker };
 
 /**
- * A producer for explicit partitions. It sends again for about half a minute while a broker restarts.
- * Not idempotent, which costs 15 % and secures nothing here: records are upserts, and a partition has one send at a time.
+ * A producer for explicit partitions. It retries for about half a minute while a broker restarts.
+ * It is not idempotent: that costs 15 % and gains nothing, because records are upserts and a partition has one send at a
+ * time.
  */
 export function createProducer({ kafka }: Broker): Producer {
   return kafka.producer({
@@ -17,13 +18,13 @@ export function createProducer({ kafka }: Broker): Producer {
   });
 }
 
-/** The error for a send that was given up. */
+/** The error for a send that failed after all retries. */
 export function sendFailure(thrown: unknown, topic: string, { endpoints }: Broker): ReelflowError {
   const known = asBrokerError(thrown, endpoints);
   if (known instanceof ReelflowError && isRefusedAccess(known)) return known;
-  return new ReelflowError('brokerUnreachable', `The broker does not take messages for ${topic}`, {
+  return new ReelflowError('brokerUnreachable', `The broker does not accept messages for ${topic}`, {
     detail: known instanceof ReelflowError ? known.detail : messageOf(thrown),
-    hint: 'When it is back, run the same command with --resume: it goes on after the last acknowledged row.',
+    hint: 'When the broker is back, run the same command with --resume: it continues after the last acknowledged row.',
     cause: thrown,
   });
 }

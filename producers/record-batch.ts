@@ -1,7 +1,7 @@
 /**
- * One message as a Kafka record batch (magic 2, zstd), built where it lies: the record is framed around its value in
- * place, packed, and summed. kafkajs would copy it four times and sum it byte by byte, which cost as much as all the
- * rest of a replay.
+ * Builds the Kafka record batch (magic 2, zstd) of one message: frames the record around its value in place, compresses
+ * it and computes the checksum. kafkajs copies it four times and computes the checksum byte by byte, which took as long
+ * as the rest of a replay.
  *
  * Layout: https://kafka.apache.org/documentation/#recordbatch
  */
@@ -15,8 +15,8 @@ const zstdCodec = 4;
 /** No producer id, epoch and sequence: not idempotent. */
 const none = -1;
 
-// The checksum stands in for the CRC that kafkajs does not check when it reads. A packed chunk mostly fits one output
-// block; with larger ones the memory outside the heap calls for a collection more often.
+// zstd's own checksum replaces the CRC, which kafkajs does not check when it reads. A compressed chunk mostly fits one
+// output block; larger blocks outside the heap trigger garbage collection more often.
 const pack = {
   chunkSize: 256 * 1024,
   params: {
@@ -27,7 +27,7 @@ const pack = {
 
 /**
  * The record batch of one message.
- * @param bytes holds the value at [start, end), with `marginBytes` free before and after it; they are written to
+ * @param bytes holds the value at [start, end); the `marginBytes` before and after it are overwritten
  * @param key at most 32 bytes
  * @param time milliseconds since 1970
  */
@@ -35,7 +35,7 @@ export function recordBatchOf(bytes: Buffer, start: number, end: number, key: st
   const record = frameRecord(bytes, start, end, key);
   const packed = zlib.zstdCompressSync(record, pack);
   const batch = Buffer.allocUnsafe(batchHeaderBytes + packed.length);
-  batch.writeBigInt64BE(0n, 0); // base offset, the broker's to say
+  batch.writeBigInt64BE(0n, 0); // base offset, assigned by the broker
   batch.writeInt32BE(batchHeaderBytes - 12 + packed.length, 8);
   batch.writeInt32BE(none, 12); // leader epoch
   batch.writeInt8(magic, 16);

@@ -1,6 +1,6 @@
 /**
- * Rejected rows on their way to the dead letters, in batches, one at a time: a whole file of bad rows neither fills the
- * memory nor passes unseen.
+ * Sends rejected rows to the dead-letter topic, one batch at a time, so that a file of only invalid rows does not fill
+ * the memory.
  */
 import kafkajs, { type Producer } from 'kafkajs';
 import { partitionOf } from '../topics/catalog.ts';
@@ -10,10 +10,10 @@ import { InFlight } from './in-flight.ts';
 import { type Broker, sendFailure } from './producer.ts';
 
 const batchRowsMax = 500;
-/** A batch passes a broker with default limits even if one partition gets all of it. */
+/** A broker with default limits accepts a batch even if all of it goes to one partition. */
 const batchBytesMax = 900_000;
 const inFlightBytesMax = 8_000_000;
-/** What key, headers and framing of one message add at most, in bytes; mostly the detail. */
+/** Most bytes that key, headers and framing add to a message; mostly the detail. */
 const overheadBytes = 2_000;
 
 export interface RejectedRowsOptions {
@@ -21,9 +21,9 @@ export interface RejectedRowsOptions {
   readonly producer: Producer;
   readonly topic: string;
   readonly partitions: number;
-  /** Name of the file that the rows come from. */
+  /** Name of the rows' file. */
   readonly file: string;
-  /** Its columns, when they are not the official ones in their order. */
+  /** The file's columns, unless they are the official ones in their order. */
   readonly columns?: readonly string[];
   readonly signal?: AbortSignal;
 }
@@ -44,7 +44,7 @@ export class RejectedRows {
     this.#waiting.push(rejected);
     if (this.#running) return;
     this.#running = true;
-    // Later, so that the rows which are rejected together go together.
+    // Deferred, so that rows rejected together are sent together.
     setImmediate(() => void this.#run());
   }
 
@@ -52,7 +52,7 @@ export class RejectedRows {
     return this.#inFlight.oldest;
   }
 
-  /** Waits until more rows may come. @throws ReelflowError brokerUnreachable */
+  /** Waits until there is room for more rows. @throws ReelflowError brokerUnreachable */
   async room(): Promise<void> {
     await this.#inFlight.room(inFlightBytesMax);
   }
@@ -69,8 +69,8 @@ export class RejectedRows {
         const rows = this.#waiting;
         this.#waiting = [];
         for (const batch of batches(rows)) {
-          // One partition a request: where one partition refuses, kafkajs sends the whole request again, and the
-          // others would have their rows twice. Right after a topic's creation that happens.
+          // One partition per request: if one partition refuses, which happens right after a topic's creation, kafkajs
+          // repeats the whole request, and the other partitions would get their rows twice.
           const byPartition = Map.groupBy(batch, (row) => this.#partitionOf(row));
           await Promise.all(
             [...byPartition].map(async ([partition, own]) => {
@@ -91,7 +91,7 @@ export class RejectedRows {
     }
   }
 
-  /** Where the row would have gone; rows without an id are spread. */
+  /** The partition that the row would have gone to; rows without an id are spread. */
   #partitionOf({ key, line }: RejectedRow): number {
     const { partitions } = this.#options;
     return key === null ? line % partitions : partitionOf(key, partitions);

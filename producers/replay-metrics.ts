@@ -1,4 +1,4 @@
-/** What a replay tells Prometheus. It is told several times a second, never per record. */
+/** Replay metrics, updated several times a second, never per record. */
 import { Counter, Gauge, type Registry } from 'prom-client';
 import type { ReplayProgress } from './file-replay.ts';
 
@@ -11,31 +11,31 @@ export class ReplayMetrics {
   readonly #deadLetters: Counter<'reason'>;
   readonly #fileBytes: Gauge<'dataset'>;
   readonly #fileBytesRead: Gauge<'dataset'>;
-  readonly #told = new Map<string, Readonly<Record<Count, number>>>();
+  readonly #reported = new Map<string, Readonly<Record<Count, number>>>();
 
   constructor(registry: Registry) {
     const registers = [registry];
     this.#records = new Counter({
       name: 'reelflow_replay_records_total',
-      help: 'Rows that became records of chunks, or were rejected; with what earlier attempts of a resumed run did',
+      help: 'Rows produced as records or rejected, including earlier attempts of a resumed run',
       labelNames: ['dataset', 'fate'],
       registers,
     });
     this.#chunks = new Counter({
       name: 'reelflow_replay_chunks_total',
-      help: 'Chunks that are acknowledged',
+      help: 'Acknowledged chunks',
       labelNames: ['dataset'],
       registers,
     });
     this.#bytes = new Counter({
       name: 'reelflow_replay_chunk_bytes_total',
-      help: 'Bytes of the chunks that are acknowledged, before compression',
+      help: 'Bytes of acknowledged chunks before compression',
       labelNames: ['dataset'],
       registers,
     });
     this.#deadLetters = new Counter({
       name: 'reelflow_replay_dead_letters_total',
-      help: 'Rows that became a dead letter; one that a resumed run reads again counts again',
+      help: 'Rows sent to the dead-letter topic; rows that a resumed run reads again count again',
       labelNames: ['reason'],
       registers,
     });
@@ -47,7 +47,7 @@ export class ReplayMetrics {
     });
     this.#fileBytesRead = new Gauge({
       name: 'reelflow_replay_file_read_bytes',
-      help: 'How much of the file is read',
+      help: 'Bytes of the file read',
       labelNames: ['dataset'],
       registers,
     });
@@ -55,9 +55,9 @@ export class ReplayMetrics {
 
   progress(now: ReplayProgress): void {
     const { dataset } = now;
-    const before = this.#told.get(dataset) ?? { read: 0, rejected: 0, chunks: 0, bytes: 0 };
+    const before = this.#reported.get(dataset) ?? { read: 0, rejected: 0, chunks: 0, bytes: 0 };
     const more = (count: Count) => Math.max(0, now[count] - before[count]);
-    this.#told.set(dataset, now);
+    this.#reported.set(dataset, now);
     this.#records.inc({ dataset, fate: 'rejected' }, more('rejected'));
     this.#records.inc({ dataset, fate: 'produced' }, Math.max(0, more('read') - more('rejected')));
     this.#chunks.inc({ dataset }, more('chunks'));

@@ -1,13 +1,13 @@
 /**
- * Sends the chunks of one topic: within a partition one at a time and in order, partitions beside each other. A chunk
- * that the broker may have taken twice (a lost acknowledgement) is still before its successor.
+ * Sends the chunks of one topic: one at a time and in order within a partition, partitions in parallel. A chunk that the
+ * broker appended twice (a lost acknowledgement) still comes before its successor.
  */
 import type { Appender } from './appender.ts';
 import type { Chunk } from './chunker.ts';
 import { InFlight } from './in-flight.ts';
 import { recordBatchOf } from './record-batch.ts';
 
-/** Memory for chunks that wait or are on their way. */
+/** Memory for chunks that wait or are in flight. */
 const inFlightBytesMax = 12_000_000;
 
 export interface SenderOptions {
@@ -27,7 +27,7 @@ export class Sender {
     this.#inFlight = new InFlight((chunk) => chunk.value.length, options.signal);
   }
 
-  /** Takes the chunk over; it is given back through `onAcknowledged`. */
+  /** Takes ownership of the chunk; `onAcknowledged` gives it back. */
   send(chunk: Chunk): void {
     this.#inFlight.add(chunk);
     const lane = this.#lanes.get(chunk.partition);
@@ -44,7 +44,7 @@ export class Sender {
     return this.#inFlight.oldest;
   }
 
-  /** Waits until more chunks may come. @throws ReelflowError brokerUnreachable */
+  /** Waits until there is room for more chunks. @throws ReelflowError brokerUnreachable */
   async room(): Promise<void> {
     await this.#inFlight.room(inFlightBytesMax);
   }

@@ -1,9 +1,9 @@
 /**
- * The catalog says what is on the wire: the seven datasets, their columns and keys, the names of topics
- * and groups, and in which partition a record lies. Nothing else in the project spells a topic's name.
+ * The catalog of the wire: the seven datasets, their columns and keys, the names of topics and groups, and the partition
+ * of a record. No other file spells a topic's name.
  */
 
-/** How a column is read from the files and written to Avro. `years` are ints; `tenths` a double with one decimal. */
+/** How a column is read from the files and written to Avro. `tenths` is a double with one decimal. */
 export type ColumnType =
   | 'string'
   | 'nullable-string'
@@ -35,7 +35,7 @@ export interface Dataset {
   /** Number of leading columns that form the key: 1 (id) or 2 (id, ordering). */
   readonly keyColumns: 1 | 2;
   readonly columns: readonly Column[];
-  /** A directory without a required dataset is refused. */
+  /** A replay refuses a directory without a required dataset. */
   readonly required: boolean;
 }
 
@@ -43,7 +43,7 @@ const columns = (spec: Record<string, ColumnType>): Column[] =>
   Object.entries(spec).map(([name, type]) => ({ name, type }));
 
 export const datasets: Readonly<Record<DatasetName, Dataset>> = {
-  // Ratings come first: a processor that knows them can tell at once which titles count.
+  // Ratings come first: only rated titles contribute, and a processor with the ratings knows which titles those are.
   'title.ratings': {
     name: 'title.ratings',
     idPrefix: 'tt',
@@ -139,13 +139,13 @@ export const datasets: Readonly<Record<DatasetName, Dataset>> = {
 
 export const datasetNames = Object.keys(datasets) as DatasetName[];
 
-/** The largest number that an id may carry, so that it fits an int32 and 8–9 digits. */
+/** The largest number of an id: nine digits, which fit an int32. */
 export const idMax = 999_999_999;
 /** Rows of one title or person block: the id without its last four digits. */
 export const blockSize = 10_000;
-/** A chunk, and a part of a delta, is at most this long before compression: it passes a broker with default limits. */
+/** The longest chunk or part of a delta before compression: a broker with default limits accepts it. */
 export const messageBytesMax = 1_000_000;
-/** A dead letter carries at most this much of the original. */
+/** The longest part of an original that a dead letter keeps. */
 export const deadLetterBytesMax = 256_000;
 
 /** Topic and group names within one namespace. */
@@ -154,18 +154,18 @@ export interface TopicNames {
   source(dataset: DatasetName): string;
   readonly deltas: string;
   readonly deadLetter: string;
-  /** Where another engine keeps a gold table up to date. */
+  /** The topic on which another engine maintains a gold table. */
   goldTable(table: string): string;
   readonly processorGroup: string;
   readonly sinkGroup: string;
-  /** What Flink's checkpoints hold is committed to it: its lag shows how far Flink has come. */
+  /** Flink commits the offsets of its checkpoints to it, so its lag is Flink's lag. */
   readonly flinkGroup: string;
 }
 
-/** Namespaces are a safe part of topic names, group names and folder names. */
+/** A namespace is valid in topic names, group names and folder names. */
 export const namespacePattern = /^[a-z0-9][a-z0-9_-]{0,63}$/;
 
-/** @param namespace '' for none; goes before topics and groups, followed by a dot */
+/** @param namespace '' for none, else the prefix of topics and groups, without its dot */
 export function topicNamesIn(namespace: string): TopicNames {
   const prefix = namespace === '' ? '' : `${namespace}.`;
   return {

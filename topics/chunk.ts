@@ -1,7 +1,7 @@
 /**
- * From the bytes of a message to columns. The fast path serves the schema that this version of the project registered,
- * and the one before it, whose chunks lack only `replaces`. A chunk of any other registered schema is resolved by avsc
- * to ours first: exact, but 18 times slower.
+ * Decodes the bytes of a message into columns. The fast path serves the schema that this version of the project
+ * registers, and the previous one, whose chunks lack only `replaces`. avsc first resolves a chunk of any other registered
+ * schema to ours: exact, but 18 times slower.
  */
 import { createHash } from 'node:crypto';
 import avsc, { type Schema, type Type } from 'avsc';
@@ -15,7 +15,7 @@ import { schemaText } from './registry.ts';
 import { type AvroField, type ColumnForm, planRows } from './row-plan.ts';
 import { Columns, decodeRows } from './rows.ts';
 
-/** Why a message cannot be applied; the dead letter's reason. */
+/** Why a message cannot be applied: the reason of its dead letter. */
 export const rejectReasons = [
   'no_value',
   'bad_magic_byte',
@@ -31,7 +31,7 @@ export type RejectReason = (typeof rejectReasons)[number];
 
 export class RejectedMessage extends Error {
   readonly reason: RejectReason;
-  /** How many records the message counts for: those it holds if that can be told, else one. */
+  /** Records that the message counts for: those that it holds if they can be counted, else one. */
   readonly records: number;
   constructor(reason: RejectReason, detail: string, records = 1) {
     super(detail);
@@ -47,9 +47,9 @@ export interface ChunkHeader {
   readonly chunk: number;
   /** Date of the dump, in milliseconds since 1970. */
   readonly asOfMs: number;
-  /** Upserts that went to the end of the columns. */
+  /** Upserts added to the end of the columns. */
   readonly records: number;
-  /** Deletes that went to the end of the delete columns; they come after the upserts. */
+  /** Deletes added to the end of the delete columns; they apply after the upserts. */
   readonly deletes: number;
   /**
    * Groups of ids that the chunk replaces. It acts, at the place of its first record, like a delete of every key of
@@ -75,7 +75,7 @@ export function schemaIdOf(value: Buffer | null): number {
   return value.readInt32BE(1);
 }
 
-/** How a column of a dataset becomes numbers. */
+/** The form in which a column of a dataset becomes numbers. */
 export function formOf(dataset: Dataset, column: string): ColumnForm {
   if (column === 'nconst') return 'nm';
   if (column === dataset.columns[0]?.name || column === 'parentTconst') {
@@ -93,13 +93,13 @@ interface ChunkSchema {
   fields: { name: string; type: { items: { fields: AvroField[] } } }[];
 }
 
-/** The schema without its last field, as chunks had it before groups could be replaced. */
+/** The schema without its last field, as chunks had it before they could replace groups. */
 export function schemaWithoutReplaces(name: DatasetName): Schema {
   const schema = JSON.parse(schemaText(`imdb.${name}`)) as { fields: { name: string }[] };
   return { ...schema, fields: schema.fields.filter((field) => field.name !== 'replaces') } as Schema;
 }
 
-/** Columns for the wanted fields of a dataset's records. @param text a column kept as bytes */
+/** Columns for the wanted fields of a dataset's records. @param text a column to keep as bytes */
 export function recordColumns(
   name: DatasetName,
   wanted: readonly string[],
@@ -159,7 +159,8 @@ export class ChunkDecoder {
   }
 
   /**
-   * The same chunk written with our own schema, or as it is if `decode` takes it. Waits while the registry is away.
+   * The same chunk written with our own schema, or unchanged if `decode` accepts it. Waits while the registry does not
+   * answer.
    * @throws RejectedMessage unknown_schema_id, value_of_another_topic, undecodable
    */
   async resolve(value: Buffer): Promise<Buffer> {
@@ -177,7 +178,7 @@ export class ChunkDecoder {
         );
       }
       try {
-        // Through the schema's text: the registry's client builds its types with its own logical types.
+        // From the schema's text, because the registry's client builds its types with its own logical types.
         const writer = avsc.Type.forSchema(JSON.parse(JSON.stringify(registered)));
         if (writer.equals(this.#readerBefore)) {
           this.#withoutReplaces.add(id);
@@ -201,8 +202,8 @@ export class ChunkDecoder {
   }
 
   /**
-   * Decodes a chunk of our own schema onto the end of the columns.
-   * @throws RejectedMessage undecodable or invalid_value, with the columns as they were before
+   * Decodes a chunk of our own schema and adds its rows to the columns.
+   * @throws RejectedMessage undecodable or invalid_value, after it restored the columns
    */
   decode(value: Buffer, records: Columns, deletes: Columns): ChunkHeader {
     const before = { records: records.length, text: records.textLength, deletes: deletes.length };
@@ -235,7 +236,7 @@ export class ChunkDecoder {
     }
   }
 
-  /** How many records a value of our schema holds; one when it does not follow the schema. */
+  /** The number of records in a value of our schema; one if the value does not follow the schema. */
   #recordsIn(value: Buffer): number {
     try {
       const reader = this.#withoutReplaces.has(schemaIdOf(value)) ? this.#readerBefore : this.#reader;

@@ -1,6 +1,6 @@
 /**
- * A dead letter is what a stage could not take, with the reason and the place where it was found: nothing that was
- * refused is lost, and a huge one is cut so that it passes any broker.
+ * A dead letter holds a row or message that a stage refused, with the reason and the source. A long original is cut, so
+ * that every broker accepts the letter.
  */
 import { deadLetterBytesMax } from './catalog.ts';
 
@@ -13,10 +13,10 @@ export type DeadLetterSource =
 
 export interface DeadLetter {
   readonly stage: Stage;
-  /** A short code; the figures of the case belong into `detail`. */
+  /** A short code; `detail` holds the values of the case. */
   readonly reason: string;
   readonly detail: string;
-  /** The raw bytes, or as many of them as were kept. */
+  /** The raw bytes, or the beginning that was kept. */
   readonly original: Uint8Array;
   /** Length of the original in bytes, when `original` holds only its beginning. */
   readonly originalBytes?: number;
@@ -24,7 +24,7 @@ export interface DeadLetter {
   readonly time: Date;
   /** Key of the source message or block key of the row; null or absent when there is none. */
   readonly key?: string | Buffer | null;
-  /** Columns of the row's file, in its order, when that is not the official one. */
+  /** Columns of the row's file in its order, unless they are the official ones in their order. */
   readonly columns?: readonly string[];
 }
 
@@ -64,15 +64,15 @@ const detailLengthMax = 1_000;
 
 type Headers = Readonly<Record<string, Uint8Array | undefined>>;
 
-/** A dead letter as it was read back. */
+/** A dead letter read from its topic. */
 export interface FoundLetter {
-  /** Where it lies on the dead-letter topic. */
+  /** Partition of the dead-letter topic; `offset` is within it. */
   readonly partition: number;
   readonly offset: number;
   readonly stage: string;
   readonly reason: string;
   readonly detail: string;
-  /** When it was refused, in milliseconds since 1970. */
+  /** Time of the refusal, in milliseconds since 1970. */
   readonly timeMs: number;
   readonly source:
     | { readonly file: string; readonly line: number }
@@ -82,17 +82,17 @@ export interface FoundLetter {
   readonly value: Buffer;
 }
 
-/** What `reelflow dlq replay` did with a letter; see `markMessage`. */
+/** The result of `reelflow dlq replay` for a letter; see `markMessage`. */
 export const fates = ['replayed', 'superseded'] as const;
 export type Fate = (typeof fates)[number];
 
-/** What a message of the dead-letter topic is: a letter, a mark on earlier letters of its partition, or not ours. */
+/** A message of the dead-letter topic: a letter, a mark on earlier letters of its partition, or a foreign message. */
 export type DeadLetterEntry =
   | { readonly kind: 'letter'; readonly letter: FoundLetter }
   | { readonly kind: 'mark'; readonly fate: Fate; readonly offsets: readonly number[] }
   | { readonly kind: 'foreign' };
 
-/** The message that marks letters of a partition, by their offsets, so that they are not taken up again. */
+/** The message that marks letters of a partition, by offset, as settled. */
 export function markMessage(fate: Fate, offsets: readonly number[], time: Date): DeadLetterMessage {
   return {
     key: null,
@@ -101,7 +101,7 @@ export function markMessage(fate: Fate, offsets: readonly number[], time: Date):
   };
 }
 
-/** Reads back what `deadLetterMessage` and `markMessage` wrote; anything else is foreign. */
+/** Reads what `deadLetterMessage` and `markMessage` wrote; any other message is foreign. */
 export function readDeadLetter(message: {
   readonly partition: number;
   readonly offset: number;

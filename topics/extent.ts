@@ -1,12 +1,11 @@
 /**
- * Whether bytes can be a value of an Avro schema as far as lengths and counts go. avsc believes every count that it
- * reads: ten bytes that announce two thousand million records keep it busy until the memory is gone. So nothing from
- * outside goes to avsc that has not passed here.
+ * Checks that the lengths and counts in a value fit its bytes and its Avro schema. avsc trusts each count that it reads:
+ * ten bytes that announce two thousand million records exhaust the memory. So avsc gets only values that pass this check.
  */
 import type { Type, types } from 'avsc';
 import { MalformedRows, readLong } from './avro-reader.ts';
 
-/** @throws MalformedRows, when the value does not end where the bytes end or announces more than they can hold */
+/** @throws MalformedRows, if the value does not end with the bytes or announces more than they can hold */
 export function checkExtent(type: Type, bytes: Uint8Array, start: number): void {
   const end = endOf(type, bytes, start);
   if (end !== bytes.length) {
@@ -84,7 +83,7 @@ function endOfBlocks(bytes: Uint8Array, start: number, endOfItem: (at: number) =
     if (count === 0) return at;
     if (count < 0) [, at] = readLong(bytes, at);
     count = Math.abs(count);
-    // An item may take no byte, but no honest writer sends a list of nothings.
+    // An item may take no bytes, but no correct writer sends a list of empty items.
     if (count > bytes.length - at) {
       throw new MalformedRows('undecodable', `${count} items in ${bytes.length} bytes`);
     }

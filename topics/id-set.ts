@@ -2,7 +2,7 @@ import { blockSize } from './catalog.ts';
 
 const wordsOfBlock = Math.ceil(blockSize / 32);
 
-/** A set of ids as bits, by blocks of 10,000 ids: only the blocks that occur take memory (1.25 kB each). */
+/** A set of ids as bits, in blocks of 10,000 ids. Only blocks that occur take memory (1.25 kB each). */
 export class IdSet {
   readonly #blocks: (Uint32Array | undefined)[] = [];
   #isEmpty = true;

@@ -1,4 +1,4 @@
-/** Which records a partition may hold: those of the blocks that the partitioner puts there. */
+/** Checks that records lie in the partition of their block, where the partitioner puts them. */
 import { blockKey, blockSize, partitionOf } from './catalog.ts';
 import { RejectedMessage } from './chunk.ts';
 import { blockOfGroup } from './id-groups.ts';
@@ -7,7 +7,7 @@ import type { Columns } from './rows.ts';
 export class Ownership {
   readonly #prefix: string;
   readonly #partitions: number;
-  /** Partition of each block plus one; 0 is not looked up yet. */
+  /** Partition of each block plus one; 0 means not computed yet. */
   readonly #owners = new Uint16Array(100_000);
 
   /** @param prefix of the ids: `tt` or `nm` */
@@ -18,7 +18,7 @@ export class Ownership {
 
   /**
    * Checks the ids in column 0 from row `from` on.
-   * @param records how many records the message holds
+   * @param records number of records in the message
    * @throws RejectedMessage wrong_partition
    */
   check(rows: Columns, from: number, partition: number, records: number): void {

@@ -6,7 +6,7 @@
 /** First offset not yet applied. kafkajs' strings become this at the edge; exact up to 2^53. */
 export type NextOffset = number & { readonly unit?: 'next offset' };
 
-/** By topic; a topic that is missing stands at 0. */
+/** By topic; a missing topic is at 0. */
 export type Position = Readonly<Record<string, NextOffset>>;
 
 export function nextIn(position: Position, topic: string): NextOffset {
@@ -22,27 +22,27 @@ export function samePosition(a: Position, b: Position): boolean {
   return notAfter(a, b) && notAfter(b, a);
 }
 
-/** Offsets [from, to) that a log lost before they were applied, and whose loss was accepted. */
+/** Offsets [from, to) that a log lost before they were applied, and that `--accept-loss` skipped. */
 export type Gap = readonly [from: NextOffset, to: NextOffset];
 
 /**
- * By topic, in order, none next to another; a topic that is missing has none. What a shard holds is all below its
- * position but for its gaps.
+ * By topic, ascending, never adjacent; a missing topic has none. A shard holds everything before its position except its
+ * gaps.
  */
 export type Gaps = Readonly<Record<string, readonly Gap[]>>;
 
-/** The gaps of a topic and one more behind them. */
+/** The gaps of a topic, followed by one more. */
 export function withGap(gaps: readonly Gap[], [from, to]: Gap): Gap[] {
   const last = gaps.at(-1);
   return last?.[1] === from ? [...gaps.slice(0, -1), [last[0], to]] : [...gaps, [from, to]];
 }
 
-/** The gaps, or what of them lies, before a position. */
+/** Gaps before a position, clipped to it. */
 export function gapsBefore(gaps: Gaps, position: Position): Gaps {
   return Object.fromEntries(
-    Object.entries(gaps).map(([topic, of]) => {
+    Object.entries(gaps).map(([topic, own]) => {
       const next = nextIn(position, topic);
-      const before = of.filter(([from]) => from < next);
+      const before = own.filter(([from]) => from < next);
       return [topic, before.map(([from, to]): Gap => [from, Math.min(to, next)])];
     }),
   );
@@ -53,12 +53,12 @@ export function sameGaps(a: Gaps, b: Gaps): boolean {
   return Object.keys({ ...a, ...b }).every((topic) => text(a[topic]) === text(b[topic]));
 }
 
-/** First offset that is held. */
+/** First offset that the shard holds. */
 export function startAfter([first]: readonly Gap[]): NextOffset {
   return first?.[0] === 0 ? first[1] : 0;
 }
 
-/** For people: `topic 12, topic 40`. */
+/** Text for messages: `topic 12, topic 40`. */
 export function positionText(position: Position): string {
   const entries = Object.entries(position);
   return entries.length === 0

@@ -1,6 +1,6 @@
 /**
- * Opens dead letters: from the bytes that were refused to the rows in them, judged as they would be judged today. A
- * letter from a topic is opened by the message that it is about, which the source topic keeps whole.
+ * Opens dead letters: decodes the rows in the refused bytes by the rules that hold now. For a letter about a message it
+ * reads that message again, because the source topic keeps it whole.
  */
 
 import { randomBytes } from 'node:crypto';
@@ -22,14 +22,14 @@ import { type Registry, schemaText } from '../../topics/registry.ts';
 import { Chunker } from '../chunker.ts';
 import { layoutOf } from '../layout.ts';
 
-/** A record or a key as avsc has it, by field name. */
+/** A record or a key as avsc represents it, by field name. */
 export type Fields = Readonly<Record<string, unknown>>;
 
 export interface OpenedRows {
   readonly kind: 'rows';
   readonly dataset: DatasetName;
   readonly asOfMs: number;
-  /** When the message was sent, or the row refused, in milliseconds since 1970. */
+  /** Time of the message, or of the row's refusal, in milliseconds since 1970. */
   readonly timeMs: number;
   readonly records: readonly Fields[];
   readonly deletes: readonly Fields[];
@@ -46,16 +46,16 @@ interface ChunkContent {
 }
 
 export interface OpenerOptions {
-  /** Sending needs schemas that are registered; who only looks registers none. */
+  /** Sending needs registered schemas; looking registers none. */
   readonly purpose: 'looking' | 'sending';
   readonly reader: LogReader;
   readonly registry: Registry;
   readonly names: TopicNames;
-  /** Bounds of the source topics, as far as these exist. */
+  /** Bounds of the existing source topics. */
   readonly bounds: ReadonlyMap<string, ReadonlyMap<number, LogBounds>>;
 }
 
-/** Stands for our own schema where its id does not matter. No registry gives it away. */
+/** Replaces the id of our own schema where it does not matter. No registry assigns it. */
 const unregistered = -1;
 
 export class LetterOpener {
@@ -79,7 +79,7 @@ export class LetterOpener {
     }
   }
 
-  /** The value of a chunk of these rows, written with our own schema. */
+  /** A chunk of these rows, written with our own schema. */
   async encode(
     dataset: DatasetName,
     content: ChunkContent & { runId: string; chunk: number },
@@ -95,11 +95,11 @@ export class LetterOpener {
     return (await this.#codecOf(dataset)).decoder;
   }
 
-  /** The rows of a value that may be of any registered version of the schema. @throws RejectedMessage */
+  /** The rows of a value of any registered version of the schema. @throws RejectedMessage */
   async decode(dataset: DatasetName, value: Buffer | null): Promise<ChunkContent> {
     const { type, decoder } = await this.#codecOf(dataset);
     const own = decoder.isOwn(value) ? (value as Buffer) : await decoder.resolve(value as Buffer);
-    // avsc checks neither ids nor UTF-8: what processors refuse is refused here.
+    // avsc checks neither ids nor UTF-8; this decoder refuses what processors refuse.
     const wanted = datasets[dataset].columns.map(({ name }) => name);
     decoder.decode(own, recordColumns(dataset, wanted), deleteColumns(dataset));
     return type.fromBuffer(own.subarray(wireHeaderBytes)) as ChunkContent;
@@ -108,9 +108,9 @@ export class LetterOpener {
   async #openRow(letter: FoundLetter, { file }: { file: string }): Promise<Opened> {
     const name = basename(file).replace(/\.tsv(\.gz)?$/, '');
     const dataset = datasetNames.find((known) => known === name);
-    if (dataset === undefined) return refused('not_replayable', `${file} is not called like a dataset`);
+    if (dataset === undefined) return refused('not_replayable', `${file} is not named after a dataset`);
     if (letter.originalBytes > letter.value.length) {
-      return refused('cut', `only ${letter.value.length} of ${letter.originalBytes} bytes were kept`);
+      return refused('cut', `the letter kept only ${letter.value.length} of ${letter.originalBytes} bytes`);
     }
     const value = (await this.#rowReaderOf(dataset, letter.columns))(letter.value);
     if (!Buffer.isBuffer(value)) return refused(value.reason, value.detail);
@@ -127,7 +127,7 @@ export class LetterOpener {
     if (dataset === undefined) {
       return refused(
         'not_replayable',
-        `${topic} holds no records: a lost delta is made up for by \`reelflow reset\``,
+        `${topic} holds no records; run \`reelflow reset\` to replace a lost delta`,
       );
     }
     const { start, end } = bounds.get(topic)?.get(partition) ?? { start: 0, end: 0 };
@@ -153,18 +153,18 @@ export class LetterOpener {
     return gone;
   }
 
-  /** The producers' own way from a line to a record. */
+  /** Encodes lines with the producers' own chunker. */
   async #rowReaderOf(dataset: DatasetName, columns: readonly string[] | undefined) {
-    const of = datasets[dataset];
-    const header = (columns ?? of.columns.map(({ name }) => name)).join('\t');
+    const spec = datasets[dataset];
+    const header = (columns ?? spec.columns.map(({ name }) => name)).join('\t');
     const key = `${dataset}\n${header}`;
     const known = this.#rowReaders.get(key);
     if (known !== undefined) return known;
     const { schemaId } = await this.#codecOf(dataset);
     let result: Buffer | { reason: string; detail: string } | undefined;
     const chunker: Chunker = new Chunker({
-      dataset: of,
-      layout: layoutOf(of, Buffer.from(header), 'the dead letter'),
+      dataset: spec,
+      layout: layoutOf(spec, Buffer.from(header), 'the dead letter'),
       shards: 1,
       schemaId,
       runId: 'dead-letter',
@@ -205,7 +205,7 @@ export class LetterOpener {
 
 const refused = (reason: string, detail: string): Opened => ({ kind: 'refused', reason, detail });
 
-/** A name for a run that is no replay of files. */
+/** The run id of a redelivery. */
 export function redeliveryId(): string {
   return `redelivery-${new Date().toISOString().replace(/\.\d+Z$/, 'Z')}-${randomBytes(4).toString('hex')}`;
 }

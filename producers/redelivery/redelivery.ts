@@ -1,9 +1,8 @@
 /**
- * Redelivery sends the rows of dead letters to where they belong, after whatever made them unusable was repaired. A row
- * keeps the moment of its letter: it is sent only when no row of the same key with a later moment is on the topic, so an
- * old row never overwrites a newer one, and a row is not sent twice however often this is run or killed.
- * How a row is compared with what is on its topic, and what a moment is: `settlement.ts`. Letters are marked on the
- * dead-letter topic when their rows are settled; a letter that cannot be used today either stays as it is.
+ * Redelivery sends the rows of dead letters to their topics, after their cause was corrected. A row keeps the moment of
+ * its letter and is sent only if the topic holds no row of the same key with a later moment. So an old row never
+ * overwrites a newer one, and repeated or killed runs send no row twice. `settlement.ts` defines moments and compares
+ * rows. A mark on the dead-letter topic records settled letters; a letter that is still unusable stays as it is.
  */
 
 import type { Producer } from 'kafkajs';
@@ -33,40 +32,40 @@ export interface RedeliveryOptions {
   readonly broker: Broker;
   readonly registry: Registry;
   readonly names: TopicNames;
-  /** State folder: its lock keeps replays of files out meanwhile. */
+  /** State folder: its lock excludes replays of files. */
   readonly state: string;
   readonly select: (letter: FoundLetter) => boolean;
-  /** Judge and compare, and send nothing. */
+  /** Decode and compare, but send nothing. */
   readonly dryRun: boolean;
   readonly signal?: AbortSignal;
   readonly onProgress?: (progress: { readonly done: number; readonly letters: number }) => void;
-  /** How a message is sent; the default is the broker. @returns its offset */
+  /** Sends a message; default: to the broker. @returns its offset */
   readonly send?: Send;
 }
 
 export interface RedeliveryReport {
-  /** Letters that were selected and had not been taken up; the sum of the next three. */
+  /** Selected letters without a mark; the sum of the next three. */
   readonly letters: number;
-  /** At least one row of it is the last one of its key on the topic now. */
+  /** Letters with at least one row that is now the last of its key on the topic. */
   readonly replayed: number;
-  /** Every row of it has a newer one of the same key. */
+  /** Letters whose rows all have newer rows of the same key. */
   readonly superseded: number;
-  /** Left as they are: by the reason for which they cannot be used today. */
+  /** Letters that stay as they are, by the reason why they are unusable now. */
   readonly refused: Readonly<Record<string, number>>;
-  /** Selected, and taken up by an earlier run. */
+  /** Selected letters that earlier runs marked. */
   readonly before: number;
   readonly rowsSent: number;
   readonly rowsSuperseded: number;
   readonly dryRun: boolean;
 }
 
-/** What is opened at a time. */
+/** Letters opened at a time. */
 const batchBytesMax = 4_000_000;
 const batchLettersMax = 500;
 
 /**
  * Redelivers the selected letters.
- * @throws ReelflowError busy, when a replay is at work or other producers leave no gap; brokerUnreachable,
+ * @throws ReelflowError busy, if a replay is running or other producers keep writing; brokerUnreachable,
  *   registryUnreachable, accessRefused, stateUnusable; the reason of `signal`
  */
 export async function redeliver(options: RedeliveryOptions): Promise<RedeliveryReport> {
@@ -94,11 +93,11 @@ class Redelivery {
   #opener!: LetterOpener;
   #settlement!: Settlement;
   #bounds = new Map<string, Map<number, LogBounds>>();
-  /** Source messages that are dead letters, as `topic/partition/offset`: whoever reads the topic passes over them. */
+  /** Source messages that are dead letters, as `topic/partition/offset`: readers of the topic skip them. */
   readonly #dead = new Set<string>();
   #replayed = 0;
   #superseded = 0;
-  /** Rows of letters that other letters have newer ones of. */
+  /** Rows for which another letter has a newer row. */
   #rowsBehind = 0;
   readonly #refused: Record<string, number> = {};
 
@@ -161,7 +160,7 @@ class Redelivery {
     };
   }
 
-  /** Reads all letters and marks once. @returns offsets of the selected letters without a mark, by partition */
+  /** Reads all letters and marks. @returns offsets of the selected letters without a mark, by partition */
   async #choose(): Promise<{ chosen: Map<number, Set<number>>; before: number }> {
     const { names, select, signal } = this.#options;
     const chosen = new Map<number, Set<number>>();
@@ -203,8 +202,8 @@ class Redelivery {
   }
 
   /**
-   * One batch of letters: 1. open, 2. of each key the row with the latest moment, 3. send what is the latest on the topic,
-   * 4. mark.
+   * Settles one batch of letters: 1. opens them, 2. takes the row with the latest moment of each key, 3. sends those that
+   * are later than the topic's, 4. marks the letters.
    */
   async #redeliver(letters: readonly FoundLetter[]): Promise<void> {
     const candidates = new Map<DatasetName, Map<string, Row>>();

@@ -1,11 +1,11 @@
 /**
- * Settles keys: sees to it that the last row of each key on its partition is the one with the latest moment. Candidates
- * are sent when they are later than what is there, and what was overtaken meanwhile is sent once more, until it holds.
+ * Settles keys: ensures that the last row of each key on its partition is the one with the latest moment. It sends
+ * candidates that are later than the topic's rows. If another producer's newer row then lies before an older one, it
+ * sends the newer row again, until the last row is the latest.
  *
- * The moment of a row is the position of its message, or for a row of a file the time at which it was refused. Messages
- * that are sent here carry the moment of their rows in a header, so it stays with them.
+ * The moment of a row is the position of its message, or the time of refusal for a row of a file. Messages sent here
+ * carry the moment of their rows in a header.
  */
-
 import { availableLogBounds } from '../../kafka/bounds.ts';
 import { withAdmin } from '../../kafka/client.ts';
 import type { LogReader } from '../../kafka/log.ts';
@@ -40,7 +40,7 @@ export interface SettlementOptions {
   readonly broker: Broker;
   readonly reader: LogReader;
   readonly opener: LetterOpener;
-  /** Source messages that are dead letters, as `topic/partition/offset`: whoever reads the topic passes over them. */
+  /** Source messages that are dead letters, as `topic/partition/offset`: readers of the topic skip them. */
   readonly dead: ReadonlySet<string>;
   readonly dryRun: boolean;
   readonly send: Send;
@@ -49,14 +49,14 @@ export interface SettlementOptions {
 
 export interface LetterState {
   readonly letter: FoundLetter;
-  /** At least one of its rows is, or was, the last of its key. */
+  /** At least one of its rows is or was the last of its key. */
   isReplayed: boolean;
 }
 
-/** When a row came to be; see the head of this file. */
+/** The age of a row; see the head of this file. */
 export interface Moment {
   readonly timeMs: number;
-  /** Of the message on the topic, for rows that were on one. */
+  /** Position of the message, for rows of messages. */
   readonly partition?: number;
   readonly offset?: number;
 }
@@ -66,7 +66,7 @@ export interface Row {
   readonly isDelete: boolean;
   readonly moment: Moment;
   readonly asOfMs: number;
-  /** Undefined for a row that is sent once more because a newer one was overtaken. */
+  /** Undefined for a newer row of the topic that is sent again. */
   readonly letter: LetterState | undefined;
 }
 
@@ -78,7 +78,7 @@ interface Found {
 const momentHeader = 'moment';
 const attemptsMax = 20;
 
-/** Positive when `a` is later. Within a partition offsets say so, else times do. */
+/** Positive if `a` is later, by offset within a partition, else by time. */
 export function compareMoments(a: Moment, b: Moment): number {
   if (a.offset !== undefined && b.offset !== undefined && a.partition === b.partition)
     return a.offset - b.offset;
@@ -98,14 +98,14 @@ export class Settlement {
 
   /**
    * @param rows candidates by key, see `keyOf`
-   * @throws ReelflowError busy, when other producers leave no gap; brokerUnreachable, registryUnreachable, accessRefused
+   * @throws ReelflowError busy, if other producers keep writing; brokerUnreachable, registryUnreachable, accessRefused
    */
   async settle(dataset: DatasetName, topic: string, rows: ReadonlyMap<string, Row>): Promise<void> {
     const partitions = (await availableLogBounds(this.#options.broker, [topic])).get(topic)?.size ?? 0;
     if (partitions === 0) {
       throw new ReelflowError('input', `Topic ${topic} does not exist`, {
-        detail: 'There are dead letters of its dataset, and nowhere to send them.',
-        hint: 'Replay the dataset first: that creates its topic.',
+        detail: 'The dead letters of its dataset need this topic.',
+        hint: 'Replay the dataset first, which creates its topic.',
       });
     }
     const byPartition = Map.groupBy(rows, ([, { fields }]) =>
@@ -138,7 +138,7 @@ export class Settlement {
           due.push(await this.#rowAt(dataset, topic, partition, latest, key));
         }
         if (attempt === 1 && against < 0) this.rowsSuperseded += 1;
-        // Equal: an earlier run has sent it and was ended before it could mark the letter.
+        // Equal: an earlier run sent it and ended before it marked the letter.
         if (attempt === 1 && against >= 0 && row.letter !== undefined) row.letter.isReplayed = true;
       }
       if (due.length === 0) return;
@@ -146,15 +146,15 @@ export class Settlement {
       if (dryRun) return;
       if ((await this.#sendRows(dataset, topic, partition, due)) === end) return;
       if (attempt === attemptsMax) {
-        throw new ReelflowError('busy', 'Other producers leave no gap for the dead letters', {
-          detail: `${topic}/${partition}: rows came in between ${attemptsMax} times.`,
-          hint: 'Run it again when they are done.',
+        throw new ReelflowError('busy', 'Other producers keep writing to the topic', {
+          detail: `${topic}/${partition}: new rows arrived during each of ${attemptsMax} attempts.`,
+          hint: 'Run the command again when they have finished.',
         });
       }
     }
   }
 
-  /** Everything that can be later than one of the rows lies from here on. */
+  /** The first offset that can hold a row later than one of the candidates. */
   async #startOf(topic: string, partition: number, rows: ReadonlyMap<string, Row>): Promise<number> {
     const moments = [...rows.values()].map(({ moment }) => moment);
     const offsets = moments.flatMap((moment) =>
@@ -202,7 +202,7 @@ export class Settlement {
           ownership.check(records, 0, partition, records.length);
           ownership.check(deletes, 0, partition, records.length);
         } catch (thrown) {
-          // Whoever reads the topic passes over it, too.
+          // Readers of the topic skip it, too.
           if (!(thrown instanceof RejectedMessage)) throw thrown;
           continue;
         }
@@ -218,7 +218,7 @@ export class Settlement {
     return seen;
   }
 
-  /** A row that is on the topic, to be sent once more. */
+  /** A row of the topic, to be sent again. */
   async #rowAt(
     dataset: DatasetName,
     topic: string,
@@ -243,7 +243,7 @@ export class Settlement {
     throw new RangeError(`${topic}/${partition}: no ${key} at offset ${offset}`);
   }
 
-  /** Rows of one moment share a message. @returns the offset of the first, or NaN when others came in between */
+  /** Rows of one moment share a message. @returns the offset of the first, or NaN if other messages lie between them */
   async #sendRows(
     dataset: DatasetName,
     topic: string,

@@ -1,6 +1,6 @@
 /**
- * Chance for the synthetic dataset, without a state: what happens at a row is computed from the row's number, so any
- * row can be had on its own. Everything here is a pure function.
+ * Randomness for the synthetic dataset without a state: a pure function of the row number decides about a row, so each
+ * row can be computed on its own.
  */
 
 /** A well-mixed 32-bit number for each 32-bit number (lowbias32, one to one). Source: Chris Wellons, hash-prospector. */
@@ -12,14 +12,14 @@ function mix(h: number): number {
   return h ^ (h >>> 15);
 }
 
-/** The chance of row `n`; `next` goes on from it. */
+/** The random number of row `n`; `next` gives further ones. */
 export const chanceOf = (salt: number, n: number): number => mix(salt ^ Math.imul(n, 0x9e3779b1));
 export const next = (h: number): number => mix((h + 0x9e3779b9) | 0);
 
 /** An integer in [0, below), for below up to 2^32. */
 export const scaled = (h: number, below: number): number =>
   Math.floor((h >>> 0) * 2.3283064365386963e-10 * below);
-/** Compared with the low 16 bits of a chance: true in this share of cases. */
+/** To compare with the low 16 bits of a random number: they are lower in this share of cases. */
 export const share = (part: number): number => Math.round(part * 65536);
 
 /** A seeded one-to-one mapping of 0 … count − 1: a Feistel network, walked until it falls inside. */
@@ -73,8 +73,8 @@ export function quantile(points: readonly (readonly [number, number])[], at: num
 }
 
 /**
- * Rows per title repeat in a shuffled cycle, so that a row's number leads to its title without a sum over all
- * titles before it. The cycles' lengths are prime to one another: their combinations do not repeat.
+ * Rows per title repeat in a shuffled cycle, so that the title of a row is found without a sum over all earlier
+ * titles. The lengths of the cycles are coprime, so their combinations do not repeat.
  */
 export interface Cycle {
   readonly length: number;
@@ -105,9 +105,9 @@ export const has = ({ length, start }: Cycle, title: number): boolean => {
 };
 
 /**
- * Ids of `count` things, as numbers, in the order of their texts. The room is laid out as in the real dumps: 7-digit
- * ids with a leading zero first, then each 7-digit id followed by the ten 8-digit ids that begin with it.
- * @param spread ids per thing: the gaps
+ * `count` ids as numbers, in the order of their texts. The order is that of the real dumps: 7-digit ids with a leading
+ * zero first, then each 7-digit id followed by the ten 8-digit ids that begin with it.
+ * @param spread ids per used id, which leaves gaps
  */
 export function idLayout(count: number, spread: number, salt: number): (n: number) => number {
   const low = Math.min(999_999, Math.floor(count * spread * 0.15));

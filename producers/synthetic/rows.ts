@@ -1,6 +1,6 @@
 /**
- * The rows of the synthetic datasets: for each dataset how many there are, and how row n is written into a buffer,
- * bytes copied from prepared words, no string and no object on the way. The figures are those of the full dumps.
+ * The rows of the synthetic datasets: the row count of each dataset, and a function that writes row n into a buffer. It
+ * copies bytes of prepared words, without strings or objects. The statistics are those of the full dumps.
  */
 import { ReelflowError } from '../../runtime/errors.ts';
 import type { DatasetName } from '../../topics/catalog.ts';
@@ -69,21 +69,21 @@ function putNull(out: Uint8Array, at: number): number {
 
 // ---------------------------------------------------------------------------------------------- datasets
 
-/** One dataset: how many rows, and how row n is written at a place of a buffer. @returns the place after it */
+/** The rows of one dataset. `write` puts row n into a buffer at `at`. @returns the position after it */
 export interface Table {
   readonly rows: number;
   readonly write: (out: Uint8Array, at: number, row: number) => number;
 }
 
-/** More titles than this would need ids that the layout of ids does not have. */
+/** The layout of ids has room for this many titles. */
 export const titlesMax = 30_000_000;
 
 const none = words.poolOf(['None']);
 const originalType = words.poolOf(['original']);
 const fullDump = { titles: 12.3, names: 15.1, people: 7.0 };
-/** One person in this many is credited but has no row in name.basics. */
+/** One person in this many has credits but no row in name.basics. */
 const missingNameEvery = 101;
-/** This share of credits goes to the person of the row before: somebody who acts and writes, say. */
+/** This share of credits goes to the person of the previous row: for example, an actor who also writes. */
 const creditAgain = 1 / 12;
 
 const genresDraw = drawTable(fallingWeights(words.genres.count, 4, 1.5), 1 << 18);
@@ -136,8 +136,8 @@ const votesLog = (
 /** All seven datasets for a number of titles. */
 export function syntheticTables(titles: number, seed: number): Record<DatasetName, Table> {
   if (!Number.isInteger(titles) || titles < 1 || titles > titlesMax) {
-    throw new ReelflowError('usage', 'The number of titles is not usable', {
-      detail: `${titles} was asked; 1 to ${titlesMax} are possible.`,
+    throw new ReelflowError('usage', 'Invalid number of titles', {
+      detail: `Got ${titles}; expected 1 to ${titlesMax}.`,
       hint: 'Give an integer with --titles.',
     });
   }
@@ -186,7 +186,7 @@ export function syntheticTables(titles: number, seed: number): Record<DatasetNam
   const isSeries = new Uint8Array(1013);
   for (const n of seriesInCycle) isSeries[n] = 1;
 
-  // People are numbered by id; those with credits are `cast` of them, found from a rank of fame by a stride.
+  // People are numbered by id. `cast` of them have credits; a stride maps a rank of fame to a person.
   const names = Math.round((titles * fullDump.names) / fullDump.titles);
   const people = names + Math.floor((names + (missingNameEvery >> 1) - 1) / (missingNameEvery - 1));
   const nameId = idLayout(people, 1.2, salt());

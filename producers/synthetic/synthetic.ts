@@ -1,10 +1,10 @@
 /**
- * IMDb-shaped files of any size. Every row is a pure function of the seed, the number of titles and the row's
- * number, so that files are the same byte for byte each time, a row can be made without the rows before it
- * (which is what the random order does), and memory does not grow with the files.
+ * Writes IMDb-shaped files of any size. A row is a pure function of the seed, the number of titles and its row number.
+ * So files are the same byte for byte each time, the random order needs no earlier rows, and memory does not grow with
+ * the files.
  *
  * The statistics are those of the full dumps of early 2026: shares of nulls, rows per title, distinct genres
- * strings and people, and the shapes of ratings and votes.
+ * strings and people, and the distributions of ratings and votes.
  */
 import { once } from 'node:events';
 import { createWriteStream } from 'node:fs';
@@ -30,13 +30,13 @@ export interface GenerateOptions {
   readonly seed?: number;
   readonly gzip?: boolean;
   readonly order?: RowOrder;
-  /** All seven, unless named. */
+  /** Default: all seven. */
   readonly datasets?: readonly DatasetName[];
   /** Called after every megabyte or so. */
   readonly onProgress?: (progress: { dataset: DatasetName; rows: number; rowsTotal: number }) => void;
 }
 
-/** What was written of one dataset: data rows (no header) and bytes on disk. */
+/** One written file: data rows (no header) and bytes on disk. */
 export interface GeneratedFile {
   readonly dataset: DatasetName;
   readonly file: string;
@@ -45,7 +45,7 @@ export interface GeneratedFile {
 }
 
 /**
- * Writes the datasets, one file each, named as IMDb names them. A file has its final name only when it is whole.
+ * Writes the datasets, one file each, named as IMDb names them. A file gets its final name when it is complete.
  * @returns one entry per dataset, in the order of writing
  * @throws ReelflowError usage (number of titles), input (folder not empty), diskFull
  */
@@ -69,10 +69,10 @@ export async function generate(options: GenerateOptions): Promise<GeneratedFile[
 }
 
 const bufferBytes = 1 << 20;
-/** No row is longer. */
+/** Longest row. */
 const rowBytesMax = 4096;
 
-/** Fills one buffer while the other is being written. */
+/** Fills one buffer while the stream writes the other. */
 async function writeRows(
   sink: Writable,
   header: string,
@@ -96,11 +96,11 @@ async function writeRows(
   if (at > 0) await drained(sink, buffer.subarray(0, at));
 }
 
-/** Resolves when the stream has taken the bytes and no longer needs the memory. */
+/** Resolves when the stream no longer needs the memory. */
 function drained(sink: Writable, bytes: Uint8Array): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   sink.write(bytes, (error) => (error ? reject(error) : resolve()));
-  promise.catch(() => {}); // awaited one buffer later: not unhandled meanwhile
+  promise.catch(() => {}); // awaited one buffer later; until then it must not count as unhandled
   return promise;
 }
 
@@ -114,7 +114,7 @@ async function writeWhole(
   const file = createWriteStream(part, { flags: 'wx' });
   try {
     await once(file, 'open');
-    // Errors come back through the callbacks of write(); unheard events would end the process.
+    // The callbacks of write() report errors; events without a listener would end the process.
     file.on('error', () => {});
     const gzipper = gzip ? createGzip() : undefined;
     if (gzipper !== undefined) pipeline(gzipper, file, () => {});
@@ -125,7 +125,7 @@ async function writeWhole(
     await rename(part, path);
     return file.bytesWritten;
   } catch (thrown) {
-    // A gzip stream whose file failed only says that it was destroyed.
+    // A gzip stream whose file failed reports only that it was destroyed.
     const cause = file.errored ?? thrown;
     file.destroy();
     await rm(part, { force: true });
@@ -148,16 +148,16 @@ async function requireEmpty(out: string): Promise<void> {
     await mkdir(out, { recursive: true });
     entries = await readdir(out);
   } catch (cause) {
-    throw new ReelflowError('input', 'The output folder is not usable', {
+    throw new ReelflowError('input', 'The output folder cannot be used', {
       detail: messageOf(cause),
-      hint: 'Name a folder that can be written with --out.',
+      hint: 'Name a writable folder with --out.',
       cause,
     });
   }
   if (entries.length > 0) {
     throw new ReelflowError('input', 'The output folder is not empty', {
       detail: `${out} holds ${entries.length} entries, ${entries[0]} among them.`,
-      hint: 'Name a new folder with --out: nothing is ever overwritten.',
+      hint: 'Name a new folder with --out: existing files are never overwritten.',
     });
   }
 }

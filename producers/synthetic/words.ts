@@ -1,6 +1,6 @@
 /**
- * The words of the synthetic dataset, as bytes: every text that a generated row can hold is encoded once, at the
- * start, and later only copied. Nothing here depends on the seed.
+ * The words of the synthetic dataset, as bytes: each text of a generated row is encoded once, at the start, and later
+ * only copied. The words do not depend on the seed.
  */
 
 /** Byte strings laid end to end; the n-th is `bytes[start[n]]` up to `bytes[start[n + 1]]`, exclusive. */

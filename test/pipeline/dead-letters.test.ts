@@ -1,7 +1,7 @@
 /**
- * What processor and sink do with messages that nobody can take: every bad message becomes one dead letter, its partition
- * goes on, and what lies around it is applied. Method: a raw producer puts bad and good messages by turns on the topics
- * of one namespace, then each stage runs once; the tests look at different sides of the result.
+ * Processor and sink send each invalid message to the dead letters once, continue with the partition and apply the valid
+ * messages around it. Method: a raw producer alternates invalid and valid messages on the topics of one namespace, then
+ * each stage runs once; the tests check different aspects of the result.
  */
 import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
@@ -38,7 +38,7 @@ vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
 
 const { CompressionCodecs } = kafkajs;
 const shards = 4;
-/** All messages go to the partition of this block, unless a case is about another. */
+/** All messages go to the partition of this block, unless a case needs another. */
 const here = partitionOf('tt000', shards);
 const title = (n: number) => idText('tt', n);
 const rating = (n: number, averageRating = 5.5, numVotes = n) => ({
@@ -57,7 +57,7 @@ interface Case {
   readonly dataset: DatasetName;
   readonly value: Buffer | null;
   readonly reason: string;
-  /** How many records it counts for. */
+  /** Number of records that it counts for. */
   readonly records: number;
   readonly partition?: number;
 }
@@ -84,7 +84,7 @@ function ratingsSchema(change: {
   };
 }
 
-/** The wire header, then run, chunk and date as any chunk has them, then whatever is given. */
+/** The wire header, then run, chunk and date of any chunk, then the given bytes. */
 function chunkStart(schemaId: number, ...rest: number[]): Buffer {
   const header = Buffer.alloc(5);
   header.writeInt32BE(schemaId, 1);
@@ -119,7 +119,7 @@ beforeAll(async () => {
     encodeChunk(chunkType(dataset), idOf(dataset), content);
   const ratings = (...records: object[]) => chunk('title.ratings', { records });
 
-  // Versions of the schema of ratings that others may write.
+  // Versions of the ratings schema that other producers may write.
   const widened = ratingsSchema({
     fields: ([tconst, ...rest]) => [
       { name: 'source', type: ['null', 'string'], default: null },
@@ -151,7 +151,7 @@ beforeAll(async () => {
       records: 1,
     },
     {
-      name: 'a schema id that nobody registered',
+      name: 'a schema id that is not registered',
       dataset: 'title.ratings',
       value: encodeChunk(chunkType('title.ratings'), 999_999_999, { records: [rating(1)] }),
       reason: 'unknown_schema_id',
@@ -287,7 +287,7 @@ beforeAll(async () => {
     return String(record?.baseOffset);
   };
   let next = 100;
-  /** A good rating of a title of its own, which must reach gold. */
+  /** A valid rating of a title of its own, which must reach gold. */
   const good = async (
     compression: CompressionTypes = CompressionTypes.None,
     encode: (records: object[]) => Buffer = (records) => ratings(...records),
@@ -309,7 +309,7 @@ beforeAll(async () => {
         'title.principals': rows['title.principals'] as string,
       }),
     );
-    // On the deltas before any delta: whoever looks for the published position has to pass over it, too.
+    // Before the first delta: readers that search for the published position must skip it, too.
     await send(names.deltas, Buffer.from('no delta'), CompressionTypes.None);
     await send(names.deltas, chunkStart(deltaId, 0xff, 0xff, 0xff), CompressionTypes.None);
 
@@ -320,14 +320,14 @@ beforeAll(async () => {
       sent.push({ ...one, topic, at: here, offset: await send(topic, one.value, CompressionTypes.None) });
     }
     await good(CompressionTypes.GZIP);
-    // LZ4 is left to the broker's own packing, further down: what lz4js packs a broker does not take.
+    // A test below covers LZ4 with the broker's own compression: brokers refuse what lz4js compresses.
     await good(CompressionTypes.Snappy);
     await good(CompressionTypes.ZSTD);
     await good(CompressionTypes.None, (records) =>
       encodeChunk(
         widenedType,
         widenedId,
-        // `source` is new, so the fields come in another order.
+        // `source` is new, so the fields have another order.
         { records: records.map((record) => ({ source: 'elsewhere', ...record })) },
       ),
     );
@@ -363,7 +363,7 @@ const person = (n: number, primaryName: string) => ({
   knownForTitles: null,
 });
 
-describe('bad messages', () => {
+describe('invalid messages', () => {
   test('each become one dead letter with reason and position', () => {
     for (const { name, topic, at, offset, reason, value, dataset } of sent) {
       const found = letters.filter(
@@ -382,7 +382,7 @@ describe('bad messages', () => {
     }
   });
 
-  test('on the topic of deltas become dead letters of the sink', () => {
+  test('on the delta topic become dead letters of the sink', () => {
     const found = letters.filter(({ topic }) => topic === place.names.deltas);
     expect(found.map(({ stage, reason, offset }) => ({ stage, reason, offset }))).toEqual([
       { stage: 'sink', reason: 'bad_magic_byte', offset: '0' },
@@ -390,12 +390,12 @@ describe('bad messages', () => {
     ]);
   });
 
-  test('are all there is among the dead letters, also after every stage has run again', () => {
+  test('are the only dead letters, also after each stage has run again', () => {
     expect(letters).toHaveLength(sent.length + 2);
     expect(lettersLater).toHaveLength(letters.length);
   });
 
-  test('count as rejected with the records that they hold', () => {
+  test('count as rejected with their number of records', () => {
     for (const dataset of ['title.ratings', 'title.basics', 'name.basics'] as const) {
       const rejected = sent
         .filter((one) => one.dataset === dataset)
@@ -404,17 +404,17 @@ describe('bad messages', () => {
     }
   });
 
-  // This covers all codecs and the chunks of other schema versions as well: their titles are among the rows expected.
-  test('leave everything around them as it should be in gold', async () => {
+  // This covers all codecs and chunks of other schema versions, too: the expected rows include their titles.
+  test('do not affect the rows around them in gold', async () => {
     expect(await place.differences(expectedData)).toEqual([]);
     const ratings = manifest.accounting[place.names.source('title.ratings')];
     expect(ratings).toMatchObject({ applied: sent.length + 5, duplicate: 0 });
   });
 });
 
-// Method: topics that make the broker pack again what it gets, each with another codec, so that what we read was framed
-// by Kafka's own libraries. That it was, is counted where kafkajs unpacks.
-test('what a broker has packed with any codec is read', async ({ place: other }) => {
+// Method: topics on which the broker recompresses messages, each with another codec, so that Kafka's own libraries framed
+// the batches that we read. A counter in kafkajs' decompression proves it.
+test('batches that a broker compressed with any codec are read', async ({ place: other }) => {
   const { names, folder } = other;
   const codecs: [DatasetName, string, CompressionTypes][] = [
     ['title.basics', 'gzip', CompressionTypes.GZIP],

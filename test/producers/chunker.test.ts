@@ -1,6 +1,6 @@
 /**
- * From the bytes of a file to chunks, without a broker. The judge is independent of the code under test: chunks are
- * decoded by avsc with the registered schema, rows are parsed by splitting strings.
+ * The chunker without a broker. The expected values are independent of it: avsc decodes chunks with the registered
+ * schema, and rows are parsed by splitting strings.
  */
 import { existsSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
@@ -81,7 +81,7 @@ function chunksOf(
     ...(options.start !== undefined && { start: options.start }),
     onChunk: (chunk) => {
       chunks.push(decode(dataset, chunk));
-      // What is handed back is used again at once: a chunk must not share memory with another.
+      // The chunker reuses recycled memory at once: chunks must not share memory.
       chunk.value.fill(0xff);
       chunker.recycle(chunk);
     },
@@ -143,7 +143,7 @@ function recordsByPartition(chunks: readonly Decoded[]): Row[][] {
   );
 }
 
-/** A row of each dataset that is taken. */
+/** A valid row of each dataset. */
 const goodRows: Record<DatasetName, string> = {
   'title.ratings': 'tt0000001\t5.7\t2169',
   'title.basics': 'tt0000001\tshort\tCarmencita\tCarmencita\t0\t1894\t\\N\t1\tDocumentary,Short',
@@ -182,7 +182,7 @@ describe('a chunk', () => {
   });
   const { chunks } = chunksOf('title.principals', [fileOf('title.principals', rows)]);
 
-  it('says its run, number and date; numbers follow one another within a partition', () => {
+  it('holds its run, number and date; numbers are consecutive within a partition', () => {
     for (const partition of [0, 1, 2, 3]) {
       const own = chunks.filter((chunk) => chunk.partition === partition);
       own.forEach(({ value }, index) => {
@@ -204,7 +204,7 @@ describe('a chunk', () => {
     }
   });
 
-  it('is cut after its target at a change of title, so that no title lies in two', () => {
+  it('closes after its target size at a change of title, so that no title lies in two chunks', () => {
     expect(chunks.length).toBeGreaterThan(4);
     const seen = new Set<unknown>();
     for (const { value, bytes } of chunks) {
@@ -216,7 +216,7 @@ describe('a chunk', () => {
     }
   });
 
-  it('is never longer than a message may be, even if one title has more rows', () => {
+  it('never exceeds the largest message, even if one title has more rows', () => {
     const long = Array.from({ length: 3_000 }, (_, i) => withTitle(i, 'x'.repeat(900)));
     const result = chunksOf('title.akas', [fileOf('title.akas', long)]);
     expect(result.rejected).toEqual([]);
@@ -231,7 +231,7 @@ function withTitle(ordering: number, title: string): string {
 }
 
 describe('a partition', () => {
-  it('equals the one that kafkajs and Java choose, for every length of key', () => {
+  it('is the one that kafkajs and Java choose, for each length of key', () => {
     const choose = kafkajs.Partitioners.DefaultPartitioner();
     const partitionMetadata = Array.from({ length: 7 }, (_, partitionId) => ({ partitionId, leader: 1 }));
     fc.assert(
@@ -254,7 +254,7 @@ function named<Case extends readonly unknown[]>(cases: readonly Case[]): [string
   ]);
 }
 
-describe('a row that does not fit is rejected with its reason', () => {
+describe('an invalid row is rejected with its reason', () => {
   const cases: [DatasetName, string, string | Buffer, string][] = [
     ['title.ratings', 'averageRating', '11.0', 'rating'],
     ['title.ratings', 'averageRating', '0.9', 'rating'],
@@ -339,7 +339,7 @@ describe('a row that does not fit is rejected with its reason', () => {
     expect(chunks.flatMap(({ value }) => value.records)).toHaveLength(2);
   });
 
-  it('keys the rejected row by its block when its id is sound', () => {
+  it('keys the rejected row by its block if its id is valid', () => {
     const rows = [withColumn('title.ratings', 'numVotes', 'x'), withColumn('title.ratings', 'tconst', 'x')];
     const { rejected } = chunksOf('title.ratings', [fileOf('title.ratings', rows)]);
     expect(rejected.map(({ key }) => key)).toEqual(['tt000', null]);
@@ -416,12 +416,12 @@ describe('the header', () => {
     ],
   ])('%s', (_, text) => expect(recordsOf(text)).toEqual(expected));
 
-  it('of a file without rows gives no chunk', () => {
+  it('of a file without rows yields no chunk', () => {
     expect(recordsOf('tconst\taverageRating\tnumVotes\n')).toEqual([]);
     expect(recordsOf('tconst\taverageRating\tnumVotes')).toEqual([]);
   });
 
-  it('that lacks columns is refused by their names', () => {
+  it('that lacks columns is refused with their names', () => {
     expect(() => layoutOf(datasets['title.ratings'], Buffer.from('tconst\tvotes'), 'a.tsv')).toThrow(
       'a.tsv lacks the column averageRating, numVotes',
     );
@@ -442,7 +442,7 @@ describe('the header', () => {
   });
 });
 
-/** Files of a few rows, good and bad, short and long, with every kind of line end. */
+/** Files of a few rows, valid and invalid, short and long, with both line ends. */
 const anyFile = fc
   .record({
     dataset: fc.constantFrom(...datasetNames),
@@ -473,8 +473,8 @@ const anyFile = fc
     return { dataset, file: lastEnd ? file : file.subarray(0, file.length - end.length) };
   });
 
-describe('how the input is cut', () => {
-  it('changes nothing: at every byte', () => {
+describe('the result does not depend on pieces', () => {
+  it('cut at each byte', () => {
     fc.assert(
       fc.property(anyFile, ({ dataset, file }) => {
         const whole = chunksOf(dataset, [file]);
@@ -486,7 +486,7 @@ describe('how the input is cut', () => {
     );
   }, 60_000);
 
-  it('changes nothing: into many pieces, read some rows at a time', () => {
+  it('many pieces, read some rows at a time', () => {
     fc.assert(
       fc.property(
         anyFile,
@@ -501,7 +501,7 @@ describe('how the input is cut', () => {
     );
   });
 
-  it('changes nothing for a start further on: the rows before it are passed over', () => {
+  it('a later start skips the rows before it', () => {
     fc.assert(
       fc.property(anyFile, fc.nat(12), fc.integer({ min: 1, max: 100 }), ({ dataset, file }, row, length) => {
         const whole = chunksOf(dataset, [file]);
@@ -550,7 +550,7 @@ describe('marks', () => {
 });
 
 describe('the checksum of a record batch', () => {
-  it('is CRC-32C: the check value of its catalog, and the same for any cut into words and bytes', () => {
+  it('is CRC-32C: it gives the published check value, for any alignment', () => {
     expect(crc32c(Buffer.from('123456789')) >>> 0).toBe(0xe3069283);
     const bytes = Buffer.from(Array.from({ length: 100 }, (_, i) => (i * 37) & 0xff));
     for (let start = 0; start < bytes.length; start++) {

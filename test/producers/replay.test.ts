@@ -1,6 +1,6 @@
 /**
- * Replays on a real broker and registry, each test in a namespace of its own. What lies on the topics is read from
- * the first offset and decoded by avsc with the schema that the registry gives for the id in the message.
+ * Replays on a real broker and registry, each test in a namespace of its own. The tests read topics
+ * from the first offset; avsc decodes them with the registry's schema for the id in the message.
  */
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
@@ -161,7 +161,7 @@ describe('a replay', () => {
   const sample = fileURLToPath(new URL('../../../shared/imdb-sample', import.meta.url));
 
   it.skipIf(!existsSync(sample))(
-    'of real files puts every row on its topic, in its partition, once',
+    'of real files puts each row on its topic, in its partition, once',
     async () => {
       const options = optionsFor(sample);
       const report = await replay(options);
@@ -180,7 +180,7 @@ describe('a replay', () => {
         }
       }
     },
-    60_000,
+    300_000,
   );
 
   it('keeps the order of the file within each partition, and numbers chunks without a gap', async () => {
@@ -198,7 +198,7 @@ describe('a replay', () => {
     }
   });
 
-  it('names the optional datasets that the directory does not have', async () => {
+  it('names the optional datasets that the directory lacks', async () => {
     const report = await replay(
       optionsFor(folder({ 'title.ratings.tsv': ratings(10), 'title.basics.tsv.gz': gzipSync(basics) })),
     );
@@ -212,7 +212,7 @@ describe('a replay', () => {
     expect(Object.keys(report.datasets)).toEqual(['title.ratings', 'title.basics']);
   });
 
-  it('takes single files, and datasets by name, without the required ones', async () => {
+  it('accepts single files, and datasets by name, without the required ones', async () => {
     const files = folder({ 'title.ratings.tsv': ratings(10), 'title.basics.tsv': basics });
     const one = await replay(optionsFor(join(files, 'title.basics.tsv')));
     expect(Object.keys(one.datasets)).toEqual(['title.basics']);
@@ -220,7 +220,7 @@ describe('a replay', () => {
     expect(Object.keys(other.datasets)).toEqual(['title.ratings']);
   });
 
-  it('takes the partition count of topics that exist, unless told another, which is an error', async () => {
+  it('uses the partition count of existing topics, and refuses a different --shards', async () => {
     const options = optionsFor(folder({ 'title.ratings.tsv': ratings(100), 'title.basics.tsv': basics }));
     await replay({ ...options, shards: 3 });
     await replay(options);
@@ -229,7 +229,7 @@ describe('a replay', () => {
     expect((await failureOf(replay({ ...options, shards: 5 }))).kind).toBe('topicMismatch');
   });
 
-  it('with a rate takes its time, evenly', async () => {
+  it('with a rate reads evenly at that rate', async () => {
     const options = optionsFor(folder({ 'title.ratings.tsv': ratings(3_000), 'title.basics.tsv': basics }), {
       rate: 2_000,
     });
@@ -242,7 +242,7 @@ describe('a replay', () => {
     });
     const seconds = report.datasets['title.ratings']?.seconds ?? 0;
     expect(seconds).toBeGreaterThan(1.4);
-    // Chunks went out on the way, not at the end only.
+    // Chunks were sent during the run, not only at its end.
     expect((await chunksOf(options, 'title.ratings')).length).toBeGreaterThan(4);
   });
 });
@@ -273,7 +273,7 @@ describe('rejected rows', () => {
     );
   });
 
-  it('may be a whole file', async () => {
+  it('may fill a whole file', async () => {
     const lines = Array.from({ length: 50_000 }, (_, i) => `bad row ${i}`);
     const options = optionsFor(
       folder({ 'title.ratings.tsv': `${ratingsHeader}${lines.join('\n')}\n`, 'title.basics.tsv': basics }),
@@ -283,7 +283,7 @@ describe('rejected rows', () => {
     const letters = await messagesOf(options.names.deadLetter);
     expect(new Set(letters.map(({ value }) => String(value)))).toEqual(new Set(lines));
     expect(letters).toHaveLength(50_000);
-  }, 60_000);
+  }, 300_000);
 
   it('are cut when they are huge', async () => {
     const huge = `${id(1)}\t5.0\t${'9'.repeat(2_000_000)}`;
@@ -339,7 +339,7 @@ describe('a replay that is resumed', () => {
     .filter((line) => !line.startsWith('bad'))
     .join('\n');
 
-  it('after an interruption anywhere goes on, and the topics hold what the files hold', async () => {
+  it('continues after any interruption, and the topics hold the rows of the files', async () => {
     const files = folder({ 'title.ratings.tsv': text, 'title.basics.tsv': basics });
     const options = optionsFor(files, { rate: 150_000 });
     let interruptions = 0;
@@ -368,7 +368,7 @@ describe('a replay that is resumed', () => {
 
     const again = await replay({ ...options, resume: true });
     expect(again).toMatchObject({ nothingToDo: true, read: rows + 121, produced: rows + 1, rejected: 120 });
-  }, 60_000);
+  }, 300_000);
 
   it.each([1, 2, 4, 6])(
     'after SIGKILL at the %i. passage of after-ack-before-journal',
@@ -417,10 +417,10 @@ describe('a replay that is resumed', () => {
       expect(new Set(letters).size).toBe(120);
       await chunkNumbersAreUnique(options);
     },
-    60_000,
+    300_000,
   );
 
-  it('starts when there is no journal, and refuses other inputs', async () => {
+  it('starts without a journal, and refuses other inputs', async () => {
     const files = folder({ 'title.ratings.tsv': ratings(10), 'title.basics.tsv': basics });
     const options = optionsFor(files, { resume: true });
     expect(await replay(options)).toMatchObject({ read: 11, nothingToDo: false });
@@ -438,7 +438,7 @@ describe('a replay that is resumed', () => {
   }
 });
 
-describe('what a person can act on', () => {
+describe('an error that the user can fix', () => {
   const good = { 'title.ratings.tsv': ratings(3), 'title.basics.tsv': basics };
   const cases: [name: string, inputs: () => string | string[], message: string][] = [
     ['a directory that does not exist', () => join(folder(), 'none'), 'does not exist'],
@@ -453,7 +453,11 @@ describe('what a person can act on', () => {
     ['an empty file', () => folder({ ...good, 'title.akas.tsv': '' }), 'title.akas.tsv is empty'],
     ['an empty gzip', () => folder({ ...good, 'title.akas.tsv.gz': gzipSync('') }), 'is empty'],
     ['a file of zero bytes called gzip', () => folder({ ...good, 'title.akas.tsv.gz': '' }), 'is '],
-    ['no gzip at all', () => folder({ ...good, 'title.akas.tsv.gz': 'titleId\tordering\n' }), 'is damaged'],
+    [
+      'a file that is not gzip',
+      () => folder({ ...good, 'title.akas.tsv.gz': 'titleId\tordering\n' }),
+      'is damaged',
+    ],
     [
       'a header without a column',
       () => folder({ ...good, 'title.akas.tsv': 'titleId\n' }),
@@ -487,7 +491,7 @@ describe('what a person can act on', () => {
       'damaged',
       (packed: Buffer) => Buffer.concat([packed.subarray(0, packed.length >> 1), Buffer.alloc(500, 7)]),
     ],
-  ])('a %s gzip stops the run at a row; the whole ones before it are sent', async (_, harm) => {
+  ])('a %s gzip stops the run at a row; the complete rows before it are sent', async (_, harm) => {
     const whole = ratings(200_000);
     const options = optionsFor(
       folder({ 'title.ratings.tsv.gz': harm(gzipSync(whole)), 'title.basics.tsv': basics }),
@@ -499,7 +503,7 @@ describe('what a person can act on', () => {
     expect(line).toBeGreaterThan(10_000);
     const chunks = await chunksOf(options, 'title.ratings');
     const records = chunks.reduce((sum, { chunk }) => sum + chunk.records.length, 0);
-    // Damage may unpack to rows that never were; they are rejected for the most part.
+    // Damaged data may decompress to invented rows, most of which are rejected.
     const rejected = (await messagesOf(options.names.deadLetter)).length;
     expect(records + rejected).toBe(line - 1);
     if (rejected > 0) return;
@@ -513,7 +517,7 @@ describe('what a person can act on', () => {
     const failure = await failureOf(replay(optionsFor(folder(good), { broker: away })));
     expect(failure.kind).toBe('brokerUnreachable');
     expect(failure.detail).toContain(String(port));
-  }, 30_000);
+  }, 120_000);
 
   it('a broker but no registry', async () => {
     const url = `http://127.0.0.1:${await closedPort()}`;
@@ -522,7 +526,7 @@ describe('what a person can act on', () => {
     );
     expect(failure.kind).toBe('registryUnreachable');
     expect(failure.detail).toContain(url);
-  }, 30_000);
+  }, 120_000);
 
   it('a state folder that is a file', async () => {
     const state = join(folder({ state: 'x' }), 'state');

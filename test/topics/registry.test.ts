@@ -1,9 +1,9 @@
-/** The Schema Registry as the stages use it, on a real one. */
+/** The stages' registry client against a real Schema Registry. */
 import { randomBytes } from 'node:crypto';
 import { expect, inject, test } from 'vitest';
 import { Registry } from '../../topics/registry.ts';
 
-// Method: subjects that nobody knows yet, one after the other, and as many clients as there may be stages.
+// Method: new subjects, one after the other, and several clients that register at once.
 test('clients that register the same schema at the same moment all get the same id', async () => {
   const namespace = `test-${randomBytes(5).toString('hex')}`;
   const clients = Array.from({ length: 6 }, () => new Registry({ url: inject('registryUrl') }));

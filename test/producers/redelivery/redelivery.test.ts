@@ -1,7 +1,7 @@
 /**
- * Dead letters are replayed without harm. Method: letters as stages write them, and chunks beside them, on the topics of
- * a namespace of its own; a redelivery; then the topic is folded as every reader folds it: the last row of a key wins.
- * The first test goes the whole way through the command line instead, with a message that a real processor refused.
+ * Redelivery keeps the newest row of each key. Method: letters as stages write them, and chunks, on the topics of a new
+ * namespace; a redelivery; then a fold of the topic as readers do it: the last row of a key wins. The first test uses the
+ * command line instead, with a message that a real processor refused.
  */
 import { join } from 'node:path';
 import { expect, inject, vi } from 'vitest';
@@ -41,7 +41,7 @@ const home = (n: number) => partitionOf(title(n).slice(0, -4), shards);
 const rating = (n: number, numVotes: number) => ({ tconst: title(n), averageRating: 5.5, numVotes });
 const elsewhere = [1, 2, 3, 4, 5].map((block) => block * 10_000).find((n) => home(n) !== home(1)) as number;
 
-/** Topics of a place, and what can be put on them. */
+/** Topics of a place, and functions that write to them. */
 class Lab {
   readonly place: Place;
   readonly registry = new Registry({ url: inject('registryUrl') });
@@ -93,7 +93,7 @@ class Lab {
     });
   }
 
-  /** Puts a chunk and the letter of a processor that refused it. */
+  /** Writes a chunk and the letter of a processor that refused it. */
   async putRefused(value: Buffer, reason = 'unknown_schema_id', partition = home(1)): Promise<void> {
     const offset = await this.put(value, partition);
     const source = { topic: this.topic, partition, offset: String(offset) };
@@ -125,7 +125,7 @@ class Lab {
     });
   }
 
-  /** Votes by title as a reader of the topic has them in the end, but for messages at these offsets of the partition of title 1. */
+  /** Votes by title after a reader folded the topic, without the messages at these offsets of title 1's partition. */
   async votes(refusedOffsets: readonly number[] = []): Promise<Record<string, number>> {
     const votes: Record<string, number> = {};
     for (const { partition, offset, value } of await readTopic(this.topic)) {
@@ -148,7 +148,7 @@ class Lab {
   }
 }
 
-test('a chunk on the wrong partition is refused, redelivered to the right one, and then counts', async ({
+test('a chunk on the wrong partition is refused, redelivered to the right one, and then applied', async ({
   place,
 }) => {
   const row = (n: number, votes: number) => `${title(n)}\t5.5\t${votes}\n`;
@@ -207,12 +207,12 @@ test('a chunk on the wrong partition is refused, redelivered to the right one, a
   await place.process();
   await place.sink();
   expect(await place.differences(whole)).toEqual([]);
-  // Every record in the log is counted once: the message that was refused, and the one that came of it.
+  // Each record in the log counts once: the refused message, and the redelivered one.
   const { applied, duplicate, rejected } = place.manifest.accounting[lab.topic] ?? {};
   expect({ applied, duplicate, rejected }).toEqual({ applied: 2, duplicate: 0, rejected: 1 });
 });
 
-test('a row of a refused chunk is sent only when no newer row of its key is on the topic', async ({
+test('a row of a refused chunk is sent only if the topic holds no newer row of its key', async ({
   place,
 }) => {
   const lab = await Lab.at(place);
@@ -222,7 +222,7 @@ test('a row of a refused chunk is sent only when no newer row of its key is on t
   expect(await lab.votes([0])).toEqual({ [title(1)]: 20, [title(2)]: 10 });
 });
 
-test('a letter of which nothing is newest any more is marked as superseded', async ({ place }) => {
+test('a letter whose rows all have newer versions is marked as superseded', async ({ place }) => {
   const lab = await Lab.at(place);
   await lab.putRefused(lab.chunk(rating(1, 10)));
   await lab.refuseRow(`${title(2)}\t5.5\t10`, { time: new Date(Date.now() - 60_000) });
@@ -239,7 +239,7 @@ test.for([
   ['older', 'newer'],
   ['newer', 'older'],
 ])(
-  'of two refused versions of a row the newer one stays, when the %s one is redelivered first',
+  'of two refused versions of a row the newer one remains when the %s one is redelivered first',
   async ([first, second], { place }) => {
     const lab = await Lab.at(place);
     await lab.putRefused(lab.chunk(rating(1, 10)), 'older');
@@ -250,7 +250,7 @@ test.for([
   },
 );
 
-test('rows of a file are read again by the columns of that file', async ({ place }) => {
+test('rows of a file are read again with the columns of that file', async ({ place }) => {
   const lab = await Lab.at(place);
   await lab.refuseRow(`${title(1)}\t5.5\t10`);
   await lab.refuseRow(`20\t${title(elsewhere)}\tx\t7.5`, {
@@ -269,7 +269,7 @@ test('rows of a file are read again by the columns of that file', async ({ place
   expect((await lab.groups()).reduce((sum, { open }) => sum + open, 0)).toBe(3);
 });
 
-test('a chunk that was cut in its letter is taken whole from its topic', async ({ place }) => {
+test('a chunk that its letter holds only in part is read whole from its topic', async ({ place }) => {
   const lab = await Lab.at(place);
   const records = Array.from({ length: 9_999 }, (_, i) => rating(i + 1, 3));
   const many = lab.chunk(...records, ...records, ...records);
@@ -279,7 +279,7 @@ test('a chunk that was cut in its letter is taken whole from its topic', async (
   expect(Object.keys(await lab.votes([0]))).toHaveLength(records.length);
 });
 
-test('a letter whose message is another one today stays as it is', async ({ place }) => {
+test('a letter whose offset now holds another message stays as it is', async ({ place }) => {
   const lab = await Lab.at(place);
   await lab.put(lab.chunk(rating(1, 10)));
   const source = { topic: lab.topic, partition: home(1) };
@@ -295,7 +295,7 @@ test('a letter whose message is another one today stays as it is', async ({ plac
   expect(await lab.messages).toHaveLength(1);
 });
 
-test('a newer row that comes in between is the last one in the end', async ({ place }) => {
+test('a newer row that arrives during a redelivery ends up last', async ({ place }) => {
   const lab = await Lab.at(place);
   await lab.putRefused(lab.chunk(rating(1, 10), rating(2, 10)));
   let sends = 0;
@@ -311,12 +311,14 @@ test('a newer row that comes in between is the last one in the end', async ({ pl
   expect(await lab.votes([0])).toEqual({ [title(1)]: 20, [title(2)]: 10, [title(3)]: 20 });
 });
 
-test('producers that leave no gap are told of, and the letter stays open', async ({ place }) => {
+test('while other producers keep writing, redelivery ends as busy and the letter stays open', async ({
+  place,
+}) => {
   const lab = await Lab.at(place);
   await lab.putRefused(lab.chunk(rating(1, 10)));
   let votes = 20;
   const never = lab.redeliver({
-    // Each time another newer row is overtaken.
+    // Each attempt meets another newer row.
     send: async ({ value, partition, headers }) => {
       await lab.put(lab.chunk(rating(1, votes++)));
       return lab.put(value, partition, headers);
@@ -326,7 +328,7 @@ test('producers that leave no gap are told of, and the letter stays open', async
   expect(await lab.groups()).toMatchObject([{ open: 1, replayed: 0 }]);
 });
 
-test('a replay of files that is at work keeps a redelivery out', async ({ place }) => {
+test('a running replay of files excludes a redelivery', async ({ place }) => {
   const lab = await Lab.at(place);
   await lab.putRefused(lab.chunk(rating(1, 10)));
   const folder = journalFolder(place.state, await clusterIdOf(broker), place.namespace);
@@ -335,14 +337,12 @@ test('a replay of files that is at work keeps a redelivery out', async ({ place 
   });
 });
 
-test('what came from outside does not steer the terminal', () => {
+test('control characters of a letter do not reach the terminal', () => {
   expect(printable('a\tb\nc é 猫')).toBe('a\tb\nc é 猫');
   expect(printable('\u001b[31m\u009b2J\r\u0007\u202ereversed')).toBe('�[31m�2J���reversed');
 });
 
-test('killed between sending and marking, or before it has looked again, the next run makes it good', async ({
-  place,
-}) => {
+test('after a kill between sending and marking, the next run completes the redelivery', async ({ place }) => {
   const lab = await Lab.at(place);
   await lab.putRefused(lab.chunk(rating(1, 10), rating(2, 10)));
   const killed = lab.redeliver({
@@ -361,7 +361,7 @@ test('killed between sending and marking, or before it has looked again, the nex
   expect(await lab.messages).toHaveLength(messages.length);
 });
 
-test('deletes of a refused chunk remove, unless the row came anew', async ({ place }) => {
+test('deletes of a refused chunk remove rows, unless a newer row exists', async ({ place }) => {
   const lab = await Lab.at(place);
   await lab.put(lab.chunk(rating(1, 1), rating(2, 1)));
   const value = lab.chunk();

@@ -68,7 +68,7 @@ describe('generate', () => {
     }
   });
 
-  it('compresses the same rows, and only the datasets asked for', async () => {
+  it('compresses the same rows, and writes only the selected datasets', async () => {
     const [plain, packed] = [join(dir, 'plain'), join(dir, 'packed')] as const;
     const only: DatasetName[] = ['title.ratings', 'title.akas'];
     await generate({ titles: 1000, out: plain, datasets: only });
@@ -80,14 +80,14 @@ describe('generate', () => {
     }
   });
 
-  it('serves the smallest numbers of titles', async () => {
+  it('writes the smallest numbers of titles', async () => {
     for (const titles of [1, 2, 9]) {
       const written = await generate({ titles, out: join(dir, `few-${titles}`) });
       expect(written.find(({ dataset }) => dataset === 'title.basics')?.rows).toBe(titles);
     }
   });
 
-  it('refuses a folder that holds anything, and a number that is none', async () => {
+  it('refuses a folder that is not empty, and an invalid number', async () => {
     const out = join(dir, 'full');
     await generate({ titles: 1, out, datasets: ['title.crew'] });
     await expect(generate({ titles: 1, out })).rejects.toMatchObject({ kind: 'input' });
@@ -100,7 +100,7 @@ describe('generate', () => {
   });
 });
 
-it('the command says what it wrote as one JSON line', async () => {
+it('the command prints the written files as one JSON line', async () => {
   const printed: string[] = [];
   const stdout = vi
     .spyOn(process.stdout, 'write')
