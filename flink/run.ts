@@ -4,6 +4,7 @@ import { globSync, mkdirSync, renameSync, rmSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { DuckDBInstance } from '@duckdb/node-api';
+import { sqlFile, sqlPath, sqlText } from '../database/sql.ts';
 import type { Broker } from '../kafka/client.ts';
 import { ensureCompactedTopics } from '../kafka/topics.ts';
 import type { Endpoints, Secret } from '../runtime/config.ts';
@@ -118,26 +119,25 @@ export async function runBounded(context: FlinkContext, out: string): Promise<Bo
 async function gather(parts: string, out: string): Promise<BoundedReport['tables']> {
   const instance = await DuckDBInstance.create(':memory:');
   const connection = await instance.connect();
-  const quoted = (value: string) => `'${value.replaceAll("'", "''")}'`;
   const report: Record<string, { rows: number; bytes: number }> = {};
   const written: [string, string][] = [];
   try {
     for (const { name, order } of tables) {
       const types = Object.entries(batchTables[name]?.columns ?? {});
       const files = globSync('part-*', { cwd: join(parts, name) }).map((file) => join(parts, name, file));
-      const struct = types.map(([column, type]) => `${quoted(column)}: ${quoted(type)}`).join(', ');
+      const struct = types.map(([column, type]) => `${sqlText(column)}: ${sqlText(type)}`).join(', ');
       await connection.run(
         `CREATE TABLE ${name} (${types.map(([column, type]) => `"${column}" ${type}`).join(', ')})`,
       );
       if (files.length > 0) {
         await connection.run(`INSERT INTO ${name} SELECT * FROM
-          read_json([${files.map(quoted).join(', ')}], format = 'newline_delimited', columns = {${struct}})`);
+          read_json([${files.map(sqlFile).join(', ')}], format = 'newline_delimited', hive_partitioning = false, columns = {${struct}})`);
       }
       const path = join(out, `${name}.parquet`);
       const partial = `${path}.${randomUUID()}`;
       written.push([partial, path]);
       await connection.run(
-        `COPY (FROM ${name} ORDER BY ${order}) TO ${quoted(partial)} (FORMAT parquet, COMPRESSION zstd)`,
+        `COPY (FROM ${name} ORDER BY ${order}) TO ${sqlPath(partial)} (FORMAT parquet, COMPRESSION zstd)`,
       );
       const rows = await connection.runAndReadAll(`SELECT count(*) FROM ${name}`);
       report[name] = { rows: Number(rows.getRows()[0]?.[0]), bytes: statSync(partial).size };

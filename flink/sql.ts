@@ -3,6 +3,7 @@
  * each key wins in the order of its partition, and over these rows stand the very contributions and tables that DuckDB
  * computes. What is printed, submitted and run differs only in where the rows come to an end and where they go.
  */
+import { sqlText } from '../database/sql.ts';
 import type { Endpoints, Secret } from '../runtime/config.ts';
 import { batchTables } from '../sinks/verify/batch-gold.ts';
 import { type Cube, projectionOf, relationOf } from '../tables/cubes/cube.ts';
@@ -74,10 +75,9 @@ export function flinkStatements(job: FlinkJob, reveal: (secret: Secret) => strin
 const view = (name: string, query: string) => `CREATE TEMPORARY VIEW ${identifier(name)} AS\n${query.trim()}`;
 const identifier = (name: string) => `\`${name}\``;
 const list = (names: readonly string[]) => names.map(identifier).join(', ');
-const text = (value: string) => `'${value.replaceAll("'", "''")}'`;
 const options = (values: Readonly<Record<string, string>>) =>
   `WITH (\n${Object.entries(values)
-    .map(([key, value]) => `  ${text(key)} = ${text(value)}`)
+    .map(([key, value]) => `  ${sqlText(key)} = ${sqlText(value)}`)
     .join(',\n')}\n)`;
 
 // Settings
@@ -118,7 +118,7 @@ function settings({ destination, shards, names, checkpoints, from }: FlinkJob): 
       ...(from !== undefined && { 'execution.state-recovery.path': from }),
     });
   }
-  return Object.entries(values).map(([key, value]) => `SET ${text(key)} = ${text(value)}`);
+  return Object.entries(values).map(([key, value]) => `SET ${sqlText(key)} = ${sqlText(value)}`);
 }
 
 // Sources

@@ -4,9 +4,9 @@
  * a crash begins a new follower at the state that was committed.
  */
 import { type ChainState, DeltaChain, type Verdict } from '../topics/delta-chain.ts';
-import { type DeltaHeader, type DeltaPart, gapsOf, toOf } from '../topics/delta-wire.ts';
+import { type DeltaHeader, type DeltaPart, gapsOf, type RecordCounts, toOf } from '../topics/delta-wire.ts';
 import { sameGaps, samePosition } from '../topics/position.ts';
-import type { Counts, ShardState } from './store.ts';
+import type { ShardState } from './store.ts';
 
 export interface Followed<Part> {
   readonly verdict: Verdict;
@@ -86,7 +86,7 @@ function advanced(
   chain: ChainState,
   offsets: { first: number; next: number },
 ): ShardState {
-  const counts: Record<string, Counts> = part.kind === 'delta' ? { ...state?.counts } : {};
+  const counts: Record<string, RecordCounts> = part.kind === 'delta' ? { ...state?.counts } : {};
   const heldUntil = part.kind === 'reset' ? toOf(part) : (state?.heldUntil ?? {});
   for (const { topic, applied, duplicate, rejected } of part.kind === 'reset' ? [] : part.range) {
     const before = counts[topic] ?? { applied: 0, duplicate: 0, rejected: 0 };

@@ -6,6 +6,7 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { asStorageError, storageFaultOf } from '../database/storage-errors.ts';
 import { type Broker, clusterIdOf } from '../kafka/client.ts';
 import { commitAlone, Membership } from '../kafka/membership.ts';
 import { deleteBefore } from '../kafka/topics.ts';
@@ -15,13 +16,14 @@ import type { TopicNames } from '../topics/catalog.ts';
 import { ChunkDecoder } from '../topics/chunk.ts';
 import type { Gaps, Position } from '../topics/position.ts';
 import type { Registry } from '../topics/registry.ts';
+import { goldStorage } from './gold/gold-storage.ts';
 import { currentSnapshot, type Manifest, readManifest, snapshotFolder } from './gold/manifest.ts';
 import { newestSnapshots, retain, withGoldLock } from './gold/retention.ts';
-import { asGoldError, publishSnapshot, requireCubes } from './gold/snapshot.ts';
+import { publishSnapshot, requireCubes } from './gold/snapshot.ts';
 import { Intake } from './intake.ts';
 import type { SinkMetrics } from './metrics.ts';
 import { hasReached, isAhead } from './progress.ts';
-import { CubeStore, isInterrupt, type ShardState } from './store.ts';
+import { CubeStore, type ShardState } from './store.ts';
 
 export interface SinkOptions {
   readonly broker: Broker;
@@ -72,7 +74,7 @@ export async function runSink(options: SinkOptions): Promise<SinkReport> {
   try {
     mkdirSync(join(gold, 'snapshots'), { recursive: true });
   } catch (thrown) {
-    throw asGoldError(thrown, gold);
+    throw asStorageError(thrown, goldStorage(gold));
   }
   return withGoldLock(
     gold,
@@ -87,7 +89,8 @@ export async function runSink(options: SinkOptions): Promise<SinkReport> {
         return await sink.run();
       } catch (thrown) {
         // SIGTERM while a message waited for the registry or a statement took its time: what was begun is rolled back.
-        if (signal.aborted && (isAbort(thrown) || isInterrupt(thrown))) return sink.report;
+        if (signal.aborted && (isAbort(thrown) || storageFaultOf(thrown) === 'interrupted'))
+          return sink.report;
         throw thrown;
       } finally {
         await sink.close();

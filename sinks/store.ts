@@ -8,10 +8,12 @@ import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
 import { appendNumbers, memoryBytesOf, readNumbers } from '../database/duckdb.ts';
+import { parquetFile, sqlPath } from '../database/sql.ts';
+import { asOpeningError, asStorageError, type Storage } from '../database/storage-errors.ts';
 import { loadDictionary, storeDictionary } from '../database/stored-dictionary.ts';
-import { isFileError, messageOf, ReelflowError } from '../runtime/errors.ts';
+import { ReelflowError } from '../runtime/errors.ts';
 import type { ChainState } from '../topics/delta-chain.ts';
-import { type CubeWire, cubesOnTheWire } from '../topics/delta-wire.ts';
+import { type CubeWire, cubesOnTheWire, type RecordCounts } from '../topics/delta-wire.ts';
 import { Dictionary } from '../topics/dictionary.ts';
 import { IdSet } from '../topics/id-set.ts';
 import type { Position } from '../topics/position.ts';
@@ -20,12 +22,6 @@ import type { Columns } from '../topics/rows.ts';
 const formatVersion = 3;
 /** A cube of so few rows is not worth summing. */
 const compactedRowsMin = 100_000;
-
-export interface Counts {
-  applied: number;
-  duplicate: number;
-  rejected: number;
-}
 
 /** One shard as the sink holds it. */
 export interface ShardState {
@@ -38,13 +34,13 @@ export interface ShardState {
   /** First offset of the last delta that was applied, -1 before the first. */
   readonly lastDelta: number;
   /** By source topic. */
-  readonly counts: Readonly<Record<string, Counts>>;
+  readonly counts: Readonly<Record<string, RecordCounts>>;
   /** After a reset: no snapshot before the shard and the names have come here again, by topic. */
   readonly heldUntil: Position;
 }
 
 /** One partition of the names. */
-export interface NameState extends Counts {
+export interface NameState extends RecordCounts {
   readonly partition: number;
   readonly next: number;
   /** SHA-256 of the message before `next`: proves on reading it again that the topic is still the same one. */
@@ -131,7 +127,7 @@ export class CubeStore {
       await store.#load();
       return store;
     } catch (thrown) {
-      throw asSinkError(thrown, path);
+      throw asOpeningError(thrown, storageOf(path));
     }
   }
 
@@ -178,7 +174,7 @@ export class CubeStore {
       this.#dictionaryStored = words;
     } catch (thrown) {
       await this.connection.run('ROLLBACK').catch(() => undefined);
-      throw asSinkError(thrown, this.path);
+      throw asStorageError(thrown, storageOf(this.path));
     }
   }
 
@@ -319,8 +315,8 @@ export class CubeStore {
   async exportCubes(folder: string): Promise<void> {
     mkdirSync(folder, { recursive: true });
     for (const { name } of cubesOnTheWire) {
-      const path = sqlText(join(folder, `${name}.parquet`));
-      const copied = await this.connection.runAndReadAll(`COPY ${name} TO '${path}' (${parquetOptions})`);
+      const path = sqlPath(join(folder, `${name}.parquet`));
+      const copied = await this.connection.runAndReadAll(`COPY ${name} TO ${path} (${parquetOptions})`);
       this.#exportedRows.set(name, Number(copied.getRows()[0]?.[0]));
     }
   }
@@ -340,11 +336,11 @@ export class CubeStore {
     }
     await this.transaction(async () => {
       for (const wire of cubesOnTheWire) {
-        const file = `'${sqlText(join(folder, `${wire.name}.parquet`))}'`;
+        const file = parquetFile(join(folder, `${wire.name}.parquet`));
         const texts = wire.fields.filter(({ type }) => isText(type)).map(({ name }) => name);
         for (const name of texts) {
           const words = await connection.runAndReadAll(
-            `SELECT DISTINCT ${name} FROM read_parquet(${file}) WHERE ${name} IS NOT NULL`,
+            `SELECT DISTINCT ${name} FROM ${file} WHERE ${name} IS NOT NULL`,
           );
           for (const [word] of words.getRows()) dictionary.numberOfText(String(word));
         }
@@ -353,7 +349,7 @@ export class CubeStore {
           texts.includes(name) ? `(SELECT number FROM dictionary WHERE value = ${name})` : name,
         );
         await connection.run(
-          `INSERT INTO ${cubeTable(wire)} SELECT shard, ${columns.join(', ')} FROM read_parquet(${file})`,
+          `INSERT INTO ${cubeTable(wire)} SELECT shard, ${columns.join(', ')} FROM ${file}`,
         );
       }
       for (const state of shards) await this.putShard(state);
@@ -431,39 +427,15 @@ export class CubeStore {
   }
 }
 
-/** Whether a statement was interrupted. */
-export const isInterrupt = (thrown: unknown) => /^INTERRUPT Error/.test(messageOf(thrown));
-
-/** A text inside single quotes. */
-export const sqlText = (text: string) => text.replaceAll("'", "''");
-
-export function asSinkError(thrown: unknown, path: string): unknown {
-  if (thrown instanceof ReelflowError) return thrown;
-  const message = messageOf(thrown);
-  const cause = thrown;
-  if (/conflicting lock|could not set lock/i.test(message)) {
-    return new ReelflowError('busy', 'Another sink is at work on this state', {
-      detail: path,
-      hint: 'One sink serves a namespace; end the other one first.',
-      cause,
-    });
-  }
-  if (/no space left/i.test(message)) {
-    return new ReelflowError('diskFull', 'The disk is full', {
-      detail: `${path}: ${message}`,
-      hint: 'Make room and start again; nothing is lost, CURRENT still names a complete snapshot.',
-      cause,
-    });
-  }
-  if (
-    !isFileError(thrown) &&
-    !/IO Error|Permission|read-only|serializ|corrupt|not a valid DuckDB/i.test(message)
-  ) {
-    return thrown;
-  }
-  return new ReelflowError('stateUnusable', "The sink's state cannot be used", {
-    detail: `${path}: ${message}`,
-    hint: 'If the file is damaged, move it away: the sink restores from CURRENT and reads on.',
-    cause,
-  });
-}
+const storageOf = (path: string): Storage => ({
+  path,
+  folder: 'the state folder',
+  kind: 'stateUnusable',
+  unusable: "The sink's state cannot be used",
+  hint: 'If the file is damaged, move it away: the sink restores from CURRENT and reads on.',
+  hintWhenFull: 'Make room and start again; nothing is lost, CURRENT still names a complete snapshot.',
+  busy: {
+    what: 'Another sink is at work on this state',
+    hint: 'One sink serves a namespace; end the other one first.',
+  },
+});

@@ -7,12 +7,12 @@
  * folder has another path for the reader, `SET VARIABLE gold = '/there'` says so.
  */
 import { renameSync, rmSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { join } from 'node:path';
 import { DuckDBInstance } from '@duckdb/node-api';
+import { sqlFile, sqlPath, sqlText } from '../../database/sql.ts';
 import { syncPath } from '../../runtime/files.ts';
 import { noteOf } from '../../tables/column-notes.ts';
 import { goldTables } from '../../tables/gold-tables.ts';
-import { sqlText } from '../store.ts';
 import type { Manifest } from './manifest.ts';
 
 export const catalogueFile = (gold: string) => join(gold, 'gold.duckdb');
@@ -26,20 +26,22 @@ export async function writeCatalogue(gold: string, { id, created, tables }: Mani
   try {
     const connection = await instance.connect();
     // The oldest format that has views like these: any DuckDB from 1.1 on reads it.
-    await connection.run(`ATTACH '${sqlText(building)}' AS catalogue (STORAGE_VERSION 'v1.0.0')`);
+    await connection.run(`ATTACH ${sqlPath(building)} AS catalogue (STORAGE_VERSION 'v1.0.0')`);
     await connection.run('USE catalogue');
     await connection.run(
       `CREATE TABLE snapshot AS SELECT '${id}' AS id, TIMESTAMPTZ '${created}' AS created`,
     );
     for (const { name, about } of goldTables.filter((table) => table.name in tables)) {
-      const file = `coalesce(getvariable('gold'), '${sqlText(resolve(gold))}') || '/snapshots/${id}/${name}.parquet'`;
-      await connection.run(`CREATE VIEW ${name} AS SELECT * FROM read_parquet(${file})`);
-      await connection.run(`COMMENT ON VIEW ${name} IS '${sqlText(about)}'`);
+      const file = `coalesce(getvariable('gold'), ${sqlFile(gold)}) || '/snapshots/${id}/${name}.parquet'`;
+      await connection.run(
+        `CREATE VIEW ${name} AS SELECT * FROM read_parquet(${file}, hive_partitioning = false)`,
+      );
+      await connection.run(`COMMENT ON VIEW ${name} IS ${sqlText(about)}`);
       const described = await connection.runAndReadAll(`DESCRIBE ${name}`);
       for (const [column] of described.getRows()) {
         const { about: meaning, unit } = noteOf(String(column));
         const note = unit === undefined ? meaning : `${meaning} Unit: ${unit}.`;
-        await connection.run(`COMMENT ON COLUMN ${name}."${column}" IS '${sqlText(note)}'`);
+        await connection.run(`COMMENT ON COLUMN ${name}."${column}" IS ${sqlText(note)}`);
       }
     }
     await connection.run('USE memory');

@@ -1,10 +1,11 @@
 /** Looks into snapshots: the rows of a table, the figures that are worth a picture, what two snapshots differ in. */
 import { existsSync, statSync } from 'node:fs';
 import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
+import { parquetFile, sqlText } from '../../database/sql.ts';
+import { storageFaultOf } from '../../database/storage-errors.ts';
 import { messageOf, ReelflowError } from '../../runtime/errors.ts';
 import { type ColumnNote, columnNotes } from '../../tables/column-notes.ts';
 import { goldTables, type Plot } from '../../tables/gold-tables.ts';
-import { sqlText } from '../store.ts';
 import { type Manifest, readManifest, tableFile } from './manifest.ts';
 
 export interface Column extends ColumnNote {
@@ -102,7 +103,7 @@ export class Looking {
    * @throws ReelflowError usage, goldUnusable
    */
   async points(id: string, table: string, { kind, x, y }: Plot, like?: readonly Point[]): Promise<Point[]> {
-    const among = like?.map(([at]) => (kind === 'bar' ? `'${sqlText(String(at))}'` : String(at)));
+    const among = like?.map(([at]) => (kind === 'bar' ? sqlText(String(at)) : String(at)));
     if (among?.length === 0) return [];
     const manifest = readManifest(this.#gold, id);
     const file = this.#file(manifest, table);
@@ -139,20 +140,21 @@ export class Looking {
       };
     }
     if (was.contentHash === is.contentHash) return none;
-    const [old, now] = [this.#file(before, table), this.#file(after, table)];
-    const columns = await this.#reading(before, table, () => this.#columns(old));
-    const columnsNow = new Set(await this.#reading(after, table, () => this.#columns(now)));
+    const columns = await this.#reading(before, table, () => this.#columns(this.#file(before, table)));
+    const columnsNow = new Set(
+      await this.#reading(after, table, () => this.#columns(this.#file(after, table))),
+    );
     const common = columns.filter((column) => columnsNow.has(column) && !key.includes(column));
     const struct = `{${[...key, ...common].map((column) => `'${column}': "${column}"`).join(', ')}}`;
     const keyText = key.map((c) => `'${c}=' || coalesce(coalesce(a.v, b.v)."${c}"::VARCHAR, 'null')`);
-    const sides = (file: string) =>
-      `(SELECT ${struct} AS v, file_row_number AS place FROM read_parquet(${file}, file_row_number = true))`;
+    const rowsOf = (manifest: Manifest) =>
+      `(SELECT ${struct} AS v, file_row_number AS place FROM ${this.#file(manifest, table, 'file_row_number = true')})`;
     await this.#reading(after, table, () =>
       this.#connection.run(`
         CREATE OR REPLACE TEMP TABLE changes AS
         SELECT CASE WHEN b.v IS NULL THEN 'added' WHEN a.v IS NULL THEN 'removed' ELSE 'changed' END AS kind,
           ${keyText.join(" || ', ' || ")} AS key, b.v AS before, a.v AS after, coalesce(a.place, b.place) AS place
-        FROM ${sides(old)} AS b FULL JOIN ${sides(now)} AS a
+        FROM ${rowsOf(before)} AS b FULL JOIN ${rowsOf(after)} AS a
         ON ${key.map((c) => `a.v."${c}" IS NOT DISTINCT FROM b.v."${c}"`).join(' AND ')}
         WHERE a.v IS DISTINCT FROM b.v`),
     );
@@ -183,7 +185,7 @@ export class Looking {
   }
 
   /** A table's file as SQL, after a look that it is there and as long as it was. */
-  #file({ id, tables }: Manifest, table: string): string {
+  #file({ id, tables }: Manifest, table: string, options = ''): string {
     const claimed = tables[table];
     if (claimed === undefined) {
       throw new ReelflowError('usage', `There is no table ${table} in snapshot ${id}`, {
@@ -193,7 +195,7 @@ export class Looking {
     }
     const path = tableFile(this.#gold, id, table);
     const bytes = existsSync(path) ? statSync(path).size : undefined;
-    if (bytes === claimed.bytes) return `'${sqlText(path)}'`;
+    if (bytes === claimed.bytes) return parquetFile(path, options);
     throw damaged(
       id,
       `${path}: ${bytes === undefined ? 'no file' : `${bytes} bytes`}, the manifest says ${claimed.bytes}.`,
@@ -204,7 +206,7 @@ export class Looking {
     try {
       return await read();
     } catch (thrown) {
-      if (!/parquet|snappy|zstd|corrupt|Invalid Input|IO Error/i.test(messageOf(thrown))) throw thrown;
+      if (storageFaultOf(thrown) !== 'file') throw thrown;
       throw damaged(id, `${tableFile(this.#gold, id, table)}: ${messageOf(thrown)}`, thrown);
     }
   }

@@ -14,15 +14,18 @@ import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type DuckDBConnection, version as duckdbVersion } from '@duckdb/node-api';
+import { sqlPath, sqlText } from '../../database/sql.ts';
+import { asStorageError } from '../../database/storage-errors.ts';
 import { crashPoint } from '../../runtime/crash-points.ts';
-import { isFileError, messageOf, ReelflowError, systemCodeOf } from '../../runtime/errors.ts';
+import { ReelflowError } from '../../runtime/errors.ts';
 import { fileSha256, syncPath } from '../../runtime/files.ts';
 import { noteOf, notesKey } from '../../tables/column-notes.ts';
 import { canonicalText, type GoldTable, goldTables, scalesOf } from '../../tables/gold-tables.ts';
-import { cubesOnTheWire } from '../../topics/delta-wire.ts';
+import { cubesOnTheWire, type RecordCounts } from '../../topics/delta-wire.ts';
 import { startAfter } from '../../topics/position.ts';
-import { type Counts, type CubeStore, parquetOptions, sqlText } from '../store.ts';
+import { type CubeStore, parquetOptions } from '../store.ts';
 import { writeCatalogue } from './catalogue.ts';
+import { goldStorage } from './gold-storage.ts';
 import {
   currentSnapshot,
   listSnapshots,
@@ -67,7 +70,7 @@ export async function publishSnapshot(store: CubeStore, context: SnapshotContext
     return manifest;
   } catch (thrown) {
     rmSync(building, { recursive: true, force: true });
-    throw asGoldError(thrown, gold);
+    throw asStorageError(thrown, goldStorage(gold));
   }
 }
 
@@ -122,8 +125,8 @@ async function writeTable(
   const select = `SELECT ${table.columns} FROM integers ${table.beside ?? ''}`;
   const notes = sqlText(JSON.stringify(await notesOf(connection, table, select)));
   await connection.run(
-    `COPY (${select} ORDER BY ${table.order}) TO '${sqlText(path)}'
-    (${parquetOptions}, KV_METADATA { ${notesKey}: '${notes}' })`,
+    `COPY (${select} ORDER BY ${table.order}) TO ${sqlPath(path)}
+    (${parquetOptions}, KV_METADATA { ${notesKey}: ${notes} })`,
   );
   syncPath(path);
   const rows = await connection.runAndReadAll('SELECT count(*) FROM integers');
@@ -174,8 +177,8 @@ function manifestOf(
   files: Pick<Manifest, 'tables' | 'cubes'>,
 ): Manifest {
   const input: Manifest['input'] = {};
-  const accounting: Record<string, Counts> = {};
-  const count = (topic: string, { applied, duplicate, rejected }: Counts) => {
+  const accounting: Record<string, RecordCounts> = {};
+  const count = (topic: string, { applied, duplicate, rejected }: RecordCounts) => {
     const sum = accounting[topic] ?? { applied: 0, duplicate: 0, rejected: 0 };
     accounting[topic] = {
       applied: sum.applied + applied,
@@ -229,23 +232,4 @@ function manifestOf(
     schemas: { ...context.schemas },
     versions: { reelflow: context.reelflowVersion, duckdb: duckdbVersion(), manifest: manifestVersion },
   };
-}
-
-export function asGoldError(thrown: unknown, gold: string): unknown {
-  if (thrown instanceof ReelflowError) return thrown;
-  const message = messageOf(thrown);
-  const cause = thrown;
-  if (systemCodeOf(thrown) === 'ENOSPC' || /no space left|ENOSPC/i.test(message)) {
-    return new ReelflowError('diskFull', 'The disk under the gold folder is full', {
-      detail: `${gold}: ${message}`,
-      hint: 'Make room and start again; CURRENT still names a complete snapshot.',
-      cause,
-    });
-  }
-  if (!isFileError(thrown) && !/IO Error|Permission|read-only/i.test(message)) return thrown;
-  return new ReelflowError('goldUnusable', 'The gold folder cannot be written', {
-    detail: `${gold}: ${message}`,
-    hint: 'See to its permissions, or use another --gold folder.',
-    cause,
-  });
 }

@@ -12,6 +12,7 @@ import { join } from 'node:path';
 import { pipeline } from 'node:stream';
 import { createGunzip } from 'node:zlib';
 import type { DuckDBConnection } from '@duckdb/node-api';
+import { sqlFile, sqlText } from '../../database/sql.ts';
 import { messageOf, ReelflowError } from '../../runtime/errors.ts';
 
 /** A file as something that can stand behind FROM; its columns have the official names, or `unknown1` …. */
@@ -63,11 +64,9 @@ const succeeds = (done: Promise<void>): Promise<boolean> =>
     () => false,
   );
 
-const quoted = (text: string) => `'${text.replaceAll("'", "''")}'`;
-
 function csvRelation(path: string, columns: readonly string[]): string {
-  const types = columns.map((name) => `${quoted(name)}: 'VARCHAR'`).join(', ');
-  return `read_csv(${quoted(path)}, auto_detect = false, header = true, columns = {${types}}, delim = '\t',
+  const types = columns.map((name) => `${sqlText(name)}: 'VARCHAR'`).join(', ');
+  return `read_csv(${sqlFile(path)}, hive_partitioning = false, auto_detect = false, header = true, columns = {${types}}, delim = '\t',
     quote = '', escape = '', comment = '', nullstr = '\\N', strict_mode = true, max_line_size = ${lineBytesMax})`;
 }
 

@@ -2,6 +2,8 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { DuckDBConnection } from '@duckdb/node-api';
+import { parquetFile } from '../../database/sql.ts';
+import { storageFaultOf } from '../../database/storage-errors.ts';
 import { messageOf } from '../../runtime/errors.ts';
 import { type BatchTable, batchTables } from './batch-gold.ts';
 
@@ -80,11 +82,13 @@ async function compareTable(
     first: [{ table: name, kind, key: '', column: '', expected: wanted, actual }],
   });
   const unreadable = (thrown: unknown): TableComparison => {
-    if (!isFault(messageOf(thrown))) throw thrown;
+    const fault = storageFaultOf(thrown);
+    // Our own memory, disk and end say nothing of the file.
+    if (fault === 'interrupted' || fault === 'diskFull' || fault === 'outOfMemory') throw thrown;
     return asWhole('file', `${name}.parquet`, `a file that cannot be read: ${messageOf(thrown)}`);
   };
   if (!existsSync(path)) return asWhole('file', `${name}.parquet`, 'no file');
-  const file = `read_parquet('${path.replaceAll("'", "''")}', file_row_number = true)`;
+  const file = parquetFile(path, 'file_row_number = true');
   const describe = async (from: string) => {
     const { rows } = await texts(
       connection,
@@ -179,9 +183,6 @@ async function compareTable(
   await connection.run('DROP TABLE compared');
   return { table: name, rows, differences, first };
 }
-
-/** Whether a failed query speaks of the file it reads, and not of our own memory, disk or end. */
-const isFault = (message: string) => !/out of memory|no space left|interrupt/i.test(message);
 
 /** Rows of a query whose columns are texts; a null is left out by destructuring with a default. */
 async function texts(

@@ -8,8 +8,9 @@ import { existsSync, mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
+import { asStorageError, type Storage } from '../../database/storage-errors.ts';
 import { clusterIdOf } from '../../kafka/client.ts';
-import { messageOf, ReelflowError } from '../../runtime/errors.ts';
+import { ReelflowError } from '../../runtime/errors.ts';
 import { fileSha256 } from '../../runtime/files.ts';
 import { canonicalText, goldTables } from '../../tables/gold-tables.ts';
 import { startAfter } from '../../topics/position.ts';
@@ -164,7 +165,7 @@ async function withDatabase<T>(
     return await work(connection);
   } catch (thrown) {
     signal.throwIfAborted();
-    throw asDatabaseError(thrown, folder);
+    throw asStorageError(thrown, temporaryStorage(folder));
   } finally {
     signal.removeEventListener('abort', interrupt);
     connection?.closeSync();
@@ -173,25 +174,14 @@ async function withDatabase<T>(
   }
 }
 
-function asDatabaseError(thrown: unknown, folder: string): unknown {
-  if (thrown instanceof ReelflowError) return thrown;
-  const message = messageOf(thrown);
-  if (/no space left/i.test(message)) {
-    return new ReelflowError('diskFull', 'The disk under the folder for temporary files is full', {
-      detail: `${folder}: ${message}`,
-      hint: 'Make room, or name another folder in TMPDIR.',
-      cause: thrown,
-    });
-  }
-  if (/out of memory/i.test(message)) {
-    return new ReelflowError('stateUnusable', 'The memory limit is too small for this snapshot', {
-      detail: message,
-      hint: 'Raise --memory.',
-      cause: thrown,
-    });
-  }
-  return thrown;
-}
+const temporaryStorage = (path: string): Storage => ({
+  path,
+  folder: 'the folder for temporary files',
+  kind: 'stateUnusable',
+  unusable: 'The folder for temporary files cannot be used',
+  hint: 'Check its permissions, or name another folder in TMPDIR.',
+  hintWhenFull: 'Make room, or name another folder in TMPDIR.',
+});
 
 /** Length and hash of each file. That a table is there and can be read is seen when it is compared. */
 async function checkFiles(gold: string, manifest: Manifest): Promise<Finding[]> {

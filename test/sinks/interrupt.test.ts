@@ -3,9 +3,10 @@ import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { storageFaultOf } from '../../database/storage-errors.ts';
 import { currentSnapshot } from '../../sinks/gold/manifest.ts';
 import { publishSnapshot } from '../../sinks/gold/snapshot.ts';
-import { CubeStore, isInterrupt } from '../../sinks/store.ts';
+import { CubeStore } from '../../sinks/store.ts';
 import { onDatabase } from '../support/damage.ts';
 import { until } from '../support/harness.ts';
 
@@ -60,7 +61,7 @@ test('a publication without an end is interrupted, leaves nothing, and the next 
     return building !== undefined && readdirSync(join(gold, 'snapshots', building)).length > 1;
   });
   end.abort('SIGTERM');
-  expect(isInterrupt(await outcome)).toBe(true);
+  expect(storageFaultOf(await outcome)).toBe('interrupted');
   expect(snapshots()).toEqual([]);
   expect(currentSnapshot(gold)).toBeUndefined();
 

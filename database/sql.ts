@@ -1,0 +1,33 @@
+/** Values, names and paths inside SQL text. */
+import { resolve } from 'node:path';
+import { ReelflowError } from '../runtime/errors.ts';
+
+/** A text as a SQL literal, with its quotes. */
+export const sqlText = (text: string) => `'${text.replaceAll("'", "''")}'`;
+
+/** A name of a relation or column, with its quotes. */
+export const sqlName = (name: string) => `"${name.replaceAll('"', '""')}"`;
+
+/** A file that a statement writes or attaches. The path is absolute: DuckDB takes `~` and `sqlite:` at its beginning as its own. */
+export const sqlPath = (path: string) => sqlText(resolve(path));
+
+/**
+ * A file that a statement reads, exactly this one: DuckDB's readers take paths for patterns, where `*`, `?` and `[` match other
+ * files, and where a backslash separates folders.
+ * @throws ReelflowError usage, for the one kind of path that no pattern describes
+ */
+export function sqlFile(path: string): string {
+  const file = resolve(path);
+  if (!/[*?[]/.test(file)) return sqlText(file);
+  if (file.includes('\\')) {
+    throw new ReelflowError('usage', 'DuckDB cannot read files under this path', {
+      detail: `${file} has a backslash beside one of * ? [.`,
+      hint: 'Use another folder.',
+    });
+  }
+  return sqlText(file.replace(/[*?[]/g, '[$&]'));
+}
+
+/** A Parquet file behind FROM, with exactly the columns of the file: `k=v` in its path would add or replace one. */
+export const parquetFile = (path: string, options = '') =>
+  `read_parquet(${sqlFile(path)}, hive_partitioning = false${options === '' ? '' : `, ${options}`})`;

@@ -1,0 +1,35 @@
+/** Paths in SQL mean the file that they name. */
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { DuckDBInstance } from '@duckdb/node-api';
+import { expect, test } from 'vitest';
+import { parquetFile, sqlFile, sqlPath, sqlText } from '../../database/sql.ts';
+
+const odd = ['a*b', 'a?b', 'a[X]b', 'a**b', 'a{X,Y}b', 'a\\b', "it's", 'n=1', 'env=prod', ' ~', 'a%b;c'];
+
+// Method: beside each file lies another one that its path matches as a pattern, and the names of folders set columns.
+test('a file is read under any path, only that file, and with its own columns', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'reelflow-paths-'));
+  const instance = await DuckDBInstance.create(':memory:');
+  const connection = await instance.connect();
+  try {
+    for (const name of [...odd, 'aXb']) {
+      mkdirSync(join(folder, name));
+      const path = join(folder, name, 'x.parquet');
+      await connection.run(`COPY (SELECT ${sqlText(name)} AS n) TO ${sqlPath(path)} (FORMAT parquet)`);
+    }
+    for (const name of odd) {
+      const read = await connection.runAndReadAll(`FROM ${parquetFile(join(folder, name, 'x.parquet'))}`);
+      expect([name, read.columnNames(), read.getRows()]).toEqual([name, ['n'], [[name]]]);
+    }
+  } finally {
+    connection.closeSync();
+    instance.closeSync();
+    rmSync(folder, { recursive: true });
+  }
+});
+
+test('a path that DuckDB cannot describe is refused', () => {
+  expect(() => sqlFile('/a\\*b')).toThrow(expect.objectContaining({ kind: 'usage' }));
+});
