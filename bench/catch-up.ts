@@ -1,8 +1,7 @@
 /**
- * How far the time to catch up can be trusted: looks at a group as `reelflow lag --watch` does until nothing is left,
- * and sets what was said at each look beside what then happened. Give the group work first, with nobody producing, and
- * start its members when this runs; or let `--slow-consumer` be the group, a plain kafkajs consumer that takes twenty
- * messages a second from a topic of its own.
+ * The accuracy of the time to catch up: observes a group as `reelflow lag --watch` does until its lag is 0, and compares
+ * each prediction with the actual time. Build up a lag first, with no producer running, and start the members when this
+ * runs; or use `--slow-consumer`, a plain kafkajs consumer that takes twenty messages a second from a topic of its own.
  *
  *     node bench/catch-up.ts --namespace NAME | --group NAME | --slow-consumer
  */

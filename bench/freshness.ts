@@ -1,8 +1,8 @@
 /**
- * How long a message takes until the sink's cube holds it, seen from outside. The sink tells its group, after each
- * transaction, how far it has read the deltas and when it committed; each delta says in its header which messages of the
- * source topics it holds; each of these says when it was sent. Commits that come between two looks are not seen: the
- * next one counts for what they held, so that a figure is at most a look too long, never too short.
+ * The time from sending a message until the sink's cube holds it, measured from outside. After each transaction the sink
+ * commits the offsets of the deltas with the time of the commit; the header of a delta names the messages of the source
+ * topics that it holds; each of these has its time stamp. A commit between two observations counts with the next one, so a
+ * figure is at most one observation too long, never too short.
  */
 
 import { setTimeout as sleep } from 'node:timers/promises';

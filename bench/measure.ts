@@ -98,7 +98,7 @@ function childrenOf(pid: number): number[] {
   }
 }
 
-/** @returns undefined for a process that has ended, also while nobody has waited for it */
+/** @returns undefined for a process that has ended, also before its parent has waited for it */
 function lookAt(pid: number): Look | undefined {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
@@ -124,7 +124,7 @@ export interface Program {
 export interface MeasureOptions {
   /** Takes the program's standard error. */
   readonly log: string;
-  /** host:port of the broker whose CPU seconds are told as well. */
+  /** host:port of the broker whose CPU seconds are measured too. */
   readonly broker: string;
   /** Ends the program. */
   readonly signal?: AbortSignal;
@@ -211,7 +211,7 @@ export function median(values: readonly number[]): number {
   return values.toSorted((a, b) => a - b)[Math.floor((values.length - 1) / 2)] ?? Number.NaN;
 }
 
-/** What figures were measured on, to stand beside them. */
+/** The machine that figures were measured on. */
 export function machine(): string {
   const memory = Math.round(totalmem() / 2 ** 30);
   return `${availableParallelism()} × ${cpus()[0]?.model.trim() ?? 'CPU'}, ${memory} GiB, Node ${process.versions.node}`;

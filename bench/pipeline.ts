@@ -46,7 +46,7 @@ const measurements: Readonly<Record<string, (flags: Flags, endpoints: Endpoints)
 };
 const notes: Readonly<Record<string, string>> = {
   pipeline:
-    'Replay, process and sink run together, from the first byte read to CURRENT swapped. Peak memory is that of our three processes together, state what lies on disk at the end.',
+    'Replay, process and sink run together, from the first byte read to CURRENT swapped. Peak memory is that of our three processes together, state the bytes on disk at the end.',
   stages: 'Each stage alone, one after the other, its start included; what it reads is complete before.',
   variations: 'As `pipeline`; each line differs from the first in what it is called.',
   freshness:

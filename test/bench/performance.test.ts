@@ -27,7 +27,7 @@ it('the median is the value in the middle, the lower one of two', () => {
 it.skipIf(process.platform !== 'linux')(
   'a watch counts what a process and its children take',
   async () => {
-    // The grandchild works and holds memory until it is told to end.
+    // The grandchild works and holds memory until its standard input ends.
     const work = `const end = process.cpuUsage().user + 200_000; while (process.cpuUsage().user < end);
     globalThis.held = Buffer.alloc(100_000_000, 1); console.log('worked'); process.stdin.resume();`;
     const parent = `require('node:child_process').spawn(process.execPath, ['-e', process.argv[1]], { stdio: 'inherit' });`;

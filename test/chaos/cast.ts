@@ -1,4 +1,4 @@
-/** A command that somebody keeps running: started again whenever it ends, killed and stopped by the fault run. */
+/** A command under supervision: started again whenever it ends, killed and stopped by the chaos run. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createWriteStream, type WriteStream } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 
 const program = fileURLToPath(new URL('../../cli/reelflow.js', import.meta.url));
 
-/** Lines that count or that say that somebody works. */
+/** Log lines that show progress. */
 const worksPattern = /"msg":"(micro-batch|snapshot published|micro-batch applied silently)"/;
 const refusedPattern = /a delta is refused/;
 const restoredPattern = /restored from backup/;
@@ -78,7 +78,7 @@ export class Actor {
     if (this.#child === undefined) this.#start();
   }
 
-  /** SIGKILL; it is started again unless it is let go. @returns whether there was somebody to kill */
+  /** Sends SIGKILL; the command is started again unless it is released. @returns whether it was running */
   async kill(): Promise<boolean> {
     const child = this.#child;
     if (child === undefined) return false;
@@ -104,7 +104,7 @@ export class Actor {
     clearTimeout(timer);
   }
 
-  /** SIGSTOP for so long. @returns whether there was somebody */
+  /** Stops the process for this long. @returns whether it was running */
   async sleep(forMs: number): Promise<boolean> {
     const child = this.#child;
     if (child === undefined || this.isStopped) return false;
@@ -149,7 +149,7 @@ export class Actor {
         this.#child = undefined;
         this.isStopped = false;
         this.#log.write(`--- ${new Date().toISOString()} ended: ${code ?? signal}\n`);
-        // Who is told to end and killed meanwhile ends by SIGKILL, and the other way round.
+        // A process that gets SIGTERM and SIGKILL may end by either.
         const ours =
           signal === 'SIGKILL' || signal === 'SIGTERM' || (this.#expects === 'an end' && code === 0);
         const expected = this.#expects !== 'nothing' && ours;

@@ -464,7 +464,7 @@ async function main(): Promise<void> {
     const fault = chance.weighted(weights);
     const draw = { who: chance.int(0, 5), ms: chance.int(0, 99_999), patient: chance.next() < 0.5 };
     const gapMs = chance.int(300, 1_500);
-    if (!(await commit(fault, draw))) count(done, 'passed over: nobody there, or the same still at work');
+    if (!(await commit(fault, draw))) count(done, 'skipped: not running, or the same fault is still active');
     await delay(gapMs);
     if (kills >= nextBrake) {
       // As tight as progress permits: what never gets done cannot be lost.
@@ -534,7 +534,7 @@ mkdirSync(folder, { recursive: true });
 writeFileSync(join(folder, 'producers.log'), producerLog.join('\n'));
 if (violations.length > 0) {
   process.stdout.write(
-    `FAILED\n${violations.join('\n')}\nAgain: npm run test:faults -- --seed ${flags.seed} --kills ${flags.kills}\nLogs: ${folder} (${readdirSync(
+    `FAILED\n${violations.join('\n')}\nAgain: npm run test:chaos -- --seed ${flags.seed} --kills ${flags.kills}\nLogs: ${folder} (${readdirSync(
       folder,
     )
       .filter((name) => name.endsWith('.log'))

@@ -275,7 +275,7 @@ describe('services that are not there', () => {
 });
 
 describe('a registry that goes away in mid-run', () => {
-  /** Our schema of a dataset with one more field, as somebody else may have registered it. */
+  /** Our schema of a dataset with one more field, as another program may have registered it. */
   function foreignSchema(dataset: DatasetName): {
     fields: { name: string; type: { items: { fields: object[] } } }[];
   } {

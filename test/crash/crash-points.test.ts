@@ -1,7 +1,7 @@
 /**
  * Every named crash point: a real process is killed there with SIGKILL, more than once, started again without it, and
- * at the end nothing tells that it happened. What is expected is the gold of a batch computation, and the content hashes
- * of a pipeline over the same files that nobody disturbed.
+ * at the end no result differs. Expected are the gold of a batch computation, and the content hashes of an undisturbed
+ * pipeline over the same files.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -108,7 +108,7 @@ describe('a processor that is killed', () => {
 
 describe('a processor that is killed while it writes a backup', () => {
   // Method: a first life leaves backups of the first dump, the second one dies when its first new backup is whole but has
-  // no name yet. Then the state is lost, so that what is left of the backups is all that a new member begins with.
+  // no name yet. Then the state is lost, so that a new member starts from the backups alone.
   test('after-backup-before-rename', async ({ place }) => {
     const shared = ['--backups', join(place.folder, 'backups')];
     await place.pipeline(first, { process: [...small, ...shared] });

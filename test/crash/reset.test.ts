@@ -80,7 +80,7 @@ test('begins a generation in which what is older is dead, and CURRENT stays unti
 
   expect(await reset(place)).toMatchObject({ generation: 1, records, dryRun: false });
   expect(await standOf(place)).toEqual(stand);
-  // Nothing is processed again yet: no snapshot, CURRENT is the one of before.
+  // Nothing is processed again yet: no snapshot, CURRENT is unchanged.
   expect(await place.sink()).toMatchObject({ snapshot: null });
   expect(currentSnapshot(place.gold)).toBe(before.id);
   expect(await place.differences(data)).toEqual([]);
@@ -98,7 +98,7 @@ test('begins a generation in which what is older is dead, and CURRENT stays unti
   expect(place.manifest.accounting).toEqual(before.accounting);
   expect(await place.differences(data)).toEqual([]);
 
-  // A state folder of before does no harm: its stores are rebuilt, its sink reads the mark and all behind it.
+  // An earlier state folder does no harm: its stores are rebuilt, its sink reads the mark and all behind it.
   const after = place.manifest;
   const stale = await place.run(place.args('process', '--until-caught-up', '--json', '--state', old));
   expect(stale, stale.stderr).toMatchObject({ code: 0 });
@@ -110,7 +110,7 @@ test('begins a generation in which what is older is dead, and CURRENT stays unti
 
 // Method: all topics are deleted and created again, with other data in them that is fewer messages than before. Then a
 // second reset follows the first, over deltas that were trimmed.
-test('is the way out after the topics were made anew; a second one follows it, over trimmed deltas', async ({
+test('recovers after the topics were recreated; a second one follows it, over trimmed deltas', async ({
   place,
 }) => {
   await place.pipeline(data, { replay: few });

@@ -134,7 +134,7 @@ describe('the Kubernetes manifests', () => {
     expect(Object.keys(env)).not.toContain('KAFKA_SASL_PASSWORD');
   });
 
-  test('run as nobody of note, on a file system that is not written to', () => {
+  test('run without privileges, on a read-only file system', () => {
     for (const { securityContext, resources } of containers) {
       expect(securityContext).toMatchObject({
         allowPrivilegeEscalation: false,

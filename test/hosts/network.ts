@@ -68,7 +68,7 @@ export class Network {
     return host;
   }
 
-  /** Packets to and from the host are lost, and nobody is told. */
+  /** Drops packets to and from the host silently. */
   cut(host: Host): void {
     ip('-n', this.#switch, 'link', 'set', this.#cableOf(host), 'down');
   }

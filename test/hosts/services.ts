@@ -1,6 +1,6 @@
 /**
- * Broker and registry on the address of this host, until SIGTERM: `node services.ts FOLDER JARS ADDRESS`. Both of ours
- * listen on 127.0.0.1 alone, so the broker is told to listen on all of the host, and a relay stands before the registry.
+ * Broker and registry on the address of this host, until SIGTERM: `node services.ts FOLDER JARS ADDRESS`. Both
+ * listen on 127.0.0.1 only, so this sets the broker to listen on all addresses and puts a relay in front of the registry.
  */
 import { connect, createServer } from 'node:net';
 import { startJvmServices } from '../../kafka/local/jvm.ts';

@@ -66,7 +66,7 @@ async function countRecords(
       const chunk = type.fromBuffer((value as Buffer).subarray(5)) as Required<ChunkContent>;
       records = chunk.records.length + chunk.deletes.length;
     } catch {
-      // Rejected as a whole: nobody can tell how many there were.
+      // Rejected as a whole: the number of records is unknown.
     }
     counts.set(partition, (counts.get(partition) ?? 0) + records);
   }
@@ -105,8 +105,8 @@ async function expectClosed(place: Place): Promise<StatusLine> {
 const sumOf = ({ accounting }: StatusLine, count: 'applied' | 'duplicate' | 'rejected') =>
   Object.values(accounting).reduce((sum, of) => sum + of[count], 0);
 
-// Method: a replay; the same one again; messages that are rejected whole, with one record, several or none that can be
-// told, between good ones; then a sink that has lost its file.
+// Method: a replay; the same one again; messages that are rejected whole, with one, several or an unknown number of
+// records, between good ones; then a sink that has lost its file.
 test('accounts close after a replay, a second one, rejected messages, and a sink that lost its state', async ({
   place,
 }) => {

@@ -1,6 +1,6 @@
 /**
- * The topic of deltas: recreated, cut short, trimmed too far, or with messages that are no deltas. What the sink and the
- * owners of shards make of it is the same, and whoever cannot go on says so and names a way out that works.
+ * The topic of deltas: recreated, cut short, trimmed too far, or with messages that are no deltas. The sink and
+ * the owners of shards judge it alike; a stage that cannot continue says so, and the remedy that it names works.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -40,7 +40,7 @@ const reset = async (place: Place) => {
   return lastJson<{ generation: number }>(finished);
 };
 
-// Method: a message that announces a delta from where the shard stands, and whose rows are cut off. If only one of sink
+// Method: a message that announces a delta from the shard's position, and whose rows are cut off. If only one of sink
 // and owner took it for a delta, or both moved on without its rows, gold would be wrong or the next delta refused.
 test('a delta whose rows cannot be decoded counts neither for the sink nor for the owner', async ({
   place,
@@ -63,7 +63,7 @@ test('a delta whose rows cannot be decoded counts neither for the sink nor for t
   expect(letters.map(({ reason }) => reason)).toEqual(Array(shards).fill('undecodable'));
 });
 
-// Method: gone, then empty, then with as many deltas as before, of a store that is built anew.
+// Method: gone, then empty, then with as many deltas as before, of a rebuilt store.
 test('a topic that was recreated is noticed by a sink that runs once; reset is the way out', async ({
   place,
 }) => {
@@ -82,7 +82,7 @@ test('a topic that was recreated is noticed by a sink that runs once; reset is t
     await place.process();
   }
   expect(await expectRefusal(place, 'sourceReplaced', sinkOnce(place))).toContain('another delta');
-  // The generation of the snapshot is known to nobody else any more.
+  // Only the snapshot still knows its generation.
   expect(await reset(place)).toMatchObject({ generation: 2 });
   await place.process();
   const sunk = await place.sink();

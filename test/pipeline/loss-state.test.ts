@@ -204,7 +204,7 @@ describe("the sink's state", () => {
       });
     }
 
-    // The state and the CURRENT of before now miss deltas, whichever of them a sink goes on from.
+    // The earlier state and the earlier CURRENT now miss deltas, whichever of them a sink continues from.
     const old = copy();
     await deleteBefore(
       broker,

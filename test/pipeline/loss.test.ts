@@ -49,7 +49,7 @@ const atGold = ({ gold, namespace }: Place) => ['--gold', gold, '--namespace', n
 
 /**
  * Sends one half of the ratings, one message a partition, then the other one with all the rest.
- * @returns the folder of what is left without the first half
+ * @returns the folder of the rows without the first half
  */
 async function replayHalves(place: Place, folder: string): Promise<string> {
   const [header, ...rows] = textOf(data, 'title.ratings').trimEnd().split('\n') as [string, ...string[]];
@@ -98,7 +98,10 @@ describe('messages that were never applied and are gone', () => {
 
   // Method: one half of the ratings is replayed after the other, and the first message of each partition is deleted
   // before any processor comes.
-  test('end a processor with a new store as well; then gold is what is left', async ({ place, newPlace }) => {
+  test('end a processor with a new store as well; then gold equals the remaining rows', async ({
+    place,
+    newPlace,
+  }) => {
     const left = await replayHalves(place, newPlace().folder);
     const topic = place.names.source('title.ratings');
     expect(await endsOf(topic)).toEqual([2, 2]);

@@ -1,5 +1,5 @@
 /**
- * Metrics: what each stage tells Prometheus against what it reports itself, on a real pipeline; what is not known has no
+ * Metrics of each stage against its own report, on a real pipeline; an unknown figure has no
  * sample; and every name that a rule or the dashboard in deploy/ uses exists. promtool (Debian package `prometheus`)
  * judges names, rules and their tests where it is installed.
  */
@@ -250,7 +250,7 @@ describe('a pipeline that is scraped', { timeout: 180_000 }, () => {
 });
 
 describe('a replay that is scraped', () => {
-  it('counts what is told several times once, and a resumed run from what was done before', async () => {
+  it('counts repeated progress once, and a resumed run from the work of the earlier one', async () => {
     const registry = new Registry();
     const metrics = new ReplayMetrics(registry);
     const dataset = 'title.ratings' as const;
@@ -297,7 +297,7 @@ describe('what is deployed', () => {
       expressions.flatMap((expr) => expr.match(/\b(?:reelflow|nodejs|process)_[a-z0-9_]+/g) ?? []),
     );
     expect([...used].filter((name) => !known.has(name))).toEqual([]);
-    // And what we tell is looked at: whoever adds a metric adds it to the dashboard.
+    // Every metric is on the dashboard or in a rule.
     const ours = [...known].filter((name) => name?.startsWith('reelflow_') && !/_(sum|count)$/.test(name));
     const ofDetail = /_start_offset$|_exists$|_file_(read_)?bytes$|_chunk_bytes_total$|_names_total$/;
     expect(ours.filter((name) => !used.has(name as string) && !ofDetail.test(name as string))).toEqual([]);

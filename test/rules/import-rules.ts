@@ -31,7 +31,8 @@ const rules: Readonly<Record<string, Rule>> = {
   flink: { rooms: [...stage.rooms, 'sinks/verify/batch-gold.ts'] },
   cli: everything,
   bench: { rooms: [...everything.rooms, 'cli'] },
-  test: { rooms: [...everything.rooms, 'cli', 'bench'] },
+  deploy: { rooms: [] },
+  test: { rooms: [...everything.rooms, 'cli', 'bench', 'deploy'] },
 };
 
 const importPattern =

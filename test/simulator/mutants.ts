@@ -1,7 +1,7 @@
 /**
  * The simulator against the product with a guard taken out, one at a time: every mutant has to break a rule within so
  * many schedules. Run as a program it prints one JSON line a mutant. A mutant is a change of one source text, made
- * while the module is loaded; modules that depend on it are loaded anew with it, all others once.
+ * while the module is loaded; modules that depend on it are loaded again with it, all others once.
  */
 import { readFileSync } from 'node:fs';
 import { registerHooks, stripTypeScriptTypes } from 'node:module';
@@ -29,7 +29,7 @@ const of = (file: string, name: string, from: string, to: string): Mutant => ({
 
 /**
  * Not here, because nothing that these schedules reach depends on them alone: a gap, a generation without its mark and
- * a mark that comes twice (delta-chain.test.ts), a snapshot that differs in nothing but its generation (progress.test.ts), what lies between parts (simulator.test.ts), catching up aloud, which costs
+ * a mark that comes twice (delta-chain.test.ts), a snapshot that differs in nothing but its generation (progress.test.ts), messages between parts (simulator.test.ts), catching up aloud, which costs
  * time only.
  */
 export const mutants: readonly Mutant[] = [
@@ -131,13 +131,13 @@ export const mutants: readonly Mutant[] = [
   ),
   of(
     'processors/publisher.ts',
-    'somebody else’s messages are not read',
+    'messages of other owners are not read',
     `if (offset !== this.#next) await this.fold(offset);`,
     `this.#next = offset;`,
   ),
   of(
     'processors/tenure.ts',
-    'nobody looks what others have published',
+    'an owner does not check what others have published',
     `return this.#publisher.published !== before;`,
     `return false;`,
   ),
@@ -196,7 +196,7 @@ export const mutants: readonly Mutant[] = [
   of('sinks/progress.ts', 'a reset holds nothing back', `if (next < end) return false;`, ''),
   of(
     'kafka/shard-assignment.ts',
-    'a shard is dealt to nobody',
+    'a shard is dealt to no member',
     `if (owners[shard] !== undefined) continue;`,
     `if (owners[shard] !== undefined || shard > 0) continue;`,
   ),

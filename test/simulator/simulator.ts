@@ -213,7 +213,7 @@ class Member {
   isBusy = false;
   /** Fingerprint of the cubes that its program declares. */
   cubeSet = '';
-  /** What the group last told it. */
+  /** The last assignment that it received. */
   given: readonly number[] = [];
   readonly owned = new Map<number, SimulatedTenure>();
 
@@ -359,7 +359,7 @@ export class World {
         return;
       }
       case 'deal':
-        // Who is in the group, as the coordinator sees it: some that are dead, not all that live.
+        // The members that the coordinator sees: some dead ones, not all live ones.
         this.#group = new Set(
           this.#members.flatMap((each, i) => (each.isUp && this.#random(3) > 0 ? [i] : [])),
         );
@@ -778,7 +778,7 @@ export class World {
     for (const { topic, from, gap, messages } of batch) {
       const source = sources[topic] ?? none;
       if (from !== source.next && this.#bug !== 'no-guard') {
-        throw new ReelflowError('stateUnusable', 'a micro-batch does not go on where the store stands');
+        throw new ReelflowError('stateUnusable', 'a micro-batch does not start at the position of the store');
       }
       let [applied, duplicate, rejected] = [0, 0, 0];
       for (const message of messages) {
@@ -890,7 +890,7 @@ export class World {
   }
 
   async #mark(): Promise<void> {
-    // As `reset.ts`: it refuses while the group has members; whoever is not in the group may still wake up.
+    // As `reset.ts`: it refuses while the group has members; a process outside the group may still wake up.
     if (this.#members.some(({ isBusy }) => isBusy) || this.#sinkBusy) return;
     this.#group.clear();
     const publishers = this.#deltas.map((_, shard) => this.#publisherOf(shard, undefined, () => true));

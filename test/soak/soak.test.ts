@@ -29,12 +29,12 @@ const keep = 3;
 const roundPatienceMs = 600_000;
 const MB = 1e6;
 const megabytes = (bytes: number) => `${(bytes / MB).toFixed(1)} MB`;
-/** How many times the room of its rows a file of DuckDB may have taken: a checkpoint writes anew beside what was. */
+/** How many times the room of its rows a file of DuckDB may have taken: a checkpoint writes a copy beside the old data. */
 const roomMax = 3;
-/** DuckDB takes the log of a database into its file when it has come to 16 MiB. */
+/** DuckDB takes the log of a database into its file when it reaches 16 MiB. */
 const logBytesMax = 16 * 2 ** 20;
 
-/** What there is after a round, in bytes where the name says nothing else. */
+/** Figures after a round, in bytes where the name has no other unit. */
 type Sample = Record<(typeof figures)[number], number>;
 const figures = ['processMemory', 'sinkMemory', 'stores', 'sinkFile', 'gold', 'snapshots', 'deltas'] as const;
 
@@ -59,7 +59,7 @@ function bytesBelow(folder: string, matches: (name: string) => boolean = () => t
   return bytes;
 }
 
-/** Rows of a query on a file that nobody has open. */
+/** Rows of a query on a file that no process has open. */
 const countIn = (path: string, query: string) =>
   inDatabase(path, async (connection) => {
     await connection.run('USE old');
@@ -94,7 +94,7 @@ async function caughtUp({ names, gold }: Place, stages: readonly Running[]): Pro
       ),
     );
     if (isThere) return;
-    if (Date.now() > deadline) throw new Error('gold has not come to the ends of the topics');
+    if (Date.now() > deadline) throw new Error('gold has not reached the ends of the topics');
     await delay(100);
   }
 }
@@ -112,7 +112,7 @@ async function sample(place: Place, processor: Running, sink: Running): Promise<
   };
 }
 
-/** Works on a database that nobody has open, attached as `old`. */
+/** Works on a database that no process has open, attached as `old`. */
 async function inDatabase<T>(path: string, work: (connection: DuckDBConnection) => Promise<T>): Promise<T> {
   const instance = await DuckDBInstance.create(':memory:');
   const connection = await instance.connect();

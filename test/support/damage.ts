@@ -52,12 +52,12 @@ export async function onDatabase(path: string, ...statements: string[]): Promise
   }
 }
 
-/** Where every store stands, and all of gold: what a command that fails may not change. */
+/** The position of every store, and all of gold: a command that fails must change neither. */
 export async function standOf(place: Place): Promise<unknown> {
   const stores: Record<string, unknown> = {};
   for (const path of storesBelow(place.state)) {
     const rows = await onDatabase(path, 'SELECT * FROM source ORDER BY topic');
-    // A store that stands at the beginning is as good as none.
+    // A store at offset 0 is as good as none.
     if (rows.length > 0) stores[path] = rows.map((row) => row.map(String));
   }
   const { CURRENT: current, ...files } = hashesBelow(place.gold);

@@ -1,7 +1,7 @@
 /**
- * What tests of the command line share: a place of their own for each (folder and namespace), the real command as child
- * processes, and looks at what lies on the topics and in gold. Whatever a test started or wrote is gone after it; folder
- * and topics of a failed test stay, and its error says where.
+ * What tests of the command line share: a place for each test (folder and namespace), the real command as child
+ * processes, and readers of topics and gold. After a test its processes, files and topics are removed; folder and topics
+ * of a failed test stay, and its error names them.
  */
 
 import { type ChildProcess, spawn } from 'node:child_process';

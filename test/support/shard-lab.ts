@@ -195,7 +195,7 @@ export class Lab {
     for (const message of staged) this.stage(message);
   }
 
-  /** A store of its own, brought to where this one stands without publishing. @param cut after each message */
+  /** A store of its own, brought to the position of this one without publishing. @param cut after each message */
   async replace(cut: () => boolean): Promise<void> {
     const log = this.#log.splice(0);
     await this.close();

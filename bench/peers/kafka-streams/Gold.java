@@ -45,7 +45,7 @@ import org.apache.kafka.streams.state.Stores;
  * dataset in the names of the topics, application id, folder of the Avro schemas, folder for state and results.
  *
  * Ratings are a table, basics, principals and akas streams that are joined to it; what a row adds to its group is a
- * Moments, sent to the group's partition and summed up there. Who is credited on a title before is kept in a store.
+ * Moments, sent to the group's partition and summed up there. A store keeps the earlier credits of a title.
  */
 public class Gold {
   /** What a group is made of; the rating in tenths. `years` and `runtimes` are only there for rows of titles. */
