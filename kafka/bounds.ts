@@ -5,6 +5,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type Cluster from 'kafkajs/src/cluster/index.js';
 import { type Broker, withAdmin, withCluster } from './client.ts';
+import { isUnknownTopic, isWithoutLeader } from './failures.ts';
 
 export interface LogBounds {
   /** First offset that the log still holds. */
@@ -39,7 +40,7 @@ export async function logBounds(broker: Broker, topics: readonly string[]): Prom
       const waitedMs = performance.now() - startedMs;
       if (isUnknownTopic(thrown)) {
         if (waitedMs > unknownPatienceMs) throw await asUnknownTopic(broker, topics, thrown);
-      } else if (!isBetweenLeaders(thrown) || waitedMs > leaderPatienceMs) throw thrown;
+      } else if (!isWithoutLeader(thrown) || waitedMs > leaderPatienceMs) throw thrown;
       await sleep(100);
     }
   }
@@ -107,17 +108,4 @@ async function asUnknownTopic(broker: Broker, topics: readonly string[], thrown:
   // kafkajs names no topic. One that exists again by now is named with the others.
   const missing = topics.filter((topic) => !existing.has(topic));
   return new UnknownTopic((missing.length > 0 ? missing : topics).join(', '), thrown);
-}
-
-function isBetweenLeaders(thrown: unknown): boolean {
-  const { type } = thrown as { type?: string };
-  return type === 'NOT_LEADER_FOR_PARTITION' || type === 'LEADER_NOT_AVAILABLE';
-}
-
-/** kafkajs wraps the error in that of its last attempt. */
-function isUnknownTopic(thrown: unknown): boolean {
-  for (let error = thrown; error instanceof Error; error = error.cause) {
-    if ((error as { type?: string }).type === 'UNKNOWN_TOPIC_OR_PARTITION') return true;
-  }
-  return false;
 }

@@ -14,8 +14,9 @@ import Cluster from 'kafkajs/src/cluster/index.js';
 import loggers from 'kafkajs/src/loggers/index.js';
 import defaultSocketFactory from 'kafkajs/src/network/socketFactory.js';
 import type { BrokerSecurity, Endpoints } from '../runtime/config.ts';
-import { isCertificateError, messageOf, ReelflowError } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/logger.ts';
+import { asBrokerError } from './failures.ts';
+import { OutageMonitor } from './outage.ts';
 
 const clientId = 'reelflow';
 const connectionTimeoutMs = 3_000;
@@ -26,6 +27,7 @@ export interface Broker {
   readonly kafka: Kafka;
   readonly endpoints: Endpoints;
   readonly logger: Logger;
+  readonly outages: OutageMonitor;
   /** kafkajs' own cluster object, for requests that its public interface lacks. */
   createCluster(retry?: RetryOptions): Cluster;
 }
@@ -64,7 +66,7 @@ export function createBroker(endpoints: Endpoints, logger: Logger): Broker {
       retry: retryOf,
       allowAutoTopicCreation: false,
     });
-  return { kafka, endpoints, logger, createCluster };
+  return { kafka, endpoints, logger, outages: new OutageMonitor(logger, 'Kafka broker'), createCluster };
 }
 
 /**
@@ -123,87 +125,6 @@ function asKafkajs(security: BrokerSecurity = {}): Pick<KafkaConfig, 'ssl' | 'sa
       },
     }),
   };
-}
-
-/**
- * Maps kafkajs' connection, authentication and authorization errors to errors that a person can act on: unreachable,
- * untrusted or refused. Other errors pass unchanged.
- */
-export function asBrokerError(thrown: unknown, endpoints: Endpoints): unknown {
-  if (thrown instanceof ReelflowError) return thrown;
-  const { brokers, security } = endpoints;
-  const detail = `${brokers.join(', ')}: ${messageOf(thrown)}`;
-  const failure = failureOf(thrown);
-  switch (failure) {
-    case 'login': {
-      const { mechanism, username } = security?.sasl ?? {};
-      return new ReelflowError('accessRefused', 'The broker refuses the user or the password', {
-        detail: `${detail} (${mechanism} as ${username})`,
-        hint: 'Check KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME and the password.',
-        cause: thrown,
-      });
-    }
-    case 'rights':
-      return new ReelflowError('accessRefused', 'The broker does not allow this', {
-        detail,
-        hint: 'The user lacks a permission on a topic, a group or the cluster. Check the ACLs.',
-        cause: thrown,
-      });
-    case 'certificate':
-      return new ReelflowError('untrusted', "The broker's certificate is not trusted", {
-        detail,
-        hint: 'Set KAFKA_SSL_CA_FILE to the certificate of its authority (PEM), and use the host name in the certificate.',
-        cause: thrown,
-      });
-    case 'connection':
-      return new ReelflowError('brokerUnreachable', 'No Kafka broker answers', {
-        detail,
-        hint:
-          security === undefined
-            ? 'Start local services with `reelflow services up`, or set KAFKA_BROKERS and SCHEMA_REGISTRY_URL. If the port requires TLS or a login, set KAFKA_SECURITY_PROTOCOL.'
-            : 'Check KAFKA_BROKERS, and that its ports use the protocol of KAFKA_SECURITY_PROTOCOL.',
-        cause: thrown,
-      });
-    case undefined:
-      return thrown;
-  }
-}
-
-type Failure = 'login' | 'rights' | 'certificate' | 'connection';
-
-function failureOf(thrown: unknown): Failure | undefined {
-  if (isCertificateError(thrown)) return 'certificate';
-  for (let error = thrown; error instanceof Error; error = error.cause) {
-    const { name, type } = error as { name: string; type?: unknown };
-    if (name === 'KafkaJSSASLAuthenticationError') return 'login';
-    if (/_AUTHORIZATION_FAILED$/.test(String(type))) return 'rights';
-  }
-  return isConnectionFailure(thrown) ? 'connection' : undefined;
-}
-
-/** Whether waiting cannot help: the broker answers and refuses access. */
-export function isRefusedAccess(thrown: unknown): boolean {
-  return thrown instanceof ReelflowError && (thrown.kind === 'accessRefused' || thrown.kind === 'untrusted');
-}
-
-function isConnectionFailure(thrown: unknown): boolean {
-  const names = new Set([
-    'KafkaJSConnectionError',
-    'KafkaJSConnectionClosedError',
-    'KafkaJSBrokerNotFound',
-    'KafkaJSNoBrokerAvailableError',
-    'KafkaJSRequestTimeoutError',
-    'KafkaJSMetadataNotLoaded',
-    'KafkaJSGroupCoordinatorNotFound',
-  ]);
-  for (let error = thrown; error instanceof Error; error = error.cause) {
-    if (names.has(error.name)) return true;
-    // When every known broker has failed, kafkajs returns null as metadata and its admin fails on that null.
-    if (error instanceof TypeError && / null/.test(error.message) && /\Wkafkajs\W/.test(error.stack ?? '')) {
-      return true;
-    }
-  }
-  return false;
 }
 
 // Most errors that kafkajs logs are followed by a retry that succeeds; the caller reports those that are not.

@@ -5,7 +5,8 @@
  */
 import Batch from 'kafkajs/src/consumer/batch.js';
 import { messageOf, ReelflowError } from '../runtime/errors.ts';
-import { asBrokerError, type Broker, isRefusedAccess } from './client.ts';
+import type { Broker } from './client.ts';
+import { asBrokerError, isRefusal, LogInterrupted } from './failures.ts';
 
 export interface LogMessage {
   readonly offset: number;
@@ -43,14 +44,6 @@ export class OutsideLog extends Error {
     this.name = 'OutsideLog';
     this.topic = topic;
     this.partition = partition;
-  }
-}
-
-/** The fetch failed and a later one may succeed: a broker went away, or a leader moved. */
-export class LogInterrupted extends Error {
-  constructor(cause: unknown) {
-    super(messageOf(cause), { cause });
-    this.name = 'LogInterrupted';
   }
 }
 
@@ -242,7 +235,7 @@ export class LogReader {
       return thrown;
     }
     const known = asBrokerError(thrown, this.#broker.endpoints);
-    if (isRefusedAccess(known)) return known;
+    if (isRefusal(known)) return known;
     const error = thrown as {
       name?: string;
       topic?: string;

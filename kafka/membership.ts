@@ -5,7 +5,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Consumer } from 'kafkajs';
 import { messageOf, ReelflowError } from '../runtime/errors.ts';
-import { asBrokerError, type Broker } from './client.ts';
+import type { Broker } from './client.ts';
+import { asBrokerError, kafkaCodeOf } from './failures.ts';
 import { withCoordinator } from './groups.ts';
 import { type ShardAssignment, wholeShards } from './shard-assignment.ts';
 
@@ -132,7 +133,7 @@ export async function commitAlone(
 
 /** Maps the error with which kafkajs ended the membership. */
 function asGroupError(thrown: unknown, { groupId, broker }: MembershipOptions): unknown {
-  if ((thrown as { type?: string }).type === 'INCONSISTENT_GROUP_PROTOCOL') {
+  if (kafkaCodeOf(thrown) === 'INCONSISTENT_GROUP_PROTOCOL') {
     return new ReelflowError('busy', 'Another program is a member of our consumer group', {
       detail: `Group ${groupId}: ${messageOf(thrown)}`,
       hint: 'End it, or use another --namespace.',

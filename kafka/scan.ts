@@ -3,7 +3,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { ReelflowError } from '../runtime/errors.ts';
 import { logBounds } from './bounds.ts';
 import type { Broker } from './client.ts';
-import { type Fetched, LogInterrupted, type LogMessage, LogReader } from './log.ts';
+import { LogInterrupted } from './failures.ts';
+import { type Fetched, type LogMessage, LogReader } from './log.ts';
 
 export interface Range {
   readonly partition: number;

@@ -6,6 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import kafkajs from 'kafkajs';
 import { ReelflowError } from '../runtime/errors.ts';
 import { type Broker, withAdmin } from './client.ts';
+import { isUnknownTopic, isWithoutLeader } from './failures.ts';
 
 export interface TopicSpec {
   readonly topic: string;
@@ -170,8 +171,7 @@ async function checkPolicy(
 }
 
 function isUnknownYet(thrown: unknown): boolean {
-  const { type } = thrown as { type?: string };
-  return type === 'UNKNOWN_TOPIC_OR_PARTITION' || type === 'LEADER_NOT_AVAILABLE';
+  return isUnknownTopic(thrown) || isWithoutLeader(thrown);
 }
 
 function isAlreadyExists(thrown: unknown): boolean {

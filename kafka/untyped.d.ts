@@ -93,3 +93,14 @@ declare module 'kafkajs/src/consumer/batch.js' {
     readonly messagesWithinOffset: FetchedMessage[];
   }
 }
+
+declare module 'kafkajs/src/errors.js' {
+  type ErrorClass = new (message?: unknown, options?: Record<string, unknown>) => Error;
+  const errors: Readonly<Record<string, ErrorClass>>;
+  export default errors;
+}
+
+declare module 'kafkajs/src/protocol/error.js' {
+  const protocol: { readonly errorCodes: readonly { readonly type: string }[] };
+  export default protocol;
+}

@@ -5,7 +5,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { memoryBytesOf } from '../database/duckdb.ts';
 import { logBounds } from '../kafka/bounds.ts';
-import { LogInterrupted, LogReader, OutsideLog } from '../kafka/log.ts';
+import { LogInterrupted } from '../kafka/failures.ts';
+import { LogReader, OutsideLog } from '../kafka/log.ts';
 import { Membership } from '../kafka/membership.ts';
 import { crashPoint } from '../runtime/crash-points.ts';
 import { isAbort, messageOf, ReelflowError } from '../runtime/errors.ts';

@@ -5,7 +5,8 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import kafkajs, { type Producer } from 'kafkajs';
-import { type Fetched, LogInterrupted, type LogReader, OutsideLog } from '../kafka/log.ts';
+import { LogInterrupted } from '../kafka/failures.ts';
+import { type Fetched, type LogReader, OutsideLog } from '../kafka/log.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import { RejectedMessage } from '../topics/chunk.ts';
 import { type ChainState, DeltaChain } from '../topics/delta-chain.ts';

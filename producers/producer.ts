@@ -1,6 +1,7 @@
 /** The producer client, and the error for a send that failed permanently. */
 import kafkajs, { type Producer } from 'kafkajs';
-import { asBrokerError, type Broker, isRefusedAccess } from '../kafka/client.ts';
+import type { Broker } from '../kafka/client.ts';
+import { asBrokerError, isRefusal } from '../kafka/failures.ts';
 import { messageOf, ReelflowError } from '../runtime/errors.ts';
 
 export { asBrokerError, type Broker };
@@ -20,8 +21,8 @@ export function createProducer({ kafka }: Broker): Producer {
 
 /** The error for a send that failed after all retries. */
 export function sendFailure(thrown: unknown, topic: string, { endpoints }: Broker): ReelflowError {
-  const known = asBrokerError(thrown, endpoints);
-  if (known instanceof ReelflowError && isRefusedAccess(known)) return known;
+  const known = asBrokerError(thrown, endpoints, topic);
+  if (known instanceof ReelflowError && isRefusal(known)) return known;
   return new ReelflowError('brokerUnreachable', `The broker does not accept messages for ${topic}`, {
     detail: known instanceof ReelflowError ? known.detail : messageOf(thrown),
     hint: 'When the broker is back, run the same command with --resume: it continues after the last acknowledged row.',

@@ -5,6 +5,7 @@
 import { randomBytes } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { clusterIdOf } from '../kafka/client.ts';
+import { isUnknownTopic } from '../kafka/failures.ts';
 import { ensureRetainedTopics, partitionCounts } from '../kafka/topics.ts';
 import { crashPoint } from '../runtime/crash-points.ts';
 import { withFolderLock } from '../runtime/folder-lock.ts';
@@ -106,8 +107,7 @@ async function prepareTopics({ broker, names, shards: asked }: ReplayOptions, jo
       return { shards, deadLetterPartitions };
     } catch (thrown) {
       // For a moment a broker may not know the topic that it has just created.
-      const { type } = thrown as { type?: string };
-      if (type !== 'UNKNOWN_TOPIC_OR_PARTITION' || attempt === topicAttempts) throw thrown;
+      if (!isUnknownTopic(thrown) || attempt === topicAttempts) throw thrown;
       await delay(200);
     }
   }

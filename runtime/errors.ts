@@ -30,6 +30,7 @@ export const exitCodes = {
   flinkUnreachable: 23,
   flinkFailed: 24,
   bucketUnusable: 25,
+  brokerRefused: 26,
 } as const;
 
 export type FailureKind = keyof typeof exitCodes;

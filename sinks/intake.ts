@@ -7,14 +7,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Producer } from 'kafkajs';
 import { type LogBounds, logBounds } from '../kafka/bounds.ts';
 import type { Broker } from '../kafka/client.ts';
-import {
-  type Fetched,
-  LogInterrupted,
-  type LogMessage,
-  LogReader,
-  OutsideLog,
-  type Want,
-} from '../kafka/log.ts';
+import { LogInterrupted } from '../kafka/failures.ts';
+import { type Fetched, type LogMessage, LogReader, OutsideLog, type Want } from '../kafka/log.ts';
 import type { Membership } from '../kafka/membership.ts';
 import { partitionCounts } from '../kafka/topics.ts';
 import { crashPoint } from '../runtime/crash-points.ts';

@@ -8,7 +8,8 @@
 import type { Producer } from 'kafkajs';
 import kafkajs from 'kafkajs';
 import { availableLogBounds, type LogBounds } from '../../kafka/bounds.ts';
-import { asBrokerError, clusterIdOf } from '../../kafka/client.ts';
+import { clusterIdOf } from '../../kafka/client.ts';
+import { asBrokerError } from '../../kafka/failures.ts';
 import { LogReader } from '../../kafka/log.ts';
 import { scan } from '../../kafka/scan.ts';
 import { withFolderLock } from '../../runtime/folder-lock.ts';

@@ -1,6 +1,7 @@
 /** Reads at exact positions, on a broker. */
 import { expect } from 'vitest';
-import { LogInterrupted, LogReader } from '../../kafka/log.ts';
+import { LogInterrupted } from '../../kafka/failures.ts';
+import { LogReader } from '../../kafka/log.ts';
 import { ensureRetainedTopics } from '../../kafka/topics.ts';
 import { broker, test, until } from '../support/harness.ts';
 

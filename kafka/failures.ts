@@ -1,0 +1,308 @@
+/**
+ * What a failed request means: whether waiting helps, or what a person has to change. kafkajs' own `retriable` flag is
+ * not enough, because it says nothing about failures that kafkajs has wrapped or has given up.
+ */
+import type { Endpoints } from '../runtime/config.ts';
+import { isCertificateError, messageOf, ReelflowError, systemCodeOf } from '../runtime/errors.ts';
+
+/** A fetch failed in a way that a later one may not: a broker stopped, or a leader moved. */
+export class LogInterrupted extends Error {
+  constructor(cause: unknown) {
+    super(messageOf(cause), { cause });
+    this.name = 'LogInterrupted';
+  }
+}
+
+export type BrokerFailure =
+  /** No broker answers. Waiting helps. */
+  | 'connection'
+  /** A broker answers, but a leader, coordinator or replica is missing. Waiting helps. */
+  | 'unavailable'
+  /** The consumer group has changed. Joining again helps. */
+  | 'group'
+  | 'unknown-topic'
+  | 'outside-log'
+  | 'login'
+  | 'rights'
+  | 'certificate'
+  /** The broker refuses the request permanently. */
+  | 'refused';
+
+/** Kafka's error codes, as kafkajs names them. A code that is missing here is a permanent refusal. */
+const byCode: Readonly<Record<string, BrokerFailure>> = {
+  ...all('unavailable', [
+    // The broker's own failure, or a code that is newer than kafkajs: neither is known to be permanent.
+    'UNKNOWN',
+    'KAFKAJS_UNKNOWN_ERROR_CODE',
+    'CORRUPT_MESSAGE',
+    'LEADER_NOT_AVAILABLE',
+    'NOT_LEADER_FOR_PARTITION',
+    'REQUEST_TIMED_OUT',
+    'BROKER_NOT_AVAILABLE',
+    'REPLICA_NOT_AVAILABLE',
+    'STALE_CONTROLLER_EPOCH',
+    'NETWORK_EXCEPTION',
+    'GROUP_LOAD_IN_PROGRESS',
+    'GROUP_COORDINATOR_NOT_AVAILABLE',
+    'NOT_COORDINATOR_FOR_GROUP',
+    'NOT_ENOUGH_REPLICAS',
+    'NOT_ENOUGH_REPLICAS_AFTER_APPEND',
+    'NOT_CONTROLLER',
+    'CONCURRENT_TRANSACTIONS',
+    'OPERATION_NOT_ATTEMPTED',
+    'KAFKA_STORAGE_ERROR',
+    'LOG_DIR_NOT_FOUND',
+    'REASSIGNMENT_IN_PROGRESS',
+    'FETCH_SESSION_ID_NOT_FOUND',
+    'INVALID_FETCH_SESSION_EPOCH',
+    'LISTENER_NOT_FOUND',
+    'FENCED_LEADER_EPOCH',
+    'UNKNOWN_LEADER_EPOCH',
+    'STALE_BROKER_EPOCH',
+    'OFFSET_NOT_AVAILABLE',
+    'PREFERRED_LEADER_NOT_AVAILABLE',
+    'ELIGIBLE_LEADERS_NOT_AVAILABLE',
+    'ELECTION_NOT_NEEDED',
+    'UNSTABLE_OFFSET_COMMIT',
+  ]),
+  ...all('group', ['ILLEGAL_GENERATION', 'UNKNOWN_MEMBER_ID', 'REBALANCE_IN_PROGRESS', 'MEMBER_ID_REQUIRED']),
+  ...all('unknown-topic', ['UNKNOWN_TOPIC_OR_PARTITION']),
+  ...all('outside-log', ['OFFSET_OUT_OF_RANGE']),
+  ...all('login', [
+    'SASL_AUTHENTICATION_FAILED',
+    'UNSUPPORTED_SASL_MECHANISM',
+    'ILLEGAL_SASL_STATE',
+    'DELEGATION_TOKEN_AUTH_DISABLED',
+    'DELEGATION_TOKEN_NOT_FOUND',
+    'DELEGATION_TOKEN_OWNER_MISMATCH',
+    'DELEGATION_TOKEN_REQUEST_NOT_ALLOWED',
+    'DELEGATION_TOKEN_EXPIRED',
+  ]),
+  ...all('rights', [
+    'TOPIC_AUTHORIZATION_FAILED',
+    'GROUP_AUTHORIZATION_FAILED',
+    'CLUSTER_AUTHORIZATION_FAILED',
+    'TRANSACTIONAL_ID_AUTHORIZATION_FAILED',
+    'DELEGATION_TOKEN_AUTHORIZATION_FAILED',
+  ]),
+};
+
+/** kafkajs' errors without a code of Kafka. */
+const byName: Readonly<Record<string, BrokerFailure>> = {
+  ...all('connection', [
+    'KafkaJSConnectionError',
+    'KafkaJSConnectionClosedError',
+    'KafkaJSRequestTimeoutError',
+    'KafkaJSBrokerNotFound',
+    'KafkaJSNoBrokerAvailableError',
+    'KafkaJSMetadataNotLoaded',
+    'KafkaJSTopicMetadataNotLoaded',
+    'KafkaJSGroupCoordinatorNotFound',
+    'KafkaJSTimeout',
+    'KafkaJSLockTimeout',
+  ]),
+  ...all('unavailable', ['KafkaJSStaleTopicMetadataAssignment']),
+  ...all('login', ['KafkaJSSASLAuthenticationError']),
+  ...all('refused', [
+    'KafkaJSServerDoesNotSupportApiKey',
+    'KafkaJSNotImplemented',
+    'KafkaJSUnsupportedMagicByteInMessageSet',
+  ]),
+};
+
+/** What the connection of a socket says before kafkajs has wrapped it. */
+const socketErrors =
+  /^(ECONN(REFUSED|RESET|ABORTED)|ENOTFOUND|EAI_AGAIN|E(HOST|NET)UNREACH|ETIMEDOUT|EPIPE)$/;
+
+/** What a failure means, or undefined if it does not come from the broker. */
+export function brokerFailureOf(thrown: unknown): BrokerFailure | undefined {
+  if (isCertificateError(thrown)) return 'certificate';
+  let isInterrupted = false;
+  for (const error of causesOf(thrown)) {
+    isInterrupted ||= error instanceof LogInterrupted;
+    const code = codeOf(error);
+    if (code !== undefined) return byCode[code] ?? 'refused';
+    const failure = byName[error.name];
+    if (failure !== undefined) return failure;
+    if (socketErrors.test(systemCodeOf(error) ?? '')) return 'connection';
+    // After all known brokers have failed, kafkajs' metadata is null, and its admin client reads a property of it.
+    if (error instanceof TypeError && / null/.test(error.message) && /\Wkafkajs\W/.test(error.stack ?? '')) {
+      return 'connection';
+    }
+  }
+  if (thrown instanceof ReelflowError && thrown.kind === 'brokerUnreachable') return 'connection';
+  return isInterrupted ? 'unavailable' : undefined;
+}
+
+/** Whether a request may succeed later without any change by a person. */
+export function isPassing(thrown: unknown): boolean {
+  const failure = brokerFailureOf(thrown);
+  return (
+    failure === 'connection' ||
+    failure === 'unavailable' ||
+    failure === 'group' ||
+    // While a broker starts, it does not know all topics yet.
+    failure === 'unknown-topic'
+  );
+}
+
+/** Whether a topic does not exist, or the broker that answers does not know it yet. */
+export const isUnknownTopic = (thrown: unknown) => brokerFailureOf(thrown) === 'unknown-topic';
+
+/** Whether a partition has no leader at the moment. */
+export const isWithoutLeader = (thrown: unknown) =>
+  ['LEADER_NOT_AVAILABLE', 'NOT_LEADER_FOR_PARTITION'].includes(kafkaCodeOf(thrown) ?? '');
+
+/** Kafka's error code, as kafkajs names it. */
+export function kafkaCodeOf(thrown: unknown): string | undefined {
+  for (const error of causesOf(thrown)) {
+    const code = codeOf(error);
+    if (code !== undefined) return code;
+  }
+  return undefined;
+}
+
+/** Whether the broker answers and will not serve this request, however often it is repeated. */
+export function isRefusal(thrown: unknown): boolean {
+  return (
+    thrown instanceof ReelflowError &&
+    (thrown.kind === 'accessRefused' || thrown.kind === 'untrusted' || thrown.kind === 'brokerRefused')
+  );
+}
+
+/**
+ * Turns a failure of a request into the error that a person can act on. Anything that does not come from the broker, and a
+ * position outside the log, passes unchanged.
+ * @param topic that the request was about, to name it
+ */
+export function asBrokerError(
+  thrown: unknown,
+  { brokers, security }: Pick<Endpoints, 'brokers' | 'security'>,
+  topic?: string,
+): unknown {
+  if (thrown instanceof ReelflowError) return thrown;
+  const about = topic === undefined ? '' : `${topic}: `;
+  const detail = `${about}${brokers.join(', ')}: ${messageOf(thrown)}`;
+  const cause = thrown;
+  const failure = brokerFailureOf(thrown);
+  switch (failure) {
+    case 'login': {
+      const { mechanism, username } = security?.sasl ?? {};
+      return new ReelflowError('accessRefused', 'The broker refuses the user or the password', {
+        detail: `${detail} (${mechanism} as ${username})`,
+        hint: 'Check KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME and the password.',
+        cause,
+      });
+    }
+    case 'rights':
+      return new ReelflowError('accessRefused', 'The broker does not allow this', {
+        detail,
+        hint: 'The user lacks a right on a topic, a group or the cluster: check the ACLs.',
+        cause,
+      });
+    case 'certificate':
+      return new ReelflowError('untrusted', "The broker's certificate is not trusted", {
+        detail,
+        hint: 'Set KAFKA_SSL_CA_FILE to the certificate of its authority (PEM), and use a broker name that the certificate contains.',
+        cause,
+      });
+    case 'connection':
+      return new ReelflowError('brokerUnreachable', 'No Kafka broker answers', {
+        detail,
+        hint:
+          security === undefined
+            ? 'Start local services with `reelflow services up`, or set KAFKA_BROKERS and SCHEMA_REGISTRY_URL. A port that requires TLS or a login needs KAFKA_SECURITY_PROTOCOL.'
+            : 'Check KAFKA_BROKERS, and that its ports accept the protocol in KAFKA_SECURITY_PROTOCOL.',
+        cause,
+      });
+    case 'unavailable':
+      return new ReelflowError('brokerUnreachable', 'The brokers cannot serve a request at the moment', {
+        detail,
+        hint: 'Check that all brokers are running, and that each partition has a leader and enough in-sync replicas.',
+        cause,
+      });
+    case 'unknown-topic':
+      return new ReelflowError('sourceLost', 'The broker does not know a topic', {
+        detail,
+        hint: 'The topic was deleted, or --namespace is wrong. Replaying a dataset creates its topic again.',
+        cause,
+      });
+    case 'group':
+      return new ReelflowError('busy', 'The members of the consumer group have changed', {
+        detail,
+        hint: 'Run the command again; `reelflow reset` requires that all members have ended.',
+        cause,
+      });
+    case 'refused':
+      return new ReelflowError('brokerRefused', 'The broker refuses a request permanently', {
+        detail: `${about}${brokers.join(', ')}: ${kafkaCodeOf(thrown) ?? ''} ${messageOf(thrown)}`.trim(),
+        hint: hintFor(kafkaCodeOf(thrown), topic ?? 'the topic'),
+        cause,
+      });
+    default:
+      return thrown;
+  }
+}
+
+function hintFor(code: string | undefined, topic: string): string {
+  switch (code) {
+    case 'MESSAGE_TOO_LARGE':
+    case 'RECORD_LIST_TOO_LARGE':
+      return `Raise max.message.bytes (and, if it is smaller, segment.bytes) of ${topic}, and message.max.bytes of the brokers.`;
+    case 'INVALID_REQUIRED_ACKS':
+      return `Messages are sent with acks=all: check min.insync.replicas of ${topic}, and any proxy before the brokers.`;
+    case 'UNSUPPORTED_COMPRESSION_TYPE':
+    case 'UNSUPPORTED_FOR_MESSAGE_FORMAT':
+      return `Messages are compressed with zstd: check compression.type of ${topic} and the version of the brokers (2.1 or later).`;
+    case 'INVALID_TIMESTAMP':
+      return `Check message.timestamp.type and the message.timestamp limits of ${topic}, and the clocks.`;
+    case 'POLICY_VIOLATION':
+      return 'A policy of the cluster forbids this. Its administrator can change the policy or create the topics.';
+    case 'INVALID_RECORD':
+      return `A validation of the cluster rejects the messages: check the schema validation of ${topic}.`;
+    case 'INVALID_TOPIC_EXCEPTION':
+    case 'INVALID_PARTITIONS':
+    case 'INVALID_REPLICATION_FACTOR':
+    case 'INVALID_REPLICA_ASSIGNMENT':
+    case 'INVALID_CONFIG':
+      return 'The cluster does not accept this topic: check --namespace, --shards and the default replication factor.';
+    case 'INVALID_SESSION_TIMEOUT':
+      return 'Check group.min.session.timeout.ms and group.max.session.timeout.ms of the brokers: sessions are 6 s.';
+    case 'GROUP_MAX_SIZE_REACHED':
+      return 'Raise group.max.size of the brokers, or run fewer members.';
+    case 'OFFSET_METADATA_TOO_LARGE':
+    case 'INVALID_COMMIT_OFFSET_SIZE':
+      return 'Raise offset.metadata.max.bytes of the brokers.';
+    case undefined:
+    case 'UNSUPPORTED_VERSION':
+    case 'INVALID_REQUEST':
+      return 'Check the version of the brokers (2.1 or later), and any proxy before them.';
+    default:
+      return 'Check the setting of the broker or topic that the detail names.';
+  }
+}
+
+/** A failure, what it wraps, and what each of those wraps. */
+function* causesOf(thrown: unknown): Generator<Error> {
+  const seen = new Set<unknown>();
+  const queue: unknown[] = [thrown];
+  for (let error = queue.shift(); error !== undefined; error = queue.shift()) {
+    if (!(error instanceof Error) || seen.has(error)) continue;
+    seen.add(error);
+    yield error;
+    const { errors, partitions } = error as { errors?: unknown; partitions?: unknown };
+    if (Array.isArray(errors)) queue.push(...errors);
+    if (Array.isArray(partitions))
+      queue.push(...partitions.map((each) => (each as { error?: unknown })?.error));
+    queue.push(error.cause);
+  }
+}
+
+function codeOf(error: Error): string | undefined {
+  const { type } = error as { type?: unknown };
+  return typeof type === 'string' && /^[A-Z][A-Z_]+$/.test(type) ? type : undefined;
+}
+
+function all(failure: BrokerFailure, names: readonly string[]): Record<string, BrokerFailure> {
+  return Object.fromEntries(names.map((name) => [name, failure]));
+}

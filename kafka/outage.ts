@@ -1,0 +1,110 @@
+/**
+ * Outages of the brokers (or of another service): which activities of this process wait, since when and why. One warning
+ * when an outage starts and one when it ends, however many activities wait. A leader that moves is no outage, so the first
+ * seconds are silent.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { messageOf } from '../runtime/errors.ts';
+import type { Logger } from '../runtime/logger.ts';
+import { isPassing } from './failures.ts';
+
+export interface Outage {
+  /** Since the first failed request. */
+  readonly seconds: number;
+  readonly reason: string;
+}
+
+/** An interruption shorter than this is no outage. */
+const silentMs = 3_000;
+
+export class OutageMonitor {
+  readonly #logger: Logger;
+  readonly #service: string;
+  /** Activities that wait. */
+  readonly #waiting = new Map<string, string>();
+  #sinceMs: number | undefined;
+  #isReported = false;
+  #timer: NodeJS.Timeout | undefined;
+
+  /** @param service as the log names it, for example `Kafka broker` */
+  constructor(logger: Logger, service: string) {
+    this.#logger = logger;
+    this.#service = service;
+  }
+
+  /** The present outage, once it is long enough to be one. */
+  get current(): Outage | undefined {
+    return this.#isReported ? { seconds: this.#seconds, reason: this.#reason } : undefined;
+  }
+
+  /** Length of the present outage in seconds; 0 without one. */
+  get seconds(): number {
+    return this.current?.seconds ?? 0;
+  }
+
+  /** Records that a request of an activity failed and will be repeated. */
+  waits(activity: string, reason: string): void {
+    this.#waiting.set(activity, reason);
+    if (this.#sinceMs !== undefined) return;
+    this.#sinceMs = performance.now();
+    this.#timer = setTimeout(() => {
+      this.#isReported = true;
+      this.#logger.warn(
+        { activities: [...this.#waiting.keys()], reason: this.#reason },
+        `${this.#service} outage: waiting until it ends`,
+      );
+    }, silentMs);
+    this.#timer.unref();
+  }
+
+  /** Records that an activity does not wait any more. The outage ends with the last one. */
+  resumes(activity: string): void {
+    if (!this.#waiting.delete(activity) || this.#waiting.size > 0) return;
+    clearTimeout(this.#timer);
+    if (this.#isReported) {
+      this.#logger.warn({ seconds: Math.round(this.#seconds) }, `${this.#service} outage is over`);
+    }
+    this.#isReported = false;
+    this.#sinceMs = undefined;
+  }
+
+  get #seconds(): number {
+    return this.#sinceMs === undefined ? 0 : (performance.now() - this.#sinceMs) / 1000;
+  }
+
+  get #reason(): string {
+    return [...this.#waiting.values()].at(-1) ?? '';
+  }
+}
+
+const retryMs = { first: 100, most: 2_000 };
+
+/**
+ * Repeats `work` until the broker serves it. Anything but a passing failure of the broker is thrown.
+ * @param activity names what waits; unique among those that wait at the same time
+ * @param signal once it is aborted a failure is thrown instead of being waited out
+ */
+export async function untilServed<T>(
+  outages: OutageMonitor,
+  activity: string,
+  work: () => Promise<T>,
+  signal?: AbortSignal,
+): Promise<T> {
+  try {
+    for (let waitMs = retryMs.first; ; waitMs = Math.min(waitMs * 2, retryMs.most)) {
+      try {
+        return await work();
+      } catch (thrown) {
+        if (!isPassing(thrown)) throw thrown;
+        outages.waits(activity, messageOf(thrown));
+        if (!(await slept(waitMs, signal))) throw thrown;
+      }
+    }
+  } finally {
+    outages.resumes(activity);
+  }
+}
+
+/** @returns false if the signal has cut the sleep short */
+const slept = (ms: number, signal?: AbortSignal): Promise<boolean> =>
+  sleep(ms, true, signal === undefined ? {} : { signal }).catch(() => false);

@@ -1,0 +1,78 @@
+/** One warning when an outage starts, one when it ends, and work that is repeated until then. */
+import pino from 'pino';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { LogInterrupted } from '../../kafka/failures.ts';
+import { OutageMonitor, untilServed } from '../../kafka/outage.ts';
+
+let said: string[];
+let outages: OutageMonitor;
+
+beforeEach(() => {
+  vi.useFakeTimers();
+  said = [];
+  const stream = { write: (line: string) => said.push((JSON.parse(line) as { msg: string }).msg) };
+  outages = new OutageMonitor(pino({}, stream), 'Kafka broker');
+});
+afterEach(() => {
+  vi.useRealTimers();
+});
+
+test('an outage is reported once at its start and once at its end, however many activities wait', async () => {
+  outages.waits('reading', 'closed');
+  outages.waits('publishing', 'refused');
+  await vi.advanceTimersByTimeAsync(2_900);
+  expect(outages.current).toBeUndefined();
+  expect(said).toEqual([]);
+  await vi.advanceTimersByTimeAsync(200);
+  outages.waits('reading', 'still closed');
+  expect(said).toEqual(['Kafka broker outage: waiting until it ends']);
+  await vi.advanceTimersByTimeAsync(21_900);
+  expect(outages.current).toMatchObject({ reason: 'refused' });
+  expect(outages.seconds).toBeCloseTo(25, 1);
+  outages.resumes('reading');
+  expect(said).toHaveLength(1);
+  outages.resumes('publishing');
+  outages.resumes('publishing');
+  expect(said).toEqual(['Kafka broker outage: waiting until it ends', 'Kafka broker outage is over']);
+  expect(outages.current).toBeUndefined();
+  expect(outages.seconds).toBe(0);
+});
+
+test('a leader that moves is not reported', async () => {
+  outages.waits('reading', 'no leader');
+  await vi.advanceTimersByTimeAsync(2_000);
+  outages.resumes('reading');
+  await vi.advanceTimersByTimeAsync(10_000);
+  expect(said).toEqual([]);
+});
+
+test('work is repeated until it is served', async () => {
+  let failuresLeft = 12;
+  const work = async () => {
+    if (failuresLeft-- > 0) throw new LogInterrupted(new Error('closed'));
+    return 'served';
+  };
+  const served = untilServed(outages, 'publishing', work);
+  await vi.advanceTimersByTimeAsync(30_000);
+  expect(await served).toBe('served');
+  expect(said).toEqual(['Kafka broker outage: waiting until it ends', 'Kafka broker outage is over']);
+});
+
+test('an error that does not pass is thrown at once', async () => {
+  const work = vi.fn(() => Promise.reject(new Error('a defect')));
+  await expect(untilServed(outages, 'publishing', work)).rejects.toThrow('a defect');
+  expect(work).toHaveBeenCalledTimes(1);
+});
+
+test('a signal ends the wait with the last failure', async () => {
+  const stop = new AbortController();
+  const work = vi.fn(() => Promise.reject(new LogInterrupted(new Error('closed'))));
+  const waiting = expect(untilServed(outages, 'publishing', work, stop.signal)).rejects.toThrow('closed');
+  await vi.advanceTimersByTimeAsync(10_000);
+  const attempts = work.mock.calls.length;
+  stop.abort();
+  await waiting;
+  expect(work).toHaveBeenCalledTimes(attempts);
+  await expect(untilServed(outages, 'publishing', work, stop.signal)).rejects.toThrow('closed');
+  expect(work).toHaveBeenCalledTimes(attempts + 1);
+});
