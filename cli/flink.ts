@@ -79,7 +79,7 @@ async function sql(flags: CommonFlags): Promise<void> {
   const [{ flinkStatements }, { inspectSources }, { cubes }, { goldTables }] = await Promise.all([
     import('../flink/sql.ts'),
     import('../flink/sources.ts'),
-    import('../tables/cubes/cube.ts'),
+    import('../tables/cubes/cube-set.ts'),
     import('../tables/gold-tables.ts'),
   ]);
   const context = await contextOf(flags);

@@ -85,7 +85,7 @@ async function run(flags: Flags): Promise<void> {
 
 /** The consumer groups of the pipeline and what they read. */
 export async function pipelineGroups(names: TopicNames): Promise<Watched[]> {
-  const { cubes } = await import('../tables/cubes/cube.ts');
+  const { cubes } = await import('../tables/cubes/cube-set.ts');
   const datasets = new Set(cubes.flatMap(({ reads }) => Object.keys(reads) as (keyof typeof reads)[]));
   return [
     { group: names.processorGroup, topics: [...datasets].map((dataset) => names.source(dataset)) },

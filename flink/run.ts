@@ -9,8 +9,7 @@ import type { Broker } from '../kafka/client.ts';
 import { ensureCompactedTopics } from '../kafka/topics.ts';
 import type { Endpoints, Secret } from '../runtime/config.ts';
 import { ReelflowError } from '../runtime/errors.ts';
-import { batchTables } from '../sinks/verify/batch-gold.ts';
-import { cubes } from '../tables/cubes/cube.ts';
+import { cubes } from '../tables/cubes/cube-set.ts';
 import { goldTables } from '../tables/gold-tables.ts';
 import type { TopicNames } from '../topics/catalog.ts';
 import type { Registry } from '../topics/registry.ts';
@@ -122,8 +121,8 @@ async function gather(parts: string, out: string): Promise<BoundedReport['tables
   const report: Record<string, { rows: number; bytes: number }> = {};
   const written: [string, string][] = [];
   try {
-    for (const { name, order } of tables) {
-      const types = Object.entries(batchTables[name]?.columns ?? {});
+    for (const { name, order, columns } of tables) {
+      const types = Object.entries(columns);
       const files = globSync('part-*', { cwd: join(parts, name) }).map((file) => join(parts, name, file));
       const struct = types.map(([column, type]) => `${sqlText(column)}: ${sqlText(type)}`).join(', ');
       await connection.run(
@@ -157,8 +156,9 @@ async function gather(parts: string, out: string): Promise<BoundedReport['tables
 async function prepareResults({ broker, registry, names }: FlinkContext, shards: number): Promise<void> {
   const topics = tables.map(({ name }) => ({ topic: names.goldTable(name), partitions: shards }));
   await ensureCompactedTopics(broker, topics);
-  for (const { name } of tables) {
-    await registry.register(names.goldTable(name), name, JSON.stringify(schemaOfGoldTable(name)));
+  for (const table of tables) {
+    const { name } = table;
+    await registry.register(names.goldTable(name), name, JSON.stringify(schemaOfGoldTable(table)));
   }
 }
 

@@ -5,9 +5,9 @@
  */
 import { sqlText } from '../database/sql.ts';
 import type { Endpoints, Secret } from '../runtime/config.ts';
-import { batchTables } from '../sinks/verify/batch-gold.ts';
-import { type Cube, projectionOf, relationOf } from '../tables/cubes/cube.ts';
-import type { GoldTable } from '../tables/gold-tables.ts';
+import { type Cube, relationOf } from '../tables/cubes/cube.ts';
+import { projectionOf } from '../tables/cubes/cube-set.ts';
+import type { GoldColumnType, GoldTable } from '../tables/gold-tables.ts';
 import { quotedForFlink } from '../tables/portable-sql.ts';
 import {
   type Column,
@@ -224,28 +224,23 @@ WHERE \`newest\` = 1 AND \`deleted\` = 0`,
 
 // Results
 
-const flinkTypes = {
+const flinkTypes: Readonly<Record<GoldColumnType, string>> = {
   BIGINT: 'BIGINT',
   INTEGER: 'INT',
   DOUBLE: 'DOUBLE',
   VARCHAR: 'STRING',
   BOOLEAN: 'BOOLEAN',
   'VARCHAR[]': 'ARRAY<STRING>',
-} as const;
-
-/** Columns of a table with their types, in the contract's order. */
-function columnsOf({ name }: GoldTable): [string, keyof typeof flinkTypes][] {
-  const table = batchTables[name];
-  if (table === undefined) throw new RangeError(`the contract has no gold table ${name}`);
-  return Object.entries(table.columns);
-}
+};
 
 function resultTable(
   { names, endpoints, destination }: FlinkJob,
   table: GoldTable,
   reveal: (secret: Secret) => string,
 ): string {
-  const columns = columnsOf(table).map(([name, type]) => `  ${identifier(name)} ${flinkTypes[type]}`);
+  const columns = Object.entries(table.columns).map(
+    ([name, type]) => `  ${identifier(name)} ${flinkTypes[type]}`,
+  );
   if (destination.kind === 'files') {
     return `CREATE TEMPORARY TABLE ${identifier(table.name)} (\n${columns.join(',\n')}\n) ${options({
       connector: 'filesystem',
@@ -266,7 +261,7 @@ ${columns.join(',\n')},
     'value.fields-include': 'EXCEPT_KEY',
     ...formatOptions('value.', endpoints, reveal),
     'value.avro-confluent.subject': `${topic}-value`,
-    'value.avro-confluent.schema': JSON.stringify(schemaOfGoldTable(table.name)),
+    'value.avro-confluent.schema': JSON.stringify(schemaOfGoldTable(table)),
     'sink.delivery-guarantee': 'exactly-once',
     'sink.transactional-id-prefix': topic,
     // The longest that a broker allows unless it is told otherwise: a job may be away so long without losing a change.
@@ -280,10 +275,12 @@ function rowKey({ key }: GoldTable): string {
 }
 
 function insert({ destination }: FlinkJob, table: GoldTable): string {
-  const columns = columnsOf(table).map(([name, type]) => `CAST(${identifier(name)} AS ${flinkTypes[type]})`);
+  const columns = Object.entries(table.columns).map(
+    ([name, type]) => `CAST(${identifier(name)} AS ${flinkTypes[type]})`,
+  );
   const key = destination.kind === 'topics' ? `${rowKey(table)},\n  ` : '';
   return `INSERT INTO ${identifier(table.name)} SELECT ${key}${columns.join(', ')}
-FROM (SELECT ${quotedForFlink(table.columns)} FROM ${identifier(`${table.name}_integers`)})`;
+FROM (SELECT ${quotedForFlink(table.select)} FROM ${identifier(`${table.name}_integers`)})`;
 }
 
 // Connections

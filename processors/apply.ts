@@ -13,7 +13,7 @@ import { DuckDBBlobValue } from '@duckdb/node-api';
 import { storeDictionary } from '../database/stored-dictionary.ts';
 import { crashPoint } from '../runtime/crash-points.ts';
 import { ReelflowError } from '../runtime/errors.ts';
-import { fingerprintOf } from '../tables/cubes/cube.ts';
+import { fingerprintOf } from '../tables/cubes/cube-set.ts';
 import type { DatasetName } from '../topics/catalog.ts';
 import { type DeltaHeader, encodeDelta, type RecordCounts } from '../topics/delta-wire.ts';
 import { withGap } from '../topics/position.ts';

@@ -1,6 +1,7 @@
 /** A base: the whole cubes of a store, for readers that lack the deltas before it. */
 import { readNumbers } from '../database/duckdb.ts';
-import { fingerprintOf, relationOf } from '../tables/cubes/cube.ts';
+import { relationOf } from '../tables/cubes/cube.ts';
+import { fingerprintOf } from '../tables/cubes/cube-set.ts';
 import { type CubeRows, type DeltaHeader, encodeDelta } from '../topics/delta-wire.ts';
 import { datasetsOf, withRows } from './contributions.ts';
 import type { OutboxEntry, ShardStore } from './shard-store.ts';

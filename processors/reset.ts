@@ -11,7 +11,7 @@ import { LogReader } from '../kafka/log.ts';
 import { commitAlone } from '../kafka/membership.ts';
 import { partitionCounts } from '../kafka/topics.ts';
 import { ReelflowError } from '../runtime/errors.ts';
-import { cubes } from '../tables/cubes/cube.ts';
+import { cubes } from '../tables/cubes/cube-set.ts';
 import { datasetNames, type TopicNames } from '../topics/catalog.ts';
 import { encodeDelta } from '../topics/delta-wire.ts';
 import { nextIn } from '../topics/position.ts';

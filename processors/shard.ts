@@ -11,7 +11,7 @@ import type { Producer } from 'kafkajs';
 import type { Fetched, LogReader, Want } from '../kafka/log.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/logger.ts';
-import { fingerprintOf } from '../tables/cubes/cube.ts';
+import { fingerprintOf } from '../tables/cubes/cube-set.ts';
 import { Ownership } from '../topics/ownership.ts';
 import { nextIn, notAfter, type Position } from '../topics/position.ts';
 import { type AppliedBatch, applyMicroBatch } from './apply.ts';

@@ -23,6 +23,9 @@ export interface Plot {
   readonly y: string;
 }
 
+/** Types of gold columns, as DuckDB writes them. */
+export type GoldColumnType = 'BIGINT' | 'INTEGER' | 'DOUBLE' | 'VARCHAR' | 'VARCHAR[]' | 'BOOLEAN';
+
 export interface GoldTable {
   readonly name: string;
   /** What a row is, for people who meet the file alone. */
@@ -35,8 +38,10 @@ export interface GoldTable {
   /** Texts that depend on the key. */
   readonly attributes?: readonly string[];
   readonly measures: readonly string[];
-  /** Columns of the final form, from the integer form. */
-  readonly columns: string;
+  /** The columns of the final form with their types, in order: a contract with readers. */
+  readonly columns: Readonly<Record<string, GoldColumnType>>;
+  /** SQL that computes the columns of the final form from those of the integer form. */
+  readonly select: string;
   /** JOIN of what the final form needs besides: texts are taken apart once each, not once a row. */
   readonly beside?: string;
   /** Columns that the final form standardises: it finds their mean and deviation in the relation `scales`. */
@@ -107,7 +112,17 @@ export const goldTables: readonly GoldTable[] = declaredTables([
       'years',
       'titles_with_year',
     ],
-    columns: `genres, total_titles, ${average}, total_votes,
+    columns: {
+      genres: 'VARCHAR',
+      total_titles: 'BIGINT',
+      avg_rating: 'DOUBLE',
+      total_votes: 'BIGINT',
+      avg_year: 'DOUBLE',
+      rating_volatility: 'DOUBLE',
+      max_rating: 'DOUBLE',
+      min_rating: 'DOUBLE',
+    },
+    select: `genres, total_titles, ${average}, total_votes,
       years / ${double('nullif(titles_with_year, 0)')} AS avg_year, ${volatility}, ${maximum}, ${minimum}`,
     order: 'total_titles DESC, genres',
   },
@@ -129,7 +144,15 @@ export const goldTables: readonly GoldTable[] = declaredTables([
       GROUP BY decade`,
     key: ['decade'],
     measures: ['total_titles', 'total_votes', 's1', 's2', 'runtime', 'titles_with_runtime'],
-    columns: `decade, total_titles, ${average}, total_votes,
+    columns: {
+      decade: 'INTEGER',
+      total_titles: 'BIGINT',
+      avg_rating: 'DOUBLE',
+      total_votes: 'BIGINT',
+      avg_runtime: 'DOUBLE',
+      rating_volatility: 'DOUBLE',
+    },
+    select: `decade, total_titles, ${average}, total_votes,
       runtime / ${double('nullif(titles_with_runtime, 0)')} AS avg_runtime, ${volatility}`,
     order: 'decade',
   },
@@ -142,7 +165,17 @@ export const goldTables: readonly GoldTable[] = declaredTables([
       FROM title WHERE startYear IS NOT NULL GROUP BY startYear, genres`,
     key: ['startYear', 'genres'],
     measures: ['total_titles', 'total_votes', 's1', 's2', 'max_tenths', 'min_tenths'],
-    columns: `startYear, genres, total_titles, ${average}, total_votes, ${maximum}, ${minimum}, ${volatility}`,
+    columns: {
+      startYear: 'INTEGER',
+      genres: 'VARCHAR',
+      total_titles: 'BIGINT',
+      avg_rating: 'DOUBLE',
+      total_votes: 'BIGINT',
+      max_rating: 'DOUBLE',
+      min_rating: 'DOUBLE',
+      rating_volatility: 'DOUBLE',
+    },
+    select: `startYear, genres, total_titles, ${average}, total_votes, ${maximum}, ${minimum}, ${volatility}`,
     order: 'startYear, total_titles DESC, genres NULLS LAST',
   },
   {
@@ -167,7 +200,18 @@ export const goldTables: readonly GoldTable[] = declaredTables([
     key: ['nconst'],
     attributes: ['primaryName'],
     measures: ['total_titles', 'total_credits', 'total_votes', 's1', 's2', 'max_tenths', 'min_tenths'],
-    columns: `nconst, primaryName, total_titles, total_credits, ${average}, total_votes, ${volatility}, ${maximum}, ${minimum}`,
+    columns: {
+      nconst: 'VARCHAR',
+      primaryName: 'VARCHAR',
+      total_titles: 'BIGINT',
+      total_credits: 'BIGINT',
+      avg_rating: 'DOUBLE',
+      total_votes: 'BIGINT',
+      rating_volatility: 'DOUBLE',
+      max_rating: 'DOUBLE',
+      min_rating: 'DOUBLE',
+    },
+    select: `nconst, primaryName, total_titles, total_credits, ${average}, total_votes, ${volatility}, ${maximum}, ${minimum}`,
     order: 'total_votes DESC, nconst',
   },
   {
@@ -179,7 +223,17 @@ export const goldTables: readonly GoldTable[] = declaredTables([
       FROM region GROUP BY region`,
     key: ['region'],
     measures: ['total_titles', 'total_akas', 'total_votes', 's1', 's2', 'max_tenths', 'min_tenths'],
-    columns: `region, total_titles, total_akas, ${average}, total_votes, ${volatility}, ${maximum}, ${minimum}`,
+    columns: {
+      region: 'VARCHAR',
+      total_titles: 'BIGINT',
+      total_akas: 'BIGINT',
+      avg_rating: 'DOUBLE',
+      total_votes: 'BIGINT',
+      rating_volatility: 'DOUBLE',
+      max_rating: 'DOUBLE',
+      min_rating: 'DOUBLE',
+    },
+    select: `region, total_titles, total_akas, ${average}, total_votes, ${volatility}, ${maximum}, ${minimum}`,
     order: 'total_titles DESC, region',
   },
   {
@@ -204,7 +258,30 @@ export const goldTables: readonly GoldTable[] = declaredTables([
     key: ['tconst'],
     attributes: ['titleType', 'startYear', 'runtimeMinutes', 'isAdult', 'genres_text'],
     measures: ['tenths', 'numVotes', 'principals', 'people', 'akas', 'regions'],
-    columns: `tconst, titleType, startYear, runtimeMinutes, isAdult, genres,
+    columns: {
+      tconst: 'VARCHAR',
+      titleType: 'VARCHAR',
+      startYear: 'INTEGER',
+      runtimeMinutes: 'INTEGER',
+      isAdult: 'BOOLEAN',
+      genres: 'VARCHAR[]',
+      averageRating: 'DOUBLE',
+      numVotes: 'BIGINT',
+      principals: 'BIGINT',
+      people: 'BIGINT',
+      akas: 'BIGINT',
+      regions: 'BIGINT',
+      numVotes_log10: 'DOUBLE',
+      startYear_standardised: 'DOUBLE',
+      startYear_missing: 'BOOLEAN',
+      runtimeMinutes_standardised: 'DOUBLE',
+      runtimeMinutes_missing: 'BOOLEAN',
+      genres_missing: 'BOOLEAN',
+      ...Object.fromEntries([...genreColumns.keys()].map((column) => [column, 'BOOLEAN' as const])),
+      genre_other: 'BOOLEAN',
+      split: 'VARCHAR',
+    },
+    select: `tconst, titleType, startYear, runtimeMinutes, isAdult, genres,
       tenths / 10.0::DOUBLE AS averageRating, numVotes, principals, people, akas, regions,
       log10(greatest(numVotes, 1)) AS numVotes_log10, ${standardised.map(prepared).join(', ')},
       genres_missing, ${[...genreColumns.keys()].join(', ')}, genre_other,
@@ -233,11 +310,11 @@ export function declaredTables(tables: readonly GoldTable[]): readonly GoldTable
     name,
     ...fields.map((field) => field.name),
   ]);
-  for (const { name, integers, columns, key, attributes = [], measures, onlyDuckdb } of tables) {
+  for (const { name, integers, select, key, attributes = [], measures, onlyDuckdb } of tables) {
     if (onlyDuckdb !== undefined) continue;
     try {
       checkPortable(integers, [...relations, 'names', 'nconst', 'primaryName']);
-      checkPortable(columns, [...key, ...attributes, ...measures]);
+      checkPortable(select, [...key, ...attributes, ...measures]);
     } catch (thrown) {
       throw new RangeError(`gold table ${name}: ${messageOf(thrown)}`);
     }
@@ -261,27 +338,4 @@ export function scalesOf(columns: readonly string[], relation: string): string {
       )`,
     )
     .join(' UNION ALL ');
-}
-
-/**
- * A SELECT of one text column `block`: the lines of a table's integer form in the canonical order of its keys, some
- * thousand lines a block. SHA-256 over the blocks, one after the other, is the content hash.
- * @param relation holds the integer form
- */
-export function canonicalText({ key, attributes = [], measures }: GoldTable, relation: string): string {
-  // Null differs from every text, also from an empty one; tab and newline cannot occur in numbers.
-  const fields = [
-    ...[...key, ...attributes].map(
-      (name) => `coalesce('=' || replace(replace(${name}::VARCHAR, '\\', '\\\\'), chr(10), '\\n'), '-')`,
-    ),
-    ...measures.map((name) => `${name}::VARCHAR`),
-  ];
-  return `
-    SELECT string_agg(line, chr(10) ORDER BY number) || chr(10) AS block
-    FROM (
-      SELECT concat_ws(chr(9), ${fields.join(', ')}) AS line,
-        row_number() OVER (ORDER BY ${key.map((name) => `${name} NULLS FIRST`).join(', ')}) AS number
-      FROM ${relation}
-    )
-    GROUP BY number // 4096 ORDER BY min(number)`;
 }

@@ -2,8 +2,8 @@
 import { existsSync, mkdirSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { DuckDBConnection } from '@duckdb/node-api';
-import { batchTables } from '../../sinks/verify/batch-gold.ts';
 import { compareTables } from '../../sinks/verify/compare.ts';
+import { goldTables } from '../../tables/gold-tables.ts';
 
 /**
  * The tables that peers compute, each with the order of its rows by the contract: not every peer can write in order, and none
@@ -18,7 +18,7 @@ const order: Readonly<Record<string, string>> = {
 };
 
 /** Names of the tables that peers compute, and what they consist of. */
-export const comparedTables = Object.entries(batchTables).filter(([table]) => table in order);
+export const comparedTables = goldTables.filter(({ name }) => name in order);
 
 /**
  * @param schema tables made by `batchGold`
@@ -29,7 +29,7 @@ export async function checkResults(db: DuckDBConnection, schema: string, out: st
   const checked = join(out, 'checked');
   rmSync(checked, { recursive: true, force: true });
   mkdirSync(checked);
-  for (const [table, { columns }] of comparedTables) {
+  for (const { name: table, columns } of comparedTables) {
     const results = resultsOf(join(out, table), columns);
     if (results === undefined) continue;
     const cast = Object.entries(columns).map(

@@ -42,7 +42,7 @@ export const flinkSql = (input: 'chunks' | 'rows'): Peer => ({
     const jars = await jarsOf('flink/pom.xml', workshop.say);
     await ensureRetainedTopics(
       workshop.broker,
-      comparedTables.map(([table]) => ({ topic: resultTopic(workshop, table), partitions: 2 })),
+      comparedTables.map(({ name: table }) => ({ topic: resultTopic(workshop, table), partitions: 2 })),
     );
     const statements = join(workshop.out, 'gold.sql');
     writeFileSync(statements, [...sourceTables(workshop, input), ...sinkTables(workshop), gold()].join('\n'));
@@ -59,7 +59,7 @@ export const flinkSql = (input: 'chunks' | 'rows'): Peer => ({
     };
   },
   collect: async (workshop) => {
-    for (const [table] of comparedTables) {
+    for (const { name: table } of comparedTables) {
       await lastValues(workshop.broker, resultTopic(workshop, table), join(workshop.out, `${table}.json`));
     }
   },
@@ -115,7 +115,7 @@ function sinkTables(workshop: Workshop): string[] {
     DOUBLE: 'DOUBLE',
     VARCHAR: 'STRING',
   };
-  return comparedTables.map(([table, { key, columns }]) => {
+  return comparedTables.map(({ name: table, key, columns }) => {
     const fields = Object.entries(columns).map(([name, type]) => `${name} ${types[type]}`);
     return `CREATE TEMPORARY TABLE ${table} (${fields.join(', ')}, PRIMARY KEY (${key.join(', ')}) NOT ENFORCED)
       WITH ('connector' = 'upsert-kafka', 'topic' = '${resultTopic(workshop, table)}',

@@ -10,7 +10,6 @@
  * A reader that follows CURRENT finds a complete snapshot at every moment. What a crash leaves behind is a folder
  * whose name starts with a dot, or a snapshot that CURRENT does not name: the next run sweeps or keeps it.
  */
-import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type DuckDBConnection, version as duckdbVersion } from '@duckdb/node-api';
@@ -20,7 +19,8 @@ import { crashPoint } from '../../runtime/crash-points.ts';
 import { ReelflowError } from '../../runtime/errors.ts';
 import { fileSha256, syncPath } from '../../runtime/files.ts';
 import { noteOf, notesKey } from '../../tables/column-notes.ts';
-import { canonicalText, type GoldTable, goldTables, scalesOf } from '../../tables/gold-tables.ts';
+import { contentHash } from '../../tables/content-hash.ts';
+import { type GoldTable, goldTables, scalesOf } from '../../tables/gold-tables.ts';
 import { cubesOnTheWire, type RecordCounts } from '../../topics/delta-wire.ts';
 import { startAfter } from '../../topics/position.ts';
 import { type CubeStore, parquetOptions } from '../store.ts';
@@ -122,7 +122,7 @@ async function writeTable(
   const scales =
     table.standardised === undefined ? undefined : await readScales(connection, table.standardised);
   const path = join(folder, `${table.name}.parquet`);
-  const select = `SELECT ${table.columns} FROM integers ${table.beside ?? ''}`;
+  const select = `SELECT ${table.select} FROM integers ${table.beside ?? ''}`;
   const notes = sqlText(JSON.stringify(await notesOf(connection, table, select)));
   await connection.run(
     `COPY (${select} ORDER BY ${table.order}) TO ${sqlPath(path)}
@@ -131,18 +131,11 @@ async function writeTable(
   syncPath(path);
   const rows = await connection.runAndReadAll('SELECT count(*) FROM integers');
 
-  const content = createHash('sha256');
-  const blocks = await connection.stream(canonicalText(table, 'integers'));
-  for (;;) {
-    const chunk = await blocks.fetchChunk();
-    if (chunk === null || chunk.rowCount === 0) break;
-    for (const block of chunk.getColumnValues(0)) content.update(String(block));
-  }
   return {
     rows: Number(rows.getRows()[0]?.[0]),
     bytes: statSync(path).size,
     sha256: await fileSha256(path),
-    contentHash: content.digest('hex'),
+    contentHash: await contentHash(connection, table, 'integers'),
     ...(scales === undefined ? {} : { scales }),
   };
 }

@@ -4,6 +4,7 @@
  */
 import type { DuckDBConnection } from '@duckdb/node-api';
 import { genreColumns, standardised } from '../../tables/features.ts';
+import { goldTables } from '../../tables/gold-tables.ts';
 
 /** The measures of every table over the joined rating. */
 const measures = {
@@ -22,137 +23,38 @@ const tenths = 'round(rating * 10)::BIGINT';
 const exact = `sum(${tenths})::BIGINT AS s1, sum(${tenths} * ${tenths})::BIGINT AS s2,
         max(${tenths}) AS max_tenths, min(${tenths}) AS min_tenths`;
 
-/** A gold table by the contract. */
-export interface BatchTable {
-  readonly key: readonly string[];
-  /** Columns with their types, in order. */
-  readonly columns: Readonly<
-    Record<string, 'BIGINT' | 'INTEGER' | 'DOUBLE' | 'VARCHAR' | 'VARCHAR[]' | 'BOOLEAN'>
-  >;
-  /** Rows in the contract's order: its columns, and the exact sums behind the doubles. */
-  readonly query: string;
-}
-
-export const batchTables: Readonly<Record<string, BatchTable>> = {
-  genre_analysis: {
-    key: ['genres'],
-    columns: {
-      genres: 'VARCHAR',
-      total_titles: 'BIGINT',
-      avg_rating: 'DOUBLE',
-      total_votes: 'BIGINT',
-      avg_year: 'DOUBLE',
-      rating_volatility: 'DOUBLE',
-      max_rating: 'DOUBLE',
-      min_rating: 'DOUBLE',
-    },
-    query: `
+/** By gold table: its rows in the contract's order, with its columns and the exact sums behind the doubles. */
+const queries: Readonly<Record<string, string>> = {
+  genre_analysis: `
       SELECT genres, ${select('total_titles', 'avg_rating', 'total_votes')}, avg(startYear) AS avg_year,
         ${select('rating_volatility', 'max_rating', 'min_rating')},
         ${exact}, coalesce(sum(startYear), 0)::BIGINT AS years, count(startYear) AS titles_with_year
       FROM batch_titles WHERE genres IS NOT NULL GROUP BY genres ORDER BY total_titles DESC, genres`,
-  },
-  decade_trends: {
-    key: ['decade'],
-    columns: {
-      decade: 'INTEGER',
-      total_titles: 'BIGINT',
-      avg_rating: 'DOUBLE',
-      total_votes: 'BIGINT',
-      avg_runtime: 'DOUBLE',
-      rating_volatility: 'DOUBLE',
-    },
-    query: `
+  decade_trends: `
       SELECT (floor(startYear / 10) * 10)::INTEGER AS decade, ${select('total_titles', 'avg_rating', 'total_votes')},
         avg(runtimeMinutes) AS avg_runtime, ${select('rating_volatility')},
         ${exact}, coalesce(sum(runtimeMinutes), 0)::BIGINT AS runtime, count(runtimeMinutes) AS titles_with_runtime
       FROM batch_titles WHERE startYear IS NOT NULL GROUP BY decade ORDER BY decade`,
-  },
-  title_ratings_agg: {
-    key: ['startYear', 'genres'],
-    columns: {
-      startYear: 'INTEGER',
-      genres: 'VARCHAR',
-      total_titles: 'BIGINT',
-      avg_rating: 'DOUBLE',
-      total_votes: 'BIGINT',
-      max_rating: 'DOUBLE',
-      min_rating: 'DOUBLE',
-      rating_volatility: 'DOUBLE',
-    },
-    query: `
+  title_ratings_agg: `
       SELECT startYear, genres,
         ${select('total_titles', 'avg_rating', 'total_votes', 'max_rating', 'min_rating', 'rating_volatility')},
         ${exact}
       FROM batch_titles WHERE startYear IS NOT NULL GROUP BY startYear, genres
       ORDER BY startYear, total_titles DESC, genres NULLS LAST`,
-  },
-  contributor_analysis: {
-    key: ['nconst'],
-    columns: {
-      nconst: 'VARCHAR',
-      primaryName: 'VARCHAR',
-      total_titles: 'BIGINT',
-      total_credits: 'BIGINT',
-      avg_rating: 'DOUBLE',
-      total_votes: 'BIGINT',
-      rating_volatility: 'DOUBLE',
-      max_rating: 'DOUBLE',
-      min_rating: 'DOUBLE',
-    },
-    query: `
+  contributor_analysis: `
       SELECT format('nm{:07d}', contributor) AS nconst, any_value(primaryName) AS primaryName, ${select('total_titles')},
         sum(credits)::BIGINT AS total_credits,
         ${select('avg_rating', 'total_votes', 'rating_volatility', 'max_rating', 'min_rating')}, ${exact}
       FROM (SELECT nconst AS contributor, tconst, count(*) AS credits FROM batch_principals GROUP BY ALL)
       JOIN batch_ratings USING (tconst) LEFT JOIN batch_names ON batch_names.nconst = contributor
       GROUP BY contributor ORDER BY total_votes DESC, nconst`,
-  },
-  region_analysis: {
-    key: ['region'],
-    columns: {
-      region: 'VARCHAR',
-      total_titles: 'BIGINT',
-      total_akas: 'BIGINT',
-      avg_rating: 'DOUBLE',
-      total_votes: 'BIGINT',
-      rating_volatility: 'DOUBLE',
-      max_rating: 'DOUBLE',
-      min_rating: 'DOUBLE',
-    },
-    query: `
+  region_analysis: `
       SELECT region, ${select('total_titles')}, sum(akas)::BIGINT AS total_akas,
         ${select('avg_rating', 'total_votes', 'rating_volatility', 'max_rating', 'min_rating')}, ${exact}
       FROM (SELECT region, titleId AS tconst, count(*) AS akas FROM batch_akas WHERE region IS NOT NULL GROUP BY ALL)
       JOIN batch_ratings USING (tconst)
       GROUP BY region ORDER BY total_titles DESC, region`,
-  },
-  title_features: {
-    key: ['tconst'],
-    columns: {
-      tconst: 'VARCHAR',
-      titleType: 'VARCHAR',
-      startYear: 'INTEGER',
-      runtimeMinutes: 'INTEGER',
-      isAdult: 'BOOLEAN',
-      genres: 'VARCHAR[]',
-      averageRating: 'DOUBLE',
-      numVotes: 'BIGINT',
-      principals: 'BIGINT',
-      people: 'BIGINT',
-      akas: 'BIGINT',
-      regions: 'BIGINT',
-      numVotes_log10: 'DOUBLE',
-      startYear_standardised: 'DOUBLE',
-      startYear_missing: 'BOOLEAN',
-      runtimeMinutes_standardised: 'DOUBLE',
-      runtimeMinutes_missing: 'BOOLEAN',
-      genres_missing: 'BOOLEAN',
-      ...Object.fromEntries([...genreColumns.keys()].map((column) => [column, 'BOOLEAN' as const])),
-      genre_other: 'BOOLEAN',
-      split: 'VARCHAR',
-    },
-    query: `
+  title_features: `
       WITH titles AS (
         SELECT format('tt{:07d}', tconst) AS tconst, titleType, startYear, runtimeMinutes, isAdult, genres AS genres_text,
           CASE WHEN genres <> '' THEN regexp_split_to_array(genres, ',') END AS genres, rating AS averageRating,
@@ -182,7 +84,6 @@ export const batchTables: Readonly<Record<string, BatchTable>> = {
         list_reduce(list_transform(string_split(md5(tconst)[1:8], ''), lambda digit: strpos('123456789abcdef', digit)),
           lambda number, digit: (number * 16 + digit) % 100) AS bucket FROM titles)
       ORDER BY tconst`,
-  },
 };
 
 /** The relations that the tables are computed from: the valid rows, one per key. Ids are their digits. */
@@ -215,7 +116,9 @@ export async function computeGold(connection: DuckDBConnection, schema: string):
   await connection.run(`CREATE OR REPLACE TEMP VIEW batch_titles AS
     SELECT * FROM batch_basics JOIN batch_ratings USING (tconst)`);
   await connection.run(`CREATE SCHEMA IF NOT EXISTS "${schema}"`);
-  for (const [name, { query, columns }] of Object.entries(batchTables)) {
+  for (const { name, columns } of goldTables) {
+    const query = queries[name];
+    if (query === undefined) throw new RangeError(`the oracle has no query for the gold table ${name}`);
     const exact = `"${schema}"."${exactTable(name)}"`;
     const wanted = Object.keys(columns).map((column) => `"${column}"`);
     await connection.run(`CREATE OR REPLACE TABLE ${exact} AS ${query}`);

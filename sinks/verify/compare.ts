@@ -5,7 +5,7 @@ import type { DuckDBConnection } from '@duckdb/node-api';
 import { parquetFile } from '../../database/sql.ts';
 import { storageFaultOf } from '../../database/storage-errors.ts';
 import { messageOf } from '../../runtime/errors.ts';
-import { type BatchTable, batchTables } from './batch-gold.ts';
+import { type GoldTable, goldTables } from '../../tables/gold-tables.ts';
 
 /** Where a gold table is not what it should be. Values are texts, null is 'NULL'. */
 export interface Difference {
@@ -46,8 +46,8 @@ export async function compareTables(
   perTable = 10,
 ): Promise<TableComparison[]> {
   const comparisons: TableComparison[] = [];
-  for (const [name, table] of Object.entries(batchTables)) {
-    comparisons.push(await compareTable(connection, name, table, expectedSchema, actualDir, perTable));
+  for (const table of goldTables) {
+    comparisons.push(await compareTable(connection, table, expectedSchema, actualDir, perTable));
   }
   return comparisons;
 }
@@ -65,8 +65,7 @@ export async function compareGold(
 
 async function compareTable(
   connection: DuckDBConnection,
-  name: string,
-  { key, columns }: BatchTable,
+  { name, key, columns }: GoldTable,
   expectedSchema: string,
   actualDir: string,
   limit: number,

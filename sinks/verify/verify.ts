@@ -3,7 +3,6 @@
  * manifest names or from files, its tables are computed by an independent batch computation, and files, figures, content
  * hashes and accounting are held against them. Nothing is changed but a folder of its own, which is removed.
  */
-import { createHash } from 'node:crypto';
 import { existsSync, mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -12,7 +11,8 @@ import { asStorageError, type Storage } from '../../database/storage-errors.ts';
 import { clusterIdOf } from '../../kafka/client.ts';
 import { ReelflowError } from '../../runtime/errors.ts';
 import { fileSha256 } from '../../runtime/files.ts';
-import { canonicalText, goldTables } from '../../tables/gold-tables.ts';
+import { contentHash } from '../../tables/content-hash.ts';
+import { goldTables } from '../../tables/gold-tables.ts';
 import { startAfter } from '../../topics/position.ts';
 import {
   currentSnapshot,
@@ -23,7 +23,7 @@ import {
   snapshotFolder,
 } from '../gold/manifest.ts';
 import { batchGold } from './batch.ts';
-import { batchTables, computeGold, exactTable } from './batch-gold.ts';
+import { computeGold, exactTable } from './batch-gold.ts';
 import { compareTables, type Difference } from './compare.ts';
 import { loadSourceRows, type ReadProgress, type SourceCount, type Sources } from './source-rows.ts';
 
@@ -93,7 +93,8 @@ export async function verifySnapshot(options: VerifyOptions): Promise<Verificati
     // 1. what the files are, before anything is computed
     findings.push(...(await checkFiles(gold, manifest)));
     for (const name of Object.keys(manifest.tables)) {
-      if (!(name in batchTables)) findings.push({ about: 'manifest', text: `it names a table ${name}` });
+      if (goldTables.every((table) => table.name !== name))
+        findings.push({ about: 'manifest', text: `it names a table ${name}` });
     }
 
     // 2. the tables anew
@@ -185,7 +186,8 @@ const temporaryStorage = (path: string): Storage => ({
 
 /** Length and hash of each file. That a table is there and can be read is seen when it is compared. */
 async function checkFiles(gold: string, manifest: Manifest): Promise<Finding[]> {
-  const findings = Object.keys(batchTables)
+  const findings = goldTables
+    .map(({ name }) => name)
     .filter((table) => manifest.tables[table] === undefined)
     .map((table): Finding => ({ about: table, text: 'the manifest does not name it' }));
   for (const { path, bytes, sha256 } of filesOf(manifest)) {
@@ -215,12 +217,13 @@ async function checkClaims(
   rows: number,
 ): Promise<Finding[]> {
   const claimed = manifest.tables[table];
-  if (claimed === undefined) return [];
+  const declared = goldTables.find(({ name }) => name === table);
+  if (claimed === undefined || declared === undefined) return [];
   const findings: Finding[] = [];
   if (claimed.rows !== rows) {
     findings.push({ about: table, text: `the manifest says ${claimed.rows} rows, the input gives ${rows}` });
   }
-  const hash = await contentHash(connection, table);
+  const hash = await contentHash(connection, declared, `"${schema}"."${exactTable(table)}"`);
   if (hash !== claimed.contentHash) {
     findings.push({
       about: table,
@@ -250,18 +253,6 @@ async function checkScales(connection: DuckDBConnection, table: string, claimed:
     });
   }
   return findings;
-}
-
-async function contentHash(connection: DuckDBConnection, name: string): Promise<string> {
-  const table = goldTables.find((candidate) => candidate.name === name);
-  if (table === undefined) throw new RangeError(`there is no gold table ${name}`);
-  const content = createHash('sha256');
-  const blocks = await connection.stream(canonicalText(table, `"${schema}"."${exactTable(name)}"`));
-  for (;;) {
-    const chunk = await blocks.fetchChunk();
-    if (chunk === null || chunk.rowCount === 0) return content.digest('hex');
-    for (const block of chunk.getColumnValues(0)) content.update(String(block));
-  }
 }
 
 /** Records in the log = applied + duplicate + rejected, topic by topic. */

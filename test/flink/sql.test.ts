@@ -13,7 +13,8 @@ import { newestCheckpoint } from '../../flink/run.ts';
 import { datasetsRead, type FlinkJob, flinkStatements } from '../../flink/sql.ts';
 import { deleteBefore, ensureCompactedTopics, ensureRetainedTopics } from '../../kafka/topics.ts';
 import { type Endpoints, Secret } from '../../runtime/config.ts';
-import { type Cube, cubes, relationOf } from '../../tables/cubes/cube.ts';
+import { type Cube, relationOf } from '../../tables/cubes/cube.ts';
+import { cubes } from '../../tables/cubes/cube-set.ts';
 import { goldTables } from '../../tables/gold-tables.ts';
 import { topicNamesIn } from '../../topics/catalog.ts';
 import { sendTo } from '../support/damage.ts';
@@ -220,7 +221,7 @@ describe('refused before Flink is asked', () => {
     [['run', '--out', 'tables'], 'belong together'],
     [['submit'], 'One of --gateway and --rest'],
     [['submit', '--rest', 'http://a:1', '--gateway', 'http://a:2'], 'One of --gateway and --rest'],
-    [['submit', '--rest', 'flink:8081'], 'is not an address'],
+    [['submit', '--rest', 'flink:8081'], 'is not an HTTP address'],
   ] as [string[], string][])('%j', async ([args, what], { place }) => {
     const finished = await place.run(['flink', ...args]);
     expect(spoken(finished)).toContain(what);

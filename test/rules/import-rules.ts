@@ -28,7 +28,7 @@ const rules: Readonly<Record<string, Rule>> = {
   processors: stage,
   sinks: stage,
   monitor: stage,
-  flink: { rooms: [...stage.rooms, 'sinks/verify/batch-gold.ts'] },
+  flink: stage,
   cli: everything,
   bench: { rooms: [...everything.rooms, 'cli'] },
   deploy: { rooms: [] },

@@ -12,7 +12,7 @@ import { type AppliedBatch, applyMicroBatch } from '../../processors/apply.ts';
 import { MicroBatch } from '../../processors/micro-batch.ts';
 import { type ShardIdentity, ShardStore } from '../../processors/shard-store.ts';
 import { createStore as createStoreIn } from '../../processors/store-folder.ts';
-import { cubes as cubeSet } from '../../tables/cubes/cube.ts';
+import { cubes as cubeSet } from '../../tables/cubes/cube-set.ts';
 import { RejectedMessage } from '../../topics/chunk.ts';
 import { fromOf, toOf } from '../../topics/delta-wire.ts';
 import { Ownership } from '../../topics/ownership.ts';

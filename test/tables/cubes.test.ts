@@ -1,6 +1,7 @@
 /** What cubes declare and what the delta schema carries are two texts that must say the same. */
 import { describe, expect, test } from 'vitest';
-import { type Cube, cubes, fingerprintOf, projectionOf } from '../../tables/cubes/cube.ts';
+import type { Cube } from '../../tables/cubes/cube.ts';
+import { cubes, fingerprintOf, projectionOf } from '../../tables/cubes/cube-set.ts';
 import { titleCube } from '../../tables/cubes/title.ts';
 import { type DatasetName, datasets } from '../../topics/catalog.ts';
 import { cubesOnTheWire } from '../../topics/delta-wire.ts';

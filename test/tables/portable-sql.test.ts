@@ -1,6 +1,7 @@
 /** The SQL of declarations: what both engines take is let through, what only one takes is refused by name. */
 import { expect, test } from 'vitest';
-import { type Cube, cubes, declared } from '../../tables/cubes/cube.ts';
+import type { Cube } from '../../tables/cubes/cube.ts';
+import { cubes, declared } from '../../tables/cubes/cube-set.ts';
 import { regionCube } from '../../tables/cubes/region.ts';
 import { declaredTables, goldTables } from '../../tables/gold-tables.ts';
 import { checkPortable, quotedForFlink } from '../../tables/portable-sql.ts';
@@ -52,7 +53,7 @@ test('a cube that Flink cannot take is refused where it is declared, unless it s
 test('a gold table that Flink cannot take is refused where it is declared, unless it says that it is for DuckDB alone', () => {
   const [table] = goldTables;
   if (table === undefined) throw new Error('there are no gold tables');
-  const foreign = { ...table, columns: 'log10(total_titles) AS magnitude' };
+  const foreign = { ...table, select: 'log10(total_titles) AS magnitude' };
   expect(() => declaredTables([foreign])).toThrow('gold table genre_analysis: the function log10');
   expect(() => declaredTables([{ ...table, integers: 'SELECT country FROM title' }])).toThrow('country');
   expect(declaredTables([{ ...foreign, onlyDuckdb: 'a reason' }])).toHaveLength(1);

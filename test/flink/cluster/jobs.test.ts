@@ -28,7 +28,6 @@ import { logBounds } from '../../../kafka/bounds.ts';
 import { findJvm } from '../../../kafka/local/jars.ts';
 import { currentSnapshot, snapshotFolder } from '../../../sinks/gold/manifest.ts';
 import { batchGold } from '../../../sinks/verify/batch.ts';
-import { batchTables } from '../../../sinks/verify/batch-gold.ts';
 import { compareGold } from '../../../sinks/verify/compare.ts';
 import { goldTables } from '../../../tables/gold-tables.ts';
 import { type DatasetName, datasetNames, partitionOf } from '../../../topics/catalog.ts';
@@ -165,11 +164,11 @@ function projectWithCube(place: Place): string {
     };`,
   );
   edit(
-    'tables/cubes/cube.ts',
+    'tables/cubes/cube-set.ts',
     'import { titleCube }',
     "import { mediumCube } from './medium.ts';\nimport { titleCube }",
   );
-  edit('tables/cubes/cube.ts', 'declared([', 'declared([mediumCube, ');
+  edit('tables/cubes/cube-set.ts', 'declared([', 'declared([mediumCube, ');
   const schema = JSON.parse(readFileSync(join(copy, 'topics/schemas/reelflow.deltas.avsc'), 'utf8'));
   schema.fields.push({
     name: 'medium',
@@ -196,18 +195,9 @@ function projectWithCube(place: Place): string {
     name: 'medium_analysis', about: 'Rated titles by medium.', plots: [],
     integers: \`SELECT titleType, \${counts} FROM medium GROUP BY titleType\`,
     key: ['titleType'], measures: ['total_titles', 'total_votes'],
-    columns: 'titleType, total_titles, total_votes', order: 'titleType',
+    columns: { titleType: 'VARCHAR', total_titles: 'BIGINT', total_votes: 'BIGINT' },
+    select: 'titleType, total_titles, total_votes', order: 'titleType',
   },`,
-  );
-  edit(
-    'sinks/verify/batch-gold.ts',
-    'export const batchTables: Readonly<Record<string, BatchTable>> = {',
-    `$&
-    medium_analysis: {
-      key: ['titleType'],
-      columns: { titleType: 'VARCHAR', total_titles: 'BIGINT', total_votes: 'BIGINT' },
-      query: '',
-    },`,
   );
   edit(
     'tables/column-notes.ts',
@@ -275,7 +265,7 @@ describe.skipIf('why' in java)('Flink', () => {
     expect((await rowsOf(out)).length).toBeGreaterThan(1);
     const differences = await differencesFrom(out, async (connection) => {
       await connection.run('CREATE SCHEMA expected');
-      for (const name of Object.keys(batchTables)) {
+      for (const { name } of goldTables) {
         await connection.run(`CREATE TABLE expected.${name} AS FROM '${join(ours, `${name}.parquet`)}'`);
       }
     });
@@ -359,11 +349,12 @@ describe.skipIf('why' in java)('a cluster', () => {
       },
       patienceMs,
     );
-    for (const { name } of shared) {
+    for (const table of shared) {
+      const { name } = table;
       const subject = `${place.names.goldTable(name)}-value`;
       const registered = await fetch(`${inject('registryUrl')}/subjects/${subject}/versions/latest`);
       const { schema } = (await registered.json()) as { schema: string };
-      expect(JSON.parse(schema)).toEqual(schemaOfGoldTable(name));
+      expect(JSON.parse(schema)).toEqual(schemaOfGoldTable(table));
     }
 
     const second = await submit('--rest', cluster.rest);
@@ -425,11 +416,12 @@ async function fold(place: Place, folder: string): Promise<boolean> {
   const instance = await DuckDBInstance.create(':memory:');
   const connection = await instance.connect();
   try {
-    for (const { name, order } of shared) {
-      const columns = Object.entries(batchTables[name]?.columns ?? {});
+    for (const table of shared) {
+      const { name, order } = table;
+      const columns = Object.entries(table.columns);
       const rows = await newestRows(
         place.names.goldTable(name),
-        avsc.Type.forSchema(schemaOfGoldTable(name) as avsc.Schema),
+        avsc.Type.forSchema(schemaOfGoldTable(table) as avsc.Schema),
       );
       if (rows.size === 0) return false;
       const lines = join(folder, `${name}.json`);
