@@ -131,14 +131,14 @@ async function pipeline(context: Context, data: string, flags: Flags): Promise<P
 
 /** The first rows of each gold table. */
 async function tablesText(gold: string, snapshot: string): Promise<string> {
-  const [{ Looking }, { goldTables }] = await Promise.all([
-    import('../sinks/gold/look.ts'),
+  const [{ GoldReader }, { goldTables }] = await Promise.all([
+    import('../sinks/gold/gold-reader.ts'),
     import('../tables/gold-tables.ts'),
   ]);
-  return Looking.at(gold, async (looking) => {
+  return GoldReader.open(gold, async (reader) => {
     const texts: string[] = [];
     for (const { name } of goldTables) {
-      texts.push(`\n${viewText(await looking.rows(snapshot, name, rowsShown))}`);
+      texts.push(`\n${viewText(await reader.rows(snapshot, name, rowsShown))}`);
     }
     return texts.join('\n');
   });

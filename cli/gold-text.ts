@@ -1,6 +1,7 @@
 /** Snapshots, tables and differences as text for people. */
+
+import type { Cell, SnapshotDiff, TableColumn, TableView } from '../sinks/gold/gold-reader.ts';
 import type { SnapshotSummary } from '../sinks/gold/history.ts';
-import type { Cell, Column, SnapshotDiff, TableView } from '../sinks/gold/look.ts';
 import { figure } from './figures.ts';
 import { tableText } from './table.ts';
 
@@ -45,7 +46,7 @@ export function viewText({ snapshot, table, about, columns, rows, rowsTotal }: T
   return `${drawn}\n${table}: ${about} ${figure(rows.length)} of ${figure(rowsTotal)} rows${left}, snapshot ${snapshot}`;
 }
 
-function cellText(cell: Cell | undefined, column?: Column): string {
+function cellText(cell: Cell | undefined, column?: TableColumn): string {
   if (cell === null || cell === undefined) return '';
   if (Array.isArray(cell)) return cell.map((inner) => cellText(inner)).join(', ');
   if (typeof cell !== 'number') return String(cell);

@@ -71,29 +71,29 @@ async function list({ gold, json }: Flags): Promise<void> {
 }
 
 async function show(table: string, flags: Flags & { at?: string; rows: number }): Promise<void> {
-  const [{ snapshotAt }, { Looking }, { goldTables }] = await Promise.all([
+  const [{ snapshotAt }, { GoldReader }, { goldTables }] = await Promise.all([
     import('../sinks/gold/history.ts'),
-    import('../sinks/gold/look.ts'),
+    import('../sinks/gold/gold-reader.ts'),
     import('../tables/gold-tables.ts'),
   ]);
   const id = snapshotAt(flags.gold, flags.at);
   const plot = goldTables.find(({ name }) => name === table)?.plots[0];
-  await Looking.at(flags.gold, async (looking) => {
-    const view = await looking.rows(id, table, flags.rows);
+  await GoldReader.open(flags.gold, async (reader) => {
+    const view = await reader.rows(id, table, flags.rows);
     if (flags.json) return printJson(view);
-    const points = plot === undefined ? [] : await looking.points(id, table, plot);
+    const points = plot === undefined ? [] : await reader.points(id, table, plot);
     const picture = plot === undefined ? '' : await drawPlot(plot, points, process.stdout.columns ?? 80);
     print([viewText(view), picture].filter((part) => part !== '').join('\n\n'));
   });
 }
 
 async function diff(from: string, to: string | undefined, flags: Flags & { rows: number }): Promise<void> {
-  const [{ snapshotAt }, { Looking }] = await Promise.all([
+  const [{ snapshotAt }, { GoldReader }] = await Promise.all([
     import('../sinks/gold/history.ts'),
-    import('../sinks/gold/look.ts'),
+    import('../sinks/gold/gold-reader.ts'),
   ]);
   const [before, after] = [snapshotAt(flags.gold, from), snapshotAt(flags.gold, to)];
-  const found = await Looking.at(flags.gold, (looking) => looking.diff(before, after, flags.rows));
+  const found = await GoldReader.open(flags.gold, (reader) => reader.diff(before, after, flags.rows));
   print(flags.json ? JSON.stringify(found) : diffText(found));
 }
 

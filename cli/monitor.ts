@@ -102,16 +102,16 @@ function plotsOf(gold: string): (id: string) => Promise<object | undefined> {
 }
 
 async function draw(gold: string, id: string): Promise<object> {
-  const [{ Looking }, { goldTables }] = await Promise.all([
-    import('../sinks/gold/look.ts'),
+  const [{ GoldReader }, { goldTables }] = await Promise.all([
+    import('../sinks/gold/gold-reader.ts'),
     import('../tables/gold-tables.ts'),
   ]);
-  return Looking.at(gold, async (looking) => {
+  return GoldReader.open(gold, async (reader) => {
     const plots: object[] = [];
     for (const { name, plots: own } of goldTables) {
       for (const plot of own) {
         const { title, kind } = plot;
-        plots.push({ table: name, title, kind, points: await looking.points(id, name, plot) });
+        plots.push({ table: name, title, kind, points: await reader.points(id, name, plot) });
       }
     }
     return { snapshot: id, plots };

@@ -1,5 +1,5 @@
 /** Plots for a terminal: bars, and a line over numbers. */
-import type { Point } from '../sinks/gold/look.ts';
+import type { Point } from '../sinks/gold/gold-reader.ts';
 import type { Plot } from '../tables/gold-tables.ts';
 import { figure } from './figures.ts';
 

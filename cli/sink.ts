@@ -37,7 +37,7 @@ async function run(flags: Flags): Promise<void> {
   const { broker, registry, names, places, signal, observed } = await openStage(
     flags,
     () => ({ isHealthy: true, isReady }),
-    async (metrics) => new (await import('../sinks/metrics.ts')).SinkMetrics(metrics),
+    async (metrics) => new (await import('../sinks/sink-metrics.ts')).SinkMetrics(metrics),
   );
   const { runSink } = await import('../sinks/sink.ts');
   const report = await runSink({

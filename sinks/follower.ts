@@ -6,7 +6,7 @@
 import { type ChainState, DeltaChain, type Verdict } from '../topics/delta-chain.ts';
 import { type DeltaHeader, type DeltaPart, gapsOf, type RecordCounts, toOf } from '../topics/delta-wire.ts';
 import { sameGaps, samePosition } from '../topics/position.ts';
-import type { ShardState } from './store.ts';
+import type { ShardState } from './cube-store.ts';
 
 export interface Followed<Part> {
   readonly verdict: Verdict;

@@ -28,10 +28,10 @@ import { LogProof } from '../topics/log-proof.ts';
 import { Ownership } from '../topics/ownership.ts';
 import { positionText } from '../topics/position.ts';
 import type { Columns } from '../topics/rows.ts';
+import type { CubeStore, PeopleState, ShardState } from './cube-store.ts';
 import { Follower, isLastDelta } from './follower.ts';
-import type { SinkMetrics } from './metrics.ts';
-import { NameIntake } from './name-intake.ts';
-import type { CubeStore, NameState, ShardState } from './store.ts';
+import { PersonIntake } from './person-intake.ts';
+import type { SinkMetrics } from './sink-metrics.ts';
 
 export interface IntakeOptions {
   readonly broker: Broker;
@@ -62,7 +62,7 @@ export class Intake {
   partitions = new Map<string, number>();
   readonly #options: IntakeOptions;
   readonly #store: CubeStore;
-  readonly #people: NameIntake;
+  readonly #people: PersonIntake;
   readonly #reader: LogReader;
   readonly #namesTopic: string;
   #producer: Producer | undefined;
@@ -87,7 +87,7 @@ export class Intake {
     this.#store = store;
     this.#reader = new LogReader(broker);
     this.#namesTopic = names.source('name.basics');
-    this.#people = new NameIntake({ store, decoder, metrics, topic: this.#namesTopic });
+    this.#people = new PersonIntake({ store, decoder, metrics, topic: this.#namesTopic });
   }
 
   /** Names taken in since the start. */
@@ -482,7 +482,7 @@ export class Intake {
   /** For monitors only. */
   async #mirror(
     shards: ReadonlyMap<number, ShardState>,
-    names: readonly NameState[],
+    names: readonly PeopleState[],
     fetched: readonly Fetched[],
   ): Promise<void> {
     const committedAt = Date.now();

@@ -1,12 +1,12 @@
 /** When a snapshot may follow another: it holds more, and nothing less. Pure. */
 import { type Gaps, nextIn, notAfter, type Position, sameGaps } from '../topics/position.ts';
+import type { PeopleState, ShardState } from './cube-store.ts';
 import type { Manifest } from './gold/manifest.ts';
-import type { NameState, ShardState } from './store.ts';
 
 /** What the sink holds. */
 export interface Held {
   readonly shards: ReadonlyMap<number, ShardState>;
-  readonly names: ReadonlyMap<number, Pick<NameState, 'partition' | 'next'>>;
+  readonly names: ReadonlyMap<number, Pick<PeopleState, 'partition' | 'next'>>;
   readonly namesTopic: string;
 }
 

@@ -16,14 +16,14 @@ import type { TopicNames } from '../topics/catalog.ts';
 import { ChunkDecoder } from '../topics/chunk.ts';
 import type { Gaps, Position } from '../topics/position.ts';
 import type { Registry } from '../topics/registry.ts';
+import { CubeStore, type ShardState } from './cube-store.ts';
 import { goldStorage } from './gold/gold-storage.ts';
 import { currentSnapshot, type Manifest, readManifest, snapshotFolder } from './gold/manifest.ts';
 import { newestSnapshots, retain, withGoldLock } from './gold/retention.ts';
 import { publishSnapshot, requireCubes } from './gold/snapshot.ts';
 import { Intake } from './intake.ts';
-import type { SinkMetrics } from './metrics.ts';
 import { hasReached, isAhead } from './progress.ts';
-import { CubeStore, type ShardState } from './store.ts';
+import type { SinkMetrics } from './sink-metrics.ts';
 
 export interface SinkOptions {
   readonly broker: Broker;

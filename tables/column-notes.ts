@@ -2,7 +2,7 @@
  * What the columns of gold mean. A column name means the same in every table that has it, so this is one dictionary; it
  * travels in the metadata of each Parquet file and stands in what `gold show` and `gold report` print.
  */
-import { genreColumns, standardised } from './features.ts';
+import { genreColumns, standardised } from './training-features.ts';
 
 export interface ColumnNote {
   readonly about: string;

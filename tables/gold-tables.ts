@@ -9,8 +9,8 @@
 
 import { messageOf } from '../runtime/errors.ts';
 import { cubesOnTheWire } from '../topics/delta-wire.ts';
-import { genreColumns, splitShares, standardised } from './features.ts';
 import { checkPortable } from './portable-sql.ts';
+import { genreColumns, splitShares, standardised } from './training-features.ts';
 
 /** A figure of a gold table that is worth a picture. */
 export interface Plot {

@@ -7,7 +7,14 @@ import * as Plots from '@observablehq/plot';
 import { parseHTML } from 'linkedom';
 import type { ColumnNote } from '../../tables/column-notes.ts';
 import { goldTables, type Plot } from '../../tables/gold-tables.ts';
-import { type Cell, type Column, Looking, type Point, type SnapshotDiff, type TableView } from './look.ts';
+import {
+  type Cell,
+  GoldReader,
+  type Point,
+  type SnapshotDiff,
+  type TableColumn,
+  type TableView,
+} from './gold-reader.ts';
 import { listSnapshots, type Manifest, readManifest } from './manifest.ts';
 
 const rowsShown = 10;
@@ -24,18 +31,18 @@ const letterWidth = 6.8;
 export async function reportPage(gold: string, id: string): Promise<string> {
   const manifest = readManifest(gold, id);
   const before = listSnapshots(gold).findLast((other) => other < id);
-  return Looking.at(gold, async (looking) => {
-    const diff = before === undefined ? undefined : await looking.diff(before, id, changesShown);
+  return GoldReader.open(gold, async (reader) => {
+    const diff = before === undefined ? undefined : await reader.diff(before, id, changesShown);
     const sections: string[] = [];
     for (const { name, plots } of goldTables.filter(({ name }) => name in manifest.tables)) {
       const figures: string[] = [];
       for (const plot of plots) {
-        const now = await looking.points(id, name, plot);
+        const now = await reader.points(id, name, plot);
         const hasBefore = (diff?.tables[name]?.rows[0] ?? null) !== null;
-        const then = hasBefore ? await looking.points(before as string, name, plot, now) : [];
+        const then = hasBefore ? await reader.points(before as string, name, plot, now) : [];
         figures.push(figureOf(plot, now, then));
       }
-      sections.push(sectionOf(await looking.rows(id, name, rowsShown), figures));
+      sections.push(sectionOf(await reader.rows(id, name, rowsShown), figures));
     }
     return pageOf(manifest, before, diff === undefined ? '' : changesOf(diff), sections);
   });
@@ -193,7 +200,7 @@ function draw(plot: Plot, now: readonly Point[], then: readonly Point[], width: 
 const whole = (n: number) => n.toLocaleString('en-US');
 const figure = (n: number) => n.toLocaleString('en-US', { maximumFractionDigits: 2 });
 
-function cellText(cell: Cell | undefined, column?: Column): string {
+function cellText(cell: Cell | undefined, column?: TableColumn): string {
   if (cell === null || cell === undefined) return '';
   if (Array.isArray(cell)) return cell.map((inner) => cellText(inner)).join(', ');
   if (typeof cell !== 'number') return String(cell);

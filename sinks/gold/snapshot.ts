@@ -23,7 +23,7 @@ import { contentHash } from '../../tables/content-hash.ts';
 import { type GoldTable, goldTables, scalesOf } from '../../tables/gold-tables.ts';
 import { cubesOnTheWire, type RecordCounts } from '../../topics/delta-wire.ts';
 import { startAfter } from '../../topics/position.ts';
-import { type CubeStore, parquetOptions } from '../store.ts';
+import { type CubeStore, parquetOptions } from '../cube-store.ts';
 import { writeCatalogue } from './catalogue.ts';
 import { goldStorage } from './gold-storage.ts';
 import {

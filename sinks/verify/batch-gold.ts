@@ -3,8 +3,8 @@
  * path and computes otherwise: no cubes, no deltas, but joins and plain `avg` and `stddev_samp` over doubles.
  */
 import type { DuckDBConnection } from '@duckdb/node-api';
-import { genreColumns, standardised } from '../../tables/features.ts';
 import { goldTables } from '../../tables/gold-tables.ts';
+import { genreColumns, standardised } from '../../tables/training-features.ts';
 
 /** The measures of every table over the joined rating. */
 const measures = {

@@ -15,7 +15,7 @@ import { ChunkDecoder, RejectedMessage } from '../../topics/chunk.ts';
 import { Ownership } from '../../topics/ownership.ts';
 import type { Registry } from '../../topics/registry.ts';
 import type { Manifest } from '../gold/manifest.ts';
-import { type LandedRows, Landing } from './landed-rows.ts';
+import { type LoadedRows, RowLoader } from './row-loader.ts';
 import { readRanges, requireRanges, type Source } from './source-ranges.ts';
 
 export interface Sources {
@@ -65,7 +65,7 @@ export async function loadSourceRows(
     broker,
     sources.map(({ topic }) => topic),
   );
-  const landing = await Landing.create(connection, catalog);
+  const loader = await RowLoader.create(connection, catalog);
   const messagesTotal = sources
     .flatMap(({ ranges }) => ranges)
     .reduce((sum, { start, end }) => sum + end - start, 0);
@@ -77,7 +77,7 @@ export async function loadSourceRows(
       const { topic, dataset } = source;
       const decoder = new ChunkDecoder(dataset, await registry.register(topic, `imdb.${dataset}`), registry);
       const ownership = new Ownership(datasets[dataset].idPrefix, partitions.get(topic) ?? 1);
-      const rows = landing.rowsOf(dataset);
+      const rows = loader.rowsOf(dataset);
       const count = { messages: 0, records: 0, rejected: 0 };
       counts.set(topic, count);
       for await (const { partition, messages } of readRanges(reader, source, options.signal)) {
@@ -98,7 +98,7 @@ export async function loadSourceRows(
   } finally {
     await reader.close();
   }
-  await landing.keepLastVersions();
+  await loader.keepLastVersions();
   return counts;
 }
 
@@ -128,7 +128,7 @@ interface Taking {
   readonly decoder: ChunkDecoder;
   /** Absent where any partition may hold any record: the sink takes names from wherever they lie. */
   readonly ownership: Ownership;
-  readonly rows: LandedRows;
+  readonly rows: LoadedRows;
   readonly count: SourceCount;
 }
 

@@ -5,9 +5,9 @@ import type { DatasetName } from '../../topics/catalog.ts';
 import { checkPortable } from '../portable-sql.ts';
 import { contributorCube } from './contributor.ts';
 import { type Cube, relationOf } from './cube.ts';
-import { akaFeatures, basicFeatures, principalFeatures, ratingFeatures } from './features.ts';
 import { regionCube } from './region.ts';
 import { titleCube } from './title.ts';
+import { akaFeatures, basicFeatures, principalFeatures, ratingFeatures } from './title-features.ts';
 
 export const cubes: readonly Cube[] = declared([
   titleCube,

@@ -21,7 +21,7 @@ import { ReplayMetrics } from '../../producers/replay-metrics.ts';
 import { exitCodes } from '../../runtime/errors.ts';
 import { logEveryMinute } from '../../runtime/logger.ts';
 import { currentSnapshot, readManifest } from '../../sinks/gold/manifest.ts';
-import { SinkMetrics } from '../../sinks/metrics.ts';
+import { SinkMetrics } from '../../sinks/sink-metrics.ts';
 import { broker, type Place, smallDataset, test, until } from '../support/harness.ts';
 
 const read = (path: string) => readFileSync(new URL(`../../${path}`, import.meta.url), 'utf8');

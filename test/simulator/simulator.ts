@@ -16,9 +16,9 @@ import { Publisher } from '../../processors/publisher.ts';
 import type { OutboxEntry } from '../../processors/shard-store.ts';
 import { Tenure } from '../../processors/tenure.ts';
 import { ReelflowError } from '../../runtime/errors.ts';
+import type { ShardState } from '../../sinks/cube-store.ts';
 import { Follower } from '../../sinks/follower.ts';
 import { type Current, hasReached, isAhead } from '../../sinks/progress.ts';
-import type { ShardState } from '../../sinks/store.ts';
 import { type DeltaHeader, decodeDeltaHeader, encodeDeltaHeader } from '../../topics/delta-wire.ts';
 import {
   type Gap,

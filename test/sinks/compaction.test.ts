@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { CubeStore } from '../../sinks/store.ts';
+import { CubeStore } from '../../sinks/cube-store.ts';
 import { cubePlan, cubesOnTheWire } from '../../topics/delta-wire.ts';
 import { nullInt } from '../../topics/row-plan.ts';
 import { Columns } from '../../topics/rows.ts';

@@ -4,9 +4,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { storageFaultOf } from '../../database/storage-errors.ts';
+import { CubeStore } from '../../sinks/cube-store.ts';
 import { currentSnapshot } from '../../sinks/gold/manifest.ts';
 import { publishSnapshot } from '../../sinks/gold/snapshot.ts';
-import { CubeStore } from '../../sinks/store.ts';
 import { onDatabase } from '../support/damage.ts';
 import { until } from '../support/harness.ts';
 

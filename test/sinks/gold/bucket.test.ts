@@ -18,6 +18,7 @@ import * as S3 from '@aws-sdk/client-s3';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { freePorts } from '../../../kafka/local/probe.ts';
 import { type FailureKind, ReelflowError } from '../../../runtime/errors.ts';
+import { CubeStore } from '../../../sinks/cube-store.ts';
 import { Bucket, placeOf, pullGold, pushGold } from '../../../sinks/gold/bucket.ts';
 import {
   currentSnapshot,
@@ -29,7 +30,6 @@ import {
 } from '../../../sinks/gold/manifest.ts';
 import { pinSnapshot } from '../../../sinks/gold/retention.ts';
 import { publishSnapshot } from '../../../sinks/gold/snapshot.ts';
-import { CubeStore } from '../../../sinks/store.ts';
 import { expectFailure } from '../../support/damage.ts';
 import { Place, smallDataset } from '../../support/harness.ts';
 import { type S3Server, startS3 } from '../../support/s3/server.ts';

@@ -21,8 +21,8 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { z } from 'zod';
 import { exitCodes, type FailureKind, ReelflowError } from '../../../runtime/errors.ts';
 import { catalogueFile, writeCatalogue } from '../../../sinks/gold/catalogue.ts';
+import { GoldReader, type SnapshotDiff, type TableView } from '../../../sinks/gold/gold-reader.ts';
 import { type historyOf, snapshotAt } from '../../../sinks/gold/history.ts';
-import { Looking, type SnapshotDiff, type TableView } from '../../../sinks/gold/look.ts';
 import {
   listSnapshots,
   type Manifest,
@@ -276,10 +276,10 @@ describe('a table', () => {
   });
 
   it('has points for each of its plots', async () => {
-    await Looking.at(place.gold, async (looking) => {
+    await GoldReader.open(place.gold, async (reader) => {
       for (const { name, plots } of goldTables) {
         for (const plot of plots) {
-          const points = await looking.points(second.id, name, plot);
+          const points = await reader.points(second.id, name, plot);
           expect(points.length, plot.title).toBeGreaterThan(1);
           const [xs, ys] = [points.map(([x]) => x), points.map(([, y]) => y)];
           expect(new Set(xs).size, plot.title).toBe(xs.length);
@@ -335,7 +335,7 @@ describe('a difference of two snapshots', () => {
       'contributor_analysis',
       "if(n = 0, 'Somebody Else', primaryName) AS primaryName",
     );
-    const { tables } = await Looking.at(folder, (looking) => looking.diff(second.id, newest, 5));
+    const { tables } = await GoldReader.open(folder, (reader) => reader.diff(second.id, newest, 5));
     expect(tables.contributor_analysis).toMatchObject({ added: 0, removed: 0, changed: 1 });
     expect(tables.contributor_analysis?.first[0]?.columns).toEqual({
       primaryName: [expect.any(String), 'Somebody Else'],
@@ -494,11 +494,11 @@ describe('gold that is not whole or not ours', () => {
     const text = expectFailure(await gold(folder, 'show', 'genre_analysis'), 'goldUnusable');
     expect(text).toContain(tableFile(folder, second.id, 'genre_analysis'));
     expect(text).toContain(`reelflow verify ${second.id}`);
-    await Looking.at(folder, async (looking) => {
-      const { detail } = await failureOf(() => looking.rows(second.id, 'region_analysis', 1));
+    await GoldReader.open(folder, async (reader) => {
+      const { detail } = await failureOf(() => reader.rows(second.id, 'region_analysis', 1));
       expect(detail).toContain(tableFile(folder, second.id, 'region_analysis'));
-      expect((await failureOf(() => looking.diff(first.id, second.id, 1))).kind).toBe('goldUnusable');
-      expect((await looking.rows(second.id, 'decade_trends', 1)).rows).toHaveLength(1);
+      expect((await failureOf(() => reader.diff(first.id, second.id, 1))).kind).toBe('goldUnusable');
+      expect((await reader.rows(second.id, 'decade_trends', 1)).rows).toHaveLength(1);
     });
   });
 
@@ -506,8 +506,8 @@ describe('gold that is not whole or not ours', () => {
     const folder = copy();
     const file = tableFile(folder, second.id, 'decade_trends');
     writeFileSync(file, Buffer.alloc(readFileSync(file).length, 0xa5));
-    const { detail } = await Looking.at(folder, (looking) =>
-      failureOf(() => looking.rows(second.id, 'decade_trends', 1)),
+    const { detail } = await GoldReader.open(folder, (reader) =>
+      failureOf(() => reader.rows(second.id, 'decade_trends', 1)),
     );
     expect(detail).toContain(file);
   });

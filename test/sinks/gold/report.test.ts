@@ -8,7 +8,7 @@ import { fileURLToPath, pathToFileURL } from 'node:url';
 import type { Browser, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { exitCodes } from '../../../runtime/errors.ts';
-import { Looking, type Point } from '../../../sinks/gold/look.ts';
+import { GoldReader, type Point } from '../../../sinks/gold/gold-reader.ts';
 import type { Manifest } from '../../../sinks/gold/manifest.ts';
 import { goldTables, type Plot } from '../../../tables/gold-tables.ts';
 import { hasBrowser, openBrowser, whyNoBrowser } from '../../support/browser.ts';
@@ -110,7 +110,7 @@ describe.skipIf(!hasBrowser)(`in a browser${whyNoBrowser}`, () => {
   }
 
   const points = (id: string, table: string, plot: Plot, like?: readonly Point[]) =>
-    Looking.at(place.gold, (looking) => looking.points(id, table, plot, like));
+    GoldReader.open(place.gold, (reader) => reader.points(id, table, plot, like));
 
   it.each(['wide', 'narrow'] as const)('shows every plot once, inside a %s screen', async (screen) => {
     await look(screen, async (page) => {
@@ -167,7 +167,7 @@ describe.skipIf(!hasBrowser)(`in a browser${whyNoBrowser}`, () => {
     await look('wide', async (page) => {
       const changes = page.locator('#changes');
       expect(await changes.locator('h2').textContent()).toBe(`Since ${first.id}`);
-      const diff = await Looking.at(place.gold, (looking) => looking.diff(first.id, second.id, 1));
+      const diff = await GoldReader.open(place.gold, (reader) => reader.diff(first.id, second.id, 1));
       const rows = await changes.locator('tbody tr').allTextContents();
       expect(rows).toHaveLength(goldTables.length);
       const people = diff.tables.contributor_analysis;

@@ -10,7 +10,7 @@ import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { batchGold } from '../../../sinks/verify/batch.ts';
 import { compareGold } from '../../../sinks/verify/compare.ts';
-import { genreColumns } from '../../../tables/features.ts';
+import { genreColumns } from '../../../tables/training-features.ts';
 
 const files: Record<string, string[]> = {
   'title.ratings': [

@@ -8,8 +8,8 @@ import { join } from 'node:path';
 import avsc from 'avsc';
 import fc from 'fast-check';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { StagedNames } from '../../sinks/names.ts';
-import { CubeStore } from '../../sinks/store.ts';
+import { CubeStore } from '../../sinks/cube-store.ts';
+import { StagedPeople } from '../../sinks/staged-people.ts';
 import { idText } from '../../topics/catalog.ts';
 import { ChunkDecoder } from '../../topics/chunk.ts';
 import { Ownership } from '../../topics/ownership.ts';
@@ -58,7 +58,7 @@ function chunkOf({ records, deletes }: NameChunk): Buffer {
 
 /** Writes chunks as one transaction of the sink does. @returns how often rows were written, and how many changed */
 async function write(chunks: readonly NameChunk[]): Promise<{ writes: number; changed: number }> {
-  const staged = new StagedNames(store.people);
+  const staged = new StagedPeople(store.people);
   let writes = 0;
   let changed = 0;
   const flush = async () => {

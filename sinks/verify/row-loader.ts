@@ -68,10 +68,10 @@ const relationSteps: readonly [BatchRelation, DatasetName, string, string][] = [
 
 const flushRows = 100_000;
 
-const landingTable = (dataset: DatasetName) => `landed_${dataset.replace('.', '_')}`;
+const loadedTable = (dataset: DatasetName) => `loaded_${dataset.replace('.', '_')}`;
 
 /** The tables of all datasets in an empty database. */
-export class Landing {
+export class RowLoader {
   readonly #connection: DuckDBConnection;
   readonly #catalog: string;
   readonly #dictionary = new Dictionary();
@@ -82,19 +82,19 @@ export class Landing {
   }
 
   /** @param catalog the name of the connection's database */
-  static async create(connection: DuckDBConnection, catalog: string): Promise<Landing> {
+  static async create(connection: DuckDBConnection, catalog: string): Promise<RowLoader> {
     for (const dataset of datasetNames) {
       const { columns, text } = wantedOf[dataset] ?? { columns: keyOf(dataset) };
       const definitions = columns.map((name) => `${name} ${name === text ? 'VARCHAR' : 'INTEGER'}`);
       await connection.run(
-        `CREATE TABLE ${landingTable(dataset)} (${definitions.join(', ')}, deleted INTEGER)`,
+        `CREATE TABLE ${loadedTable(dataset)} (${definitions.join(', ')}, deleted INTEGER)`,
       );
     }
-    return new Landing(connection, catalog);
+    return new RowLoader(connection, catalog);
   }
 
-  rowsOf(dataset: DatasetName): LandedRows {
-    return new LandedRows(this.#connection, this.#catalog, dataset, this.#dictionary);
+  rowsOf(dataset: DatasetName): LoadedRows {
+    return new LoadedRows(this.#connection, this.#catalog, dataset, this.#dictionary);
   }
 
   /** Makes the relations that `computeGold` reads of the last versions, and drops the tables that they come from. */
@@ -109,17 +109,17 @@ export class Landing {
       [numbers, numbers.map((number) => this.#dictionary.textOf(number))],
     );
     for (const [relation, dataset, columns, only] of relationSteps) {
-      const last = lastOfEachKey(landingTable(dataset), keyOf(dataset), only);
+      const last = lastOfEachKey(loadedTable(dataset), keyOf(dataset), only);
       await connection.run(
         `CREATE OR REPLACE TEMP TABLE ${relation} AS SELECT ${columns} FROM (${last}) WHERE deleted = 0`,
       );
-      await connection.run(`DROP TABLE ${landingTable(dataset)}`);
+      await connection.run(`DROP TABLE ${loadedTable(dataset)}`);
     }
   }
 }
 
 /** Rows of one dataset on their way into its table, in order: `deleted` is 1 for a delete, whose key is all it has. */
-export class LandedRows {
+export class LoadedRows {
   readonly #connection: DuckDBConnection;
   readonly #table: { catalog: string; name: string };
   readonly #records: Columns;
@@ -131,7 +131,7 @@ export class LandedRows {
     const { columns, text } = wantedOf[dataset] ?? { columns: keyOf(dataset) };
     const dictionaries = Object.fromEntries(columns.map((column) => [column, dictionary]));
     this.#connection = connection;
-    this.#table = { catalog, name: landingTable(dataset) };
+    this.#table = { catalog, name: loadedTable(dataset) };
     this.#records = recordColumns(dataset, columns, dictionaries, text);
     this.#deletes = deleteColumns(dataset);
     this.#isText = text !== undefined;

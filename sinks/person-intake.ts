@@ -6,35 +6,35 @@ import { ReelflowError } from '../runtime/errors.ts';
 import { type ChunkDecoder, hashOf } from '../topics/chunk.ts';
 import { expectedByHash, LogProof } from '../topics/log-proof.ts';
 import { Ownership } from '../topics/ownership.ts';
-import type { SinkMetrics } from './metrics.ts';
-import { StagedNames } from './names.ts';
-import type { CubeStore, NameState } from './store.ts';
+import type { CubeStore, PeopleState } from './cube-store.ts';
+import type { SinkMetrics } from './sink-metrics.ts';
+import { StagedPeople } from './staged-people.ts';
 
-export interface NameIntakeOptions {
+export interface PersonIntakeOptions {
   readonly store: CubeStore;
   readonly decoder: ChunkDecoder;
   readonly topic: string;
   readonly metrics?: SinkMetrics | undefined;
 }
 
-export class NameIntake {
+export class PersonIntake {
   /** Since the start. */
   count = 0;
   ownership = new Ownership('nm', 1);
-  readonly #options: NameIntakeOptions;
+  readonly #options: PersonIntakeOptions;
   readonly #store: CubeStore;
   /** By partition: the last message taken in. */
   readonly #proof = new LogProof<number>();
   // Of the transaction that is open:
-  #staged: StagedNames;
-  #states = new Map<number, NameState>();
+  #staged: StagedPeople;
+  #states = new Map<number, PeopleState>();
   /** Last message of each partition: only its hash is kept. */
   #lastValues = new Map<number, Buffer | null>();
 
-  constructor(options: NameIntakeOptions) {
+  constructor(options: PersonIntakeOptions) {
     this.#options = options;
     this.#store = options.store;
-    this.#staged = new StagedNames(options.store.people);
+    this.#staged = new StagedPeople(options.store.people);
   }
 
   nextOf(partition: number): number {
@@ -72,7 +72,7 @@ export class NameIntake {
 
   /** Begins a transaction: what an earlier one left when it was rolled back is dropped. */
   begin(): void {
-    this.#staged = new StagedNames(this.#store.people);
+    this.#staged = new StagedPeople(this.#store.people);
     this.#states = new Map();
     this.#lastValues = new Map();
   }
@@ -130,7 +130,7 @@ export class NameIntake {
   }
 
   /** To be called after the commit. @returns the partitions that have moved */
-  committed(): NameState[] {
+  committed(): PeopleState[] {
     for (const state of this.#states.values()) this.#store.names.set(state.partition, state);
     return [...this.#states.values()];
   }
@@ -168,7 +168,7 @@ export class NameIntake {
     });
   }
 
-  #stateOf(partition: number): NameState {
+  #stateOf(partition: number): PeopleState {
     const none = { partition, next: 0, lastHash: '', applied: 0, duplicate: 0, rejected: 0 };
     return this.#states.get(partition) ?? this.#store.names.get(partition) ?? none;
   }

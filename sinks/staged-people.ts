@@ -3,9 +3,9 @@ import type { ChunkDecoder, ChunkHeader } from '../topics/chunk.ts';
 import { deleteColumns, recordColumns } from '../topics/chunk.ts';
 import { IdSet } from '../topics/id-set.ts';
 import type { Ownership } from '../topics/ownership.ts';
-import { type NameRows, nullMark, recordSeparator, unitSeparator } from './store.ts';
+import { nullMark, type PeopleRows, recordSeparator, unitSeparator } from './cube-store.ts';
 
-export class StagedNames {
+export class StagedPeople {
   readonly #people: IdSet;
   #seen = new IdSet();
   #text: string[] = [];
@@ -82,7 +82,7 @@ export class StagedNames {
   }
 
   /** Hands over what is staged and begins anew. */
-  take(): NameRows {
+  take(): PeopleRows {
     const rows = {
       length: this.#length,
       text: this.#text.join(''),

@@ -40,7 +40,7 @@ export interface ShardState {
 }
 
 /** One partition of the names. */
-export interface NameState extends RecordCounts {
+export interface PeopleState extends RecordCounts {
   readonly partition: number;
   readonly next: number;
   /** SHA-256 of the message before `next`: proves on reading it again that the topic is still the same one. */
@@ -48,7 +48,7 @@ export interface NameState extends RecordCounts {
 }
 
 /** Names to write, in the order in which they came. */
-export interface NameRows {
+export interface PeopleRows {
   readonly length: number;
   /** `<nconst>US<name>RS` …, with `SOH` for a null name; US, RS and SOH are the control characters. */
   readonly text: string;
@@ -91,7 +91,7 @@ export class CubeStore {
   readonly dictionary = new Dictionary();
   readonly people = new IdSet();
   readonly shards = new Map<number, ShardState>();
-  readonly names = new Map<number, NameState>();
+  readonly names = new Map<number, PeopleState>();
   readonly #instance: DuckDBInstance;
   #dictionaryStored = 0;
   readonly #closed = new AbortController();
@@ -205,7 +205,7 @@ export class CubeStore {
   }
 
   /** Upserts and deletes names. @returns how many rows of the table changed */
-  async writeNames({ length, text, odd, mayExist, mayRepeat, deletes }: NameRows): Promise<number> {
+  async writeNames({ length, text, odd, mayExist, mayRepeat, deletes }: PeopleRows): Promise<number> {
     const { connection } = this;
     let changed = 0;
     const place = mayRepeat ? ', place' : '';
@@ -257,7 +257,7 @@ export class CubeStore {
     await this.connection.run('DELETE FROM name_source');
   }
 
-  async putNames(state: NameState): Promise<void> {
+  async putNames(state: PeopleState): Promise<void> {
     await this.connection.run(`DELETE FROM name_source WHERE partition = ${state.partition}`);
     await this.connection.run('INSERT INTO name_source VALUES ($1, $2)', [
       state.partition,
@@ -407,7 +407,7 @@ export class CubeStore {
       this.shards.set(shard.shard, shard);
     }
     for (const [state] of (await connection.runAndReadAll('SELECT state FROM name_source')).getRows()) {
-      const names = JSON.parse(String(state)) as NameState;
+      const names = JSON.parse(String(state)) as PeopleState;
       this.names.set(names.partition, names);
     }
     await loadDictionary(connection, 'dictionary', this.dictionary);

@@ -8,7 +8,7 @@ import { type ColumnNote, columnNotes } from '../../tables/column-notes.ts';
 import { goldTables, type Plot } from '../../tables/gold-tables.ts';
 import { type Manifest, readManifest, tableFile } from './manifest.ts';
 
-export interface Column extends ColumnNote {
+export interface TableColumn extends ColumnNote {
   readonly name: string;
   /** As DuckDB writes it. */
   readonly type: string;
@@ -21,7 +21,7 @@ export interface TableView {
   readonly snapshot: string;
   readonly table: string;
   readonly about: string;
-  readonly columns: readonly Column[];
+  readonly columns: readonly TableColumn[];
   readonly rowsTotal: number;
   /** The first ones. */
   readonly rows: readonly (readonly Cell[])[];
@@ -59,7 +59,7 @@ export interface SnapshotDiff {
 /** Bars of a plot at most. */
 export const barsMax = 15;
 
-export class Looking {
+export class GoldReader {
   readonly #gold: string;
   readonly #connection: DuckDBConnection;
   readonly #instance: DuckDBInstance;
@@ -70,14 +70,14 @@ export class Looking {
     this.#connection = connection;
   }
 
-  static async at<T>(gold: string, work: (looking: Looking) => Promise<T>): Promise<T> {
+  static async open<T>(gold: string, work: (reader: GoldReader) => Promise<T>): Promise<T> {
     const instance = await DuckDBInstance.create(':memory:');
-    const looking = new Looking(gold, instance, await instance.connect());
+    const reader = new GoldReader(gold, instance, await instance.connect());
     try {
-      return await work(looking);
+      return await work(reader);
     } finally {
-      looking.#connection.closeSync();
-      looking.#instance.closeSync();
+      reader.#connection.closeSync();
+      reader.#instance.closeSync();
     }
   }
 
@@ -87,7 +87,7 @@ export class Looking {
     const file = this.#file(manifest, table);
     return this.#reading(manifest, table, async () => {
       const described = await this.#all(`DESCRIBE SELECT * FROM ${file}`);
-      const columns = described.map(([name, type]): Column => {
+      const columns = described.map(([name, type]): TableColumn => {
         const note = columnNotes[String(name)] ?? { about: '' };
         return { name: String(name), type: String(type), ...note };
       });
