@@ -4,7 +4,7 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { z } from 'zod';
-import type { Secret } from '../runtime/config.ts';
+import type { Secret } from '../runtime/credentials.ts';
 import { messageOf, ReelflowError } from '../runtime/errors.ts';
 
 const requestMs = 60_000;

@@ -7,7 +7,8 @@ import { DuckDBInstance } from '@duckdb/node-api';
 import { sqlFile, sqlPath, sqlText } from '../database/sql.ts';
 import type { Broker } from '../kafka/client.ts';
 import { ensureCompactedTopics } from '../kafka/topics.ts';
-import type { Endpoints, Secret } from '../runtime/config.ts';
+import type { Endpoints } from '../runtime/config.ts';
+import type { Secret } from '../runtime/credentials.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import { cubes } from '../tables/cubes/cube-set.ts';
 import { goldTables } from '../tables/gold-tables.ts';
@@ -17,7 +18,7 @@ import { clusterVersion, SqlGateway } from './gateway.ts';
 import { schemaOfGoldTable } from './gold-topic.ts';
 import { flinkVersion, type LocalGateway, withLocalGateway } from './local.ts';
 import { inspectSources, type Sources } from './sources.ts';
-import { type FlinkJob, flinkStatements, jobName } from './sql.ts';
+import { type FlinkJob, flinkStatements, flinkTls, jobName } from './sql.ts';
 
 export interface FlinkContext {
   readonly broker: Broker;
@@ -37,7 +38,10 @@ const tables = goldTables.filter(({ onlyDuckdb }) => onlyDuckdb === undefined);
 const reveal = (secret: Secret) => secret.reveal();
 
 function secretsOf({ security, registryCredentials }: Endpoints): Secret[] {
-  return [security?.sasl?.password, registryCredentials?.password].filter((secret) => secret !== undefined);
+  const { tls, sasl } = security ?? {};
+  const { key } = (tls && flinkTls(tls)) ?? {};
+  const password = sasl !== undefined && 'password' in sasl ? sasl.password : undefined;
+  return [key, password, registryCredentials?.password].filter((secret) => secret !== undefined);
 }
 
 function jobOf(context: FlinkContext, { shards }: Sources, destination: FlinkJob['destination']): FlinkJob {

@@ -4,7 +4,10 @@
  * computes. What is printed, submitted and run differs only in where the rows come to an end and where they go.
  */
 import { sqlText } from '../database/sql.ts';
-import type { Endpoints, Secret } from '../runtime/config.ts';
+import { readTls, type Sasl, type TlsFiles } from '../runtime/broker-security.ts';
+import type { Endpoints } from '../runtime/config.ts';
+import { Secret } from '../runtime/credentials.ts';
+import { ReelflowError } from '../runtime/errors.ts';
 import { type Cube, relationOf } from '../tables/cubes/cube.ts';
 import { projectionOf } from '../tables/cubes/cube-set.ts';
 import type { GoldColumnType, GoldTable } from '../tables/gold-tables.ts';
@@ -285,23 +288,57 @@ FROM (SELECT ${quotedForFlink(table.select)} FROM ${identifier(`${table.name}_in
 
 // Connections
 
+/**
+ * The PEM texts of a TLS connection. They become part of the job: Flink does not read renewed files, so a renewed
+ * certificate needs the job to be submitted again from its last checkpoint.
+ */
+export function flinkTls(tls: TlsFiles): { ca?: string; chain?: string; key?: Secret } {
+  const { ca, client } = readTls(tls);
+  return {
+    ...(ca !== undefined && { ca }),
+    ...(client !== undefined && {
+      chain: client.chain,
+      // Kafka reads keys as PKCS #8 only.
+      key: new Secret(client.key.export({ type: 'pkcs8', format: 'pem' }).toString()),
+    }),
+  };
+}
+
 function brokerOptions({ brokers, security }: Endpoints, reveal: (secret: Secret) => string) {
   const { tls, sasl } = security ?? {};
+  const { ca, chain, key } = tls === undefined ? {} : flinkTls(tls);
   const protocol = `${sasl === undefined ? '' : 'SASL_'}${tls === undefined ? 'PLAINTEXT' : 'SSL'}`;
-  const module = sasl?.mechanism === 'PLAIN' ? 'plain.PlainLoginModule' : 'scram.ScramLoginModule';
-  const quoted = (value: string) => `"${value.replaceAll('\\', '\\\\').replaceAll('"', '\\"')}"`;
   return {
     'properties.bootstrap.servers': brokers.join(','),
     ...(security !== undefined && { 'properties.security.protocol': protocol }),
-    ...(tls?.ca !== undefined && {
+    ...(ca !== undefined && {
       'properties.ssl.truststore.type': 'PEM',
-      'properties.ssl.truststore.certificates': tls.ca,
+      'properties.ssl.truststore.certificates': ca,
     }),
-    ...(sasl !== undefined && {
-      'properties.sasl.mechanism': sasl.mechanism,
-      // The connector's jar holds Kafka's classes under a name of its own.
-      'properties.sasl.jaas.config': `org.apache.flink.kafka.shaded.org.apache.kafka.common.security.${module} required username=${quoted(sasl.username)} password=${quoted(reveal(sasl.password))};`,
-    }),
+    ...(chain !== undefined &&
+      key !== undefined && {
+        'properties.ssl.keystore.type': 'PEM',
+        'properties.ssl.keystore.certificate.chain': chain,
+        'properties.ssl.keystore.key': reveal(key),
+      }),
+    ...(sasl !== undefined && saslOptions(sasl, reveal)),
+  };
+}
+
+function saslOptions(sasl: Sasl, reveal: (secret: Secret) => string) {
+  if (sasl.mechanism === 'OAUTHBEARER') {
+    throw new ReelflowError('usage', 'Flink jobs cannot use OAUTHBEARER', {
+      detail:
+        "Kafka's client reads token endpoints and token files only if a Java property of the whole cluster allows each of them.",
+      hint: 'Set KAFKA_SASL_MECHANISM to PLAIN or SCRAM, or use a client certificate (KAFKA_SSL_CERTIFICATE_FILE), for flink commands.',
+    });
+  }
+  const module = sasl.mechanism === 'PLAIN' ? 'plain.PlainLoginModule' : 'scram.ScramLoginModule';
+  const quoted = (value: string) => `"${value.replaceAll('\\', '\\\\').replaceAll('"', '\\"')}"`;
+  return {
+    'properties.sasl.mechanism': sasl.mechanism,
+    // The connector's jar holds Kafka's classes under a name of its own.
+    'properties.sasl.jaas.config': `org.apache.flink.kafka.shaded.org.apache.kafka.common.security.${module} required username=${quoted(sasl.username)} password=${quoted(reveal(sasl.password))};`,
   };
 }
 

@@ -3,20 +3,14 @@
  * `kafka`, reads at exact offsets from `log.ts`.
  */
 import './codecs.ts';
-import kafkajs, {
-  type Admin,
-  type Kafka,
-  type KafkaConfig,
-  type logCreator,
-  type RetryOptions,
-} from 'kafkajs';
+import kafkajs, { type Admin, type Kafka, type logCreator, type RetryOptions } from 'kafkajs';
 import Cluster from 'kafkajs/src/cluster/index.js';
 import loggers from 'kafkajs/src/loggers/index.js';
-import defaultSocketFactory from 'kafkajs/src/network/socketFactory.js';
-import type { BrokerSecurity, Endpoints } from '../runtime/config.ts';
+import type { Endpoints } from '../runtime/config.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { asBrokerError } from './failures.ts';
 import { OutageMonitor } from './outage.ts';
+import { kafkajsSecurity } from './security.ts';
 
 const clientId = 'reelflow';
 const connectionTimeoutMs = 3_000;
@@ -41,7 +35,7 @@ export function createBroker(endpoints: Endpoints, logger: Logger): Broker {
   const { brokers } = endpoints;
   const retry = { initialRetryTime: 100, maxRetryTime: 3_000, retries: 8 };
   const toPino = logTo(logger);
-  const secured = asKafkajs(endpoints.security);
+  const secured = kafkajsSecurity(endpoints.security);
   const kafka = new kafkajs.Kafka({
     ...secured,
     clientId,
@@ -56,7 +50,6 @@ export function createBroker(endpoints: Endpoints, logger: Logger): Broker {
     new Cluster({
       ...secured,
       logger: loggers.createLogger({ level: kafkajs.logLevel.INFO, logCreator: toPino }),
-      socketFactory: defaultSocketFactory(),
       clientId,
       brokers,
       connectionTimeout: connectionTimeoutMs,
@@ -110,21 +103,6 @@ export async function withCluster<T>(
 /** The cluster's id, which ties state and gold to one cluster. */
 export async function clusterIdOf(broker: Broker): Promise<string> {
   return withAdmin(broker, async (admin) => (await admin.describeCluster()).clusterId);
-}
-
-/** TLS and SASL as kafkajs options. */
-function asKafkajs(security: BrokerSecurity = {}): Pick<KafkaConfig, 'ssl' | 'sasl'> {
-  const { tls, sasl } = security;
-  return {
-    ...(tls !== undefined && { ssl: { ...(tls.ca !== undefined && { ca: [tls.ca] }) } }),
-    ...(sasl !== undefined && {
-      sasl: {
-        mechanism: sasl.mechanism.toLowerCase() as 'plain',
-        username: sasl.username,
-        password: sasl.password.reveal(),
-      },
-    }),
-  };
 }
 
 // Most errors that kafkajs logs are followed by a retry that succeeds; the caller reports those that are not.

@@ -4,6 +4,7 @@
  */
 import type { Endpoints } from '../runtime/config.ts';
 import { isCertificateError, messageOf, ReelflowError, systemCodeOf } from '../runtime/errors.ts';
+import { certificateRefused, isCertificateAlert, problemOfFiles } from './security.ts';
 
 /** A fetch failed in a way that a later one may not: a broker stopped, or a leader moved. */
 export class LogInterrupted extends Error {
@@ -24,7 +25,11 @@ export type BrokerFailure =
   | 'outside-log'
   | 'login'
   | 'rights'
+  | 'mechanism'
+  /** This client does not trust the broker. */
   | 'certificate'
+  /** The broker does not accept this client's certificate, or requires one. */
+  | 'client-certificate'
   /** The broker refuses the request permanently. */
   | 'refused';
 
@@ -64,20 +69,21 @@ const byCode: Readonly<Record<string, BrokerFailure>> = {
     'ELIGIBLE_LEADERS_NOT_AVAILABLE',
     'ELECTION_NOT_NEEDED',
     'UNSTABLE_OFFSET_COMMIT',
+    // The broker refuses to authenticate a connection twice within a second; a later attempt succeeds.
+    'ILLEGAL_SASL_STATE',
   ]),
   ...all('group', ['ILLEGAL_GENERATION', 'UNKNOWN_MEMBER_ID', 'REBALANCE_IN_PROGRESS', 'MEMBER_ID_REQUIRED']),
   ...all('unknown-topic', ['UNKNOWN_TOPIC_OR_PARTITION']),
   ...all('outside-log', ['OFFSET_OUT_OF_RANGE']),
   ...all('login', [
     'SASL_AUTHENTICATION_FAILED',
-    'UNSUPPORTED_SASL_MECHANISM',
-    'ILLEGAL_SASL_STATE',
     'DELEGATION_TOKEN_AUTH_DISABLED',
     'DELEGATION_TOKEN_NOT_FOUND',
     'DELEGATION_TOKEN_OWNER_MISMATCH',
     'DELEGATION_TOKEN_REQUEST_NOT_ALLOWED',
     'DELEGATION_TOKEN_EXPIRED',
   ]),
+  ...all('mechanism', ['UNSUPPORTED_SASL_MECHANISM']),
   ...all('rights', [
     'TOPIC_AUTHORIZATION_FAILED',
     'GROUP_AUTHORIZATION_FAILED',
@@ -117,6 +123,7 @@ const socketErrors =
 /** What a failure means, or undefined if it does not come from the broker. */
 export function brokerFailureOf(thrown: unknown): BrokerFailure | undefined {
   if (isCertificateError(thrown)) return 'certificate';
+  if ([...causesOf(thrown)].some(isCertificateAlert)) return 'client-certificate';
   let isInterrupted = false;
   for (const error of causesOf(thrown)) {
     isInterrupted ||= error instanceof LogInterrupted;
@@ -180,20 +187,34 @@ export function asBrokerError(
   { brokers, security }: Pick<Endpoints, 'brokers' | 'security'>,
   topic?: string,
 ): unknown {
-  if (thrown instanceof ReelflowError) return thrown;
+  const known = [...causesOf(thrown)].find((error) => error instanceof ReelflowError);
+  if (known !== undefined) return known;
   const about = topic === undefined ? '' : `${topic}: `;
   const detail = `${about}${brokers.join(', ')}: ${messageOf(thrown)}`;
   const cause = thrown;
   const failure = brokerFailureOf(thrown);
+  if (failure === 'connection' || failure === 'client-certificate') {
+    const problem = problemOfFiles(security?.tls ?? {}, detail);
+    if (problem !== undefined) return problem;
+  }
   switch (failure) {
     case 'login': {
-      const { mechanism, username } = security?.sasl ?? {};
+      const { sasl } = security ?? {};
+      const user = sasl !== undefined && 'username' in sasl ? ` as ${sasl.username}` : '';
       return new ReelflowError('accessRefused', 'The broker refuses the user or the password', {
-        detail: `${detail} (${mechanism} as ${username})`,
+        detail: `${detail} (${sasl?.mechanism}${user})`,
         hint: 'Check KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME and the password.',
         cause,
       });
     }
+    case 'mechanism':
+      return new ReelflowError('accessRefused', `The broker does not support ${security?.sasl?.mechanism}`, {
+        detail,
+        hint: 'Set KAFKA_SASL_MECHANISM to one of sasl.enabled.mechanisms of this port.',
+        cause,
+      });
+    case 'client-certificate':
+      return certificateRefused(security?.tls ?? {}, detail, cause);
     case 'rights':
       return new ReelflowError('accessRefused', 'The broker does not allow this', {
         detail,

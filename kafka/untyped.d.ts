@@ -82,7 +82,8 @@ declare module 'kafkajs/src/loggers/index.js' {
 }
 
 declare module 'kafkajs/src/network/socketFactory.js' {
-  export default function socketFactory(): unknown;
+  import type { ISocketFactory } from 'kafkajs';
+  export default function socketFactory(): ISocketFactory;
 }
 
 declare module 'kafkajs/src/consumer/batch.js' {

@@ -1,6 +1,6 @@
 /** Checks whether a port is free and whether a broker or a registry answers. */
 import { connect, createServer } from 'node:net';
-import type { Credentials } from '../../runtime/config.ts';
+import type { Credentials } from '../../runtime/credentials.ts';
 import { messageOf, ReelflowError, systemCodeOf } from '../../runtime/errors.ts';
 
 /** The result of a check, or why there is none. */

@@ -12,11 +12,13 @@ import { causeIn, SqlGateway } from '../../flink/gateway.ts';
 import { newestCheckpoint } from '../../flink/run.ts';
 import { datasetsRead, type FlinkJob, flinkStatements } from '../../flink/sql.ts';
 import { deleteBefore, ensureCompactedTopics, ensureRetainedTopics } from '../../kafka/topics.ts';
-import { type Endpoints, Secret } from '../../runtime/config.ts';
+import type { Endpoints } from '../../runtime/config.ts';
+import { Secret } from '../../runtime/credentials.ts';
 import { type Cube, relationOf } from '../../tables/cubes/cube.ts';
 import { cubes } from '../../tables/cubes/cube-set.ts';
 import { goldTables } from '../../tables/gold-tables.ts';
 import { topicNamesIn } from '../../topics/catalog.ts';
+import { Authority, withoutOpenssl } from '../support/certificates.ts';
 import { sendTo } from '../support/damage.ts';
 import { broker, lastJson, type Place, spoken, test } from '../support/harness.ts';
 
@@ -137,11 +139,12 @@ describe('the SQL', () => {
     expect(waited).toBeGreaterThan(600);
   });
 
-  test('passes TLS and passwords on, and shows no password when it is printed', () => {
+  test('passes TLS and passwords on, and shows no password when it is printed', ({ place }) => {
+    const folder = place.files('tls', { 'ca.pem': 'PEM' });
     const endpoints: Endpoints = {
       ...job.endpoints,
       security: {
-        tls: { ca: 'PEM' },
+        tls: { caFile: join(folder, 'ca.pem') },
         sasl: { mechanism: 'SCRAM-SHA-512', username: 'us"er', password: new Secret("pass'word") },
       },
       registryCredentials: { username: 'reader', password: new Secret('letmein') },
@@ -157,10 +160,34 @@ describe('the SQL', () => {
   });
 });
 
+describe.skipIf(withoutOpenssl() !== undefined)('a client certificate', () => {
+  test('is passed with its key as PKCS #8, which is not shown when it is printed', ({ place }) => {
+    const authority = new Authority(place.folder, 'own');
+    const { certificate, key } = authority.issue('client', { keyPassword: 'open it' });
+    const client = { certificateFile: certificate, keyFile: key, keyPassword: new Secret('open it') };
+    const endpoints: Endpoints = { ...job.endpoints, security: { tls: { client } } };
+    const printed = sqlOf({ endpoints });
+    expect(printed).toContain("'properties.security.protocol' = 'SSL'");
+    expect(printed).toContain(readFileSync(certificate, 'utf8'));
+    expect(printed).toContain("'properties.ssl.keystore.key' = '[secret]'");
+    const sent = flinkStatements({ ...job, endpoints }, (secret) => secret.reveal()).join();
+    expect(sent).toContain("'properties.ssl.keystore.key' = '-----BEGIN PRIVATE KEY-----");
+  });
+});
+
 describe('refused before Flink is asked', () => {
   const sourcesOf = ({ names }: Place) =>
     [...datasetsRead(cubes).keys()].map((dataset) => names.source(dataset));
   const sql = (place: Place) => place.run(['flink', 'sql', '--namespace', place.namespace]);
+
+  test('OAUTHBEARER', () => {
+    const tokens = { kind: 'file', path: '/token' } as const;
+    const endpoints: Endpoints = {
+      ...job.endpoints,
+      security: { sasl: { mechanism: 'OAUTHBEARER', tokens } },
+    };
+    expect(() => sqlOf({ endpoints })).toThrow('Flink jobs cannot use OAUTHBEARER');
+  });
 
   test('topics that are not there', async ({ place }) => {
     const finished = await sql(place);

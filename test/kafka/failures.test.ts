@@ -41,6 +41,7 @@ const passing = [
   'UNKNOWN_MEMBER_ID',
   'ILLEGAL_GENERATION',
   'REBALANCE_IN_PROGRESS',
+  'ILLEGAL_SASL_STATE',
 ];
 const permanent = [
   'MESSAGE_TOO_LARGE',

@@ -16,7 +16,8 @@ import { afterAll, beforeAll, describe, expect, inject, vi } from 'vitest';
 import { findJvm } from '../../kafka/local/jars.ts';
 import { startJvmBroker } from '../../kafka/local/jvm.ts';
 import { freePorts } from '../../kafka/local/probe.ts';
-import { endpointsFromEnvironment, type Secret } from '../../runtime/config.ts';
+import { endpointsFromEnvironment } from '../../runtime/config.ts';
+import type { Credentials } from '../../runtime/credentials.ts';
 import { ReelflowError } from '../../runtime/errors.ts';
 import { readManifest } from '../../sinks/gold/manifest.ts';
 import { type Finished, lastJson, type Place, smallDataset, spoken, test } from '../support/harness.ts';
@@ -245,7 +246,7 @@ describe('the environment', () => {
   test('a secret shows itself to nobody who does not ask for it', () => {
     const { security } =
       endpointsFromEnvironment({ ...named, ...login, KAFKA_SECURITY_PROTOCOL: 'SASL_SSL' }) ?? {};
-    const secret = security?.sasl?.password as Secret;
+    const secret = (security as { sasl: Credentials }).sasl.password;
     expect(secret.reveal()).toBe(password);
     expect(
       [`${secret}`, JSON.stringify(security), inspect(security, { depth: 9, showHidden: true })].join(),

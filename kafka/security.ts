@@ -1,0 +1,106 @@
+/** What secures a connection, given to kafkajs; and which of our own files explains a connection that failed. */
+import type { ISocketFactory, KafkaConfig } from 'kafkajs';
+import defaultSocketFactory from 'kafkajs/src/network/socketFactory.js';
+import { type BrokerSecurity, readTls, type TlsFiles } from '../runtime/broker-security.ts';
+import { ReelflowError, systemCodeOf } from '../runtime/errors.ts';
+import { BearerTokens, bearerMechanism } from './oauth.ts';
+
+/**
+ * How long before the end of a session kafkajs authenticates again. A broker refuses to do it twice within a second, so a
+ * session must last longer than this; requests that wait behind another one of the connection need some of it.
+ */
+const reauthenticationThresholdMs = 4_000;
+
+/** TLS and SASL as kafkajs takes them. */
+export function kafkajsSecurity(
+  security: BrokerSecurity = {},
+): Pick<KafkaConfig, 'ssl' | 'sasl' | 'reauthenticationThreshold'> & { socketFactory: ISocketFactory } {
+  const { tls, sasl } = security;
+  return {
+    ...(tls !== undefined && { ssl: {} }),
+    ...(sasl !== undefined && {
+      sasl:
+        sasl.mechanism === 'OAUTHBEARER'
+          ? bearerMechanism(new BearerTokens(sasl.tokens))
+          : {
+              mechanism: sasl.mechanism.toLowerCase() as 'plain',
+              username: sasl.username,
+              password: sasl.password.reveal(),
+            },
+    }),
+    reauthenticationThreshold: reauthenticationThresholdMs,
+    socketFactory: tls === undefined ? defaultSocketFactory() : renewingSocketFactory(tls),
+  };
+}
+
+/** Reads the files again for each connection, so that a renewed certificate needs no restart. */
+function renewingSocketFactory(tls: TlsFiles): ISocketFactory {
+  const createSocket = defaultSocketFactory();
+  return (target) => {
+    const { ca, client } = readTls(tls);
+    const key = client?.key.export({ type: 'pkcs8', format: 'pem' });
+    const ssl = {
+      ...(ca !== undefined && { ca: [ca] }),
+      ...(client !== undefined && { cert: client.chain, key: key as string }),
+    };
+    return createSocket({ ...target, ssl });
+  };
+}
+
+/** What a TLS peer says when it does not accept the certificate of a client (RFC 8446, section 6.2), as OpenSSL names it. */
+const certificateAlerts =
+  /ALERT_(BAD_CERTIFICATE|UNSUPPORTED_CERTIFICATE|CERTIFICATE_(REVOKED|EXPIRED|UNKNOWN|REQUIRED)|UNKNOWN_CA|ACCESS_DENIED)/;
+
+/** Whether a connection failed because the broker refused the certificate of this client, or the absence of one. */
+export const isCertificateAlert = (error: Error): boolean =>
+  certificateAlerts.test(systemCodeOf(error) ?? '');
+
+/**
+ * What is wrong with the files of a client certificate, when a connection failed: unreadable ones can be half of a
+ * renewal, so that waiting may help; an expired certificate stays refused.
+ */
+export function problemOfFiles(tls: TlsFiles, detail: string): ReelflowError | undefined {
+  try {
+    const { client } = readTls(tls);
+    if (client === undefined) return undefined;
+    const { validFromDate, validToDate, subject } = client.certificate;
+    const isExpired = validToDate.getTime() <= Date.now();
+    if (!isExpired && validFromDate.getTime() <= Date.now()) return undefined;
+    return new ReelflowError(
+      'accessRefused',
+      isExpired ? 'The client certificate has expired' : 'The client certificate is not valid yet',
+      {
+        detail: `${tls.client?.certificateFile} (${subject.replaceAll('\n', ', ')}) ${
+          isExpired
+            ? `expired at ${validToDate.toISOString()}`
+            : `is valid from ${validFromDate.toISOString()}`
+        }; ${detail}`,
+        hint: isExpired
+          ? 'Renew the files of KAFKA_SSL_CERTIFICATE_FILE and KAFKA_SSL_KEY_FILE.'
+          : 'Check the clock of this machine.',
+      },
+    );
+  } catch (thrown) {
+    if (!(thrown instanceof ReelflowError)) throw thrown;
+    return new ReelflowError('brokerUnreachable', thrown.message, {
+      detail: thrown.detail,
+      hint: thrown.hint,
+      cause: thrown,
+    });
+  }
+}
+
+/** The broker refused a certificate that looks valid here, or wants one and got none. */
+export function certificateRefused(tls: TlsFiles, detail: string, cause: unknown): ReelflowError {
+  return tls.client === undefined
+    ? new ReelflowError('accessRefused', 'The broker wants a client certificate', {
+        detail,
+        hint: 'Set KAFKA_SSL_CERTIFICATE_FILE and KAFKA_SSL_KEY_FILE.',
+        cause,
+      })
+    : new ReelflowError('accessRefused', 'The broker refuses the client certificate', {
+        detail: `${detail} (${tls.client.certificateFile})`,
+        hint: 'Check that the broker trusts its authority, and that KAFKA_SSL_CERTIFICATE_FILE holds the chain up to that authority.',
+        cause,
+      });
+}
