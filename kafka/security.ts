@@ -90,10 +90,10 @@ export function problemOfFiles(tls: TlsFiles, detail: string): ReelflowError | u
   }
 }
 
-/** The broker refused a certificate that looks valid here, or wants one and got none. */
+/** The broker refused a certificate that is valid by its dates, or requires one and received none. */
 export function certificateRefused(tls: TlsFiles, detail: string, cause: unknown): ReelflowError {
   return tls.client === undefined
-    ? new ReelflowError('accessRefused', 'The broker wants a client certificate', {
+    ? new ReelflowError('accessRefused', 'The broker requires a client certificate', {
         detail,
         hint: 'Set KAFKA_SSL_CERTIFICATE_FILE and KAFKA_SSL_KEY_FILE.',
         cause,
