@@ -1,6 +1,6 @@
 /** Plots for a terminal: bars, and a line over numbers. */
 import type { Point } from '../sinks/gold/gold-reader.ts';
-import type { Plot } from '../tables/gold-tables.ts';
+import type { Plot } from '../tables/gold-table.ts';
 import { figure } from './figures.ts';
 
 const eighths = ['', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];

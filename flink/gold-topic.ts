@@ -1,5 +1,5 @@
 /** What a gold table is on a topic of Flink's: one message per row that changed, its key as text, its columns as Avro. */
-import type { GoldTable } from '../tables/gold-tables.ts';
+import type { GoldTable } from '../tables/gold-table.ts';
 
 const avroTypes = {
   BIGINT: 'long',

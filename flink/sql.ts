@@ -10,7 +10,7 @@ import { Secret } from '../runtime/credentials.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import { type Cube, relationOf } from '../tables/cubes/cube.ts';
 import { projectionOf } from '../tables/cubes/cube-set.ts';
-import type { GoldColumnType, GoldTable } from '../tables/gold-tables.ts';
+import type { GoldColumnType, GoldTable } from '../tables/gold-table.ts';
 import { quotedForFlink } from '../tables/portable-sql.ts';
 import {
   type Column,

@@ -1,10 +1,10 @@
 /**
- * The content hash of a gold table: SHA-256 over keys and integer measures in the order of the keys. It is equal for equal
- * input, whatever the order, the windows, the shards and the crashes were.
+ * The content hash of a gold table: SHA-256 over keys and integer measures in the order of the keys. Equal input gives an
+ * equal hash, whatever the order, the windows, the shards and the crashes were.
  */
 import { createHash } from 'node:crypto';
 import type { DuckDBConnection } from '@duckdb/node-api';
-import type { GoldTable } from './gold-tables.ts';
+import type { GoldTable } from './gold-table.ts';
 
 /** @param relation holds the table's integer form. @returns hexadecimal */
 export async function contentHash(
@@ -21,9 +21,9 @@ export async function contentHash(
   }
 }
 
-/** A SELECT of one text column: the lines of the integer form in the canonical order of its keys, some thousand lines a block. */
+/** A SELECT of one text column: the lines of the integer form in the canonical order of its keys, 4,096 lines a block. */
 function canonicalText({ key, attributes = [], measures }: GoldTable, relation: string): string {
-  // Null differs from every text, also from an empty one; tab and newline cannot occur in numbers.
+  // Null differs from every text, including the empty one. Numbers contain no tab and no newline.
   const fields = [
     ...[...key, ...attributes].map(
       (name) => `coalesce('=' || replace(replace(${name}::VARCHAR, '\\', '\\\\'), chr(10), '\\n'), '-')`,

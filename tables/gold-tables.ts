@@ -1,55 +1,11 @@
 /**
- * The gold tables, computed from the merged cubes. Each has an integer form, from which its content hash is
- * taken, and a final form whose doubles are computed from these integers at the very end: so every figure is the same
- * whatever the order, the batches and the shards were.
+ * The gold tables. The sink computes them from the merged cubes.
  *
- * With a the rating × 10: avg_rating = Σa / 10n, and the sample standard deviation is
- * √((n·Σa² − (Σa)²) / (n·(n − 1))) / 10, which needs no difference of rounded numbers.
+ * With a = rating × 10: avg_rating = Σa / 10n, and the sample standard deviation is √((n·Σa² − (Σa)²) / (n·(n − 1))) / 10,
+ * which needs no difference of rounded numbers.
  */
-
-import { messageOf } from '../runtime/errors.ts';
-import { cubesOnTheWire } from '../topics/delta-wire.ts';
-import { checkPortable } from './portable-sql.ts';
+import { declaredTables, type GoldTable } from './gold-table.ts';
 import { genreColumns, splitShares, standardised } from './training-features.ts';
-
-/** A figure of a gold table that is worth a picture. */
-export interface Plot {
-  readonly title: string;
-  /** `bar`: the highest first, some of them; `line`: all of them, in the order of x. */
-  readonly kind: 'bar' | 'line';
-  /** SQL over the final form's columns: what a bar is about, or the number on the axis. */
-  readonly x: string;
-  /** SQL that aggregates the rows of one x. */
-  readonly y: string;
-}
-
-/** Types of gold columns, as DuckDB writes them. */
-export type GoldColumnType = 'BIGINT' | 'INTEGER' | 'DOUBLE' | 'VARCHAR' | 'VARCHAR[]' | 'BOOLEAN';
-
-export interface GoldTable {
-  readonly name: string;
-  /** What a row is, for people who meet the file alone. */
-  readonly about: string;
-  /** The first one is what a terminal shows. */
-  readonly plots: readonly Plot[];
-  /** SELECT over `title`, `contributor`, `region`, `feature_sums` (in numbers) and `names`: key and integer measures. */
-  readonly integers: string;
-  readonly key: readonly string[];
-  /** Texts that depend on the key. */
-  readonly attributes?: readonly string[];
-  readonly measures: readonly string[];
-  /** The columns of the final form with their types, in order: a contract with readers. */
-  readonly columns: Readonly<Record<string, GoldColumnType>>;
-  /** SQL that computes the columns of the final form from those of the integer form. */
-  readonly select: string;
-  /** JOIN of what the final form needs besides: texts are taken apart once each, not once a row. */
-  readonly beside?: string;
-  /** Columns that the final form standardises: it finds their mean and deviation in the relation `scales`. */
-  readonly standardised?: readonly string[];
-  readonly order: string;
-  /** Why only DuckDB computes it. A table without a reason is in SQL that Flink takes too. */
-  readonly onlyDuckdb?: string;
-}
 
 const sum = (measure: string, as: string) => `CAST(sum(${measure}) AS BIGINT) AS ${as}`;
 const moments = `${sum('rating * titles', 's1')}, ${sum('rating * rating * titles', 's2')}`;
@@ -63,7 +19,7 @@ const variance = `${double(
   `${exact('total_titles')} * ${exact('s2')} - ${exact('s1')} * ${exact('s1')}`,
 )} / ${double('total_titles * (total_titles - 1)')}`;
 
-/** SQL of an id's text, as `idText` of the catalog gives it. */
+/** SQL that writes an id as text, like `idText` of the catalog. */
 const idText = (prefix: string, number: string) => `'${prefix}' ||
   CASE WHEN ${number} < 10000000 THEN lpad(CAST(${number} AS STRING), 7, '0') ELSE CAST(${number} AS STRING) END`;
 
@@ -72,12 +28,12 @@ const volatility = `CASE WHEN total_titles > 1 THEN sqrt(${variance}) / ${double
 const maximum = `max_tenths / ${double('10')} AS max_rating`;
 const minimum = `min_tenths / ${double('10')} AS min_rating`;
 
-/** What is known of the column of a title: at most one of its rows has a value. */
+/** The value of a column of a title: at most one of the title's rows has it. */
 const known = (column: string) => `max(${column}) AS ${column}`;
 const bucket = `('0x' || md5(tconst)[:8])::UBIGINT % 100`;
 const genreList = `string_split(nullif(genres_text, ''), ',')`;
 
-/** Standardised, and flagged where it is missing. */
+/** The standardised column, and whether the value is missing. */
 const prepared = (column: string) => `
   coalesce((${column} - (SELECT mean FROM scales WHERE name = '${column}'))
     / nullif((SELECT deviation FROM scales WHERE name = '${column}'), 0), 0) AS ${column}_standardised,
@@ -238,7 +194,7 @@ export const goldTables: readonly GoldTable[] = declaredTables([
   },
   {
     name: 'title_features',
-    about: 'Rated titles, with what is known of each and columns prepared for training.',
+    about: 'Rated titles, with their attributes and columns prepared for training.',
     plots: [
       { title: 'Average rating by type', kind: 'bar', x: 'titleType', y: 'avg(averageRating)' },
       { title: 'Titles by rating', kind: 'line', x: 'averageRating', y: 'count(*)' },
@@ -297,45 +253,6 @@ export const goldTables: readonly GoldTable[] = declaredTables([
       ) AS genre_flags ON genres_text IS NOT DISTINCT FROM text`,
     standardised,
     order: 'tconst',
-    onlyDuckdb: 'lists, a hash and logarithms are not in the SQL that both engines take',
+    onlyDuckdb: 'the SQL that both engines share has no lists, hashes and logarithms',
   },
 ]);
-
-/**
- * The tables, each in SQL that both engines take or with the reason why only DuckDB does.
- * @throws RangeError that names the table and what one of the engines would not take
- */
-export function declaredTables(tables: readonly GoldTable[]): readonly GoldTable[] {
-  const relations = cubesOnTheWire.flatMap(({ name, fields }) => [
-    name,
-    ...fields.map((field) => field.name),
-  ]);
-  for (const { name, integers, select, key, attributes = [], measures, onlyDuckdb } of tables) {
-    if (onlyDuckdb !== undefined) continue;
-    try {
-      checkPortable(integers, [...relations, 'names', 'nconst', 'primaryName']);
-      checkPortable(select, [...key, ...attributes, ...measures]);
-    } catch (thrown) {
-      throw new RangeError(`gold table ${name}: ${messageOf(thrown)}`);
-    }
-  }
-  return tables;
-}
-
-/**
- * A SELECT of one row for each column of the integer form: its name, how many values are known, their mean and
- * sample standard deviation; null where there are too few.
- */
-export function scalesOf(columns: readonly string[], relation: string): string {
-  return columns
-    .map(
-      (column) => `
-      SELECT '${column}' AS name, n AS known, s1::DOUBLE / nullif(n, 0) AS mean,
-        CASE WHEN n > 1 THEN sqrt((n::HUGEINT * s2 - s1 * s1)::DOUBLE / (n::DOUBLE * (n - 1))) END AS deviation
-      FROM (
-        SELECT count(${column}) AS n, sum(${column})::HUGEINT AS s1, sum(${column}::BIGINT * ${column})::HUGEINT AS s2
-        FROM ${relation}
-      )`,
-    )
-    .join(' UNION ALL ');
-}

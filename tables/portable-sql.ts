@@ -1,7 +1,7 @@
 /**
- * The SQL that DuckDB and Flink understand in the same way: declarations are written in it, so one text serves both
- * engines. What is left out is what only one of them takes, or what they compute differently (`avg` of integers, a
- * division of integers). A declaration outside of it is refused when it is made, not when an engine runs it.
+ * The SQL that DuckDB and Flink understand in the same way. Declarations use it, so one text serves both engines. It excludes
+ * everything that only one engine accepts, or that they compute differently (`avg` of integers, a division of integers). A
+ * declaration that breaks the rule is refused when the module loads, not when an engine runs it.
  */
 
 const words = new Set(
@@ -12,13 +12,13 @@ const words = new Set(
 const types = new Set(['BIGINT', 'INTEGER', 'DOUBLE', 'STRING', 'DECIMAL']);
 const functions = new Set('count sum min max coalesce nullif floor sqrt abs lpad'.split(' '));
 const notFunctions: Readonly<Record<string, string>> = {
-  avg: 'Flink gives the average of integers as an integer: declare sums and counts',
+  avg: 'Flink returns the average of integers as an integer; declare sums and counts',
 };
 
 interface Token {
   readonly kind: 'word' | 'type' | 'function' | 'name' | 'literal' | 'sign';
   readonly text: string;
-  /** Where it stands in the SQL. */
+  /** Its position in the SQL. */
   readonly at: number;
 }
 
@@ -26,10 +26,10 @@ const tokenPattern =
   /\s+|(?<identifier>[A-Za-z_]\w*)|(?<literal>\d+(?:\.\d+)?|'(?:[^']|'')*')|(?<sign><>|<=|>=|\|\||[-+*/=<>(),.])/y;
 
 const notWords: Readonly<Record<string, string>> = {
-  USING: 'Flink cannot compute with a column that USING has merged: join ON the two columns',
+  USING: 'Flink cannot compute with a column that USING merged; join ON the two columns',
 };
 
-/** @throws RangeError at the first character that no portable text has */
+/** @throws RangeError at the first character that cannot occur in portable SQL */
 function tokensOf(sql: string): Token[] {
   const tokens: Token[] = [];
   for (let at = 0; at < sql.length; ) {
@@ -62,35 +62,37 @@ function identified(text: string, isCalled: boolean): Omit<Token, 'at'> {
 }
 
 /**
- * @param names relations and columns that the text may use, besides those that it introduces by AS; spelled exactly
- * @throws RangeError that names the first thing one of the engines would not take
+ * @param names relations and columns that the SQL may use, besides those that it introduces with AS; the spelling must match
+ * @throws RangeError that names the first thing that one of the engines rejects
  */
 export function checkPortable(sql: string, names: Iterable<string>): void {
   const tokens = tokensOf(sql);
   if (tokens.length === 0) throw new RangeError('there is no SQL');
   const known = new Set(names);
-  const given = (i: number) => tokens[i - 1]?.text === 'AS';
-  for (const [i, { kind, text }] of tokens.entries()) if (kind === 'name' && given(i)) known.add(text);
-  /** What stands before each bracket that is open. */
+  const isIntroduced = (i: number) => tokens[i - 1]?.text === 'AS';
+  for (const [i, { kind, text }] of tokens.entries()) if (kind === 'name' && isIntroduced(i)) known.add(text);
+  /** The token before each open bracket. */
   const open: (string | undefined)[] = [];
   for (const [i, { kind, text }] of tokens.entries()) {
     if (text === '(') open.push(tokens[i - 1]?.text);
     if (text === ')' && open.length === 0) throw new RangeError('the brackets do not match');
     if (text === ')') open.pop();
-    if (kind === 'name' && given(i) && open.at(-1) === 'CAST') {
+    if (kind === 'name' && isIntroduced(i) && open.at(-1) === 'CAST') {
       throw new RangeError(`the type ${text} cannot be used: both engines have ${[...types].join(', ')}`);
     }
     if (kind === 'name' && !known.has(text)) {
-      throw new RangeError(`${text} is neither a column that is read nor a name that is given by AS`);
+      throw new RangeError(
+        `${text} is neither a column that the declaration reads nor a name that AS introduces`,
+      );
     }
     if (text === '/' && !isDouble(tokens.slice(i + 1))) {
       throw new RangeError(
-        'a division needs a divisor CAST(… AS DOUBLE): of integers, Flink drops the fraction',
+        'a division needs a divisor CAST(… AS DOUBLE), because Flink drops the fraction of integers',
       );
     }
     const next = tokens[i + 1];
     if (text === 'BY' && (next?.kind === 'literal' || next?.text.toUpperCase() === 'ALL')) {
-      throw new RangeError('GROUP BY needs the names of columns');
+      throw new RangeError('GROUP BY needs column names');
     }
   }
   if (open.length > 0) throw new RangeError('the brackets do not match');

@@ -1,7 +1,7 @@
 /**
- * What `title_features` prepares for training, as a contract: genres that have a column, and how titles are split.
- * Genres are a fixed list, so the columns are the same in every snapshot and no input can add any; titles of a
- * genre that is not in it are `genre_other`.
+ * The contract of the training columns in `title_features`: the genres with a column of their own, and the split of the
+ * titles. The list of genres is fixed, so every snapshot has the same columns whatever the input holds. `genre_other` marks
+ * titles with another genre.
  */
 
 /** The genres of IMDb. */
@@ -42,10 +42,10 @@ export const genreColumns: ReadonlyMap<string, string> = new Map(
 );
 
 /**
- * Shares of the titles in percent. The first 8 hexadecimal digits of MD5 of the tconst, modulo 100, are a title's
- * bucket for ever: below 80 it is for training, below 90 for validation, else for the test.
+ * Shares of the titles in percent. The bucket of a title is the number in the first 8 hexadecimal digits of the MD5 of its
+ * tconst, modulo 100. It never changes. Buckets below 80 are for training, below 90 for validation, the others for tests.
  */
 export const splitShares = { train: 80, validation: 10, test: 10 } as const;
 
-/** Columns that are standardised, by the column that they come from: (value − mean) / deviation, 0 where missing. */
+/** Columns that have a standardised form: (value − mean) / deviation, or 0 if the value is null. */
 export const standardised = ['startYear', 'runtimeMinutes'] as const;

@@ -5,7 +5,8 @@ import { parquetFile, sqlText } from '../../database/sql.ts';
 import { storageFaultOf } from '../../database/storage-errors.ts';
 import { messageOf, ReelflowError } from '../../runtime/errors.ts';
 import { type ColumnNote, columnNotes } from '../../tables/column-notes.ts';
-import { goldTables, type Plot } from '../../tables/gold-tables.ts';
+import type { Plot } from '../../tables/gold-table.ts';
+import { goldTables } from '../../tables/gold-tables.ts';
 import { type Manifest, readManifest, tableFile } from './manifest.ts';
 
 export interface TableColumn extends ColumnNote {

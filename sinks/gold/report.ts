@@ -6,7 +6,8 @@
 import * as Plots from '@observablehq/plot';
 import { parseHTML } from 'linkedom';
 import type { ColumnNote } from '../../tables/column-notes.ts';
-import { goldTables, type Plot } from '../../tables/gold-tables.ts';
+import type { Plot } from '../../tables/gold-table.ts';
+import { goldTables } from '../../tables/gold-tables.ts';
 import {
   type Cell,
   GoldReader,

@@ -5,7 +5,8 @@ import type { DuckDBConnection } from '@duckdb/node-api';
 import { parquetFile } from '../../database/sql.ts';
 import { storageFaultOf } from '../../database/storage-errors.ts';
 import { messageOf } from '../../runtime/errors.ts';
-import { type GoldTable, goldTables } from '../../tables/gold-tables.ts';
+import type { GoldTable } from '../../tables/gold-table.ts';
+import { goldTables } from '../../tables/gold-tables.ts';
 
 /** Where a gold table is not what it should be. Values are texts, null is 'NULL'. */
 export interface Difference {

@@ -1,6 +1,6 @@
 import type { Cube } from './cube.ts';
 
-/** Rated titles and credits by person and rating; a person with several credits on a title has that title once. */
+/** Rated titles and credits by person and rating. Several credits of a person on a title count as one title. */
 export const contributorCube: Cube = {
   name: 'contributor',
   array: 'contributor',

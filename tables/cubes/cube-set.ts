@@ -9,7 +9,7 @@ import { regionCube } from './region.ts';
 import { titleCube } from './title.ts';
 import { akaFeatures, basicFeatures, principalFeatures, ratingFeatures } from './title-features.ts';
 
-export const cubes: readonly Cube[] = declared([
+export const cubes: readonly Cube[] = declaredCubes([
   titleCube,
   contributorCube,
   regionCube,
@@ -23,12 +23,12 @@ export const cubes: readonly Cube[] = declared([
  * Checks that each cube is in SQL that DuckDB and Flink share, or gives the reason why only DuckDB computes it.
  * @throws RangeError that names the cube and what one of the engines rejects
  */
-export function declared(set: readonly Cube[]): readonly Cube[] {
+export function declaredCubes(set: readonly Cube[]): readonly Cube[] {
   for (const { name, reads, contribution, onlyDuckdb } of set) {
+    if (onlyDuckdb !== undefined) continue;
     const relations = Object.keys(reads).map((dataset) => relationOf(dataset as DatasetName));
     try {
-      if (onlyDuckdb === undefined)
-        checkPortable(contribution, [...relations, ...Object.values(reads).flat()]);
+      checkPortable(contribution, [...relations, ...Object.values(reads).flat()]);
     } catch (thrown) {
       throw new RangeError(`cube ${name}: ${messageOf(thrown)}`);
     }
@@ -40,8 +40,9 @@ export function declared(set: readonly Cube[]): readonly Cube[] {
 export function projectionOf(set: readonly Cube[]): Map<DatasetName, string[]> {
   const projection = new Map<DatasetName, string[]>();
   for (const cube of set) {
-    if (cube.reads['title.ratings'] === undefined)
+    if (cube.reads['title.ratings'] === undefined) {
       throw new RangeError(`cube ${cube.name} does not read title.ratings`);
+    }
     for (const [name, columns] of Object.entries(cube.reads)) {
       const kept = projection.get(name as DatasetName) ?? [];
       projection.set(name as DatasetName, [...new Set([...kept, ...columns])]);
@@ -56,7 +57,7 @@ export function projectionOf(set: readonly Cube[]): Map<DatasetName, string[]> {
  */
 const rowRule = 2;
 
-/** Changes with any declaration and with the row rule: stores and deltas of another cube set are not comparable. */
+/** Changes with any declaration and with the row rule: stores and deltas of different cube sets are not comparable. */
 export function fingerprintOf(set: readonly Cube[]): string {
   return createHash('sha256').update(JSON.stringify({ rowRule, set })).digest('hex').slice(0, 16);
 }

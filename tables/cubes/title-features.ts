@@ -1,8 +1,8 @@
 /**
- * What is known of each rated title, for `title_features`. Four cubes share one array, each with the columns that one
- * dataset gives: so a change of one dataset needs no look at the others, and every one of them is a join in which a
- * title without rows contributes nothing. A title has one row in each, whose counts of rows are 1; a changed value is
- * the old row taken back and the new one added.
+ * The attributes of each rated title, for `title_features`. Four cubes share one array, each with the columns of one
+ * dataset. So a change in one dataset needs no row of the others. Each contribution is a join in which a title without rows
+ * contributes nothing. A title has one row in each cube, and its row count is 1. A changed value subtracts the old row and
+ * adds the new one.
  */
 import type { Cube } from './cube.ts';
 
@@ -36,7 +36,7 @@ export const basicFeatures: Cube = {
   onlyDuckdb,
 };
 
-/** `people` counts persons once, however many credits they have. */
+/** `people` counts each person once, whatever the number of credits. */
 export const principalFeatures: Cube = {
   name: 'feature_principals',
   array,
@@ -51,7 +51,7 @@ export const principalFeatures: Cube = {
   onlyDuckdb,
 };
 
-/** `akas` counts all alternative titles, `regions` the regions that they name. */
+/** `akas` counts all alternative titles, `regions` their distinct regions. */
 export const akaFeatures: Cube = {
   name: 'feature_akas',
   array,

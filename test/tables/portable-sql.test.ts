@@ -1,9 +1,10 @@
 /** The SQL of declarations: what both engines take is let through, what only one takes is refused by name. */
 import { expect, test } from 'vitest';
 import type { Cube } from '../../tables/cubes/cube.ts';
-import { cubes, declared } from '../../tables/cubes/cube-set.ts';
+import { cubes, declaredCubes } from '../../tables/cubes/cube-set.ts';
 import { regionCube } from '../../tables/cubes/region.ts';
-import { declaredTables, goldTables } from '../../tables/gold-tables.ts';
+import { declaredTables } from '../../tables/gold-table.ts';
+import { goldTables } from '../../tables/gold-tables.ts';
 import { checkPortable, quotedForFlink } from '../../tables/portable-sql.ts';
 
 const names = ['titles', 'year', 'votes'];
@@ -43,11 +44,11 @@ test('a text that both engines take comes through, its names quoted and nothing 
 
 test('a cube that Flink cannot take is refused where it is declared, unless it says that it is for DuckDB alone', () => {
   const cube: Cube = { ...regionCube, contribution: regionCube.contribution.replace('JOIN', 'SEMI JOIN') };
-  expect(() => declared([...cubes, cube])).toThrow('cube region: SEMI');
-  expect(() => declared([{ ...regionCube, contribution: 'SELECT startYear FROM title_ratings' }])).toThrow(
-    'startYear',
-  );
-  expect(declared([{ ...cube, onlyDuckdb: 'a reason' }])).toHaveLength(1);
+  expect(() => declaredCubes([...cubes, cube])).toThrow('cube region: SEMI');
+  expect(() =>
+    declaredCubes([{ ...regionCube, contribution: 'SELECT startYear FROM title_ratings' }]),
+  ).toThrow('startYear');
+  expect(declaredCubes([{ ...cube, onlyDuckdb: 'a reason' }])).toHaveLength(1);
 });
 
 test('a gold table that Flink cannot take is refused where it is declared, unless it says that it is for DuckDB alone', () => {

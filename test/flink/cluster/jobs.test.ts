@@ -168,7 +168,7 @@ function projectWithCube(place: Place): string {
     'import { titleCube }',
     "import { mediumCube } from './medium.ts';\nimport { titleCube }",
   );
-  edit('tables/cubes/cube-set.ts', 'declared([', 'declared([mediumCube, ');
+  edit('tables/cubes/cube-set.ts', 'declaredCubes([', 'declaredCubes([mediumCube, ');
   const schema = JSON.parse(readFileSync(join(copy, 'topics/schemas/reelflow.deltas.avsc'), 'utf8'));
   schema.fields.push({
     name: 'medium',

@@ -10,7 +10,8 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { exitCodes } from '../../../runtime/errors.ts';
 import { GoldReader, type Point } from '../../../sinks/gold/gold-reader.ts';
 import type { Manifest } from '../../../sinks/gold/manifest.ts';
-import { goldTables, type Plot } from '../../../tables/gold-tables.ts';
+import type { Plot } from '../../../tables/gold-table.ts';
+import { goldTables } from '../../../tables/gold-tables.ts';
 import { hasBrowser, openBrowser, whyNoBrowser } from '../../support/browser.ts';
 import { Place, smallDataset, textOf, writeDatasets } from '../../support/harness.ts';
 

@@ -1,0 +1,68 @@
+/**
+ * What a gold table is. It has an integer form, from which its content hash is taken, and a final form whose doubles are
+ * computed from these integers at the very end. So no figure depends on the order of the rows, the batches or the shards.
+ */
+import { messageOf } from '../runtime/errors.ts';
+import { cubesOnTheWire } from '../topics/delta-wire.ts';
+import { checkPortable } from './portable-sql.ts';
+
+/** A figure of a gold table that is worth a chart. */
+export interface Plot {
+  readonly title: string;
+  /** `bar`: the largest values, largest first; `line`: all values, in the order of x. */
+  readonly kind: 'bar' | 'line';
+  /** SQL over the columns of the final form: the label of a bar, or the number on the axis. */
+  readonly x: string;
+  /** SQL that aggregates the rows of one x. */
+  readonly y: string;
+}
+
+/** A DuckDB type. */
+export type GoldColumnType = 'BIGINT' | 'INTEGER' | 'DOUBLE' | 'VARCHAR' | 'VARCHAR[]' | 'BOOLEAN';
+
+export interface GoldTable {
+  readonly name: string;
+  /** What a row is, for readers who have only the file. */
+  readonly about: string;
+  /** The terminal shows the first one. */
+  readonly plots: readonly Plot[];
+  /** SELECT of the integer form: key, attributes and measures, from the cubes and the relation `names`. */
+  readonly integers: string;
+  /** Columns that identify a row, in both forms. */
+  readonly key: readonly string[];
+  /** Texts that depend on the key. */
+  readonly attributes?: readonly string[];
+  readonly measures: readonly string[];
+  /** Columns of the final form with their types, in order: a contract with readers. */
+  readonly columns: Readonly<Record<string, GoldColumnType>>;
+  /** SQL that computes the columns of the final form from those of the integer form. */
+  readonly select: string;
+  /** A JOIN that the final form needs. It takes each distinct text apart once, not once per row. */
+  readonly beside?: string;
+  /** Columns that the final form standardises. The relation `scales` holds their mean and deviation. */
+  readonly standardised?: readonly string[];
+  readonly order: string;
+  /** Why only DuckDB computes it. The SQL of a table without a reason also runs on Flink. */
+  readonly onlyDuckdb?: string;
+}
+
+/**
+ * Checks that each table is in SQL that DuckDB and Flink share, or gives the reason why only DuckDB computes it.
+ * @throws RangeError that names the table and what one of the engines rejects
+ */
+export function declaredTables(tables: readonly GoldTable[]): readonly GoldTable[] {
+  const relations = cubesOnTheWire.flatMap(({ name, fields }) => [
+    name,
+    ...fields.map((field) => field.name),
+  ]);
+  for (const { name, integers, select, key, attributes = [], measures, onlyDuckdb } of tables) {
+    if (onlyDuckdb !== undefined) continue;
+    try {
+      checkPortable(integers, [...relations, 'names', 'nconst', 'primaryName']);
+      checkPortable(select, [...key, ...attributes, ...measures]);
+    } catch (thrown) {
+      throw new RangeError(`gold table ${name}: ${messageOf(thrown)}`);
+    }
+  }
+  return tables;
+}
