@@ -12,7 +12,7 @@ import { generateCommand } from './generate.ts';
 import { goldCommand } from './gold.ts';
 import { lagCommand } from './lag.ts';
 import { monitorCommand } from './monitor.ts';
-import { isOutputClosed, watchOutput } from './output.ts';
+import { watchOutput } from './output.ts';
 import { processCommand } from './process.ts';
 import { replayCommand } from './replay.ts';
 import { resetCommand } from './reset.ts';
@@ -59,7 +59,6 @@ export async function main(argv: readonly string[]): Promise<void> {
   } catch (thrown) {
     process.exitCode = report(thrown, argv.includes('--verbose'));
   }
-  if (isOutputClosed()) process.exitCode ??= stoppedExitCode();
   // The command has returned. A request that is still waiting for an answer must not keep the process alive.
   setTimeout(() => process.exit(), endWithinMs).unref();
 }

@@ -1,10 +1,10 @@
 /** Standard output, where results go; standard error has logs, progress and errors. */
 import { exitCodes, messageOf, systemCodeOf } from '../runtime/errors.ts';
-import { stop } from './stop.ts';
+import { stop, stoppedExitCode } from './stop.ts';
 
 let isClosed = false;
 
-/** Prints a line, or several. Does nothing once the reader has gone. */
+/** Prints a line, or several. Does nothing once standard output has failed. */
 export function print(text: string): void {
   if (!isClosed) process.stdout.write(`${text}\n`);
 }
@@ -13,27 +13,30 @@ export function printJson(value: unknown): void {
   print(JSON.stringify(value));
 }
 
-/** Whether the output can no longer be written. */
-export const isOutputClosed = (): boolean => isClosed;
-
 /**
  * Handles the failures of both streams. Without it each would be an uncaught exception with a stack trace.
  * - The reader of standard output has gone, as `head` does: the command stops, with the exit code of SIGPIPE.
- * - Standard output cannot be written, as on a full disk: an error with its exit code, because the result is lost.
- * - Standard error cannot be written: nothing can be reported, and the work goes on.
+ * - Standard output cannot be written, as on a full disk: the command stops with an error, because its result is lost.
+ * - Standard error cannot be written: nothing can be reported, and the work continues.
  */
 export function watchOutput(): void {
   process.stdout.on('error', (thrown) => {
     if (isClosed) return;
     isClosed = true;
-    if (systemCodeOf(thrown) !== 'EPIPE') {
+    stop('SIGPIPE');
+    const code = systemCodeOf(thrown);
+    if (code !== 'EPIPE') {
       process.stderr.write(
         `Error: Standard output cannot be written\nDetail: ${messageOf(thrown)}\n` +
-          'Hint: Free space where it is redirected to, then run the command again.\n',
+          'Hint: Check the file or device that it is redirected to, then run the command again.\n',
       );
-      process.exitCode = systemCodeOf(thrown) === 'ENOSPC' ? exitCodes.diskFull : exitCodes.defect;
     }
-    stop('SIGPIPE');
+    const exitCode =
+      code === 'EPIPE' ? stoppedExitCode() : code === 'ENOSPC' ? exitCodes.diskFull : exitCodes.defect;
+    // At the end: the command may still set its own, which counts unless it is success.
+    process.once('exit', () => {
+      process.exitCode = process.exitCode || exitCode;
+    });
   });
   process.stderr.on('error', () => {});
 }
