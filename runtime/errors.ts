@@ -31,6 +31,13 @@ export const exitCodes = {
   flinkFailed: 24,
   bucketUnusable: 25,
   brokerRefused: 26,
+  tooManyRemoved: 27,
+  cutFile: 28,
+  datasetAbsent: 29,
+  olderDump: 30,
+  futureDump: 31,
+  inputChanged: 32,
+  newerIndex: 33,
 } as const;
 
 export type FailureKind = keyof typeof exitCodes;

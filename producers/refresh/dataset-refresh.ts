@@ -1,0 +1,339 @@
+/**
+ * The protocol by which a topic comes to hold exactly a dump, for one dataset. Its parts are devices, so that the
+ * simulator can kill it between any two steps and let others write between them.
+ *
+ * 1. `open`: the index is true of the log up to its marks. Whatever was written behind them makes its groups unknown,
+ *    never absent. A mark that the log contradicts makes all groups of the partition unknown.
+ * 2. `plan`: one pass over the dump, which sends nothing.
+ * 3. `send`: changed, new and unknown groups whole; groups that the dump lacks are emptied.
+ * 4. `settle`: what others wrote since `open` was read ends, in between the own messages, is unknown and sent again.
+ * 5. `close`: the entries, then the directory with the new marks.
+ *
+ * Killed anywhere, the next run finds its own messages behind the marks and sends their groups again.
+ */
+import { blockKey, type DatasetName, datasets, partitionOf } from '../../topics/catalog.ts';
+import {
+  blockHash,
+  blockMessageKey,
+  DamagedIndex,
+  type Directory,
+  decodeBlock,
+  decodeDirectory,
+  directoryKey,
+  encodeBlock,
+  encodeDirectory,
+  type IndexMark,
+} from '../../topics/dump-index.ts';
+import { groupOf, groupsOfBlock } from '../../topics/id-groups.ts';
+import { EntryBlock, entryState, GroupEntries, type GroupEntry } from './group-entries.ts';
+import { type DatasetPlan, type DumpFindings, planOf } from './plan.ts';
+
+/** What one message of the dataset's topic touches. */
+export interface Touched {
+  readonly partition: number;
+  readonly offset: number;
+  /** The run that wrote it. */
+  readonly runId: string;
+  readonly replaces: Iterable<number>;
+  /** Of records and of deletes. */
+  readonly ids: Iterable<number>;
+}
+
+export interface LogRange {
+  readonly partition: number;
+  readonly start: number;
+  /** Exclusive. */
+  readonly end: number;
+}
+
+/** The dataset's topic. */
+export interface SourceLog {
+  /** First offset and end of each partition. */
+  bounds(): Promise<readonly { readonly start: number; readonly end: number }[]>;
+  /** The hash of a message, or undefined when the log does not hold it. */
+  hashAt(partition: number, offset: number): Promise<string | undefined>;
+  /** Calls `onTouched` for every message of the ranges that consumers apply. */
+  scan(ranges: readonly LogRange[], onTouched: (touched: Touched) => void): Promise<void>;
+}
+
+/** The topic of the index. */
+export interface IndexLog {
+  /** The newest value of each key. */
+  readonly messages: ReadonlyMap<string, Buffer>;
+  append(messages: readonly { readonly key: string; readonly value: Buffer | null }[]): Promise<void>;
+}
+
+/** A file of the dump, and the way of its rows to the topic. */
+export interface DumpFile {
+  /** Reads the file to its end and compares every group. Sends nothing. */
+  compare(index: GroupEntries): Promise<DumpFindings & { readonly strays: Directory['strays'] }>;
+  /** Sends the groups that `compare` found different, and empties others. Returns when all is acknowledged. */
+  send(emptied: readonly number[]): Promise<void>;
+  /** Sends these groups again, or empties them; calls `onSent` with the entry of each that has rows. */
+  sendAgain(groups: ReadonlySet<number>, onSent: (group: number, entry: GroupEntry) => void): Promise<void>;
+  /** Whether a message of the topic is one that this run sent, at the offset that was acknowledged. */
+  isOwn(touched: Touched): boolean;
+  /** How many messages of the partition were acknowledged. */
+  acknowledged(partition: number): number;
+}
+
+export interface DatasetRefreshOptions {
+  readonly dataset: DatasetName;
+  readonly runId: string;
+  readonly asOfMs: number;
+  readonly fingerprint: string;
+  readonly log: SourceLog;
+  readonly index: IndexLog;
+  /** Take nothing of the index for granted. Default false. */
+  readonly full?: boolean;
+  /** How often groups that others wrote to during the run are sent again; what is left stays unknown. Default 3. */
+  readonly settlementsMax?: number;
+}
+
+const messagesBytesMax = 900_000;
+
+export class DatasetRefresh {
+  readonly #options: DatasetRefreshOptions;
+  #directory: Directory | undefined;
+  #entries = new GroupEntries();
+  /** Of the messages of blocks that match the directory. */
+  readonly #messageHashes = new Map<number, string>();
+  /** Where the log ended when it was last read, by partition. */
+  #marks: IndexMark[] = [];
+  /** Partitions whose log became another one during this run. */
+  readonly #replaced = new Set<number>();
+  /** Own messages that were found on the topic, by partition. */
+  readonly #ownSeen: number[] = [];
+  #strays: Directory['strays'] = { rows: 0, low: 0, high: 0 };
+  #findings: DumpFindings | undefined;
+  #plan: DatasetPlan | undefined;
+
+  constructor(options: DatasetRefreshOptions) {
+    this.#options = options;
+  }
+
+  get entries(): GroupEntries {
+    return this.#entries;
+  }
+
+  /** What the index said before this run; undefined when there was no usable directory. */
+  get directory(): Directory | undefined {
+    return this.#directory;
+  }
+
+  /** Whether the topic held nothing when it was opened. */
+  get isEmptyTopic(): boolean {
+    return this.#marks.every(({ offset }) => offset === 0);
+  }
+
+  /** Groups of which the index does not know what the topic holds. */
+  get unknownGroups(): number {
+    let count = 0;
+    for (const { block, at } of this.#entries) if (block.state[at] === entryState.unknown) count++;
+    return count;
+  }
+
+  /** Step 1. @throws NewerIndex, and what the devices throw */
+  async open(): Promise<void> {
+    const { log, fingerprint, full } = this.#options;
+    const bounds = await log.bounds();
+    this.#directory = this.#readDirectory();
+    const marks = this.#directory?.marks ?? [];
+    if (this.#directory !== undefined) this.#loadBlocks(this.#directory);
+    const isSamePartitioning = marks.length === bounds.length;
+    const ranges: LogRange[] = [];
+    for (const [partition, { start, end }] of bounds.entries()) {
+      const mark = marks[partition];
+      const holds =
+        isSamePartitioning && mark !== undefined && (await this.#holds(mark, partition, start, end));
+      if (!holds) {
+        this.#entries.makeAllUnknown(
+          (block) => !isSamePartitioning || this.#partitionOf(block, bounds.length) === partition,
+        );
+      }
+      ranges.push({ partition, start: holds ? mark.offset : start, end });
+    }
+    this.#marks = await this.#marksOf(bounds);
+    await log.scan(ranges, (touched) => touch(this.#entries, touched));
+    if (full === true || this.#directory?.fingerprint !== fingerprint) this.#entries.makeAllUnknown();
+  }
+
+  /** Step 2. */
+  async plan(dump: Pick<DumpFile, 'compare'>): Promise<DatasetPlan> {
+    const findings = await dump.compare(this.#entries);
+    this.#findings = findings;
+    this.#strays = findings.strays;
+    this.#plan = planOf(this.#options.dataset, this.#entries, findings);
+    return this.#plan;
+  }
+
+  /** Step 3, for a dump that was planned. */
+  async send(dump: DumpFile): Promise<void> {
+    const { emptied } = this.#plan as DatasetPlan;
+    await dump.send(emptied);
+    const { changed } = this.#findings as DumpFindings;
+    for (const { group, block, at } of changed) this.#entries.put(group, entryOf(block, at));
+    for (const group of emptied) this.#entries.remove(group);
+  }
+
+  /** In place of `plan` and `send`: the whole dump was sent to an empty topic. */
+  loaded(entries: GroupEntries, strays: Directory['strays']): void {
+    this.#entries = entries;
+    this.#strays = strays;
+  }
+
+  /** Step 4. */
+  async settle(dump: Pick<DumpFile, 'isOwn' | 'acknowledged' | 'sendAgain'>): Promise<void> {
+    const { settlementsMax = 3 } = this.#options;
+    for (let attempt = 1; ; attempt++) {
+      const foreign = await this.#readOwnRange(dump);
+      if (foreign.size === 0 || attempt > settlementsMax) return;
+      await dump.sendAgain(foreign, (group, entry) => {
+        this.#entries.put(group, entry);
+        foreign.delete(group);
+      });
+      for (const group of foreign) this.#entries.remove(group);
+    }
+  }
+
+  /** Step 5. */
+  async close(): Promise<void> {
+    const { dataset, index, runId, asOfMs, fingerprint } = this.#options;
+    const blocks = new Map<number, string>();
+    let messages: { key: string; value: Buffer | null }[] = [];
+    let bytes = 0;
+    const add = async (key: string, value: Buffer | null) => {
+      messages.push({ key, value });
+      bytes += (value?.length ?? 0) + 100;
+      if (bytes < messagesBytesMax) return;
+      await index.append(messages);
+      messages = [];
+      bytes = 0;
+    };
+    for (const number of this.#entries.blocks) {
+      const block = this.#entries.block(number) as EntryBlock;
+      if (block.state.every((state) => state === entryState.absent)) continue;
+      const value = encodeBlock(block);
+      const hash = blockHash(value);
+      blocks.set(number, hash);
+      if (this.#messageHashes.get(number) !== hash) await add(blockMessageKey(dataset, number), value);
+    }
+    for (const number of this.#messageHashes.keys()) {
+      if (!blocks.has(number)) await add(blockMessageKey(dataset, number), null);
+    }
+    const marks = this.#marks.map((mark, partition) =>
+      this.#replaced.has(partition) ? { ...mark, hash: 'replaced' } : mark,
+    );
+    const directory: Directory = { runId, asOfMs, fingerprint, strays: this.#strays, marks, blocks };
+    if (messages.length === 0 && isSame(this.#directory, directory)) return;
+    if (messages.length > 0) await index.append(messages);
+    await index.append([{ key: directoryKey(dataset), value: encodeDirectory(directory) }]);
+  }
+
+  #readDirectory(): Directory | undefined {
+    const value = this.#options.index.messages.get(directoryKey(this.#options.dataset));
+    if (value === undefined) return undefined;
+    try {
+      return decodeDirectory(value);
+    } catch (thrown) {
+      if (thrown instanceof DamagedIndex) return undefined;
+      throw thrown;
+    }
+  }
+
+  #loadBlocks({ blocks }: Directory): void {
+    const { dataset, index } = this.#options;
+    for (const [number, hash] of blocks) {
+      const value = index.messages.get(blockMessageKey(dataset, number));
+      const block = new EntryBlock();
+      if (value !== undefined && blockHash(value) === hash) {
+        decodeBlock(value, block);
+        this.#messageHashes.set(number, hash);
+      } else {
+        block.state.fill(entryState.unknown);
+      }
+      this.#entries.setBlock(number, block);
+    }
+  }
+
+  /** Whether the log is still the one that the mark was made of. A log that lost its beginning may lack rows. */
+  async #holds(mark: IndexMark, partition: number, start: number, end: number): Promise<boolean> {
+    const { offset, hash } = mark;
+    if (start !== mark.start || offset > end) return false;
+    return offset === start ? hash === '' : (await this.#options.log.hashAt(partition, offset - 1)) === hash;
+  }
+
+  /**
+   * Reads what came since the log was last read. A log that is not the one that was read then, or that lacks own
+   * messages, was replaced: its mark will not hold.
+   * @returns the groups that others touched, which are unknown now
+   */
+  async #readOwnRange(dump: Pick<DumpFile, 'isOwn' | 'acknowledged'>): Promise<Set<number>> {
+    const { log } = this.#options;
+    const bounds = await log.bounds();
+    const ranges: LogRange[] = [];
+    for (const [partition, { start, end }] of bounds.entries()) {
+      const mark = this.#marks[partition];
+      if (mark !== undefined && (await this.#holds(mark, partition, start, end))) {
+        ranges.push({ partition, start: mark.offset, end });
+      } else {
+        this.#replaced.add(partition);
+      }
+    }
+    const foreign = new Set<number>();
+    await log.scan(ranges, (touched) => {
+      if (dump.isOwn(touched)) {
+        this.#ownSeen[touched.partition] = (this.#ownSeen[touched.partition] ?? 0) + 1;
+        return;
+      }
+      touch(this.#entries, touched);
+      for (const group of touched.replaces) foreign.add(group);
+      for (const id of touched.ids) foreign.add(groupOf(id));
+    });
+    for (const partition of bounds.keys()) {
+      if (dump.acknowledged(partition) !== (this.#ownSeen[partition] ?? 0)) this.#replaced.add(partition);
+    }
+    this.#marks = await this.#marksOf(bounds);
+    return foreign;
+  }
+
+  async #marksOf(bounds: readonly { readonly start: number; readonly end: number }[]): Promise<IndexMark[]> {
+    const marks: IndexMark[] = [];
+    for (const [partition, { start, end: offset }] of bounds.entries()) {
+      const hash = offset === start ? '' : await this.#options.log.hashAt(partition, offset - 1);
+      // No message has this hash: a log that was shortened since its bounds were read holds no mark.
+      marks.push({ start, offset, hash: hash ?? 'gone' });
+    }
+    return marks;
+  }
+
+  #partitionOf(block: number, partitions: number): number {
+    return partitionOf(blockKey(datasets[this.#options.dataset].idPrefix, block), partitions);
+  }
+}
+
+export function entryOf(block: EntryBlock, at: number): GroupEntry {
+  return {
+    low: block.low[at] as number,
+    high: block.high[at] as number,
+    maskLow: block.maskLow[at] as number,
+    maskHigh: block.maskHigh[at] as number,
+    rows: block.rows[at] as number,
+  };
+}
+
+function touch(entries: GroupEntries, { replaces, ids }: Touched): void {
+  for (const group of replaces) {
+    const block = entries.makeUnknown(group);
+    const at = group % groupsOfBlock;
+    block.maskLow[at] = 0;
+    block.maskHigh[at] = 0;
+  }
+  for (const id of ids) entries.touchId(id);
+}
+
+function isSame(before: Directory | undefined, now: Directory): boolean {
+  return (
+    before !== undefined && encodeDirectory({ ...before, runId: now.runId }).equals(encodeDirectory(now))
+  );
+}

@@ -1,0 +1,167 @@
+/**
+ * What a refresh of one dataset would send, and whether the dump is plausible. Pure: it compares the entries of the index
+ * with those of the dump.
+ */
+import { ReelflowError } from '../../runtime/errors.ts';
+import { type DatasetName, datasets, idText } from '../../topics/catalog.ts';
+import { groupsOfBlock } from '../../topics/id-groups.ts';
+import { entryState, type GroupEntries, idsIn, idsOf } from './group-entries.ts';
+
+export interface Tally {
+  groups: number;
+  ids: number;
+}
+
+/** Per dataset; ids are counted where they have rows that are not refused. */
+export interface DatasetPlan {
+  /** Rows of the dump. */
+  readonly rows: number;
+  /** Rows in groups that stay as they are. */
+  readonly unchangedRows: number;
+  /** Groups of another hash; their ids that are in both. */
+  readonly changed: Tally;
+  /** Groups and ids that the index does not have. */
+  readonly new: Tally;
+  /** Groups and ids that the dump does not have. */
+  readonly vanished: Tally;
+  /** Groups of which the index cannot say what the topic holds; ids that they may hold. */
+  readonly unknown: Tally;
+  /** Rows that are refused, of the groups that are sent. */
+  readonly refused: number;
+  /** Ids of the index. */
+  readonly idsBefore: number;
+  /** Whether ids vanished, and all of them lie behind the last row of the file. */
+  readonly isCut: boolean;
+  /** Groups of the index that the dump lacks: to be emptied. Ascending. */
+  readonly emptied: readonly number[];
+}
+
+/** What a pass over the dump found. */
+export interface DumpFindings {
+  readonly rows: number;
+  readonly unchangedRows: number;
+  readonly refused: number;
+  /** Entries of the groups that are not as the index has them. */
+  readonly changed: GroupEntries;
+  /** Groups that are as the index has them. */
+  isUnchanged(group: number): boolean;
+  readonly lastId: number;
+}
+
+export function planOf(dataset: DatasetName, index: GroupEntries, dump: DumpFindings): DatasetPlan {
+  const tally = (): Tally => ({ groups: 0, ids: 0 });
+  const changed = tally();
+  const fresh = tally();
+  const vanished = tally();
+  const unknown = tally();
+  const emptied: number[] = [];
+  let idsBefore = 0;
+  let isCutByNumber = true;
+  let isCutByText = true;
+  const { idPrefix } = datasets[dataset];
+  const last = dump.lastId < 0 ? '' : idText(idPrefix, dump.lastId);
+  // Files are sorted as numbers or as texts.
+  const noteVanished = (id: number) => {
+    isCutByNumber &&= id > dump.lastId;
+    isCutByText &&= idText(idPrefix, id) > last;
+  };
+
+  for (const { group, block, at } of index) {
+    const [low, high] = [block.maskLow[at] as number, block.maskHigh[at] as number];
+    const ids = idsIn(low, high);
+    idsBefore += ids;
+    const isUnknown = block.state[at] === entryState.unknown;
+    if (isUnknown) {
+      unknown.groups++;
+      unknown.ids += ids;
+    }
+    if (dump.isUnchanged(group)) continue;
+    const now = dump.changed.block((group / groupsOfBlock) | 0);
+    const isThere = dump.changed.stateOf(group) !== entryState.absent;
+    const nowLow = isThere ? (now?.maskLow[at] as number) : 0;
+    const nowHigh = isThere ? (now?.maskHigh[at] as number) : 0;
+    const goneLow = low & ~nowLow;
+    const goneHigh = high & ~nowHigh;
+    vanished.ids += idsIn(goneLow, goneHigh);
+    if (isCutByNumber || isCutByText) for (const id of idsOf(group, goneLow, goneHigh)) noteVanished(id);
+    if (!isThere) {
+      emptied.push(group);
+      vanished.groups++;
+      continue;
+    }
+    fresh.ids += idsIn(nowLow & ~low, nowHigh & ~high);
+    if (isUnknown) continue;
+    changed.groups++;
+    changed.ids += idsIn(low & nowLow, high & nowHigh);
+  }
+  for (const { group, block, at } of dump.changed) {
+    if (index.stateOf(group) !== entryState.absent) continue;
+    fresh.groups++;
+    fresh.ids += idsIn(block.maskLow[at] as number, block.maskHigh[at] as number);
+  }
+  const { rows, unchangedRows, refused } = dump;
+  const isCut = vanished.ids > 0 && (isCutByNumber || isCutByText);
+  return { rows, unchangedRows, changed, new: fresh, vanished, unknown, refused, idsBefore, isCut, emptied };
+}
+
+/** Of the ids of a dataset, in per cent. */
+export const maxRemovedDefault = 1;
+
+export interface Guards {
+  /** As the user gave it, in per cent; then a cut file is no error either. */
+  readonly maxRemoved?: number;
+  readonly allowOlder?: boolean;
+}
+
+/** What is compared with the clock and with the dump before. */
+export interface DumpDate {
+  readonly asOfMs: number;
+  /** Of the index; undefined where there is none. */
+  readonly beforeMs?: number;
+  readonly nowMs: number;
+}
+
+/** How far the clocks of two hosts may differ. */
+const clockToleranceMs = 60_000;
+
+/**
+ * Refuses a dump that is not plausible.
+ * @throws ReelflowError tooManyRemoved, cutFile
+ */
+export function checkPlan(dataset: DatasetName, file: string, plan: DatasetPlan, guards: Guards): void {
+  const { vanished, idsBefore, isCut } = plan;
+  if (vanished.ids === 0) return;
+  const limit = guards.maxRemoved ?? maxRemovedDefault;
+  const percent = (100 * vanished.ids) / idsBefore;
+  const figures = `${file}: ${vanished.ids} of ${idsBefore} ids (${percent.toFixed(2)} %) have no valid rows`;
+  if (isCut && guards.maxRemoved === undefined) {
+    throw new ReelflowError('cutFile', `${dataset} looks cut off`, {
+      detail: `${figures}, and all of them lie behind the last row of the file. Nothing was sent.`,
+      hint: 'Fetch the file again. If these rows are really gone, run the same command with --max-removed and a percentage.',
+    });
+  }
+  if (percent > limit) {
+    throw new ReelflowError('tooManyRemoved', `${dataset} would lose too many ids`, {
+      detail: `${figures}; the limit is ${limit} %. Nothing was sent.`,
+      hint: 'Check the file. If these rows are really gone, raise the limit with --max-removed.',
+    });
+  }
+}
+
+/** @throws ReelflowError olderDump, futureDump */
+export function checkDate(file: string, date: DumpDate, guards: Guards): void {
+  const text = (ms: number) => new Date(ms).toISOString();
+  const { asOfMs, beforeMs, nowMs } = date;
+  if (asOfMs > nowMs + clockToleranceMs) {
+    throw new ReelflowError('futureDump', `${file} is dated in the future`, {
+      detail: `It is of ${text(asOfMs)}, the clock says ${text(nowMs)}. Nothing was sent.`,
+      hint: 'Check the modification time of the file and the clocks.',
+    });
+  }
+  if (beforeMs !== undefined && asOfMs < beforeMs && guards.allowOlder !== true) {
+    throw new ReelflowError('olderDump', `${file} is older than the dump that the topics hold`, {
+      detail: `It is of ${text(asOfMs)}, the topics hold the dump of ${text(beforeMs)}. Nothing was sent.`,
+      hint: 'Fetch a newer dump, or go back to this one with --allow-older.',
+    });
+  }
+}

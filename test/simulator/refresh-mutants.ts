@@ -1,0 +1,125 @@
+/**
+ * The refresh simulator against the product with one clause of the protocol taken out at a time. Run as a program it
+ * prints one JSON line a mutant: the schedules until it was noticed, or null.
+ */
+import { readFileSync } from 'node:fs';
+import { registerHooks, stripTypeScriptTypes } from 'node:module';
+import { fileURLToPath } from 'node:url';
+
+interface RefreshMutant {
+  readonly name: string;
+  readonly file: string;
+  readonly from: string;
+  readonly to: string;
+}
+
+const refresh = (name: string, from: string, to: string): RefreshMutant => ({
+  name,
+  file: 'producers/refresh/dataset-refresh.ts',
+  from,
+  to,
+});
+const entries = (name: string, from: string, to: string): RefreshMutant => ({
+  name,
+  file: 'producers/refresh/group-entries.ts',
+  from,
+  to,
+});
+
+export const refreshMutants: readonly RefreshMutant[] = [
+  refresh(
+    'the log behind the marks is not read',
+    'await log.scan(ranges, (touched) => touch(this.#entries, touched));',
+    '',
+  ),
+  entries(
+    'touched groups are absent instead of unknown',
+    'block.state[group % groupsOfBlock] = entryState.unknown;',
+    'block.state[group % groupsOfBlock] = entryState.absent;',
+  ),
+  refresh(
+    'the own range is not read again',
+    'await log.scan(ranges, (touched) => {',
+    'await (async (_: unknown) => {})((touched: Touched) => {',
+  ),
+  refresh(
+    'a group that others wrote to stays known',
+    '      touch(this.#entries, touched);\n      for',
+    '      for',
+  ),
+  refresh(
+    'blocks need not match the directory',
+    'value !== undefined && blockHash(value) === hash',
+    'value !== undefined',
+  ),
+  refresh('a missing block has no groups', 'block.state.fill(entryState.unknown);', ''),
+  refresh('a trimmed log is taken for whole', 'start !== mark.start || offset > end', 'offset > end'),
+  refresh(
+    'the message before a mark may be another one',
+    '(await this.#options.log.hashAt(partition, offset - 1)) === hash;',
+    'true;',
+  ),
+  refresh(
+    'entries of a log that is gone stay known',
+    '        this.#entries.makeAllUnknown(\n',
+    '        new GroupEntries().makeAllUnknown(\n',
+  ),
+  refresh(
+    'a log that is replaced during the run is not noticed',
+    '        this.#replaced.add(partition);\n      }\n    }\n    const foreign',
+    '      }\n    }\n    const foreign',
+  ),
+  refresh(
+    'own messages may be missing',
+    'if (dump.acknowledged(partition) !== (this.#ownSeen[partition] ?? 0)) this.#replaced.add(partition);',
+    '',
+  ),
+  refresh(
+    'emptied groups stay in the index',
+    'for (const group of emptied) this.#entries.remove(group);',
+    '',
+  ),
+];
+
+const root = new URL('../../', import.meta.url).href;
+const dependents = new Set([
+  'producers/refresh/dataset-refresh.ts',
+  'producers/refresh/group-entries.ts',
+  'producers/refresh/plan.ts',
+]);
+
+function installHooks(): void {
+  registerHooks({
+    resolve(specifier, context, next) {
+      const resolved = next(specifier, context);
+      const mutant = /[?&]mutant=(\d+)/.exec(context.parentURL ?? '')?.[1];
+      if (mutant === undefined || !dependents.has(resolved.url.replace(root, ''))) return resolved;
+      return { ...resolved, url: `${resolved.url}?mutant=${mutant}` };
+    },
+    load(url, context, next) {
+      const mutant = refreshMutants[Number(/[?&]mutant=(\d+)/.exec(url)?.[1] ?? -1)];
+      if (mutant === undefined) return next(url, context);
+      const text = readFileSync(fileURLToPath(url), 'utf8');
+      const source = url.startsWith(root + mutant.file) ? changed(text, mutant) : text;
+      return { format: 'module', source: stripTypeScriptTypes(source), shortCircuit: true };
+    },
+  });
+}
+
+/** @throws RangeError when the text to replace does not occur exactly once: the product has changed */
+function changed(text: string, { file, from, to }: RefreshMutant): string {
+  if (text.split(from).length !== 2) throw new RangeError(`${file} does not have exactly one: ${from}`);
+  return text.replace(from, () => to);
+}
+
+if (import.meta.main) {
+  installHooks();
+  const [seed = 1, schedulesMax = 20_000] = process.argv.slice(2).map(Number);
+  for (const [number, { name }] of refreshMutants.entries()) {
+    const url = `${new URL('./refresh-simulator.ts', import.meta.url).href}?mutant=${number}`;
+    const { simulateRefresh } = (await import(url)) as typeof import('./refresh-simulator.ts');
+    const failure = await simulateRefresh(seed, schedulesMax);
+    const schedules = failure === undefined ? null : failure.seed - seed + 1;
+    process.stdout.write(`${JSON.stringify({ name, schedules, reason: failure?.reason ?? null })}\n`);
+  }
+}

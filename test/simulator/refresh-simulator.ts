@@ -1,0 +1,389 @@
+/**
+ * The refresh protocol of the product on a modelled topic and a modelled index, under seeded schedules: replays that are
+ * killed between any two steps or run beside each other, foreign producers, requests that arrive twice and late, topics
+ * that are recreated, shortened or trimmed, index messages that are lost, damaged or old. Then one replay runs
+ * undisturbed, and the topic must hold exactly its dump.
+ */
+import { crc32 } from 'node:zlib';
+import { DatasetRefresh, type DumpFile, type Touched } from '../../producers/refresh/dataset-refresh.ts';
+import { GroupEntries, type GroupEntry } from '../../producers/refresh/group-entries.ts';
+import { blockKey, partitionOf } from '../../topics/catalog.ts';
+import { blockOfGroup, groupOf, groupSize } from '../../topics/id-groups.ts';
+
+const dataset = 'title.ratings';
+const partitions = 2;
+/** Two groups of one block, and one of a block in the other partition. */
+const ids = [10_000, 10_001, 10_050, 10_051, 20_000, 20_001];
+
+type Rows = ReadonlyMap<number, string>;
+
+interface Message {
+  readonly runId: string;
+  readonly replaces: readonly number[];
+  readonly rows: Rows;
+}
+
+/** Mulberry32. */
+function randomFrom(seed: number): () => number {
+  let state = seed | 0;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let t = Math.imul(state ^ (state >>> 15), 1 | state);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+/** A topic, and what happens to it. An offset that was trimmed stays, as undefined. */
+class Topic {
+  logs: (Message | undefined)[][] = Array.from({ length: partitions }, () => []);
+  starts: number[] = Array(partitions).fill(0);
+
+  append(message: Message, group: number): { partition: number; offset: number } {
+    const partition = partitionOfGroup(group);
+    const log = this.logs[partition] as Message[];
+    log.push(message);
+    return { partition, offset: log.length - 1 };
+  }
+
+  /** What a consumer holds that reads everything that is left. */
+  fold(): Map<number, string> {
+    const rows = new Map<number, string>();
+    for (const log of this.logs) {
+      for (const message of log) {
+        if (message === undefined) continue;
+        for (const id of rows.keys()) if (message.replaces.includes(groupOf(id))) rows.delete(id);
+        for (const [id, value] of message.rows) rows.set(id, value);
+      }
+    }
+    return rows;
+  }
+}
+
+const partitionOfGroup = (group: number) => partitionOf(blockKey('tt', blockOfGroup(group)), partitions);
+const hashOf = (message: Message) => JSON.stringify([message.runId, message.replaces, [...message.rows]]);
+
+function groupsOf(rows: Rows): Map<number, Map<number, string>> {
+  const groups = new Map<number, Map<number, string>>();
+  for (const [id, value] of rows) {
+    const group = groupOf(id);
+    const own = groups.get(group) ?? new Map<number, string>();
+    groups.set(group, own.set(id, value));
+  }
+  return groups;
+}
+
+function entryOfRows(rows: Rows): GroupEntry {
+  const text = JSON.stringify([...rows]);
+  let maskLow = 0;
+  for (const id of rows.keys()) maskLow |= 1 << (id % groupSize);
+  return { low: crc32(text) | 0, high: text.length, maskLow, maskHigh: 0, rows: rows.size };
+}
+
+/** The other end of every step: resolves when the schedule lets the process go on. */
+type Turn = () => Promise<void>;
+
+class World {
+  readonly topic = new Topic();
+  readonly index = new Map<string, Buffer>();
+  /** Values that index keys had before. */
+  readonly indexHistory: [string, Buffer | undefined][] = [];
+  /** Requests that the network has kept a copy of. */
+  readonly late: [Message, number][] = [];
+  sent = 0;
+  runs = 0;
+
+  writeIndex(key: string, value: Buffer | null): void {
+    this.indexHistory.push([key, this.index.get(key)]);
+    if (value === null) this.index.delete(key);
+    else this.index.set(key, value);
+  }
+}
+
+interface ReplayOptions {
+  readonly dump: Rows;
+  readonly isDuplicated?: () => boolean;
+  readonly full?: boolean;
+  readonly settlementsMax?: number;
+}
+
+/** One replay, a turn before every step that others can see or come between. */
+async function replay(
+  world: World,
+  turn: Turn,
+  { dump, isDuplicated, full, settlementsMax = 3 }: ReplayOptions,
+): Promise<void> {
+  const { topic } = world;
+  const runId = `run ${world.runs++}`;
+  const groups = groupsOf(dump);
+  const own = new Set<string>();
+  const acknowledged: number[] = Array(partitions).fill(0);
+  let different: number[] = [];
+  const send = async (group: number) => {
+    await turn();
+    const message: Message = { runId, replaces: [group], rows: groups.get(group) ?? new Map() };
+    const { partition, offset } = topic.append(message, group);
+    own.add(`${partition}/${offset}`);
+    acknowledged[partition] = (acknowledged[partition] as number) + 1;
+    world.sent++;
+    if (isDuplicated?.()) world.late.push([message, group]);
+  };
+  await turn();
+  const refresh = new DatasetRefresh({
+    dataset,
+    runId,
+    asOfMs: 0,
+    fingerprint: 'rules',
+    settlementsMax,
+    ...(full === true && { full }),
+    log: {
+      bounds: async () => {
+        await turn();
+        return topic.logs.map((log, partition) => ({
+          start: topic.starts[partition] as number,
+          end: log.length,
+        }));
+      },
+      hashAt: async (partition, offset) => {
+        const message = topic.logs[partition]?.[offset];
+        return message && hashOf(message);
+      },
+      scan: async (ranges, onTouched) => {
+        for (const { partition, start, end } of ranges) {
+          for (let offset = start; offset < end; offset++) {
+            const message = topic.logs[partition]?.[offset];
+            if (message === undefined) continue;
+            const { replaces, rows, runId: writer } = message;
+            onTouched({ partition, offset, runId: writer, replaces, ids: rows.keys() });
+          }
+        }
+      },
+    },
+    index: {
+      messages: new Map(world.index),
+      append: async (messages) => {
+        for (const { key, value } of messages) {
+          await turn();
+          world.writeIndex(key, value);
+        }
+      },
+    },
+  });
+  const file: DumpFile = {
+    compare: async (index) => {
+      const changed = new GroupEntries();
+      const unchanged = new Set<number>();
+      for (const [group, rows] of groups) {
+        const entry = entryOfRows(rows);
+        if (index.holds(group, entry.low, entry.high)) unchanged.add(group);
+        else changed.put(group, entry);
+      }
+      different = [...groups.keys()].filter((group) => !unchanged.has(group));
+      return {
+        rows: dump.size,
+        unchangedRows: 0,
+        refused: 0,
+        changed,
+        isUnchanged: (group) => unchanged.has(group),
+        lastId: 0,
+        strays: { rows: 0, low: 0, high: 0 },
+      };
+    },
+    send: async (emptied) => {
+      for (const group of [...different, ...emptied]) await send(group);
+    },
+    sendAgain: async (wanted, onSent) => {
+      for (const group of wanted) {
+        await send(group);
+        const rows = groups.get(group);
+        if (rows !== undefined) onSent(group, entryOfRows(rows));
+      }
+    },
+    isOwn: ({ partition, offset, runId: writer }: Touched) =>
+      writer === runId && own.has(`${partition}/${offset}`),
+    acknowledged: (partition) => acknowledged[partition] as number,
+  };
+  await refresh.open();
+  await turn();
+  await refresh.plan(file);
+  await refresh.send(file);
+  await refresh.settle(file);
+  await refresh.close();
+}
+
+/** Runs an async function one step at a time. */
+class Process {
+  readonly name: string;
+  isDone = false;
+  #resume: (() => void) | undefined;
+  #parked = Promise.withResolvers<void>();
+  #failure: unknown;
+
+  constructor(name: string, work: (turn: Turn) => Promise<void>) {
+    this.name = name;
+    const turn = () => {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      this.#resume = resolve;
+      this.#parked.resolve();
+      return promise;
+    };
+    work(turn)
+      .catch((thrown) => {
+        this.#failure = thrown;
+      })
+      .finally(() => {
+        this.isDone = true;
+        this.#parked.resolve();
+      });
+  }
+
+  /** Lets the process take one step; waits until it is at the next one, or done. */
+  async step(): Promise<void> {
+    await this.#parked.promise;
+    if (this.isDone) return this.#check();
+    this.#parked = Promise.withResolvers();
+    this.#resume?.();
+    await this.#parked.promise;
+    this.#check();
+  }
+
+  async finish(): Promise<void> {
+    await this.#parked.promise;
+    while (!this.isDone) await this.step();
+    this.#check();
+  }
+
+  #check(): void {
+    if (this.#failure !== undefined) throw this.#failure;
+  }
+}
+
+export interface RefreshFailure {
+  readonly seed: number;
+  readonly reason: string;
+  readonly trace: readonly string[];
+}
+
+const text = (rows: Rows) => JSON.stringify([...rows].sort(([a], [b]) => a - b));
+
+async function run(seed: number): Promise<Omit<RefreshFailure, 'seed'> | undefined> {
+  const random = randomFrom(seed);
+  const below = (limit: number) => Math.floor(random() * limit);
+  const pick = <T>(from: readonly T[]) => from[below(from.length)] as T;
+  const world = new World();
+  const { topic } = world;
+  const trace: string[] = [];
+  const note = (what: string) => trace.push(what);
+  const dumps = Array.from({ length: 3 }, (): Rows => {
+    const rows = ids.filter(() => random() < 0.6).map((id) => [id, pick(['a', 'b'])] as const);
+    return new Map(rows.length > 0 ? rows : [[10_000, 'a']]);
+  });
+  let processes: Process[] = [];
+  const start = (name: string, work: (turn: Turn) => Promise<void>) => {
+    note(`start ${name}`);
+    processes.push(new Process(name, work));
+  };
+  const upsert = async (turn: Turn, id: number, value: string, replaces: number[]) => {
+    await turn();
+    topic.append({ runId: 'foreign', replaces, rows: new Map([[id, value]]) }, groupOf(id));
+  };
+
+  for (let step = 3 + below(30); step > 0; step--) {
+    const kind = random();
+    if (processes.length === 0 || (kind < 0.18 && processes.length < 2)) {
+      if (random() < 0.75) {
+        const dump = pick(dumps);
+        const isDuplicating = random() < 0.3;
+        const full = random() < 0.05;
+        const settlementsMax = below(3);
+        start(`replay of ${text(dump)}`, (turn) =>
+          replay(world, turn, { dump, full, settlementsMax, isDuplicated: () => isDuplicating }),
+        );
+      } else {
+        const [id, value] = [pick(ids), pick(['x', 'y', 'z'])];
+        const replaces = random() < 0.2 ? [groupOf(id)] : [];
+        start(`upsert of ${id} ${value} ${replaces}`, (turn) => upsert(turn, id, value, replaces));
+      }
+    } else if (kind < 0.26) {
+      const victim = below(processes.length);
+      note(`kill ${processes[victim]?.name}`);
+      processes.splice(victim, 1);
+    } else if (kind < 0.31 && world.late.length > 0) {
+      const [[message, group]] = world.late.splice(below(world.late.length), 1) as [[Message, number]];
+      note(`a late copy arrives: ${group}`);
+      topic.append(message, group);
+    } else if (kind < 0.35) {
+      disturb(world, random, below, note);
+    } else {
+      const process = pick(processes);
+      note(`step of ${process.name}`);
+      await process.step();
+      processes = processes.filter(({ isDone }) => !isDone);
+    }
+  }
+
+  const dump = pick(dumps);
+  note(`undisturbed replay of ${text(dump)}`);
+  await new Process('last', (turn) => replay(world, turn, { dump })).finish();
+  const held = topic.fold();
+  if (text(held) !== text(dump)) return { reason: `the topic holds ${text(held)}`, trace };
+  const { sent } = world;
+  await new Process('same', (turn) => replay(world, turn, { dump })).finish();
+  if (world.sent > sent) return { reason: `the same dump again sends ${world.sent - sent} groups`, trace };
+  return undefined;
+}
+
+/** What happens to topics and index behind everybody's back. */
+function disturb(
+  world: World,
+  random: () => number,
+  below: (limit: number) => number,
+  note: (what: string) => void,
+): void {
+  const { topic, index, indexHistory } = world;
+  const keys = [...index.keys()];
+  const key = keys[below(keys.length)];
+  const partition = below(partitions);
+  const log = topic.logs[partition] as (Message | undefined)[];
+  const first = topic.starts[partition] as number;
+  const kind = below(7);
+  if (kind === 0) {
+    note('the topic is recreated');
+    topic.logs = topic.logs.map(() => []);
+    topic.starts.fill(0);
+  } else if (kind === 1 && log.length > first) {
+    const length = first + below(log.length - first);
+    note(`partition ${partition} loses its tail from ${length} on`);
+    log.length = length;
+  } else if (kind === 2 && log.length > 0) {
+    const next = Math.max(first, below(log.length) + 1);
+    note(`partition ${partition} is trimmed before ${next}`);
+    log.fill(undefined, 0, next);
+    topic.starts[partition] = next;
+  } else if (kind === 3 && key !== undefined) {
+    note(`the index loses ${key}`);
+    world.writeIndex(key, null);
+  } else if (kind === 4 && key !== undefined) {
+    const value = Buffer.from(index.get(key) as Buffer);
+    const at = 1 + below(value.length - 1);
+    value[at] = (value[at] as number) ^ (1 << below(8));
+    note(`the index damages byte ${at} of ${key}`);
+    world.writeIndex(key, value);
+  } else if (kind === 5 && indexHistory.length > 0) {
+    const [old, value] = indexHistory[below(indexHistory.length)] as [string, Buffer | undefined];
+    note(`the index has an older ${old}`);
+    world.writeIndex(old, value ?? null);
+  } else if (kind === 6 && random() < 0.5) {
+    note('the index is lost');
+    index.clear();
+  }
+}
+
+/** Runs schedules until one fails. @returns the failure, or undefined */
+export async function simulateRefresh(seed: number, schedules: number): Promise<RefreshFailure | undefined> {
+  for (let nth = 0; nth < schedules; nth++) {
+    const failure = await run(seed + nth).catch((thrown) => ({ reason: String(thrown), trace: [] }));
+    if (failure !== undefined) return { seed: seed + nth, ...failure };
+  }
+  return undefined;
+}
