@@ -1,5 +1,7 @@
 /** Bearer tokens: when a file is read, when an endpoint is asked, and what becomes an error. Method: a small server. */
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:https';
+import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { inspect } from 'node:util';
 import { afterEach, describe, expect, vi } from 'vitest';
@@ -8,6 +10,7 @@ import { BearerTokens } from '../../kafka/oauth.ts';
 import { endpointsFromEnvironment } from '../../runtime/config.ts';
 import { Secret } from '../../runtime/credentials.ts';
 import { ReelflowError } from '../../runtime/errors.ts';
+import { Authority, withoutOpenssl } from '../support/certificates.ts';
 import { test } from '../support/harness.ts';
 import { issued, TokenServer, tokenFor } from '../support/token-server.ts';
 
@@ -119,6 +122,29 @@ describe('a token endpoint', () => {
   });
 });
 
+describe.skipIf(withoutOpenssl() !== undefined)('a token endpoint with a certificate', () => {
+  test('of an unknown authority receives no secret', async ({ place }) => {
+    const { certificate, key } = new Authority(place.folder, 'own').issue('sso', { address: '127.0.0.1' });
+    const requests: unknown[] = [];
+    const https = createServer({ cert: readFileSync(certificate), key: readFileSync(key) }, (request) => {
+      requests.push(request.headers);
+    });
+    await new Promise<void>((resolve) => https.listen(0, '127.0.0.1', resolve));
+    place.onEnd(() => https.close());
+    const url = `https://127.0.0.1:${(https.address() as AddressInfo).port}/token`;
+    const tokens = new BearerTokens({
+      kind: 'endpoint',
+      url,
+      clientId: 'me',
+      clientSecret: new Secret(secret),
+    });
+    const { kind, hint } = await failureOf(tokens);
+    expect(kind).toBe('untrusted');
+    expect(hint).toContain('NODE_EXTRA_CA_CERTS');
+    expect(requests).toEqual([]);
+  });
+});
+
 describe('a token file', () => {
   test('is read for each authentication, without the line break at its end', async ({ place }) => {
     const path = join(place.folder, 'token');
@@ -127,6 +153,15 @@ describe('a token file', () => {
       writeFileSync(path, `${token}\n`);
       expect(await tokens.current()).toBe(token);
     }
+  });
+
+  test('that is about to expire is not presented: its successor is waited for', async ({ place }) => {
+    const path = join(place.folder, 'token');
+    const [last, next] = [tokenFor('me', 5), tokenFor('me', 600)];
+    writeFileSync(path, last);
+    const timer = setTimeout(() => writeFileSync(path, next), 300);
+    place.onEnd(() => clearTimeout(timer));
+    expect(await new BearerTokens({ kind: 'file', path }).current()).toBe(next);
   });
 
   test('that is missing, empty or no token is waited for, and not shown', async ({ place }) => {
