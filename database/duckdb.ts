@@ -103,9 +103,15 @@ async function withAppender(
   try {
     fill((chunk) => appender.appendDataChunk(chunk));
     appender.flushSync();
-  } finally {
-    appender.closeSync();
+  } catch (thrown) {
+    try {
+      appender.closeSync();
+    } catch {
+      // Closing flushes again, in a transaction that is aborted: only the first error names the cause.
+    }
+    throw thrown;
   }
+  appender.closeSync();
 }
 
 /** A result as columns: int columns with `nullInt` for NULL, DOUBLE columns as numbers. */
