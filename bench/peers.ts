@@ -17,7 +17,7 @@ import { findServices, portsFrom } from '../kafka/local/services.ts';
 import { replay } from '../producers/replay.ts';
 import { isAbort, messageOf } from '../runtime/errors.ts';
 import { currentSnapshot, snapshotFolder } from '../sinks/gold/manifest.ts';
-import { batchGold } from '../sinks/verify/batch.ts';
+import { batchGold } from '../sinks/verify/file-gold.ts';
 import { topicNamesIn } from '../topics/catalog.ts';
 import { goldDatasets, removeTopics, syntheticData } from './data.ts';
 import { benchFolder, type Measured, measure, median } from './measure.ts';

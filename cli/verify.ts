@@ -1,7 +1,7 @@
 /** `reelflow verify`: recomputes a snapshot and compares. */
 import { Command } from 'commander';
 import { ReelflowError } from '../runtime/errors.ts';
-import type { ReadProgress } from '../sinks/verify/source-rows.ts';
+import type { ReadProgress } from '../sinks/verify/topic-rows.ts';
 import type { Verification, VerifyOptions } from '../sinks/verify/verify.ts';
 import { logLevelOf, openContext } from './context.ts';
 import { whole } from './figures.ts';

@@ -1,12 +1,12 @@
 /**
- * The gold tables as one batch computation over rows, wherever the rows come from. It shares no code with the streaming
- * path and computes otherwise: no cubes, no deltas, but joins and plain `avg` and `stddev_samp` over doubles.
+ * The gold tables as one batch computation over rows of any source: the oracle for the stream. It has no cubes and no deltas,
+ * only joins and plain `avg` and `stddev_samp` over doubles. It takes column lists from the declarations, never SQL.
  */
 import type { DuckDBConnection } from '@duckdb/node-api';
 import { goldTables } from '../../tables/gold-tables.ts';
 import { genreColumns, standardised } from '../../tables/training-features.ts';
 
-/** The measures of every table over the joined rating. */
+/** Measures over the joined rating. */
 const measures = {
   total_titles: 'count(*)',
   avg_rating: 'avg(rating)',
@@ -18,12 +18,12 @@ const measures = {
 const select = (...names: (keyof typeof measures)[]) =>
   names.map((name) => `${measures[name]} AS ${name}`).join(', ');
 
-/** Sums of the rating in tenths, which are exact: with them a content hash can be taken. */
+/** Sums of the rating in tenths. They are exact, so the content hash can use them. */
 const tenths = 'round(rating * 10)::BIGINT';
 const exact = `sum(${tenths})::BIGINT AS s1, sum(${tenths} * ${tenths})::BIGINT AS s2,
         max(${tenths}) AS max_tenths, min(${tenths}) AS min_tenths`;
 
-/** By gold table: its rows in the contract's order, with its columns and the exact sums behind the doubles. */
+/** By gold table: a query for its columns and the exact sums behind the doubles, with the rows in the contract's order. */
 const queries: Readonly<Record<string, string>> = {
   genre_analysis: `
       SELECT genres, ${select('total_titles', 'avg_rating', 'total_votes')}, avg(startYear) AS avg_year,
@@ -86,7 +86,7 @@ const queries: Readonly<Record<string, string>> = {
       ORDER BY tconst`,
 };
 
-/** The relations that the tables are computed from: the valid rows, one per key. Ids are their digits. */
+/** The relations that the tables are computed from: valid rows, one per key. An id is the number in its digits. */
 export const batchRelations = {
   batch_ratings: ['tconst INTEGER', 'rating DOUBLE', 'votes BIGINT'],
   batch_basics: [
@@ -104,13 +104,13 @@ export const batchRelations = {
 
 export type BatchRelation = keyof typeof batchRelations;
 
-/** The relation that holds the exact sums of a table besides its columns. */
+/** The relation that holds the columns of a table and the exact sums. */
 export const exactTable = (table: string) => `${table}_exact`;
 
 /**
- * Computes the gold tables from `batchRelations` into tables of a schema, rows in the contract's order, beside
- * each its `exactTable`; then drops the relations. Needs `preserve_insertion_order`.
- * @param schema is created; tables of the same names in it are replaced
+ * Computes the gold tables and their `exactTable`s from `batchRelations`, with the rows in the contract's order, then drops
+ * the relations. Needs `preserve_insertion_order`.
+ * @param schema is created if it does not exist; existing tables are replaced
  */
 export async function computeGold(connection: DuckDBConnection, schema: string): Promise<void> {
   await connection.run(`CREATE OR REPLACE TEMP VIEW batch_titles AS
@@ -131,9 +131,9 @@ export async function computeGold(connection: DuckDBConnection, schema: string):
 }
 
 /**
- * SELECT of the last of several rows of a key, in the order in which they were inserted.
- * @param only a WHERE clause that keeps or drops all rows of a key: the search need not see rows that gold does not need
+ * SELECT of the row of each key that was inserted last, and its number as `line`.
+ * @param only a WHERE clause that drops keys that gold does not need
  */
 export const lastOfEachKey = (from: string, key: readonly string[], only = '') => `
-  SELECT * EXCLUDE line FROM (SELECT *, rowid AS line FROM ${from} ${only})
+  SELECT * FROM (SELECT *, rowid AS line FROM ${from} ${only})
   QUALIFY row_number() OVER (PARTITION BY ${key.join(', ')} ORDER BY line DESC) = 1`;

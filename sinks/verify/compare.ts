@@ -1,4 +1,4 @@
-/** Holds the Parquet files of a snapshot against gold tables that were computed anew. */
+/** Compares the Parquet files of a snapshot with recomputed gold tables. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { DuckDBConnection } from '@duckdb/node-api';
@@ -8,38 +8,27 @@ import { messageOf } from '../../runtime/errors.ts';
 import type { GoldTable } from '../../tables/gold-table.ts';
 import { goldTables } from '../../tables/gold-tables.ts';
 
-/** Where a gold table is not what it should be. Values are texts, null is 'NULL'. */
+/** A difference between a gold table and the recomputed one. Values are texts, null is 'NULL'. */
 export interface Difference {
   readonly table: string;
   readonly kind: 'file' | 'columns' | 'missing' | 'extra' | 'duplicate' | 'value' | 'order';
-  /** The row, as `genres=Drama`; '' for the table as a whole. */
+  /** The row, such as `genres=Drama`; '' for the whole table. */
   readonly key: string;
-  /** The column; '' for the row as a whole. */
+  /** The column; '' for the whole row. */
   readonly column: string;
   readonly expected: string;
   readonly actual: string;
 }
 
-/** What `compareTables` found in one table. */
 export interface TableComparison {
   readonly table: string;
-  /** Rows of the expected table. */
+  /** Rows of the recomputed table. */
   readonly rows: number;
-  /** How many differences there are. */
   readonly differences: number;
-  /** The first of them. */
   readonly first: readonly Difference[];
 }
 
-/**
- * Holds the Parquet files of a snapshot against the gold tables of a schema: files, columns with their types and
- * order, rows, values, order of rows. Everything must be equal but doubles, which may differ by
- * 1e-9 × max(1, |expected|): absolute for small values, relative for large ones.
- *
- * @param expectedSchema made by `computeGold`
- * @param actualDir holds `<table>.parquet`
- * @param perTable at most so many differences of each table are returned
- */
+/** As `compareTable` for all gold tables. */
 export async function compareTables(
   connection: DuckDBConnection,
   expectedSchema: string,
@@ -53,7 +42,7 @@ export async function compareTables(
   return comparisons;
 }
 
-/** As `compareTables`. @returns the first differences of each table, [] when there are none */
+/** As `compareTables`. @returns the first differences of each table, [] if there are none */
 export async function compareGold(
   connection: DuckDBConnection,
   expectedSchema: string,
@@ -64,7 +53,16 @@ export async function compareGold(
   return comparisons.flatMap(({ first }) => first);
 }
 
-async function compareTable(
+/**
+ * Compares the Parquet file of a gold table with the recomputed table: the columns with their types and order, the rows,
+ * their values and their order. All values must be equal, but doubles may differ by 1e-9 × max(1, |expected|): absolute for
+ * small values, relative for large ones.
+ *
+ * @param expectedSchema made by `computeGold`
+ * @param actualDir holds `<table>.parquet`
+ * @param limit the largest number of differences to return
+ */
+export async function compareTable(
   connection: DuckDBConnection,
   { name, key, columns }: GoldTable,
   expectedSchema: string,
@@ -75,7 +73,7 @@ async function compareTable(
   const expected = `"${expectedSchema}".${name}`;
   const { rows: counted } = await texts(connection, `SELECT count(*) FROM ${expected}`);
   const rows = Number(counted[0]?.[0]);
-  const asWhole = (kind: Difference['kind'], wanted: string, actual: string): TableComparison => ({
+  const ofTable = (kind: Difference['kind'], wanted: string, actual: string): TableComparison => ({
     table: name,
     rows,
     differences: 1,
@@ -83,11 +81,11 @@ async function compareTable(
   });
   const unreadable = (thrown: unknown): TableComparison => {
     const fault = storageFaultOf(thrown);
-    // Our own memory, disk and end say nothing of the file.
+    // These faults concern this process, not the file.
     if (fault === 'interrupted' || fault === 'diskFull' || fault === 'outOfMemory') throw thrown;
-    return asWhole('file', `${name}.parquet`, `a file that cannot be read: ${messageOf(thrown)}`);
+    return ofTable('file', `${name}.parquet`, `a file that cannot be read: ${messageOf(thrown)}`);
   };
-  if (!existsSync(path)) return asWhole('file', `${name}.parquet`, 'no file');
+  if (!existsSync(path)) return ofTable('file', `${name}.parquet`, 'no file');
   const file = parquetFile(path, 'file_row_number = true');
   const describe = async (from: string) => {
     const { rows } = await texts(
@@ -98,24 +96,26 @@ async function compareTable(
   };
   const wanted = Object.entries(columns).map((column) => column.join(' '));
   const own = await describe(expected);
-  if (own.join() !== wanted.join())
-    throw new Error(`the batch table ${name} has the columns ${own.join(', ')}`);
+  if (own.join() !== wanted.join()) {
+    throw new Error(`the batch computation of ${name} has the columns ${own.join(', ')}`);
+  }
   let given: string[];
   try {
     given = await describe(file);
   } catch (thrown) {
     return unreadable(thrown);
   }
-  if (given.join() !== wanted.join()) return asWhole('columns', wanted.join(', '), given.join(', '));
+  if (given.join() !== wanted.join()) return ofTable('columns', wanted.join(', '), given.join(', '));
 
   const struct = `{${Object.keys(columns)
     .map((column) => `'${column}': "${column}"`)
     .join(', ')}}`;
-  const keyText = (side: string) =>
+  /** @param side e, the recomputed table, or a, the file */
+  const keyText = (side: 'e' | 'a') =>
     key
       .map((column) => `'${column}=' || coalesce(${side}."${column}"::VARCHAR, 'NULL')`)
       .join(` || ', ' || `);
-  // One row per key and pair of rows with it; e and a are null where the other side has no such row.
+  // One row per pair of rows with the same key; e or a is null if that side has no such row.
   const keys = key.map((column) => `"${column}"`).join(', ');
   const compare = `CREATE OR REPLACE TEMP TABLE compared AS
     SELECT e.v AS e, a.v AS a, e.n AS e_row, a.n AS a_row
@@ -170,11 +170,11 @@ async function compareTable(
        WHERE e_row IS NOT NULL AND a_row IS NOT NULL AND NOT ${same}`,
     );
   }
-  // Among the rows of both sides, the nth in the file must be the nth in the contract's order.
+  // Among the rows that both sides have, the nth in the file must be the nth in the contract's order.
   await collect(
     'order',
     '',
-    `SELECT key, 'row ' || e_nth || ' of the rows compared', 'row ' || a_nth, a_nth FROM (
+    `SELECT key, 'row ' || e_nth, 'row ' || a_nth || ' of the rows that both have', a_nth FROM (
        SELECT ${keyText('e')} AS key, row_number() OVER (ORDER BY e_row, a_row) AS e_nth,
          row_number() OVER (ORDER BY a_row) AS a_nth
        FROM compared WHERE e_row IS NOT NULL AND a_row IS NOT NULL)
@@ -184,7 +184,7 @@ async function compareTable(
   return { table: name, rows, differences, first };
 }
 
-/** Rows of a query whose columns are texts; a null is left out by destructuring with a default. */
+/** Rows of a query as texts. Null is undefined, so a destructuring default can name it. */
 async function texts(
   connection: DuckDBConnection,
   query: string,

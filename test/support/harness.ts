@@ -25,8 +25,8 @@ import { generate } from '../../producers/synthetic/synthetic.ts';
 import { createLogger } from '../../runtime/logger.ts';
 import { currentSnapshot, type Manifest, readManifest, snapshotFolder } from '../../sinks/gold/manifest.ts';
 import type { SinkReport } from '../../sinks/sink.ts';
-import { batchGold } from '../../sinks/verify/batch.ts';
 import { compareGold, type Difference } from '../../sinks/verify/compare.ts';
+import { batchGold } from '../../sinks/verify/file-gold.ts';
 import {
   type DatasetName,
   datasetNames,

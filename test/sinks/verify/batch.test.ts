@@ -8,8 +8,8 @@ import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { batchGold } from '../../../sinks/verify/batch.ts';
 import { compareGold } from '../../../sinks/verify/compare.ts';
+import { batchGold } from '../../../sinks/verify/file-gold.ts';
 import { genreColumns } from '../../../tables/training-features.ts';
 
 const files: Record<string, string[]> = {

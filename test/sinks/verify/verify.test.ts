@@ -1,7 +1,7 @@
 /**
- * `verify` on snapshots that the real pipeline made on a real broker, of a dataset in all partitions: first of the files as
- * they are; then, after corrections, deletes, a chunk of a newer schema and messages that are refused, of all that. Every
- * later test spoils one thing in a copy of gold, so that only the check which it is about can see it.
+ * `verify` on snapshots that the real pipeline makes on a real broker, of a dataset that fills all partitions. The first
+ * snapshot is of the files alone. The second follows corrections, deletes, a chunk of a newer schema and refused messages.
+ * Each later test damages one thing in a copy of gold, so that only the tested check can find it.
  */
 import {
   appendFileSync,
@@ -48,11 +48,11 @@ const partitionOfId = (id: string) =>
 let place: Place;
 let data: string;
 let temporary: string;
-/** Of the files as they are. */
+/** The snapshot of the files alone. */
 let plain: Manifest;
-/** Of all messages, `tail` the last one among them. */
+/** The snapshot of all messages. `tail` is the last one. */
 let mixed: Manifest;
-/** Where the message lies that changes nothing: nobody can decode it. */
+/** The partition whose last message has no effect, because it cannot be decoded. */
 let tail: { topic: string; partition: number };
 
 beforeAll(async () => {
@@ -75,7 +75,7 @@ afterAll(async () => {
 
 afterEach(() => {
   const left = readdirSync(temporary).filter((name) => name.startsWith('reelflow-verify-'));
-  expect(left, 'databases that were left').toEqual([]);
+  expect(left, 'databases that remain').toEqual([]);
 });
 
 interface Outgoing {
@@ -87,7 +87,7 @@ interface Outgoing {
 async function send(messages: readonly Outgoing[]): Promise<void> {
   const producer = broker.kafka.producer();
   await producer.connect();
-  // One after the other: their order is what some of them are about.
+  // One after the other, because the order of some of them matters.
   for (const { dataset, partition, value } of messages) {
     await producer.send({ topic: place.names.source(dataset), messages: [{ partition, value }] });
   }
@@ -117,7 +117,7 @@ async function chunk(
   };
 }
 
-/** Sends what must not be taken for what the files say. @returns where the last, undecodable message lies */
+/** Sends messages that make the input differ from the files. @returns the partition of the last, undecodable message */
 async function sendMore(): Promise<{ topic: string; partition: number }> {
   const partition = partitionOfId(idsIn('title.ratings')[0] as string);
   const [corrected, removed, returned, foreign] = idsIn('title.ratings').filter(
@@ -158,7 +158,7 @@ async function sendMore(): Promise<{ topic: string; partition: number }> {
   return { topic: place.names.source('title.ratings'), partition };
 }
 
-/** A title of a schema with one more field, as a later version would write it. */
+/** A title in a schema with one more field, as a later version would write it. */
 async function newerChunk(tconst: string): Promise<Outgoing> {
   const schema = JSON.parse(schemaText('imdb.title.basics'));
   const records = schema.fields.find((field: { name: string }) => field.name === 'records');
@@ -174,7 +174,7 @@ async function newerChunk(tconst: string): Promise<Outgoing> {
     endYear: null,
     runtimeMinutes: 7,
     genres: 'Newer,Schema',
-    tagline: 'one more',
+    tagline: 'one more field',
   };
   return {
     dataset: 'title.basics',
@@ -187,14 +187,14 @@ const manifestPath = (gold: string, id: string) => join(snapshotFolder(gold, id)
 const manifestOf = (gold: string, id: string) =>
   JSON.parse(readFileSync(manifestPath(gold, id), 'utf8')) as Manifest;
 
-/** A manifest that can be spoilt. */
+/** A manifest that tests damage. */
 // biome-ignore lint/suspicious/noExplicitAny: tests reach anywhere into it
-type Spoilt = any;
+type Writable = any;
 
 let copies = 0;
 
 /** A copy of gold with the newest manifest changed. */
-function spoilt(change: (manifest: Spoilt) => void = () => undefined): string {
+function damaged(change: (manifest: Writable) => void = () => undefined): string {
   const gold = join(place.folder, `gold-${++copies}`);
   cpSync(place.gold, gold, { recursive: true });
   const manifest = manifestOf(gold, mixed.id);
@@ -203,7 +203,7 @@ function spoilt(change: (manifest: Spoilt) => void = () => undefined): string {
   return gold;
 }
 
-/** Writes a table anew. @param seal lets the manifest know the new file */
+/** Writes a table again. @param seal updates length and hash in the manifest */
 async function rewrite(gold: string, table: string, select: string, seal: boolean): Promise<void> {
   const path = tableFile(gold, mixed.id, table);
   const instance = await DuckDBInstance.create();
@@ -215,7 +215,7 @@ async function rewrite(gold: string, table: string, select: string, seal: boolea
   instance.closeSync();
   renameSync(`${path}.new`, path);
   if (!seal) return;
-  const manifest: Spoilt = manifestOf(gold, mixed.id);
+  const manifest: Writable = manifestOf(gold, mixed.id);
   manifest.tables[table].bytes = statSync(path).size;
   manifest.tables[table].sha256 = await fileSha256(path);
   writeFileSync(manifestPath(gold, mixed.id), JSON.stringify(manifest));
@@ -232,7 +232,7 @@ const verify = (gold: string, more: Partial<VerifyOptions> = {}) =>
 
 const findingsOf = ({ findings }: Verification) => findings.map(({ about, text }) => `${about}: ${text}`);
 
-/** The one finding that there is. */
+/** The only finding. */
 async function onlyFinding(gold: string, more: Partial<VerifyOptions> = {}): Promise<string> {
   const verification = await verify(gold, more);
   expect(verification.equal).toBe(false);
@@ -247,7 +247,7 @@ const failure = async (gold: string, more: Partial<VerifyOptions> = {}) => {
 };
 
 describe('a snapshot as it was published', () => {
-  it('equals exactly its input, whatever has come to the topics since', async () => {
+  it('equals exactly its input, whatever arrived on the topics later', async () => {
     const verification = await verify(place.gold, { snapshot: plain.id });
     expect(findingsOf(verification)).toEqual([]);
     expect(verification).toMatchObject({ snapshot: plain.id, equal: true });
@@ -264,13 +264,13 @@ describe('a snapshot as it was published', () => {
     expect(verification.accounting).toBeNull();
   });
 
-  it('equals its input with corrections, deletes, a newer schema and messages that are refused', async () => {
+  it('equals its input with corrections, deletes, a newer schema and refused messages', async () => {
     const verification = await verify(place.gold);
     expect(findingsOf(verification)).toEqual([]);
     expect(verification.snapshot).toBe(mixed.id);
     const { names } = place;
     const ratings = plain.accounting[names.source('title.ratings')]?.applied ?? 0;
-    // Two versions, two deletes, one return; one record in a wrong partition and two messages nobody can decode.
+    // Two versions, two deletes, one return, one record in a wrong partition, and one message that cannot be decoded.
     expect(verification.accounting).toMatchObject({
       [names.source('title.ratings')]: { records: ratings + 7, rejected: 2 },
       [names.source('title.principals')]: { rejected: 1 },
@@ -281,14 +281,14 @@ describe('a snapshot as it was published', () => {
     const verification = await verify(place.gold, { input: { folder: data } });
     expect(verification.equal).toBe(false);
     const texts = findingsOf(verification);
-    expect(texts).toContain('decade_trends: decade=2040: a row, the input gives no row');
+    expect(texts).toContain('decade_trends: decade=2040: the input gives no such row');
     expect(texts.some((text) => text.includes("manifest's content hash"))).toBe(true);
   });
 });
 
-describe('a snapshot with one thing spoilt', () => {
-  it('a figure, in a file that the manifest vouches for', async () => {
-    const gold = spoilt();
+describe('a snapshot with one damage', () => {
+  it('in a figure, with length and hash of the file in the manifest', async () => {
+    const gold = damaged();
     const select = `* REPLACE (total_votes + (decade = 2040)::BIGINT AS total_votes)`;
     await rewrite(gold, 'decade_trends', select, true);
     expect(await onlyFinding(gold)).toMatch(
@@ -296,8 +296,8 @@ describe('a snapshot with one thing spoilt', () => {
     );
   });
 
-  it('a file of the same content in other bytes', async () => {
-    const gold = spoilt();
+  it('in the bytes of a file, with the same content', async () => {
+    const gold = damaged();
     await rewrite(gold, 'region_analysis', '*', false);
     const findings = findingsOf(await verify(gold));
     expect(
@@ -306,27 +306,25 @@ describe('a snapshot with one thing spoilt', () => {
     expect(findings.join()).toContain('was altered: its SHA-256');
   });
 
-  it('a file that is missing', async () => {
-    const gold = spoilt();
+  it('a missing file', async () => {
+    const gold = damaged();
     rmSync(tableFile(gold, mixed.id, 'genre_analysis'));
-    expect(await onlyFinding(gold)).toBe(
-      'genre_analysis: genre_analysis.parquet is needed, there is no file',
-    );
+    expect(await onlyFinding(gold)).toBe('genre_analysis: expected genre_analysis.parquet, found no file');
   });
 
-  it('a file that is cut off', async () => {
-    const gold = spoilt();
+  it('a truncated file', async () => {
+    const gold = damaged();
     truncateSync(tableFile(gold, mixed.id, 'genre_analysis'), 100);
     const verification = await verify(gold);
     expect(findingsOf(verification).join('\n')).toMatch(
-      /genre_analysis.parquet is needed, .* cannot be read/,
+      /expected genre_analysis.parquet, found a file that cannot be read/,
     );
     expect(verification.tables.genre_analysis?.differences).toBe(3);
     expect(verification.tables.decade_trends?.differences).toBe(0);
   });
 
-  it('a cube, which only a sink that lost its state would read', async () => {
-    const gold = spoilt();
+  it('in a cube, which only a sink without state reads', async () => {
+    const gold = damaged();
     const cube = (name: string) => join(snapshotFolder(gold, mixed.id), 'cubes', `${name}.parquet`);
     appendFileSync(cube('region'), 'x');
     rmSync(cube('title'));
@@ -335,8 +333,8 @@ describe('a snapshot with one thing spoilt', () => {
       expect.stringMatching(/^cubes\/region: cubes\/region.parquet was altered: its SHA-256 is/),
       'cubes/title: cubes/title.parquet is missing',
     ]);
-    // A snapshot of an earlier version says nothing of them.
-    const earlier = spoilt((manifest) => {
+    // The manifest of an earlier version does not name the cubes.
+    const earlier = damaged((manifest) => {
       delete manifest.cubes;
     });
     rmSync(join(snapshotFolder(earlier, mixed.id), 'cubes', 'title.parquet'));
@@ -348,8 +346,8 @@ describe('a snapshot with one thing spoilt', () => {
     ['rows', 1, /the manifest says 1 rows, the input gives \d+$/],
     ['sha256', 'feed', /was altered: its SHA-256 is .*, the manifest says feed$/],
     ['contentHash', 'feed', /the manifest's content hash is feed, the input gives/],
-  ])('what the manifest says of a table: %s', async (claim, value, finding) => {
-    const gold = spoilt(({ tables }) => {
+  ])("in the manifest's claim about a table: %s", async (claim, value, finding) => {
+    const gold = damaged(({ tables }) => {
       tables.contributor_analysis[claim] = value;
     });
     expect(await onlyFinding(gold)).toMatch(finding);
@@ -358,8 +356,8 @@ describe('a snapshot with one thing spoilt', () => {
   it.each([
     [{ known: 1 }, { mean: 1999.5 }],
     [{ deviation: null }, undefined],
-  ])('what the manifest says of columns that are standardised: %j, %j', async (years, minutes) => {
-    const gold = spoilt(({ tables }) => {
+  ])("in the manifest's claims about standardised columns: %j, %j", async (years, minutes) => {
+    const gold = damaged(({ tables }) => {
       const { scales } = tables.title_features;
       scales.startYear = { ...scales.startYear, ...years };
       if (minutes === undefined) delete scales.runtimeMinutes;
@@ -371,8 +369,8 @@ describe('a snapshot with one thing spoilt', () => {
     ]);
   });
 
-  it('the end of its input, so that a message without effect is left out', async () => {
-    const gold = spoilt(({ input, shards }) => {
+  it('in the end of its input, which leaves out a message without effect', async () => {
+    const gold = damaged(({ input, shards }) => {
       input[tail.topic][tail.partition][1] -= 1;
       shards[tail.partition].sources[tail.topic].next -= 1;
     });
@@ -381,45 +379,45 @@ describe('a snapshot with one thing spoilt', () => {
     );
   });
 
-  it('the end of its input, with an accounting to match', async () => {
-    const gold = spoilt(({ input, accounting }) => {
+  it('in the end of its input, with a matching accounting', async () => {
+    const gold = damaged(({ input, accounting }) => {
       input[tail.topic][tail.partition][1] -= 1;
       accounting[tail.topic].rejected -= 1;
     });
     expect(await onlyFinding(gold)).toMatch(
-      /ratings: shard \d stands at offset \d+, the manifest's input ends at \d+$/,
+      /ratings: the next offset of shard \d is \d+, the manifest's input ends at \d+$/,
     );
   });
 
-  it('what was lost before its input begins', async () => {
-    const gold = spoilt(({ shards }) => {
+  it('in the gap before its input', async () => {
+    const gold = damaged(({ shards }) => {
       shards[tail.partition].sources[tail.topic].gaps = [[0, 1]];
     });
     expect(await onlyFinding(gold)).toMatch(
-      /ratings: shard \d begins at offset 1, the manifest's input begins at 0$/,
+      /ratings: shard \d starts at offset 1, the manifest's input at 0$/,
     );
   });
 
-  it('the end of its input, so that rows are left out', async () => {
+  it('in the end of its input, which leaves out rows', async () => {
     const topic = place.names.source('title.basics');
-    const gold = spoilt(({ input }) => {
+    const gold = damaged(({ input }) => {
       input[topic][tail.partition][1] -= 1;
     });
     const findings = findingsOf(await verify(gold));
-    expect(findings).toContain('decade_trends: decade=2040: a row, the input gives no row');
+    expect(findings).toContain('decade_trends: decade=2040: the input gives no such row');
   });
 
-  it('a table that does not belong there', async () => {
-    const gold = spoilt(({ tables }) => {
+  it('an unknown table', async () => {
+    const gold = damaged(({ tables }) => {
       tables.more = tables.decade_trends;
     });
-    expect(await onlyFinding(gold)).toBe('manifest: it names a table more');
+    expect(await onlyFinding(gold)).toBe('manifest: it names an unknown table more');
   });
 });
 
-describe('what cannot be verified', () => {
+describe('verify refuses', () => {
   it('a range beyond the end of the log', async () => {
-    const gold = spoilt(({ input }) => {
+    const gold = damaged(({ input }) => {
       input[tail.topic][tail.partition][1] += 1_000;
     });
     const { kind, detail } = await failure(gold);
@@ -427,29 +425,29 @@ describe('what cannot be verified', () => {
     expect(detail).toContain(`${tail.topic}/${tail.partition} ends at offset`);
   });
 
-  it('a topic that is gone, and one that is none of ours', async () => {
-    const gone = spoilt((manifest) => {
+  it('a topic that does not exist, and one without a dataset', async () => {
+    const gone = damaged((manifest) => {
       manifest.input[place.names.source('title.crew')] = { 99: [0, 1] };
     });
     expect(await failure(gone)).toMatchObject({ kind: 'sourceLost', exitCode: 10 });
-    const foreign = spoilt((manifest) => {
-      manifest.input.nobody = { 0: [0, 1] };
+    const foreign = damaged((manifest) => {
+      manifest.input.unknown = { 0: [0, 1] };
     });
     expect(await failure(foreign)).toMatchObject({ kind: 'goldUnusable' });
   });
 
-  it('a snapshot that is not there, a folder without one, one of another cluster', async () => {
+  it('a missing snapshot, a folder without one, and one of another cluster', async () => {
     const unknown = await failure(place.gold, { snapshot: '20200101_000000_000001' });
     expect(unknown.message).toBe('There is no snapshot 20200101_000000_000001');
     expect(unknown.detail).toContain(mixed.id);
     expect((await failure(join(place.folder, 'empty'))).message).toBe('There is no snapshot to verify');
-    const other = spoilt((manifest) => {
+    const other = damaged((manifest) => {
       manifest.clusterId = 'another';
     });
     expect(await failure(other)).toMatchObject({ kind: 'foreignCluster' });
   });
 
-  it('anything, after it was told to stop', async () => {
+  it('to continue after its signal', async () => {
     const stop = new AbortController();
     const verification = verify(place.gold, { signal: stop.signal, onProgress: () => stop.abort('enough') });
     await expect(verification).rejects.toBe('enough');
@@ -459,20 +457,20 @@ describe('what cannot be verified', () => {
 describe('reelflow verify', () => {
   const command = (...more: string[]) => place.run(['verify', ...more]);
 
-  it('takes the namespace from the manifest, ends with one line of JSON and 0 when all is equal', async () => {
+  it('takes the namespace from the manifest, prints one line of JSON and exits with 0 if all is equal', async () => {
     const finished = await command('--gold', place.gold, '--json');
     expect(finished, finished.stderr).toMatchObject({ code: 0 });
     expect(finished.stdout.trim().split('\n')).toHaveLength(1);
     expect(lastJson(finished)).toMatchObject({ snapshot: mixed.id, equal: true });
   });
 
-  it('says what differs and ends with 16', async () => {
-    const gold = spoilt();
+  it('prints the differences and exits with 16', async () => {
+    const gold = damaged();
     rmSync(tableFile(gold, mixed.id, 'region_analysis'));
     const finished = await command('--gold', gold, '--namespace', place.namespace);
     expect(finished.code).toBe(16);
     expect(finished.stdout).toMatch(/^region_analysis +\d+ +1$/m);
-    expect(spoken(finished)).toContain('region_analysis.parquet is needed, there is no file');
+    expect(spoken(finished)).toContain('expected region_analysis.parquet, found no file');
   });
 
   it('refuses another namespace', async () => {
@@ -487,7 +485,7 @@ describe('reelflow verify', () => {
   });
 });
 
-test('a trimmed topic is source lost, whole again by files', async ({ place: own }) => {
+test('a trimmed topic is sourceLost, and --data still verifies the snapshot', async ({ place: own }) => {
   const files = await smallDataset(join(own.folder, 'data'), 300, 8);
   const { input } = await own.pipeline(files);
   const topic = own.names.source('title.principals');
@@ -496,7 +494,7 @@ test('a trimmed topic is source lost, whole again by files', async ({ place: own
     [number, number],
   ];
   await withAdmin(broker, async (admin) => {
-    // kafkajs looks for the leader in metadata that it has not asked for; this makes it ask.
+    // kafkajs looks for the leader in metadata that it has not requested; this call makes it request them.
     await admin.fetchTopicOffsets(topic);
     const offset = String(end);
     await admin.deleteTopicRecords({ topic, partitions: [{ partition: Number(partition), offset }] });

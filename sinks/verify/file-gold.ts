@@ -5,7 +5,7 @@
 import type { DuckDBConnection } from '@duckdb/node-api';
 import { ReelflowError } from '../../runtime/errors.ts';
 import { type BatchRelation, computeGold, lastOfEachKey } from './batch-gold.ts';
-import { type RowSource, withRows } from './batch-rows.ts';
+import { type RowSource, withRows } from './file-rows.ts';
 
 /** What the rows of one dataset must fulfil; columns that are not named are text, which every row's text is. */
 interface Rules {
@@ -132,7 +132,9 @@ async function load(
     await connection.run(readQuery(rules[dataset], rows, loaded.columns));
   });
   const last = lastOfEachKey('batch_rows', rules[dataset].key, loaded.only);
-  await connection.run(`CREATE OR REPLACE TEMP TABLE ${loaded.table} AS ${last}`);
+  await connection.run(
+    `CREATE OR REPLACE TEMP TABLE ${loaded.table} AS SELECT * EXCLUDE line FROM (${last})`,
+  );
   await connection.run('DROP TABLE batch_rows');
 }
 

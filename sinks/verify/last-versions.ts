@@ -1,0 +1,78 @@
+/**
+ * Makes the relations of the batch computation from all versions of all rows: of each key the last version, unless that is a
+ * delete or a later message replaced its group of ids.
+ */
+import { type DuckDBConnection, LIST, listValue, VARCHAR } from '@duckdb/node-api';
+import type { DatasetName } from '../../topics/catalog.ts';
+import type { Dictionary } from '../../topics/dictionary.ts';
+import { groupSize } from '../../topics/id-groups.ts';
+import { type BatchRelation, lastOfEachKey } from './batch-gold.ts';
+import { keyColumnsOf, replacedTable, rowTable } from './row-loader.ts';
+
+interface RelationStep {
+  readonly relation: BatchRelation;
+  readonly dataset: DatasetName;
+  readonly columns: string;
+  /** The rows that gold needs, by relations of earlier steps. */
+  readonly only?: string;
+}
+
+const word = (column: string) => `(SELECT value FROM words WHERE number = ${column}) AS ${column}`;
+
+const steps: readonly RelationStep[] = [
+  {
+    relation: 'batch_ratings',
+    dataset: 'title.ratings',
+    columns: 'tconst, averageRating / 10.0::DOUBLE AS rating, numVotes::BIGINT AS votes',
+  },
+  {
+    relation: 'batch_basics',
+    dataset: 'title.basics',
+    columns: `tconst, ${word('titleType')}, isAdult = 1 AS isAdult, startYear, runtimeMinutes, ${word('genres')}`,
+    only: 'WHERE tconst IN (SELECT tconst FROM batch_ratings)',
+  },
+  {
+    relation: 'batch_principals',
+    dataset: 'title.principals',
+    columns: 'tconst, ordering, nconst',
+    only: 'WHERE tconst IN (SELECT tconst FROM batch_ratings)',
+  },
+  {
+    relation: 'batch_akas',
+    dataset: 'title.akas',
+    columns: `titleId, ordering, ${word('region')}`,
+    only: 'WHERE titleId IN (SELECT tconst FROM batch_ratings)',
+  },
+  {
+    relation: 'batch_names',
+    dataset: 'name.basics',
+    columns: 'nconst, primaryName',
+    only: 'WHERE nconst IN (SELECT nconst FROM batch_principals)',
+  },
+];
+
+/**
+ * Makes the relations that `computeGold` reads, and drops the tables of the loaders.
+ * @param dictionary the texts behind dictionary numbers
+ */
+export async function keepLastVersions(connection: DuckDBConnection, dictionary: Dictionary): Promise<void> {
+  await connection.run(
+    `CREATE TEMP TABLE words AS SELECT (unnest(range(len(texts))))::INTEGER AS number, unnest(texts) AS value
+     FROM (SELECT $texts AS texts)`,
+    { texts: listValue(Array.from({ length: dictionary.size }, (_, number) => dictionary.textOf(number))) },
+    { texts: LIST(VARCHAR) },
+  );
+  for (const { relation, dataset, columns, only } of steps) {
+    const key = keyColumnsOf(dataset);
+    await connection.run(
+      `CREATE OR REPLACE TEMP TABLE ${relation} AS SELECT ${columns}
+       FROM (${lastOfEachKey(rowTable(dataset), key, only)})
+       LEFT JOIN (
+         SELECT idGroup, max(rowsBefore)::BIGINT AS rowsReplaced FROM ${replacedTable(dataset)} GROUP BY idGroup
+       ) ON idGroup = ${key[0]} // ${groupSize}
+       WHERE deleted = 0 AND line >= coalesce(rowsReplaced, 0)`,
+    );
+    await connection.run(`DROP TABLE ${rowTable(dataset)}`);
+    await connection.run(`DROP TABLE ${replacedTable(dataset)}`);
+  }
+}
