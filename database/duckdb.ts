@@ -38,7 +38,7 @@ export async function memoryBytesOf(instance: DuckDBInstance): Promise<number> {
   }
 }
 
-/** Removes a database that nobody uses, with its log. */
+/** Removes a database that no process uses, with its log. */
 export function removeDatabase(path: string): void {
   rmSync(path, { force: true });
   rmSync(`${path}.wal`, { force: true });

@@ -167,8 +167,8 @@ async function prepareResults({ broker, registry, names }: FlinkContext, shards:
 }
 
 /**
- * Keeps the tables up to date on their topics until the signal, going on from the newest checkpoint in the folder.
- * @param onStart told of the checkpoint that it goes on from, or of none
+ * Keeps the tables up to date on their topics until the signal, from the newest checkpoint in the folder.
+ * @param onStart receives the checkpoint that it starts from, or undefined
  * @throws as `runBounded`
  */
 export async function runUnbounded(
@@ -178,7 +178,7 @@ export async function runUnbounded(
   const sources = await inspectSources(context, cubes);
   await prepareResults(context, sources.shards);
   const job = jobOf(context, sources, { kind: 'topics' });
-  // Only the same statements can take a checkpoint up: others begin anew, in a folder of their own.
+  // Only the same statements can use a checkpoint: others start from the topics, in a folder of their own.
   const identity = createHash('sha256')
     .update(flinkStatements(job, String).join())
     .digest('hex')
@@ -251,7 +251,7 @@ export async function submit(
   );
 }
 
-/** Two jobs of one name would write in the same transactions, and each would end those of the other, for ever. */
+/** Two jobs of one name would use the same transactions, and each would abort those of the other permanently. */
 async function refuseSecond(session: SqlGateway, { names }: FlinkJob): Promise<void> {
   const ended = ['FINISHED', 'CANCELED', 'FAILED', 'SUSPENDED'];
   const found = (await session.jobs()).find(

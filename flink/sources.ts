@@ -49,7 +49,7 @@ export async function inspectSources(
     for (const [partition, { start }] of partitions) {
       if (start === 0) continue;
       throw new ReelflowError('sourceLost', `Messages of ${topic} are gone`, {
-        detail: `Partition ${partition} begins at offset ${start}: Flink would compute its tables without what lay before.`,
+        detail: `Partition ${partition} starts at offset ${start}: Flink would compute its tables without the earlier messages.`,
         hint: 'Replay the files into another --namespace.',
       });
     }

@@ -23,7 +23,7 @@ import { schemaOfGoldTable } from './gold-topic.ts';
 
 /** Where the results go. */
 export type Destination =
-  /** Upsert topics, for ever. */
+  /** Upsert topics, without an end. */
   | { readonly kind: 'topics' }
   /** JSON lines in `folder/<table>/`, from the messages before these offsets, by topic and partition. */
   | {
@@ -101,7 +101,7 @@ function settings({ destination, shards, names, checkpoints, from }: FlinkJob): 
       'execution.checkpointing.interval': '10 s',
       'execution.checkpointing.externalized-checkpoint-retention': 'RETAIN_ON_CANCELLATION',
       // A broker or task managers that are away for ten minutes are waited for: each try without a slot counts, at once.
-      // A message that cannot be read ends the job after as long instead of repeating it for ever.
+      // A message that cannot be read ends the job after the same time instead of repeating it permanently.
       'restart-strategy.type': 'exponential-delay',
       'restart-strategy.exponential-delay.initial-backoff': '1 s',
       'restart-strategy.exponential-delay.backoff-multiplier': '2',
@@ -146,7 +146,7 @@ const chunksOf = (dataset: DatasetName) => `${relationOf(dataset)}_chunks`;
 const keyOf = (dataset: DatasetName) =>
   datasets[dataset].columns.slice(0, datasets[dataset].keyColumns).map(({ name }) => name);
 
-/** The chunks as they lie on the topic: of each record only the columns that are read, and where the chunk stands. */
+/** The chunks of the topic: the columns that are read of each record, and the offset of the chunk. */
 function chunksTable(
   { names, endpoints, destination }: FlinkJob,
   dataset: DatasetName,
@@ -267,7 +267,7 @@ ${columns.join(',\n')},
     'value.avro-confluent.schema': JSON.stringify(schemaOfGoldTable(table)),
     'sink.delivery-guarantee': 'exactly-once',
     'sink.transactional-id-prefix': topic,
-    // The longest that a broker allows unless it is told otherwise: a job may be away so long without losing a change.
+    // The longest that a broker allows by default: a job may be away for this long without losing a change.
     'properties.transaction.timeout.ms': '900000',
   })}`;
 }

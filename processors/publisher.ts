@@ -116,7 +116,7 @@ export class Publisher {
     if (cause instanceof ReelflowError) return cause;
     return new ReelflowError('brokerUnreachable', 'The published deltas cannot be read', {
       detail: `${this.#options.topic}/${this.#options.shard}: ${message}`,
-      hint: 'See to the broker, and start again.',
+      hint: 'Check the broker, and start again.',
       cause,
     });
   }

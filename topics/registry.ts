@@ -19,7 +19,7 @@ export interface RegistryOptions {
   readonly url: string;
   /** Basic authentication. */
   readonly credentials?: { readonly username: string; readonly password: { reveal(): string } };
-  /** Told of every attempt that failed and will be repeated. */
+  /** Receives every failed attempt that will be repeated. */
   readonly onWaiting?: (detail: string) => void;
   /** How long `register` waits for the registry, in milliseconds. Default 5,000. */
   readonly patienceMs?: number;
@@ -65,8 +65,8 @@ export class Registry {
       } catch (thrown) {
         if (isAccessRefusal(thrown)) throw this.#accessRefused(thrown);
         if (isWithoutCompatibility(thrown) && (await this.#setCompatibility(`${topic}-value`))) continue;
-        // Of clients that create a subject at the same moment the later ones are told that it already has what they
-        // set: only a refusal that stays is one.
+        // When clients create a subject at the same moment, the registry refuses the later ones, because the subject
+        // already has their setting: only a refusal that persists counts.
         if (isRefusal(thrown) && ++refusals < refusalsMax) {
           await sleep(100 * refusals);
           continue;
@@ -74,7 +74,7 @@ export class Registry {
         if (isRefusal(thrown) && (await this.#answers())) {
           throw new ReelflowError('topicMismatch', `The Schema Registry refuses the schema of ${topic}`, {
             detail: messageOf(thrown),
-            hint: 'An incompatible schema is registered under this subject: use another --namespace, or see to the subject.',
+            hint: 'An incompatible schema is registered under this subject: use another --namespace, or correct the subject.',
             cause: thrown,
           });
         }
@@ -116,7 +116,7 @@ export class Registry {
         if (isRefusal(thrown) && (await this.#answers())) {
           throw new ReelflowError('registryUnreachable', 'The Schema Registry refuses to answer', {
             detail: `${this.#options.url}, schema ${id}: ${messageOf(thrown)}`,
-            hint: 'See to SCHEMA_REGISTRY_URL and its access rights.',
+            hint: 'Check SCHEMA_REGISTRY_URL and its access rights.',
             cause: thrown,
           });
         }
@@ -126,7 +126,7 @@ export class Registry {
   }
 
   /**
-   * The client registers a subject first and sets its compatibility after: in between, or for ever if that process was
+   * The client registers a subject first and sets its compatibility after: in between, or permanently if that process was
    * killed there, the subject has none.
    */
   async #setCompatibility(subject: string): Promise<boolean> {
@@ -160,7 +160,7 @@ export class Registry {
     const { url, credentials } = this.#options;
     return new ReelflowError('accessRefused', 'The Schema Registry does not let us in', {
       detail: `${url}: ${messageOf(thrown)} (${credentials === undefined ? 'without a user' : `as ${credentials.username}`})`,
-      hint: 'See to SCHEMA_REGISTRY_USERNAME, its password, and the rights of this user.',
+      hint: 'Check SCHEMA_REGISTRY_USERNAME, its password, and the rights of this user.',
       cause: thrown,
     });
   }
@@ -168,7 +168,7 @@ export class Registry {
   #unreachable(thrown: unknown): ReelflowError {
     return new ReelflowError('registryUnreachable', 'The Schema Registry does not answer', {
       detail: `${this.#options.url}: ${messageOf(thrown)}`,
-      hint: 'Start local services with `reelflow services up`, or see to SCHEMA_REGISTRY_URL.',
+      hint: 'Start local services with `reelflow services up`, or check SCHEMA_REGISTRY_URL.',
       cause: thrown,
     });
   }

@@ -1,6 +1,6 @@
 /**
  * Decodes arrays of Avro records into columns of numbers, without an object per record: the hot path of every consumer.
- * `row-plan.ts` says what becomes of each field.
+ * `row-plan.ts` maps each field to a column.
  */
 import { MalformedRows, readBlockCount, readLong } from './avro-reader.ts';
 import type { Dictionary } from './dictionary.ts';

@@ -26,7 +26,7 @@ export interface DownloadOptions {
   readonly attempts?: number;
   /** Pause before the second attempt, doubled for each further one. Default 1 s. */
   readonly retryMs?: number;
-  /** A server that sends nothing for so long counts as gone. Default 60 s. */
+  /** A server that sends nothing for this long counts as gone. Default 60 s. */
   readonly idleMs?: number;
   readonly onProgress?: (progress: { dataset: DatasetName; bytes: number; bytesTotal: number }) => void;
 }
@@ -107,8 +107,8 @@ async function fetchFile(
 }
 
 /**
- * Appends what is missing to `<path>.part`, or starts it anew if it belongs to another version.
- * @returns whether something was there to go on from
+ * Appends what is missing to `<path>.part`, or starts it again if it belongs to another version.
+ * @returns whether there was a part to continue
  */
 async function fetchPart(
   url: string,

@@ -4,7 +4,7 @@
  * not what was read before. So a reader that follows CURRENT finds a complete snapshot at every moment, never an older one,
  * and of two that publish one fails.
  *
- * The folder is where gold is made; the bucket follows it. Each step can be done again, so a crash is mended by pushing.
+ * Gold is made in the folder; the bucket follows it. Each step can be repeated, so another push repairs a crash.
  */
 import { createHash } from 'node:crypto';
 import { createReadStream, createWriteStream, mkdirSync, readdirSync, rmSync, statSync } from 'node:fs';
@@ -200,7 +200,7 @@ export class Bucket {
     const prefix = `snapshots/${id}/`;
     for (const key of await this.#list(prefix)) {
       const name = key.slice(prefix.length);
-      // Whoever may write to the bucket must not choose where we write.
+      // Anyone who may write to the bucket must not choose where we write.
       if (!namePattern.test(name)) continue;
       const file = join(into, name);
       mkdirSync(dirname(file), { recursive: true });
@@ -300,7 +300,7 @@ export class Bucket {
     const status = $metadata?.httpStatusCode === undefined ? '' : ` (${$metadata.httpStatusCode})`;
     return new ReelflowError('bucketUnusable', 'The bucket cannot be used', {
       detail: `${this.url}: ${name}${status}: ${messageOf(thrown)}`,
-      hint: 'See to AWS_ENDPOINT_URL_S3, AWS_REGION and the credentials; pushing again goes on where this one broke off.',
+      hint: 'Check AWS_ENDPOINT_URL_S3, AWS_REGION and the credentials; the next push continues where this one broke off.',
       cause: thrown,
     });
   }

@@ -24,7 +24,7 @@ export interface DeltaExport {
 const script = fileURLToPath(new URL('./export_delta.py', import.meta.url));
 const errorMax = 2_000;
 
-/** Where Python is unless told: of the environment, of a `.venv` here, of the system. */
+/** The default Python: of the environment, of a `.venv` here, of the system. */
 export function defaultPython(env: NodeJS.ProcessEnv): string {
   const own = join('.venv', 'bin', 'python');
   return env.REELFLOW_PYTHON ?? (existsSync(own) ? own : 'python3');

@@ -19,7 +19,7 @@ HASH = "reelflow.contentHash"
 
 
 def notes_of(file: pyarrow.parquet.ParquetFile) -> dict:
-    """What gold says about the table; snapshots of before it did have nothing."""
+    """Gold's notes about the table; earlier snapshots have none."""
     return json.loads((file.schema_arrow.metadata or {}).get(b"reelflow", b'{"about": "", "columns": {}}'))
 
 

@@ -1,4 +1,4 @@
-/** Looks into snapshots: the rows of a table, the figures that are worth a picture, what two snapshots differ in. */
+/** Reads snapshots: the rows of a table, the points of its plots, the differences of two snapshots. */
 import { existsSync, statSync } from 'node:fs';
 import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
 import { parquetFile, sqlText } from '../../database/sql.ts';

@@ -1,4 +1,4 @@
-/** The snapshots of a gold folder as a history: what there is, and which of them was the newest at a point in time. */
+/** The snapshots of a gold folder as a history: all of them, and the newest one at a point in time. */
 import { ReelflowError } from '../../runtime/errors.ts';
 import { currentSnapshot, listSnapshots, readManifest } from './manifest.ts';
 import { isPinned } from './retention.ts';
@@ -65,7 +65,7 @@ export function snapshotAt(gold: string, at?: string): string {
   const found = historyOf(gold).findLast(({ created }) => Date.parse(created) <= ms);
   if (found !== undefined) return found.id;
   throw new ReelflowError('goldUnusable', `There was no snapshot at ${new Date(ms).toISOString()}`, {
-    detail: `${gold}: the oldest that is left is ${listSnapshots(gold)[0] ?? 'none'}.`,
-    hint: '`reelflow gold list` shows what there is; a pin keeps a snapshot from being removed.',
+    detail: `${gold}: the oldest remaining snapshot is ${listSnapshots(gold)[0] ?? 'none'}.`,
+    hint: 'Run `reelflow gold list` for the snapshots; a pin excludes a snapshot from retention.',
   });
 }

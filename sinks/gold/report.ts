@@ -87,7 +87,7 @@ ${changes}
 <h2>What it holds</h2>
 ${tableOf(['topic', 'records', 'applied', 'duplicate', 'rejected'], input)}
 ${tableOf(['table', 'rows', 'bytes', 'content hash'], files)}
-<p>reelflow ${safe(versions.reelflow)}, DuckDB ${safe(versions.duckdb)}. <code>reelflow verify ${safe(id)}</code> computes it anew.</p>
+<p>reelflow ${safe(versions.reelflow)}, DuckDB ${safe(versions.duckdb)}. <code>reelflow verify ${safe(id)}</code> recomputes it.</p>
 </section>
 </main>
 </body>

@@ -1,6 +1,6 @@
 /**
- * What Flink is told, and what is refused before or while it is told: the SQL that comes from the declarations, looks at
- * real topics and registry, and a server that answers as a SQL gateway that fails. `test/flink/` runs Flink itself.
+ * The statements for Flink, and the refusals before or while they run: the SQL of the declarations, real topics and
+ * registry, and a server that answers like a failing SQL gateway. `test/flink/` runs Flink itself.
  */
 import { mkdirSync, readFileSync, utimesSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
@@ -257,7 +257,7 @@ describe('refused before Flink is asked', () => {
 });
 
 describe('a cluster', () => {
-  /** A server on 127.0.0.1 that answers each request as it is told. */
+  /** A server on 127.0.0.1 with the given answers. */
   async function server(place: Place, answer: (method: string, path: string) => unknown): Promise<string> {
     const http = createServer((request, response) => {
       request.resume();
@@ -328,7 +328,7 @@ describe('a cluster', () => {
     expect(finished.code).toBe(code);
   });
 
-  test('that fails a statement is told on with its innermost cause, without the password in it', async ({
+  test('that fails a statement is reported with its innermost cause, without the password in it', async ({
     place,
   }) => {
     const trace = `<Exception on server side:\norg.apache.flink.A: outer\n\tat a.b.C(D.java:1)
@@ -349,7 +349,7 @@ Caused by: org.apache.flink.table.api.ValidationException: no connector for 'pas
   });
 });
 
-test('a trace without a cause is its own cause, and a cause that only names something is told with its kind', () => {
+test('a trace without a cause is its own cause, and a cause that only names something is reported with its kind', () => {
   expect(causeIn('Session does not exist.')).toBe('Session does not exist.');
   expect(
     causeIn(

@@ -1,4 +1,4 @@
-/** Who gets which shard: properties of the pure function over any claims. */
+/** Which member gets which shard: properties of the pure function over any claims. */
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { type Claim, dealShards } from '../../kafka/shard-assignment.ts';
@@ -20,7 +20,7 @@ const claimsOf = (stores: Record<string, Record<number, number>>): Claim[] =>
     freshness: new Map(Object.entries(shards).map(([shard, records]) => [Number(shard), records])),
   }));
 
-test('every shard has exactly one owner, and nobody has two shards more than another', () => {
+test('every shard has exactly one owner, and no member has two shards more than another', () => {
   fc.assert(
     fc.property(count, claims, (shards, members) => {
       const owners = dealShards(shards, members);

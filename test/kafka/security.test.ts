@@ -144,7 +144,7 @@ describe.skipIf(why !== '')(`a broker that wants TLS and a login, a registry tha
     },
   );
 
-  test.concurrent('a certificate that nobody vouches for is not trusted', async ({ place }) => {
+  test.concurrent('a certificate without a trusted authority is refused', async ({ place }) => {
     const result = await run(place, lag(place), { KAFKA_SSL_CA_FILE: '' });
     expect(result.code).toBe(21);
     expect(spoken(result)).toContain("The broker's certificate is not trusted");
@@ -163,7 +163,9 @@ describe.skipIf(why !== '')(`a broker that wants TLS and a login, a registry tha
     expect(spoken(result)).toContain('its ports accept the protocol in KAFKA_SECURITY_PROTOCOL');
   });
 
-  test.concurrent('plain text to a port that wants TLS is told of the protocol', async ({ place }) => {
+  test.concurrent('plain text to a port that needs TLS fails with a hint about the protocol', async ({
+    place,
+  }) => {
     const none = { KAFKA_SASL_MECHANISM: '', KAFKA_SASL_USERNAME: '', KAFKA_SASL_PASSWORD: '' };
     const change = { ...none, KAFKA_SECURITY_PROTOCOL: '', KAFKA_SSL_CA_FILE: '' };
     const result = await run(place, lag(place), change);
@@ -243,7 +245,7 @@ describe('the environment', () => {
     }
   });
 
-  test('a secret shows itself to nobody who does not ask for it', () => {
+  test('a secret is only shown on request', () => {
     const { security } =
       endpointsFromEnvironment({ ...named, ...login, KAFKA_SECURITY_PROTOCOL: 'SASL_SSL' }) ?? {};
     const secret = (security as { sasl: Credentials }).sasl.password;

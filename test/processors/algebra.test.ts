@@ -232,7 +232,7 @@ test('groups that a micro-batch leaves as they were are not in its delta', async
 const featuresOf = (title: number, rating: number | null = null) =>
   JSON.stringify(['feature', title, null, null, null, null, null, rating]);
 
-test('a title that comes again counts with all its rows, within a chunk, a micro-batch, and after both', async () => {
+test('a repeated title counts with all its rows, within a chunk, a micro-batch, and after both', async () => {
   const lab = await Lab.open();
   lab.stage({ dataset: 'title.ratings', records: [rating(1, 5.5, 7), rating(2, 8.3, 9)], deletes: [] });
   const split = [principal(1, 1, 1), principal(2, 1, 1), principal(1, 2, 1)];

@@ -41,7 +41,7 @@ describe('the backlog of a shard', () => {
             expect(fetches).toBeLessThan(2_000);
             fetchOnce(backlog, ends);
             const open = Object.keys(ends).filter((topic) => shareOf(topic) < 1);
-            // Nobody is further ahead than a fetch takes it, in each micro-batch anew.
+            // No topic is further ahead than one fetch, in each micro-batch.
             for (const one of open) {
               for (const other of open) {
                 const ahead = perFetch / (ends[one] as number) + perFetch / (ends[other] as number);
@@ -86,7 +86,7 @@ describe('the backlog of a shard', () => {
     expect(backlog.due()).toEqual(['held']);
   });
 
-  it('ends where it is told to: what lies behind is nothing to wait for', () => {
+  it('ends at its target: later messages are not waited for', () => {
     const backlog = readingOf(['a', 'b']);
     const ends = { a: 100, b: 100 };
     const to = { a: 2, b: 50 };
@@ -95,7 +95,7 @@ describe('the backlog of a shard', () => {
     expect(backlog.nextOf('b')).toBe(50);
   });
 
-  it('knows nothing of a topic that it was not told of', () => {
+  it('ignores a topic that it was not given', () => {
     const backlog = new Backlog();
     expect(backlog.nextOf('a')).toBe(0);
     expect(() => backlog.moveTo('a', 1)).toThrow(RangeError);

@@ -1,5 +1,5 @@
 /**
- * Backups: which one may stand in for a store, by a table; what becomes of shards that begin with one, with real stores
+ * Backups: which one may stand in for a store, by a table; shards that start from one, with real stores
  * over logs in memory; and a takeover through the command line.
  */
 import {

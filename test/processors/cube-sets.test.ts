@@ -106,7 +106,7 @@ test('one that reads a dataset less is refused before anything is touched; the o
 });
 
 // Method: all deltas go; a store that knew where they led could be yesterday's.
-test('without any delta that is left nobody knows what is published: the shard is not opened', async () => {
+test('without any remaining delta the published position is unknown: the shard is not opened', async () => {
   await publish(all);
   await end();
   logs.trimmed.add('reelflow.deltas');

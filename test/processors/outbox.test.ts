@@ -65,7 +65,7 @@ function expectExact(): void {
   expect(cubes).toEqual(rows.cubes());
 }
 
-test('a delta that was committed and not published is published by whoever opens the store next, once', async () => {
+test('a delta that was committed and not published is published by the next owner of the store, once', async () => {
   produce(1);
   await publishAll(await start());
   const stopped = await start(async () => {

@@ -1,4 +1,4 @@
-/** What an owner does with a store, by the table: where the store stands, what is published, what the outbox holds. */
+/** What an owner does with a store, by a table of the store's position, the published position and the outbox. */
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { type Plan, planShard } from '../../processors/plan.ts';
@@ -65,7 +65,7 @@ const table: [string, Position, Entry[], ChainState, Partial<Plan>][] = [
     { kind: 'continue', publish: [7, 8] },
   ],
   [
-    'only what is left of a half published outbox',
+    'only the rest of a half published outbox',
     { a: 9 },
     [entry(7, { a: 3 }, { a: 5 }), entry(8, { a: 5 }, { a: 9 })],
     published({ a: 5 }),
@@ -79,7 +79,7 @@ const table: [string, Position, Entry[], ChainState, Partial<Plan>][] = [
     { kind: 'continue', publish: [1] },
   ],
   [
-    'a base in the outbox that nobody has seen',
+    'a base in the outbox that was not published',
     { a: 5 },
     [entry(4, {}, { a: 5 }, 'base')],
     nothing,
@@ -124,7 +124,7 @@ const table: [string, Position, Entry[], ChainState, Partial<Plan>][] = [
     { kind: 'rebuild' },
   ],
   [
-    'ahead in one topic and behind in another: somebody went another way',
+    'ahead in one topic and behind in another: the paths have split',
     { a: 9, b: 1 },
     [entry(3, { a: 5, b: 1 }, { a: 9, b: 1 })],
     published({ a: 5, b: 2 }),
@@ -148,7 +148,7 @@ const table: [string, Position, Entry[], ChainState, Partial<Plan>][] = [
   ],
 ];
 
-/** Where the store stands, what it has lost, its outbox, what is published and what that has lost. */
+/** Position and gaps of the store, its outbox, position and gaps of the published deltas. */
 const losses: [string, Position, Gaps, Entry[], ChainState, Gaps, Partial<Plan>][] = [
   [
     'what is published has lost the same',

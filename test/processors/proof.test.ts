@@ -77,7 +77,7 @@ test('a topic that was refilled to the same length has not been caught up with, 
 });
 
 // Method: the connection breaks a few times while it is read what is published; then it does not come back.
-test('an interruption while the published deltas are read is waited out, and its reason told when it lasts', async () => {
+test('an interruption while the published deltas are read is waited out, and reported with its reason when it lasts', async () => {
   const { logs, stores } = await applied('interrupted');
   let interruptionsLeft = 3;
   const reader = {

@@ -12,7 +12,7 @@ afterEach(() => {
 
 // Method: two messages arrive and are applied after the broker has answered and before the watchdog looks. The log that
 // then really is shorter is noticed.
-test('the watchdog compares ends with where shards stood before it asked', async () => {
+test('the watchdog compares end offsets with earlier positions of the shards', async () => {
   const failures: string[] = [];
   const shard = {
     number: 0,

@@ -1,5 +1,5 @@
 /**
- * Alive but stuck is not possible: the watchdog alone, over logs and shards that a test moves, with a fake clock; then
+ * No member lives without progress: the watchdog alone, over logs and shards that a test moves, with a fake clock; then
  * the command itself with a broker whose answers to fetches are swallowed on the way, or whose group belongs to others.
  */
 
@@ -105,7 +105,7 @@ describe('the watchdog', () => {
     expect(failure).toBeUndefined();
   });
 
-  it('ends a shard that stands still for so long while its log has more', async () => {
+  it('ends a shard that makes no progress for this long while its log has more', async () => {
     ends[other] = [5, 6];
     await pass(9);
     expect(failure).toBeUndefined();
@@ -139,7 +139,7 @@ describe('the watchdog', () => {
     expect(failure).toMatchObject({ kind: 'stuck' });
   });
 
-  it('says nothing while no broker answers, and begins to count anew', async () => {
+  it('says nothing while no broker answers, and starts to count again', async () => {
     ends[topic] = [11, 11];
     await pass(9);
     const before = answer;
@@ -170,7 +170,7 @@ describe('the watchdog', () => {
 });
 
 /**
- * A way to the broker that swallows fetches when told to. Metadata answers name the broker's own port: they are
+ * A way to the broker that swallows fetches on demand. Metadata answers name the broker's own port: they are
  * rewritten to this one, or clients would go round it.
  */
 class Swallower {

@@ -447,7 +447,7 @@ async function newestRows(topic: string, type: avsc.Type): Promise<Map<string, u
   await consumer.connect();
   try {
     await consumer.subscribe({ topic, fromBeginning: true });
-    // A transaction that is open hides what lies behind its start: then there is nothing more to come for a while.
+    // An open transaction hides the messages behind its start: then no message arrives for a while.
     let quietSince = Date.now();
     await consumer.run({
       autoCommit: false,

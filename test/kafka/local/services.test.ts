@@ -151,7 +151,7 @@ describe('the order of ways', () => {
     for (const way of ['KAFKA_BROKERS', 'Docker', 'Java 17']) expect(failure.hint).toContain(way);
   });
 
-  test('without running services a stage is told how to start them', () => {
+  test('without running services a stage names the command that starts them', () => {
     const folder = temporaryFolder();
     expect(() => endpointsOf({ env: {}, folder })).toThrow('There is no running broker and registry');
   });

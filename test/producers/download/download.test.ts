@@ -1,6 +1,6 @@
 /**
- * Downloads from a server of our own that misbehaves as it is told: what counts is which bytes are under the final name,
- * and which were asked for again.
+ * Downloads from a misbehaving server of our own: checked are the bytes under the final name,
+ * and the ranges that were requested again.
  */
 import { existsSync } from 'node:fs';
 import { mkdtemp, readdir, readFile, rm, stat, utimes, writeFile } from 'node:fs/promises';
@@ -142,7 +142,7 @@ it('has nothing under the final name when it gives up, and goes on in the next r
   await expectWhole();
 });
 
-it('starts anew when the server has another version than the part', async () => {
+it('starts again when the server has another version than the part', async () => {
   manners.cut.times = 1;
   await expect(fetchRatings({ attempts: 1 })).rejects.toThrow();
   manners.etag = '"two"';
@@ -151,7 +151,7 @@ it('starts anew when the server has another version than the part', async () => 
   await expectWhole(manners.body);
 });
 
-it('starts anew when the version cannot be told or ranges are not served', async () => {
+it('starts again when the version is unknown or ranges are not served', async () => {
   for (const lacking of [{ etag: undefined, lastModified: undefined }, { ranges: false }]) {
     Object.assign(manners, lacking);
     manners.cut.times = 1;
@@ -183,7 +183,7 @@ it('does not try again what cannot succeed', async () => {
   });
 });
 
-it('does not wait for ever for a server that has fallen silent', async () => {
+it('does not wait endlessly for a silent server', async () => {
   manners.stall.times = 1;
   expect(await fetchRatings({ idleMs: 500 })).toMatchObject({ outcome: 'downloaded' });
   expect(asked).toEqual(['HEAD', 'GET', 'HEAD', 'GET bytes=10-']);
