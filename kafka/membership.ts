@@ -6,14 +6,18 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Consumer } from 'kafkajs';
 import { messageOf, ReelflowError } from '../runtime/errors.ts';
 import type { Broker } from './client.ts';
-import { asBrokerError, kafkaCodeOf } from './failures.ts';
+import { asBrokerError, isPassing, kafkaCodeOf } from './failures.ts';
 import { withCoordinator } from './groups.ts';
+import { untilServed } from './outage.ts';
 import { type ShardAssignment, wholeShards } from './shard-assignment.ts';
 
 const sessionTimeoutMs = 6_000;
 const heartbeatIntervalMs = 1_000;
 /** How long leaving may take: kafkajs waits for pending requests, on a dead connection for half a minute. */
 const leaveWithinMs = 5_000;
+
+/** The activity, for the outage monitor. */
+const membership = 'group membership';
 
 export interface MembershipOptions extends ShardAssignment {
   readonly broker: Broker;
@@ -32,50 +36,90 @@ export interface Commit {
 }
 
 export class Membership {
-  readonly #consumer: Consumer;
   readonly #options: MembershipOptions;
-  #stopping = false;
+  readonly #leaving = new AbortController();
+  #consumer!: Consumer;
 
   private constructor(options: MembershipOptions) {
     this.#options = options;
-    this.#consumer = options.broker.kafka.consumer({
-      groupId: options.groupId,
+  }
+
+  /** Joins the group; assignments arrive through `onAssigned`. @throws ReelflowError brokerUnreachable */
+  static async join(options: MembershipOptions): Promise<Membership> {
+    const joined = new Membership(options);
+    try {
+      await joined.#join();
+    } catch (thrown) {
+      throw asBrokerError(thrown, options.broker.endpoints);
+    }
+    return joined;
+  }
+
+  async #join(): Promise<void> {
+    const { broker, topics, onAssigned } = this.#options;
+    const consumer = this.#createConsumer();
+    this.#consumer = consumer;
+    const { CRASH, GROUP_JOIN } = consumer.events;
+    consumer.on(CRASH, ({ payload }) => {
+      if (consumer === this.#consumer) this.#onCrash(payload);
+    });
+    consumer.on(GROUP_JOIN, ({ payload }) => {
+      broker.outages.resumes(membership);
+      // Synchronously, before kafkajs fetches anything for this assignment.
+      consumer.pause(topics.map((topic) => ({ topic })));
+      const shards = new Set(Object.values(payload.memberAssignment).flat());
+      onAssigned([...shards].sort((a, b) => a - b));
+    });
+    try {
+      await consumer.connect();
+      await consumer.subscribe({ topics: [...topics] });
+      await consumer.run({ autoCommit: false, eachBatch: async () => undefined });
+      if (this.#isLeaving) await consumer.disconnect();
+    } catch (thrown) {
+      await consumer.disconnect().catch(() => undefined);
+      throw thrown;
+    }
+  }
+
+  get #isLeaving(): boolean {
+    return this.#leaving.signal.aborted;
+  }
+
+  #createConsumer(): Consumer {
+    const { broker, groupId } = this.#options;
+    return broker.kafka.consumer({
+      groupId,
       sessionTimeout: sessionTimeoutMs,
       rebalanceTimeout: sessionTimeoutMs,
       heartbeatInterval: heartbeatIntervalMs,
       // While everything is paused, kafkajs sleeps this long between two checks of the heartbeat.
       maxWaitTimeInMs: 250,
       allowAutoTopicCreation: false,
-      partitionAssigners: [wholeShards(options)],
+      partitionAssigners: [wholeShards(this.#options)],
       // A crash (coordinator loading, connection cut) during `leave` would restart the consumer after its disconnect: a
       // ghost that heartbeats permanently, keeps the process alive and withholds its shards from other members.
-      retry: { retries: 5, restartOnFailure: async () => !this.#stopping },
+      retry: { retries: 5, restartOnFailure: async () => !this.#isLeaving },
     });
   }
 
-  /** Joins the group; assignments arrive through `onAssigned`. @throws ReelflowError brokerUnreachable */
-  static async join(options: MembershipOptions): Promise<Membership> {
-    const membership = new Membership(options);
-    const consumer = membership.#consumer;
-    const { CRASH, GROUP_JOIN } = consumer.events;
-    consumer.on(CRASH, ({ payload }) => {
-      if (!membership.#stopping && !payload.restart) options.onCrash(asGroupError(payload.error, options));
-    });
-    consumer.on(GROUP_JOIN, ({ payload }) => {
-      // Synchronously, before kafkajs fetches anything for this assignment.
-      consumer.pause(options.topics.map((topic) => ({ topic })));
-      const shards = new Set(Object.values(payload.memberAssignment).flat());
-      options.onAssigned([...shards].sort((a, b) => a - b));
-    });
+  /** kafkajs restarts itself after some failures. It gives up on others that pass, such as a missing coordinator. */
+  #onCrash({ error, restart }: { readonly error: Error; readonly restart: boolean }): void {
+    if (this.#isLeaving) return;
+    const { broker, onCrash } = this.#options;
+    if (restart) broker.outages.waits(membership, messageOf(error));
+    else if (isPassing(error)) void this.#joinAgain(error);
+    else onCrash(asGroupError(error, this.#options));
+  }
+
+  async #joinAgain(reason: Error): Promise<void> {
+    const { broker, onCrash } = this.#options;
+    broker.logger.debug({ reason: messageOf(reason) }, 'joining the group again');
+    const { signal } = this.#leaving;
     try {
-      await consumer.connect();
-      await consumer.subscribe({ topics: [...options.topics] });
-      await consumer.run({ autoCommit: false, eachBatch: async () => undefined });
+      await untilServed(broker.outages, 'joining the group', () => this.#join(), signal);
     } catch (thrown) {
-      await consumer.disconnect().catch(() => undefined);
-      throw asBrokerError(thrown, options.broker.endpoints);
+      if (!this.#isLeaving) onCrash(asGroupError(thrown, this.#options));
     }
-    return membership;
   }
 
   /** Commits offsets to the group, for monitors. A rebalance may refuse the commit; the next one covers it. */
@@ -96,7 +140,8 @@ export class Membership {
 
   /** Leaves the group. Without an answer, the coordinator removes this member when its session times out. */
   async leave(): Promise<void> {
-    this.#stopping = true;
+    this.#leaving.abort();
+    this.#options.broker.outages.resumes(membership);
     const left = this.#consumer.disconnect().catch(() => undefined);
     await Promise.race([left, sleep(leaveWithinMs, undefined, { ref: false })]);
   }
@@ -104,7 +149,7 @@ export class Membership {
 
 /**
  * Commits for a group without members. kafkajs' admin would join the group first, which takes seconds per topic.
- * @throws KafkaJSError, also when the group has a member
+ * @throws ReelflowError busy, if the group has a member; brokerUnreachable
  */
 export async function commitAlone(
   broker: Broker,
@@ -126,6 +171,8 @@ export async function commitAlone(
         })),
       });
     });
+  } catch (thrown) {
+    throw asBrokerError(thrown, broker.endpoints);
   } finally {
     await cluster.disconnect();
   }

@@ -85,7 +85,7 @@ const retryMs = { first: 100, most: 2_000 };
  * @param signal once it is aborted a failure is thrown instead of being waited out
  */
 export async function untilServed<T>(
-  outages: OutageMonitor,
+  outages: Pick<OutageMonitor, 'waits' | 'resumes'>,
   activity: string,
   work: () => Promise<T>,
   signal?: AbortSignal,

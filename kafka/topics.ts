@@ -13,6 +13,8 @@ export interface TopicSpec {
   readonly partitions: number;
   /** For a topic that is trimmed: the broker frees disk space only by whole segments. */
   readonly segmentBytes?: number;
+  /** Size of the largest value that this process sends to the topic. */
+  readonly valueBytesMax?: number;
 }
 
 /** How long a busy cluster may take until every broker knows a new topic. */
@@ -40,7 +42,8 @@ const compacted: TopicPolicy = {
 
 /**
  * Creates the topics that do not exist, and checks those that do.
- * @throws ReelflowError topicMismatch, when an existing topic has another partition count or may delete messages
+ * @throws ReelflowError topicMismatch, when an existing topic has another partition count or may delete messages;
+ *   brokerRefused, when its message limit is too low
  */
 export function ensureRetainedTopics(broker: Broker, specs: readonly TopicSpec[]): Promise<void> {
   return ensureTopics(broker, specs, retained);
@@ -87,11 +90,7 @@ async function ensureTopics(broker: Broker, specs: readonly TopicSpec[], policy:
         });
       }
     }
-    await checkPolicy(
-      admin,
-      specs.map(({ topic }) => topic),
-      policy,
-    );
+    await checkSettings(admin, specs, policy);
   });
 }
 
@@ -142,18 +141,21 @@ export async function deleteBefore(
   });
 }
 
-async function checkPolicy(
+/** Bytes of a record batch around the value of its only record: batch header, key, and the headers of a dead letter. */
+const batchOverheadBytes = 4_000;
+
+async function checkSettings(
   admin: kafkajs.Admin,
-  topics: readonly string[],
+  specs: readonly TopicSpec[],
   { settings, what, why }: TopicPolicy,
 ): Promise<void> {
   const { resources } = await onceKnown(() =>
     admin.describeConfigs({
       includeSynonyms: false,
-      resources: topics.map((name) => ({
+      resources: specs.map(({ topic }) => ({
         type: kafkajs.ConfigResourceTypes.TOPIC,
-        name,
-        configNames: Object.keys(settings),
+        name: topic,
+        configNames: [...Object.keys(settings), 'max.message.bytes'],
       })),
     }),
   );
@@ -166,6 +168,15 @@ async function checkPolicy(
           hint: `kafka-configs.sh --alter --topic ${resourceName} --add-config ${name}=${wanted}`,
         });
       }
+    }
+    const { valueBytesMax } = specs.find(({ topic }) => topic === resourceName) ?? {};
+    const limit = configEntries.find(({ configName }) => configName === 'max.message.bytes')?.configValue;
+    const least = (valueBytesMax ?? 0) + batchOverheadBytes;
+    if (valueBytesMax !== undefined && limit !== undefined && Number(limit) < least) {
+      throw new ReelflowError('brokerRefused', `Topic ${resourceName} refuses large messages`, {
+        detail: `Its max.message.bytes is ${limit}, messages have up to ${least} bytes.`,
+        hint: `kafka-configs.sh --alter --topic ${resourceName} --add-config max.message.bytes=1048588`,
+      });
     }
   }
 }

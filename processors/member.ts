@@ -8,6 +8,7 @@ import { logBounds } from '../kafka/bounds.ts';
 import { LogInterrupted } from '../kafka/failures.ts';
 import { LogReader, OutsideLog } from '../kafka/log.ts';
 import { Membership } from '../kafka/membership.ts';
+import { untilServed } from '../kafka/outage.ts';
 import { crashPoint } from '../runtime/crash-points.ts';
 import { isAbort, messageOf, ReelflowError } from '../runtime/errors.ts';
 import { logEveryMinute } from '../runtime/logger.ts';
@@ -36,6 +37,8 @@ const mebibyte = 1024 * 1024;
 const fetchBytes = { all: 16 * mebibyte, least: mebibyte, most: 4 * mebibyte };
 /** After this time without a fetch, other logs may have taken the names of the topics. */
 const distrustAfterMs = 3_000;
+/** The activity of the fetch loop, for the outage monitor. */
+const reading = 'reading';
 
 export class Member {
   readonly #options: ProcessorOptions;
@@ -54,6 +57,8 @@ export class Member {
   /** What to close at the end, in the order of opening. */
   #closers: (() => Promise<void>)[] = [];
   #failure: unknown;
+  /** Aborts when the member stops: then nothing waits for a broker any more. */
+  readonly #ending = new AbortController();
   /** Rejects with the failure, whatever the member waits for at that moment. */
   readonly #failed = Promise.withResolvers<never>();
   #fetchedMs = performance.now();
@@ -74,7 +79,7 @@ export class Member {
       onOpened: (shard) => this.#commits.commit(shard),
       onChanged: () => this.#wake(),
       onFailure: (reason) => this.#fail(reason),
-      isActive: () => this.#mode.isActive && !options.signal.aborted,
+      isActive: () => this.#mode.isActive,
       graceMs,
       logger: options.broker.logger,
     });
@@ -120,7 +125,7 @@ export class Member {
       },
       onCrash: (reason) => this.#fail(reason),
     });
-    signal.addEventListener('abort', () => this.#wake(), { once: true });
+    signal.addEventListener('abort', () => this.#onSignal(), { once: true });
     this.#watchdog = new Watchdog({
       bounds: () => logBounds(broker, [...this.#sources, names.deltas]),
       deltas: names.deltas,
@@ -149,10 +154,9 @@ export class Member {
   }
 
   async #loop(): Promise<number[]> {
-    const { signal } = this.#options;
     this.#mode.to('running');
     if (this.#targets !== undefined) this.#mode.to('finishing');
-    while (this.#mode.isActive && !signal.aborted) {
+    while (this.#mode.isActive) {
       if (this.#hasCaughtUp()) {
         await this.#backUp();
         break;
@@ -171,6 +175,7 @@ export class Member {
   }
 
   async #fetch(wants: ReturnType<Shard['wants']>, owners: ReadonlyMap<string, Shard>): Promise<void> {
+    const { broker, signal } = this.#options;
     // The process was stopped for a while, or had no room: a topic recreated meanwhile gives no error.
     if (performance.now() - this.#fetchedMs > distrustAfterMs) {
       this.#fetchedMs = performance.now();
@@ -189,6 +194,7 @@ export class Member {
       const waitMs = isBehind ? 0 : fetchWaitMs;
       const fetched = await this.#reader.fetch(wants, { waitMs, partitionBytesMax });
       this.#fetchedMs = performance.now();
+      broker.outages.resumes(reading);
       for (const part of fetched) {
         const shard = owners.get(`${part.topic}/${part.partition}`);
         if (shard !== undefined && this.#shards.get(part.partition) === shard) await shard.receive(part);
@@ -196,7 +202,8 @@ export class Member {
     } catch (thrown) {
       if (thrown instanceof LogInterrupted) {
         // A broker stopped or a leader moved. The topic may come back as another log.
-        this.#options.broker.logger.debug({ reason: messageOf(thrown) }, 'fetch interrupted');
+        broker.logger.debug({ reason: messageOf(thrown) }, 'fetch interrupted');
+        broker.outages.waits(reading, messageOf(thrown));
         for (const shard of this.#shards.values()) shard.distrust();
         await this.#pause(250);
         return;
@@ -209,7 +216,7 @@ export class Member {
         });
       }
       // SIGTERM while a chunk waited for the registry.
-      if (isAbort(thrown) && this.#options.signal.aborted) return;
+      if (isAbort(thrown) && signal.aborted) return;
       throw thrown;
     }
   }
@@ -217,6 +224,7 @@ export class Member {
   /** Leaves the group after the shards are closed, so that the next owners find their stores unlocked. */
   async stop(): Promise<void> {
     this.#mode.to('stopping');
+    this.#ending.abort();
     this.#watchdog?.stop();
     clearTimeout(this.#backupTimer);
     await this.#assignment.close();
@@ -241,6 +249,9 @@ export class Member {
       reader: this.#deltaReader,
       logger: broker.logger,
       lockPatienceMs,
+      endpoints: broker.endpoints,
+      outages: broker.outages,
+      signal: this.#ending.signal,
       bounds: (topics) => logBounds(broker, topics),
       ...(metrics !== undefined && { metrics }),
       onPublished: (from, report) => this.#onPublished(from, report),
@@ -270,6 +281,7 @@ export class Member {
     metrics?.open({
       lags: () => this.#lags(),
       memoryBytes: () => memoryBytesOf(this.#setup.instance),
+      outageSeconds: () => broker.outages.seconds,
     });
     this.#closers.push(async () => {
       endLog();
@@ -283,11 +295,17 @@ export class Member {
 
   #health(): Health {
     const isHealthy = this.#failure === undefined;
+    const outage = this.#options.broker.outages.current;
+    let detail = '';
+    if (!isHealthy) detail = messageOf(this.#failure);
+    else if (outage !== undefined) {
+      detail = `broker outage for ${Math.round(outage.seconds)} s: ${outage.reason}`;
+    }
     return {
       isHealthy,
-      isReady: isHealthy && this.#assignment.isComplete,
+      isReady: detail === '' && this.#assignment.isComplete,
       shards: [...this.#shards.keys()],
-      detail: isHealthy ? '' : messageOf(this.#failure),
+      detail,
     };
   }
 
@@ -305,7 +323,13 @@ export class Member {
   }
 
   async #endOffsets(): Promise<Map<number, Position>> {
-    const bounds = await logBounds(this.#options.broker, this.#sources);
+    const { broker, signal } = this.#options;
+    const bounds = await untilServed(
+      broker.outages,
+      'reading end offsets',
+      () => logBounds(broker, this.#sources),
+      signal,
+    );
     const targets = new Map<number, Position>();
     for (let shard = 0; shard < this.#setup.shards; shard++) {
       targets.set(
@@ -355,6 +379,12 @@ export class Member {
     }
     this.#options.broker.logger.warn({ shard: shard.number, reason: reason.detail }, reason.message);
     this.#assignment.reopenSoon(shard);
+  }
+
+  /** Ends the loop. From now on a failure has no effect: the member stops anyway. */
+  #onSignal(): void {
+    this.#mode.to('stopping');
+    this.#wake();
   }
 
   /** Ends the member with its first failure. A failure while it stops has no effect: the store is consistent anyway. */

@@ -44,7 +44,7 @@ export interface ProcessorOptions {
 export interface Health {
   /** Whether the member works or is starting. */
   readonly isHealthy: boolean;
-  /** Whether it has an assignment and all its shards are open. */
+  /** Whether all assigned shards are open, and no broker outage is on. */
   readonly isReady: boolean;
   readonly shards: readonly number[];
   readonly detail: string;

@@ -3,9 +3,7 @@
  * topic. The broker returns the offset of each message that it stores. An unexpected offset means that another owner has
  * written, or that a retry stored the message twice; then the fold reads the messages in between.
  */
-import { setTimeout as sleep } from 'node:timers/promises';
 import kafkajs, { type Producer } from 'kafkajs';
-import { LogInterrupted } from '../kafka/failures.ts';
 import { type Fetched, type LogReader, OutsideLog } from '../kafka/log.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import { RejectedMessage } from '../topics/chunk.ts';
@@ -22,10 +20,6 @@ export interface PublisherOptions {
   /** Checks the rows after a header. @throws RejectedMessage if the sink could not add them */
   readonly checkRows?: (value: Buffer, at: number) => void;
 }
-
-/** So often in a row reading may be interrupted; the reader itself waits for a broker that comes back. */
-const interruptionsMax = 20;
-const pauseMs = 100;
 
 export class Publisher {
   readonly #options: PublisherOptions;
@@ -60,7 +54,7 @@ export class Publisher {
   /**
    * Folds the partition up to `end`, and further messages of the same fetch.
    * @returns how many deltas were refused: they continue from a position that was never published
-   * @throws ReelflowError deltasTrimmed, if the partition has lost the next offset; brokerUnreachable
+   * @throws ReelflowError deltasTrimmed, if the partition has lost the next offset
    */
   async fold(end: number): Promise<number> {
     const { shard, deltaSchemaId, checkRows = checkDeltaRows } = this.#options;
@@ -90,35 +84,19 @@ export class Publisher {
 
   async #fetch(): Promise<Fetched[]> {
     const { reader, topic, shard } = this.#options;
-    for (let interruptions = 1; ; interruptions++) {
-      try {
-        return await reader.fetch([{ topic, partition: shard, next: this.#next }], { waitMs: 200 });
-      } catch (thrown) {
-        if (thrown instanceof LogInterrupted) {
-          if (interruptions === interruptionsMax) throw this.#away(thrown);
-          await sleep(pauseMs);
-          continue;
-        }
-        if (!(thrown instanceof OutsideLog)) throw thrown;
-        throw new ReelflowError(
-          'deltasTrimmed',
-          `The deltas of shard ${shard} were trimmed while they were being read`,
-          {
-            detail: `${topic}/${shard}: offset ${this.#next} is gone.`,
-            hint: 'Start the processor again.',
-          },
-        );
-      }
+    try {
+      return await reader.fetch([{ topic, partition: shard, next: this.#next }], { waitMs: 200 });
+    } catch (thrown) {
+      if (!(thrown instanceof OutsideLog)) throw thrown;
+      throw new ReelflowError(
+        'deltasTrimmed',
+        `The deltas of shard ${shard} were trimmed while they were being read`,
+        {
+          detail: `${topic}/${shard}: offset ${this.#next} is gone.`,
+          hint: 'Start the processor again.',
+        },
+      );
     }
-  }
-
-  #away({ cause, message }: LogInterrupted): ReelflowError {
-    if (cause instanceof ReelflowError) return cause;
-    return new ReelflowError('brokerUnreachable', 'The published deltas cannot be read', {
-      detail: `${this.#options.topic}/${this.#options.shard}: ${message}`,
-      hint: 'Check the broker, and start again.',
-      cause,
-    });
   }
 
   #count({ kind, range }: DeltaHeader): void {

@@ -6,6 +6,7 @@
 
 import { type LogBounds, logBounds } from '../kafka/bounds.ts';
 import { type Broker, withAdmin } from '../kafka/client.ts';
+import { asBrokerError } from '../kafka/failures.ts';
 import { withCoordinator } from '../kafka/groups.ts';
 import { LogReader } from '../kafka/log.ts';
 import { commitAlone } from '../kafka/membership.ts';
@@ -17,6 +18,7 @@ import { encodeDelta } from '../topics/delta-wire.ts';
 import { nextIn } from '../topics/position.ts';
 import type { Registry } from '../topics/registry.ts';
 import { Publisher } from './publisher.ts';
+import { ShardRequests } from './shard-requests.ts';
 
 export interface ResetOptions {
   readonly broker: Broker;
@@ -36,6 +38,9 @@ export interface ResetReport {
   /** Published records that will be processed again; null if trimmed deltas no longer show their number. */
   readonly records: number | null;
 }
+
+/** How long a reset waits for the brokers in total, in milliseconds. */
+const patienceMs = 30_000;
 
 /**
  * @throws ReelflowError busy, while the processor or the sink group has members; input, if there is nothing to reset, or
@@ -62,12 +67,24 @@ export async function reset({
   const deltaSchemaId = await registry.register(names.deltas, 'reelflow.deltas');
   const producer = broker.kafka.producer({ allowAutoTopicCreation: false });
   const reader = new LogReader(broker);
+  const context = {
+    producer,
+    reader,
+    bounds: (topics: readonly string[]) => logBounds(broker, topics),
+    endpoints: broker.endpoints,
+    outages: broker.outages,
+    signal: AbortSignal.timeout(patienceMs),
+  };
   try {
     const publishers = new Map<number, Publisher>();
     let isTrimmed = false;
     for (let shard = 0; shard < shards; shard++) {
       const { start, end } = bounds.get(names.deltas)?.get(shard) ?? { start: 0, end: 0 };
-      const publisher = new Publisher({ producer, reader, topic: names.deltas, shard, deltaSchemaId }, start);
+      const requests = new ShardRequests(shard, context);
+      const publisher = new Publisher(
+        { producer: requests, reader: requests, topic: names.deltas, shard, deltaSchemaId },
+        start,
+      );
       await publisher.fold(end);
       publishers.set(shard, publisher);
       isTrimmed ||= start > 0;
@@ -113,6 +130,8 @@ export async function reset({
       );
     }
     return { generation, shards, messages, records };
+  } catch (thrown) {
+    throw asBrokerError(thrown, broker.endpoints);
   } finally {
     await producer.disconnect();
     await reader.close();

@@ -8,7 +8,7 @@ import { type Broker, clusterIdOf } from '../kafka/client.ts';
 import type { Freshness } from '../kafka/shard-assignment.ts';
 import { ensureRetainedTopics, partitionCounts } from '../kafka/topics.ts';
 import type { DatasetName, TopicNames } from '../topics/catalog.ts';
-import { datasetNames } from '../topics/catalog.ts';
+import { datasetNames, deadLetterBytesMax, messageBytesMax } from '../topics/catalog.ts';
 import { Backups } from './backup.ts';
 import type { ProcessorOptions } from './processor.ts';
 import { asStoreError } from './store-errors.ts';
@@ -69,7 +69,9 @@ export async function setUp(
   onClose(async () => instance.closeSync());
 
   const survey = await surveyStores(instance, folder, shards);
-  const producer = broker.kafka.producer({ allowAutoTopicCreation: false });
+  // Few retries: requests are repeated by `ShardRequests`, which an ending member can interrupt.
+  const retry = { initialRetryTime: 100, maxRetryTime: 1_000, retries: 2 };
+  const producer = broker.kafka.producer({ allowAutoTopicCreation: false, retry });
   await producer.connect();
   onClose(() => producer.disconnect());
 
@@ -86,13 +88,15 @@ async function ensureTopics(
 ): Promise<number> {
   const counts = await partitionCounts(broker, sources);
   const shards = counts.values().next().value ?? shardsWanted;
-  await ensureRetainedTopics(
-    broker,
-    [...sources, names.deltas, names.deadLetter].map((topic) => ({
-      topic,
+  await ensureRetainedTopics(broker, [
+    ...sources.map((topic) => ({ topic, partitions: shards })),
+    {
+      topic: names.deltas,
       partitions: shards,
-      ...(topic === names.deltas && { segmentBytes: deltaSegmentBytes }),
-    })),
-  );
+      segmentBytes: deltaSegmentBytes,
+      valueBytesMax: messageBytesMax,
+    },
+    { topic: names.deadLetter, partitions: shards, valueBytesMax: deadLetterBytesMax },
+  ]);
   return shards;
 }

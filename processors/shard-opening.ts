@@ -4,6 +4,7 @@ import { ReelflowError } from '../runtime/errors.ts';
 import { nextIn } from '../topics/position.ts';
 import { Publisher } from './publisher.ts';
 import type { ShardContext } from './shard.ts';
+import type { ShardRequests } from './shard-requests.ts';
 import type { ShardIdentity, ShardStore } from './shard-store.ts';
 import { openFurthest } from './store-folder.ts';
 
@@ -28,11 +29,12 @@ export async function openStore(
   shard: Omit<ShardIdentity, 'generation'>,
   topics: readonly string[],
   context: ShardContext,
+  requests: ShardRequests,
   warn: (what: string) => void,
 ): Promise<OpenedStore> {
   const { backups, folder, instance, lockPatienceMs } = context;
   for (;;) {
-    const { publisher: seen } = await foldPublished(shard.shard, topics, context);
+    const { publisher: seen } = await foldPublished(shard.shard, topics, context, requests);
     requirePublished(seen, shard.shard, topics, context);
     const { generation, position } = seen.published;
     const identity = { ...shard, generation };
@@ -43,7 +45,7 @@ export async function openStore(
     try {
       // Again, now that this member holds the lock: the previous owner has published while we waited for it. With the
       // older ends, the position of the store would lie past them, and the topics would seem to have lost their tails.
-      published = await foldPublished(shard.shard, topics, context);
+      published = await foldPublished(shard.shard, topics, context, requests);
     } catch (thrown) {
       await store.close();
       throw thrown;
@@ -56,13 +58,16 @@ export async function openStore(
 async function foldPublished(
   shard: number,
   topics: readonly string[],
-  context: ShardContext,
+  { names, deltaSchemaId }: ShardContext,
+  requests: ShardRequests,
 ): Promise<{ publisher: Publisher; bounds: Bounds }> {
-  const { names, deltaSchemaId, producer, reader } = context;
   for (let attempt = 1; ; attempt++) {
-    const bounds = await context.bounds([names.deltas, ...topics]);
+    const bounds = await requests.bounds([names.deltas, ...topics]);
     const { start, end } = bounds.get(names.deltas)?.get(shard) ?? { start: 0, end: 0 };
-    const publisher = new Publisher({ producer, reader, topic: names.deltas, shard, deltaSchemaId }, start);
+    const publisher = new Publisher(
+      { producer: requests, reader: requests, topic: names.deltas, shard, deltaSchemaId },
+      start,
+    );
     try {
       await publisher.fold(end);
       return { publisher, bounds };

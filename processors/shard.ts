@@ -6,10 +6,11 @@
  * Each micro-batch is applied and committed, then published (`tenure.ts`), then its offsets are committed to the consumer
  * group. `planShard` repairs whatever a crash in between leaves unfinished.
  */
+
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { DuckDBInstance } from '@duckdb/node-api';
-import type { Producer } from 'kafkajs';
-import type { Fetched, LogReader, Want } from '../kafka/log.ts';
-import { ReelflowError } from '../runtime/errors.ts';
+import type { Fetched, Want } from '../kafka/log.ts';
+import { messageOf, ReelflowError } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { fingerprintOf } from '../tables/cubes/cube-set.ts';
 import { Ownership } from '../topics/ownership.ts';
@@ -26,6 +27,7 @@ import type { Plan } from './plan.ts';
 import type { MicroBatchReport, ProcessorMetrics } from './processor-metrics.ts';
 import type { Publisher } from './publisher.ts';
 import { type Bounds, openStore } from './shard-opening.ts';
+import { type RequestContext, ShardRequests } from './shard-requests.ts';
 import type { ShardIdentity, ShardStore } from './shard-store.ts';
 import { requireInLog, SourceProof } from './source-proof.ts';
 import { asWorkError } from './store-errors.ts';
@@ -43,18 +45,14 @@ export interface Window {
 /** The bound that closed a micro-batch. */
 export type ClosedBy = 'window' | 'records' | 'bytes' | 'catch-up' | 'target';
 
-export interface ShardContext extends StagerOptions {
+export interface ShardContext extends StagerOptions, RequestContext {
   readonly instance: DuckDBInstance;
-  readonly producer: Producer;
-  readonly reader: LogReader;
   readonly folder: string;
   readonly window: Window;
   readonly logger: Logger;
   readonly deltaSchemaId: number;
   /** How long to wait for a store that another owner holds, in milliseconds. */
   readonly lockPatienceMs: number;
-  /** Current start and end of every partition of these topics. */
-  readonly bounds: (topics: readonly string[]) => Promise<Bounds>;
   /** Continue after the log has lost messages that were never applied. */
   readonly acceptLoss: boolean;
   /** Where stores are backed up and restored from. */
@@ -65,10 +63,14 @@ export interface ShardContext extends StagerOptions {
   readonly onFailure: (shard: Shard, reason: unknown) => void;
 }
 
+/** How long a closing shard waits for a request after its transaction is interrupted, in milliseconds. */
+const hangMs = 2_000;
+
 export class Shard {
   readonly identity: Omit<ShardIdentity, 'generation'>;
   readonly #context: ShardContext;
   readonly #log: Logger;
+  readonly #requests: ShardRequests;
   readonly #stager: ChunkStager;
   readonly #ownership: Ownership;
   readonly #deadLetters: DeadLetterSender;
@@ -94,10 +96,11 @@ export class Shard {
     this.identity = identity;
     this.#context = context;
     this.#log = context.logger.child({ shard: identity.shard });
+    this.#requests = new ShardRequests(identity.shard, context);
     this.#stager = new ChunkStager(identity.cubeSet, context);
     this.#ownership = new Ownership('tt', identity.shards);
     this.#deadLetters = new DeadLetterSender({
-      producer: context.producer,
+      producer: this.#requests,
       topic: context.names.deadLetter,
       shard: identity.shard,
       logger: this.#log,
@@ -128,9 +131,9 @@ export class Shard {
     return this.#publisher?.next ?? 0;
   }
 
-  /** Whether it waits for the Schema Registry. */
+  /** Whether it waits for the Schema Registry or repeats a request to the brokers. */
   get isWaiting(): boolean {
-    return this.#stager.isWaiting;
+    return this.#stager.isWaiting || this.#requests.isWaiting;
   }
 
   get recordsSeen(): number {
@@ -168,7 +171,9 @@ export class Shard {
    */
   async open(target: Position | undefined): Promise<void> {
     const { deltaSchemaId, folder, instance } = this.#context;
-    const opened = await openStore(this.identity, this.topics, this.#context, (what) => this.#log.warn(what));
+    const opened = await openStore(this.identity, this.topics, this.#context, this.#requests, (what) =>
+      this.#log.warn(what),
+    );
     const { identity, store, publisher, bounds } = opened;
     this.#publisher = publisher;
     this.#tenure = new Tenure(store, publisher, fingerprintOf(identity.cubeSet), {
@@ -276,9 +281,9 @@ export class Shard {
   async isSuperseded(): Promise<boolean> {
     while (this.#working !== undefined) await this.#working.catch(() => undefined);
     if (this.#mode !== 'running') return false;
-    const { names, bounds } = this.#context;
+    const { names } = this.#context;
     const look = async () => {
-      const deltas = (await bounds([names.deltas])).get(names.deltas)?.get(this.number);
+      const deltas = (await this.#requests.bounds([names.deltas])).get(names.deltas)?.get(this.number);
       return this.#opened.isSuperseded(deltas?.end ?? 0);
     };
     const looking = look();
@@ -301,14 +306,18 @@ export class Shard {
   }
 
   /**
-   * Lets the micro-batch that is being applied finish, drops the open one and closes the store.
+   * Lets the micro-batch that is being applied finish, drops the open one and closes the store. A delta that cannot be
+   * published now stays in the outbox.
    * @param graceMs after this time the transaction is interrupted and rolled back
    */
   async close(graceMs: number): Promise<void> {
     this.#mode = 'closed';
     clearTimeout(this.#windowTimer);
+    this.#requests.end();
     const interrupt = setTimeout(() => this.#tenure?.store.connection.interrupt(), graceMs);
-    await Promise.all([this.#backup?.end(), this.#working?.catch(() => undefined)]);
+    const done = Promise.all([this.#backup?.end(), this.#working?.catch(() => undefined)]);
+    // A request may hang until its timeout. The store is consistent whenever it is closed.
+    await Promise.race([done, sleep(graceMs + hangMs, undefined, { ref: false })]);
     clearTimeout(interrupt);
     await this.#tenure?.store.close();
   }
@@ -404,13 +413,19 @@ export class Shard {
     this.#begin();
     this.#applying = batch;
     this.#working = this.#work(batch, closedBy)
-      .catch((thrown) => this.#context.onFailure(this, thrown))
+      .catch((thrown) => this.#onFailure(thrown))
       .finally(() => {
         this.#working = undefined;
         this.#applying = undefined;
         this.#spent = batch;
         this.#pump();
       });
+  }
+
+  /** A closed shard has no failures: it was interrupted, and its next owner continues from the store and the outbox. */
+  #onFailure(thrown: unknown): void {
+    if (this.#mode === 'running') this.#context.onFailure(this, thrown);
+    else this.#log.debug({ reason: messageOf(thrown) }, 'a micro-batch was interrupted');
   }
 
   /** Windows tumble: they end at multiples of the period on the wall clock, not a period after the first record. */

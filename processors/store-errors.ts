@@ -15,7 +15,7 @@ const storageOf = (path: string): Storage => ({
   kind: 'stateUnusable',
   unusable: 'The state of a shard cannot be used',
   hint: 'If the file is damaged, move it away: the processor rebuilds the shard from its topics.',
-  hintWhenFull: 'Free some space and start again; nothing is lost.',
+  hintWhenFull: 'Free disk space and start again; nothing is lost.',
 });
 
 /** Turns an error of the file or the disk into a ReelflowError; anything else is a defect and passes unchanged. */

@@ -9,7 +9,7 @@ import { isUnknownTopic } from '../kafka/failures.ts';
 import { ensureRetainedTopics, partitionCounts } from '../kafka/topics.ts';
 import { crashPoint } from '../runtime/crash-points.ts';
 import { withFolderLock } from '../runtime/folder-lock.ts';
-import { type DatasetName, datasetNames } from '../topics/catalog.ts';
+import { type DatasetName, datasetNames, deadLetterBytesMax, messageBytesMax } from '../topics/catalog.ts';
 import type { Registry } from '../topics/registry.ts';
 import { Appender } from './appender.ts';
 import { FileReplay, type FileReplayOptions } from './file-replay.ts';
@@ -98,8 +98,8 @@ async function prepareTopics({ broker, names, shards: asked }: ReplayOptions, jo
   const shards = journaled ?? asked ?? found ?? defaultShards;
   const deadLetterPartitions = existing.get(names.deadLetter) ?? shards;
   const specs = [
-    ...topics.map((topic) => ({ topic, partitions: shards })),
-    { topic: names.deadLetter, partitions: deadLetterPartitions },
+    ...topics.map((topic) => ({ topic, partitions: shards, valueBytesMax: messageBytesMax })),
+    { topic: names.deadLetter, partitions: deadLetterPartitions, valueBytesMax: deadLetterBytesMax },
   ];
   for (let attempt = 1; ; attempt++) {
     try {

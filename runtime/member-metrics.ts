@@ -7,6 +7,8 @@ export interface MemberView {
   lags(): Iterable<{ readonly topic: string; readonly partition: number; readonly messages: number }>;
   /** Memory that DuckDB uses. */
   memoryBytes(): Promise<number>;
+  /** Length of the present broker outage in seconds; 0 without one. */
+  outageSeconds(): number;
 }
 
 export class MemberMetrics {
@@ -59,6 +61,14 @@ export class MemberMetrics {
       async collect() {
         const bytes = await view()?.memoryBytes();
         if (bytes !== undefined) this.set(bytes);
+      },
+    });
+    new Gauge({
+      name: `reelflow_${stage}_broker_outage_seconds`,
+      help: 'Time since the start of the present broker outage; 0 without one',
+      registers,
+      collect() {
+        this.set(view()?.outageSeconds() ?? 0);
       },
     });
   }

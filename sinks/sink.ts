@@ -149,7 +149,11 @@ class Sink {
     await this.#intake.open();
     const { metrics, onOpen } = this.#options;
     const lags = () => this.#intake.lags();
-    metrics?.open({ lags, memoryBytes: () => this.#store.memoryBytes() });
+    metrics?.open({
+      lags,
+      memoryBytes: () => this.#store.memoryBytes(),
+      outageSeconds: () => broker.outages.seconds,
+    });
     if (current !== undefined) metrics?.current(readManifest(gold, current));
     this.#endLog = logEveryMinute(
       broker.logger,

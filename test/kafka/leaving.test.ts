@@ -1,5 +1,5 @@
 /** A member that leaves has left, whatever state kafkajs' consumer is in. */
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import { type Broker, createBroker } from '../../kafka/client.ts';
 import { Membership } from '../../kafka/membership.ts';
 import { createLogger } from '../../runtime/logger.ts';
@@ -7,11 +7,12 @@ import { createLogger } from '../../runtime/logger.ts';
 // Method: a consumer in kafkajs' place that hands out what it was configured with, and whose disconnecting hangs, as it
 // does on a connection that is open and dead. kafkajs asks `restartOnFailure` after every crash, also one that meets with
 // the disconnecting.
-test('tells a broker that is away from a defect, does not come back once it leaves, nor waits on a dead connection', async () => {
+test('joins again after an outage, stays away once it leaves, and does not wait on a dead connection', async () => {
   const silent = createLogger('silent');
   const real = createBroker({ brokers: ['127.0.0.1:1'], registryUrl: 'http://127.0.0.1:1' }, silent);
   let crash: (error: unknown) => void = () => undefined;
   const crashes: unknown[] = [];
+  let joins = 0;
   let restarts: () => Promise<boolean> = async () => false;
   const consumer = {
     events: { CRASH: 'crash', GROUP_JOIN: 'join' },
@@ -20,7 +21,9 @@ test('tells a broker that is away from a defect, does not come back once it leav
     },
     connect: async () => undefined,
     subscribe: async () => undefined,
-    run: async () => undefined,
+    run: async () => {
+      joins += 1;
+    },
     disconnect: () => new Promise(() => undefined),
   };
   const kafka = {
@@ -42,12 +45,18 @@ test('tells a broker that is away from a defect, does not come back once it leav
   const nothing = new TypeError("Cannot read properties of null (reading 'coordinator')");
   nothing.stack = `${nothing}\n    at Cluster.findGroupCoordinatorMetadata (/node_modules/kafkajs/src/cluster/index.js)`;
   crash(nothing);
+  await vi.waitFor(() => expect(joins).toBe(2));
   const lost = Object.assign(new Error('Failed to find group coordinator'), {
     name: 'KafkaJSGroupCoordinatorNotFound',
   });
   crash(new Error('wrapped', { cause: lost }));
-  expect(crashes).toMatchObject([{ kind: 'brokerUnreachable' }, { kind: 'brokerUnreachable' }]);
+  await vi.waitFor(() => expect(joins).toBe(3));
+  expect(crashes).toEqual([]);
+  crash(Object.assign(new Error('Not authorized'), { type: 'GROUP_AUTHORIZATION_FAILED' }));
+  expect(crashes).toMatchObject([{ kind: 'accessRefused' }]);
   const leaving = membership.leave();
+  crash(nothing);
   expect(await restarts()).toBe(false);
   await leaving;
+  expect(joins).toBe(3);
 }, 20_000);

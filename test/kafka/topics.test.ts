@@ -4,7 +4,7 @@ import kafkajs from 'kafkajs';
 import { expect } from 'vitest';
 import { withAdmin } from '../../kafka/client.ts';
 import { ensureRetainedTopics } from '../../kafka/topics.ts';
-import { broker, test } from '../support/harness.ts';
+import { broker, limitOf, test } from '../support/harness.ts';
 
 // Method: fresh topics, some rounds, and as many clients at once as there may be stages on a new namespace.
 test('clients that create the same topics at the same moment all find them', async ({ place }) => {
@@ -29,4 +29,19 @@ test('a topic that is trimmed has the segments that were asked for', async ({ pl
   expect(resources[0]?.configEntries).toMatchObject([
     { configName: 'segment.bytes', configValue: '4194304' },
   ]);
+});
+
+test('a topic whose message limit is below the largest message is refused, with the setting', async ({
+  place,
+}) => {
+  const topic = `${place.namespace}.small`;
+  const spec = { topic, partitions: 1, valueBytesMax: 1_000_000 };
+  await ensureRetainedTopics(broker, [spec]);
+  await withAdmin(broker, (admin) => admin.alterConfigs(limitOf(topic, 50_000)));
+  await expect(ensureRetainedTopics(broker, [spec])).rejects.toMatchObject({
+    kind: 'brokerRefused',
+    message: expect.stringContaining(topic),
+    detail: expect.stringContaining('max.message.bytes is 50000'),
+  });
+  await ensureRetainedTopics(broker, [{ topic, partitions: 1, valueBytesMax: 10_000 }]);
 });

@@ -15,6 +15,7 @@ import { fileURLToPath } from 'node:url';
 import { gunzipSync, gzipSync } from 'node:zlib';
 import { DuckDBInstance } from '@duckdb/node-api';
 import avsc from 'avsc';
+import kafkajs from 'kafkajs';
 import { test as base, expect, inject } from 'vitest';
 import { logBounds } from '../../kafka/bounds.ts';
 import { type Broker, createBroker, withAdmin } from '../../kafka/client.ts';
@@ -401,6 +402,23 @@ export async function recordsOnTopic(names: TopicNames, dataset: DatasetName): P
   }
   return records;
 }
+
+/** The request that sets the message limit of a retained topic. It replaces all settings of the topic. */
+export const limitOf = (topic: string, bytes: number) => ({
+  validateOnly: false,
+  resources: [
+    {
+      type: kafkajs.ConfigResourceTypes.TOPIC,
+      name: topic,
+      configEntries: Object.entries({
+        'cleanup.policy': 'delete',
+        'retention.ms': '-1',
+        'retention.bytes': '-1',
+        'max.message.bytes': String(bytes),
+      }).map(([name, value]) => ({ name, value })),
+    },
+  ],
+});
 
 /** Registers a schema under a subject of its own. @returns its id */
 export async function registerSchema(subject: string, schema: unknown): Promise<number> {

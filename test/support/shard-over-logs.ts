@@ -7,6 +7,7 @@ import type { DuckDBInstance } from '@duckdb/node-api';
 import pino from 'pino';
 import type { LogBounds } from '../../kafka/bounds.ts';
 import type { LogMessage, LogReader } from '../../kafka/log.ts';
+import { OutageMonitor } from '../../kafka/outage.ts';
 import { Shard, type ShardContext } from '../../processors/shard.ts';
 import type { Cube } from '../../tables/cubes/cube.ts';
 import { cubes } from '../../tables/cubes/cube-set.ts';
@@ -104,6 +105,9 @@ export function shardOver(
         { ...want, end: 0, messages: logs.read(want?.topic ?? '', want?.next ?? 0) },
       ],
     } as unknown as LogReader,
+    endpoints: { brokers: ['test:9092'] },
+    outages: new OutageMonitor(pino({ level: 'silent' }), 'Kafka broker'),
+    signal: new AbortController().signal,
     registry: { writer: async () => undefined } as unknown as Registry,
     names,
     folder,

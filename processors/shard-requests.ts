@@ -1,0 +1,76 @@
+/**
+ * The requests of one shard to the brokers. Each is repeated until a broker serves it or the shard closes, so an outage
+ * delays a micro-batch and loses nothing. A request that is repeated may be stored twice; the chain of deltas skips the
+ * second copy, and dead letters carry their source position.
+ */
+import type { Producer, ProducerRecord, RecordMetadata } from 'kafkajs';
+import { asBrokerError } from '../kafka/failures.ts';
+import type { FetchBounds, Fetched, LogReader, Want } from '../kafka/log.ts';
+import { type OutageMonitor, untilServed } from '../kafka/outage.ts';
+import type { Endpoints } from '../runtime/config.ts';
+import type { Bounds } from './shard-opening.ts';
+
+export interface RequestContext {
+  readonly producer: Pick<Producer, 'send'>;
+  readonly reader: Pick<LogReader, 'fetch'>;
+  /** Current start and end of every partition of these topics. */
+  readonly bounds: (topics: readonly string[]) => Promise<Bounds>;
+  readonly endpoints: Pick<Endpoints, 'brokers' | 'security'>;
+  readonly outages: Pick<OutageMonitor, 'waits' | 'resumes'>;
+  /** When it aborts, failed requests are not repeated any more. */
+  readonly signal: AbortSignal;
+}
+
+export class ShardRequests {
+  readonly #context: RequestContext;
+  readonly #shard: number;
+  readonly #ending = new AbortController();
+  readonly #waiting = new Set<string>();
+
+  constructor(shard: number, context: RequestContext) {
+    this.#shard = shard;
+    this.#context = context;
+  }
+
+  /** Whether a failed request is being repeated. */
+  get isWaiting(): boolean {
+    return this.#waiting.size > 0;
+  }
+
+  /** From now on a failed request is not repeated. */
+  end(): void {
+    this.#ending.abort();
+  }
+
+  send(record: ProducerRecord): Promise<RecordMetadata[]> {
+    return this.#served('publishing', record.topic, () => this.#context.producer.send(record));
+  }
+
+  fetch(wants: readonly Want[], bounds: FetchBounds): Promise<Fetched[]> {
+    return this.#served('reading deltas', wants[0]?.topic, () => this.#context.reader.fetch(wants, bounds));
+  }
+
+  bounds(topics: readonly string[]): Promise<Bounds> {
+    return this.#served('reading offsets', undefined, () => this.#context.bounds(topics));
+  }
+
+  async #served<T>(what: string, topic: string | undefined, work: () => Promise<T>): Promise<T> {
+    const { outages, endpoints, signal } = this.#context;
+    const monitor = {
+      waits: (activity: string, reason: string) => {
+        this.#waiting.add(activity);
+        outages.waits(activity, reason);
+      },
+      resumes: (activity: string) => {
+        this.#waiting.delete(activity);
+        outages.resumes(activity);
+      },
+    };
+    const either = AbortSignal.any([this.#ending.signal, signal]);
+    try {
+      return await untilServed(monitor, `shard ${this.#shard}: ${what}`, work, either);
+    } catch (thrown) {
+      throw asBrokerError(thrown, endpoints, topic);
+    }
+  }
+}

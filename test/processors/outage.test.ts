@@ -1,0 +1,195 @@
+/**
+ * Shards during an outage of the brokers: whole shards on real stores, over logs in memory whose producer and reader fail
+ * as kafkajs does.
+ */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { DuckDBInstance } from '@duckdb/node-api';
+import errors from 'kafkajs/src/errors.js';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import type { ShardContext } from '../../processors/shard.ts';
+import { basics, type Chunk, rating } from '../support/chunks.ts';
+import { addDeltas, type Cubes, Rows } from '../support/cube-model.ts';
+import { until } from '../support/harness.ts';
+import { deltaSchemaId, Logs, type ShardOverLogs, shardOver } from '../support/shard-over-logs.ts';
+
+type Sent = Parameters<ShardContext['producer']['send']>[0];
+
+let folder: string;
+let instance: DuckDBInstance;
+let logs: Logs;
+let rows: Rows;
+let open: ShardOverLogs | undefined;
+/** What the producer throws while it is set. */
+let failure: Error | undefined;
+/** Whether a message is stored although its sender gets no answer. */
+let isAnswerLost: boolean;
+let attempts: number;
+
+beforeEach(async () => {
+  folder = mkdtempSync(join(tmpdir(), 'reelflow-outage-'));
+  instance = await DuckDBInstance.create();
+  logs = new Logs();
+  rows = new Rows();
+  failure = undefined;
+  isAnswerLost = false;
+  attempts = 0;
+});
+afterEach(async () => {
+  await open?.shard.close(0);
+  open = undefined;
+  instance.closeSync();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+const made = (name: string, message: string): Error => {
+  const Class = errors[name];
+  if (Class === undefined) throw new RangeError(`kafkajs has no ${name}`);
+  return new Class(message, {});
+};
+const connectionLost = () => made('KafkaJSConnectionError', 'connect ECONNREFUSED');
+const refused = () =>
+  Object.assign(made('KafkaJSProtocolError', 'The request included a message larger than the max'), {
+    type: 'MESSAGE_TOO_LARGE',
+  });
+
+const producer = {
+  send: async ({ topic, messages }: Sent) => {
+    attempts += 1;
+    const baseOffset = String(logs.of(topic).length);
+    if (failure === undefined || isAnswerLost) {
+      logs.of(topic).push(...messages.map(({ value }) => value as Buffer));
+    }
+    isAnswerLost = false;
+    if (failure !== undefined) throw failure;
+    return [{ topicName: topic, partition: 0, errorCode: 0, baseOffset }];
+  },
+} as unknown as ShardContext['producer'];
+
+function produce(title: number): void {
+  const chunks: Chunk[] = [
+    { dataset: 'title.basics', records: [basics(title, 'Drama')], deletes: [] },
+    { dataset: 'title.ratings', records: [rating(title, 7)], deletes: [] },
+  ];
+  logs.produce(...chunks);
+  for (const chunk of chunks) rows.apply(chunk);
+}
+
+/** Opens the shard in the place of the one that is open. */
+async function start(): Promise<ShardOverLogs> {
+  await open?.shard.close(0);
+  const window = { periodMs: 2 ** 30, recordsMax: 1_000, bytesMax: 1_000_000 };
+  const started = shardOver(logs, instance, folder, { window, producer });
+  open = started;
+  await started.shard.open(undefined);
+  return started;
+}
+
+/** Stages everything and lets the micro-batch meet the failure of the producer. */
+async function meet({ shard, fetch }: ShardOverLogs): Promise<void> {
+  shard.aimAt(logs.ends);
+  await fetch();
+  await until('the producer has failed twice', () => attempts >= 2);
+}
+
+function expectExact(): void {
+  const cubes: Cubes = new Map();
+  addDeltas(cubes, logs.deltas, deltaSchemaId);
+  expect(cubes).toEqual(rows.cubes());
+}
+
+test('a delta waits for the broker, and is published once', async () => {
+  const started = await start();
+  produce(1);
+  failure = connectionLost();
+  await meet(started);
+  expect(started.shard.isWaiting).toBe(true);
+  expect(logs.deltas).toHaveLength(0);
+  failure = undefined;
+  await started.until(logs.ends);
+  expect(started.shard.isWaiting).toBe(false);
+  expect(logs.deltas).toHaveLength(1);
+  expectExact();
+});
+
+// Method: the broker stores the first copy and breaks the connection before it answers.
+test('a delta that was stored without an answer counts once', async () => {
+  const started = await start();
+  produce(1);
+  failure = connectionLost();
+  isAnswerLost = true;
+  await meet(started);
+  failure = undefined;
+  await started.until(logs.ends);
+  expect(logs.deltas).toHaveLength(2);
+  produce(2);
+  started.shard.aimAt(logs.ends);
+  await started.until(logs.ends);
+  // The second copy is skipped, as the sink skips it.
+  logs.deltas.splice(1, 1);
+  expectExact();
+});
+
+test('a shard that closes during an outage leaves its delta to the next owner', async () => {
+  const started = await start();
+  produce(1);
+  failure = connectionLost();
+  await meet(started);
+  const closingMs = performance.now();
+  await started.shard.close(5_000);
+  expect(performance.now() - closingMs).toBeLessThan(5_000);
+  expect(logs.deltas).toHaveLength(0);
+  failure = undefined;
+  const next = await start();
+  expect(logs.deltas).toHaveLength(1);
+  produce(2);
+  next.shard.aimAt(logs.ends);
+  await next.until(logs.ends);
+  expect(logs.deltas).toHaveLength(2);
+  expectExact();
+});
+
+test('a dead letter waits for the broker, and is followed by its delta', async () => {
+  const started = await start();
+  produce(1);
+  logs.of('imdb.title.ratings').push(Buffer.from('no chunk'));
+  failure = connectionLost();
+  await meet(started);
+  failure = undefined;
+  await started.until(logs.ends);
+  expect(logs.of('imdb.dead-letter').map(String)).toEqual(['no chunk']);
+  expect(logs.deltas).toHaveLength(1);
+  expectExact();
+});
+
+test('a permanent refusal ends the shard at once, and names topic and setting', async () => {
+  const started = await start();
+  produce(1);
+  failure = refused();
+  started.shard.aimAt(logs.ends);
+  await started.fetch();
+  expect(await started.failed).toMatchObject({
+    kind: 'brokerRefused',
+    detail: expect.stringContaining('reelflow.deltas'),
+    hint: expect.stringContaining('max.message.bytes'),
+  });
+  expect(attempts).toBe(1);
+});
+
+// Method: a statement of the micro-batch is interrupted, as it is when a rebalance takes the shard from a slow machine.
+test('a micro-batch that closing interrupts is no failure of the member', async () => {
+  let failures = 0;
+  const window = { periodMs: 2 ** 30, recordsMax: 1_000, bytesMax: 1_000_000 };
+  const onFailure = () => {
+    failures += 1;
+  };
+  const started = shardOver(logs, instance, folder, { window, producer, onFailure });
+  open = started;
+  await started.shard.open(undefined);
+  produce(1);
+  failure = connectionLost();
+  await meet(started);
+  await started.shard.close(0);
+  expect(failures).toBe(0);
+});
