@@ -39,6 +39,11 @@ declare module 'kafkajs/src/cluster/index.js' {
     nodeId: number;
     connectionPool: { host: string; port: number };
     disconnect(): Promise<void>;
+    /** Answered by the transaction coordinator of the id. */
+    initProducerId(request: {
+      transactionalId: string;
+      transactionTimeout: number;
+    }): Promise<{ producerId: string; producerEpoch: number }>;
     fetch(request: {
       maxWaitTime: number;
       minBytes: number;
@@ -66,7 +71,8 @@ declare module 'kafkajs/src/cluster/index.js' {
     ): Promise<{ topic: string; partitions: { partition: number; offset: string }[] }[]>;
     findTopicPartitionMetadata(topic: string): { partitionId: number; leader: number }[];
     findBroker(where: { nodeId: string }): Promise<Broker>;
-    findGroupCoordinator(where: { groupId: string }): Promise<Broker>;
+    /** @param where the id of a transaction, if `coordinatorType` is 1 */
+    findGroupCoordinator(where: { groupId: string; coordinatorType?: number }): Promise<Broker>;
     removeBroker(where: { host: string; port: number }): void;
     brokerPool: { brokers: Readonly<Record<string, Broker>> };
   }

@@ -1,12 +1,15 @@
 /**
  * Appends finished record batches to partitions, over kafkajs' connections and metadata. `append` returns when all
- * in-sync replicas have the batch. It repeats an attempt whose result is unknown, so a batch may be in the log twice, but
- * always before the batch that the caller appends next.
+ * in-sync replicas have the batch. It repeats an attempt whose result is unknown; the batch is in the log once, because
+ * the broker knows its sequence number. It waits out an outage of the brokers.
  */
-import { setTimeout as delay } from 'node:timers/promises';
 import Encoder from 'kafkajs/src/protocol/encoder.js';
 import response from 'kafkajs/src/protocol/requests/produce/v7/response.js';
+import { kafkaCodeOf } from '../kafka/failures.ts';
+import { untilServed } from '../kafka/outage.ts';
+import { ReelflowError } from '../runtime/errors.ts';
 import { type Broker, sendFailure } from './producer.ts';
+import { ProducerIdentity, type ProducerStamp } from './producer-identity.ts';
 
 /** One broker of kafkajs' cluster, with the connection pool that its types hide. */
 interface Node {
@@ -20,15 +23,18 @@ const produceVersion = 7;
 const allInSync = -1;
 /** How long the broker may wait for its replicas. */
 const replicasMs = 30_000;
-/** How long `append` repeats a batch while no broker accepts it. */
-const patienceMs = 30_000;
-const firstPauseMs = 100;
-const longestPauseMs = 3_000;
+const transactionCoordinator = 1;
+
+/** The broker has lost the state of this producer, as after its messages were deleted: a new epoch starts over. */
+const lostState = ['OUT_OF_ORDER_SEQUENCE_NUMBER', 'UNKNOWN_PRODUCER_ID', 'INVALID_PRODUCER_ID_MAPPING'];
+const fenced = ['INVALID_PRODUCER_EPOCH', 'PRODUCER_FENCED'];
 
 export class Appender {
   readonly #broker: Broker;
   readonly #cluster: ReturnType<Broker['createCluster']>;
-  #closed = false;
+  readonly #closed = new AbortController();
+  /** By topic: replays of different datasets do not fence each other. */
+  readonly #identities = new Map<string, Promise<ProducerIdentity>>();
 
   constructor(broker: Broker) {
     this.#broker = broker;
@@ -40,32 +46,63 @@ export class Appender {
     await this.#cluster.connect();
   }
 
-  /** @throws ReelflowError brokerUnreachable */
-  async append(topic: string, partition: number, batch: Buffer): Promise<void> {
-    const deadline = performance.now() + patienceMs;
-    for (let pauseMs = firstPauseMs; ; pauseMs = Math.min(longestPauseMs, 2 * pauseMs)) {
+  /**
+   * Appends a batch of one record. Of a partition, one append at a time.
+   * @param build makes the batch, for the producer id and sequence that it has to carry
+   * @throws ReelflowError busy, when a later replay has fenced this one; brokerUnreachable, when it is closed during an
+   *   outage; brokerRefused; accessRefused
+   */
+  async append(topic: string, partition: number, build: (stamp: ProducerStamp) => Buffer): Promise<void> {
+    for (;;) {
+      const identity = this.#identityOf(topic);
       try {
-        await this.#attempt(topic, partition, batch);
+        const batch = build((await identity).stamp(topic, partition));
+        await this.#untilServed(`append to ${topic}/${partition}`, () =>
+          this.#attempt(topic, partition, batch),
+        );
         return;
       } catch (thrown) {
-        if (!mayPass(thrown) || this.#closed || performance.now() + pauseMs > deadline) {
-          throw sendFailure(thrown, topic, this.#broker);
-        }
-        this.#broker.logger.debug({ topic, partition, reason: String(thrown) }, 'repeating an append');
-        await delay(pauseMs);
-        await this.#recover(thrown);
+        const code = kafkaCodeOf(thrown) ?? '';
+        if (code === 'DUPLICATE_SEQUENCE_NUMBER') return;
+        if (fenced.includes(code)) throw fencedBy(topic, thrown);
+        if (!lostState.includes(code)) throw sendFailure(thrown, topic, this.#broker);
+        if (this.#identities.get(topic) === identity) this.#identities.delete(topic);
       }
     }
   }
 
   /** Also ends attempts in progress. */
   async close(): Promise<void> {
-    this.#closed = true;
+    this.#closed.abort();
     await this.#cluster.disconnect().catch(() => undefined);
   }
 
+  #identityOf(topic: string): Promise<ProducerIdentity> {
+    let identity = this.#identities.get(topic);
+    if (identity === undefined) {
+      identity = this.#untilServed(`producer id for ${topic}`, async () => {
+        const request = { groupId: topic, coordinatorType: transactionCoordinator };
+        return ProducerIdentity.begin(await this.#cluster.findGroupCoordinator(request), topic);
+      });
+      this.#identities.set(topic, identity);
+    }
+    return identity;
+  }
+
+  #untilServed<T>(activity: string, attempt: () => Promise<T>): Promise<T> {
+    const recovering = async () => {
+      try {
+        return await attempt();
+      } catch (thrown) {
+        await this.#recover(thrown);
+        throw thrown;
+      }
+    };
+    return untilServed(this.#broker.outages, activity, recovering, this.#closed.signal);
+  }
+
   async #attempt(topic: string, partition: number, batch: Buffer): Promise<void> {
-    if (this.#closed) throw new Error('closed');
+    this.#closed.signal.throwIfAborted();
     await this.#cluster.addMultipleTargetTopics([topic]);
     await this.#cluster.refreshMetadataIfNecessary();
     const [nodeId] = Object.keys(this.#cluster.findLeaderForPartitions(topic, [partition]));
@@ -82,7 +119,7 @@ export class Appender {
   }
 
   async #recover(thrown: unknown): Promise<void> {
-    if (this.#closed) return;
+    if (this.#closed.signal.aborted) return;
     const { host, port } = thrown as { host?: string; port?: number };
     if (host !== undefined && port !== undefined) this.#cluster.removeBroker({ host, port });
     // A failure here shows at the next attempt, which counts it.
@@ -91,10 +128,12 @@ export class Appender {
   }
 }
 
-/** Whether a later attempt may succeed. kafkajs' exhausted retries count as one attempt of several here. */
-function mayPass(thrown: unknown): boolean {
-  const { retriable, name } = thrown as { retriable?: boolean; name?: string };
-  return retriable === true || name === 'KafkaJSNumberOfRetriesExceeded' || name === 'KafkaJSLockTimeout';
+function fencedBy(topic: string, cause: unknown): ReelflowError {
+  return new ReelflowError('busy', `A later replay has taken over ${topic}`, {
+    detail: 'The broker refuses the messages of this run, because another run has started since.',
+    hint: 'Wait until the other replay ends. Then replay again if its files are not the ones you want.',
+    cause,
+  });
 }
 
 /** Produce, version 7, of one batch; see https://kafka.apache.org/protocol#The_Messages_Produce */

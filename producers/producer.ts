@@ -7,9 +7,8 @@ import { messageOf, ReelflowError } from '../runtime/errors.ts';
 export { asBrokerError, type Broker };
 
 /**
- * A producer for explicit partitions. It retries for about half a minute while a broker restarts.
- * It is not idempotent: that costs 15 % and gains nothing, because records are upserts and a partition has one send at a
- * time.
+ * A producer of dead letters, for explicit partitions. It retries for about half a minute while a broker restarts. It is
+ * not idempotent: a letter that the topic holds twice does no harm. Chunks go through `Appender`.
  */
 export function createProducer({ kafka }: Broker): Producer {
   return kafka.producer({

@@ -6,14 +6,14 @@
  * Layout: https://kafka.apache.org/documentation/#recordbatch
  */
 import zlib from 'node:zlib';
+import type { ProducerStamp } from './producer-identity.ts';
 
 const batchHeaderBytes = 61;
 const crcAt = 17;
 const attributesAt = 21;
 const magic = 2;
 const zstdCodec = 4;
-/** No producer id, epoch and sequence: not idempotent. */
-const none = -1;
+const noLeaderEpoch = -1;
 
 // zstd's own checksum replaces the CRC, which kafkajs does not check when it reads. A compressed chunk mostly fits one
 // output block; larger blocks outside the heap trigger garbage collection more often.
@@ -31,21 +31,28 @@ const pack = {
  * @param key at most 32 bytes
  * @param time milliseconds since 1970
  */
-export function recordBatchOf(bytes: Buffer, start: number, end: number, key: string, time: number): Buffer {
+export function recordBatchOf(
+  bytes: Buffer,
+  start: number,
+  end: number,
+  key: string,
+  time: number,
+  { producerId, epoch, sequence }: ProducerStamp,
+): Buffer {
   const record = frameRecord(bytes, start, end, key);
   const packed = zlib.zstdCompressSync(record, pack);
   const batch = Buffer.allocUnsafe(batchHeaderBytes + packed.length);
   batch.writeBigInt64BE(0n, 0); // base offset, assigned by the broker
   batch.writeInt32BE(batchHeaderBytes - 12 + packed.length, 8);
-  batch.writeInt32BE(none, 12); // leader epoch
+  batch.writeInt32BE(noLeaderEpoch, 12);
   batch.writeInt8(magic, 16);
   batch.writeInt16BE(zstdCodec, attributesAt);
   batch.writeInt32BE(0, 23); // last offset delta
   batch.writeBigInt64BE(BigInt(time), 27);
   batch.writeBigInt64BE(BigInt(time), 35);
-  batch.writeBigInt64BE(BigInt(none), 43);
-  batch.writeInt16BE(none, 51);
-  batch.writeInt32BE(none, 53);
+  batch.writeBigInt64BE(producerId, 43);
+  batch.writeInt16BE(epoch, 51);
+  batch.writeInt32BE(sequence, 53);
   batch.writeInt32BE(1, 57); // records
   packed.copy(batch, batchHeaderBytes);
   batch.writeInt32BE(crc32c(batch, attributesAt), crcAt);

@@ -3,6 +3,7 @@
  * the memory.
  */
 import kafkajs, { type Producer } from 'kafkajs';
+import { untilServed } from '../kafka/outage.ts';
 import { partitionOf } from '../topics/catalog.ts';
 import { deadLetterMessage } from '../topics/dead-letter.ts';
 import type { RejectedRow } from './chunker.ts';
@@ -74,12 +75,10 @@ export class RejectedRows {
           const byPartition = Map.groupBy(batch, (row) => this.#partitionOf(row));
           await Promise.all(
             [...byPartition].map(async ([partition, own]) => {
-              await producer.send({
-                topic,
-                acks: -1,
-                compression: kafkajs.CompressionTypes.ZSTD,
-                messages: own.map((row) => ({ ...this.#messageOf(row), partition })),
-              });
+              const messages = own.map((row) => ({ ...this.#messageOf(row), partition }));
+              const send = () =>
+                producer.send({ topic, acks: -1, compression: kafkajs.CompressionTypes.ZSTD, messages });
+              await untilServed(broker.outages, `append to ${topic}/${partition}`, send);
               for (const row of own) this.#inFlight.acknowledge(row);
             }),
           );

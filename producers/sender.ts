@@ -1,6 +1,5 @@
 /**
- * Sends the chunks of one topic: one at a time and in order within a partition, partitions in parallel. A chunk that the
- * broker appended twice (a lost acknowledgement) still comes before its successor.
+ * Sends the chunks of one topic: one at a time and in order within a partition, partitions in parallel.
  */
 import type { Appender } from './appender.ts';
 import type { Chunk } from './chunker.ts';
@@ -59,8 +58,9 @@ export class Sender {
     try {
       for (let chunk = lane[0]; chunk !== undefined && !this.#inFlight.failed; chunk = lane[0]) {
         const { room, start, value, key } = chunk;
-        const batch = recordBatchOf(room.bytes, start, start + value.length, key, Date.now());
-        await appender.append(topic, partition, batch);
+        await appender.append(topic, partition, (stamp) =>
+          recordBatchOf(room.bytes, start, start + value.length, key, Date.now(), stamp),
+        );
         lane.shift();
         this.#inFlight.acknowledge(chunk);
         onAcknowledged(chunk);

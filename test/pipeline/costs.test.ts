@@ -60,7 +60,11 @@ beforeAll(async () => {
       onChunk: (chunk) => {
         const { room, start, value, key, records } = chunk;
         const kept = Buffer.from(value);
-        const batch = recordBatchOf(room.bytes, start, start + value.length, key, 0);
+        const batch = recordBatchOf(room.bytes, start, start + value.length, key, 0, {
+          producerId: 1n,
+          epoch: 0,
+          sequence: 0,
+        });
         sent.push({ dataset, value: kept, records, batchBytes: batch.length });
         seen.add(room);
         chunker.recycle(chunk);

@@ -1,0 +1,89 @@
+/**
+ * Appends to a real broker: each batch once, and none of a run that a later one has replaced. A held request of a dead
+ * run is played by an appender that goes on after its successor has written.
+ */
+import { randomBytes } from 'node:crypto';
+import { afterEach, beforeEach, expect, inject, test } from 'vitest';
+import { createBroker } from '../../kafka/client.ts';
+import { scanTopic } from '../../kafka/scan.ts';
+import { deleteBefore, ensureRetainedTopics } from '../../kafka/topics.ts';
+import { Appender } from '../../producers/appender.ts';
+import { marginBytes } from '../../producers/chunk-header.ts';
+import type { ProducerStamp } from '../../producers/producer-identity.ts';
+import { recordBatchOf } from '../../producers/record-batch.ts';
+import { createLogger } from '../../runtime/logger.ts';
+
+const broker = createBroker(
+  { brokers: inject('brokers'), registryUrl: inject('registryUrl') },
+  createLogger('silent'),
+);
+let topic: string;
+let appenders: Appender[];
+
+beforeEach(async () => {
+  topic = `appender-${randomBytes(6).toString('hex')}`;
+  appenders = [];
+  await ensureRetainedTopics(broker, [{ topic, partitions: 2 }]);
+});
+afterEach(async () => {
+  await Promise.all(appenders.map((each) => each.close()));
+});
+
+async function newRun(): Promise<Appender> {
+  const appender = new Appender(broker);
+  appenders.push(appender);
+  await appender.connect();
+  return appender;
+}
+
+function append(appender: Appender, partition: number, text: string): Promise<void> {
+  const bytes = Buffer.alloc(2 * marginBytes + text.length);
+  bytes.write(text, marginBytes);
+  return appender.append(topic, partition, (stamp) =>
+    recordBatchOf(bytes, marginBytes, marginBytes + text.length, 'key', Date.now(), stamp),
+  );
+}
+
+async function texts(): Promise<string[]> {
+  const found: string[] = [];
+  for await (const { messages } of scanTopic(broker, topic)) {
+    found.push(...messages.map(({ value }) => String(value)));
+  }
+  return found.sort();
+}
+
+test('a batch of an earlier run is refused once a later run has written to the partition', async () => {
+  const earlier = await newRun();
+  await append(earlier, 0, 'earlier');
+  const later = await newRun();
+  await append(later, 0, 'later');
+  await expect(append(earlier, 0, 'late')).rejects.toMatchObject({
+    kind: 'busy',
+    message: expect.stringContaining('later replay'),
+  });
+  // The earlier run's epoch is still the newest one that partition 1 has seen.
+  await append(earlier, 1, 'not fenced yet');
+  expect(await texts()).toEqual(['earlier', 'later', 'not fenced yet']);
+});
+
+test('a producer whose state the broker has lost continues with a new epoch', async () => {
+  const appender = await newRun();
+  await append(appender, 0, 'first');
+  await deleteBefore(broker, topic, [{ partition: 0, offset: 1 }]);
+  await append(appender, 0, 'second');
+  expect(await texts()).toEqual(['second']);
+});
+
+// Method: the stamp of a batch that the broker holds, which is what a repeated request carries.
+test('a batch that is sent again with its sequence number is in the log once', async () => {
+  const appender = await newRun();
+  const bytes = Buffer.alloc(2 * marginBytes + 1, 'x');
+  let first: ProducerStamp | undefined;
+  for (let i = 0; i < 2; i++) {
+    await appender.append(topic, 0, (stamp) => {
+      first ??= stamp;
+      return recordBatchOf(bytes, marginBytes, marginBytes + 1, 'key', 0, first);
+    });
+  }
+  expect(await texts()).toEqual(['x']);
+});
