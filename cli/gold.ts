@@ -2,6 +2,7 @@
 import { writeFileSync } from 'node:fs';
 import { Command, InvalidArgumentError } from 'commander';
 import { messageOf, ReelflowError } from '../runtime/errors.ts';
+import type { RetentionPlan } from '../sinks/gold/retention.ts';
 import { figure } from './figures.ts';
 import { diffText, snapshotsText, viewText } from './gold-text.ts';
 import { goldOption, integerIn, outputOptions } from './options.ts';
@@ -180,11 +181,20 @@ async function prune({ gold, json, keep, dryRun = false }: Flags & { keep: numbe
   // Snapshots that this program does not understand are not its to remove.
   const isEmpty = historyOf(gold).length === 0;
   const { remove, stay } = planRetention(gold, keep);
-  const removed =
+  const { removed, failed } =
     dryRun || isEmpty
-      ? remove
+      ? { removed: remove, failed: [] }
       : await withGoldLock(gold, { patienceMs: 2_000 }, async () => retain(gold, keep));
-  if (json) return printJson({ dryRun, removed, stay });
+  if (json) printJson({ dryRun, removed, stay, failed });
+  else printPruned(dryRun, removed, stay);
+  if (failed.length === 0) return;
+  throw new ReelflowError('goldUnusable', 'Some snapshots cannot be removed', {
+    detail: failed.map(({ id, reason }) => `${id}: ${reason}`).join('; '),
+    hint: 'Check the permissions under snapshots/, and whether another program has their files open.',
+  });
+}
+
+function printPruned(dryRun: boolean, removed: readonly string[], stay: RetentionPlan['stay']): void {
   for (const { id, because } of stay) {
     print(`${id} stays: ${because === 'current' ? 'CURRENT names it' : 'it is pinned'}.`);
   }

@@ -8,8 +8,21 @@ export const sqlText = (text: string) => `'${text.replaceAll("'", "''")}'`;
 /** A name of a relation or column, with its quotes. */
 export const sqlName = (name: string) => `"${name.replaceAll('"', '""')}"`;
 
-/** A file that a statement writes or attaches. The path is absolute: DuckDB takes `~` and `sqlite:` at its beginning as its own. */
+/** A file that a statement writes. The path is absolute, because DuckDB interprets `~` and `scheme:` at its beginning. */
 export const sqlPath = (path: string) => sqlText(resolve(path));
+
+/**
+ * A database file that DuckDB opens or attaches.
+ * @throws ReelflowError usage, for a path with `?`: DuckDB inserts `.wal` before it to name the log of the file
+ */
+export function databasePath(path: string): string {
+  const file = resolve(path);
+  if (!file.includes('?')) return file;
+  throw new ReelflowError('usage', 'DuckDB cannot keep a database under this path', {
+    detail: `${file} contains a question mark.`,
+    hint: 'Use another folder.',
+  });
+}
 
 /**
  * A file that a statement reads, exactly this one: DuckDB's readers take paths for patterns, where `*`, `?` and `[` match other

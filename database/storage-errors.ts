@@ -14,7 +14,7 @@ const duckdbFaults: readonly (readonly [StorageFault, RegExp])[] = [
   ['outOfMemory', /^Out of Memory Error|out of memory/i],
   [
     'file',
-    /^(IO|Permission|Serialization) Error|corrupt|checksum|invalidated|permission denied|read-only|not a valid DuckDB|No magic bytes|snappy|zstd/i,
+    /^(IO|Permission|Serialization) Error|cannot open file|corrupt|checksum|invalidated|permission denied|read-only|not a valid DuckDB|No magic bytes|snappy|zstd/i,
   ],
 ];
 
@@ -57,7 +57,7 @@ export function asStorageError(thrown: unknown, storage: Storage): unknown {
     case 'diskFull':
       return new ReelflowError('diskFull', `The disk under ${storage.folder} is full`, {
         detail: `${storage.path}: ${messageOf(thrown)}`,
-        hint: storage.hintWhenFull ?? 'Make room and start again; nothing is lost.',
+        hint: storage.hintWhenFull ?? 'Free disk space and start again; nothing is lost.',
         cause: thrown,
       });
     case 'outOfMemory':

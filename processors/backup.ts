@@ -9,7 +9,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, w
 import { join } from 'node:path';
 import type { DuckDBInstance } from '@duckdb/node-api';
 import { z } from 'zod';
-import { sqlPath } from '../database/sql.ts';
+import { databasePath, sqlText } from '../database/sql.ts';
 import { crashPoint } from '../runtime/crash-points.ts';
 import { messageOf } from '../runtime/errors.ts';
 import { copyFileHashed, fileSha256, syncPath } from '../runtime/files.ts';
@@ -164,7 +164,7 @@ export class Backups {
     signal.addEventListener('abort', interrupt);
     try {
       signal.throwIfAborted();
-      await connection.run(`ATTACH ${sqlPath(path)} AS ${catalog}`);
+      await connection.run(`ATTACH ${sqlText(databasePath(path))} AS ${catalog}`);
       await connection.run(`COPY FROM DATABASE ${store.catalog} TO ${catalog}`);
       const rows = await connection.runAndReadAll(
         `SELECT topic, next, applied + duplicate + rejected FROM ${catalog}.source`,

@@ -9,7 +9,7 @@
 import { randomUUID } from 'node:crypto';
 import { DuckDBBlobValue, type DuckDBConnection, type DuckDBInstance } from '@duckdb/node-api';
 import { readNumbers, removeDatabase } from '../database/duckdb.ts';
-import { sqlPath } from '../database/sql.ts';
+import { databasePath, sqlText } from '../database/sql.ts';
 import { loadDictionary } from '../database/stored-dictionary.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import { type Cube, relationOf } from '../tables/cubes/cube.ts';
@@ -206,7 +206,7 @@ export class ShardStore implements StoreMemory {
     const catalog = `shard_${identity.shard}_${storeId.replaceAll('-', '_')}`;
     const connection = await instance.connect();
     try {
-      await connection.run(`ATTACH ${sqlPath(path)} AS ${catalog}`);
+      await connection.run(`ATTACH ${sqlText(databasePath(path))} AS ${catalog}`);
     } catch (thrown) {
       attached.delete(path);
       connection.closeSync();

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DuckDBInstance } from '@duckdb/node-api';
 import { removeDatabase } from '../database/duckdb.ts';
-import { sqlPath } from '../database/sql.ts';
+import { databasePath, sqlText } from '../database/sql.ts';
 import { messageOf, ReelflowError } from '../runtime/errors.ts';
 import { isAttached, type ShardIdentity, ShardStore } from './shard-store.ts';
 import { asStoreError, StoreLocked } from './store-errors.ts';
@@ -125,7 +125,7 @@ export async function surveyStores(
     for (const path of storeFiles(folder, shard)) {
       if (isAttached(path)) continue;
       try {
-        await connection.run(`ATTACH ${sqlPath(path)} AS survey (READ_ONLY)`);
+        await connection.run(`ATTACH ${sqlText(databasePath(path))} AS survey (READ_ONLY)`);
         const rows = await connection.runAndReadAll(
           'SELECT coalesce(sum(applied + duplicate + rejected), 0) FROM survey.source',
         );

@@ -1,102 +1,45 @@
 /**
- * The sink's state: one DuckDB file with the cubes of every shard, the names, and the positions they stand at. Cubes
- * are kept as the signed rows that arrived and summed when they are read; `compact` sums them in place when the sum
- * would be much smaller. State and positions are written in one transaction.
+ * The sink's state: one DuckDB file with the cubes of every shard, the names of people, and the positions that both have
+ * reached. A transaction writes rows and positions together. Cubes are kept as the signed rows that arrived and are summed
+ * when they are read; `compact` sums them in place when the sum is much smaller.
  */
 import { existsSync, mkdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
 import { appendNumbers, memoryBytesOf, readNumbers } from '../database/duckdb.ts';
-import { parquetFile, sqlPath } from '../database/sql.ts';
+import { databasePath, parquetFile, sqlPath } from '../database/sql.ts';
 import { asOpeningError, asStorageError, type Storage } from '../database/storage-errors.ts';
 import { loadDictionary, storeDictionary } from '../database/stored-dictionary.ts';
 import { ReelflowError } from '../runtime/errors.ts';
-import type { ChainState } from '../topics/delta-chain.ts';
-import { type CubeWire, cubesOnTheWire, type RecordCounts } from '../topics/delta-wire.ts';
+import { type CubeWire, cubesOnTheWire } from '../topics/delta-wire.ts';
 import { Dictionary } from '../topics/dictionary.ts';
 import { IdSet } from '../topics/id-set.ts';
-import type { Position } from '../topics/position.ts';
 import type { Columns } from '../topics/rows.ts';
+import { columnsOf, cubeTable, isText, selectSums } from './cube-sql.ts';
+import { type PeopleRows, writePeople } from './people-table.ts';
+import type { PeopleState, ShardState } from './shard-state.ts';
 
 const formatVersion = 3;
-/** A cube of so few rows is not worth summing. */
+/** A smaller cube is not worth summing. */
 const compactedRowsMin = 100_000;
-
-/** One shard as the sink holds it. */
-export interface ShardState {
-  readonly shard: number;
-  /** Partition count of the sources. */
-  readonly shards: number;
-  readonly chain: ChainState;
-  /** Next offset of the shard's delta partition; never inside the parts of one delta. */
-  readonly next: number;
-  /** First offset of the last delta that was applied, -1 before the first. */
-  readonly lastDelta: number;
-  /** By source topic. */
-  readonly counts: Readonly<Record<string, RecordCounts>>;
-  /** After a reset: no snapshot before the shard and the names have come here again, by topic. */
-  readonly heldUntil: Position;
-}
-
-/** One partition of the names. */
-export interface PeopleState extends RecordCounts {
-  readonly partition: number;
-  readonly next: number;
-  /** SHA-256 of the message before `next`: proves on reading it again that the topic is still the same one. */
-  readonly lastHash: string;
-}
-
-/** Names to write, in the order in which they came. */
-export interface PeopleRows {
-  readonly length: number;
-  /** `<nconst>US<name>RS` …, with `SOH` for a null name; US, RS and SOH are the control characters. */
-  readonly text: string;
-  /** Rows whose name holds one of these marks: id, name, and place from 1; in `text` an empty line stands for each. */
-  readonly odd: readonly (readonly [number, string, number])[];
-  /** Whether some of them may be stored already. */
-  readonly mayExist: boolean;
-  /** Whether a person may be in it more than once: the last one counts. */
-  readonly mayRepeat: boolean;
-  readonly deletes: readonly number[];
-}
-
-/** Of COPY: a higher level of zstd takes up to twice the time for a few per cent of the bytes. */
+/** Of COPY. Higher levels of zstd take up to twice the time for a few per cent of the bytes. */
 export const parquetOptions = 'FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1';
-
-export const unitSeparator = 0x1f;
-export const recordSeparator = 0x1e;
-export const nullMark = 0x01;
-
-const cubeTable = ({ name }: CubeWire) => `cube_${name}`;
-const isText = (type: CubeWire['fields'][number]['type']) =>
-  (Array.isArray(type) ? type[1] : type) === 'string';
-const isLong = (type: CubeWire['fields'][number]['type']) => type === 'long';
-
-/** SELECT of a cube's rows summed per shard, without those that sum to nothing. */
-function selectSums(wire: CubeWire, type: 'BIGINT' | 'DOUBLE'): string {
-  const names = (ofMeasures: boolean) =>
-    wire.fields.filter((field) => isLong(field.type) === ofMeasures).map(({ name }) => name);
-  const key = ['shard', ...names(false)].join(', ');
-  const measures = names(true);
-  return `
-    SELECT ${key}, ${measures.map((name) => `sum(${name})::${type} AS ${name}`).join(', ')}
-    FROM sink.${cubeTable(wire)} GROUP BY ${key}
-    HAVING ${measures.map((name) => `sum(${name}) <> 0`).join(' OR ')}`;
-}
 
 export class CubeStore {
   readonly connection: DuckDBConnection;
   readonly path: string;
   readonly dictionary = new Dictionary();
-  readonly people = new IdSet();
+  /** Ids of all people whose name the store may hold. */
+  readonly personIds = new IdSet();
   readonly shards = new Map<number, ShardState>();
-  readonly names = new Map<number, PeopleState>();
+  /** By partition of name.basics. */
+  readonly peopleStates = new Map<number, PeopleState>();
   readonly #instance: DuckDBInstance;
   #dictionaryStored = 0;
   readonly #closed = new AbortController();
   #interrupting: NodeJS.Timeout | undefined;
-  /** Rows of each cube when it was last exported: what compacting would leave. */
+  /** Rows of each cube at its last export: what compacting it would leave. */
   readonly #exportedRows = new Map<string, number>();
 
   private constructor(instance: DuckDBInstance, connection: DuckDBConnection, path: string) {
@@ -107,7 +50,7 @@ export class CubeStore {
 
   /**
    * Opens the sink's state, or creates it.
-   * @throws ReelflowError busy, when another sink holds it; foreignCluster; stateUnusable
+   * @throws ReelflowError busy, if another sink holds it; foreignCluster; stateUnusable
    */
   static async open(
     folder: string,
@@ -117,7 +60,7 @@ export class CubeStore {
     const path = join(folder, 'sink.duckdb');
     try {
       mkdirSync(folder, { recursive: true });
-      const instance = await DuckDBInstance.create(path, {
+      const instance = await DuckDBInstance.create(databasePath(path), {
         memory_limit: memoryLimit,
         temp_directory: join(folder, 'spill-sink'),
         threads: '1',
@@ -132,11 +75,11 @@ export class CubeStore {
   }
 
   /**
-   * From `graceMs` after the abort of `signal` on every statement is interrupted, and so what it is part of fails: a
-   * transaction is rolled back, a snapshot is not published.
+   * Interrupts every statement from `graceMs` after the abort of `signal` on. The work that it belongs to fails: a transaction
+   * is rolled back, a snapshot is not published.
    */
   interruptAfter(signal: AbortSignal, graceMs: number): void {
-    // Again and again: an interrupt is of the statement that runs at that moment.
+    // Repeatedly, because an interrupt ends only the statement that runs at that moment.
     const interrupt = () => {
       this.connection.interrupt();
       this.#interrupting = setTimeout(interrupt, 100);
@@ -148,7 +91,7 @@ export class CubeStore {
     else signal.addEventListener('abort', begin, { once: true, signal: this.#closed.signal });
   }
 
-  /** Memory that DuckDB holds. */
+  /** Memory that DuckDB uses. */
   memoryBytes(): Promise<number> {
     return memoryBytesOf(this.#instance);
   }
@@ -161,10 +104,10 @@ export class CubeStore {
   }
 
   get isEmpty(): boolean {
-    return this.shards.size === 0 && this.names.size === 0;
+    return this.shards.size === 0 && this.peopleStates.size === 0;
   }
 
-  /** Runs `work` in one transaction; in-memory state is the caller's to change only after it. */
+  /** Runs `work` in one transaction. The caller changes its state in memory only after the commit. */
   async transaction(work: () => Promise<void>): Promise<void> {
     await this.connection.run('BEGIN');
     try {
@@ -178,7 +121,7 @@ export class CubeStore {
     }
   }
 
-  /** Runs statements over everything, on all processors. For the small ones between, threads cost more than they give. */
+  /** Runs statements over the whole state on all processors. For small statements, threads cost more than they save. */
   async onAllThreads<T>(work: () => Promise<T>): Promise<T> {
     await this.connection.run(`SET threads = ${availableParallelism()}`);
     try {
@@ -197,52 +140,16 @@ export class CubeStore {
     await appendNumbers(this.connection, table, columns, rows.length, nullable);
   }
 
-  /** Forgets a shard's cubes: a base or a reset begins anew. */
+  /** Deletes the cubes of a shard: a base or a reset starts without them. */
   async clearShard(shard: number): Promise<void> {
     for (const wire of cubesOnTheWire) {
       await this.connection.run(`DELETE FROM ${cubeTable(wire)} WHERE shard = ${shard}`);
     }
   }
 
-  /** Upserts and deletes names. @returns how many rows of the table changed */
-  async writeNames({ length, text, odd, mayExist, mayRepeat, deletes }: PeopleRows): Promise<number> {
-    const { connection } = this;
-    let changed = 0;
-    const place = mayRepeat ? ', place' : '';
-    const all = `
-      SELECT split_part(line, chr(${unitSeparator}), 1)::INTEGER AS nconst,
-        nullif(split_part(line, chr(${unitSeparator}), 2), chr(${nullMark})) AS primaryName${place}
-      FROM (
-        SELECT unnest(lines) AS line${mayRepeat ? ', generate_subscripts(lines, 1) AS place' : ''}
-        FROM (SELECT string_split($1, chr(${recordSeparator})) AS lines)
-      ) WHERE line <> ''
-      ${odd.map(([id, , at], i) => `UNION ALL SELECT ${id}, $${i + 2}::VARCHAR${mayRepeat ? `, ${at}` : ''}`).join(' ')}`;
-    const lines = mayRepeat
-      ? `SELECT nconst, primaryName FROM (${all}) QUALIFY row_number() OVER (PARTITION BY nconst ORDER BY place DESC) = 1`
-      : all;
-    const values = [text, ...odd.map(([, name]) => name)];
-    if (length > 0 && !mayExist) {
-      await connection.run(`INSERT INTO names ${lines}`, values);
-      changed += length;
-    } else if (length > 0) {
-      await connection.run(
-        `CREATE OR REPLACE TEMP TABLE changed_names AS
-        SELECT latest.*, stored.rowid AS storedRow
-        FROM (${lines}) AS latest LEFT JOIN names AS stored USING (nconst)
-        WHERE stored.rowid IS NULL OR latest.primaryName IS DISTINCT FROM stored.primaryName`,
-        values,
-      );
-      await connection.run('DELETE FROM names WHERE rowid IN (SELECT storedRow FROM changed_names)');
-      await connection.run('INSERT INTO names SELECT nconst, primaryName FROM changed_names');
-      changed += await this.#count('changed_names');
-    }
-    if (deletes.length > 0) {
-      const ids = deletes.join(', ');
-      const found = await connection.runAndReadAll(`SELECT count(*) FROM names WHERE nconst IN (${ids})`);
-      changed += Number(found.getRows()[0]?.[0]);
-      await connection.run(`DELETE FROM names WHERE nconst IN (${ids})`);
-    }
-    return changed;
+  /** Upserts and deletes rows of name.basics. @returns how many rows of the table changed */
+  writePeople(rows: PeopleRows): Promise<number> {
+    return writePeople(this.connection, rows);
   }
 
   async putShard(state: ShardState): Promise<void> {
@@ -251,13 +158,13 @@ export class CubeStore {
     await connection.run('INSERT INTO shard VALUES ($1, $2)', [state.shard, JSON.stringify(state)]);
   }
 
-  /** Forgets all names: they are read again from their start. In `people` they stay, which costs only look-ups. */
-  async clearNames(): Promise<void> {
+  /** Deletes all names, so that the topic is read again from its start. `personIds` keeps them, which costs only look-ups. */
+  async clearPeople(): Promise<void> {
     await this.connection.run('DELETE FROM names');
     await this.connection.run('DELETE FROM name_source');
   }
 
-  async putNames(state: PeopleState): Promise<void> {
+  async putPeople(state: PeopleState): Promise<void> {
     await this.connection.run(`DELETE FROM name_source WHERE partition = ${state.partition}`);
     await this.connection.run('INSERT INTO name_source VALUES ($1, $2)', [
       state.partition,
@@ -266,8 +173,8 @@ export class CubeStore {
   }
 
   /**
-   * Creates what the gold tables read: the relations `title`, `contributor`, `region` and `feature`, summed per shard,
-   * with texts in place of dictionary numbers, rows that sum to nothing dropped. `<cube>_sums` is the same with the numbers.
+   * Creates the relations that the gold tables read: `title`, `contributor`, `region` and `feature`. They hold sums per shard,
+   * with texts in place of dictionary numbers and without rows that sum to 0. `<cube>_sums` is the same with the numbers.
    */
   async sumCubes(): Promise<void> {
     for (const wire of cubesOnTheWire) {
@@ -287,8 +194,8 @@ export class CubeStore {
   }
 
   /**
-   * Sums the rows of each cube in place when more than half of them would go; how many would stay, the last export has
-   * told. @returns rows before and after
+   * Sums the rows of each cube in place if that removes more than half of them. The last export has shown how many would stay.
+   * @returns rows before and after
    */
   async compact(): Promise<{ before: number; after: number }> {
     let before = 0;
@@ -311,7 +218,7 @@ export class CubeStore {
     return { before, after };
   }
 
-  /** Writes what `sumCubes` has made to `<folder>/<cube>.parquet`, for `restore`. */
+  /** Writes the relations of `sumCubes` to `<folder>/<cube>.parquet`, for `restore`. */
   async exportCubes(folder: string): Promise<void> {
     mkdirSync(folder, { recursive: true });
     for (const { name } of cubesOnTheWire) {
@@ -322,15 +229,15 @@ export class CubeStore {
   }
 
   /**
-   * Takes the cubes and positions of a snapshot into an empty store.
-   * @throws ReelflowError goldUnusable, when the snapshot lacks a cube
+   * Loads the cubes and positions of a snapshot into an empty store.
+   * @throws ReelflowError goldUnusable, if the snapshot lacks a cube
    */
   async restore(folder: string, shards: readonly ShardState[]): Promise<void> {
     const { connection, dictionary } = this;
     const lacking = cubesOnTheWire.find(({ name }) => !existsSync(join(folder, `${name}.parquet`)));
     if (lacking !== undefined) {
       throw new ReelflowError('goldUnusable', 'The newest snapshot lacks a cube', {
-        detail: `${folder} has no ${lacking.name}.parquet: the file is lost, or the snapshot is of an earlier version.`,
+        detail: `${folder} has no ${lacking.name}.parquet: the file is lost, or an earlier version wrote the snapshot.`,
         hint: 'Use another --gold folder and --namespace, and replay the datasets.',
       });
     }
@@ -359,18 +266,14 @@ export class CubeStore {
 
   async #prepare(identity: { clusterId: string; namespace: string }): Promise<void> {
     const { connection } = this;
-    const columnOf = ({ name, type }: CubeWire['fields'][number]) =>
-      `${name} ${isLong(type) ? 'DOUBLE' : 'INTEGER'}`;
     for (const statement of [
       'CREATE TABLE IF NOT EXISTS meta (name VARCHAR, value VARCHAR)',
       'CREATE TABLE IF NOT EXISTS shard (shard INTEGER, state VARCHAR)',
       'CREATE TABLE IF NOT EXISTS name_source (partition INTEGER, state VARCHAR)',
       'CREATE TABLE IF NOT EXISTS names (nconst INTEGER, primaryName VARCHAR)',
       'CREATE TABLE IF NOT EXISTS dictionary (number INTEGER, value VARCHAR)',
-      // Measures are integers below 2^53 in DOUBLE columns: sums of them are exact in any order.
       ...cubesOnTheWire.map(
-        (wire) =>
-          `CREATE TABLE IF NOT EXISTS ${cubeTable(wire)} (shard INTEGER, ${wire.fields.map(columnOf).join(', ')})`,
+        (wire) => `CREATE TABLE IF NOT EXISTS ${cubeTable(wire)} (shard INTEGER, ${columnsOf(wire)})`,
       ),
     ]) {
       await connection.run(statement);
@@ -379,7 +282,7 @@ export class CubeStore {
     const rows = await connection.runAndReadAll('SELECT name, value FROM meta');
     const meta = new Map(rows.getRows().map(([name, value]) => [String(name), String(value)]));
     if (meta.size === 0) {
-      // All or nothing: half of it would be taken for the state of another cluster.
+      // In one statement: a crash between two would leave a state that seems to belong to another cluster.
       const rows = Object.keys(wanted).map((_, i) => `($${2 * i + 1}, $${2 * i + 2})`);
       await connection.run(`INSERT INTO meta VALUES ${rows.join(', ')}`, Object.entries(wanted).flat());
       return;
@@ -407,14 +310,14 @@ export class CubeStore {
       this.shards.set(shard.shard, shard);
     }
     for (const [state] of (await connection.runAndReadAll('SELECT state FROM name_source')).getRows()) {
-      const names = JSON.parse(String(state)) as PeopleState;
-      this.names.set(names.partition, names);
+      const people = JSON.parse(String(state)) as PeopleState;
+      this.peopleStates.set(people.partition, people);
     }
     await loadDictionary(connection, 'dictionary', this.dictionary);
     this.#dictionaryStored = this.dictionary.size;
-    const people = await readNumbers(connection, 'SELECT nconst FROM names');
-    const ids = people.columns[0] as Int32Array;
-    for (let row = 0; row < people.length; row++) this.people.add(ids[row] as number);
+    const { columns, length } = await readNumbers(connection, 'SELECT nconst FROM names');
+    const ids = columns[0] as Int32Array;
+    for (let row = 0; row < length; row++) this.personIds.add(ids[row] as number);
   }
 
   async #storeDictionary(): Promise<number> {
@@ -433,9 +336,9 @@ const storageOf = (path: string): Storage => ({
   kind: 'stateUnusable',
   unusable: "The sink's state cannot be used",
   hint: 'If the file is damaged, move it away: the sink restores from CURRENT and reads on.',
-  hintWhenFull: 'Make room and start again; nothing is lost, CURRENT still names a complete snapshot.',
+  hintWhenFull: 'Free disk space and start again; nothing is lost, CURRENT still names a complete snapshot.',
   busy: {
-    what: 'Another sink is at work on this state',
-    hint: 'One sink serves a namespace; end the other one first.',
+    what: 'Another sink uses this state',
+    hint: 'One sink serves a namespace. End the other one first.',
   },
 });

@@ -1,23 +1,23 @@
 /**
- * Follows the deltas of one shard: collects the parts of each, and says where the shard stands after every message.
- * It knows nothing of cubes; the sink commits the state together with the rows of what is to be applied, and after
- * a crash begins a new follower at the state that was committed.
+ * Follows the deltas of one shard: collects the parts of each delta and keeps the shard's state after every message. It
+ * knows nothing of cubes. The sink commits the state together with the rows that a delta adds, and after a crash starts a
+ * new follower from the committed state.
  */
 import { type ChainState, DeltaChain, type Verdict } from '../topics/delta-chain.ts';
 import { type DeltaHeader, type DeltaPart, gapsOf, type RecordCounts, toOf } from '../topics/delta-wire.ts';
 import { sameGaps, samePosition } from '../topics/position.ts';
-import type { ShardState } from './cube-store.ts';
+import type { ShardState } from './shard-state.ts';
 
 export interface Followed<Part> {
   readonly verdict: Verdict;
-  /** The parts of the delta that is to be applied, in order; none with another verdict. */
+  /** The parts of the delta to apply, in order; empty with another verdict. */
   readonly parts: readonly Part[];
 }
 
-/** @typeParam Part what is kept of a part until the last one has come */
+/** @typeParam Part what the caller keeps of a part until the last one has arrived */
 export class Follower<Part> {
   readonly #chain: DeltaChain;
-  /** Parts of deltas that wait for their last one, with the offset of the first. */
+  /** Incomplete deltas with the offset of their first part. */
   readonly #pending = new Map<string, { first: number; parts: Part[] }>();
   #state: ShardState | undefined;
 
@@ -27,7 +27,7 @@ export class Follower<Part> {
     this.#chain = new DeltaChain(state?.chain);
   }
 
-  /** Where the shard stands; undefined before the first delta. */
+  /** Undefined before the first delta. */
   get state(): ShardState | undefined {
     return this.#state;
   }
@@ -57,7 +57,7 @@ export class Follower<Part> {
     }
   }
 
-  /** Moves behind a message that changes nothing, unless it lies between the parts of a delta. */
+  /** Moves past a message that changes nothing, unless it lies between the parts of a delta. */
   pass(offset: number): void {
     if (this.#state === undefined || this.#chain.isBetweenParts) return;
     this.#state = { ...this.#state, next: offset + 1 };
@@ -65,8 +65,8 @@ export class Follower<Part> {
 }
 
 /**
- * Whether a message is the last delta that a shard has applied, as far as it says itself where it leads: read again at
- * its offset it proves that the log is still the one that the state was made from.
+ * Whether a message is the last delta that a shard has applied, judged by what its header says about where it ends. Read
+ * again at its offset, it proves that the log is the one from which the state was made.
  */
 export function isLastDelta({ shard, chain }: ShardState, header: DeltaHeader): boolean {
   const to = header.kind === 'reset' ? {} : toOf(header);

@@ -1,12 +1,15 @@
-/** Takes names in: many chunks for one statement, counted, and proved to be of the topic that the store knows. */
-
+/**
+ * Takes in the records of name.basics: stages many chunks for one statement, counts every record, and proves that the topic
+ * is the one from which the state was made.
+ */
 import type { LogBounds } from '../kafka/bounds.ts';
 import type { LogMessage } from '../kafka/log.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import { type ChunkDecoder, hashOf } from '../topics/chunk.ts';
 import { expectedByHash, LogProof } from '../topics/log-proof.ts';
 import { Ownership } from '../topics/ownership.ts';
-import type { CubeStore, PeopleState } from './cube-store.ts';
+import type { CubeStore } from './cube-store.ts';
+import type { PeopleState } from './shard-state.ts';
 import type { SinkMetrics } from './sink-metrics.ts';
 import { StagedPeople } from './staged-people.ts';
 
@@ -18,48 +21,48 @@ export interface PersonIntakeOptions {
 }
 
 export class PersonIntake {
-  /** Since the start. */
+  /** Records since the start. */
   count = 0;
   ownership = new Ownership('nm', 1);
   readonly #options: PersonIntakeOptions;
   readonly #store: CubeStore;
-  /** By partition: the last message taken in. */
+  /** By partition: the last message that the state contains. */
   readonly #proof = new LogProof<number>();
-  // Of the transaction that is open:
+  // State of the open transaction:
   #staged: StagedPeople;
   #states = new Map<number, PeopleState>();
-  /** Last message of each partition: only its hash is kept. */
+  /** The last message of each partition. Only its hash is stored. */
   #lastValues = new Map<number, Buffer | null>();
 
   constructor(options: PersonIntakeOptions) {
     this.#options = options;
     this.#store = options.store;
-    this.#staged = new StagedPeople(options.store.people);
+    this.#staged = new StagedPeople(options.store.personIds);
   }
 
   nextOf(partition: number): number {
-    return this.#proof.readFrom(partition, this.#store.names.get(partition)?.next ?? 0);
+    return this.#proof.readFrom(partition, this.#store.peopleStates.get(partition)?.next ?? 0);
   }
 
   /**
-   * The last message that was taken in of each partition is read once more, to prove the topic.
-   * @param ends of the topic's partitions, undefined when there is no topic
-   * @returns partitions whose next offset is another one now
+   * Requires a proof of each partition: its last message is read once more.
+   * @param bounds of the topic's partitions, undefined if there is no topic
+   * @returns partitions whose next offset has changed
    * @throws ReelflowError sourceLost, sourceReplaced
    */
-  distrust(ends: ReadonlyMap<number, LogBounds> | undefined): number[] {
+  requireProof(bounds: ReadonlyMap<number, LogBounds> | undefined): number[] {
     const again: number[] = [];
-    for (const { partition, next, lastHash } of this.#store.names.values()) {
-      const { start, end } = ends?.get(partition) ?? { start: 0, end: 0 };
+    for (const { partition, next, lastHash } of this.#store.peopleStates.values()) {
+      const { start, end } = bounds?.get(partition) ?? { start: 0, end: 0 };
       if (end < next) {
         throw new ReelflowError(
-          ends === undefined ? 'sourceLost' : 'sourceReplaced',
-          ends === undefined
-            ? 'The topic of names is gone'
-            : 'The topic of names is shorter than what was read of it',
+          bounds === undefined ? 'sourceLost' : 'sourceReplaced',
+          bounds === undefined
+            ? 'The topic of names does not exist any more'
+            : 'The topic of names is shorter than what was read from it',
           {
-            detail: `${this.#options.topic}/${partition} ends at offset ${end}; ${next} is next.`,
-            hint: 'Replay the names, then `reelflow reset`.',
+            detail: `${this.#options.topic}/${partition} ends at offset ${end}, expected offset ${next}.`,
+            hint: 'Replay the names, then run `reelflow reset`.',
           },
         );
       }
@@ -70,15 +73,15 @@ export class PersonIntake {
     return again;
   }
 
-  /** Begins a transaction: what an earlier one left when it was rolled back is dropped. */
+  /** Begins a transaction. Drops what a rolled-back one has left. */
   begin(): void {
-    this.#staged = new StagedPeople(this.#store.people);
+    this.#staged = new StagedPeople(this.#store.personIds);
     this.#states = new Map();
     this.#lastValues = new Map();
   }
 
   /**
-   * Stages a message, unless it is the proof that was asked for.
+   * Stages a message, unless it is read again as a proof.
    * @throws ReelflowError sourceReplaced; RejectedMessage, with nothing of it staged
    */
   async add(partition: number, message: LogMessage): Promise<void> {
@@ -104,15 +107,15 @@ export class PersonIntake {
     metrics?.names(records);
   }
 
-  /** Counts a message that cannot be taken in. */
+  /** Counts the records of a message that cannot be used. */
   reject(partition: number, message: LogMessage, records: number): void {
     this.#count(partition, message, records, records);
   }
 
-  /** Writes what is staged, which is all of one partition. */
+  /** Writes the staged rows, which are all of one partition. */
   async flush(partition: number): Promise<void> {
     if (this.#staged.isEmpty) return;
-    const changed = await this.#store.writeNames(this.#staged.take());
+    const changed = await this.#store.writePeople(this.#staged.take());
     const state = this.#stateOf(partition);
     this.#states.set(partition, {
       ...state,
@@ -121,24 +124,24 @@ export class PersonIntake {
     });
   }
 
-  /** Writes the positions. */
+  /** Writes the states that have changed. */
   async write(): Promise<void> {
     for (const [partition, value] of this.#lastValues) {
       this.#states.set(partition, { ...this.#stateOf(partition), lastHash: hashOf(value) });
     }
-    for (const state of this.#states.values()) await this.#store.putNames(state);
+    for (const state of this.#states.values()) await this.#store.putPeople(state);
   }
 
-  /** To be called after the commit. @returns the partitions that have moved */
+  /** Call it after the commit. @returns the states that have changed */
   committed(): PeopleState[] {
-    for (const state of this.#states.values()) this.#store.names.set(state.partition, state);
+    for (const state of this.#states.values()) this.#store.peopleStates.set(state.partition, state);
     return [...this.#states.values()];
   }
 
-  /** Forgets all names, which are to be read from their start. */
+  /** Forgets all names, so that the topic is read again from its start. */
   async clear(): Promise<void> {
-    await this.#store.clearNames();
-    this.#store.names.clear();
+    await this.#store.clearPeople();
+    this.#store.peopleStates.clear();
     this.#proof.clear();
     this.begin();
   }
@@ -148,10 +151,10 @@ export class PersonIntake {
     if (this.#proof.accept(partition, message)) return;
     throw new ReelflowError(
       'sourceReplaced',
-      'The topic of names is not the one that the state was made from',
+      'The topic of names is not the one from which the state was made',
       {
-        detail: `${this.#options.topic}/${partition}: the message at offset ${expected} is another one.`,
-        hint: 'It was recreated, or lost its tail. If that was intended: `reelflow reset`, then start again.',
+        detail: `${this.#options.topic}/${partition}: the message at offset ${expected} is not the one that was read.`,
+        hint: 'It was recreated, or has lost its tail. If that was intended, run `reelflow reset` and start again.',
       },
     );
   }
@@ -159,7 +162,7 @@ export class PersonIntake {
   #count(partition: number, { offset, value }: LogMessage, records: number, rejected: number): void {
     const before = this.#stateOf(partition);
     this.#lastValues.set(partition, value);
-    // Every record counts as a duplicate until `flush` knows how many rows have changed.
+    // A record counts as a duplicate until `flush` knows how many rows have changed.
     this.#states.set(partition, {
       ...before,
       next: offset + 1,
@@ -170,6 +173,6 @@ export class PersonIntake {
 
   #stateOf(partition: number): PeopleState {
     const none = { partition, next: 0, lastHash: '', applied: 0, duplicate: 0, rejected: 0 };
-    return this.#states.get(partition) ?? this.#store.names.get(partition) ?? none;
+    return this.#states.get(partition) ?? this.#store.peopleStates.get(partition) ?? none;
   }
 }

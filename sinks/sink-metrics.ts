@@ -1,4 +1,4 @@
-/** What the sink tells Prometheus. It is told per transaction, delta and snapshot, never per record. */
+/** Metrics of the sink, updated per transaction, delta and snapshot, never per record. */
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
 import { MemberMetrics } from '../runtime/member-metrics.ts';
 import { rejectReasons } from '../topics/chunk.ts';
@@ -15,60 +15,71 @@ export class SinkMetrics extends MemberMetrics {
   readonly #snapshotSeconds: Histogram;
   readonly #created: Gauge;
   readonly #rows: Gauge<'table'>;
+  readonly #unremovable: Gauge;
 
   constructor(registry: Registry) {
     super(
       registry,
       'sink',
       {
-        lag: 'Messages of deltas and names that are not taken in yet',
-        memory: 'Memory that DuckDB holds for cubes and names',
+        lag: 'Messages of deltas and names that the sink has not applied',
+        memory: 'Memory that DuckDB uses for cubes and names',
       },
       rejectReasons,
     );
     const registers = [registry];
     this.#deltas = new Counter({
       name: 'reelflow_sink_deltas_total',
-      help: 'Messages of the delta topic by what the chain of their shard said',
+      help: 'Messages of the delta topic by the verdict of the chain of their shard',
       labelNames: ['verdict'],
       registers,
     });
     for (const verdict of verdicts) this.#deltas.inc({ verdict }, 0);
     this.#names = new Counter({
       name: 'reelflow_sink_names_total',
-      help: 'Records of name.basics that were read',
+      help: 'Records of name.basics read',
       registers,
     });
     this.#commitSeconds = new Histogram({
       name: 'reelflow_sink_commit_duration_seconds',
-      help: 'One transaction of what was fetched',
+      help: 'Duration of a transaction that applies what was fetched',
       buckets: durationBuckets,
       registers,
     });
     this.#snapshots = new Counter({
       name: 'reelflow_sink_snapshots_total',
-      help: 'Snapshots that were published',
+      help: 'Snapshots published',
       registers,
     });
     this.#snapshotSeconds = new Histogram({
       name: 'reelflow_sink_snapshot_duration_seconds',
-      help: 'From the begin of a snapshot to CURRENT swapped and what is old removed',
+      help: 'Duration from the start of a snapshot to the swap of CURRENT',
       buckets: durationBuckets,
       registers,
     });
     this.#created = new Gauge({
       name: 'reelflow_sink_snapshot_created_timestamp_seconds',
-      help: 'When CURRENT was created; time() minus it is the age of gold',
+      help: 'When the snapshot of CURRENT was created; time() minus it is the age of gold',
       registers,
     });
-    // A gauge without labels says 0 before it is set: there may be no snapshot.
+    // A gauge without labels exports 0 before it is set, but there may be no snapshot.
     this.#created.remove();
     this.#rows = new Gauge({
       name: 'reelflow_sink_snapshot_rows',
-      help: 'Rows of the tables of CURRENT',
+      help: 'Rows of each table in the snapshot of CURRENT',
       labelNames: ['table'],
       registers,
     });
+    this.#unremovable = new Gauge({
+      name: 'reelflow_sink_unremovable_snapshots',
+      help: 'Old snapshots that could not be removed after the last publication',
+      registers,
+    });
+  }
+
+  /** @param snapshots old snapshots that could not be removed after the last publication */
+  unremovable(snapshots: number): void {
+    this.#unremovable.set(snapshots);
   }
 
   delta(verdict: Verdict): void {
@@ -89,7 +100,7 @@ export class SinkMetrics extends MemberMetrics {
     this.current(manifest);
   }
 
-  /** What CURRENT is. */
+  /** Exports the snapshot that CURRENT names. */
   current({ created, tables }: Manifest): void {
     this.#created.set(Date.parse(created) / 1000);
     for (const [table, { rows }] of Object.entries(tables)) this.#rows.set({ table }, rows);

@@ -1,9 +1,14 @@
-/** Names of people on their way into the sink's store: rows in the order in which they came, many for one statement. */
+/**
+ * Records of name.basics on their way into the store: many rows for one statement, in the order of arrival.
+ *
+ * The rows travel as one text with control characters between them. Two list parameters take six times the CPU (60,000 names:
+ * 330 ms against 55 ms), because the binding converts every value of a list by itself.
+ */
 import type { ChunkDecoder, ChunkHeader } from '../topics/chunk.ts';
 import { deleteColumns, recordColumns } from '../topics/chunk.ts';
 import { IdSet } from '../topics/id-set.ts';
 import type { Ownership } from '../topics/ownership.ts';
-import { nullMark, type PeopleRows, recordSeparator, unitSeparator } from './cube-store.ts';
+import { nullMark, type PeopleRows, recordSeparator, unitSeparator } from './people-table.ts';
 
 export class StagedPeople {
   readonly #people: IdSet;
@@ -15,7 +20,7 @@ export class StagedPeople {
   #deletes: number[] = [];
   #odd: [number, string, number][] = [];
 
-  /** @param people ids that the store may hold; grows with what is staged */
+  /** @param people ids that the store may hold; staged ids are added */
   constructor(people: IdSet) {
     this.#people = people;
   }
@@ -25,7 +30,7 @@ export class StagedPeople {
   }
 
   /**
-   * Decodes a chunk and stages its rows. Between upserts and deletes `flush` is called to write what is staged.
+   * Decodes a chunk and stages its rows. Calls `flush` between upserts and deletes.
    * @throws RejectedMessage, with nothing of the chunk staged
    */
   async add(
@@ -43,7 +48,7 @@ export class StagedPeople {
     if (this.#deletes.length > 0 && records.length > 0) await flush();
     const ids = records.int(0);
     const ends = records.int(1);
-    // Digits, separators and the name's bytes, one row after the other; decoded to text once.
+    // Per row: digits, separators and the bytes of the name. All rows are decoded to text at once.
     let out = Buffer.allocUnsafe(records.textLength + records.length * 14);
     let length = 0;
     let start = 0;
@@ -58,7 +63,7 @@ export class StagedPeople {
       this.#length += 1;
       if (end >= 0 && holdsMark(records.text, start, end)) {
         this.#odd.push([id, Buffer.from(records.text.subarray(start, end)).toString(), this.#length]);
-        // An empty line: the place of a row in the text is its place among all.
+        // An empty line takes its place, so that the other lines keep theirs.
         out[length++] = recordSeparator;
         start = end;
         continue;
@@ -81,7 +86,7 @@ export class StagedPeople {
     return header;
   }
 
-  /** Hands over what is staged and begins anew. */
+  /** Returns the staged rows and starts again without any. */
   take(): PeopleRows {
     const rows = {
       length: this.#length,
@@ -102,7 +107,7 @@ export class StagedPeople {
   }
 }
 
-/** Whether a name holds a byte that the staged text uses itself. */
+/** Whether a name contains a byte that separates rows. */
 function holdsMark(text: Uint8Array, start: number, end: number): boolean {
   for (let i = start; i < end; i++) {
     const byte = text[i] as number;

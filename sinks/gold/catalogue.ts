@@ -1,12 +1,13 @@
 /**
- * `gold.duckdb`: a database with a view for every gold table of one snapshot, and a table `snapshot` that says which. Any
- * DuckDB opens it. Each publishing replaces the file by rename: who opens it gets the newest snapshot, whole, and who has it
- * open keeps the snapshot that it began with.
+ * `gold.duckdb`: a database with a view of every gold table of one snapshot, and a table `snapshot` with its id. Any DuckDB
+ * opens it. Each publication replaces the file by rename. So a reader that opens it gets the newest snapshot, whole, and a
+ * reader that has it open keeps its snapshot.
  *
- * Views hold the folder's full path, because DuckDB takes relative ones from the reader's working directory; where the
- * folder has another path for the reader, `SET VARIABLE gold = '/there'` says so.
+ * Views contain the absolute path of the folder, because DuckDB resolves relative ones against the reader's working directory.
+ * A reader for which the folder has another path sets it with `SET VARIABLE gold = '/there'`.
  */
-import { renameSync, rmSync } from 'node:fs';
+import { copyFileSync, mkdtempSync, renameSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DuckDBInstance } from '@duckdb/node-api';
 import { sqlFile, sqlPath, sqlText } from '../../database/sql.ts';
@@ -17,16 +18,18 @@ import type { Manifest } from './manifest.ts';
 
 export const catalogueFile = (gold: string) => join(gold, 'gold.duckdb');
 
-/** Replaces the catalogue by one of this snapshot, whose files are in place. */
+/** Replaces the catalogue by one of this snapshot, whose files exist already. */
 export async function writeCatalogue(gold: string, { id, created, tables }: Manifest): Promise<void> {
   const path = catalogueFile(gold);
   const building = join(gold, '.gold.duckdb');
-  rmSync(building, { force: true });
+  // DuckDB cannot create a database under every path that gold may have.
+  const workshop = mkdtempSync(join(tmpdir(), 'reelflow-catalogue-'));
+  const built = join(workshop, 'gold.duckdb');
   const instance = await DuckDBInstance.create(':memory:');
   try {
     const connection = await instance.connect();
-    // The oldest format that has views like these: any DuckDB from 1.1 on reads it.
-    await connection.run(`ATTACH ${sqlPath(building)} AS catalogue (STORAGE_VERSION 'v1.0.0')`);
+    // The oldest format with such views: every DuckDB from 1.1 on reads it.
+    await connection.run(`ATTACH ${sqlPath(built)} AS catalogue (STORAGE_VERSION 'v1.0.0')`);
     await connection.run('USE catalogue');
     await connection.run(
       `CREATE TABLE snapshot AS SELECT '${id}' AS id, TIMESTAMPTZ '${created}' AS created`,
@@ -47,15 +50,17 @@ export async function writeCatalogue(gold: string, { id, created, tables }: Mani
     await connection.run('USE memory');
     await connection.run('DETACH catalogue');
     connection.closeSync();
+    copyFileSync(built, building);
+    syncPath(building);
+    // A log of the old file does not belong to the new one.
+    rmSync(`${path}.wal`, { force: true });
+    renameSync(building, path);
   } catch (thrown) {
-    // On a full disk the next attempt needs its room.
+    // On a full disk the next attempt needs the space.
     rmSync(building, { force: true });
     throw thrown;
   } finally {
     instance.closeSync();
+    rmSync(workshop, { recursive: true, force: true });
   }
-  syncPath(building);
-  // What somebody wrote into the old one does not belong to the new one.
-  rmSync(`${path}.wal`, { force: true });
-  renameSync(building, path);
 }

@@ -7,5 +7,5 @@ export const goldStorage = (gold: string): Storage => ({
   kind: 'goldUnusable',
   unusable: 'The gold folder cannot be written',
   hint: 'Check its permissions, or use another --gold folder.',
-  hintWhenFull: 'Make room and start again; CURRENT still names a complete snapshot.',
+  hintWhenFull: 'Free disk space and start again; CURRENT still names a complete snapshot.',
 });

@@ -184,8 +184,20 @@ export function parseManifest(id: string, where: string, text: string): Manifest
 }
 
 /**
- * The id of the next snapshot: time (UTC) and a counter that never repeats; never below the one before, even when the
- * clock steps back.
+ * The highest id that is in use: of CURRENT, and of every folder, also of one that is being built or removed. After a crash
+ * between the rename of a folder and the swap of CURRENT, the folder is newer than CURRENT.
+ */
+export function newestId(gold: string): string | undefined {
+  const folder = snapshotsFolder(gold);
+  const names = existsSync(folder) ? readdirSync(folder).map((name) => name.replace(/^\./, '')) : [];
+  const ids = names.filter((name) => idPattern.test(name));
+  const current = currentSnapshot(gold);
+  return [...ids, ...(current === undefined ? [] : [current])].sort().at(-1);
+}
+
+/**
+ * The id of the next snapshot: time (UTC) and a counter. Both are never below those of the one before, even if the clock
+ * steps back, so ids increase and never repeat.
  */
 export function nextSnapshotId(previous: string | undefined, now: Date): string {
   const [date = '', time = ''] = now

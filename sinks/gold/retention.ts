@@ -1,12 +1,12 @@
 /**
- * Which snapshots stay: the newest, the one that CURRENT names, and those that are pinned. A pin is a file inside the
- * folder of its snapshot. So pinning and removing, which need not know of each other, cannot both succeed: removing begins
- * with a rename, after which nobody can pin any more, and looks for a pin only then.
+ * Which snapshots stay: the newest ones, the one that CURRENT names, and pinned ones. A pin is a file inside the folder of its
+ * snapshot. A removal first renames the folder, after which no pin can be set, and only then looks for one. So a pin and a
+ * removal, which need not know of each other, cannot both succeed.
  */
 import { existsSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { crashPoint } from '../../runtime/crash-points.ts';
-import { ReelflowError, systemCodeOf } from '../../runtime/errors.ts';
+import { messageOf, ReelflowError, systemCodeOf } from '../../runtime/errors.ts';
 import { withFolderLock } from '../../runtime/folder-lock.ts';
 import { currentSnapshot, listSnapshots, readManifest, snapshotFolder, snapshotsFolder } from './manifest.ts';
 
@@ -15,9 +15,9 @@ const pinFile = 'PINNED';
 export const isPinned = (gold: string, id: string) => existsSync(join(snapshotFolder(gold, id), pinFile));
 
 /**
- * Keeps a snapshot from every retention until it is unpinned.
- * @returns false when it was pinned already
- * @throws ReelflowError goldUnusable, when there is no such snapshot
+ * Keeps a snapshot from retention until it is unpinned.
+ * @returns false if it was pinned already
+ * @throws ReelflowError goldUnusable, if there is no such snapshot
  */
 export function pinSnapshot(gold: string, id: string): boolean {
   readManifest(gold, id);
@@ -28,13 +28,13 @@ export function pinSnapshot(gold: string, id: string): boolean {
     if (systemCodeOf(thrown) === 'EEXIST') return false;
     if (systemCodeOf(thrown) !== 'ENOENT') throw thrown;
     throw new ReelflowError('goldUnusable', `Snapshot ${id} has just been removed`, {
-      detail: `${gold}: retention was faster than the pin.`,
-      hint: 'See `reelflow gold list`.',
+      detail: `${gold}: retention removed it before the pin was set.`,
+      hint: 'Run `reelflow gold list` and choose another one.',
     });
   }
 }
 
-/** @returns false when it was not pinned. @throws ReelflowError goldUnusable, when there is no such snapshot */
+/** @returns false if it was not pinned. @throws ReelflowError goldUnusable, if there is no such snapshot */
 export function unpinSnapshot(gold: string, id: string): boolean {
   readManifest(gold, id);
   const was = isPinned(gold, id);
@@ -48,11 +48,11 @@ export const newestSnapshots = (gold: string, keep: number) => listSnapshots(gol
 export interface RetentionPlan {
   /** Oldest first. */
   readonly remove: readonly string[];
-  /** Older than the newest ones, and yet they stay. */
+  /** Older snapshots that stay. */
   readonly stay: readonly { readonly id: string; readonly because: 'current' | 'pinned' }[];
 }
 
-/** What `retain` would do. Changes nothing. */
+/** Plans `retain`. Changes nothing. */
 export function planRetention(gold: string, keep: number): RetentionPlan {
   const current = currentSnapshot(gold);
   const remove: string[] = [];
@@ -65,25 +65,45 @@ export function planRetention(gold: string, keep: number): RetentionPlan {
   return { remove, stay };
 }
 
-/**
- * Removes what the plan says and what crashes have left. The caller holds the gold folder's lock.
- * @param keep at least 1
- * @returns the ids that were removed
- */
-export function retain(gold: string, keep: number): string[] {
-  const folder = snapshotsFolder(gold);
-  if (!existsSync(folder)) return [];
-  for (const name of readdirSync(folder)) {
-    if (name.startsWith('.')) bury(folder, name.slice(1));
-  }
-  return planRetention(gold, keep).remove.filter((id) => {
-    // Renamed first: a crash in the middle of removing must not leave half a snapshot under its name.
-    renameSync(join(folder, id), join(folder, `.${id}`));
-    return bury(folder, id);
-  });
+export interface Retention {
+  /** Removed snapshots, oldest first. */
+  readonly removed: readonly string[];
+  /** Snapshots that should be removed and could not be: of another user, in use on NFS, … */
+  readonly failed: readonly { readonly id: string; readonly reason: string }[];
 }
 
-/** Removes a folder that has lost its name, or gives the name back if it was pinned before. @returns whether it is gone */
+/**
+ * Removes the snapshots of the plan and the remains of crashes. A snapshot that cannot be removed does not keep the others
+ * from being removed. The caller holds the lock of the gold folder.
+ * @param keep at least 1
+ */
+export function retain(gold: string, keep: number): Retention {
+  const folder = snapshotsFolder(gold);
+  const removed: string[] = [];
+  const failed: { id: string; reason: string }[] = [];
+  const attempt = (id: string, remove: () => boolean) => {
+    try {
+      if (remove()) removed.push(id);
+    } catch (thrown) {
+      failed.push({ id, reason: messageOf(thrown) });
+    }
+  };
+  const remains = existsSync(folder) ? readdirSync(folder).filter((name) => name.startsWith('.')) : [];
+  for (const name of remains) {
+    // What a crash has left is no snapshot: its removal is not reported.
+    attempt(name.slice(1), () => bury(folder, name.slice(1)) && false);
+  }
+  for (const id of planRetention(gold, keep).remove) {
+    attempt(id, () => {
+      // A crash while files are deleted must not leave half a snapshot under its name.
+      renameSync(join(folder, id), join(folder, `.${id}`));
+      return bury(folder, id);
+    });
+  }
+  return { removed, failed };
+}
+
+/** Removes a folder that has lost its name, or restores the name if a pin was set before. @returns whether it is removed */
 function bury(folder: string, id: string): boolean {
   const dead = join(folder, `.${id}`);
   if (existsSync(join(dead, pinFile))) {
@@ -95,7 +115,7 @@ function bury(folder: string, id: string): boolean {
   return true;
 }
 
-/** Runs `work` while nobody else publishes into the gold folder or removes from it. @throws ReelflowError busy */
+/** Runs `work` while no other process publishes into the gold folder or removes from it. @throws ReelflowError busy */
 export function withGoldLock<T>(
   gold: string,
   options: { patienceMs: number; onWait?: (pid: number) => void },

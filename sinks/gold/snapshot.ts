@@ -1,14 +1,15 @@
 /**
  * Publishes a snapshot:
  *
- * 1. sum the cubes, write every table and the cubes per shard into `snapshots/.<id>`, each file synced;
+ * 1. sum the cubes, write every table and the cubes per shard into `snapshots/.<id>`, and sync each file;
  * 2. write the manifest last, sync the folder;
  * 3. rename the folder to `snapshots/<id>`, sync its parent;
- * 4. swap the catalogue by rename: a crash from here on leaves CURRENT behind, and so a next run that publishes both;
+ * 4. swap the catalogue by rename: after a crash from here on CURRENT is older, so the next run publishes both again;
  * 5. swap CURRENT by rename, sync the gold folder.
  *
- * A reader that follows CURRENT finds a complete snapshot at every moment. What a crash leaves behind is a folder
- * whose name starts with a dot, or a snapshot that CURRENT does not name: the next run sweeps or keeps it.
+ * A reader that follows CURRENT finds a complete snapshot at every moment. A crash leaves a folder whose name starts with a
+ * dot, which the next run removes, or a complete snapshot that CURRENT does not name, which counts as any other for
+ * retention. A failure leaves nothing.
  */
 import { existsSync, mkdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -30,9 +31,9 @@ import { writeCatalogue } from './catalogue.ts';
 import { goldStorage } from './gold-storage.ts';
 import {
   currentSnapshot,
-  listSnapshots,
   type Manifest,
   manifestVersion,
+  newestId,
   nextSnapshotId,
   type Scales,
   snapshotFolder,
@@ -45,7 +46,7 @@ export interface SnapshotContext {
   readonly clusterId: string;
   /** subject → registry id */
   readonly schemas: Readonly<Record<string, number>>;
-  readonly namesTopic: string;
+  readonly peopleTopic: string;
   readonly reelflowVersion: string;
 }
 
@@ -53,7 +54,7 @@ export interface SnapshotContext {
 export async function publishSnapshot(store: CubeStore, context: SnapshotContext): Promise<Manifest> {
   const { gold } = context;
   const created = new Date();
-  const id = nextSnapshotId(currentSnapshot(gold) ?? listSnapshots(gold).at(-1), created);
+  const id = nextSnapshotId(newestId(gold), created);
   const building = join(snapshotsFolder(gold), `.${id}`);
   try {
     mkdirSync(building, { recursive: true });
@@ -71,23 +72,38 @@ export async function publishSnapshot(store: CubeStore, context: SnapshotContext
     await putInPlace(gold, building, manifest);
     return manifest;
   } catch (thrown) {
-    rmSync(building, { recursive: true, force: true });
+    removeQuietly(building);
     throw asStorageError(thrown, goldStorage(gold));
   }
 }
 
-/** Steps 3 to 5: makes a complete folder the newest snapshot. */
+/** Steps 3 to 5: makes a complete folder the newest snapshot. After a failure the folder has its old name again. */
 export async function putInPlace(gold: string, building: string, manifest: Manifest): Promise<void> {
-  renameSync(building, snapshotFolder(gold, manifest.id));
-  syncPath(snapshotsFolder(gold));
-  await writeCatalogue(gold, manifest);
-  crashPoint('after-manifest-before-current');
+  const folder = snapshotFolder(gold, manifest.id);
+  renameSync(building, folder);
+  try {
+    syncPath(snapshotsFolder(gold));
+    await writeCatalogue(gold, manifest);
+    crashPoint('after-manifest-before-current');
 
-  const next = join(gold, '.CURRENT');
-  writeFileSync(next, `${manifest.id}\n`);
-  syncPath(next);
-  renameSync(next, join(gold, 'CURRENT'));
-  syncPath(gold);
+    const next = join(gold, '.CURRENT');
+    writeFileSync(next, `${manifest.id}\n`);
+    syncPath(next);
+    renameSync(next, join(gold, 'CURRENT'));
+    syncPath(gold);
+  } catch (thrown) {
+    if (currentSnapshot(gold) !== manifest.id) renameSync(folder, building);
+    throw thrown;
+  }
+}
+
+/** The failure that made a folder useless matters more than one of its removal; the next retention removes the rest. */
+function removeQuietly(folder: string): void {
+  try {
+    rmSync(folder, { recursive: true, force: true });
+  } catch {
+    // The next retention tries again.
+  }
 }
 
 async function writeCubes(store: CubeStore, folder: string): Promise<NonNullable<Manifest['cubes']>> {
@@ -102,14 +118,14 @@ async function writeCubes(store: CubeStore, folder: string): Promise<NonNullable
   return cubes;
 }
 
-/** That the cubes of a snapshot are what was written. @throws ReelflowError goldUnusable */
+/** Checks the cubes of a snapshot against its manifest. @throws ReelflowError goldUnusable */
 export async function requireCubes(gold: string, { id, cubes = {} }: Manifest): Promise<void> {
   for (const [name, { sha256 }] of Object.entries(cubes)) {
     const path = join(snapshotFolder(gold, id), 'cubes', `${name}.parquet`);
     if (existsSync(path) && (await fileSha256(path)) === sha256) continue;
     throw new ReelflowError('goldUnusable', `A cube of snapshot ${id} is missing or was altered`, {
       detail: path,
-      hint: 'Let CURRENT name an earlier snapshot; or `reelflow reset`, then use another --gold folder.',
+      hint: 'Write the id of an earlier snapshot into CURRENT; or run `reelflow reset` and use another --gold folder.',
     });
   }
 }
@@ -142,14 +158,14 @@ async function writeTable(
   };
 }
 
-/** What a table's file says about itself: what a row is, what each column means and its unit. */
+/** The notes in a table's file: what a row is, and the meaning and unit of each column. */
 async function notesOf(connection: DuckDBConnection, { about }: GoldTable, select: string) {
   const described = await connection.runAndReadAll(`DESCRIBE ${select}`);
   const names = described.getRows().map(([name]) => String(name));
   return { about, columns: Object.fromEntries(names.map((name) => [name, noteOf(name)])) };
 }
 
-/** Computes the relation `scales` of the table `integers`. */
+/** Creates the relation `scales` from the table `integers`. */
 async function readScales(connection: DuckDBConnection, columns: readonly string[]): Promise<Scales> {
   await connection.run(`CREATE OR REPLACE TEMP TABLE scales AS ${scalesOf(columns, 'integers')}`);
   const rows = await connection.runAndReadAll('SELECT name, known, mean, deviation FROM scales');
@@ -207,11 +223,11 @@ function manifestOf(
     for (const [topic, of] of Object.entries(counts)) count(topic, of);
   }
   const names: Manifest['names'] = {};
-  for (const state of store.names.values()) {
+  for (const state of store.peopleStates.values()) {
     const { applied, duplicate, rejected } = state;
     names[state.partition] = { applied, duplicate, rejected };
-    input[context.namesTopic] = { ...input[context.namesTopic], [state.partition]: [0, state.next] };
-    count(context.namesTopic, state);
+    input[context.peopleTopic] = { ...input[context.peopleTopic], [state.partition]: [0, state.next] };
+    count(context.peopleTopic, state);
   }
   return {
     id,

@@ -7,6 +7,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
+import { databasePath } from '../../database/sql.ts';
 import { asStorageError, type Storage } from '../../database/storage-errors.ts';
 import { clusterIdOf } from '../../kafka/client.ts';
 import { ReelflowError } from '../../runtime/errors.ts';
@@ -142,7 +143,7 @@ async function withDatabase<T>(
   let connection: DuckDBConnection | undefined;
   const interrupt = () => connection?.interrupt();
   try {
-    instance = await DuckDBInstance.create(join(folder, `${catalog}.duckdb`), {
+    instance = await DuckDBInstance.create(databasePath(join(folder, `${catalog}.duckdb`)), {
       memory_limit: memoryLimit,
       temp_directory: join(folder, 'spill'),
       // Row numbers must follow the input, and tables the order of their query.

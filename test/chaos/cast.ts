@@ -8,7 +8,7 @@ const program = fileURLToPath(new URL('../../cli/reelflow.js', import.meta.url))
 
 /** Log lines that show progress. */
 const worksPattern = /"msg":"(micro-batch|snapshot published|micro-batch applied silently)"/;
-const refusedPattern = /a delta is refused/;
+const refusedPattern = /delta refused/;
 const restoredPattern = /restored from backup/;
 const silentPattern = /catching up silently/;
 const healPattern = /Another owner has published|is rebuilt|publishing a base|another owner holds/;

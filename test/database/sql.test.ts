@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DuckDBInstance } from '@duckdb/node-api';
 import { expect, test } from 'vitest';
-import { parquetFile, sqlFile, sqlPath, sqlText } from '../../database/sql.ts';
+import { databasePath, parquetFile, sqlFile, sqlPath, sqlText } from '../../database/sql.ts';
 
 const odd = ['a*b', 'a?b', 'a[X]b', 'a**b', 'a{X,Y}b', 'a\\b', "it's", 'n=1', 'env=prod', ' ~', 'a%b;c'];
 
@@ -32,4 +32,9 @@ test('a file is read under any path, only that file, and with its own columns', 
 
 test('a path that DuckDB cannot describe is refused', () => {
   expect(() => sqlFile('/a\\*b')).toThrow(expect.objectContaining({ kind: 'usage' }));
+});
+
+test('a database under a path whose log DuckDB would misplace is refused', () => {
+  expect(() => databasePath('/a?b/x.duckdb')).toThrow(expect.objectContaining({ kind: 'usage' }));
+  expect(databasePath('/a*b/k=v/x.duckdb')).toBe('/a*b/k=v/x.duckdb');
 });

@@ -16,9 +16,9 @@ import { Publisher } from '../../processors/publisher.ts';
 import type { OutboxEntry } from '../../processors/shard-store.ts';
 import { Tenure } from '../../processors/tenure.ts';
 import { ReelflowError } from '../../runtime/errors.ts';
-import type { ShardState } from '../../sinks/cube-store.ts';
 import { Follower } from '../../sinks/follower.ts';
 import { type Current, hasReached, isAhead } from '../../sinks/progress.ts';
+import type { ShardState } from '../../sinks/shard-state.ts';
 import { type DeltaHeader, decodeDeltaHeader, encodeDeltaHeader } from '../../topics/delta-wire.ts';
 import {
   type Gap,
@@ -1026,8 +1026,8 @@ export class World {
     const newest = this.#snapshots.at(-1);
     const held = {
       shards: new Map([...shards].map(([shard, { state }]) => [shard, state])),
-      names: new Map(),
-      namesTopic: 'names',
+      people: new Map(),
+      peopleTopic: 'names',
     };
     if (!isAhead(held, newest?.current) || !hasReached(held, newest?.current)) return;
     const cubeSets = new Set([...shards.values()].map(({ state }) => state.chain.cubeSet));

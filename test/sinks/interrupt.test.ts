@@ -21,7 +21,7 @@ beforeEach(async () => {
   gold = join(folder, 'gold');
   store = await open();
   await store.transaction(() =>
-    store.putNames({ partition: 0, next: 1, lastHash: '', applied: 1, duplicate: 0, rejected: 0 }),
+    store.putPeople({ partition: 0, next: 1, lastHash: '', applied: 1, duplicate: 0, rejected: 0 }),
   );
 });
 afterEach(() => {
@@ -36,7 +36,7 @@ const publish = () =>
       namespace: '',
       clusterId: 'cluster',
       schemas: {},
-      namesTopic: 'names',
+      peopleTopic: 'names',
       reelflowVersion: '0',
     }),
   );

@@ -58,12 +58,12 @@ function chunkOf({ records, deletes }: NameChunk): Buffer {
 
 /** Writes chunks as one transaction of the sink does. @returns how often rows were written, and how many changed */
 async function write(chunks: readonly NameChunk[]): Promise<{ writes: number; changed: number }> {
-  const staged = new StagedPeople(store.people);
+  const staged = new StagedPeople(store.personIds);
   let writes = 0;
   let changed = 0;
   const flush = async () => {
     writes += 1;
-    changed += await store.writeNames(staged.take());
+    changed += await store.writePeople(staged.take());
   };
   await store.transaction(async () => {
     for (const chunk of chunks) await staged.add(chunkOf(chunk), decoder, owner, flush);
@@ -78,7 +78,7 @@ async function stored(): Promise<Map<number, string | null>> {
 }
 
 async function clear(): Promise<void> {
-  await store.transaction(() => store.clearNames());
+  await store.transaction(() => store.clearPeople());
 }
 
 // Method: a file in which each person comes twice in a row. A statement for each repetition held the sink up for minutes.

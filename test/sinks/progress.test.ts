@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { type Current, type Held, hasReached, isAhead } from '../../sinks/progress.ts';
 import type { Gaps, Position } from '../../topics/position.ts';
 
-const namesTopic = 'names';
+const peopleTopic = 'names';
 
 interface Shard {
   readonly generation?: number;
@@ -28,8 +28,8 @@ const held = (shards: readonly Shard[], names: readonly number[] = []): Held => 
       },
     ]),
   ),
-  names: new Map(names.map((next, partition) => [partition, { partition, next }])),
-  namesTopic,
+  people: new Map(names.map((next, partition) => [partition, { partition, next }])),
+  peopleTopic,
 });
 
 const current = (shards: readonly Shard[], names: readonly number[] = []): Current => {
@@ -40,7 +40,7 @@ const current = (shards: readonly Shard[], names: readonly number[] = []): Curre
       input[topic] = { ...input[topic], [shard]: [0, next] };
   }
   if (names.length > 0) {
-    input[namesTopic] = Object.fromEntries(names.map((next, partition) => [partition, [0, next]]));
+    input[peopleTopic] = Object.fromEntries(names.map((next, partition) => [partition, [0, next]]));
   }
   const states = shards.map(({ generation = 0, position, gaps = {} }, shard) => [
     shard,
@@ -136,13 +136,13 @@ describe('all is held that CURRENT holds, or a reset asked for', () => {
     ],
     [
       'a reset asked for names',
-      held([{ generation: 1, position: { a: 7 }, heldUntil: { a: 7, [namesTopic]: 4 } }], [3]),
+      held([{ generation: 1, position: { a: 7 }, heldUntil: { a: 7, [peopleTopic]: 4 } }], [3]),
       current([{ position: { a: 5 } }], [9]),
       false,
     ],
     [
       'a reset asked for as many names',
-      held([{ generation: 1, position: { a: 7 }, heldUntil: { a: 7, [namesTopic]: 4 } }], [4]),
+      held([{ generation: 1, position: { a: 7 }, heldUntil: { a: 7, [peopleTopic]: 4 } }], [4]),
       current([{ position: { a: 5 } }], [9]),
       true,
     ],

@@ -357,9 +357,9 @@ describe('retention', () => {
     expect(pruned).toMatchObject({ dryRun: false, removed: [plain] });
     expect(listSnapshots(folder)).toEqual([oldest, current, newest]);
     // The sink's own retention is the same.
-    expect(retain(folder, 1)).toEqual([]);
+    expect(retain(folder, 1).removed).toEqual([]);
     await succeeded(gold(folder, 'unpin', oldest));
-    expect(retain(folder, 1)).toEqual([oldest]);
+    expect(retain(folder, 1).removed).toEqual([oldest]);
     expect(listSnapshots(folder)).toEqual([current, newest]);
   });
 
@@ -369,7 +369,7 @@ describe('retention', () => {
     pinSnapshot(folder, oldest);
     // As a crash leaves it between the rename and the look for a pin.
     renameSync(snapshotFolder(folder, oldest), snapshotFolder(folder, `.${oldest}`));
-    expect(retain(folder, 4)).toEqual([]);
+    expect(retain(folder, 4).removed).toEqual([]);
     expect(listSnapshots(folder)).toEqual(ids);
     expect(isPinned(folder, oldest)).toBe(true);
   });

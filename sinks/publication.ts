@@ -1,0 +1,132 @@
+/**
+ * Publishes the store as a snapshot, and does what follows: removes old snapshots, compacts the store, trims the deltas that
+ * no kept snapshot needs, and pushes to the bucket. Only the snapshot itself must succeed; the rest is repeated after the
+ * next one.
+ */
+import type { Broker } from '../kafka/client.ts';
+import { deleteBefore } from '../kafka/topics.ts';
+import { messageOf, ReelflowError } from '../runtime/errors.ts';
+import type { TopicNames } from '../topics/catalog.ts';
+import type { CubeStore } from './cube-store.ts';
+import { currentSnapshot, type Manifest, readManifest } from './gold/manifest.ts';
+import { newestSnapshots, retain } from './gold/retention.ts';
+import { publishSnapshot } from './gold/snapshot.ts';
+import { hasReached, isAhead } from './progress.ts';
+import type { SinkMetrics } from './sink-metrics.ts';
+
+export interface PublicationOptions {
+  readonly broker: Broker;
+  readonly names: TopicNames;
+  readonly store: CubeStore;
+  readonly gold: string;
+  readonly clusterId: string;
+  /** subject → registry id */
+  readonly schemas: Readonly<Record<string, number>>;
+  /** Number of snapshots to keep. */
+  readonly keep: number;
+  /** Bucket that receives every snapshot, `s3://bucket/prefix`. */
+  readonly pushTo?: string;
+  readonly reelflowVersion: string;
+  readonly metrics?: SinkMetrics | undefined;
+}
+
+export class Publication {
+  readonly #options: PublicationOptions;
+  readonly #peopleTopic: string;
+  /** The snapshot that CURRENT names in the bucket. */
+  #pushed: string | undefined;
+  /** The last removals that failed: a warning appears only when they change. */
+  #failures = '';
+
+  constructor(options: PublicationOptions) {
+    this.#options = options;
+    this.#peopleTopic = options.names.source('name.basics');
+  }
+
+  /** Whether a snapshot would hold something that CURRENT does not hold, and everything that it does. */
+  isDue(): boolean {
+    const { gold, store } = this.#options;
+    if (store.isEmpty) return false;
+    const id = currentSnapshot(gold);
+    const current = id === undefined ? undefined : readManifest(gold, id);
+    const held = { shards: store.shards, people: store.peopleStates, peopleTopic: this.#peopleTopic };
+    return isAhead(held, current) && hasReached(held, current);
+  }
+
+  /** @throws ReelflowError diskFull, goldUnusable */
+  async publish(): Promise<Manifest> {
+    const { gold, names, clusterId, schemas, reelflowVersion, broker, store, metrics } = this.#options;
+    const startedMs = performance.now();
+    const manifest = await store.onAllThreads(() =>
+      publishSnapshot(store, {
+        gold,
+        namespace: names.namespace,
+        clusterId,
+        schemas,
+        peopleTopic: this.#peopleTopic,
+        reelflowVersion,
+      }),
+    );
+    const publishedMs = performance.now() - startedMs;
+    const removed = this.#retain();
+    await store.compact();
+    await this.#trimDeltas();
+    const rows = Object.fromEntries(Object.entries(manifest.tables).map(([name, of]) => [name, of.rows]));
+    const ms = Math.round(performance.now() - startedMs);
+    broker.logger.info({ snapshot: manifest.id, rows, removed, ms }, 'snapshot published');
+    metrics?.published(manifest, publishedMs);
+    return manifest;
+  }
+
+  /** A snapshot that cannot be removed takes room, but must not end the sink: the next publication tries again. */
+  #retain(): readonly string[] {
+    const { gold, keep, broker, metrics } = this.#options;
+    const { removed, failed } = retain(gold, keep);
+    const failures = failed.map(({ id, reason }) => `${id}: ${reason}`);
+    if (failures.join() !== this.#failures) {
+      if (failures.length > 0) broker.logger.warn({ failures }, 'old snapshots cannot be removed');
+      else broker.logger.info('all old snapshots are removed again');
+      this.#failures = failures.join();
+    }
+    metrics?.unremovable(failed.length);
+    return removed;
+  }
+
+  /**
+   * Deletes the deltas before the oldest of the newest `keep` snapshots; a pin keeps a snapshot, not the deltas after it. The
+   * last delta that this snapshot contains stays, so a reader of the partition from its start finds a valid range.
+   */
+  async #trimDeltas(): Promise<void> {
+    const { gold, keep, broker, names } = this.#options;
+    const [oldest] = newestSnapshots(gold, keep);
+    if (oldest === undefined) return;
+    const { shards } = readManifest(gold, oldest);
+    const partitions = Object.entries(shards)
+      .filter(([, { lastDelta }]) => lastDelta > 0)
+      .map(([shard, { lastDelta }]) => ({ partition: Number(shard), offset: lastDelta }));
+    if (partitions.length === 0) return;
+    try {
+      await deleteBefore(broker, names.deltas, partitions);
+    } catch (thrown) {
+      // The next publication trims too; until then the deltas only take room.
+      broker.logger.warn({ reason: messageOf(thrown) }, 'deltas not trimmed');
+    }
+  }
+
+  /** Pushes CURRENT to the bucket. @param onFailure `log`: the next interval tries again if the bucket cannot be used */
+  async push(onFailure: 'log' | 'throw'): Promise<void> {
+    const { gold, keep, pushTo, broker } = this.#options;
+    const current = currentSnapshot(gold);
+    if (pushTo === undefined || current === undefined || current === this.#pushed) return;
+    const { pushGold } = await import('./gold/bucket.ts');
+    try {
+      const report = await pushGold(gold, pushTo, keep);
+      this.#pushed = report.snapshot;
+      broker.logger.info({ ...report, bucket: pushTo }, 'snapshot pushed to the bucket');
+    } catch (thrown) {
+      const isPassing = thrown instanceof ReelflowError && thrown.kind === 'bucketUnusable';
+      if (onFailure === 'throw' || !isPassing) throw thrown;
+      broker.logger.warn({ reason: thrown.detail }, 'snapshot not pushed to the bucket');
+    }
+  }
+}

@@ -1,0 +1,35 @@
+/** Restores the sink's state from the newest snapshot, which holds the cubes of every shard and their positions. */
+import { join } from 'node:path';
+import type { Logger } from '../runtime/logger.ts';
+import type { Gaps, Position } from '../topics/position.ts';
+import type { CubeStore } from './cube-store.ts';
+import { type Manifest, readManifest, snapshotFolder } from './gold/manifest.ts';
+import { requireCubes } from './gold/snapshot.ts';
+import type { ShardState } from './shard-state.ts';
+
+/** Fills an empty store. The names are not part of it: they are read again. @throws ReelflowError goldUnusable */
+export async function restoreFrom(store: CubeStore, gold: string, id: string, logger: Logger): Promise<void> {
+  const manifest = readManifest(gold, id);
+  logger.warn({ snapshot: id }, 'the state is empty: restoring from the newest snapshot');
+  await requireCubes(gold, manifest);
+  await store.restore(join(snapshotFolder(gold, id), 'cubes'), shardStatesOf(manifest));
+}
+
+function shardStatesOf({ shards, deltas }: Manifest): ShardState[] {
+  return Object.entries(shards).map(([shard, { generation, cubeSet, lastDelta, sources, ...of }]) => {
+    const topics = Object.entries(sources);
+    const position: Position = Object.fromEntries(topics.map(([topic, { next }]) => [topic, next]));
+    const gaps: Gaps = Object.fromEntries(topics.map(([topic, source]) => [topic, source.gaps]));
+    return {
+      shard: Number(shard),
+      shards: of.shards,
+      chain: { generation, cubeSet, position, gaps },
+      next: deltas[shard] ?? 0,
+      lastDelta,
+      heldUntil: {},
+      counts: Object.fromEntries(
+        topics.map(([topic, { applied, duplicate, rejected }]) => [topic, { applied, duplicate, rejected }]),
+      ),
+    };
+  });
+}

@@ -1,0 +1,26 @@
+/** The sink's state of one shard and of one partition of name.basics: what a transaction commits beside the rows. */
+import type { ChainState } from '../topics/delta-chain.ts';
+import type { RecordCounts } from '../topics/delta-wire.ts';
+import type { Position } from '../topics/position.ts';
+
+export interface ShardState {
+  readonly shard: number;
+  /** Partition count of the sources. */
+  readonly shards: number;
+  readonly chain: ChainState;
+  /** Next offset of the shard's delta partition; never between the parts of a delta. */
+  readonly next: number;
+  /** First offset of the last applied delta, -1 before the first. */
+  readonly lastDelta: number;
+  /** By source topic. */
+  readonly counts: Readonly<Record<string, RecordCounts>>;
+  /** After a reset: the sink publishes nothing before the shard and the people have reached these offsets, by topic. */
+  readonly heldUntil: Position;
+}
+
+export interface PeopleState extends RecordCounts {
+  readonly partition: number;
+  readonly next: number;
+  /** SHA-256 of the message before `next`: reading it again proves that the topic is the same one. */
+  readonly lastHash: string;
+}
