@@ -67,6 +67,7 @@ function text({ lines, notes, machine, command }: Result): string {
       cell: (line: Line) => shown(line[head]),
     })),
     lines,
+    Number.POSITIVE_INFINITY,
   );
   return `${[table, ...notes, machine, command].join('\n')}\n`;
 }

@@ -25,9 +25,8 @@ import { packageVersion } from './version.ts';
 
 const endWithinMs = 3_000;
 
-/** Runs a command line and sets the exit code. @param argv as in `process.argv` */
-export async function main(argv: readonly string[]): Promise<void> {
-  watchOutput();
+/** All commands with their options. */
+export function createProgram(): Command {
   const program = new Command('reelflow')
     .description(
       'Replays the IMDb datasets into Kafka, keeps their aggregates up to date, writes Parquet snapshots.',
@@ -54,8 +53,14 @@ export async function main(argv: readonly string[]): Promise<void> {
     program.addCommand(command);
   }
   exitOverride(program);
+  return program;
+}
+
+/** Runs a command line and sets the exit code. @param argv as in `process.argv` */
+export async function main(argv: readonly string[]): Promise<void> {
+  watchOutput();
   try {
-    await program.parseAsync(argv);
+    await createProgram().parseAsync(argv);
   } catch (thrown) {
     process.exitCode = report(thrown, argv.includes('--verbose'));
   }
