@@ -9,10 +9,10 @@ import { nullInt } from '../topics/row-plan.ts';
 const vectorRows = 2048;
 
 export interface DatabaseOptions {
-  /** For all shards of this process together, as DuckDB writes sizes: `1GB`. */
+  /** For all shards of this process together, as DuckDB writes sizes, for example `1GB`. */
   readonly memoryLimit: string;
   readonly threads: number;
-  /** Where DuckDB may spill to. */
+  /** Where DuckDB may write data that does not fit into memory. */
   readonly spillFolder: string;
 }
 
@@ -25,7 +25,7 @@ export async function openInstance(options: DatabaseOptions): Promise<DuckDBInst
   });
 }
 
-/** Memory that an instance holds, in bytes. */
+/** Memory that an instance uses, in bytes. */
 export async function memoryBytesOf(instance: DuckDBInstance): Promise<number> {
   const connection = await instance.connect();
   try {

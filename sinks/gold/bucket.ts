@@ -1,10 +1,10 @@
 /**
- * Gold in an object store that speaks the S3 API: the same files under the same names, in the same order. The objects of a
- * snapshot come first and its manifest last; then CURRENT is replaced, by a request that the store refuses when CURRENT is
- * not what was read before. So a reader that follows CURRENT finds a complete snapshot at every moment, never an older one,
- * and of two that publish one fails.
+ * Gold in an object store with the S3 API: the same files under the same names. A push writes the objects of a snapshot, its
+ * manifest last, and then replaces CURRENT with a conditional request, which the store refuses if CURRENT has changed since
+ * it was read. So a reader that follows CURRENT finds a complete snapshot at every moment and never an older one, and of two
+ * concurrent pushes one fails.
  *
- * Gold is made in the folder; the bucket follows it. Each step can be repeated, so another push repairs a crash.
+ * The folder is the original, the bucket its copy. Every step can be repeated: after a crash, the next push completes it.
  */
 import { createHash } from 'node:crypto';
 import { createReadStream, createWriteStream, mkdirSync, readdirSync, rmSync, statSync } from 'node:fs';
@@ -29,9 +29,9 @@ import { isPinned } from './retention.ts';
 import { putInPlace } from './snapshot.ts';
 
 export interface PushReport {
-  /** What CURRENT in the bucket names now. */
+  /** The snapshot that CURRENT in the bucket names. */
   readonly snapshot: string;
-  /** False when it did so before. */
+  /** False if CURRENT named it before. */
   readonly pushed: boolean;
   readonly bytes: number;
   /** Snapshots that were removed from the bucket. */
@@ -53,7 +53,7 @@ export function placeOf(url: string): Place {
   const [, bucket, prefix = ''] =
     /^s3:\/\/([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:\/(.*?))?\/*$/.exec(url) ?? [];
   if (bucket === undefined) {
-    throw new ReelflowError('usage', `${url} is no bucket`, {
+    throw new ReelflowError('usage', `${url} is not a bucket`, {
       hint: 'Write it as s3://bucket or s3://bucket/prefix.',
     });
   }
@@ -61,10 +61,10 @@ export function placeOf(url: string): Place {
 }
 
 /**
- * Makes the bucket hold what CURRENT of the folder names, and removes what is older than its newest `keep` snapshots and
- * not pinned in the folder.
- * @throws ReelflowError goldUnusable, when there is nothing to push, a file was altered, or the bucket is ahead or newer;
- *   foreignCluster; busy, when another one published meanwhile; bucketUnusable
+ * Pushes the snapshot that CURRENT of the folder names, and removes snapshots that are older than the newest `keep` of the
+ * bucket and not pinned in the folder.
+ * @throws ReelflowError goldUnusable, if there is nothing to push, a file was altered, or the bucket is newer; foreignCluster;
+ *   busy, if another push has replaced CURRENT meanwhile; bucketUnusable
  */
 export async function pushGold(gold: string, url: string, keep: number): Promise<PushReport> {
   const id = currentSnapshot(gold);
@@ -76,7 +76,7 @@ export async function pushGold(gold: string, url: string, keep: number): Promise
   }
   const bucket = new Bucket(placeOf(url));
   try {
-    // 1. what is there: its identity, and which CURRENT may be replaced
+    // 1. identity of the bucket, and the CURRENT that may be replaced
     const manifest = readManifest(gold, id);
     const current = await bucket.current();
     if (current !== undefined) refuseForeign(bucket.url, await bucket.manifest(current.id), manifest);
@@ -94,10 +94,10 @@ export async function pushGold(gold: string, url: string, keep: number): Promise
 }
 
 /**
- * Brings the snapshot that CURRENT of the bucket names into the folder and makes it CURRENT there: for readers elsewhere, and
- * for a sink that lost its folder. The caller holds the gold folder's lock.
+ * Fetches the snapshot that CURRENT of the bucket names and makes it CURRENT of the folder: for readers elsewhere, and for a
+ * sink that has lost its folder. The caller holds the lock of the gold folder.
  * @returns its id, and whether it was fetched
- * @throws ReelflowError goldUnusable, when the bucket has none or an object was altered; foreignCluster; bucketUnusable
+ * @throws ReelflowError goldUnusable, if the bucket has none or an object was altered; foreignCluster; bucketUnusable
  */
 export async function pullGold(gold: string, url: string): Promise<{ snapshot: string; pulled: boolean }> {
   const bucket = new Bucket(placeOf(url));
@@ -126,18 +126,18 @@ export async function pullGold(gold: string, url: string): Promise<{ snapshot: s
   }
 }
 
-/** @throws ReelflowError foreignCluster, or goldUnusable when what is there is newer than what comes */
-function refuseForeign(where: string, there: Manifest, coming: Manifest): void {
-  if (there.clusterId !== coming.clusterId || there.namespace !== coming.namespace) {
-    throw new ReelflowError('foreignCluster', 'What is there belongs to another cluster or namespace', {
-      detail: `${where}: cluster ${there.clusterId}, namespace '${there.namespace}'; what comes is of ${coming.clusterId}, '${coming.namespace}'.`,
+/** @throws ReelflowError foreignCluster, or goldUnusable if the existing snapshot is newer */
+function refuseForeign(where: string, existing: Manifest, incoming: Manifest): void {
+  if (existing.clusterId !== incoming.clusterId || existing.namespace !== incoming.namespace) {
+    throw new ReelflowError('foreignCluster', 'The destination belongs to another cluster or namespace', {
+      detail: `${where}: cluster ${existing.clusterId}, namespace '${existing.namespace}'; the snapshot is of ${incoming.clusterId}, '${incoming.namespace}'.`,
       hint: 'Use another folder or prefix.',
     });
   }
-  if (there.id > coming.id) {
-    throw new ReelflowError('goldUnusable', 'What is there is newer', {
-      detail: `${where} has ${there.id}, what comes is ${coming.id}.`,
-      hint: 'CURRENT never goes back. Is another sink at work on the same namespace?',
+  if (existing.id > incoming.id) {
+    throw new ReelflowError('goldUnusable', 'The destination is newer', {
+      detail: `${where} has ${existing.id}, the snapshot is ${incoming.id}.`,
+      hint: 'CURRENT never goes back. Check whether another sink serves the same namespace.',
     });
   }
 }
@@ -178,17 +178,17 @@ export class Bucket {
     );
   }
 
-  /** @returns bytes sent. @throws ReelflowError goldUnusable, for a file that the manifest does not vouch for */
+  /** @returns bytes sent. @throws ReelflowError goldUnusable, for a file that differs from the manifest */
   async putSnapshot(gold: string, manifest: Manifest): Promise<number> {
     const { id } = manifest;
     const folder = snapshotFolder(gold, id);
     let bytes = 0;
-    const vouched = new Map(filesOf(manifest).map(({ path, sha256 }) => [path, sha256]));
-    // Cubes of earlier versions are not vouched for.
+    const hashes = new Map(filesOf(manifest).map(({ path, sha256 }) => [path, sha256]));
+    // Manifests of earlier versions do not list the cubes.
     const cubes = readdirSync(join(folder, 'cubes')).map((name) => `cubes/${name}`);
-    for (const path of new Set([...vouched.keys(), ...cubes, 'manifest.json'])) {
+    for (const path of new Set([...hashes.keys(), ...cubes, 'manifest.json'])) {
       const file = join(folder, path);
-      const sha256 = vouched.get(path);
+      const sha256 = hashes.get(path);
       if (sha256 !== undefined && (await sha256OrNone(file)) !== sha256) throw altered(id, file);
       bytes += await this.#put(`snapshots/${id}/${path}`, file);
     }
@@ -214,7 +214,7 @@ export class Bucket {
     syncPath(into);
   }
 
-  /** @param tag of the CURRENT that may be replaced; undefined if there must be none. @throws ReelflowError busy */
+  /** @param tag of the CURRENT that may be replaced; undefined if none may exist. @throws ReelflowError busy */
   async replaceCurrent(id: string, tag: string | undefined): Promise<void> {
     const condition = tag === undefined ? { IfNoneMatch: '*' } : { IfMatch: tag };
     try {
@@ -224,15 +224,15 @@ export class Bucket {
     } catch (thrown) {
       const { name, $metadata } = thrown as S3.S3ServiceException;
       if (name !== 'PreconditionFailed' && $metadata?.httpStatusCode !== 409) throw this.#error(thrown);
-      throw new ReelflowError('busy', 'Another one has published into the bucket meanwhile', {
-        detail: `${this.url}: CURRENT is not what it was when this push began.`,
-        hint: 'One sink serves a prefix; end the other one, then push again.',
+      throw new ReelflowError('busy', 'Another push has replaced CURRENT of the bucket meanwhile', {
+        detail: `${this.url}: CURRENT has changed since this push read it.`,
+        hint: 'One sink serves a prefix. End the other one, then push again.',
         cause: thrown,
       });
     }
   }
 
-  /** Removes all but the newest `keep`, `current` and what is pinned in the folder. @returns the ids */
+  /** Removes all but the newest `keep`, `current` and snapshots pinned in the folder. @returns the removed ids */
   async retain(gold: string, keep: number, current: string): Promise<string[]> {
     const all = [
       ...new Set((await this.#list('snapshots/')).map((key) => key.split('/')[1] as string)),
@@ -240,7 +240,7 @@ export class Bucket {
     const removable = all.slice(0, -keep).filter((id) => id < current && !isPinned(gold, id));
     for (const id of removable) {
       const keys = await this.#list(`snapshots/${id}/`);
-      // The manifest first: what has none is no snapshot.
+      // The manifest first: without it the rest is no snapshot.
       keys.sort((a, b) => Number(b.endsWith('/manifest.json')) - Number(a.endsWith('/manifest.json')));
       for (const key of keys)
         await this.#asked(this.#client.send(new S3.DeleteObjectCommand(this.#object(key))));
@@ -252,14 +252,14 @@ export class Bucket {
     const { size } = statSync(file);
     const md5 = createHash('md5');
     await pipeline(createReadStream(file), md5);
-    // The store holds what it got against the hash.
+    // The store compares the received bytes with the hash.
     const ContentMD5 = md5.digest('base64');
     const body = { Body: createReadStream(file), ContentLength: size, ContentMD5 };
     await this.#asked(this.#client.send(new S3.PutObjectCommand({ ...this.#object(key), ...body })));
     return size;
   }
 
-  /** All keys below a prefix, without the place's own. */
+  /** All keys below a prefix, relative to the prefix of the place. */
   async #list(below: string): Promise<string[]> {
     const { bucket, prefix } = this.#place;
     const keys: string[] = [];
@@ -309,16 +309,16 @@ export class Bucket {
 type S3Body = NonNullable<S3.GetObjectCommandOutput['Body']>;
 
 /**
- * Region, credentials and endpoint come from where the AWS SDK looks for them: environment, profile, instance. Stores that are
- * not AWS are addressed by path, and not all of them know checksums in trailers.
+ * The AWS SDK finds region, credentials and endpoint in the environment, a profile or the instance. Other stores than AWS are
+ * addressed by path, and not all of them know checksums in trailers.
  */
 function clientConfig(env: NodeJS.ProcessEnv): S3.S3ClientConfig {
-  const isElsewhere = (env.AWS_ENDPOINT_URL_S3 ?? env.AWS_ENDPOINT_URL) !== undefined;
+  const isOther = (env.AWS_ENDPOINT_URL_S3 ?? env.AWS_ENDPOINT_URL) !== undefined;
   return {
-    forcePathStyle: isElsewhere,
+    forcePathStyle: isOther,
     requestChecksumCalculation: 'WHEN_REQUIRED',
     responseChecksumValidation: 'WHEN_REQUIRED',
-    ...(isElsewhere && env.AWS_REGION === undefined && { region: 'us-east-1' }),
+    ...(isOther && env.AWS_REGION === undefined && { region: 'us-east-1' }),
   };
 }
 
@@ -333,5 +333,5 @@ async function sha256OrNone(file: string): Promise<string | undefined> {
 const altered = (id: string, file: string) =>
   new ReelflowError('goldUnusable', `A file of snapshot ${id} is missing or was altered`, {
     detail: file,
-    hint: `\`reelflow verify ${id}\` tells all that is wrong with it.`,
+    hint: `Run \`reelflow verify ${id}\` to see everything that is wrong with it.`,
   });

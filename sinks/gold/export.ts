@@ -1,7 +1,7 @@
 /**
- * A snapshot as Delta tables, one per gold table, written by delta-rs through its Python package: the engine that is kept
- * for Delta, and the only one that a public registry has ready to install. Each export is a commit that names the
- * snapshot; a table whose content is that of its last commit gets none. A table is replaced whole or not at all.
+ * A snapshot as Delta tables, one per gold table, written by delta-rs through its Python package: the reference engine for
+ * Delta, and the only one that installs from a public registry. Each export is a commit with the id of the snapshot. A table
+ * whose last commit has the same content gets no commit. A table is replaced whole or not at all.
  */
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
@@ -15,7 +15,7 @@ import { readManifest, tableFile } from './manifest.ts';
 export interface DeltaExport {
   readonly snapshot: string;
   readonly folder: string;
-  /** Of delta-rs. */
+  /** Version of delta-rs. */
   readonly deltalake: string;
   /** By table: its newest version, and whether this export made it. */
   readonly tables: Readonly<Record<string, { version: number; rows: number; written: boolean }>>;
@@ -26,15 +26,15 @@ const errorMax = 2_000;
 
 /** The default Python: of the environment, of a `.venv` here, of the system. */
 export function defaultPython(env: NodeJS.ProcessEnv): string {
-  const own = join('.venv', 'bin', 'python');
-  return env.REELFLOW_PYTHON ?? (existsSync(own) ? own : 'python3');
+  const local = join('.venv', 'bin', 'python');
+  return env.REELFLOW_PYTHON ?? (existsSync(local) ? local : 'python3');
 }
 
 /**
  * Writes the tables of a snapshot to `<folder>/<table>`.
- * @param python a Python that has deltalake and pyarrow
- * @throws ReelflowError goldUnusable, when a file is missing or was altered; usage, when Python or its packages are missing
- *   or the tables cannot be written
+ * @param python a Python with deltalake and pyarrow
+ * @throws ReelflowError goldUnusable, if a file is missing or was altered; usage, if Python or its packages are missing or the
+ *   tables cannot be written
  */
 export async function exportDelta(
   gold: string,
@@ -48,7 +48,7 @@ export async function exportDelta(
     if (existsSync(file) && (await fileSha256(file)) === sha256) continue;
     throw new ReelflowError('goldUnusable', `A file of snapshot ${id} is missing or was altered`, {
       detail: file,
-      hint: `\`reelflow verify ${id}\` tells all that is wrong with it. Nothing was exported.`,
+      hint: `Nothing was exported. Run \`reelflow verify ${id}\` to see everything that is wrong with it.`,
     });
   }
   const job = {
@@ -64,13 +64,13 @@ export async function exportDelta(
   return { snapshot: id, folder: job.folder, ...answer };
 }
 
-/** Gives the script its job. @returns what it writes */
+/** Runs the script with a job. @returns its output */
 async function runPython(python: string, job: object): Promise<string> {
   const child = spawn(python, [script], { stdio: ['pipe', 'pipe', 'pipe'] });
   const { promise: ended, resolve: end, reject } = Promise.withResolvers<number | null>();
   child.once('error', reject);
   child.once('close', end);
-  // A Python that ends early does not read its job; its exit code says why.
+  // A Python that ends early does not read its job. Its exit code is reported.
   child.stdin.on('error', () => undefined).end(JSON.stringify(job));
   const output = Promise.all([text(child.stdout), text(child.stderr)]);
   try {
@@ -91,8 +91,8 @@ function exportError(python: string, message: string): ReelflowError {
     {
       detail: `${python}: ${message.split('\n').at(-1)}`,
       hint: isMissing
-        ? 'python3 -m venv .venv && .venv/bin/pip install deltalake pyarrow; or name another Python with --python.'
-        : 'Tables that were done before stay; exporting again goes on with the others.',
+        ? 'Run `python3 -m venv .venv && .venv/bin/pip install deltalake pyarrow`, or name another Python with --python.'
+        : 'Tables that were exported before stay. Run the export again to write the others.',
     },
   );
 }

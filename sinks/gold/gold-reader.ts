@@ -24,29 +24,29 @@ export interface TableView {
   readonly about: string;
   readonly columns: readonly TableColumn[];
   readonly rowsTotal: number;
-  /** The first ones. */
+  /** The first rows. */
   readonly rows: readonly (readonly Cell[])[];
 }
 
 /** x and y of a plot; x is a text for bars. */
 export type Point = readonly [x: string | number, y: number];
 
-/** A row that two snapshots do not have in common. */
+/** A row that differs between two snapshots. */
 export interface RowChange {
   readonly kind: 'added' | 'removed' | 'changed';
-  /** As `genres=Drama`. */
+  /** For example `genres=Drama`. */
   readonly key: string;
-  /** Of a changed row: the columns that differ, before and after. */
+  /** Of a changed row: the values of the differing columns, before and after. */
   readonly columns: Readonly<Record<string, readonly [before: Cell, after: Cell]>>;
 }
 
 export interface TableDiff {
-  /** Before and after; null where the snapshot has no such table. */
+  /** Before and after; null if the snapshot has no such table. */
   readonly rows: readonly [number | null, number | null];
   readonly added: number;
   readonly removed: number;
   readonly changed: number;
-  /** The first of them, in the table's order. */
+  /** The first of these rows, in the table's order. */
   readonly first: readonly RowChange[];
 }
 
@@ -57,7 +57,7 @@ export interface SnapshotDiff {
   readonly tables: Readonly<Record<string, TableDiff>>;
 }
 
-/** Bars of a plot at most. */
+/** Maximum number of bars of a plot. */
 export const barsMax = 15;
 
 export class GoldReader {
@@ -99,8 +99,8 @@ export class GoldReader {
   }
 
   /**
-   * The points of a plot: of bars the highest, of a line all.
-   * @param like only those whose x these have
+   * The points of a plot: the highest bars, or all points of a line.
+   * @param like restricts the result to the x of these points
    * @throws ReelflowError usage, goldUnusable
    */
   async points(id: string, table: string, { kind, x, y }: Plot, like?: readonly Point[]): Promise<Point[]> {
@@ -117,7 +117,7 @@ export class GoldReader {
     });
   }
 
-  /** What changed from one snapshot to another. @throws ReelflowError goldUnusable */
+  /** The difference between two snapshots. @throws ReelflowError goldUnusable */
   async diff(from: string, to: string, rowsMax: number): Promise<SnapshotDiff> {
     const before = readManifest(this.#gold, from);
     const after = readManifest(this.#gold, to);
@@ -185,7 +185,7 @@ export class GoldReader {
     return (await this.#all(`DESCRIBE SELECT * FROM ${file}`)).map(([name]) => String(name));
   }
 
-  /** A table's file as SQL, after a look that it is there and as long as it was. */
+  /** A table's file as SQL. Checks that the file exists and has its original length. */
   #file({ id, tables }: Manifest, table: string, options = ''): string {
     const claimed = tables[table];
     if (claimed === undefined) {
@@ -227,6 +227,6 @@ function cellOf(value: unknown): Cell {
 const damaged = (id: string, detail: string, cause?: unknown) =>
   new ReelflowError('goldUnusable', `A file of snapshot ${id} is missing or was altered`, {
     detail,
-    hint: `\`reelflow verify ${id}\` tells all that is wrong with it; other snapshots are not concerned.`,
+    hint: `Run \`reelflow verify ${id}\` to see everything that is wrong with it. Other snapshots are not affected.`,
     cause,
   });

@@ -11,13 +11,13 @@ export interface SnapshotSummary {
   readonly isPinned: boolean;
   /** By table. */
   readonly rows: Readonly<Record<string, number>>;
-  /** Of the tables. */
+  /** Of the table files. */
   readonly bytes: number;
-  /** Records of the topics that it holds. */
+  /** Records of the topics in its input. */
   readonly records: number;
 }
 
-/** All snapshots, oldest first. @throws ReelflowError goldUnusable, when one of them cannot be understood */
+/** All snapshots, oldest first. @throws ReelflowError goldUnusable, if the manifest of one is damaged or newer than this program */
 export function historyOf(gold: string): SnapshotSummary[] {
   const current = currentSnapshot(gold);
   return listSnapshots(gold).map((id) => {
@@ -37,12 +37,12 @@ export function historyOf(gold: string): SnapshotSummary[] {
   });
 }
 
-/** A date, or a date and a time; without a zone it is UTC, as ids are. */
+/** A date, or a date and a time. Without a zone it is UTC, like the ids. */
 const timePattern = /^\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(Z|[+-]\d\d:\d\d)?)?$/;
 
 /**
- * The snapshot that `at` means: an id, or the newest one of a time. Default: the one that CURRENT names.
- * @throws ReelflowError goldUnusable, when there is none; usage, when `at` is neither
+ * Finds a snapshot by its id, or the newest one at a time. Default: the one that CURRENT names.
+ * @throws ReelflowError goldUnusable, if there is none; usage, if `at` is neither
  */
 export function snapshotAt(gold: string, at?: string): string {
   if (at === undefined) {
@@ -55,10 +55,10 @@ export function snapshotAt(gold: string, at?: string): string {
   }
   const time = timePattern.exec(at);
   if (time === null) return readManifest(gold, at).id;
-  // A date alone is midnight UTC to JavaScript as well, but a time without a zone is local to it.
+  // JavaScript reads a date alone as midnight UTC, but a time without a zone as local time.
   const ms = Date.parse(at.length > 10 && time[1] === undefined ? `${at}Z` : at);
   if (Number.isNaN(ms)) {
-    throw new ReelflowError('usage', `${at} is no time`, {
+    throw new ReelflowError('usage', `${at} is not a time`, {
       hint: 'Write it as 2026-11-21, 2026-11-21T10:30 or 2026-11-21T10:30:00+01:00; without a zone it is UTC.',
     });
   }

@@ -1,6 +1,6 @@
 /**
- * A snapshot's manifest says exactly which input its tables hold and lets anybody check their bytes and their content.
- * Snapshots are found through CURRENT; a folder without a manifest is no snapshot.
+ * The manifest of a snapshot: exactly which input its tables hold, and the hashes to check their bytes and content. Readers
+ * find snapshots through CURRENT. A folder without a manifest is no snapshot.
  */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -13,11 +13,11 @@ const offsets = z.tuple([z.int(), z.int()]).describe('[start, end) of a partitio
 const gaps = z
   .array(offsets)
   .describe(
-    'offsets before the next one that the log had lost before they were applied: the loss was accepted',
+    'offsets before the next one that the log had lost before they were applied, and whose loss was accepted',
   );
 const counts = z.object({
   applied: z.int().describe('records that changed the state'),
-  duplicate: z.int().describe('records that left it as it was'),
+  duplicate: z.int().describe('records that changed nothing'),
   rejected: z.int().describe('records that became dead letters'),
 });
 
@@ -30,10 +30,10 @@ const scales = z
       deviation: z
         .number()
         .nullable()
-        .describe('sample standard deviation; null where there are too few values'),
+        .describe('sample standard deviation; null if there are too few values'),
     }),
   )
-  .describe('of the columns that the table standardises, by name');
+  .describe('by name, for the columns that the table standardises');
 
 export type Scales = z.infer<typeof scales>;
 
@@ -42,7 +42,7 @@ export const manifestSchema = z
   .object({
     id: z.string().regex(idPattern).describe('YYYYMMDD_HHMMSS (UTC) and a counter that never repeats'),
     created: z.iso.datetime(),
-    namespace: z.string().describe("goes before the names of topics; '' for none"),
+    namespace: z.string().describe("prefix of the topic names; '' for none"),
     clusterId: z.string().describe('of the Kafka cluster'),
     tables: z
       .record(
@@ -68,40 +68,40 @@ export const manifestSchema = z
       )
       .optional()
       .describe(
-        'by name; what a sink that lost its state goes on from. Snapshots of earlier versions lack it.',
+        'by name: a sink that has lost its state restores from them. Snapshots of earlier versions lack it.',
       ),
     input: z
       .record(z.string(), z.record(z.string(), offsets))
-      .describe('topic → partition → [start, end): what the tables hold, but for gaps behind the start'),
+      .describe('topic → partition → [start, end): the input of the tables, except for gaps after the start'),
     accounting: z
       .record(z.string(), counts)
-      .describe('topic → how these records count; their sum is the records in the input'),
+      .describe('topic → number of records by outcome; their sum is the number of records in the input'),
     deltas: z.record(z.string(), z.int()).describe('partition of the delta topic → next offset'),
     shards: z
       .record(
         z.string(),
         z.object({
           generation: z.int().describe('raised by a reset'),
-          cubeSet: z.string().describe('fingerprint of the cubes that were kept'),
+          cubeSet: z.string().describe('fingerprint of the cubes'),
           shards: z.int().describe('partitions of each source topic'),
           lastDelta: z
             .int()
-            .describe(
-              'first offset of the last delta that was applied: the delta topic is kept from there on',
-            ),
+            .describe('first offset of the last applied delta: the delta topic is kept from this offset on'),
           sources: z.record(
             z.string(),
             counts.extend({ next: z.int().describe('next offset'), gaps: gaps.default([]) }),
           ),
         }),
       )
-      .describe('shard → where its chain of deltas stands'),
-    names: z.record(z.string(), counts).describe('partition of the names → how its records count'),
+      .describe('shard → position of its chain of deltas'),
+    names: z.record(z.string(), counts).describe('partition of the names → number of its records by outcome'),
     schemas: z.record(z.string(), z.int()).describe('subject → id in the Schema Registry'),
     versions: z.object({
       reelflow: z.string(),
       duckdb: z.string(),
-      manifest: z.int().describe('of this schema; a reader refuses a higher one than it knows'),
+      manifest: z
+        .int()
+        .describe('of this schema; a reader refuses a version that is higher than the one it knows'),
     }),
   })
   .describe('What a gold snapshot holds, and how to check it.');
@@ -115,7 +115,7 @@ export const snapshotFolder = (gold: string, id: string) => join(gold, 'snapshot
 export const tableFile = (gold: string, id: string, table: string) =>
   join(snapshotFolder(gold, id), `${table}.parquet`);
 
-/** What a manifest vouches for: files by their path in the snapshot's folder. */
+/** The files of a manifest with their hashes, by their path in the folder of the snapshot. */
 export const filesOf = ({ tables, cubes = {} }: Manifest) => [
   ...Object.entries(tables).map(([name, { bytes, sha256 }]) => ({ path: `${name}.parquet`, bytes, sha256 })),
   ...Object.entries(cubes).map(([name, of]) => ({ path: `cubes/${name}.parquet`, ...of })),
@@ -128,7 +128,7 @@ export function currentSnapshot(gold: string): string | undefined {
   return snapshotIdIn(readFileSync(path, 'utf8'), path);
 }
 
-/** What CURRENT says. @param where it lies, for errors. @throws ReelflowError goldUnusable */
+/** The id in a CURRENT file. @param where its path, for errors. @throws ReelflowError goldUnusable */
 export function snapshotIdIn(text: string, where: string): string {
   const id = text.trim();
   if (idPattern.test(id)) return id;
@@ -147,25 +147,25 @@ export function listSnapshots(gold: string): string[] {
     .sort();
 }
 
-/** @throws ReelflowError goldUnusable, for a snapshot that does not exist, is damaged, or newer than this program */
+/** @throws ReelflowError goldUnusable, if the snapshot does not exist, is damaged, or newer than this program */
 export function readManifest(gold: string, id: string): Manifest {
   const path = join(snapshotFolder(gold, id), 'manifest.json');
   if (!idPattern.test(id) || !existsSync(path)) {
     throw new ReelflowError('goldUnusable', `There is no snapshot ${id}`, {
       detail: `${gold} has ${listSnapshots(gold).slice(-3).join(', ') || 'none'}.`,
-      hint: 'Leave the id out to take the newest.',
+      hint: 'Omit the id to use the newest.',
     });
   }
   return parseManifest(id, path, readFileSync(path, 'utf8'));
 }
 
-/** @param where it came from, for errors. @throws ReelflowError goldUnusable, for one that is damaged or newer */
+/** @param where its path, for errors. @throws ReelflowError goldUnusable, if it is damaged or newer than this program */
 export function parseManifest(id: string, where: string, text: string): Manifest {
   try {
     const json = JSON.parse(text) as { versions?: { manifest?: number } };
     const version = json.versions?.manifest;
     if (typeof version === 'number' && version > manifestVersion) {
-      throw new ReelflowError('goldUnusable', `Snapshot ${id} is of a newer version`, {
+      throw new ReelflowError('goldUnusable', `Snapshot ${id} was written by a newer version`, {
         detail: `${where}: manifest version ${version}, this program knows ${manifestVersion}.`,
         hint: 'Use the newer reelflow, or another --gold folder.',
       });
@@ -177,7 +177,7 @@ export function parseManifest(id: string, where: string, text: string): Manifest
     if (thrown instanceof ReelflowError) throw thrown;
     throw new ReelflowError('goldUnusable', `The manifest of snapshot ${id} is damaged`, {
       detail: `${where}: ${thrown instanceof z.ZodError ? z.prettifyError(thrown) : messageOf(thrown)}`,
-      hint: 'Let CURRENT name another snapshot.',
+      hint: 'Write the id of another snapshot into CURRENT.',
       cause: thrown,
     });
   }

@@ -1,7 +1,7 @@
 /**
- * A snapshot as one HTML page: a chart for every plot of the gold tables with the snapshot before drawn beside it, the
- * first rows of each table, and what changed since. The page has no script and asks nothing of the network, follows the
- * reader's light or dark, and fits a phone: every chart is drawn for two widths, and the page shows the one that fits.
+ * A snapshot as one HTML page: a chart for every plot of the gold tables, compared with the previous snapshot, the first rows
+ * of each table, and the changes. The page has no script, loads nothing from the network, follows the light or dark mode of
+ * the browser, and fits a phone: every chart is drawn for two widths, and the page shows the one that fits.
  */
 import * as Plots from '@observablehq/plot';
 import { parseHTML } from 'linkedom';
@@ -20,14 +20,15 @@ import { listSnapshots, type Manifest, readManifest } from './manifest.ts';
 
 const rowsShown = 10;
 const changesShown = 5;
-/** In CSS pixels. A label takes at most this part of the width. */
+/** In CSS pixels. */
 const widths = { wide: 680, narrow: 340 } as const;
+/** A label takes at most this part of the width. */
 const labelPart = 0.42;
 const letterWidth = 6.8;
 
 /**
  * The page about a snapshot.
- * @throws ReelflowError goldUnusable, when a file of it, or of the one before, is missing or was altered
+ * @throws ReelflowError goldUnusable, if a file of it or of the previous snapshot is missing or was altered
  */
 export async function reportPage(gold: string, id: string): Promise<string> {
   const manifest = readManifest(gold, id);
@@ -77,14 +78,14 @@ function pageOf(manifest: Manifest, before: string | undefined, changes: string,
 <body>
 <header>
 <h1>Gold ${safe(id)}</h1>
-<p>Made ${safe(created.replace('T', ' ').replace(/\.\d+Z$/, ' UTC'))} of ${whole(total)} records.
-${before === undefined ? 'There is no snapshot before it.' : `<span class="then">The thin mark</span> is the snapshot before, ${safe(before)}.`}</p>
+<p>Created ${safe(created.replace('T', ' ').replace(/\.\d+Z$/, ' UTC'))} from ${whole(total)} records.
+${before === undefined ? 'There is no previous snapshot.' : `<span class="then">The thin mark</span> is the previous snapshot, ${safe(before)}.`}</p>
 </header>
 <main>
 ${sections.join('\n')}
 ${changes}
 <section>
-<h2>What it holds</h2>
+<h2>Input and files</h2>
 ${tableOf(['topic', 'records', 'applied', 'duplicate', 'rejected'], input)}
 ${tableOf(['table', 'rows', 'bytes', 'content hash'], files)}
 <p>reelflow ${safe(versions.reelflow)}, DuckDB ${safe(versions.duckdb)}. <code>reelflow verify ${safe(id)}</code> recomputes it.</p>
@@ -122,17 +123,17 @@ function changesOf({ from, tables }: SnapshotDiff): string {
     ...[added, removed, changed].map(whole),
   ]);
   const lines = Object.entries(tables).flatMap(([name, { first, added, removed, changed }]) => {
-    const told = first.map(({ kind, key, columns }) => {
+    const texts = first.map(({ kind, key, columns }) => {
       const figures = Object.entries(columns).map(
         ([column, [b, a]]) => `${column} ${cellText(b)} → ${cellText(a)}`,
       );
       return `${key}: ${kind === 'changed' ? figures.join(', ') : kind}`;
     });
     const left = added + removed + changed - first.length;
-    if (left > 0) told.push(`and ${whole(left)} more`);
-    return told.length === 0
+    if (left > 0) texts.push(`and ${whole(left)} more`);
+    return texts.length === 0
       ? []
-      : [`<h3>${safe(name)}</h3><ul>${told.map((text) => `<li>${safe(text)}</li>`).join('')}</ul>`];
+      : [`<h3>${safe(name)}</h3><ul>${texts.map((text) => `<li>${safe(text)}</li>`).join('')}</ul>`];
   });
   return `<section id="changes">
 <h2>Since ${safe(from)}</h2>
@@ -141,14 +142,14 @@ ${lines.join('\n')}
 </section>`;
 }
 
-/** A table whose first column is text; it scrolls by itself where it is too wide. */
+/** A table whose first column is text. It scrolls if it is too wide. */
 function tableOf(head: readonly string[], rows: readonly (readonly string[])[]): string {
   const row = (tag: string, cells: readonly string[]) =>
     `<tr>${cells.map((cell) => `<${tag}>${safe(cell)}</${tag}>`).join('')}</tr>`;
   return `<div class="scroll" tabindex="0"><table><thead>${row('th', head)}</thead><tbody>${rows.map((cells) => row('td', cells)).join('')}</tbody></table></div>`;
 }
 
-/** A plot in two widths. @param then the same of the snapshot before */
+/** A plot in two widths. @param then the points of the previous snapshot */
 function figureOf(plot: Plot, now: readonly Point[], then: readonly Point[]): string {
   const drawings = Object.entries(widths).map(
     ([name, width]) => `<div class="${name}">${draw(plot, now, then, width)}</div>`,

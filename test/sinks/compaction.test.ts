@@ -50,7 +50,7 @@ async function exported(name: string): Promise<unknown[]> {
   return rows.getRowsJson();
 }
 
-test('rows that sum to less than half are summed in place, and nothing that a snapshot holds changes', async () => {
+test('rows are summed in place if the sum is less than half, and a snapshot does not change', async () => {
   for (let time = 0; time < 3; time++) for (const shard of [0, 1]) await add(shard, 1);
   const before = await exported('before');
   expect(before).toEqual([
@@ -61,14 +61,14 @@ test('rows that sum to less than half are summed in place, and nothing that a sn
   expect(await exported('after')).toEqual(before);
 });
 
-test('rows that a summing would not halve stay as they are', async () => {
+test('rows stay as they are if a sum would not halve them', async () => {
   for (const shard of [0, 1, 2]) await add(shard, 1);
   await add(0, 1);
   await exported('before');
   expect(await store.compact()).toEqual({ before: 4 * groups, after: 4 * groups });
 });
 
-test('what has taken itself back leaves nothing', async () => {
+test('rows that sum to 0 leave nothing', async () => {
   for (const sign of [1, -1, 1, -1] as const) await add(0, sign);
   expect(await exported('before')).toEqual([]);
   expect(await store.compact()).toEqual({ before: 4 * groups, after: 0 });

@@ -1,4 +1,4 @@
-/** A sink that is told to end in the middle of a publication: nothing of it is left, and the next one publishes. */
+/** A sink that ends in the middle of a publication leaves nothing of it, and the next sink publishes. */
 import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -42,8 +42,8 @@ const publish = () =>
   );
 const snapshots = () => (existsSync(join(gold, 'snapshots')) ? readdirSync(join(gold, 'snapshots')) : []);
 
-// Method: the names are a view that has no end, so that publishing has none either.
-test('a publication without an end is interrupted, leaves nothing, and the next one is whole', async () => {
+// Method: the names are an endless view, so the publication never ends by itself.
+test('an interrupted publication leaves nothing, and the next one is complete', async () => {
   await store.connection.run('INSERT INTO cube_contributor VALUES (0, 1, 55, 1, 1, 10)');
   await store.connection.run('DROP TABLE names');
   await store.connection.run(

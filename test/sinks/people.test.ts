@@ -82,7 +82,7 @@ async function clear(): Promise<void> {
 }
 
 // Method: a file in which each person comes twice in a row. A statement for each repetition held the sink up for minutes.
-test('people that come again and again take one statement, and the last version counts', async () => {
+test('repeated people take one statement, and the last version counts', async () => {
   await clear();
   const twice = Array.from({ length: 2_000 }, (_, i): Named => [(i >> 1) + 1, `Name ${i}`]);
   expect(await write([{ records: twice, deletes: [] }])).toEqual({ writes: 1, changed: 1_000 });
@@ -93,7 +93,7 @@ test('people that come again and again take one statement, and the last version 
   expect(await write([{ records: twice.slice(0, 2), deletes: [] }])).toEqual({ writes: 1, changed: 0 });
 });
 
-test('what is stored is what a map would hold, with names that hold any character', async () => {
+test('the stored names equal those of a map, with any character in a name', async () => {
   const id = fc.constantFrom(1, 2, 3, 9_999, 10_000_001);
   const name = fc.oneof(
     fc.constantFrom(null, '', 'Ada', 'Übermut', '\u001f', 'a\u001eb', '\u0001', '\u0001x'),

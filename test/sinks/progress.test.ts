@@ -60,7 +60,7 @@ const current = (shards: readonly Shard[], names: readonly number[] = []): Curre
   return { input, shards: Object.fromEntries(states) };
 };
 
-describe('something is held that CURRENT does not hold', () => {
+describe('the sink holds something that CURRENT does not hold', () => {
   const table: [string, Held, Current, boolean][] = [
     ['there is no snapshot', held([{ position: {} }]), undefined, true],
     ['all is the same', held([{ position: { a: 5 } }], [3]), current([{ position: { a: 5 } }], [3]), false],
@@ -98,7 +98,7 @@ describe('something is held that CURRENT does not hold', () => {
   });
 });
 
-describe('all is held that CURRENT holds, or a reset asked for', () => {
+describe('the sink holds everything that CURRENT holds or a reset asked for', () => {
   const table: [string, Held, Current, boolean][] = [
     ['there is no snapshot', held([{ position: {} }]), undefined, true],
     ['all is the same', held([{ position: { a: 5 } }], [3]), current([{ position: { a: 5 } }], [3]), true],

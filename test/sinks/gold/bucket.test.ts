@@ -124,7 +124,7 @@ async function failureOf(work: Promise<unknown>, kind: FailureKind): Promise<Ree
 }
 
 describe.skipIf(server === undefined)('a bucket (Java and Maven)', () => {
-  it('holds the files of the snapshot that CURRENT names, byte for byte', () =>
+  it('contains the files of the snapshot that CURRENT names, byte for byte', () =>
     within(async (run) => {
       const { id, tables } = await run.publish();
       const report = await pushGold(run.gold, run.url, 10);
@@ -151,7 +151,7 @@ describe.skipIf(server === undefined)('a bucket (Java and Maven)', () => {
       expect([...left]).toEqual([ids[0], ids[2], ids[3]]);
     }));
 
-  it('never shows a reader of CURRENT a snapshot that is not whole, or an older one', () =>
+  it('never shows a reader of CURRENT an incomplete or older snapshot', () =>
     within(async (run) => {
       await run.publish();
       await pushGold(run.gold, run.url, 2);
@@ -177,7 +177,7 @@ describe.skipIf(server === undefined)('a bucket (Java and Maven)', () => {
       expect(looks).toBeGreaterThan(0);
     }));
 
-  it('of two that publish at the same time, whoever does not win is told, and CURRENT is whole', () =>
+  it('refuses one of two concurrent pushes, and CURRENT names a complete snapshot', () =>
     within(async (run) => {
       await run.publish();
       await pushGold(run.gold, run.url, 10);
@@ -212,7 +212,7 @@ describe.skipIf(server === undefined)('a bucket (Java and Maven)', () => {
       expect((await run.text('CURRENT')).trim()).toBe(currentSnapshot(run.gold));
     }));
 
-  it('keeps its CURRENT when a push is killed before it is replaced; the next push mends it', async () => {
+  it('keeps its CURRENT when a push is killed before it is replaced; the next push completes it', async () => {
     const place = new Place();
     await within(async (run) => {
       const { id } = await run.publish();
@@ -340,9 +340,12 @@ describe.skipIf(server === undefined)('a bucket (Java and Maven)', () => {
   });
 });
 
-it.each(['http://bucket/x', 's3://', 's3://UPPER/x', 's3:/bucket', 'bucket'])('%s is no bucket', (url) => {
-  expect(() => placeOf(url)).toThrow(/is no bucket/);
-});
+it.each(['http://bucket/x', 's3://', 's3://UPPER/x', 's3:/bucket', 'bucket'])(
+  '%s is not the address of a bucket',
+  (url) => {
+    expect(() => placeOf(url)).toThrow(/is not a bucket/);
+  },
+);
 
 it('a folder without a snapshot has nothing to push', async () => {
   const empty = join(folder, 'empty');

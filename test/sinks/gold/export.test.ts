@@ -69,7 +69,7 @@ async function succeeded(...more: string[]): Promise<DeltaExport> {
 }
 
 describe.skipIf(!isThere)('Delta tables (Python: test/support/delta-requirements.txt)', () => {
-  it('hold the rows of the snapshot, to an engine that did not write them; a version is a snapshot', async () => {
+  it('hold the rows of the snapshot for another engine, one version per snapshot', async () => {
     const before = await succeeded('--at', first.id);
     for (const { name } of goldTables)
       expect(before.tables[name]).toMatchObject({ version: 0, written: true });
@@ -102,13 +102,13 @@ print(json.dumps([deltalake.DeltaTable(path, version=0).file_uris() for path in 
     expect(found).toEqual(wanted);
   });
 
-  it('that are exported again get no new version', async () => {
+  it('get no new version when the same snapshot is exported again', async () => {
     await succeeded();
     const again = await succeeded();
     expect(Object.values(again.tables).map(({ written }) => written)).toEqual(goldTables.map(() => false));
   });
 
-  it('say which snapshot they are of, and what their columns mean', async () => {
+  it('name their snapshot and describe their columns', async () => {
     await succeeded();
     const program = `
 import deltalake, json, sys
@@ -130,7 +130,7 @@ print(json.dumps([table.history(1)[0]["reelflow.snapshot"], table.metadata().des
     }
   });
 
-  it('that cannot be written are an error with words', async () => {
+  it('that cannot be written are a clear error', async () => {
     const args = ['gold', 'export', 'delta', '/dev/null/delta', '--gold', place.gold, '--python', python];
     expect(expectFailure(await place.run(args), 'usage')).toContain('The tables were not exported');
   });

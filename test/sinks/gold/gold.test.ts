@@ -97,7 +97,7 @@ describe('a Parquet file of gold', () => {
     },
   );
 
-  it('cannot be written while a column is not explained', () => {
+  it('cannot be written while a column has no note', () => {
     expect(() => noteOf('nobody_knows')).toThrow(/nobody_knows has no note/);
   });
 });
@@ -111,14 +111,14 @@ describe('the manifest', () => {
     return ajv.compile(JSON.parse(readFileSync(file, 'utf8')));
   };
 
-  it('has a published JSON Schema, which says what the program says', () => {
+  it('has a published JSON Schema that equals the one of the program', () => {
     const { $schema, ...schema } = z.toJSONSchema(manifestSchema, { io: 'input' });
     const wanted = { $schema, $id: `urn:reelflow:manifest:${manifestVersion}`, title: 'Manifest', ...schema };
     if (process.env.UPDATE_DOCS) writeFileSync(file, `${JSON.stringify(wanted, undefined, 2)}\n`);
     expect(JSON.parse(readFileSync(file, 'utf8'))).toEqual(JSON.parse(JSON.stringify(wanted)));
   });
 
-  it('that was published is valid by it, to a validator that knows nothing of ours', () => {
+  it('is valid by the published schema for an independent validator', () => {
     const validate = validator();
     for (const { id } of [first, second]) {
       const text = readFileSync(join(snapshotFolder(place.gold, id), 'manifest.json'), 'utf8');
@@ -254,7 +254,7 @@ describe('a table', () => {
     expect(years.stdout).toMatch(/Average rating by decade\n[\s\S]*┤[\s\S]*▶/);
   });
 
-  it('is shown as it was', async () => {
+  it('is shown as it was in an older snapshot', async () => {
     const show = async (...more: string[]) =>
       lastJson<TableView>(
         await succeeded(gold(place.gold, 'show', 'decade_trends', '--rows', '99', '--json', ...more)),
@@ -292,7 +292,7 @@ describe('a table', () => {
 });
 
 describe('a difference of two snapshots', () => {
-  it('is every row that a query finds to differ, the corrected title among them', async () => {
+  it('consists of the rows that a query finds to differ, with the corrected title among them', async () => {
     const diff = lastJson<SnapshotDiff>(
       await succeeded(gold(place.gold, 'diff', first.id, '--rows', '1000', '--json')),
     );
@@ -319,14 +319,14 @@ describe('a difference of two snapshots', () => {
     expect(Object.keys(columns)).not.toContain('total_titles');
   });
 
-  it('is told in words', async () => {
+  it('is printed as text', async () => {
     const { stdout } = await succeeded(gold(place.gold, 'diff', first.id, second.id, '--rows', '1'));
     expect(stdout).toMatch(/^decade_trends +\d+ +\d+ +0 +0 +1$/m);
     expect(stdout).toMatch(/^decade_trends: decade=\d+: .*total_votes [\d,]+ → [\d,]+/m);
     expect(stdout).toMatch(/^contributor_analysis: and [\d,]+ more$/m);
   });
 
-  it('knows a person by the id, so that a new name is a change', async () => {
+  it('identifies a person by the id, so a new name is a change', async () => {
     const { folder, ids } = longHistory();
     const newest = ids.at(-1) as string;
     await alter(
@@ -344,7 +344,7 @@ describe('a difference of two snapshots', () => {
 });
 
 describe('retention', () => {
-  it('keeps the newest, what CURRENT names and what is pinned, and says so', async () => {
+  it('keeps the newest snapshots, the one that CURRENT names and pinned ones, and reports them', async () => {
     const { folder, ids } = longHistory();
     const [oldest = '', plain = '', current = '', newest = ''] = ids;
     await succeeded(gold(folder, 'pin', oldest));
@@ -363,7 +363,7 @@ describe('retention', () => {
     expect(listSnapshots(folder)).toEqual([current, newest]);
   });
 
-  it('gives back a snapshot that was pinned just before it lost its name', () => {
+  it('restores a snapshot that was pinned just before its folder was renamed', () => {
     const { folder, ids } = longHistory();
     const [oldest = ''] = ids;
     pinSnapshot(folder, oldest);
@@ -374,7 +374,7 @@ describe('retention', () => {
     expect(isPinned(folder, oldest)).toBe(true);
   });
 
-  it('sweeps what crashes have left', () => {
+  it('removes the remains of crashes', () => {
     const folder = copy();
     renameSync(snapshotFolder(folder, first.id), snapshotFolder(folder, `.${first.id}`));
     retain(folder, 10);
@@ -386,7 +386,7 @@ describe('retention', () => {
     expect(await gold(place.gold, 'prune', '--keep', '0')).toMatchObject({ code: exitCodes.usage });
   });
 
-  it('waits for a sink that is at work, and does not remove under its hands', async () => {
+  it('waits for a running sink, and removes nothing before that has ended', async () => {
     const { folder, ids } = longHistory();
     await withGoldLock(folder, { patienceMs: 0 }, async () => {
       expectFailure(await gold(folder, 'prune', '--keep', '1'), 'busy');
@@ -394,7 +394,7 @@ describe('retention', () => {
     expect(listSnapshots(folder)).toEqual(ids);
   });
 
-  it('pins once, by time too, and not what is gone', async () => {
+  it('pins a snapshot once, also by time, and refuses one that does not exist', async () => {
     const folder = copy();
     const pinned = await succeeded(gold(folder, 'pin', first.created, '--json'));
     expect(lastJson(pinned)).toEqual({ snapshot: first.id, isPinned: true, changed: true });
@@ -421,7 +421,7 @@ describe('the catalogue', () => {
   const figures = `SELECT (SELECT id FROM snapshot) AS id, (SELECT sum(total_votes)::BIGINT FROM decade_trends) AS decades,
     (SELECT sum(total_votes)::BIGINT FROM title_ratings_agg) AS years`;
 
-  it('has a view of every table of CURRENT, with comments', async () => {
+  it('has a commented view of every table of CURRENT', async () => {
     for (const { name, about } of goldTables) {
       const [whole] = await opened(place.gold, `SELECT count(*) AS rows FROM ${name}`);
       expect(Number(whole?.rows), name).toBe(second.tables[name]?.rows);
@@ -438,7 +438,7 @@ describe('the catalogue', () => {
     expect(comment).toContain('Unit: minutes.');
   });
 
-  it('follows a folder that lies elsewhere for the reader', async () => {
+  it('reads a folder that has another path for the reader', async () => {
     const folder = copy();
     const elsewhere = join(place.folder, "it's elsewhere");
     await writeCatalogue(folder, second);
@@ -452,7 +452,7 @@ describe('the catalogue', () => {
     expect(rows).toHaveLength(second.tables.decade_trends?.rows ?? 0);
   });
 
-  it('can be opened at any moment of publishing, and is always of one snapshot', async () => {
+  it('can be opened at any moment of a publication, and always shows one snapshot', async () => {
     const folder = copy();
     const expected = new Map<string, unknown>();
     for (const manifest of [first, second]) {
@@ -486,8 +486,8 @@ describe('the catalogue', () => {
   });
 });
 
-describe('gold that is not whole or not ours', () => {
-  it('a file that is missing or cut is named, and the other tables can be looked at', async () => {
+describe('gold that is incomplete or foreign', () => {
+  it('a missing or truncated file is named, and the other tables can be read', async () => {
     const folder = copy();
     truncateSync(tableFile(folder, second.id, 'genre_analysis'), 100);
     rmSync(tableFile(folder, second.id, 'region_analysis'));
@@ -502,7 +502,7 @@ describe('gold that is not whole or not ours', () => {
     });
   });
 
-  it('a file of the right size and other bytes is named', async () => {
+  it('a file of the right size with other bytes is named', async () => {
     const folder = copy();
     const file = tableFile(folder, second.id, 'decade_trends');
     writeFileSync(file, Buffer.alloc(readFileSync(file).length, 0xa5));

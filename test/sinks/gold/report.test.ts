@@ -53,7 +53,7 @@ beforeAll(async () => {
 
 afterAll(() => place.close(false));
 
-it('stands alone: no script, and nothing that a browser would fetch', () => {
+it('is self-contained: no script, and nothing that a browser would fetch', () => {
   const page = readFileSync(file, 'utf8');
   expect(page).toContain("default-src 'none'");
   expect(page).not.toMatch(/<script|<link|<img|<iframe|@import|url\((?!#)|\ssrc=|\shref=/i);
@@ -61,15 +61,15 @@ it('stands alone: no script, and nothing that a browser would fetch', () => {
   expect(page.replaceAll(/http:\/\/www\.w3\.org\/[\w/]+/g, '')).not.toMatch(/https?:\/\//);
 });
 
-it('of the first snapshot has nothing to compare with, and says so', async () => {
+it('of the first snapshot says that there is no previous one', async () => {
   const finished = await place.run(['gold', 'report', '--gold', place.gold, '--at', first.id]);
   expect(finished, finished.stderr).toMatchObject({ code: 0, stdout: `reelflow-${first.id}.html\n` });
   const page = readFileSync(join(place.folder, `reelflow-${first.id}.html`), 'utf8');
-  expect(page).toContain('There is no snapshot before it');
+  expect(page).toContain('There is no previous snapshot');
   expect(page).not.toContain('id="changes"');
 });
 
-it('that cannot be written says where', async () => {
+it('that cannot be written names its path', async () => {
   const finished = await place.run(['gold', 'report', '--gold', place.gold, '--out', '/nowhere/page.html']);
   expect(finished).toMatchObject({ code: exitCodes.usage });
   expect(finished.stderr).toContain('/nowhere/page.html');
@@ -139,7 +139,7 @@ describe.skipIf(!hasBrowser)(`in a browser${whyNoBrowser}`, () => {
     });
   });
 
-  it('draws a bar and its figure for each point, and a mark for each of the snapshot before', async () => {
+  it('draws a bar and its figure for each point, and a mark for each point of the previous snapshot', async () => {
     await look('wide', async (page) => {
       for (const { name, plots } of goldTables) {
         for (const plot of plots.filter(({ kind }) => kind === 'bar')) {
@@ -164,7 +164,7 @@ describe.skipIf(!hasBrowser)(`in a browser${whyNoBrowser}`, () => {
     });
   });
 
-  it('tells what changed, and shows hostile names as text', async () => {
+  it('lists the changes, and shows hostile names as text', async () => {
     await look('wide', async (page) => {
       const changes = page.locator('#changes');
       expect(await changes.locator('h2').textContent()).toBe(`Since ${first.id}`);
