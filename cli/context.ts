@@ -5,6 +5,7 @@ import type { Logger, LogLevel } from '../runtime/logger.ts';
 import { type TopicNames, topicNamesIn } from '../topics/catalog.ts';
 import type { Registry } from '../topics/registry.ts';
 import { type CommonFlags, localFolder, type OutputFlags } from './options.ts';
+import { packageVersion } from './version.ts';
 
 export interface Context {
   readonly endpoints: Endpoints;
@@ -21,15 +22,20 @@ export function logLevelOf(flags: OutputFlags): LogLevel {
   return process.stderr.isTTY ? 'warn' : 'info';
 }
 
+/** What every JSON line of the log names. */
+const about = (component: string) => ({ component, pid: process.pid, version: packageVersion() });
+
 /**
  * The endpoints of the environment, or of running local services.
  * @param signal ends every wait for the registry
+ * @param log who writes the log, and its level if it is another one
  * @throws ReelflowError usage or services
  */
 export async function openContext(
   flags: CommonFlags,
   found?: Endpoints,
   signal?: AbortSignal,
+  log: { readonly component: string; readonly level?: LogLevel } = { component: 'cli' },
 ): Promise<Context> {
   const [{ endpointsOf }, { createBroker }, { Registry }, { createLogger }] = await Promise.all([
     import('../kafka/local/services.ts'),
@@ -38,7 +44,7 @@ export async function openContext(
     import('../runtime/logger.ts'),
   ]);
   const endpoints = found ?? endpointsOf({ env: process.env, folder: localFolder });
-  const logger = createLogger(logLevelOf(flags));
+  const logger = createLogger(log.level ?? logLevelOf(flags), about(log.component));
   return {
     endpoints,
     logger,

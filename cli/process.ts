@@ -57,7 +57,8 @@ export function processCommand(): Command {
 
 async function run(flags: Flags): Promise<void> {
   let health = (): HealthView => ({ isHealthy: true, isReady: false });
-  const { broker, registry, names, places, signal, observed } = await openStage(
+  const { broker, registry, names, places, signal, stopped, observed } = await openStage(
+    'process',
     flags,
     () => health(),
     async (metrics) => new (await import('../processors/processor-metrics.ts')).ProcessorMetrics(metrics),
@@ -83,5 +84,6 @@ async function run(flags: Flags): Promise<void> {
       health = ask;
     },
   });
+  stopped();
   if (flags.json) printJson(report);
 }

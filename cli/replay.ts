@@ -36,7 +36,8 @@ export function replayCommand(): Command {
 }
 
 async function run(inputs: string[], flags: Flags): Promise<void> {
-  const { broker, registry, names, places, logger, signal, observed } = await openStage(
+  const { broker, registry, names, places, logger, signal, stopped, observed } = await openStage(
+    'replay',
     flags,
     () => ({ isHealthy: true, isReady: true }),
     async (metrics) => new (await import('../producers/replay-metrics.ts')).ReplayMetrics(metrics),
@@ -68,6 +69,7 @@ async function run(inputs: string[], flags: Flags): Promise<void> {
   } finally {
     progress.end();
   }
+  stopped();
   print(flags.json === true ? JSON.stringify(report) : replayText(report));
   if (report.interrupted) {
     process.stderr.write('Interrupted. Run the same command with --resume to continue.\n');

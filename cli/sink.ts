@@ -34,7 +34,8 @@ export function sinkCommand(): Command {
 
 async function run(flags: Flags): Promise<void> {
   let isReady = false;
-  const { broker, registry, names, places, signal, observed } = await openStage(
+  const { broker, registry, names, places, signal, stopped, observed } = await openStage(
+    'sink',
     flags,
     () => ({ isHealthy: true, isReady }),
     async (metrics) => new (await import('../sinks/sink-metrics.ts')).SinkMetrics(metrics),
@@ -58,6 +59,7 @@ async function run(flags: Flags): Promise<void> {
       isReady = true;
     },
   });
+  stopped();
   if (flags.json) printJson(report);
   else if (flags.once) {
     const { snapshot } = report;

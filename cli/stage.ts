@@ -3,10 +3,10 @@
  * health and metrics. A stage may also run as a child of a pipeline, which asks it to finish.
  */
 import type { Registry } from 'prom-client';
-import { type Context, openContext } from './context.ts';
+import { type Context, logLevelOf, openContext } from './context.ts';
 import type { HealthView } from './observe.ts';
 import type { CommonFlags, ListenAddress } from './options.ts';
-import { stopSignal } from './stop.ts';
+import { stopReason, stopSignal } from './stop.ts';
 
 export interface StageFlags extends CommonFlags {
   listen?: ListenAddress;
@@ -14,25 +14,38 @@ export interface StageFlags extends CommonFlags {
 
 export interface Stage<Metrics> extends Context {
   readonly signal: AbortSignal;
+  /** Logs that the stage has ended, and why. */
+  readonly stopped: () => void;
   /** Absent without --listen; spread into the options of the stage. */
   readonly observed: { readonly metrics?: Metrics };
 }
 
 /**
+ * @param component names the stage in its log
  * @param health answers the supervisor at any time, also while the stage is starting
  * @param metricsIn registers the metrics of the stage; loads their module only with --listen
  */
 export async function openStage<Metrics>(
+  component: 'process' | 'sink' | 'replay',
   flags: StageFlags,
   health: () => HealthView,
   metricsIn: (registry: Registry) => Promise<Metrics>,
 ): Promise<Stage<Metrics>> {
   const signal = stopSignal();
-  const context = await openContext(flags, undefined, signal);
-  if (flags.listen === undefined) return { ...context, signal, observed: {} };
+  // A replay shows bars on a terminal; the services show their events.
+  const level = component === 'replay' || flags.verbose === true ? logLevelOf(flags) : 'info';
+  const context = await openContext(flags, undefined, signal, { component, level });
+  const { logger, endpoints, places } = context;
+  logger.info({ brokers: endpoints.brokers, ...places }, 'started');
+  const stage = {
+    ...context,
+    signal,
+    stopped: () => logger.info({ reason: stopReason() ?? 'done' }, 'stopped'),
+  };
+  if (flags.listen === undefined) return { ...stage, observed: {} };
   const { serveObservers } = await import('./observe.ts');
   const registry = await serveObservers(flags.listen, health);
-  return { ...context, signal, observed: { metrics: await metricsIn(registry) } };
+  return { ...stage, observed: { metrics: await metricsIn(registry) } };
 }
 
 /** The message with which a parent asks a stage to finish. */

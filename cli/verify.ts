@@ -126,7 +126,7 @@ function verificationText(verification: Verification, data?: string): string {
 
 async function verifyProgress(flags: Flags): Promise<Progress<ReadProgress>> {
   const { createLogger } = await import('../runtime/logger.ts');
-  const logger = createLogger(logLevelOf(flags));
+  const logger = createLogger(logLevelOf(flags), { component: 'verify' });
   return openProgress(
     ({ topic, messages, messagesTotal, records }) => ({
       name: '',

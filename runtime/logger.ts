@@ -1,26 +1,49 @@
 /**
- * Writes structured logs to standard error as JSON lines, so that standard output stays free for results. On a terminal
- * the default level is `warn`, because people watch progress bars and tables there.
+ * Writes structured logs to standard error, so that standard output stays free for results: JSON lines for programs,
+ * readable lines on a terminal.
  */
-import { type Logger, pino } from 'pino';
+import { type DestinationStream, type Logger, pino } from 'pino';
 
 export type { Logger };
 
 export const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'silent'] as const;
 export type LogLevel = (typeof logLevels)[number];
 
-/** A logger that writes JSON lines to standard error and redacts keys that may hold secrets. */
-export function createLogger(level: LogLevel): Logger {
+/**
+ * A logger that redacts keys that may hold secrets.
+ * @param about what every JSON line names: the component, the process, the version
+ * @param isReadable whether a person reads the lines. Default on a terminal
+ */
+export function createLogger(
+  level: LogLevel,
+  about: Readonly<Record<string, unknown>> = {},
+  isReadable = process.stderr.isTTY === true,
+): Logger {
+  const lines = pino.destination({ dest: 2, sync: true });
   return pino(
     {
       level,
-      base: null,
+      base: isReadable ? null : about,
       timestamp: pino.stdTimeFunctions.isoTime,
       formatters: { level: (label) => ({ level: label }) },
       redact: ['password', '*.password', 'sasl', '*.sasl', 'auth', '*.auth'],
     },
-    pino.destination({ dest: 2, sync: true }),
+    isReadable ? readable(lines) : lines,
   );
+}
+
+function readable(lines: DestinationStream): DestinationStream {
+  return { write: (json) => lines.write(`${readableLine(json)}\n`) };
+}
+
+/** A log line for people: local time, level if it is no news, message, values. */
+export function readableLine(json: string): string {
+  const { level, time, msg, ...values } = JSON.parse(json) as Record<string, unknown>;
+  const mark = level === 'info' || level === 'debug' ? '' : `${String(level).toUpperCase()} `;
+  const texts = Object.entries(values).map(
+    ([name, value]) => `${name}=${typeof value === 'object' ? JSON.stringify(value) : value}`,
+  );
+  return [new Date(String(time)).toTimeString().slice(0, 8), `${mark}${msg}`, ...texts].join('  ');
 }
 
 const minuteMs = 60_000;
