@@ -1,6 +1,6 @@
 /**
  * Names on their way into the sink's store: whatever comes in a chunk, the last version of a person counts, and it takes
- * one statement however often people come again.
+ * one statement however often people repeat.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';

@@ -1,5 +1,5 @@
 /**
- * What people do with gold: look at it, go back in time, compare, keep, throw away. The real pipeline makes two snapshots,
+ * The gold commands: list, show, compare, pin, prune, and older snapshots. The real pipeline makes two snapshots,
  * the second of corrected files; tests that change something do it to a copy.
  */
 import {
@@ -103,7 +103,7 @@ describe('a Parquet file of gold', () => {
 });
 
 describe('the manifest', () => {
-  /** The published schema: `UPDATE_DOCS=1` writes it anew. */
+  /** The published schema: `UPDATE_DOCS=1` writes it. */
   const file = fileURLToPath(new URL('../../../sinks/gold/manifest.schema.json', import.meta.url));
   const validator = () => {
     const ajv = new Ajv2020({ allErrors: true });
@@ -169,7 +169,7 @@ function longHistory(): { folder: string; ids: string[] } {
   return { folder, ids: listSnapshots(folder) };
 }
 
-/** Writes a table anew and lets the manifest know. @param replace in terms of the columns and `n`, the row's number */
+/** Rewrites a table and updates the manifest. @param replace in terms of the columns and `n`, the row's number */
 async function alter(folder: string, id: string, table: string, replace: string): Promise<void> {
   const file = tableFile(folder, id, table);
   const numbered = `SELECT * EXCLUDE file_row_number, file_row_number AS n
@@ -333,12 +333,12 @@ describe('a difference of two snapshots', () => {
       folder,
       newest,
       'contributor_analysis',
-      "if(n = 0, 'Somebody Else', primaryName) AS primaryName",
+      "if(n = 0, 'Another Name', primaryName) AS primaryName",
     );
     const { tables } = await GoldReader.open(folder, (reader) => reader.diff(second.id, newest, 5));
     expect(tables.contributor_analysis).toMatchObject({ added: 0, removed: 0, changed: 1 });
     expect(tables.contributor_analysis?.first[0]?.columns).toEqual({
-      primaryName: [expect.any(String), 'Somebody Else'],
+      primaryName: [expect.any(String), 'Another Name'],
     });
   });
 });
@@ -406,7 +406,7 @@ describe('retention', () => {
 });
 
 describe('the catalogue', () => {
-  /** Rows of a query on the catalogue, opened anew as any DuckDB would. */
+  /** Rows of a query on the catalogue, opened again like any DuckDB does. */
   async function opened(folder: string, ...sql: string[]): Promise<Record<string, unknown>[]> {
     const instance = await DuckDBInstance.create(catalogueFile(folder), { access_mode: 'READ_ONLY' });
     const connection = await instance.connect();
