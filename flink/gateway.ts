@@ -1,6 +1,6 @@
 /**
- * Flink's SQL gateway over its REST interface: a session, statements one after the other, an end. Texts that come back
- * are cut and cleaned of secrets before anybody sees them, because Flink repeats statements in its errors.
+ * A client of the REST interface of Flink's SQL gateway. A session runs statements one after the other. Flink repeats
+ * statements in its errors, so error texts are truncated and cleared of secrets before they are shown.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { z } from 'zod';
@@ -21,10 +21,10 @@ const result = z.object({
 export interface SqlGatewayOptions {
   /** http://host:port */
   readonly url: string;
-  /** Of the session: any of Flink's settings. */
+  /** Flink settings of the session. */
   readonly properties?: Readonly<Record<string, string>>;
   readonly secrets?: readonly Secret[];
-  /** Ends every wait. */
+  /** Ends all waiting. */
   readonly signal?: AbortSignal;
 }
 
@@ -37,18 +37,18 @@ export class SqlGateway {
     this.#session = session;
   }
 
-  /** @throws ReelflowError flinkUnreachable, when no SQL gateway answers there; the abort reason */
+  /** @throws ReelflowError flinkUnreachable, when no SQL gateway answers at the address; the abort reason */
   static async open(options: SqlGatewayOptions): Promise<SqlGateway> {
     const { properties = {} } = options;
     const answer = await ask(options, 'POST', '/v1/sessions', { sessionName: 'reelflow', properties });
     const opened = z.object({ sessionHandle: z.string() }).safeParse(answer);
-    if (!opened.success) throw unreachable(options.url, 'It does not answer as a SQL gateway does.');
+    if (!opened.success) throw unreachable(options.url, 'The answer is not that of a SQL gateway.');
     return new SqlGateway(options, opened.data.sessionHandle);
   }
 
   /**
-   * Runs a statement to its end; with `table.dml-sync` that of a job is the job's.
-   * @returns the id of the job that it started, if it did
+   * Runs a statement until it finishes. With `table.dml-sync`, the statement of a job finishes with the job.
+   * @returns the id of the job, if the statement started one
    * @throws ReelflowError flinkFailed, with Flink's cause; flinkUnreachable; the abort reason
    */
   async execute(statement: string): Promise<string | undefined> {
@@ -95,11 +95,11 @@ export class SqlGateway {
     const texts = failure.safeParse(answer).data?.errors ?? [JSON.stringify(answer)];
     const what = /^(?:CREATE TEMPORARY )?\w+(?: `\w+`)?/.exec(statement)?.[0] ?? 'a statement';
     const cause = causeIn(texts.join('\n'));
-    return new ReelflowError('flinkFailed', `Flink could not carry out ${what}`, {
+    return new ReelflowError('flinkFailed', `Flink failed to run ${what}`, {
       detail: this.#clean(cause),
       hint: /^(ClassNotFound|NoClassDefFound)/.test(cause)
-        ? 'A jar is missing in the cluster: deploy/flink/Dockerfile names those that it needs besides its own.'
-        : '`reelflow flink sql` prints the statements; the whole error is in the log of Flink.',
+        ? 'The cluster lacks a jar. Add the jars that deploy/flink/Dockerfile names.'
+        : 'Read the whole error in the log of Flink. `reelflow flink sql` prints the statements.',
     });
   }
 
@@ -110,26 +110,27 @@ export class SqlGateway {
   }
 }
 
-/** What the innermost cause of a Java stack trace says; with its kind when that is only a name. */
+/** The message of the innermost cause in a Java stack trace, with the class of the exception if the message is one word. */
 export function causeIn(trace: string): string {
   const causes = [
     ...trace.matchAll(
       /^Caused by: (?:(?:[\w$]+\.)*([\w$]+(?:Exception|Error)): )?(.+(?:\n(?!\s+at |\s*\.\.\. |Caused by).+)*)/gm,
     ),
   ];
-  const [, kind, says = trace] = causes.at(-1) ?? [];
-  return kind === undefined || /\s/.test(says.trim()) ? says.trim() : `${kind}: ${says.trim()}`;
+  const [, kind, message = trace] = causes.at(-1) ?? [];
+  const text = message.trim();
+  return kind === undefined || /\s/.test(text) ? text : `${kind}: ${text}`;
 }
 
 function unreachable(url: string, detail: string, cause?: unknown): ReelflowError {
   return new ReelflowError('flinkUnreachable', 'Flink cannot be reached', {
     detail: `${url}: ${detail}`,
-    hint: 'Check --gateway or --rest, and that the cluster runs.',
+    hint: 'Check --gateway or --rest, and whether the cluster is running.',
     cause,
   });
 }
 
-/** One request. @returns the answer's JSON, an error's too */
+/** Sends a request. @returns the JSON of the answer, also of an error */
 async function ask(
   { url, signal }: Pick<SqlGatewayOptions, 'url' | 'signal'>,
   method: 'GET' | 'POST' | 'DELETE',
@@ -152,12 +153,12 @@ async function ask(
 }
 
 /**
- * The version of the cluster behind a REST address.
+ * The version of the cluster at a REST address.
  * @throws ReelflowError flinkUnreachable
  */
 export async function clusterVersion(url: string, signal?: AbortSignal): Promise<string> {
   const answer = await ask({ url, ...(signal && { signal }) }, 'GET', '/v1/config');
   const config = z.object({ 'flink-version': z.string() }).safeParse(answer);
-  if (!config.success) throw unreachable(url, 'It does not answer as a Flink cluster does.');
+  if (!config.success) throw unreachable(url, 'The answer is not that of a Flink cluster.');
   return config.data['flink-version'];
 }

@@ -1,4 +1,4 @@
-/** What a gold table is on a topic of Flink's: one message per row that changed, its key as text, its columns as Avro. */
+/** A gold table on a topic that Flink writes: one message per changed row, with the key as text and the columns as Avro. */
 import type { GoldTable } from '../tables/gold-table.ts';
 
 const avroTypes = {

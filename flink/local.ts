@@ -1,7 +1,7 @@
 /**
- * A SQL gateway of our own on 127.0.0.1, whose jobs run in the same process (an embedded mini cluster) or go to a
- * cluster elsewhere. Its jars come from Maven Central by `pom.xml`. It lives as long as the work that it is started for;
- * one that a killed command left behind is ended before the next begins.
+ * A SQL gateway on 127.0.0.1 that this process starts. Its jobs run in the gateway's process (an embedded mini cluster) or on
+ * a remote cluster. Its jars come from Maven Central by `pom.xml`. The gateway ends with the command. The next command ends a
+ * gateway that a killed command left behind.
  */
 import { globSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
@@ -13,11 +13,11 @@ import { ReelflowError } from '../runtime/errors.ts';
 import { withFolderLock } from '../runtime/folder-lock.ts';
 
 export const flinkJars: JarSet = { pom: 'flink/pom.xml', of: 'Flink', megabytes: 230 };
-/** The version of `flink/pom.xml`: clusters of another one cannot take the jobs that it makes. */
+/** The version in `flink/pom.xml`. Clusters of another version cannot run its jobs. */
 export const flinkVersion = '2.3';
 
 export interface LocalGatewayOptions {
-  /** Holds the log, the pid file and temporary files; one gateway at a time. */
+  /** Holds the log, the pid file and temporary files. Only one gateway can use it at a time. */
   readonly folder: string;
   /** The cache of jars. */
   readonly jars: string;
@@ -29,14 +29,14 @@ export interface LocalGatewayOptions {
 export interface LocalGateway {
   readonly url: string;
   readonly log: string;
-  /** Jars that a job needs on a cluster that has only Flink's own. */
+  /** Jars that a job needs on a cluster with only Flink's own jars. */
   readonly connectors: readonly string[];
 }
 
 const startBoundMs = 180_000;
 const stopBoundMs = 10_000;
 
-/** What Flink reflects on, as its own configuration opens it. */
+/** The modules that Flink accesses by reflection, as in its default configuration. */
 export const opened = ['lang', 'net', 'io', 'nio', 'lang.reflect', 'text', 'time', 'util', 'util.concurrent']
   .map((name) => `java.base/java.${name}`)
   .concat(
@@ -46,7 +46,7 @@ export const opened = ['lang', 'net', 'io', 'nio', 'lang.reflect', 'text', 'time
   );
 
 /**
- * Runs `work` while a gateway runs.
+ * Starts a gateway, runs `work`, and ends the gateway.
  * @throws ReelflowError services, when it cannot be started; busy, when another command uses the folder; the abort reason
  */
 export async function withLocalGateway<T>(
@@ -120,9 +120,9 @@ async function start(
     signal?.throwIfAborted();
     const ended = !isRunning(record);
     if (ended || Date.now() > deadline) {
-      throw new ReelflowError('services', `Flink ${ended ? 'ended while it started' : 'does not answer'}`, {
-        detail: causeLines(readFileSync(log, 'utf8')) || 'Its log says nothing.',
-        hint: `The whole log is ${log}.`,
+      throw new ReelflowError('services', `Flink ${ended ? 'ended during its start' : 'does not answer'}`, {
+        detail: causeLines(readFileSync(log, 'utf8')) || 'Its log names no cause.',
+        hint: `Read its log: ${log}.`,
       });
     }
     await delay(200);
@@ -131,7 +131,7 @@ async function start(
   return { url, log, connectors: connectors.map((jar) => join(lib, jar)) };
 }
 
-/** The mini cluster has one slot for each partition; its memory is fixed, so that it is the same on every machine. */
+/** The mini cluster has one slot for each partition. Its memory is fixed, so it is the same on every machine. */
 function configuration(temporary: string): string {
   return `execution.target: local
 io.tmp.dirs: ${JSON.stringify(temporary)}

@@ -1,4 +1,4 @@
-/** The three ways to have Flink compute the gold tables: into files, into topics here, into topics by a cluster. */
+/** Computes the gold tables with Flink: into files, into topics on this machine, or into topics on a cluster. */
 import { createHash, randomUUID } from 'node:crypto';
 import { globSync, mkdirSync, renameSync, rmSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
@@ -14,11 +14,12 @@ import { cubes } from '../tables/cubes/cube-set.ts';
 import { goldTables } from '../tables/gold-tables.ts';
 import type { TopicNames } from '../topics/catalog.ts';
 import type { Registry } from '../topics/registry.ts';
+import { flinkTls } from './connections.ts';
 import { clusterVersion, SqlGateway } from './gateway.ts';
 import { schemaOfGoldTable } from './gold-topic.ts';
 import { flinkVersion, type LocalGateway, withLocalGateway } from './local.ts';
-import { inspectSources, type Sources } from './sources.ts';
-import { type FlinkJob, flinkStatements, flinkTls, jobName } from './sql.ts';
+import { inspectSources, type SourceTopics } from './sources.ts';
+import { type FlinkJob, flinkStatements, jobName } from './sql.ts';
 
 export interface FlinkContext {
   readonly broker: Broker;
@@ -44,17 +45,21 @@ function secretsOf({ security, registryCredentials }: Endpoints): Secret[] {
   return [key, password, registryCredentials?.password].filter((secret) => secret !== undefined);
 }
 
-function jobOf(context: FlinkContext, { shards }: Sources, destination: FlinkJob['destination']): FlinkJob {
+function jobOf(
+  context: FlinkContext,
+  { shards }: SourceTopics,
+  destination: FlinkJob['destination'],
+): FlinkJob {
   const { names, endpoints } = context;
   return { cubes, tables, names, endpoints, shards, destination };
 }
 
 /**
- * A session of a gateway, in which every statement of a job is carried out.
- * @param check looks at the session before
+ * Runs the statements of a job in a session of a gateway.
+ * @param check runs first; it may refuse the session
  * @returns the job's id
  */
-async function carryOut(
+async function runJob(
   context: FlinkContext,
   job: FlinkJob,
   gateway: { url: string; properties?: Readonly<Record<string, string>> },
@@ -69,7 +74,7 @@ async function carryOut(
     await check?.(session);
     let id: string | undefined;
     for (const statement of flinkStatements(job, reveal)) id = (await session.execute(statement)) ?? id;
-    if (id === undefined) throw new ReelflowError('flinkFailed', 'Flink has started no job');
+    if (id === undefined) throw new ReelflowError('flinkFailed', 'Flink started no job');
     return id;
   } finally {
     await session.close();
@@ -86,8 +91,8 @@ export interface BoundedReport {
 }
 
 /**
- * Computes the tables from the messages that are there now, into `out/<table>.parquet`: rows in the order of gold.
- * Files there are replaced one by one when all is computed.
+ * Computes the tables from the present messages into `out/<table>.parquet`, with the rows in the order of gold. When all
+ * tables are ready, it replaces existing files one by one.
  * @throws ReelflowError as `inspectSources`, `withLocalGateway` and `SqlGateway.execute` do; goldUnusable
  */
 export async function runBounded(context: FlinkContext, out: string): Promise<BoundedReport> {
@@ -97,7 +102,7 @@ export async function runBounded(context: FlinkContext, out: string): Promise<Bo
   try {
     mkdirSync(out, { recursive: true });
     await withLocalGateway(context, (local) =>
-      carryOut(
+      runJob(
         context,
         jobOf(context, sources, { kind: 'files', folder: pathToFileURL(parts).href, ends: sources.ends }),
         { url: local.url, properties: { 'table.dml-sync': 'true' } },
@@ -118,7 +123,7 @@ export async function runBounded(context: FlinkContext, out: string): Promise<Bo
   }
 }
 
-/** The parts that Flink wrote, each table as one file. */
+/** Merges the parts that Flink wrote into one file per table. */
 async function gather(parts: string, out: string): Promise<BoundedReport['tables']> {
   const instance = await DuckDBInstance.create(':memory:');
   const connection = await instance.connect();
@@ -156,7 +161,7 @@ async function gather(parts: string, out: string): Promise<BoundedReport['tables
 
 // Unbounded
 
-/** The topics of the results, with their schemas. */
+/** Creates the result topics and registers their schemas. */
 async function prepareResults({ broker, registry, names }: FlinkContext, shards: number): Promise<void> {
   const topics = tables.map(({ name }) => ({ topic: names.goldTable(name), partitions: shards }));
   await ensureCompactedTopics(broker, topics);
@@ -168,7 +173,7 @@ async function prepareResults({ broker, registry, names }: FlinkContext, shards:
 
 /**
  * Keeps the tables up to date on their topics until the signal, from the newest checkpoint in the folder.
- * @param onStart receives the checkpoint that it starts from, or undefined
+ * @param onStart receives the checkpoint that the job starts from, if there is one
  * @throws as `runBounded`
  */
 export async function runUnbounded(
@@ -178,7 +183,7 @@ export async function runUnbounded(
   const sources = await inspectSources(context, cubes);
   await prepareResults(context, sources.shards);
   const job = jobOf(context, sources, { kind: 'topics' });
-  // Only the same statements can use a checkpoint: others start from the topics, in a folder of their own.
+  // Only the same statements can start from a checkpoint. Other statements start from the beginning, in another folder.
   const identity = createHash('sha256')
     .update(flinkStatements(job, String).join())
     .digest('hex')
@@ -188,7 +193,7 @@ export async function runUnbounded(
     await withLocalGateway(context, async (local) => {
       const newest = newestCheckpoint(checkpoints);
       onStart?.(newest);
-      await carryOut(
+      await runJob(
         context,
         {
           ...job,
@@ -203,7 +208,7 @@ export async function runUnbounded(
   }
 }
 
-/** The newest complete checkpoint under a folder, whatever job wrote it: `<job>/chk-<n>` with a file `_metadata`. */
+/** The newest complete checkpoint in a folder, of any job: `<job>/chk-<n>` with a file `_metadata`. */
 export function newestCheckpoint(folder: string): string | undefined {
   return globSync('*/chk-*/_metadata', { cwd: folder })
     .map((path) => join(folder, path))
@@ -217,11 +222,11 @@ export function newestCheckpoint(folder: string): string | undefined {
 export type Cluster = { readonly gateway: string } | { readonly rest: string };
 
 /**
- * Starts the job on a cluster, where it stays.
- * @param checkpoints a URI that the cluster can write to; its own setting when undefined
- * @param from a checkpoint or savepoint to go on from
+ * Starts the job on a cluster, detached.
+ * @param options.checkpoints a URI that the cluster can write to; undefined means the setting of the cluster
+ * @param options.from a checkpoint or savepoint to start from
  * @returns the job's id
- * @throws as `runBounded`; flinkUnreachable; busy, when the cluster runs such a job already
+ * @throws as `runBounded`; flinkUnreachable; busy, when the cluster already runs a job of this namespace
  */
 export async function submit(
   context: FlinkContext,
@@ -234,33 +239,33 @@ export async function submit(
     const probe = await SqlGateway.open({ url: cluster.gateway, signal: context.signal });
     await probe.close();
     await prepareResults(context, sources.shards);
-    return carryOut(context, job, { url: cluster.gateway }, (session) => refuseSecond(session, job));
+    return runJob(context, job, { url: cluster.gateway }, (session) => refuseSecond(session, job));
   }
   const version = await clusterVersion(cluster.rest, context.signal);
   if (!version.startsWith(`${flinkVersion}.`)) {
     throw new ReelflowError('flinkFailed', `The cluster runs Flink ${version}`, {
-      detail: `${cluster.rest}: jobs made here are for Flink ${flinkVersion}.`,
+      detail: `${cluster.rest}: this version of reelflow makes jobs for Flink ${flinkVersion}.`,
       hint: 'Use the SQL gateway of the cluster: --gateway.',
     });
   }
   await prepareResults(context, sources.shards);
   return withLocalGateway(context, (local) =>
-    carryOut(context, job, { url: local.url, properties: remote(cluster.rest, local) }, (session) =>
+    runJob(context, job, { url: local.url, properties: remote(cluster.rest, local) }, (session) =>
       refuseSecond(session, job),
     ),
   );
 }
 
-/** Two jobs of one name would use the same transactions, and each would abort those of the other permanently. */
+/** Two jobs of one name would use the same transactional ids, and each would permanently fence the other. */
 async function refuseSecond(session: SqlGateway, { names }: FlinkJob): Promise<void> {
   const ended = ['FINISHED', 'CANCELED', 'FAILED', 'SUSPENDED'];
   const found = (await session.jobs()).find(
     ({ name, status }) => name === jobName(names) && !ended.includes(status),
   );
   if (found === undefined) return;
-  throw new ReelflowError('busy', 'The cluster keeps these tables up to date already', {
+  throw new ReelflowError('busy', 'The cluster already keeps these tables up to date', {
     detail: `Job ${found.id}, ${found.name}, is ${found.status.toLowerCase()}.`,
-    hint: 'Cancel it first; with --from and its last checkpoint or a savepoint the new one goes on where it was.',
+    hint: 'Cancel it first. To continue from its state, pass its last checkpoint or a savepoint with --from.',
   });
 }
 

@@ -1,4 +1,4 @@
-/** The topics that a job reads, looked at before Flink is asked anything: what is wrong with them is said at once. */
+/** Checks the topics that a job reads before Flink starts, so that faults are reported at once. */
 
 import { logBounds } from '../kafka/bounds.ts';
 import type { Broker } from '../kafka/client.ts';
@@ -9,7 +9,7 @@ import type { TopicNames } from '../topics/catalog.ts';
 import type { Registry } from '../topics/registry.ts';
 import { datasetsRead } from './sql.ts';
 
-export interface Sources {
+export interface SourceTopics {
   /** Partition count of the title topics. */
   readonly shards: number;
   /** End offsets, by topic and partition. */
@@ -23,7 +23,7 @@ export interface Sources {
 export async function inspectSources(
   { broker, registry, names }: { broker: Broker; registry: Registry; names: TopicNames },
   cubes: readonly Cube[],
-): Promise<Sources> {
+): Promise<SourceTopics> {
   const datasets = [...datasetsRead(cubes).keys()];
   const topics = datasets.map((dataset) => names.source(dataset));
   const counts = await partitionCounts(broker, topics);
@@ -33,12 +33,12 @@ export async function inspectSources(
     const partitions = counts.get(topic);
     if (partitions === undefined) {
       throw new ReelflowError('topicMismatch', `There is no topic ${topic}`, {
-        hint: '`reelflow replay` creates the topics; see also --namespace.',
+        hint: 'Create the topics with `reelflow replay`, or check --namespace.',
       });
     }
     if (dataset.startsWith('title.') && partitions !== shards) {
       throw new ReelflowError('topicMismatch', `Topic ${topic} has another partition count`, {
-        detail: `It has ${partitions} partitions, ${names.source('title.ratings')} has ${shards}. A partition is a shard: all title topics need the same count.`,
+        detail: `It has ${partitions} partitions, ${names.source('title.ratings')} has ${shards}. All title topics need the same count, because a partition is a shard.`,
         hint: 'Use another --namespace, or recreate the topics.',
       });
     }
@@ -48,8 +48,8 @@ export async function inspectSources(
   for (const [topic, partitions] of bounds) {
     for (const [partition, { start }] of partitions) {
       if (start === 0) continue;
-      throw new ReelflowError('sourceLost', `Messages of ${topic} are gone`, {
-        detail: `Partition ${partition} starts at offset ${start}: Flink would compute its tables without the earlier messages.`,
+      throw new ReelflowError('sourceLost', `${topic} lost messages`, {
+        detail: `Partition ${partition} starts at offset ${start}. The tables would lack the earlier messages.`,
         hint: 'Replay the files into another --namespace.',
       });
     }
@@ -57,8 +57,8 @@ export async function inspectSources(
     const isEmpty = [...partitions.values()].every(({ end }) => end === 0);
     if (!isEmpty && (await registry.latest(topic)) === undefined) {
       throw new ReelflowError('topicMismatch', `The Schema Registry has no schema of ${topic}`, {
-        detail: `There is no subject ${topic}-value, and the topic has messages: Flink could not read them.`,
-        hint: 'Is SCHEMA_REGISTRY_URL the registry that the topics were written with?',
+        detail: `The topic has messages, but the subject ${topic}-value does not exist. Flink cannot read the messages.`,
+        hint: 'Set SCHEMA_REGISTRY_URL to the registry that the topics were written with.',
       });
     }
   }

@@ -1,6 +1,6 @@
 /**
- * The statements for Flink, and the refusals before or while they run: the SQL of the declarations, real topics and
- * registry, and a server that answers like a failing SQL gateway. `test/flink/` runs Flink itself.
+ * The SQL that the declarations give, the checks of real topics and registry, and the client of the SQL gateway against a
+ * server that fails. `test/flink/cluster/` runs Flink itself.
  */
 import { mkdirSync, readFileSync, utimesSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
@@ -33,7 +33,7 @@ const job: FlinkJob = {
 const sqlOf = (more: Partial<FlinkJob> = {}) => flinkStatements({ ...job, ...more }, String).join(';\n');
 
 describe('the SQL', () => {
-  test('has a source for each dataset, a view for each cube, a result for each table, all from the declarations', () => {
+  test('has a source for each dataset, a view for each cube and a result for each table of the declarations', () => {
     const sql = sqlOf();
     for (const dataset of datasetsRead(cubes).keys()) {
       expect(sql).toContain(`'topic' = 'films.imdb.${dataset}'`);
@@ -57,7 +57,7 @@ describe('the SQL', () => {
     );
   });
 
-  test('follows a cube that is added, and leaves out what is for DuckDB alone', () => {
+  test('includes an added cube, unless only DuckDB computes it', () => {
     const kind: Cube = {
       name: 'kind',
       array: 'kind',
@@ -75,23 +75,39 @@ describe('the SQL', () => {
     expect(sqlOf({ cubes: [...cubes, { ...kind, onlyDuckdb: 'a reason' }] })).toBe(sqlOf());
   });
 
-  test('takes of each key the last version in the order of its partition, deletes after the records of their chunk', () => {
+  test('keeps the last version of each key in the order of its partition, with deletes after the records of their chunk', () => {
     const akas = flinkStatements(job, String).find((statement) =>
       statement.startsWith('CREATE TEMPORARY VIEW `title_akas`'),
     );
     expect(akas).toContain(
       'PARTITION BY `titleId`, `ordering` ORDER BY `chunk_offset` DESC, `deleted` DESC, `place` DESC',
     );
-    expect(akas).toMatch(/WHERE `newest` = 1 AND `deleted` = 0$/);
+    expect(akas).toContain('WHERE `newest` = 1 AND `deleted` = 0');
   });
 
-  test('keeps the parts of a key apart, and null apart from every text', () => {
+  test('drops rows of groups that a later chunk of their partition replaces, and reads chunks from before replacements', () => {
+    const statement = (start: string) =>
+      flinkStatements(job, String).find((text) => text.startsWith(start)) ?? '';
+    const chunks = statement('CREATE TEMPORARY TABLE `title_akas_chunks`');
+    // Flink reads a field that the writer's schema lacks only if it is nullable.
+    expect(chunks).toContain('`replaces` ARRAY<INT NOT NULL>,');
+    expect(chunks).toContain("`chunk_partition` INT NOT NULL METADATA FROM 'partition' VIRTUAL");
+    const replaced = statement('CREATE TEMPORARY VIEW `title_akas_replaced`');
+    expect(replaced).toContain('MAX(`chunk_offset`) AS `replaced_at`');
+    const akas = statement('CREATE TEMPORARY VIEW `title_akas` AS');
+    expect(akas).toContain('`titleId` / 50 AS `id_group`');
+    expect(akas).toMatch(
+      /ON .*`chunk_partition` = .*\n.*`id_group` = .*\n.*`replaced_at` > `versions`.`chunk_offset`\nWHERE `replaced`.`replaced_at` IS NULL$/,
+    );
+  });
+
+  test('separates the parts of a key, and null from every text', () => {
     expect(sqlOf()).toContain(
       "COALESCE(CAST(`startYear` AS STRING), '\\N') || U&'\\0009' || COALESCE(CAST(`genres` AS STRING), '\\N')",
     );
   });
 
-  test('ends a bounded job at the given offsets, and checkpoints one without an end exactly once', () => {
+  test('ends a bounded job at the given offsets, and checkpoints an unbounded one exactly once', () => {
     const ends = new Map([
       [
         'films.imdb.title.ratings',
@@ -118,14 +134,14 @@ describe('the SQL', () => {
     expect(unbounded.match(/'sink.delivery-guarantee' = 'exactly-once'/g)).toHaveLength(job.tables.length);
   });
 
-  test('does not copy a chunk for each of its rows', () => {
+  test('reuses objects, so Flink does not copy a chunk for each of its rows', () => {
     const files = { kind: 'files', folder: 'file:///out', ends: new Map() } as const;
     for (const sql of [sqlOf(), sqlOf({ destination: files })]) {
       expect(sql).toContain("SET 'pipeline.object-reuse' = 'true'");
     }
   });
 
-  test('bears ten minutes without anything to run on, and begins again within seconds', () => {
+  test('survives ten minutes without task managers, and restarts within seconds', () => {
     const value = (name: string) => {
       const set = new RegExp(`SET 'restart-strategy.exponential-delay.${name}' = '(\\d+)`).exec(sqlOf());
       return Number(set?.[1]);
@@ -175,7 +191,7 @@ describe.skipIf(withoutOpenssl() !== undefined)('a client certificate', () => {
   });
 });
 
-describe('refused before Flink is asked', () => {
+describe('refused before Flink starts', () => {
   const sourcesOf = ({ names }: Place) =>
     [...datasetsRead(cubes).keys()].map((dataset) => names.source(dataset));
   const sql = (place: Place) => place.run(['flink', 'sql', '--namespace', place.namespace]);
@@ -189,7 +205,7 @@ describe('refused before Flink is asked', () => {
     expect(() => sqlOf({ endpoints })).toThrow('Flink jobs cannot use OAUTHBEARER');
   });
 
-  test('topics that are not there', async ({ place }) => {
+  test('missing topics', async ({ place }) => {
     const finished = await sql(place);
     expect(spoken(finished)).toContain(`There is no topic ${place.namespace}.imdb.`);
     expect(finished.code).toBe(18);
@@ -206,7 +222,7 @@ describe('refused before Flink is asked', () => {
     expect(finished.code).toBe(18);
   });
 
-  test('a topic with messages that the registry has no schema of; an empty one needs none', async ({
+  test('a topic with messages but without a schema in the registry; an empty topic needs none', async ({
     place,
   }) => {
     await ensureRetainedTopics(
@@ -222,7 +238,7 @@ describe('refused before Flink is asked', () => {
     expect(finished.code).toBe(18);
   });
 
-  test('a topic whose first messages are gone', async ({ place }) => {
+  test('a topic that lost its first messages', async ({ place }) => {
     await ensureRetainedTopics(
       broker,
       sourcesOf(place).map((topic) => ({ topic, partitions: 2 })),
@@ -231,11 +247,11 @@ describe('refused before Flink is asked', () => {
     await sendTo(topic, 0, [Buffer.from('a'), Buffer.from('b')]);
     await deleteBefore(broker, topic, [{ partition: 0, offset: 1 }]);
     const finished = await sql(place);
-    expect(spoken(finished)).toContain(`Messages of ${topic} are gone`);
+    expect(spoken(finished)).toContain(`${topic} lost messages`);
     expect(finished.code).toBe(10);
   });
 
-  test('results on topics that would not keep every row', async ({ place }) => {
+  test('result topics that would not keep every row', async ({ place }) => {
     const topic = place.names.goldTable('genre_analysis');
     await ensureRetainedTopics(broker, [{ topic, partitions: 2 }]);
     await expect(ensureCompactedTopics(broker, [{ topic, partitions: 2 }])).rejects.toThrow(
@@ -257,7 +273,7 @@ describe('refused before Flink is asked', () => {
 });
 
 describe('a cluster', () => {
-  /** A server on 127.0.0.1 with the given answers. */
+  /** A server on 127.0.0.1 that answers each request by a function. */
   async function server(place: Place, answer: (method: string, path: string) => unknown): Promise<string> {
     const http = createServer((request, response) => {
       request.resume();
@@ -279,7 +295,7 @@ describe('a cluster', () => {
   };
 
   test.for(['--rest', '--gateway'])(
-    'that cannot be reached by %s is 23, and no topic is made for it',
+    'that cannot be reached by %s is exit code 23, and creates no topic',
     async (way, { place }) => {
       const finished = await submit(place, way, 'http://127.0.0.1:1');
       expect(spoken(finished)).toContain('Flink cannot be reached');
@@ -288,11 +304,14 @@ describe('a cluster', () => {
     },
   );
 
-  test.for(['--rest', '--gateway'])('that is something else is 23 by %s', async (way, { place }) => {
-    const finished = await submit(place, way, await server(place, () => ({ hello: 'world' })));
-    expect(spoken(finished)).toContain('does not answer as a');
-    expect(finished.code).toBe(23);
-  });
+  test.for(['--rest', '--gateway'])(
+    'that is another kind of server is exit code 23 by %s',
+    async (way, { place }) => {
+      const finished = await submit(place, way, await server(place, () => ({ hello: 'world' })));
+      expect(spoken(finished)).toContain('The answer is not that of a');
+      expect(finished.code).toBe(23);
+    },
+  );
 
   test('of another version is refused', async ({ place }) => {
     const finished = await submit(
@@ -308,7 +327,7 @@ describe('a cluster', () => {
     ['RUNNING', 19],
     ['RESTARTING', 19],
     ['CANCELED', 24],
-  ] as const)('with such a job that is %s: %d', async ([status, code], { place }) => {
+  ] as const)('with a job of the namespace that is %s: exit code %d', async ([status, code], { place }) => {
     const data = [
       { fields: ['aa', 'another', 'RUNNING'] },
       { fields: ['bb', place.names.goldTable('tables'), status] },
@@ -319,7 +338,7 @@ describe('a cluster', () => {
       if (path.endsWith('/sessions')) return { sessionHandle: 's' };
       if (path.endsWith('/statements')) asked += 1;
       if (path.endsWith('/statements')) return { operationHandle: 'o' };
-      // The jobs are asked for first; what comes then fails.
+      // The client lists the jobs first. Its next statement fails.
       if (path.endsWith('/status')) return { status: asked === 1 ? 'FINISHED' : 'ERROR' };
       return asked === 1 ? { results: { data } } : { errors: ['no'] };
     });
@@ -328,9 +347,7 @@ describe('a cluster', () => {
     expect(finished.code).toBe(code);
   });
 
-  test('that fails a statement is reported with its innermost cause, without the password in it', async ({
-    place,
-  }) => {
+  test('that fails a statement gives its innermost cause, without the password', async ({ place }) => {
     const trace = `<Exception on server side:\norg.apache.flink.A: outer\n\tat a.b.C(D.java:1)
 Caused by: org.apache.flink.table.api.ValidationException: no connector for 'password' = 'letmein'\nin this table\n\t... 3 more\n`;
     const url = await server(place, (method, path) => {
@@ -343,13 +360,13 @@ Caused by: org.apache.flink.table.api.ValidationException: no connector for 'pas
     const failed = gateway.execute('CREATE TEMPORARY TABLE `title_akas_chunks` (…)');
     await expect(failed).rejects.toMatchObject({
       kind: 'flinkFailed',
-      message: 'Flink could not carry out CREATE TEMPORARY TABLE `title_akas_chunks`',
+      message: 'Flink failed to run CREATE TEMPORARY TABLE `title_akas_chunks`',
       detail: "no connector for 'password' = '[secret]'\nin this table",
     });
   });
 });
 
-test('a trace without a cause is its own cause, and a cause that only names something is reported with its kind', () => {
+test('a trace without a cause is its own cause, and a cause of one word is shown with its exception', () => {
   expect(causeIn('Session does not exist.')).toBe('Session does not exist.');
   expect(
     causeIn(
@@ -358,7 +375,7 @@ test('a trace without a cause is its own cause, and a cause that only names some
   ).toBe('ClassNotFoundException: a.b.Source');
 });
 
-test('the newest complete checkpoint is gone on from, whatever job wrote it', ({ place }) => {
+test('a job starts from the newest complete checkpoint of any job', ({ place }) => {
   const write = (path: string, seconds: number) => {
     const folder = join(place.folder, path);
     mkdirSync(folder, { recursive: true });
@@ -393,7 +410,7 @@ describe('deploy/flink', () => {
     volumes: Record<string, unknown>;
   };
 
-  test('runs the versions that the SQL is tested with', () => {
+  test('uses the versions that the tests use', () => {
     const dockerfile = file('deploy/flink/Dockerfile');
     expect(dockerfile).toContain(`FROM flink:${version}-java17`);
     expect(dockerfile).toContain(`flink-sql-connector-kafka:${connector}`);
@@ -403,14 +420,14 @@ describe('deploy/flink', () => {
     };
     expect(manifest.spec.image).toBe(`reelflow-flink:${version}`);
     expect(manifest.spec.flinkVersion).toBe(`v${version.split('.').slice(0, 2).join('_')}`);
-    // The operator takes texts only.
+    // The operator accepts only texts.
     for (const value of Object.values(manifest.spec.flinkConfiguration)) expect(value).toBeTypeOf('string');
     for (const name of ['jobmanager', 'taskmanager', 'sql-gateway']) {
       expect(compose.services[name]?.image).toBe(`reelflow-flink:${version}`);
     }
   });
 
-  test('publishes no port of Flink, starts only when asked, and every name in it is there', () => {
+  test('publishes no port of Flink, starts only with its profile, and names only existing services and volumes', () => {
     const ours = parse(file('docker-compose.yml')) as { services: Record<string, unknown> };
     const known = Object.keys({ ...ours.services, ...compose.services });
     for (const { ports, profiles, depends_on: needs = {}, volumes = [] } of Object.values(compose.services)) {
@@ -421,11 +438,11 @@ describe('deploy/flink', () => {
     }
   });
 
-  test('starts a task manager again that Flink has ended', () => {
+  test('restarts a task manager that Flink ended', () => {
     expect(compose.services.taskmanager?.restart).toBe('unless-stopped');
   });
 
-  test('submits from inside, where the addresses of broker and registry are the same for Flink and for us', () => {
+  test('submits from inside the network, where the addresses of broker and registry are the same for Flink and reelflow', () => {
     const pipeline = parse(file('docker-compose.yml'), { merge: true }) as {
       services: Record<string, Service>;
     };

@@ -382,6 +382,7 @@ export interface ChunkContent {
   readonly asOf?: number;
   readonly records: readonly object[];
   readonly deletes?: readonly object[];
+  readonly replaces?: readonly number[];
 }
 
 /** The value of a message: wire header and Avro. */

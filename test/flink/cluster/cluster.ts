@@ -1,7 +1,7 @@
 /**
- * A standalone session cluster on 127.0.0.1, in processes of its own as Flink's scripts start them: a job manager, a
- * task manager with two slots and, when wanted, a SQL gateway. Job and task manager have what a distribution of Flink
- * has; with `connectors` also those of Kafka and of the registry, as the image of deploy/flink has them.
+ * A standalone session cluster on 127.0.0.1, in separate processes, as Flink's scripts start them: a job manager, a task
+ * manager with two slots and, on demand, a SQL gateway. Job and task manager have the jars of a Flink distribution. With
+ * `connectors` they also have those of Kafka and the registry, like the image of deploy/flink.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -17,16 +17,16 @@ const startMs = 300_000;
 export interface FlinkCluster {
   /** REST address of the job manager. */
   readonly rest: string;
-  /** What a GET below the REST address answers. */
+  /** The answer to a GET below the REST address. */
   ask<T>(path: string): Promise<T>;
-  /** A SQL gateway of the cluster, which has the connectors in any case. @returns its address */
+  /** Starts a SQL gateway of the cluster, which always has the connectors. @returns its address */
   startGateway(): Promise<string>;
-  /** Another comes in its place. */
+  /** Kills the task manager; a new one starts. */
   killTaskManager(): void;
   stop(): Promise<void>;
 }
 
-/** @param folder takes configuration, logs, temporary files and checkpoints */
+/** @param folder holds configuration, logs, temporary files and checkpoints */
 export async function startCluster(
   folder: string,
   { jars, connectors }: { jars: string; connectors: boolean },
@@ -57,10 +57,10 @@ export async function startCluster(
     'execution.target': 'remote',
     'execution.checkpointing.dir': `file://${folder}/checkpoints`,
     'io.tmp.dirs': tmp,
-    // A loaded machine takes its time.
+    // A loaded machine is slow.
     'pekko.ask.timeout': '10 min',
     'taskmanager.numberOfTaskSlots': 2,
-    // What Flink's scripts work out from the memory of a process.
+    // Flink's scripts compute these values from the memory of a process.
     'taskmanager.cpu.cores': 2,
     'taskmanager.memory.framework.heap.size': '128m',
     'taskmanager.memory.framework.off-heap.size': '128m',
@@ -99,7 +99,7 @@ export async function startCluster(
     });
     closeSync(log);
     running.set(name, child);
-    // As compose and Kubernetes do.
+    // Like compose and Kubernetes.
     if (name !== 'taskmanager') return;
     child.once('exit', () => {
       if (!isOver) start(name, main, heap, classPath, ...args);

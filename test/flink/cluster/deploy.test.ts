@@ -1,6 +1,6 @@
 /**
  * `deploy/flink/kubernetes.yaml` against the definition that the operator installs in a cluster, of the newest version on
- * Maven Central. A field that it does not name is refused here, which Kubernetes would drop without a word.
+ * Maven Central. The test refuses a field that the definition does not name. Kubernetes would drop it silently.
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -23,7 +23,7 @@ interface Schema {
   'x-kubernetes-preserve-unknown-fields'?: boolean;
 }
 
-/** The same schema, which takes no field that it does not name. */
+/** The same schema, closed: it refuses a field that it does not name. */
 function closed(schema: Schema): Schema {
   const { properties, items, additionalProperties } = schema;
   const isOpen = schema['x-kubernetes-preserve-unknown-fields'] || additionalProperties !== undefined;
@@ -56,17 +56,17 @@ describe.skipIf('why' in java)('the manifest for the operator', () => {
     return (validate.errors ?? []).map(({ instancePath, message }) => `${instancePath} ${message}`);
   };
 
-  test('is of the kind and version that it defines', () => {
+  test('has the kind and version of the definition', () => {
     const { group, names, name } = definition;
     expect(manifest).toMatchObject({ apiVersion: `${group}/${name}`, kind: names.kind });
   });
 
-  test('has only fields that it knows; Flink 2.3 came after this version of it', () => {
+  test('has only fields of the definition; Flink 2.3 is newer than the definition', () => {
     expect(complaints(manifest)).toEqual(['/flinkVersion must be equal to one of the allowed values']);
     expect(complaints({ spec: { ...manifest.spec, flinkVersion: 'v1_20' } })).toEqual([]);
   });
 
-  test('would not pass with a field of another name or a number for a text', () => {
+  test('fails with a field of another name or a number for a text', () => {
     const spec = { ...manifest.spec, flinkVersion: 'v1_20' };
     expect(complaints({ spec: { ...spec, jobManagers: {} } })).toHaveLength(1);
     const flinkConfiguration = { ...spec.flinkConfiguration, 'taskmanager.numberOfTaskSlots': 4 };

@@ -1,9 +1,9 @@
 /**
- * Flink itself, on the real broker and registry, through the command line: its bounded tables against ours and against
- * the batch computation, a cube that is added to the declarations, and the tables on topics across a kill.
+ * Flink itself, on the real broker and registry, through the command line: its bounded tables against those of the sink and
+ * of the batch computation, an added cube, and the tables on topics across a kill.
  *
- * The cube is added as a user adds one, to a copy of the project: a file, its place in the list, its array in the delta
- * schema and a gold table over it.
+ * The test adds the cube as a user does, in a copy of the project: a file, an entry in the list, an array in the delta schema
+ * and a gold table over it.
  */
 
 import { spawn } from 'node:child_process';
@@ -31,13 +31,18 @@ import { compareGold } from '../../../sinks/verify/compare.ts';
 import { batchGold } from '../../../sinks/verify/file-gold.ts';
 import { goldTables } from '../../../tables/gold-tables.ts';
 import { type DatasetName, datasetNames, partitionOf } from '../../../topics/catalog.ts';
+import { schemaWithoutReplaces } from '../../../topics/chunk.ts';
+import { groupOf } from '../../../topics/id-groups.ts';
+import { schemaText } from '../../../topics/registry.ts';
 import { sendTo } from '../../support/damage.ts';
 import {
   broker,
+  type ChunkContent,
   chunkType,
   encodeChunk,
   lastJson,
   type Place,
+  registerSchema,
   sample,
   smallDataset,
   spoken,
@@ -48,13 +53,13 @@ import {
 } from '../../support/harness.ts';
 import { startCluster } from './cluster.ts';
 
-// A Flink that starts takes ten seconds on a quiet machine, and minutes on a busy one.
+// Flink starts in ten seconds on a quiet machine, and in minutes on a busy one.
 vi.setConfig({ testTimeout: 1_800_000, hookTimeout: 120_000 });
 
-/** How long a condition is waited for. */
+/** The bound for each wait on a condition. */
 const patienceMs = 600_000;
 
-/** The tables that Flink computes, too. */
+/** The tables that Flink computes. */
 const shared = goldTables.filter(({ onlyDuckdb }) => onlyDuckdb === undefined);
 
 const root = fileURLToPath(new URL('../../..', import.meta.url));
@@ -71,7 +76,7 @@ async function succeed(place: Place, args: readonly string[]): Promise<void> {
   expect(finished, `${args.join(' ')}\n${finished.stderr.slice(-4_000)}`).toMatchObject({ code: 0 });
 }
 
-/** Where the tables in a folder differ from those in a schema that `fill` makes. */
+/** The differences between the tables in a folder and those in a schema that `fill` makes. */
 async function differencesFrom(
   folder: string,
   fill: (connection: Awaited<ReturnType<DuckDBInstance['connect']>>) => Promise<unknown>,
@@ -88,7 +93,7 @@ async function differencesFrom(
   }
 }
 
-/** Every rating lies on the topic after everything else, then some rows again, changed, repeated and deleted. */
+/** Replays the ratings after everything else, then some rows again, changed, repeated and deleted. */
 async function replayUnevenly(place: Place, data: string): Promise<void> {
   const texts = Object.fromEntries(datasetNames.map((dataset) => [dataset, textOf(data, dataset)]));
   const rows = (dataset: DatasetName) => (texts[dataset] as string).trimEnd().split('\n');
@@ -105,7 +110,7 @@ async function replayUnevenly(place: Place, data: string): Promise<void> {
   const changed = ratings
     .filter((_, n) => n % 4 === 0)
     .map((row, n) => `${row.split('\t')[0]}\t${1 + (n % 9)}.${n % 10}\t${n}`);
-  // Twice in one chunk: the later one wins.
+  // Some rows are twice in one chunk: the later one wins.
   await replay(
     file('changed', 'title.ratings', [header, ...ratings.slice(0, 50), ...changed]),
     'title.ratings',
@@ -121,10 +126,50 @@ async function replayUnevenly(place: Place, data: string): Promise<void> {
     const [tconst = '', ordering] = row.split('\t');
     const key = { tconst, ordering: Number(ordering) };
     const partition = partitionOf(tconst.slice(0, -4), 3);
-    // A record and its delete in one chunk: the delete comes after.
+    // A record and its delete in one chunk: the delete applies last.
     const record = { ...key, nconst: 'nm0000001', category: null, job: null, characters: null };
     const chunk = { records: [record], deletes: [key] };
     await sendTo(topic, partition, [encodeChunk(chunkType('title.principals'), id, chunk)]);
+  }
+}
+
+/**
+ * Chunks that replace the groups of some titles, with and without rows of their own, then rows of removed keys, then a chunk
+ * in the schema before `replaces`.
+ */
+async function replaceGroups(place: Place, data: string): Promise<void> {
+  const ids = textOf(data, 'title.ratings')
+    .trimEnd()
+    .split('\n')
+    .slice(1, 61)
+    .map((row) => row.split('\t')[0] as string);
+  const send = async (dataset: DatasetName, tconst: string, content: ChunkContent, before = false) => {
+    const topic = place.names.source(dataset);
+    const schema = before ? schemaWithoutReplaces(dataset) : JSON.parse(schemaText(`imdb.${dataset}`));
+    const id = await registerSchema(`${topic}-value`, schema);
+    const partition = partitionOf(tconst.slice(0, -4), 3);
+    await sendTo(topic, partition, [encodeChunk(avsc.Type.forSchema(schema), id, content)]);
+  };
+  const rating = (tconst: string) => ({ tconst, averageRating: 2.5, numVotes: 7 });
+  for (const [n, tconst] of ids.entries()) {
+    const replaces = [groupOf(Number(tconst.slice(2)))];
+    const principal = {
+      tconst,
+      ordering: 1,
+      nconst: 'nm0000001',
+      category: null,
+      job: null,
+      characters: null,
+    };
+    const aka = { titleId: tconst, ordering: 1, title: 'One', region: 'ZZ', language: null, types: null };
+    if (n % 3 === 0) await send('title.ratings', tconst, { records: [], replaces });
+    if (n % 6 === 0) await send('title.ratings', tconst, { records: [rating(tconst)] }, n % 12 === 0);
+    if (n % 3 === 1) await send('title.principals', tconst, { records: [principal], replaces });
+    if (n % 3 === 2) {
+      const records = [{ ...aka, attributes: null, isOriginalTitle: null }];
+      const deletes = n % 2 === 0 ? [{ titleId: tconst, ordering: 1 }] : [];
+      await send('title.akas', tconst, { records, deletes, replaces });
+    }
   }
 }
 
@@ -220,11 +265,12 @@ describe.skipIf('why' in java)('Flink', () => {
     },
   );
 
-  test('bounded, with late, changed, repeated and deleted rows and a cube that was added: equal to ours', async ({
+  test('bounded, with late, changed, repeated, deleted and replaced rows and an added cube: equal to the sink', async ({
     place,
   }) => {
     const data = await smallDataset(join(place.folder, 'data'), 600, 5);
     await replayUnevenly(place, data);
+    await replaceGroups(place, data);
     const copy = projectWithCube(place);
     const run = async (args: readonly string[]) => {
       const child = spawn(process.execPath, [join(copy, 'cli/reelflow.js'), ...args], {
@@ -272,7 +318,9 @@ describe.skipIf('why' in java)('Flink', () => {
     expect(differences).toEqual([]);
   });
 
-  test('on topics, killed and going on from a checkpoint: the tables of all rows', async ({ place }) => {
+  test('on topics, after a kill and a start from a checkpoint: the tables of all rows, without replaced ones', async ({
+    place,
+  }) => {
     const data = await smallDataset(join(place.folder, 'data'), 300, 6);
     await place.replay(data, '--shards', '2');
     const first = place.start(flinkArgs(place));
@@ -289,19 +337,34 @@ describe.skipIf('why' in java)('Flink', () => {
     await place.replay(later);
     const second = place.start(flinkArgs(place));
     await untilTables(place, later);
-    expect(second.log.some(({ msg }) => msg.includes('going on from') && msg.includes('chk-'))).toBe(true);
+
+    // The ids of the dataset are so far apart that each title has a group of its own.
+    const [header = '', ...ratings] = (texts['title.ratings'] as string).trimEnd().split('\n');
+    for (const row of ratings.slice(0, 10)) await replace(place, row.split('\t')[0] as string);
+    texts['title.ratings'] = [header, ...ratings.slice(10), ''].join('\n');
+    await untilTables(place, writeDatasets(join(place.folder, 'replaced'), texts));
+    expect(second.log.some(({ msg }) => msg.includes('starting from') && msg.includes('chk-'))).toBe(true);
     expect((await second.terminate()).code).toBe(0);
   });
 });
 
-/** Answers of the REST interface of a cluster, as far as they are looked at. */
+/** Replaces the group of a title's rating by nothing, on topics with two partitions. */
+async function replace(place: Place, tconst: string): Promise<void> {
+  const topic = place.names.source('title.ratings');
+  const id = await registerSchema(`${topic}-value`, JSON.parse(schemaText('imdb.title.ratings')));
+  const chunk = { records: [], replaces: [groupOf(Number(tconst.slice(2)))] };
+  const partition = partitionOf(tconst.slice(0, -4), 2);
+  await sendTo(topic, partition, [encodeChunk(chunkType('title.ratings'), id, chunk)]);
+}
+
+/** The parts of a cluster's REST answers that the tests read. */
 interface Checkpoints {
   readonly counts: { readonly completed: number; readonly restored: number };
   readonly latest: { readonly completed?: { readonly external_path: string } };
 }
 
 describe.skipIf('why' in java)('a cluster', () => {
-  test('takes the job by its REST address and by its SQL gateway, and goes on when it has lost what ran it', async ({
+  test('takes the job by its REST address and by its SQL gateway, and continues after the loss of a task manager', async ({
     place,
   }) => {
     const clusterOf = async (name: string, connectors: boolean) => {
@@ -341,7 +404,7 @@ describe.skipIf('why' in java)('a cluster', () => {
     await untilTables(place, data);
     expect(await state(first)).toBe('RUNNING');
     await until(
-      'its checkpoints hold all',
+      'checkpoints of all messages',
       async () => {
         const lag = await place.run(['lag', '--json', '--group', place.names.flinkGroup]);
         const rows = lastJson<{ lag: number | null }[]>(lag);
@@ -371,7 +434,7 @@ describe.skipIf('why' in java)('a cluster', () => {
     await place.replay(later);
     await untilTables(place, later);
     const { counts } = await checkpoints(first);
-    // Each try before the new one was there counts, too.
+    // Each attempt before the new task manager started counts, too.
     expect(counts.restored).toBeGreaterThan(0);
 
     await until(
@@ -383,7 +446,7 @@ describe.skipIf('why' in java)('a cluster', () => {
     await until('the end of the first job', async () => (await state(first)) === 'CANCELED', patienceMs);
     const from = (await checkpoints(first)).latest.completed?.external_path ?? '';
     const without = await submit('--gateway', await cluster.startGateway(), '--from', from);
-    expect(spoken(without)).toContain('A jar is missing in the cluster');
+    expect(spoken(without)).toContain('The cluster lacks a jar');
     expect(without.code).toBe(24);
     await cluster.stop();
 
@@ -396,7 +459,7 @@ describe.skipIf('why' in java)('a cluster', () => {
   });
 });
 
-/** Waits until what a reader of committed messages sees on the topics is the batch computation over the files. */
+/** Waits until the committed messages on the topics equal the batch computation over the files. */
 async function untilTables(place: Place, data: string): Promise<void> {
   const deadline = Date.now() + 900_000;
   for (;;) {
@@ -411,7 +474,7 @@ async function untilTables(place: Place, data: string): Promise<void> {
   }
 }
 
-/** The newest row of each key on the topics of the results, as one Parquet file a table. @returns whether all have rows */
+/** Writes the newest row of each key on the result topics into one Parquet file per table. @returns whether all have rows */
 async function fold(place: Place, folder: string): Promise<boolean> {
   const instance = await DuckDBInstance.create(':memory:');
   const connection = await instance.connect();
@@ -447,7 +510,7 @@ async function newestRows(topic: string, type: avsc.Type): Promise<Map<string, u
   await consumer.connect();
   try {
     await consumer.subscribe({ topic, fromBeginning: true });
-    // An open transaction hides the messages behind its start: then no message arrives for a while.
+    // An open transaction hides all messages after its start, so no message may arrive for a while.
     let quietSince = Date.now();
     await consumer.run({
       autoCommit: false,
@@ -459,7 +522,7 @@ async function newestRows(topic: string, type: avsc.Type): Promise<Map<string, u
           if (value === null) rows.delete(text);
           else rows.set(text, type.fromBuffer(value.subarray(5)));
         }
-        // The last offsets may be marks of transactions, which are no messages.
+        // The last offsets may be transaction markers, which are not messages.
         if (Number(batch.lastOffset()) >= (ends.get(batch.partition)?.end ?? 0) - 3)
           reached.add(batch.partition);
       },

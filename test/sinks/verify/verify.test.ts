@@ -1,7 +1,7 @@
 /**
  * `verify` on snapshots that the real pipeline makes on a real broker, of a dataset that fills all partitions. The first
- * snapshot is of the files alone. The second follows corrections, deletes, a chunk of a newer schema and refused messages.
- * Each later test damages one thing in a copy of gold, so that only the tested check can find it.
+ * snapshot is of the files alone. The second follows corrections, deletes, replaced groups, a chunk of a newer schema and
+ * refused messages. Each later test damages one thing in a copy of gold, so that only the tested check can find it.
  */
 import {
   appendFileSync,
@@ -25,6 +25,7 @@ import { fileSha256 } from '../../../runtime/files.ts';
 import { type Manifest, snapshotFolder, tableFile } from '../../../sinks/gold/manifest.ts';
 import { type Verification, type VerifyOptions, verifySnapshot } from '../../../sinks/verify/verify.ts';
 import { blockKey, blockSize, type DatasetName, partitionOf } from '../../../topics/catalog.ts';
+import { groupOf } from '../../../topics/id-groups.ts';
 import { Registry, schemaText } from '../../../topics/registry.ts';
 import { deleteTopic } from '../../support/damage.ts';
 import {
@@ -107,22 +108,25 @@ async function chunk(
   records: Record<string, unknown>[],
   deletes: Record<string, unknown>[] = [],
   partition?: number,
+  replaces: number[] = [],
 ): Promise<Outgoing> {
   const schemaId = await registry.register(place.names.source(dataset), `imdb.${dataset}`);
   const [id] = Object.values(records[0] ?? deletes[0] ?? {});
   return {
     dataset,
     partition: partition ?? partitionOfId(String(id)),
-    value: encodeChunk(chunkType(dataset), schemaId, { records, deletes }),
+    value: encodeChunk(chunkType(dataset), schemaId, { records, deletes, replaces }),
   };
 }
 
 /** Sends messages that make the input differ from the files. @returns the partition of the last, undecodable message */
 async function sendMore(): Promise<{ topic: string; partition: number }> {
   const partition = partitionOfId(idsIn('title.ratings')[0] as string);
-  const [corrected, removed, returned, foreign] = idsIn('title.ratings').filter(
+  const [corrected, removed, returned, foreign, replaced, emptied] = idsIn('title.ratings').filter(
     (id) => partitionOfId(id) === partition,
-  ) as [string, string, string, string];
+  ) as [string, string, string, string, string, string];
+  // The ids of the dataset are so far apart that each title has a group of its own.
+  const groupsOf = (...ids: string[]) => ids.map((id) => groupOf(Number(id.slice(2))));
   const rating = (tconst: string, averageRating: number, numVotes: number) => ({
     tconst,
     averageRating,
@@ -148,6 +152,15 @@ async function sendMore(): Promise<{ topic: string; partition: number }> {
     await chunk('title.ratings', [rating(foreign, 10, 7_000_000)], [], (partition + 1) % partitions),
     { ...garbage, dataset: 'title.principals', value: Buffer.from([0, 0x7f, 0xff, 0xff, 0xf0, 1]) },
     await newerChunk(corrected),
+    await chunk(
+      'title.ratings',
+      [rating(replaced, 1.3, 8_000_000)],
+      [],
+      partition,
+      groupsOf(replaced, emptied),
+    ),
+    await chunk('title.akas', [], [], partition, groupsOf(replaced)),
+    await chunk('title.ratings', [], [], (partition + 1) % partitions, groupsOf(corrected)),
     await chunk(
       'name.basics',
       [name(people[0], 'Ünlü  Ŋame'), name(people[1], null)],
@@ -264,15 +277,15 @@ describe('a snapshot as it was published', () => {
     expect(verification.accounting).toBeNull();
   });
 
-  it('equals its input with corrections, deletes, a newer schema and refused messages', async () => {
+  it('equals its input with corrections, deletes, replaced groups, a newer schema and refused messages', async () => {
     const verification = await verify(place.gold);
     expect(findingsOf(verification)).toEqual([]);
     expect(verification.snapshot).toBe(mixed.id);
     const { names } = place;
     const ratings = plain.accounting[names.source('title.ratings')]?.applied ?? 0;
-    // Two versions, two deletes, one return, one record in a wrong partition, and one message that cannot be decoded.
+    // Two versions, two deletes, one return, one replacement, one record in a wrong partition, and one undecodable message.
     expect(verification.accounting).toMatchObject({
-      [names.source('title.ratings')]: { records: ratings + 7, rejected: 2 },
+      [names.source('title.ratings')]: { records: ratings + 8, rejected: 2 },
       [names.source('title.principals')]: { rejected: 1 },
     });
   });
