@@ -17,6 +17,11 @@ interface Node {
   disconnect(): Promise<void>;
 }
 
+/** What the response to a request of one batch says. */
+interface Produced {
+  readonly topics: readonly { readonly partitions: readonly { readonly baseOffset: string }[] }[];
+}
+
 const produceKey = 0;
 /** The first version that takes zstd, Kafka 2.1. */
 const produceVersion = 7;
@@ -49,21 +54,21 @@ export class Appender {
   /**
    * Appends a batch of one record. Of a partition, one append at a time.
    * @param build makes the batch, for the producer id and sequence that it has to carry
+   * @returns its offset; undefined when the broker only says that it has the batch already
    * @throws ReelflowError busy, when a later replay has fenced this one; brokerUnreachable, when it is closed during an
    *   outage; brokerRefused; accessRefused
    */
-  async append(topic: string, partition: number, build: (stamp: ProducerStamp) => Buffer): Promise<void> {
+  async append(topic: string, partition: number, build: (stamp: ProducerStamp) => Buffer): Promise<number | undefined> {
     for (;;) {
       const identity = this.#identityOf(topic);
       try {
         const batch = build((await identity).stamp(topic, partition));
-        await this.#untilServed(`append to ${topic}/${partition}`, () =>
+        return await this.#untilServed(`append to ${topic}/${partition}`, () =>
           this.#attempt(topic, partition, batch),
         );
-        return;
       } catch (thrown) {
         const code = kafkaCodeOf(thrown) ?? '';
-        if (code === 'DUPLICATE_SEQUENCE_NUMBER') return;
+        if (code === 'DUPLICATE_SEQUENCE_NUMBER') return undefined;
         if (fenced.includes(code)) throw fencedBy(topic, thrown);
         if (!lostState.includes(code)) throw sendFailure(thrown, topic, this.#broker);
         if (this.#identities.get(topic) === identity) this.#identities.delete(topic);
@@ -101,7 +106,7 @@ export class Appender {
     return untilServed(this.#broker.outages, activity, recovering, this.#closed.signal);
   }
 
-  async #attempt(topic: string, partition: number, batch: Buffer): Promise<void> {
+  async #attempt(topic: string, partition: number, batch: Buffer): Promise<number> {
     this.#closed.signal.throwIfAborted();
     await this.#cluster.addMultipleTargetTopics([topic]);
     await this.#cluster.refreshMetadataIfNecessary();
@@ -111,7 +116,9 @@ export class Appender {
     }
     const node = (await this.#cluster.findBroker({ nodeId })) as unknown as Node;
     try {
-      await node.connectionPool.send({ request: produceRequest(topic, partition, batch), response });
+      const request = produceRequest(topic, partition, batch);
+      const { topics } = (await node.connectionPool.send({ request, response })) as Produced;
+      return Number(topics[0]?.partitions[0]?.baseOffset);
     } catch (thrown) {
       if ((thrown as Error).name === 'KafkaJSConnectionClosedError') await node.disconnect();
       throw thrown;

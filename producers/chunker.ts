@@ -13,6 +13,7 @@ import {
   messageBytesMax,
   partitionOf,
 } from '../topics/catalog.ts';
+import { blockOfGroup, groupSize } from '../topics/id-groups.ts';
 import { HeaderWriter, marginBytes } from './chunk-header.ts';
 import type { Layout } from './layout.ts';
 import { full, type Room, RowEncoder, roomOf } from './row-encoder.ts';
@@ -84,6 +85,24 @@ const newline = 0x0a;
 const carriageReturn = 0x0d;
 const tab = 0x09;
 
+/** Rows of one group of ids, in runs of adjacent lines with their newlines. */
+export interface GroupRows {
+  readonly group: number;
+  forEachRun(each: (bytes: Buffer, start: number, end: number, firstRow: number) => void): void;
+}
+
+/** What became of the rows of a group. */
+export interface GroupOutcome {
+  /** One bit for each id that has a record: ids 0 to 31 of the group, and 32 to 49. */
+  readonly maskLow: number;
+  readonly maskHigh: number;
+  readonly rejected: number;
+}
+
+/** A chunk replaces at most this many groups, so that its list of them fits the space that is kept for it. */
+const replacesMax = 1_500;
+const replacesBytesMax = 8 * 1024;
+
 class OpenChunk {
   readonly partition: number;
   readonly room: Room;
@@ -93,6 +112,8 @@ class OpenChunk {
   end: number;
   records = 0;
   lastId = -1;
+  /** Groups that the chunk replaces. */
+  replaces: number[] = [];
 
   constructor(partition: number, room: Room, start: number) {
     this.partition = partition;
@@ -130,6 +151,12 @@ export class Chunker {
   /** Bytes of that line beyond the limit, which are not kept. */
   #carryLost = 0;
   #scratch = roomOf(Buffer.allocUnsafe(64 * 1024));
+
+  /** Inside `replaceGroup` a chunk is cut only where it is full: the group goes into one message if it fits. */
+  #isReplacing = false;
+  #maskLow = 0;
+  #maskHigh = 0;
+  #groupRoom = this.#scratch;
 
   constructor(options: ChunkerOptions) {
     this.#dataset = options.dataset;
@@ -182,6 +209,49 @@ export class Chunker {
   end(): void {
     if (this.#carryBytes > 0) this.#readThroughCarry(Buffer.of(newline), 0);
     this.cut();
+  }
+
+  /**
+   * Adds a whole group to the open chunk of its partition, which replaces it. Where the group does not fit, its first part
+   * replaces and the rest follows as plain upserts in the same partition.
+   * @param rows none to empty the group
+   */
+  replaceGroup(group: number, rows?: GroupRows): GroupOutcome {
+    const rejectedBefore = this.#rejected;
+    const block = blockOfGroup(group);
+    this.#block = block;
+    this.#partition = this.#partitionOf(block);
+    let open = this.#open[this.#partition];
+    if (
+      open !== undefined &&
+      (open.records >= chunkRecordsMax || open.end >= this.#cutAt || open.replaces.length === replacesMax)
+    ) {
+      this.#cut(open);
+      open = undefined;
+    }
+    open ??= this.#begin();
+    if (open.records === 0 && open.replaces.length === 0) open.firstBlock = block;
+    open.replaces.push(group);
+    this.#maskLow = 0;
+    this.#maskHigh = 0;
+    if (rows !== undefined) {
+      this.#isReplacing = true;
+      this.#skip = 0;
+      rows.forEachRun((bytes, start, end, firstRow) => {
+        this.#row = firstRow;
+        if (this.#groupRoom.bytes !== bytes) this.#groupRoom = roomOf(bytes);
+        this.#readRows(this.#groupRoom, start, end, Number.POSITIVE_INFINITY);
+      });
+      this.#isReplacing = false;
+    }
+    const rejected = this.#rejected - rejectedBefore;
+    return { maskLow: this.#maskLow, maskHigh: this.#maskHigh, rejected };
+  }
+
+  /** Rejects the row at `start`, which has no id of the dataset. It ends with a newline. */
+  rejectStray(bytes: Buffer, start: number, row: number): void {
+    this.#row = row;
+    this.#readWithCare(bytes, start);
   }
 
   /** Hands over the open chunks whose first record is before `row`. */
@@ -278,13 +348,23 @@ export class Chunker {
     let open = this.#open[this.#partition];
     if (open === undefined) {
       open = this.#begin();
-    } else if (id !== open.lastId && (open.records >= chunkRecordsMax || open.end >= this.#cutAt)) {
+    } else if (
+      id !== open.lastId &&
+      (open.records >= chunkRecordsMax || open.end >= this.#cutAt) &&
+      !this.#isReplacing
+    ) {
       this.#cut(open);
       open = this.#begin();
     }
     for (;;) {
-      const next = this.#encoder.encode(input, at, id, open.room, open.end, recordsEnd);
-      if (next === full && open.records > 0 && input.bytes.indexOf(newline, at) - at <= lineBytesMax) {
+      const hasGroups = open.replaces.length > 0;
+      const limit = hasGroups ? recordsEndWithGroups : recordsEnd;
+      const next = this.#encoder.encode(input, at, id, open.room, open.end, limit);
+      if (
+        next === full &&
+        (open.records > 0 || hasGroups) &&
+        input.bytes.indexOf(newline, at) - at <= lineBytesMax
+      ) {
         this.#cut(open);
         open = this.#begin();
         continue;
@@ -292,14 +372,20 @@ export class Chunker {
       if (next > 0) {
         if (open.records === 0) {
           open.from = this.read;
-          open.firstBlock = block;
+          if (open.replaces.length === 0) open.firstBlock = block;
         }
         open.end = this.#encoder.recordEnd;
         open.records++;
         open.lastId = id;
+        if (this.#isReplacing) this.#noteId(id % groupSize);
       }
       return next;
     }
+  }
+
+  #noteId(bit: number): void {
+    if (bit < 32) this.#maskLow |= 1 << bit;
+    else this.#maskHigh |= 1 << (bit - 32);
   }
 
   #partitionOf(block: number): number {
@@ -320,7 +406,8 @@ export class Chunker {
 
   #cut(open: OpenChunk): void {
     this.#open[open.partition] = undefined;
-    if (open.records === 0) {
+    const { replaces } = open;
+    if (open.records === 0 && replaces.length === 0) {
       this.#pool.push(open.room);
       return;
     }
@@ -330,11 +417,11 @@ export class Chunker {
     const start = this.#header.write(bytes, number, open.records);
     bytes[open.end] = 0; // the end of the records
     bytes[open.end + 1] = 0; // no deletes
-    bytes[open.end + 2] = 0; // replaces no groups
+    const end = writeGroups(bytes, open.end + 2, replaces);
     this.#onChunk({
       partition: open.partition,
       key: blockKey(this.#dataset.idPrefix, open.firstBlock),
-      value: bytes.subarray(start, open.end + 3),
+      value: bytes.subarray(start, end),
       records: open.records,
       from: open.from,
       room: open.room,
@@ -392,5 +479,23 @@ export class Chunker {
   }
 }
 
-/** Limit of the records: three zeros close a chunk. */
+/** Records end before the two zeros that close records and deletes, and the groups that are replaced. */
 const recordsEnd = marginBytes + messageBytesMax - 3;
+/** The same where groups are replaced. */
+const recordsEndWithGroups = recordsEnd - replacesBytesMax;
+
+/** Writes an Avro array of ints. @returns the position behind it */
+function writeGroups(bytes: Buffer, at: number, groups: readonly number[]): number {
+  let p = at;
+  const write = (value: number) => {
+    let rest = value * 2;
+    for (; rest > 0x7f; rest >>>= 7) bytes[p++] = (rest & 0x7f) | 0x80;
+    bytes[p++] = rest;
+  };
+  if (groups.length > 0) {
+    write(groups.length);
+    for (const group of groups) write(group);
+  }
+  bytes[p++] = 0;
+  return p;
+}

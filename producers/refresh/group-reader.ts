@@ -30,8 +30,11 @@ export interface ClosedGroup {
   readonly maskLow: number;
   readonly maskHigh: number;
   readonly rows: number;
-  /** Calls `each` with every row, in file order: its bytes without the newline, and its number. */
-  forEachRow(each: (bytes: Buffer, start: number, end: number, row: number) => void): void;
+  /**
+   * Calls `each` with the rows in file order, in runs of adjacent lines with their newlines, and the number of the first
+   * row of each run. Some bytes behind a run may be read.
+   */
+  forEachRun(each: (bytes: Buffer, start: number, end: number, firstRow: number) => void): void;
 }
 
 export interface GroupReaderOptions {
@@ -39,13 +42,13 @@ export interface GroupReaderOptions {
   readonly prefix: 'tt' | 'nm';
   /** The column that holds the id. */
   readonly idColumn: number;
-  /** Keeps the bytes of open groups for `forEachRow`. Without it only hashes are taken. */
+  /** Keeps the bytes of open groups for `forEachRun`. Without it only hashes are taken. */
   readonly keepRows: boolean;
   /** Whether the rows of an id that are refused are all that it has; such an id is no bit of the mask. */
   readonly isRefused?: (id: number, rows: number) => boolean;
   readonly onGroup: (group: ClosedGroup) => void;
   /** A row without an id of the dataset: it belongs to no group. Its bytes are valid during the call. */
-  readonly onStray?: (bytes: Buffer, start: number, end: number, row: number) => void;
+  readonly onStray?: (bytes: Buffer, start: number, row: number) => void;
 }
 
 const newline = 0x0a;
@@ -80,9 +83,9 @@ class Lane implements ClosedGroup {
   runs: number[] = [];
   work: Buffer = this.kept;
 
-  forEachRow(each: (bytes: Buffer, start: number, end: number, row: number) => void): void {
-    eachRow(this.kept, this.keptRuns, each);
-    eachRow(this.work, this.runs, each);
+  forEachRun(each: (bytes: Buffer, start: number, end: number, firstRow: number) => void): void {
+    eachRun(this.kept, this.keptRuns, each);
+    eachRun(this.work, this.runs, each);
   }
 
   /** Copies the rows of the present piece, whose memory will be overwritten. */
@@ -115,19 +118,13 @@ function upToMark(word: number, marks: number): number {
   return word & (lowest | (lowest - 1));
 }
 
-function eachRow(
+function eachRun(
   bytes: Buffer,
   runs: readonly number[],
-  each: (bytes: Buffer, start: number, end: number, row: number) => void,
+  each: (bytes: Buffer, start: number, end: number, firstRow: number) => void,
 ): void {
   for (let i = 0; i < runs.length; i += 3) {
-    const end = runs[i + 1] as number;
-    let row = runs[i + 2] as number;
-    for (let p = runs[i] as number; p < end; row++) {
-      const lineEnd = bytes.indexOf(newline, p);
-      each(bytes, p, lineEnd, row);
-      p = lineEnd + 1;
-    }
+    each(bytes, runs[i] as number, runs[i + 1] as number, runs[i + 2] as number);
   }
 }
 
@@ -268,7 +265,7 @@ export class GroupReader {
         this.#lost = 0;
       }
       if (id < 0) {
-        this.#stray(start, p, a, b);
+        this.#stray(start, a, b);
       } else {
         lane.a = a;
         lane.b = b;
@@ -361,11 +358,11 @@ export class GroupReader {
     lane.runs.length = 0;
   }
 
-  #stray(start: number, end: number, a: number, b: number): void {
+  #stray(start: number, a: number, b: number): void {
     const low = finalLow(a, b);
     this.#strays++;
     this.#strayLow = (this.#strayLow + low) | 0;
     this.#strayHigh = (this.#strayHigh + finalHigh(b, low)) | 0;
-    this.#options.onStray?.(this.#work, start, end - 1, this.#row);
+    this.#options.onStray?.(this.#work, start, this.#row);
   }
 }

@@ -30,7 +30,10 @@ function read(file: string, cuts: readonly number[] = [], idColumn = 0): Reading
     keepRows: true,
     onGroup: (closed) => {
       const lines: [number, string][] = [];
-      closed.forEachRow((bytes, start, end, row) => lines.push([row, bytes.toString('latin1', start, end)]));
+      closed.forEachRun((bytes, start, end, firstRow) => {
+        const run = bytes.toString('latin1', start, end - 1).split('\n');
+        lines.push(...run.map((line, at): [number, string] => [firstRow + at, line]));
+      });
       const ids = Array.from({ length: groupSize }, (_, bit) => bit)
         .filter((bit) => (bit < 32 ? closed.maskLow >>> bit : closed.maskHigh >>> (bit - 32)) & 1)
         .map((bit) => closed.group * groupSize + bit);

@@ -1,0 +1,71 @@
+/**
+ * Appends record batches of one topic: within a partition one at a time and in order, partitions in parallel. It keeps the
+ * offsets of what was acknowledged, by which a run knows its own messages again.
+ */
+import type { Appender } from '../appender.ts';
+
+const inFlightBytesMax = 12_000_000;
+
+export class BatchSender {
+  readonly #appender: Appender;
+  readonly #topic: string;
+  readonly #lanes = new Map<number, Promise<void>>();
+  readonly #offsets = new Map<number, Set<number>>();
+  readonly #acknowledged = new Map<number, number>();
+  #inFlightBytes = 0;
+  #freed = Promise.withResolvers<void>();
+  #failure: { thrown: unknown } | undefined;
+  chunks = 0;
+
+  constructor(appender: Appender, topic: string) {
+    this.#appender = appender;
+    this.#topic = topic;
+  }
+
+  /** Returns when there is room for more. @throws what an append threw */
+  async send(partition: number, batch: Buffer): Promise<void> {
+    this.#inFlightBytes += batch.length;
+    const before = this.#lanes.get(partition) ?? Promise.resolve();
+    this.#lanes.set(
+      partition,
+      before.then(() => this.#append(partition, batch)),
+    );
+    while (this.#inFlightBytes > inFlightBytesMax && this.#failure === undefined) await this.#freed.promise;
+    this.#check();
+  }
+
+  /** Waits until everything is acknowledged. @throws what an append threw */
+  async drained(): Promise<void> {
+    await Promise.all(this.#lanes.values());
+    this.#check();
+  }
+
+  isOwn(partition: number, offset: number): boolean {
+    return this.#offsets.get(partition)?.has(offset) === true;
+  }
+
+  acknowledged(partition: number): number {
+    return this.#acknowledged.get(partition) ?? 0;
+  }
+
+  async #append(partition: number, batch: Buffer): Promise<void> {
+    if (this.#failure === undefined) {
+      try {
+        const offset = await this.#appender.append(this.#topic, partition, batch);
+        const own = this.#offsets.get(partition) ?? new Set();
+        this.#offsets.set(partition, own.add(offset));
+        this.#acknowledged.set(partition, this.acknowledged(partition) + 1);
+        this.chunks++;
+      } catch (thrown) {
+        this.#failure ??= { thrown };
+      }
+    }
+    this.#inFlightBytes -= batch.length;
+    this.#freed.resolve();
+    this.#freed = Promise.withResolvers();
+  }
+
+  #check(): void {
+    if (this.#failure !== undefined) throw this.#failure.thrown;
+  }
+}
