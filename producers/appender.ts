@@ -58,7 +58,11 @@ export class Appender {
    * @throws ReelflowError busy, when a later replay has fenced this one; brokerUnreachable, when it is closed during an
    *   outage; brokerRefused; accessRefused
    */
-  async append(topic: string, partition: number, build: (stamp: ProducerStamp) => Buffer): Promise<number | undefined> {
+  async append(
+    topic: string,
+    partition: number,
+    build: (stamp: ProducerStamp) => Buffer,
+  ): Promise<number | undefined> {
     for (;;) {
       const identity = this.#identityOf(topic);
       try {

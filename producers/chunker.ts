@@ -415,9 +415,11 @@ export class Chunker {
     const number = this.#nextChunk[open.partition] as number;
     this.#nextChunk[open.partition] = number + 1;
     const start = this.#header.write(bytes, number, open.records);
-    bytes[open.end] = 0; // the end of the records
-    bytes[open.end + 1] = 0; // no deletes
-    const end = writeGroups(bytes, open.end + 2, replaces);
+    // A count of records that is 0 ends them already.
+    let end = open.end;
+    if (open.records > 0) bytes[end++] = 0; // the end of the records
+    bytes[end++] = 0; // no deletes
+    end = writeGroups(bytes, end, replaces);
     this.#onChunk({
       partition: open.partition,
       key: blockKey(this.#dataset.idPrefix, open.firstBlock),

@@ -8,7 +8,7 @@ import type { Broker } from '../kafka/client.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { type DatasetName, datasets, type TopicNames } from '../topics/catalog.ts';
 import type { Appender } from './appender.ts';
-import { Chunker, type Mark } from './chunker.ts';
+import { Chunker, type Mark, type RejectedRow } from './chunker.ts';
 import { bytesOf, damaged, type InputFile } from './input-files.ts';
 import type { Journal, Progress } from './journal.ts';
 import { Pace } from './pace.ts';
@@ -17,6 +17,8 @@ import { Sender } from './sender.ts';
 
 export interface ReplayProgress {
   readonly dataset: DatasetName;
+  /** A refresh reads a file to compare it, before anything is sent. */
+  readonly pass: 'compare' | 'send';
   /** Bytes of the file on disk. */
   readonly bytesRead: number;
   readonly bytesTotal: number;
@@ -52,6 +54,15 @@ export interface FileReplayRun {
   readonly deadLetterPartitions: number;
 }
 
+/** Sees all rows of a file that goes to an empty topic. */
+export interface FileObserver {
+  /** The rows of the piece were read; those that were rejected have been told of. */
+  push(piece: Buffer): void;
+  rejected(row: RejectedRow): void;
+  acknowledged(partition: number): void;
+  end(): void;
+}
+
 /** A resumed run numbers its chunks from the next multiple on: no number occurs twice in a run. */
 const chunksPerAttempt = 1_000_000_000;
 const tickMs = 1_000;
@@ -64,6 +75,7 @@ export class FileReplay {
   readonly #options: FileReplayOptions;
   readonly #run: FileReplayRun;
   readonly #file: InputFile;
+  readonly #observer: FileObserver | undefined;
   readonly #progress: Progress;
   readonly #sender: Sender;
   readonly #rejectedRows: RejectedRows;
@@ -77,7 +89,13 @@ export class FileReplay {
   #bytesRead = 0;
   #damage: { thrown: unknown } | undefined;
 
-  constructor(options: FileReplayOptions, run: FileReplayRun, file: InputFile, schemaId: number) {
+  constructor(
+    options: FileReplayOptions,
+    run: FileReplayRun,
+    file: InputFile,
+    schemaId: number,
+    observer?: FileObserver,
+  ) {
     const { broker, names, rate, signal } = options;
     const { journal, producer, appender } = run;
     const { dataset } = file;
@@ -94,6 +112,7 @@ export class FileReplay {
     this.#options = options;
     this.#run = run;
     this.#file = file;
+    this.#observer = observer;
     this.#progress = progress;
     this.#secondsBefore = progress.seconds;
     this.#rejectedRows = new RejectedRows({
@@ -112,6 +131,7 @@ export class FileReplay {
       onAcknowledged: (chunk) => {
         progress.chunks += 1;
         progress.bytes += chunk.value.length;
+        observer?.acknowledged(chunk.partition);
         this.#chunker.recycle(chunk);
       },
     });
@@ -127,12 +147,18 @@ export class FileReplay {
       onChunk: (chunk) => this.#sender.send(chunk),
       onRejected: (rejected) => {
         this.#rejectedRows.add(rejected);
+        observer?.rejected(rejected);
         options.onRejected?.(rejected.reason);
       },
     });
     this.#pace = rate === undefined ? undefined : new Pace(rate);
     this.#everyMs = rate === undefined ? tickMs : tickMsWithRate;
     this.#nextTick = performance.now() + this.#everyMs;
+  }
+
+  /** Whether the file was sent to its end. */
+  get isDone(): boolean {
+    return this.#progress.done;
   }
 
   /** @throws ReelflowError input, when the file is damaged, after the rows before the damage were sent */
@@ -149,8 +175,12 @@ export class FileReplay {
       }
       // The last line is incomplete if the file is damaged or the run was stopped.
       const isWhole = this.#damage === undefined && !this.#isStopped;
-      if (isWhole) this.#chunker.end();
-      else this.#chunker.cut();
+      if (isWhole) {
+        this.#chunker.end();
+        this.#observer?.end();
+      } else {
+        this.#chunker.cut();
+      }
       const drained = Promise.all([this.#sender.drained(), this.#rejectedRows.drained()]);
       if (this.#isStopped) await withinPatience(drained);
       else await drained;
@@ -193,6 +223,7 @@ export class FileReplay {
       this.#rowAtTick = this.#chunker.read.row;
       await this.#journalProgress();
     }
+    this.#observer?.push(bytes);
   }
 
   async #journalProgress(): Promise<void> {
@@ -210,6 +241,7 @@ export class FileReplay {
     const { dataset, size: bytesTotal } = this.#file;
     this.#options.onProgress?.({
       dataset,
+      pass: 'send',
       bytesRead: this.#bytesRead,
       bytesTotal,
       read,

@@ -29,6 +29,8 @@ const progressEntry = z.object({
   bytes: count,
   seconds: z.number().min(0),
   done: z.boolean(),
+  /** Rows of groups that the topic already held. */
+  unchanged: count.optional(),
 });
 
 const journalFile = z.object({
@@ -39,6 +41,8 @@ const journalFile = z.object({
   asOf: z.iso.datetime(),
   shards: z.int().min(1),
   inputs: z.array(inputEntry),
+  /** Datasets whose topics were empty when the run began: sent in one pass, and resumed by rows. */
+  loads: z.array(z.enum(datasetNames)).optional(),
   datasets: z.partialRecord(z.enum(datasetNames), progressEntry),
   /** Wall time of the whole run so far. */
   seconds: z.number().min(0),

@@ -37,10 +37,22 @@ export function recordBatchOf(
   end: number,
   key: string,
   time: number,
+  stamp: ProducerStamp,
+): Buffer {
+  return batchOfPacked(packedRecordOf(bytes, start, end, key), time, stamp);
+}
+
+/** The record of a message, packed: all of its batch that is known before it is sent. Parameters as above. */
+export function packedRecordOf(bytes: Buffer, start: number, end: number, key: string): Buffer {
+  return zlib.zstdCompressSync(frameRecord(bytes, start, end, key), pack);
+}
+
+/** @param packed of `packedRecordOf` */
+export function batchOfPacked(
+  packed: Buffer,
+  time: number,
   { producerId, epoch, sequence }: ProducerStamp,
 ): Buffer {
-  const record = frameRecord(bytes, start, end, key);
-  const packed = zlib.zstdCompressSync(record, pack);
   const batch = Buffer.allocUnsafe(batchHeaderBytes + packed.length);
   batch.writeBigInt64BE(0n, 0); // base offset, assigned by the broker
   batch.writeInt32BE(batchHeaderBytes - 12 + packed.length, 8);

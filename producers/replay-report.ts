@@ -1,10 +1,13 @@
 /** What a replay did, computed from its journal. */
 import { type DatasetName, datasetNames } from '../topics/catalog.ts';
 import type { Journal } from './journal.ts';
+import type { DatasetPlan } from './refresh/plan.ts';
 
 export interface ReplayCounts {
-  /** Rows read, without the header; always produced + rejected. */
+  /** Rows read, without the header; always unchanged + produced + rejected. */
   read: number;
+  /** Rows that the topic already held, with all rows of their group. */
+  unchanged: number;
   produced: number;
   rejected: number;
   /** Acknowledged chunks; those that a resumed run sent again count again. */
@@ -24,19 +27,24 @@ export interface ReplayReport extends ReplayCounts {
   /** `--resume` found a finished run and sent nothing. */
   readonly nothingToDo: boolean;
   readonly interrupted: boolean;
+  /** What a refresh would send, or has sent; datasets whose topics were empty have none. */
+  readonly plan?: Partial<Record<DatasetName, ReportedPlan>>;
 }
+
+/** A plan without its lists. */
+export type ReportedPlan = Pick<DatasetPlan, 'rows' | 'changed' | 'new' | 'vanished' | 'unknown' | 'refused'>;
 
 export function reportOf(
   journal: Journal,
-  outcome: Pick<ReplayReport, 'absent' | 'nothingToDo' | 'interrupted'>,
+  outcome: Pick<ReplayReport, 'absent' | 'nothingToDo' | 'interrupted' | 'plan'>,
 ): ReplayReport {
   const reports: ReplayReport['datasets'] = {};
-  const total = { read: 0, produced: 0, rejected: 0, chunks: 0, bytes: 0 };
+  const total = { read: 0, unchanged: 0, produced: 0, rejected: 0, chunks: 0, bytes: 0 };
   for (const dataset of datasetNames) {
     const progress = journal.datasets[dataset];
     if (progress === undefined) continue;
-    const { row: read, rejected, chunks, bytes, seconds } = progress;
-    const counts = { read, produced: read - rejected, rejected, chunks, bytes };
+    const { row: read, rejected, chunks, bytes, seconds, unchanged = 0 } = progress;
+    const counts = { read, unchanged, produced: read - rejected - unchanged, rejected, chunks, bytes };
     reports[dataset] = { ...counts, seconds, recordsPerSecond: perSecond(read, seconds) };
     for (const name of Object.keys(total) as (keyof typeof total)[]) total[name] += counts[name];
   }

@@ -6,10 +6,16 @@ import { randomBytes } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { clusterIdOf } from '../kafka/client.ts';
 import { isUnknownTopic } from '../kafka/failures.ts';
-import { ensureRetainedTopics, partitionCounts } from '../kafka/topics.ts';
+import { ensureCompactedTopics, ensureRetainedTopics, partitionCounts } from '../kafka/topics.ts';
 import { crashPoint } from '../runtime/crash-points.ts';
 import { withFolderLock } from '../runtime/folder-lock.ts';
-import { type DatasetName, datasetNames, deadLetterBytesMax, messageBytesMax } from '../topics/catalog.ts';
+import {
+  type DatasetName,
+  datasetNames,
+  deadLetterBytesMax,
+  messageBytesMax,
+  type TopicNames,
+} from '../topics/catalog.ts';
 import type { Registry } from '../topics/registry.ts';
 import { Appender } from './appender.ts';
 import { FileReplay, type FileReplayOptions } from './file-replay.ts';
@@ -24,9 +30,10 @@ import {
   writeJournal,
 } from './journal.ts';
 import { asBrokerError, createProducer } from './producer.ts';
+import { DumpRefresh, type Plans, type RefreshOptions } from './refresh/dump-refresh.ts';
 import { type ReplayReport, reportOf } from './replay-report.ts';
 
-export interface ReplayOptions extends FileReplayOptions {
+export interface ReplayOptions extends FileReplayOptions, RefreshOptions {
   readonly registry: Registry;
   /** One directory, or files. */
   readonly inputs: readonly string[];
@@ -36,9 +43,13 @@ export interface ReplayOptions extends FileReplayOptions {
   readonly shards?: number;
   /** Continue the last run. Default: false. */
   readonly resume?: boolean;
-  /** State folder, for the journal. */
+  /** State folder, for the journal and spools. */
   readonly state: string;
+  /** `refresh`: the topics hold exactly the dump afterwards. `upsert`: rows are added or replaced, none is removed. */
+  readonly mode?: ReplayMode;
 }
+
+export type ReplayMode = 'refresh' | 'upsert';
 
 export const defaultShards = 4;
 
@@ -49,7 +60,7 @@ export const defaultShards = 4;
  */
 export async function replay(options: ReplayOptions): Promise<ReplayReport> {
   const started = performance.now();
-  const { broker, names, state } = options;
+  const { broker, names, state, mode = 'upsert' } = options;
   const { files, absent } = await openInputs(options.inputs, options.datasets);
   const folder = journalFolder(state, await clusterIdOf(broker), names.namespace);
   await makeJournalFolder(folder);
@@ -68,30 +79,74 @@ export async function replay(options: ReplayOptions): Promise<ReplayReport> {
       await writeJournal(folder, journal);
     };
     const schemaIds = await registerSchemas(options, files);
+    let plan: Plans = {};
     const producer = createProducer(broker);
     const appender = new Appender(broker);
     try {
       await Promise.all([producer.connect(), appender.connect()]).catch((thrown) => {
         throw asBrokerError(thrown, broker.endpoints);
       });
-      await writeJournal(folder, journal);
+      if (options.dryRun !== true) await writeJournal(folder, journal);
       const run = { journal, saveJournal, producer, appender, deadLetterPartitions };
-      for (const file of files) {
+      if (mode === 'refresh') {
+        const refresh = new DumpRefresh({
+          options,
+          registry: options.registry,
+          run,
+          files,
+          absent: options.datasets === undefined ? absent : [],
+          schemaIds,
+          shards,
+          folder,
+          resumedLoads: last?.loads ?? [],
+        });
+        await refresh.run().catch((thrown) => {
+          // A stopped refresh is resumed by the next one, which finds what was sent.
+          if (options.signal?.aborted !== true) throw thrown;
+        });
+        plan = refresh.plans;
+      }
+      for (const file of mode === 'refresh' ? [] : files) {
         if (journal.datasets[file.dataset]?.done) continue;
         await new FileReplay(options, run, file, schemaIds.get(file.dataset) as number).run();
         if (options.signal?.aborted) break;
       }
+      if (options.dryRun === true) return dryRunReport(journal, { absent, plan });
       journal.finished = files.every(({ dataset }) => journal.datasets[dataset]?.done === true);
       await saveJournal();
     } finally {
       await Promise.all([producer.disconnect().catch(() => undefined), appender.close()]);
     }
-    return reportOf(journal, { absent, nothingToDo: false, interrupted: !journal.finished });
+    return reportOf(journal, {
+      absent,
+      nothingToDo: false,
+      interrupted: !journal.finished,
+      ...reported(plan),
+    });
   });
 }
 
+/** Nothing was sent: the rows that would be sent are no produced ones. */
+function dryRunReport(
+  journal: Journal,
+  { absent, plan }: { absent: readonly DatasetName[]; plan: Plans },
+): ReplayReport {
+  return reportOf(
+    { ...journal, datasets: {} },
+    { absent, nothingToDo: false, interrupted: false, ...reported(plan) },
+  );
+}
+
+function reported(plans: Plans): Pick<ReplayReport, 'plan'> {
+  const entries = Object.entries(plans).map(([dataset, each]) => {
+    const { rows, changed, new: fresh, vanished, unknown, refused } = each;
+    return [dataset, { rows, changed, new: fresh, vanished, unknown, refused }];
+  });
+  return entries.length === 0 ? {} : { plan: Object.fromEntries(entries) };
+}
+
 /** Creates the source topics and the dead-letter topic, or checks the partition counts of existing ones. */
-async function prepareTopics({ broker, names, shards: asked }: ReplayOptions, journaled?: number) {
+async function prepareTopics({ broker, names, shards: asked, mode }: ReplayOptions, journaled?: number) {
   const topics = datasetNames.map((dataset) => names.source(dataset));
   const existing = await partitionCounts(broker, [...topics, names.deadLetter]);
   const found = topics.map((topic) => existing.get(topic)).find((count) => count !== undefined);
@@ -104,6 +159,7 @@ async function prepareTopics({ broker, names, shards: asked }: ReplayOptions, jo
   for (let attempt = 1; ; attempt++) {
     try {
       await ensureRetainedTopics(broker, specs);
+      if (mode === 'refresh') await ensureCompactedTopics(broker, [indexSpec(names)]);
       return { shards, deadLetterPartitions };
     } catch (thrown) {
       // For a moment a broker may not know the topic that it has just created.
@@ -112,6 +168,13 @@ async function prepareTopics({ broker, names, shards: asked }: ReplayOptions, jo
     }
   }
 }
+
+/** Small segments, so that compaction, which passes over the open one, keeps up with a new version every day. */
+const indexSpec = (names: TopicNames) => ({
+  topic: names.dumpIndex,
+  partitions: 1,
+  segmentBytes: 16 * 1024 * 1024,
+});
 
 const topicAttempts = 25;
 

@@ -154,6 +154,8 @@ export interface TopicNames {
   source(dataset: DatasetName): string;
   readonly deltas: string;
   readonly deadLetter: string;
+  /** What the source topics hold, by groups of ids: how a newer dump is compared with them. */
+  readonly dumpIndex: string;
   /** The topic on which another engine maintains a gold table. */
   goldTable(table: string): string;
   readonly processorGroup: string;
@@ -173,6 +175,7 @@ export function topicNamesIn(namespace: string): TopicNames {
     source: (dataset) => `${prefix}imdb.${dataset}`,
     deltas: `${prefix}reelflow.deltas`,
     deadLetter: `${prefix}imdb.dead-letter`,
+    dumpIndex: `${prefix}imdb.dump-index`,
     goldTable: (table) => `${prefix}reelflow.gold.${table}`,
     processorGroup: `${prefix}reelflow-processors`,
     sinkGroup: `${prefix}reelflow-sink`,

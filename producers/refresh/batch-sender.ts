@@ -1,8 +1,9 @@
 /**
- * Appends record batches of one topic: within a partition one at a time and in order, partitions in parallel. It keeps the
+ * Appends packed records of one topic, a batch each: within a partition one at a time and in order, partitions in parallel. It keeps the
  * offsets of what was acknowledged, by which a run knows its own messages again.
  */
 import type { Appender } from '../appender.ts';
+import { batchOfPacked } from '../record-batch.ts';
 
 const inFlightBytesMax = 12_000_000;
 
@@ -23,12 +24,12 @@ export class BatchSender {
   }
 
   /** Returns when there is room for more. @throws what an append threw */
-  async send(partition: number, batch: Buffer): Promise<void> {
-    this.#inFlightBytes += batch.length;
+  async send(partition: number, packed: Buffer): Promise<void> {
+    this.#inFlightBytes += packed.length;
     const before = this.#lanes.get(partition) ?? Promise.resolve();
     this.#lanes.set(
       partition,
-      before.then(() => this.#append(partition, batch)),
+      before.then(() => this.#append(partition, packed)),
     );
     while (this.#inFlightBytes > inFlightBytesMax && this.#failure === undefined) await this.#freed.promise;
     this.#check();
@@ -48,19 +49,24 @@ export class BatchSender {
     return this.#acknowledged.get(partition) ?? 0;
   }
 
-  async #append(partition: number, batch: Buffer): Promise<void> {
+  async #append(partition: number, packed: Buffer): Promise<void> {
     if (this.#failure === undefined) {
       try {
-        const offset = await this.#appender.append(this.#topic, partition, batch);
-        const own = this.#offsets.get(partition) ?? new Set();
-        this.#offsets.set(partition, own.add(offset));
-        this.#acknowledged.set(partition, this.acknowledged(partition) + 1);
+        const offset = await this.#appender.append(this.#topic, partition, (stamp) =>
+          batchOfPacked(packed, Date.now(), stamp),
+        );
+        // A message whose place is not known counts as a foreign one: its groups are sent again.
+        if (offset !== undefined) {
+          const own = this.#offsets.get(partition) ?? new Set();
+          this.#offsets.set(partition, own.add(offset));
+          this.#acknowledged.set(partition, this.acknowledged(partition) + 1);
+        }
         this.chunks++;
       } catch (thrown) {
         this.#failure ??= { thrown };
       }
     }
-    this.#inFlightBytes -= batch.length;
+    this.#inFlightBytes -= packed.length;
     this.#freed.resolve();
     this.#freed = Promise.withResolvers();
   }

@@ -73,7 +73,7 @@ export interface DumpFile {
   sendAgain(groups: ReadonlySet<number>, onSent: (group: number, entry: GroupEntry) => void): Promise<void>;
   /** Whether a message of the topic is one that this run sent, at the offset that was acknowledged. */
   isOwn(touched: Touched): boolean;
-  /** How many messages of the partition were acknowledged. */
+  /** How many own messages the partition must hold at least: those that were acknowledged. */
   acknowledged(partition: number): number;
 }
 
@@ -176,7 +176,14 @@ export class DatasetRefresh {
     for (const group of emptied) this.#entries.remove(group);
   }
 
-  /** In place of `plan` and `send`: the whole dump was sent to an empty topic. */
+  /** In place of `plan`: the topic was empty when this run began. Everything on it is this run's, or foreign. */
+  async beginLoad(): Promise<void> {
+    const bounds = await this.#options.log.bounds();
+    this.#entries = new GroupEntries();
+    this.#marks = bounds.map(({ start }) => ({ start, offset: start, hash: '' }));
+  }
+
+  /** In place of `send`: the whole dump was sent as plain upserts. */
   loaded(entries: GroupEntries, strays: Directory['strays']): void {
     this.#entries = entries;
     this.#strays = strays;
@@ -291,7 +298,7 @@ export class DatasetRefresh {
       for (const id of touched.ids) foreign.add(groupOf(id));
     });
     for (const partition of bounds.keys()) {
-      if (dump.acknowledged(partition) !== (this.#ownSeen[partition] ?? 0)) this.#replaced.add(partition);
+      if (dump.acknowledged(partition) > (this.#ownSeen[partition] ?? 0)) this.#replaced.add(partition);
     }
     this.#marks = await this.#marksOf(bounds);
     return foreign;

@@ -13,7 +13,7 @@ import type { Appender } from '../appender.ts';
 import { Chunker, type RejectedRow } from '../chunker.ts';
 import { bytesOf, damaged, type InputFile } from '../input-files.ts';
 import type { Pace } from '../pace.ts';
-import { recordBatchOf } from '../record-batch.ts';
+import { packedRecordOf } from '../record-batch.ts';
 import type { RejectedRows } from '../rejected-rows.ts';
 import { BatchSender } from './batch-sender.ts';
 import type { DumpFile, Touched } from './dataset-refresh.ts';
@@ -103,7 +103,7 @@ export class DumpPass implements DumpFile {
       onChunk: (chunk) => {
         const { room, start, value, key, partition, records } = chunk;
         this.bytes += value.length;
-        const batch = recordBatchOf(room.bytes, start, start + value.length, key, Date.now());
+        const batch = packedRecordOf(room.bytes, start, start + value.length, key);
         this.#pending.push({ partition, batch, records });
         this.#chunker.recycle(chunk);
       },

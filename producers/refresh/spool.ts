@@ -1,5 +1,5 @@
 /**
- * Record batches on disk, between the pass that compares a dump and the one that sends it: a dump that turns out to be
+ * Packed records on disk, between the pass that compares a dump and the one that sends it: a dump that turns out to be
  * implausible at its last row was never sent, and an accepted one is neither unpacked nor encoded twice.
  */
 import { type FileHandle, mkdir, open, rm } from 'node:fs/promises';

@@ -254,7 +254,16 @@ describe('a replay that is scraped', () => {
     const registry = new Registry();
     const metrics = new ReplayMetrics(registry);
     const dataset = 'title.ratings' as const;
-    const now = { dataset, bytesRead: 10, bytesTotal: 40, read: 100, rejected: 3, chunks: 2, bytes: 900 };
+    const now = {
+      dataset,
+      pass: 'send' as const,
+      bytesRead: 10,
+      bytesTotal: 40,
+      read: 100,
+      rejected: 3,
+      chunks: 2,
+      bytes: 900,
+    };
     metrics.progress(now);
     metrics.progress(now);
     metrics.progress({ ...now, bytesRead: 40, read: 250, rejected: 5, chunks: 4, bytes: 2_000 });

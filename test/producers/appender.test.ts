@@ -36,7 +36,7 @@ async function newRun(): Promise<Appender> {
   return appender;
 }
 
-function append(appender: Appender, partition: number, text: string): Promise<void> {
+function append(appender: Appender, partition: number, text: string): Promise<number | undefined> {
   const bytes = Buffer.alloc(2 * marginBytes + text.length);
   bytes.write(text, marginBytes);
   return appender.append(topic, partition, (stamp) =>

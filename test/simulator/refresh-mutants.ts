@@ -71,7 +71,7 @@ export const refreshMutants: readonly RefreshMutant[] = [
   ),
   refresh(
     'own messages may be missing',
-    'if (dump.acknowledged(partition) !== (this.#ownSeen[partition] ?? 0)) this.#replaced.add(partition);',
+    'if (dump.acknowledged(partition) > (this.#ownSeen[partition] ?? 0)) this.#replaced.add(partition);',
     '',
   ),
   refresh(

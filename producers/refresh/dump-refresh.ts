@@ -1,0 +1,280 @@
+/**
+ * Makes the topics hold exactly a dump. All files are read and compared, and all plans checked, before the first message is
+ * sent; a dataset whose topic is empty is sent in one pass instead.
+ */
+import { createHash } from 'node:crypto';
+import { join } from 'node:path';
+import type { Producer } from 'kafkajs';
+import { LogReader } from '../../kafka/log.ts';
+import { ReelflowError } from '../../runtime/errors.ts';
+import { type DatasetName, datasets } from '../../topics/catalog.ts';
+import { ChunkDecoder } from '../../topics/chunk.ts';
+import { NewerIndex } from '../../topics/dump-index.ts';
+import { groupSize } from '../../topics/id-groups.ts';
+import { type Registry, schemaText } from '../../topics/registry.ts';
+import type { Appender } from '../appender.ts';
+import { FileReplay, type FileReplayOptions, type FileReplayRun } from '../file-replay.ts';
+import type { InputFile } from '../input-files.ts';
+import { Pace } from '../pace.ts';
+import { RejectedRows } from '../rejected-rows.ts';
+import { DatasetRefresh } from './dataset-refresh.ts';
+import { DumpPass } from './dump-pass.ts';
+import { EmptyDump } from './empty-dump.ts';
+import { KafkaIndexLog, KafkaSourceLog } from './kafka-logs.ts';
+import { LoadHasher } from './load-hasher.ts';
+import { checkDate, checkPlan, type DatasetPlan, type Guards } from './plan.ts';
+
+export interface RefreshOptions extends Guards {
+  /** Send every group of the dump, also those that the index knows. Default false. */
+  readonly full?: boolean;
+  /** Plan and check only. Default false. */
+  readonly dryRun?: boolean;
+  /** Datasets that the dump lacks, and whose rows are to be removed. */
+  readonly drop?: readonly DatasetName[];
+  /** Largest spool of one dataset; above it the file is read twice. Default 4 GB. */
+  readonly spoolBytesMax?: number;
+}
+
+export interface DumpRefreshInput {
+  readonly options: FileReplayOptions & RefreshOptions;
+  readonly registry: Registry;
+  readonly run: FileReplayRun & { readonly producer: Producer; readonly appender: Appender };
+  readonly files: readonly InputFile[];
+  /** Datasets that a whole dump would have, and this one has not. */
+  readonly absent: readonly DatasetName[];
+  readonly schemaIds: ReadonlyMap<DatasetName, number>;
+  readonly shards: number;
+  readonly folder: string;
+  /** Datasets of which an earlier attempt has sent a part, to a topic that was empty. */
+  readonly resumedLoads: readonly DatasetName[];
+}
+
+const spoolBytesMaxDefault = 4_000_000_000;
+/** Raised when rows are hashed, accepted or encoded in another way. */
+const rulesVersion = 1;
+
+export type Plans = Partial<Record<DatasetName, DatasetPlan>>;
+
+/** A dataset that is refreshed, loaded or dropped. */
+type Task = {
+  readonly dataset: DatasetName;
+  readonly refresh: DatasetRefresh;
+} & (
+  | { readonly kind: 'refresh' | 'load'; readonly file: InputFile; readonly pass: DumpPass }
+  | { readonly kind: 'drop'; readonly pass: EmptyDump }
+);
+
+export class DumpRefresh {
+  readonly #input: DumpRefreshInput;
+  readonly #reader: LogReader;
+  readonly plans: Plans = {};
+
+  constructor(input: DumpRefreshInput) {
+    this.#input = input;
+    this.#reader = new LogReader(input.options.broker);
+  }
+
+  /**
+   * @throws ReelflowError tooManyRemoved, cutFile, datasetAbsent, olderDump, futureDump, inputChanged, newerIndex, input, and
+   *   what the broker and the registry give; nothing was sent then, but for the parts of topics that were empty
+   */
+  async run(): Promise<void> {
+    const tasks: Task[] = [];
+    try {
+      const { options, run, files } = this.#input;
+      const { producer } = run;
+      const index = await KafkaIndexLog.open(options.broker, producer, options.names.dumpIndex);
+      for (const file of files) {
+        if (run.journal.datasets[file.dataset]?.done) continue;
+        tasks.push(await this.#open(index, file));
+      }
+      tasks.push(...(await this.#openAbsent(index)));
+      for (const task of tasks) {
+        if (task.kind !== 'load') this.plans[task.dataset] = await task.refresh.plan(task.pass);
+      }
+      for (const task of tasks) {
+        const plan = this.plans[task.dataset];
+        if (plan !== undefined && task.kind === 'refresh')
+          checkPlan(task.dataset, task.file.name, plan, options);
+      }
+      if (options.dryRun === true) return;
+      run.journal.loads = tasks.filter(({ kind }) => kind === 'load').map(({ dataset }) => dataset);
+      await run.saveJournal();
+      for (const task of tasks) {
+        if (options.signal?.aborted === true) return;
+        await (task.kind === 'load' ? this.#load(task) : this.#send(task));
+      }
+    } finally {
+      for (const task of tasks) if (task.kind !== 'drop') await task.pass.close();
+      await this.#reader.close();
+    }
+  }
+
+  async #open(index: KafkaIndexLog, file: InputFile): Promise<Task> {
+    const { dataset } = file;
+    const { options, resumedLoads, run, shards, folder } = this.#input;
+    const schemaId = await this.#schemaIdOf(dataset);
+    const refresh = this.#refreshOf(index, dataset, schemaId, file);
+    let isLoad = resumedLoads.includes(dataset);
+    if (!isLoad) {
+      await openChecked(refresh, dataset);
+      isLoad = refresh.isEmptyTopic;
+    }
+    const before = refresh.directory;
+    const date = { asOfMs: file.modified.getTime(), nowMs: Date.now() };
+    checkDate(
+      file.name,
+      { ...date, ...(before !== undefined && !isLoad && { beforeMs: before.asOfMs }) },
+      options,
+    );
+    if (isLoad) await refresh.beginLoad();
+    const { names, broker, signal, rate } = options;
+    const pass = new DumpPass({
+      file,
+      shards,
+      schemaId,
+      runId: run.journal.runId,
+      topic: names.source(dataset),
+      appender: run.appender,
+      rejectedRows: new RejectedRows({
+        broker,
+        producer: run.producer,
+        topic: names.deadLetter,
+        partitions: run.deadLetterPartitions,
+        file: file.name,
+        ...(file.layout.names !== undefined && { columns: file.layout.names }),
+        ...(signal !== undefined && { signal }),
+      }),
+      straysBefore: before?.strays,
+      spoolPath: join(folder, `${dataset}.spool`),
+      spoolBytesMax: options.spoolBytesMax ?? spoolBytesMaxDefault,
+      pace: rate === undefined ? undefined : new Pace(rate),
+      signal,
+      onProgress: (step, bytesRead) => this.#report(pass, file, step, bytesRead),
+      onRejected: (reason) => options.onRejected?.(reason),
+    });
+    return { dataset, refresh, kind: isLoad ? 'load' : 'refresh', file, pass };
+  }
+
+  /** @throws ReelflowError datasetAbsent */
+  async #openAbsent(index: KafkaIndexLog): Promise<Task[]> {
+    const { options, absent, run, shards } = this.#input;
+    const tasks: Task[] = [];
+    for (const dataset of absent) {
+      const schemaId = await this.#schemaIdOf(dataset);
+      const refresh = this.#refreshOf(index, dataset, schemaId);
+      await openChecked(refresh, dataset);
+      if ([...refresh.entries].length === 0) continue;
+      if (options.drop?.includes(dataset) !== true) {
+        throw new ReelflowError('datasetAbsent', `The dump has no ${dataset}, but the topics hold it`, {
+          detail: 'A dump stands for all datasets. Nothing was sent.',
+          hint: `Add the file. To remove all rows of ${dataset}, use --drop ${dataset}; to leave it alone, name the files instead of the directory.`,
+        });
+      }
+      const pass = new EmptyDump({
+        dataset,
+        shards,
+        schemaId,
+        runId: run.journal.runId,
+        asOf: new Date(run.journal.asOf),
+        appender: run.appender,
+        topic: options.names.source(dataset),
+      });
+      tasks.push({ dataset, refresh, kind: 'drop', pass });
+    }
+    return tasks;
+  }
+
+  #refreshOf(index: KafkaIndexLog, dataset: DatasetName, schemaId: number, file?: InputFile): DatasetRefresh {
+    const { options, registry, run } = this.#input;
+    const topic = options.names.source(dataset);
+    const decoder = new ChunkDecoder(dataset, schemaId, registry);
+    return new DatasetRefresh({
+      dataset,
+      runId: run.journal.runId,
+      asOfMs: file?.modified.getTime() ?? Date.parse(run.journal.asOf),
+      fingerprint: fingerprintOf(dataset, file),
+      log: new KafkaSourceLog(options.broker, this.#reader, topic, dataset, decoder),
+      index,
+      ...(options.full === true && { full: true }),
+    });
+  }
+
+  async #send(task: Task): Promise<void> {
+    const { dataset, refresh, pass } = task;
+    const { run } = this.#input;
+    const started = performance.now();
+    await refresh.send(pass);
+    await refresh.settle(pass);
+    await refresh.close();
+    if (task.kind === 'drop') return;
+    const { rows, unchanged, rejected, chunks, bytes } = task.pass;
+    const seconds = (performance.now() - started) / 1000;
+    run.journal.datasets[dataset] = { row: rows, unchanged, rejected, chunks, bytes, seconds, done: true };
+    this.#report(task.pass, task.file, 'send', task.file.size);
+    await run.saveJournal();
+  }
+
+  async #load({ dataset, refresh, file, pass }: Extract<Task, { kind: 'refresh' | 'load' }>): Promise<void> {
+    const { options, run } = this.#input;
+    const hasher = new LoadHasher(datasets[dataset], file.layout);
+    const load = new FileReplay(options, run, file, await this.#schemaIdOf(dataset), hasher);
+    await load.run();
+    // Without an index the next refresh reads the topic and sends every group.
+    if (!load.isDone || !hasher.isWhole) return;
+    refresh.loaded(hasher.entries, hasher.strays);
+    await refresh.settle({
+      isOwn: ({ runId }) => runId === run.journal.runId,
+      acknowledged: (partition) => hasher.acknowledgedIn(partition),
+      sendAgain: (groups, onSent) => pass.sendAgain(groups, onSent),
+    });
+    await refresh.close();
+  }
+
+  async #schemaIdOf(dataset: DatasetName): Promise<number> {
+    const { schemaIds, registry, options } = this.#input;
+    return (
+      schemaIds.get(dataset) ?? (await registry.register(options.names.source(dataset), `imdb.${dataset}`))
+    );
+  }
+
+  #report(pass: DumpPass, file: InputFile, step: 'compare' | 'send', bytesRead: number): void {
+    const { dataset, size: bytesTotal } = file;
+    const { rows: read, rejected, chunks, bytes } = pass;
+    this.#input.options.onProgress?.({
+      dataset,
+      pass: step,
+      bytesRead,
+      bytesTotal,
+      read,
+      rejected,
+      chunks,
+      bytes,
+    });
+  }
+}
+
+/** @throws ReelflowError newerIndex */
+async function openChecked(refresh: DatasetRefresh, dataset: DatasetName): Promise<void> {
+  try {
+    await refresh.open();
+  } catch (thrown) {
+    if (!(thrown instanceof NewerIndex)) throw thrown;
+    throw new ReelflowError('newerIndex', `The dump index of ${dataset} is of a newer version`, {
+      detail: `${thrown.message}. Nothing was sent.`,
+      hint: 'Use the newer version of reelflow, or delete the topic of the index: the next replay then sends the whole dump.',
+      cause: thrown,
+    });
+  }
+}
+
+/** Of everything that decides what a row of the file becomes: where it differs, hashes cannot be compared. */
+function fingerprintOf(dataset: DatasetName, file: InputFile | undefined): string {
+  const rules = {
+    rulesVersion,
+    groupSize,
+    layout: file?.layout,
+    schema: JSON.parse(schemaText(`imdb.${dataset}`)),
+  };
+  return createHash('sha256').update(JSON.stringify(rules)).digest('hex').slice(0, 16);
+}

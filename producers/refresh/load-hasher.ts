@@ -1,0 +1,78 @@
+/**
+ * Takes the hashes of a dump on the way, while its file goes to an empty topic in one pass. A file that is not sorted by id
+ * has no hashes: its groups never come together.
+ */
+import type { Dataset } from '../../topics/catalog.ts';
+import type { Directory } from '../../topics/dump-index.ts';
+import type { RejectedRow } from '../chunker.ts';
+import type { FileObserver } from '../file-replay.ts';
+import type { Layout } from '../layout.ts';
+import { notId, parseId, personPrefix, titlePrefix } from '../row-ids.ts';
+import { GroupEntries } from './group-entries.ts';
+import { GroupReader, UnsortedRows } from './group-reader.ts';
+
+export class LoadHasher implements FileObserver {
+  readonly entries = new GroupEntries();
+  readonly #prefix: number;
+  readonly #reader: GroupReader;
+  /** How many rows of an id were rejected. */
+  readonly #rejected = new Map<number, number>();
+  readonly #acknowledged = new Map<number, number>();
+  #isUnsorted = false;
+  #isEnded = false;
+
+  constructor(dataset: Dataset, layout: Layout) {
+    this.#prefix = dataset.idPrefix === 'tt' ? titlePrefix : personPrefix;
+    this.#reader = new GroupReader({
+      prefix: dataset.idPrefix,
+      idColumn: layout.order[0] as number,
+      keepRows: false,
+      isRefused: (id, rows) => this.#rejected.size > 0 && this.#rejected.get(id) === rows,
+      onGroup: ({ group, low, high, maskLow, maskHigh, rows }) =>
+        this.entries.put(group, { low, high, maskLow, maskHigh, rows }),
+    });
+  }
+
+  /** Whether the hashes of all groups are known. */
+  get isWhole(): boolean {
+    return this.#isEnded && !this.#isUnsorted;
+  }
+
+  get strays(): Directory['strays'] {
+    return this.#reader.strays;
+  }
+
+  /** Acknowledged chunks of a partition, of this attempt. */
+  acknowledgedIn(partition: number): number {
+    return this.#acknowledged.get(partition) ?? 0;
+  }
+
+  push(piece: Buffer): void {
+    this.#read(() => this.#reader.push(piece));
+  }
+
+  rejected({ key, original }: RejectedRow): void {
+    if (key === null) return;
+    const id = parseId(Buffer.concat([original.subarray(0, 16), Buffer.from('\n')]), 0, this.#prefix);
+    if (id !== notId) this.#rejected.set(id, (this.#rejected.get(id) ?? 0) + 1);
+  }
+
+  acknowledged(partition: number): void {
+    this.#acknowledged.set(partition, this.acknowledgedIn(partition) + 1);
+  }
+
+  end(): void {
+    this.#read(() => this.#reader.end());
+    this.#isEnded = true;
+  }
+
+  #read(step: () => void): void {
+    if (this.#isUnsorted) return;
+    try {
+      step();
+    } catch (thrown) {
+      if (!(thrown instanceof UnsortedRows)) throw thrown;
+      this.#isUnsorted = true;
+    }
+  }
+}
