@@ -18,6 +18,7 @@ import { monitorCommand } from '../../cli/monitor.ts';
 import { processCommand } from '../../cli/process.ts';
 import { sinkCommand } from '../../cli/sink.ts';
 import { endpointsFromEnvironment } from '../../runtime/config.ts';
+import { exitCodes } from '../../runtime/errors.ts';
 
 vi.setConfig({ testTimeout: 120_000 });
 
@@ -175,6 +176,18 @@ test('every command in deploy/ and the compose file is one that we have', () => 
 });
 
 const hasSystemd = spawnSync('systemd-analyze', ['--version']).status === 0;
+test.each(units)('%s restarts after exactly the exit codes that the operations guide names', (unit) => {
+  const guide = readFileSync(join(root, 'docs/operations.md'), 'utf8');
+  const [, list = ''] = /Let a supervisor restart after ([\d, and\n]+)\./.exec(guide) ?? [];
+  const restarts = (list.match(/\d+/g) ?? []).map(Number);
+  expect(restarts).toContain(exitCodes.brokerUnreachable);
+  const [, prevented = ''] =
+    /^RestartPreventExitStatus=(.*)$/m.exec(readFileSync(join(root, unit), 'utf8')) ?? [];
+  expect(prevented.split(' ').map(Number)).toEqual(
+    Object.values(exitCodes).filter((code) => !restarts.includes(code)),
+  );
+});
+
 describe.skipIf(!hasSystemd)(
   `the systemd units${hasSystemd ? '' : ' (skipped: there is no systemd-analyze)'}`,
   () => {
