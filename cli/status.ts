@@ -1,5 +1,6 @@
 /** `reelflow status`: how every record of the newest snapshot was counted. */
 import { Command } from 'commander';
+import { noRecords } from '../topics/record-counts.ts';
 import { openContext } from './context.ts';
 import { whole } from './figures.ts';
 import { type CommonFlags, commonOptions } from './options.ts';
@@ -16,6 +17,8 @@ interface Line {
   readonly applied: number;
   readonly duplicate: number;
   readonly rejected: number;
+  /** Rows that a later dump lacks. */
+  readonly removed: number;
   /** Lost offsets in [start, next), skipped with --accept-loss. */
   readonly gaps: readonly (readonly [number, number])[];
 }
@@ -47,7 +50,7 @@ async function run(flags: CommonFlags): Promise<void> {
     for (const [partition, [start, next]] of Object.entries(partitions)) {
       const shard = manifest.shards[partition]?.sources[topic];
       const counts = topic === names.source('name.basics') ? manifest.names[partition] : shard;
-      const { applied, duplicate, rejected } = counts ?? { applied: 0, duplicate: 0, rejected: 0 };
+      const { applied, duplicate, rejected, removed } = counts ?? noRecords;
       lines.push({
         topic,
         partition: Number(partition),
@@ -57,6 +60,7 @@ async function run(flags: CommonFlags): Promise<void> {
         applied,
         duplicate,
         rejected,
+        removed,
         gaps: shard?.gaps.filter(([from]) => from >= start) ?? [],
       });
     }
@@ -80,7 +84,7 @@ async function run(flags: CommonFlags): Promise<void> {
 }
 
 /** A line of a partition, or the totals of a topic. */
-type Shown = Pick<Line, 'topic' | 'applied' | 'duplicate' | 'rejected'> & Partial<Line>;
+type Shown = Pick<Line, 'topic' | 'applied' | 'duplicate' | 'rejected' | 'removed'> & Partial<Line>;
 
 const offset = (head: 'start' | 'next' | 'end', drop: number): TableColumn<Shown> => ({
   head,
@@ -98,6 +102,7 @@ const columns: readonly TableColumn<Shown>[] = [
   { head: 'applied', align: 'right', cell: ({ applied }) => whole(applied) },
   { head: 'duplicate', align: 'right', cell: ({ duplicate }) => whole(duplicate) },
   { head: 'rejected', align: 'right', cell: ({ rejected }) => whole(rejected) },
+  { head: 'removed', align: 'right', drop: 4, cell: ({ removed }) => whole(removed) },
   {
     head: 'records',
     align: 'right',

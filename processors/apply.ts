@@ -15,8 +15,9 @@ import { crashPoint } from '../runtime/crash-points.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import { fingerprintOf } from '../tables/cubes/cube-set.ts';
 import type { DatasetName } from '../topics/catalog.ts';
-import { type DeltaHeader, encodeDelta, type RecordCounts } from '../topics/delta-wire.ts';
+import { type DeltaHeader, encodeDelta } from '../topics/delta-wire.ts';
 import { withGap } from '../topics/position.ts';
+import { noRecords, type RecordCounts, sumOf } from '../topics/record-counts.ts';
 import { type Changes, findChanges, writeChanges } from './changes.ts';
 import { contributionsBefore, cubeChanges } from './contributions.ts';
 import { lastMessageOf, type MicroBatch } from './micro-batch.ts';
@@ -80,6 +81,7 @@ export async function applyMicroBatch(
       applied: total(({ applied }) => applied),
       duplicate: total(({ duplicate }) => duplicate),
       rejected: total(({ rejected }) => rejected),
+      removed: total(({ removed }) => removed),
       deltaRows: Object.values(cubeRows ?? {}).reduce((sum, { length }) => sum + length, 0),
     };
   } catch (thrown) {
@@ -126,17 +128,14 @@ function countSources(
     const duplicate = records - rejected - applied;
     const before = store.sources.get(topic);
     const gaps = before?.gaps ?? [];
+    const counts = { applied, duplicate, rejected, removed };
     return {
-      applied,
-      duplicate,
-      rejected,
+      ...counts,
       state: {
         topic,
         next: to,
         last: lastMessageOf(last),
-        applied: (before?.applied ?? 0) + applied,
-        duplicate: (before?.duplicate ?? 0) + duplicate,
-        rejected: (before?.rejected ?? 0) + rejected,
+        ...sumOf(before ?? noRecords, counts),
         gaps: gap === undefined ? gaps : withGap(gaps, gap),
       },
     };
@@ -165,6 +164,7 @@ function headerOf(store: ShardStore, batch: MicroBatch, counts: readonly SourceC
         applied: count?.applied ?? 0,
         duplicate: count?.duplicate ?? 0,
         rejected: count?.rejected ?? 0,
+        removed: count?.removed ?? 0,
         gaps: (count?.state ?? store.sources.get(topic))?.gaps ?? [],
       };
     }),
@@ -182,11 +182,11 @@ async function record(
 ): Promise<number> {
   const { connection, catalog } = store;
   for (const { state } of counts) {
-    const { topic, next, last, applied, duplicate, rejected, gaps } = state;
+    const { topic, next, last, applied, duplicate, rejected, removed, gaps } = state;
     if (store.sources.has(topic))
       await connection.run(`DELETE FROM ${catalog}.source WHERE topic = $1`, [topic]);
     await connection.run(
-      `INSERT INTO ${catalog}.source VALUES ($1, ${next}, $2, ${last.chunk}, $3, ${applied}, ${duplicate}, ${rejected}, $4)`,
+      `INSERT INTO ${catalog}.source VALUES ($1, ${next}, $2, ${last.chunk}, $3, ${applied}, ${duplicate}, ${rejected}, $4, ${removed})`,
       [topic, last.runId, last.hash, JSON.stringify(gaps)],
     );
   }

@@ -33,15 +33,18 @@ export async function writeBase(store: ShardStore, deltaSchemaId: number): Promi
     cubeSet: fingerprintOf(identity.cubeSet),
     storeId: store.writerId,
     kind: 'base',
-    range: [...store.sources.values()].map(({ topic, next, applied, duplicate, rejected, gaps }) => ({
-      topic,
-      from: 0,
-      to: next,
-      applied,
-      duplicate,
-      rejected,
-      gaps,
-    })),
+    range: [...store.sources.values()].map(
+      ({ topic, next, applied, duplicate, rejected, removed, gaps }) => ({
+        topic,
+        from: 0,
+        to: next,
+        applied,
+        duplicate,
+        rejected,
+        removed,
+        gaps,
+      }),
+    ),
     recordTimeMs: Date.now(),
   };
   const entry = { number: store.nextEntry, header, messages: encodeDelta(deltaSchemaId, header, rows) };

@@ -65,7 +65,7 @@ export class Member {
   #wake: () => void = () => undefined;
   /** The position that each shard must publish before a finishing member may end. */
   #targets: Map<number, Position> | undefined;
-  #counts = { microBatches: 0, applied: 0, duplicate: 0, rejected: 0 };
+  #counts = { microBatches: 0, applied: 0, duplicate: 0, rejected: 0, removed: 0 };
 
   private constructor(options: ProcessorOptions) {
     this.#options = options;
@@ -367,6 +367,7 @@ export class Member {
     this.#counts.applied += report.applied;
     this.#counts.duplicate += report.duplicate;
     this.#counts.rejected += report.rejected;
+    this.#counts.removed += report.removed;
     crashPoint('after-mark-before-offset-commit');
     this.#commits.commitSoon(shard);
     this.#wake();

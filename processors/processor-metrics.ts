@@ -2,7 +2,7 @@
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
 import { MemberMetrics } from '../runtime/member-metrics.ts';
 import { rejectReasons } from '../topics/chunk.ts';
-import type { RecordCounts } from '../topics/delta-wire.ts';
+import type { RecordCounts } from '../topics/record-counts.ts';
 
 /** A micro-batch that is applied and published. */
 export interface MicroBatchReport extends RecordCounts {
@@ -19,6 +19,7 @@ const durationBuckets = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30];
 
 export class ProcessorMetrics extends MemberMetrics {
   readonly #records: Counter<'fate'>;
+  readonly #removed: Counter;
   readonly #chunks: Counter;
   readonly #microBatches: Counter<'closed_by'>;
   readonly #applySeconds: Histogram;
@@ -40,6 +41,11 @@ export class ProcessorMetrics extends MemberMetrics {
       name: 'reelflow_processor_records_total',
       help: 'Records that were applied, duplicate, or rejected',
       labelNames: ['fate'],
+      registers,
+    });
+    this.#removed = new Counter({
+      name: 'reelflow_processor_removed_rows_total',
+      help: 'Rows that left the store because a later dump does not hold them',
       registers,
     });
     this.#chunks = new Counter({
@@ -82,6 +88,7 @@ export class ProcessorMetrics extends MemberMetrics {
     this.#chunks.inc(report.messages);
     this.#applySeconds.observe(report.applyMs / 1000);
     if (!report.isSilent) this.#publishSeconds.observe(report.publishMs / 1000);
+    this.#removed.inc(report.removed);
     for (const fate of ['applied', 'duplicate', 'rejected'] as const) {
       this.#records.inc({ fate }, report[fate]);
     }

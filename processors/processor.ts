@@ -4,7 +4,7 @@ import type { Broker } from '../kafka/client.ts';
 import { isAbort } from '../runtime/errors.ts';
 import type { Cube } from '../tables/cubes/cube.ts';
 import type { TopicNames } from '../topics/catalog.ts';
-import type { RecordCounts } from '../topics/delta-wire.ts';
+import type { RecordCounts } from '../topics/record-counts.ts';
 import type { Registry } from '../topics/registry.ts';
 import { endWithinMs, Member } from './member.ts';
 import type { ProcessorMetrics } from './processor-metrics.ts';
@@ -64,7 +64,8 @@ export async function runProcessor(options: ProcessorOptions): Promise<Processor
     if (isAbort(thrown) && options.signal.aborted) return undefined;
     throw thrown;
   });
-  if (member === undefined) return { shards: [], microBatches: 0, applied: 0, duplicate: 0, rejected: 0 };
+  if (member === undefined)
+    return { shards: [], microBatches: 0, applied: 0, duplicate: 0, rejected: 0, removed: 0 };
   try {
     const shards = await member.run();
     await member.stop();

@@ -107,6 +107,7 @@ export async function reset({
           applied: 0,
           duplicate: 0,
           rejected: 0,
+          removed: 0,
           gaps: [],
         }));
         const header = {

@@ -15,16 +15,17 @@ import { ReelflowError } from '../runtime/errors.ts';
 import { type Cube, relationOf } from '../tables/cubes/cube.ts';
 import { fingerprintOf, projectionOf } from '../tables/cubes/cube-set.ts';
 import type { DatasetName } from '../topics/catalog.ts';
-import type { DeltaHeader, RecordCounts } from '../topics/delta-wire.ts';
+import type { DeltaHeader } from '../topics/delta-wire.ts';
 import { Dictionary } from '../topics/dictionary.ts';
 import { IdSet } from '../topics/id-set.ts';
 import type { Gap, Gaps, Position } from '../topics/position.ts';
+import type { RecordCounts } from '../topics/record-counts.ts';
 import type { LastMessage, StoreMemory } from './micro-batch.ts';
 import type { StoreKind } from './restore-plan.ts';
 import { asStoreError, asWorkError, StoreLocked } from './store-errors.ts';
 
 /** Raised when the tables of a store change. A store of another format is rebuilt. */
-const formatVersion = 2;
+const formatVersion = 3;
 
 export interface ShardIdentity {
   readonly clusterId: string;
@@ -122,7 +123,7 @@ export class ShardStore implements StoreMemory {
     const statements = [
       `CREATE TABLE ${catalog}.meta (name VARCHAR, value VARCHAR)`,
       `CREATE TABLE ${catalog}.source (topic VARCHAR, next BIGINT, runId VARCHAR, chunk BIGINT, hash VARCHAR,
-        applied BIGINT, duplicate BIGINT, rejected BIGINT, gaps VARCHAR)`,
+        applied BIGINT, duplicate BIGINT, rejected BIGINT, gaps VARCHAR, removed BIGINT)`,
       `CREATE TABLE ${catalog}.outbox (number BIGINT, part INTEGER, header VARCHAR, message BLOB)`,
       `CREATE TABLE ${catalog}.dead_letter (number BIGINT, message BLOB, about VARCHAR)`,
       `CREATE TABLE ${store.dictionaryTable} (number INTEGER, value VARCHAR)`,
@@ -297,9 +298,20 @@ export class ShardStore implements StoreMemory {
   async #load(): Promise<void> {
     const { connection, catalog } = this;
     const sources = await connection.runAndReadAll(
-      `SELECT topic, next, runId, chunk, hash, applied, duplicate, rejected, gaps FROM ${catalog}.source`,
+      `SELECT topic, next, runId, chunk, hash, applied, duplicate, rejected, gaps, removed FROM ${catalog}.source`,
     );
-    for (const [topic, next, runId, chunk, hash, applied, duplicate, rejected, gaps] of sources.getRows()) {
+    for (const [
+      topic,
+      next,
+      runId,
+      chunk,
+      hash,
+      applied,
+      duplicate,
+      rejected,
+      gaps,
+      removed,
+    ] of sources.getRows()) {
       this.sources.set(String(topic), {
         topic: String(topic),
         next: Number(next),
@@ -308,6 +320,7 @@ export class ShardStore implements StoreMemory {
         duplicate: Number(duplicate),
         rejected: Number(rejected),
         gaps: JSON.parse(String(gaps)) as Gap[],
+        removed: Number(removed),
       });
     }
     const entries = await connection.runAndReadAll(`SELECT coalesce(max(number), 0) FROM ${catalog}.outbox`);

@@ -449,10 +449,10 @@ export class Shard {
     this.#onCommitted = () => {
       committedMs = performance.now();
     };
-    const { applied, duplicate, rejected, deltaRows } = await this.#opened.apply(batch);
+    const { applied, duplicate, rejected, removed, deltaRows } = await this.#opened.apply(batch);
     const applyMs = Math.round(committedMs - startedMs);
     const publishMs = Math.round(performance.now() - committedMs);
-    const counts = { applied, duplicate, rejected };
+    const counts = { applied, duplicate, rejected, removed };
     const { records, bytes } = batch;
     this.#log.debug(
       { closedBy, records, bytes, ...counts, deltaRows, applyMs, publishMs },

@@ -17,10 +17,10 @@ import { Dictionary } from '../topics/dictionary.ts';
 import { IdSet } from '../topics/id-set.ts';
 import type { Columns } from '../topics/rows.ts';
 import { columnsOf, cubeTable, isText, selectSums } from './cube-sql.ts';
-import { type PeopleRows, writePeople } from './people-table.ts';
+import { type PeopleRows, type WrittenPeople, writePeople } from './people-table.ts';
 import type { PeopleState, ShardState } from './shard-state.ts';
 
-const formatVersion = 3;
+const formatVersion = 4;
 /** A smaller cube is not worth summing. */
 const compactedRowsMin = 100_000;
 /** Of COPY. Higher levels of zstd take up to twice the time for a few per cent of the bytes. */
@@ -148,7 +148,7 @@ export class CubeStore {
   }
 
   /** Upserts and deletes rows of name.basics. @returns how many rows of the table changed */
-  writePeople(rows: PeopleRows): Promise<number> {
+  writePeople(rows: PeopleRows): Promise<WrittenPeople> {
     return writePeople(this.connection, rows);
   }
 

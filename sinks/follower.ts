@@ -4,8 +4,9 @@
  * new follower from the committed state.
  */
 import { type ChainState, DeltaChain, type Verdict } from '../topics/delta-chain.ts';
-import { type DeltaHeader, type DeltaPart, gapsOf, type RecordCounts, toOf } from '../topics/delta-wire.ts';
+import { type DeltaHeader, type DeltaPart, gapsOf, toOf } from '../topics/delta-wire.ts';
 import { sameGaps, samePosition } from '../topics/position.ts';
+import { noRecords, type RecordCounts, sumOf } from '../topics/record-counts.ts';
 import type { ShardState } from './shard-state.ts';
 
 export interface Followed<Part> {
@@ -88,13 +89,8 @@ function advanced(
 ): ShardState {
   const counts: Record<string, RecordCounts> = part.kind === 'delta' ? { ...state?.counts } : {};
   const heldUntil = part.kind === 'reset' ? toOf(part) : (state?.heldUntil ?? {});
-  for (const { topic, applied, duplicate, rejected } of part.kind === 'reset' ? [] : part.range) {
-    const before = counts[topic] ?? { applied: 0, duplicate: 0, rejected: 0 };
-    counts[topic] = {
-      applied: before.applied + applied,
-      duplicate: before.duplicate + duplicate,
-      rejected: before.rejected + rejected,
-    };
+  for (const range of part.kind === 'reset' ? [] : part.range) {
+    counts[range.topic] = sumOf(counts[range.topic] ?? noRecords, range);
   }
   const { shard, shards } = part;
   return { shard, shards, chain, counts, heldUntil, lastDelta: offsets.first, next: offsets.next };

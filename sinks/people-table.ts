@@ -12,18 +12,28 @@ export interface PeopleRows {
   readonly mayExist: boolean;
   /** Whether a person may occur more than once; the last row counts. */
   readonly mayRepeat: boolean;
+  /** Ids to delete after the upserts. */
   readonly deletes: readonly number[];
+  /** Ids of replaced groups that no longer occur. No upsert has one of them. */
+  readonly removed: readonly number[];
+}
+
+export interface WrittenPeople {
+  /** Rows that the records changed. */
+  readonly changed: number;
+  /** Rows that replacements removed. */
+  readonly removed: number;
 }
 
 export const unitSeparator = 0x1f;
 export const recordSeparator = 0x1e;
 export const nullMark = 0x01;
 
-/** Upserts and deletes rows. @returns how many rows of the table changed */
+/** Upserts and deletes rows. */
 export async function writePeople(
   connection: DuckDBConnection,
-  { length, text, odd, mayExist, mayRepeat, deletes }: PeopleRows,
-): Promise<number> {
+  { length, text, odd, mayExist, mayRepeat, deletes, removed }: PeopleRows,
+): Promise<WrittenPeople> {
   let changed = 0;
   const place = mayRepeat ? ', place' : '';
   const all = `
@@ -53,12 +63,14 @@ export async function writePeople(
     await connection.run('INSERT INTO names SELECT nconst, primaryName FROM changed_names');
     changed += await count(connection, 'changed_names');
   }
-  if (deletes.length > 0) {
-    const condition = `nconst IN (${deletes.join(', ')})`;
-    changed += await count(connection, `names WHERE ${condition}`);
-    await connection.run(`DELETE FROM names WHERE ${condition}`);
-  }
-  return changed;
+  changed += await deletePeople(connection, deletes);
+  return { changed, removed: await deletePeople(connection, removed) };
+}
+
+async function deletePeople(connection: DuckDBConnection, ids: readonly number[]): Promise<number> {
+  if (ids.length === 0) return 0;
+  const { rowsChanged } = await connection.run(`DELETE FROM names WHERE nconst IN (${ids.join(', ')})`);
+  return rowsChanged;
 }
 
 async function count(connection: DuckDBConnection, from: string): Promise<number> {

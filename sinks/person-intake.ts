@@ -8,6 +8,7 @@ import { ReelflowError } from '../runtime/errors.ts';
 import { type ChunkDecoder, hashOf } from '../topics/chunk.ts';
 import { expectedByHash, LogProof } from '../topics/log-proof.ts';
 import { Ownership } from '../topics/ownership.ts';
+import { noRecords } from '../topics/record-counts.ts';
 import type { CubeStore } from './cube-store.ts';
 import type { PeopleState } from './shard-state.ts';
 import type { SinkMetrics } from './sink-metrics.ts';
@@ -115,12 +116,13 @@ export class PersonIntake {
   /** Writes the staged rows, which are all of one partition. */
   async flush(partition: number): Promise<void> {
     if (this.#staged.isEmpty) return;
-    const changed = await this.#store.writePeople(this.#staged.take());
+    const { changed, removed } = await this.#store.writePeople(this.#staged.take());
     const state = this.#stateOf(partition);
     this.#states.set(partition, {
       ...state,
       applied: state.applied + changed,
       duplicate: state.duplicate - changed,
+      removed: state.removed + removed,
     });
   }
 
@@ -172,7 +174,7 @@ export class PersonIntake {
   }
 
   #stateOf(partition: number): PeopleState {
-    const none = { partition, next: 0, lastHash: '', applied: 0, duplicate: 0, rejected: 0 };
+    const none = { partition, next: 0, lastHash: '', ...noRecords };
     return this.#states.get(partition) ?? this.#store.peopleStates.get(partition) ?? none;
   }
 }

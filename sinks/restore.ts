@@ -2,6 +2,7 @@
 import { join } from 'node:path';
 import type { Logger } from '../runtime/logger.ts';
 import type { Gaps, Position } from '../topics/position.ts';
+import { noRecords, sumOf } from '../topics/record-counts.ts';
 import type { CubeStore } from './cube-store.ts';
 import { type Manifest, readManifest, snapshotFolder } from './gold/manifest.ts';
 import { requireCubes } from './gold/snapshot.ts';
@@ -27,9 +28,7 @@ function shardStatesOf({ shards, deltas }: Manifest): ShardState[] {
       next: deltas[shard] ?? 0,
       lastDelta,
       heldUntil: {},
-      counts: Object.fromEntries(
-        topics.map(([topic, { applied, duplicate, rejected }]) => [topic, { applied, duplicate, rejected }]),
-      ),
+      counts: Object.fromEntries(topics.map(([topic, source]) => [topic, sumOf(noRecords, source)])),
     };
   });
 }

@@ -1,7 +1,7 @@
 /** The sink's state of one shard and of one partition of name.basics: what a transaction commits beside the rows. */
 import type { ChainState } from '../topics/delta-chain.ts';
-import type { RecordCounts } from '../topics/delta-wire.ts';
 import type { Position } from '../topics/position.ts';
+import type { RecordCounts } from '../topics/record-counts.ts';
 
 export interface ShardState {
   readonly shard: number;

@@ -6,6 +6,7 @@
  */
 import type { ChunkDecoder, ChunkHeader } from '../topics/chunk.ts';
 import { deleteColumns, recordColumns } from '../topics/chunk.ts';
+import { firstIdOf, groupSize } from '../topics/id-groups.ts';
 import { IdSet } from '../topics/id-set.ts';
 import type { Ownership } from '../topics/ownership.ts';
 import { nullMark, type PeopleRows, recordSeparator, unitSeparator } from './people-table.ts';
@@ -18,6 +19,7 @@ export class StagedPeople {
   #mayExist = false;
   #mayRepeat = false;
   #deletes: number[] = [];
+  #removed = new Set<number>();
   #odd: [number, string, number][] = [];
 
   /** @param people ids that the store may hold; staged ids are added */
@@ -26,11 +28,12 @@ export class StagedPeople {
   }
 
   get isEmpty(): boolean {
-    return this.#length === 0 && this.#deletes.length === 0;
+    return this.#length === 0 && this.#deletes.length === 0 && this.#removed.size === 0;
   }
 
   /**
-   * Decodes a chunk and stages its rows. Calls `flush` between upserts and deletes.
+   * Decodes a chunk and stages its rows. Calls `flush` between upserts and deletes, and between the removal of a person
+   * and an upsert of the same one.
    * @throws RejectedMessage, with nothing of the chunk staged
    */
   async add(
@@ -45,8 +48,15 @@ export class StagedPeople {
     for (const rows of [records, deletes]) {
       owner.ownership.check(rows, 0, owner.partition, header.records + header.deletes);
     }
-    if (this.#deletes.length > 0 && records.length > 0) await flush();
-    const ids = records.int(0);
+    owner.ownership.checkGroups(header.replaces, owner.partition, header.records + header.deletes);
+    const ids = records.int(0).subarray(0, records.length);
+    const gone = this.#goneFrom(header.replaces, ids);
+    const isOutOfOrder =
+      (this.#deletes.length > 0 && records.length > 0) ||
+      gone.some((id) => this.#seen.has(id)) ||
+      (this.#removed.size > 0 && ids.some((id) => this.#removed.has(id)));
+    if (isOutOfOrder) await flush();
+    for (const id of gone) this.#removed.add(id);
     const ends = records.int(1);
     // Per row: digits, separators and the bytes of the name. All rows are decoded to text at once.
     let out = Buffer.allocUnsafe(records.textLength + records.length * 14);
@@ -86,6 +96,20 @@ export class StagedPeople {
     return header;
   }
 
+  /** People of replaced groups that the store may hold and the replacing message does not. */
+  #goneFrom(groups: Int32Array, ids: Int32Array): number[] {
+    const gone: number[] = [];
+    if (groups.length === 0) return gone;
+    const stays = new Set(ids);
+    for (const group of groups) {
+      const first = firstIdOf(group);
+      for (let id = first; id < first + groupSize; id++) {
+        if (this.#people.has(id) && !stays.has(id)) gone.push(id);
+      }
+    }
+    return gone;
+  }
+
   /** Returns the staged rows and starts again without any. */
   take(): PeopleRows {
     const rows = {
@@ -95,7 +119,9 @@ export class StagedPeople {
       mayExist: this.#mayExist,
       mayRepeat: this.#mayRepeat,
       deletes: this.#deletes,
+      removed: [...this.#removed],
     };
+    this.#removed = new Set();
     this.#text = [];
     this.#length = 0;
     this.#mayExist = false;

@@ -9,19 +9,13 @@ import { messageBytesMax } from './catalog.ts';
 import { RejectedMessage, schemaIdOf, wireHeaderBytes } from './chunk.ts';
 import { Dictionary } from './dictionary.ts';
 import type { Gap, Gaps, Position } from './position.ts';
+import type { RecordCounts } from './record-counts.ts';
 import { schemaText } from './registry.ts';
 import { type AvroField, planRows, type RowPlan } from './row-plan.ts';
 import { Columns, decodeRows } from './rows.ts';
 
 export type DeltaKind = 'delta' | 'base' | 'reset';
 const kinds: readonly DeltaKind[] = ['delta', 'base', 'reset'];
-
-/** Every record is counted once: it changed the store, changed nothing, or could not be used. */
-export interface RecordCounts {
-  readonly applied: number;
-  readonly duplicate: number;
-  readonly rejected: number;
-}
 
 /** The offsets [from, to) of one source topic, and the fate of the records in them. */
 export interface SourceRange extends RecordCounts {
@@ -158,12 +152,13 @@ export function encodeDeltaHeader(schemaId: number, header: DeltaPart): Buffer {
   writer.string(header.storeId);
   writer.long(kinds.indexOf(header.kind));
   if (header.range.length > 0) writer.long(header.range.length);
-  for (const { topic, from, to, applied, duplicate, rejected, gaps } of header.range) {
+  for (const { topic, from, to, applied, duplicate, rejected, gaps, removed } of header.range) {
     writer.string(topic);
     for (const value of [from, to, applied, duplicate, rejected]) writer.long(value);
     if (gaps.length > 0) writer.long(gaps.length);
     for (const value of gaps.flat()) writer.long(value);
     writer.byte(0);
+    writer.long(removed);
   }
   writer.byte(0);
   writer.long(header.recordTimeMs);
@@ -219,6 +214,7 @@ export function decodeDeltaHeader(value: Buffer | null, schemaId: number): { hea
         duplicate: long(),
         rejected: long(),
         gaps: list((): Gap => [long(), long()]),
+        removed: long(),
       }),
     );
     const header = { shard, shards, generation, cubeSet, storeId, kind, range };

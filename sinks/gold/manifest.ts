@@ -19,6 +19,10 @@ const counts = z.object({
   applied: z.int().describe('records that changed the state'),
   duplicate: z.int().describe('records that changed nothing'),
   rejected: z.int().describe('records that became dead letters'),
+  removed: z
+    .int()
+    .default(0)
+    .describe('rows that left the tables because a later dump lacks them; not records'),
 });
 
 const scales = z

@@ -24,8 +24,9 @@ import { contentHash } from '../../tables/content-hash.ts';
 import type { GoldTable } from '../../tables/gold-table.ts';
 import { goldTables } from '../../tables/gold-tables.ts';
 import { scalesOf } from '../../tables/scales.ts';
-import { cubesOnTheWire, type RecordCounts } from '../../topics/delta-wire.ts';
+import { cubesOnTheWire } from '../../topics/delta-wire.ts';
 import { startAfter } from '../../topics/position.ts';
+import { noRecords, type RecordCounts, sumOf } from '../../topics/record-counts.ts';
 import { type CubeStore, parquetOptions } from '../cube-store.ts';
 import { writeCatalogue } from './catalogue.ts';
 import { goldStorage } from './gold-storage.ts';
@@ -189,13 +190,8 @@ function manifestOf(
 ): Manifest {
   const input: Manifest['input'] = {};
   const accounting: Record<string, RecordCounts> = {};
-  const count = (topic: string, { applied, duplicate, rejected }: RecordCounts) => {
-    const sum = accounting[topic] ?? { applied: 0, duplicate: 0, rejected: 0 };
-    accounting[topic] = {
-      applied: sum.applied + applied,
-      duplicate: sum.duplicate + duplicate,
-      rejected: sum.rejected + rejected,
-    };
+  const count = (topic: string, counts: RecordCounts) => {
+    accounting[topic] = sumOf(accounting[topic] ?? noRecords, counts);
   };
   const shards: Manifest['shards'] = {};
   const deltas: Manifest['deltas'] = {};
@@ -224,8 +220,7 @@ function manifestOf(
   }
   const names: Manifest['names'] = {};
   for (const state of store.peopleStates.values()) {
-    const { applied, duplicate, rejected } = state;
-    names[state.partition] = { applied, duplicate, rejected };
+    names[state.partition] = sumOf(noRecords, state);
     input[context.peopleTopic] = { ...input[context.peopleTopic], [state.partition]: [0, state.next] };
     count(context.peopleTopic, state);
   }

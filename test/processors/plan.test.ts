@@ -26,6 +26,7 @@ function entry(number: number, from: Position, to: Position, kind: DeltaKind = '
         applied: 0,
         duplicate: 0,
         rejected: 0,
+        removed: 0,
         gaps: [],
       })),
       recordTimeMs: 0,

@@ -79,7 +79,7 @@ test('the place of the sink never lies between the parts of a delta', () => {
     cubeSet: 'cubes',
     storeId: `s${parts}`,
     kind: 'delta',
-    range: [{ topic: 'a', from, to, applied: to - from, duplicate: 0, rejected: 0, gaps: [] }],
+    range: [{ topic: 'a', from, to, applied: to - from, duplicate: 0, rejected: 0, removed: 0, gaps: [] }],
     recordTimeMs: 0,
     part: number,
     parts,

@@ -30,6 +30,7 @@ import {
   startAfter,
   withGap,
 } from '../../topics/position.ts';
+import { noRecords, sumOf } from '../../topics/record-counts.ts';
 
 const schemaId = 7;
 const topics = ['a', 'b'] as const;
@@ -147,6 +148,7 @@ interface Source {
   readonly applied: number;
   readonly duplicate: number;
   readonly rejected: number;
+  readonly removed: number;
   readonly gaps: readonly Gap[];
 }
 
@@ -773,7 +775,7 @@ export class World {
     const before = store.file.committed;
     const rows = before.rows.slice();
     const sources: Record<string, Source> = { ...before.sources };
-    const none: Source = { next: 0, applied: 0, duplicate: 0, rejected: 0, gaps: [] };
+    const none: Source = { next: 0, ...noRecords, gaps: [] };
     const moved = new Map<string, Source>();
     for (const { topic, from, gap, messages } of batch) {
       const source = sources[topic] ?? none;
@@ -788,13 +790,12 @@ export class World {
         else duplicate += message.records.length - changed;
       }
       const gaps = gap === undefined ? source.gaps : withGap(source.gaps, gap);
-      moved.set(topic, { next: from, applied, duplicate, rejected, gaps });
+      const counts = { applied, duplicate, rejected, removed: 0 };
+      moved.set(topic, { next: from, ...counts, gaps });
       sources[topic] = {
         next: (gap?.[1] ?? from) + messages.length,
         gaps,
-        applied: source.applied + applied,
-        duplicate: source.duplicate + duplicate,
-        rejected: source.rejected + rejected,
+        ...sumOf(source, counts),
       };
     }
     await this.#point(index);
@@ -822,13 +823,14 @@ export class World {
   async #writeBase(store: Store): Promise<OutboxEntry> {
     const { committed } = store.file;
     const range = Object.entries(committed.sources).map(
-      ([topic, { next, applied, duplicate, rejected, gaps }]) => ({
+      ([topic, { next, applied, duplicate, rejected, removed, gaps }]) => ({
         topic,
         from: 0,
         to: next,
         applied,
         duplicate,
         rejected,
+        removed,
         gaps,
       }),
     );
@@ -849,6 +851,7 @@ export class World {
       applied: number;
       duplicate: number;
       rejected: number;
+      removed: number;
       gaps: readonly Gap[];
     }[],
     before: Int8Array,
@@ -909,6 +912,7 @@ export class World {
         applied: 0,
         duplicate: 0,
         rejected: 0,
+        removed: 0,
         gaps: [],
       }));
       const head = { shard, shards: this.#schedule.shards, generation, cubeSet: '', storeId: 'reset' };
@@ -1010,6 +1014,7 @@ export class World {
         applied: 0,
         duplicate: 0,
         rejected: 0,
+        removed: 0,
       };
       const records = folds.get(topic)?.records;
       if (applied + duplicate + rejected !== records) {
@@ -1122,7 +1127,7 @@ function currentOf(shards: ReadonlyMap<number, SinkShard>): NonNullable<Current>
     const sources: (typeof states)[string]['sources'] = {};
     for (const [topic, next] of Object.entries(chain.position)) {
       const gaps = [...(chain.gaps[topic] ?? [])].map(([from, to]): [number, number] => [from, to]);
-      sources[topic] = { ...(counts[topic] ?? { applied: 0, duplicate: 0, rejected: 0 }), next, gaps };
+      sources[topic] = { ...(counts[topic] ?? noRecords), next, gaps };
       input[topic] = { ...input[topic], [shard]: [startAfter(gaps), next] };
     }
     states[shard] = {

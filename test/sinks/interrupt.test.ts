@@ -21,7 +21,15 @@ beforeEach(async () => {
   gold = join(folder, 'gold');
   store = await open();
   await store.transaction(() =>
-    store.putPeople({ partition: 0, next: 1, lastHash: '', applied: 1, duplicate: 0, rejected: 0 }),
+    store.putPeople({
+      partition: 0,
+      next: 1,
+      lastHash: '',
+      applied: 1,
+      duplicate: 0,
+      rejected: 0,
+      removed: 0,
+    }),
   );
 });
 afterEach(() => {

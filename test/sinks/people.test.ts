@@ -36,9 +36,10 @@ type Named = readonly [number, string | null];
 interface NameChunk {
   readonly records: readonly Named[];
   readonly deletes: readonly number[];
+  readonly replaces?: readonly number[];
 }
 
-function chunkOf({ records, deletes }: NameChunk): Buffer {
+function chunkOf({ records, deletes, replaces = [] }: NameChunk): Buffer {
   const header = Buffer.alloc(5);
   header.writeInt32BE(schemaId, 1);
   const rows = records.map(([id, primaryName]) => ({
@@ -52,7 +53,7 @@ function chunkOf({ records, deletes }: NameChunk): Buffer {
   const keys = deletes.map((id) => ({ nconst: idText('nm', id) }));
   return Buffer.concat([
     header,
-    type.toBuffer({ runId: 'run', chunk: 0, asOf: 0, records: rows, deletes: keys }),
+    type.toBuffer({ runId: 'run', chunk: 0, asOf: 0, records: rows, deletes: keys, replaces }),
   ]);
 }
 
@@ -63,7 +64,7 @@ async function write(chunks: readonly NameChunk[]): Promise<{ writes: number; ch
   let changed = 0;
   const flush = async () => {
     writes += 1;
-    changed += await store.writePeople(staged.take());
+    changed += (await store.writePeople(staged.take())).changed;
   };
   await store.transaction(async () => {
     for (const chunk of chunks) await staged.add(chunkOf(chunk), decoder, owner, flush);
@@ -101,7 +102,11 @@ test('the stored names equal those of a map, with any character in a name', asyn
   );
   const records = fc.array(fc.tuple(id, name), { maxLength: 8 });
   const deletes = fc.oneof({ weight: 3, arbitrary: fc.constant([]) }, fc.array(id, { maxLength: 2 }));
-  const chunks = fc.array(fc.record({ records, deletes }), { maxLength: 4 });
+  const replaces = fc.oneof(
+    { weight: 2, arbitrary: fc.constant<number[]>([]) },
+    fc.uniqueArray(fc.constantFrom<number[]>(0, 199, 200_000), { maxLength: 2 }),
+  );
+  const chunks = fc.array(fc.record({ records, deletes, replaces }), { maxLength: 4 });
   await fc.assert(
     fc.asyncProperty(fc.array(chunks, { maxLength: 3 }), async (transactions) => {
       await clear();
@@ -109,6 +114,9 @@ test('the stored names equal those of a map, with any character in a name', asyn
       for (const transaction of transactions) {
         await write(transaction);
         for (const chunk of transaction) {
+          for (const person of [...expected.keys()]) {
+            if (chunk.replaces.includes(Math.floor(person / 50))) expected.delete(person);
+          }
           for (const [person, primaryName] of chunk.records) expected.set(person, primaryName);
           for (const person of chunk.deletes) expected.delete(person);
         }

@@ -30,6 +30,7 @@ function delta(
       applied: 0,
       duplicate: 0,
       rejected: 0,
+      removed: 0,
       gaps: gaps[topic] ?? [],
     })),
     recordTimeMs: 0,

@@ -55,6 +55,7 @@ const range = fc.array(
     applied: fc.nat(),
     duplicate: fc.nat(),
     rejected: fc.nat(),
+    removed: fc.nat(),
     gaps: fc.array(fc.tuple(fc.nat(), fc.nat()), { maxLength: 3 }),
   }),
   { maxLength: 5 },
@@ -218,7 +219,7 @@ test('decodes a range whose Avro blocks carry their size in bytes', () => {
     cubeSet: '',
     storeId: '',
     kind: 'delta',
-    range: [{ topic: 'a', from: 0, to: 1, applied: 0, duplicate: 0, rejected: 0, gaps: [] }],
+    range: [{ topic: 'a', from: 0, to: 1, applied: 0, duplicate: 0, rejected: 0, removed: 0, gaps: [] }],
     recordTimeMs: 0,
   };
   const [message] = encodeDelta(schemaId, oneRange, {}) as [Buffer];

@@ -49,7 +49,15 @@ async function openStore(state: string): Promise<CubeStore> {
   await opened.transaction(async () => {
     const region = opened.dictionary.numberOfText('hu');
     await opened.connection.run(`INSERT INTO cube_region VALUES (0, ${region}, 55, 1, 1, 10)`);
-    await opened.putPeople({ partition: 0, next: 1, lastHash: '', applied: 1, duplicate: 0, rejected: 0 });
+    await opened.putPeople({
+      partition: 0,
+      next: 1,
+      lastHash: '',
+      applied: 1,
+      duplicate: 0,
+      rejected: 0,
+      removed: 0,
+    });
     opened.peopleStates.set(0, {
       partition: 0,
       next: 1,
@@ -57,6 +65,7 @@ async function openStore(state: string): Promise<CubeStore> {
       applied: 1,
       duplicate: 0,
       rejected: 0,
+      removed: 0,
     });
   });
   return opened;

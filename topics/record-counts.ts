@@ -1,0 +1,22 @@
+/** How the records of a source topic count. */
+
+/** Every record is counted once: it changed the store, changed nothing, or could not be used. */
+export interface RecordCounts {
+  readonly applied: number;
+  readonly duplicate: number;
+  readonly rejected: number;
+  /** Rows that replacements removed. They are rows of the store, not records, so no other count includes them. */
+  readonly removed: number;
+}
+
+export const noRecords: RecordCounts = { applied: 0, duplicate: 0, rejected: 0, removed: 0 };
+
+/** The sum of two counts, without the other properties that they may have. */
+export function sumOf(a: RecordCounts, b: RecordCounts): RecordCounts {
+  return {
+    applied: a.applied + b.applied,
+    duplicate: a.duplicate + b.duplicate,
+    rejected: a.rejected + b.rejected,
+    removed: a.removed + b.removed,
+  };
+}
