@@ -175,8 +175,11 @@ export function severalOption(flags: string, help: string, usual: string): Optio
 }
 
 /** Reads a list of datasets. */
-export function datasetsOption(): Option {
-  return typed('--datasets <list>', `only these, separated by commas: ${datasetNames.join(', ')}`, (text) => {
+export function datasetsOption(
+  flags = '--datasets <list>',
+  help = `only these, separated by commas: ${datasetNames.join(', ')}`,
+): Option {
+  return typed(flags, help, (text) => {
     const names = text.split(',').map((name) => name.trim());
     const unknown = names.filter((name) => !datasetNames.includes(name as DatasetName));
     if (unknown.length > 0) throw new InvalidArgumentError(`Unknown dataset: ${unknown.join(', ')}.`);

@@ -1,7 +1,9 @@
 /** `reelflow replay`: the producers. Results go to standard output, progress to standard error. */
-import { Command } from 'commander';
+import { Command, InvalidArgumentError } from 'commander';
 import type { ReplayProgress } from '../producers/file-replay.ts';
-import type { ReplayCounts, ReplayReport } from '../producers/replay-report.ts';
+import type { ReplayOptions } from '../producers/replay.ts';
+import type { ReplayCounts, ReplayReport, ReportedPlan } from '../producers/replay-report.ts';
+import { ReelflowError } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { type DatasetName, datasetNames } from '../topics/catalog.ts';
 import { whole } from './figures.ts';
@@ -17,6 +19,13 @@ interface Flags extends StageFlags {
   rate?: number;
   resume?: true;
   shards?: number;
+  refresh?: true;
+  upsert?: true;
+  full?: true;
+  dryRun?: true;
+  maxRemoved?: number;
+  allowOlder?: true;
+  drop?: DatasetName[];
 }
 
 export function replayCommand(): Command {
@@ -31,11 +40,54 @@ export function replayCommand(): Command {
       '--shards <n>',
       'partition count of the topics; default the count of existing ones, else 4',
       integerIn(1, 1_000),
+    )
+    .option('--upsert', 'add and replace rows, remove none; the default')
+    .option('--refresh', 'make the topics hold exactly this dump: send what changed, remove what is gone')
+    .option('--full', 'with --refresh: send every row, also of what did not change')
+    .option('--dry-run', 'with --refresh: print the plan, send nothing')
+    .option(
+      '--max-removed <percent>',
+      'with --refresh: refuse a dump that lacks more of the ids of a dataset; default 1',
+      percent,
+    )
+    .option('--allow-older', 'with --refresh: take a dump that is older than the topics')
+    .addOption(
+      datasetsOption('--drop <list>', 'with --refresh: remove all rows of datasets that the dump lacks'),
     );
   return commonOptions(command).action(run);
 }
 
+function percent(text: string): number {
+  const value = Number(text);
+  if (text.trim() === '' || !(value >= 0 && value <= 100)) {
+    throw new InvalidArgumentError('Use a number from 0 to 100.');
+  }
+  return value;
+}
+
+/** @throws ReelflowError usage */
+function refreshOptions({
+  refresh,
+  upsert,
+  full,
+  dryRun,
+  maxRemoved,
+  allowOlder,
+  drop,
+}: Flags): Partial<ReplayOptions> {
+  const own = { full, dryRun, maxRemoved, allowOlder, drop };
+  const given = Object.entries(own).filter(([, value]) => value !== undefined);
+  if (refresh === true && upsert === undefined) return { mode: 'refresh', ...Object.fromEntries(given) };
+  if (refresh === undefined && given.length === 0) return { mode: 'upsert' };
+  throw new ReelflowError('usage', 'These options exclude each other', {
+    detail:
+      'A replay either upserts or refreshes; --full, --dry-run, --max-removed, --allow-older and --drop belong to --refresh.',
+    hint: 'Add --refresh, or leave the other options out.',
+  });
+}
+
 async function run(inputs: string[], flags: Flags): Promise<void> {
+  const modeOptions = refreshOptions(flags);
   const { broker, registry, names, places, logger, signal, stopped, observed } = await openStage(
     'replay',
     flags,
@@ -56,12 +108,13 @@ async function run(inputs: string[], flags: Flags): Promise<void> {
       ...(datasets !== undefined && { datasets }),
       ...(shards !== undefined && { shards }),
       ...(rate !== undefined && { rate }),
+      ...modeOptions,
       resume: flags.resume === true,
       state: places.state,
       logger,
       onProgress: (now) => {
         progress.show(now);
-        metrics?.progress(now);
+        if (now.pass === 'send') metrics?.progress(now);
       },
       onRejected: (reason) => metrics?.rejected(reason),
       signal,
@@ -94,6 +147,7 @@ export function replayText(report: ReplayReport): string {
     [
       { head: 'dataset', cell: ([name]) => name },
       count('read', ({ read }) => read),
+      ...(report.unchanged > 0 ? [count('unchanged', ({ unchanged }) => unchanged)] : []),
       count('produced', ({ produced }) => produced),
       count('rejected', ({ rejected }) => rejected),
       count('chunks', ({ chunks }) => chunks, 2),
@@ -105,17 +159,46 @@ export function replayText(report: ReplayReport): string {
   );
   const remarks = [
     report.absent.length > 0 && `Absent: ${report.absent.join(', ')}.`,
+    report.read > 0 &&
+      report.unchanged === report.read &&
+      'Nothing changed: the topics already hold this dump.',
     report.nothingToDo && 'Nothing to do: the last run was complete.',
     report.rejected > 0 && 'Rejected rows are in the dead-letter topic, with file, line and reason.',
   ];
-  return [table, ...remarks.filter((remark) => remark !== false)].join('\n');
+  const plan = report.plan === undefined ? [] : [planText(report.plan)];
+  return [...plan, table, ...remarks.filter((remark) => remark !== false)].join('\n');
+}
+
+/** Per dataset the groups and ids that a refresh sends or removes. */
+function planText(plans: NonNullable<ReplayReport['plan']>): string {
+  const lines = datasetNames.flatMap((dataset): [string, ReportedPlan][] => {
+    const plan = plans[dataset];
+    return plan === undefined ? [] : [[dataset, plan]];
+  });
+  const count = (head: string, of: (plan: ReportedPlan) => number, drop = 0) =>
+    ({ head, align: 'right', drop, cell: ([, plan]: [string, ReportedPlan]) => whole(of(plan)) }) as const;
+  return tableText(
+    [
+      { head: 'plan', cell: ([name]) => name },
+      count('rows', ({ rows }) => rows),
+      count('changed groups', ({ changed }) => changed.groups, 1),
+      count('changed ids', ({ changed }) => changed.ids),
+      count('new groups', ({ new: fresh }) => fresh.groups, 2),
+      count('new ids', ({ new: fresh }) => fresh.ids),
+      count('vanished groups', ({ vanished }) => vanished.groups, 2),
+      count('vanished ids', ({ vanished }) => vanished.ids),
+      count('unknown groups', ({ unknown }) => unknown.groups),
+      count('refused rows', ({ refused }) => refused),
+    ],
+    lines,
+  );
 }
 
 /** One bar per file, by its bytes. */
 export function replayProgress(logger: Logger): Promise<Progress<ReplayProgress>> {
   return openProgress(
-    ({ dataset, bytesRead, bytesTotal, read, rejected }) => ({
-      name: dataset,
+    ({ dataset, pass, bytesRead, bytesTotal, read, rejected }) => ({
+      name: pass === 'compare' ? `${dataset} (compare)` : dataset,
       done: bytesRead,
       total: bytesTotal,
       text: `${whole(read)} records${rejected > 0 ? `, ${whole(rejected)} rejected` : ''}`,

@@ -236,15 +236,17 @@ export class ChunkDecoder {
     }
   }
 
+  /** A chunk that `decode` takes, as objects: slow. @throws MalformedRows, and what avsc throws */
+  read(value: Buffer): unknown {
+    const reader = this.#withoutReplaces.has(schemaIdOf(value)) ? this.#readerBefore : this.#reader;
+    checkExtent(reader, value, wireHeaderBytes);
+    return reader.fromBuffer(value.subarray(wireHeaderBytes));
+  }
+
   /** The number of records in a value of our schema; one if the value does not follow the schema. */
   #recordsIn(value: Buffer): number {
     try {
-      const reader = this.#withoutReplaces.has(schemaIdOf(value)) ? this.#readerBefore : this.#reader;
-      checkExtent(reader, value, wireHeaderBytes);
-      const { records, deletes } = reader.fromBuffer(value.subarray(wireHeaderBytes)) as {
-        records: unknown[];
-        deletes: unknown[];
-      };
+      const { records, deletes } = this.read(value) as { records: unknown[]; deletes: unknown[] };
       return records.length + deletes.length;
     } catch {
       return 1;

@@ -43,6 +43,8 @@ interface ChunkContent {
   readonly asOf: number;
   readonly records: Fields[];
   readonly deletes: Fields[];
+  /** Groups of ids; see `ChunkHeader`. */
+  readonly replaces?: readonly number[];
 }
 
 export interface OpenerOptions {
@@ -97,12 +99,12 @@ export class LetterOpener {
 
   /** The rows of a value of any registered version of the schema. @throws RejectedMessage */
   async decode(dataset: DatasetName, value: Buffer | null): Promise<ChunkContent> {
-    const { type, decoder } = await this.#codecOf(dataset);
+    const { decoder } = await this.#codecOf(dataset);
     const own = decoder.isOwn(value) ? (value as Buffer) : await decoder.resolve(value as Buffer);
     // avsc checks neither ids nor UTF-8; this decoder refuses what processors refuse.
     const wanted = datasets[dataset].columns.map(({ name }) => name);
     decoder.decode(own, recordColumns(dataset, wanted), deleteColumns(dataset));
-    return type.fromBuffer(own.subarray(wireHeaderBytes)) as ChunkContent;
+    return { replaces: [], ...(decoder.read(own) as ChunkContent) };
   }
 
   async #openRow(letter: FoundLetter, { file }: { file: string }): Promise<Opened> {
@@ -144,7 +146,13 @@ export class LetterOpener {
           value.length === letter.originalBytes &&
           value.subarray(0, letter.value.length).equals(letter.value);
         if (message === undefined || !isThat) return gone;
-        const { asOf, records, deletes } = await this.decode(dataset, message.value);
+        const { asOf, records, deletes, replaces = [] } = await this.decode(dataset, message.value);
+        if (replaces.length > 0) {
+          return refused(
+            'replaces_groups',
+            'it replaces whole groups of ids: the next `reelflow replay --refresh` sends them again',
+          );
+        }
         return { kind: 'rows', dataset, asOfMs: asOf, timeMs: message.timestampMs, records, deletes };
       }
     } catch (thrown) {

@@ -16,11 +16,13 @@ import {
   blockSize,
   type DatasetName,
   datasets,
+  idText,
   messageBytesMax,
   partitionOf,
 } from '../../topics/catalog.ts';
 import { deleteColumns, RejectedMessage, recordColumns } from '../../topics/chunk.ts';
 import type { FoundLetter } from '../../topics/dead-letter.ts';
+import { groupOf } from '../../topics/id-groups.ts';
 import { Ownership } from '../../topics/ownership.ts';
 import type { Columns } from '../../topics/rows.ts';
 import type { Broker } from '../producer.ts';
@@ -196,18 +198,24 @@ export class Settlement {
       for (const { offset, value, timestampMs, headers, isUndecodable } of messages) {
         if (isUndecodable || this.#options.dead.has(`${topic}/${partition}/${offset}`)) continue;
         const [records, deletes] = [recordColumns(dataset, wanted), deleteColumns(dataset)];
+        let groups: ReadonlySet<number>;
         try {
           const own = decoder.isOwn(value) ? (value as Buffer) : await decoder.resolve(value as Buffer);
-          decoder.decode(own, records, deletes);
+          const { replaces } = decoder.decode(own, records, deletes);
           ownership.check(records, 0, partition, records.length);
           ownership.check(deletes, 0, partition, records.length);
+          ownership.checkGroups(replaces, partition, records.length);
+          groups = new Set(replaces);
         } catch (thrown) {
           // Readers of the topic skip it, too.
           if (!(thrown instanceof RejectedMessage)) throw thrown;
           continue;
         }
         const moment = readMoment(headers?.[momentHeader]) ?? { timeMs: timestampMs, partition, offset };
-        for (const key of [...keysIn(records, keyColumns), ...keysIn(deletes, keyColumns)]) {
+        // A replaced group counts as a delete of every key that it could have.
+        const replaced =
+          groups.size === 0 ? [] : [...keys.keys()].filter((key) => groups.has(groupOf(idIn(key))));
+        for (const key of [...keysIn(records, keyColumns), ...keysIn(deletes, keyColumns), ...replaced]) {
           if (!keys.has(key)) continue;
           const before = seen.get(key);
           const isLatest = before === undefined || compareMoments(moment, before.latest.moment) >= 0;
@@ -230,14 +238,19 @@ export class Settlement {
     for await (const { messages } of scan(this.#options.reader, topic, [
       { partition, start: offset, end: offset + 1 },
     ])) {
-      const { asOf, records, deletes } = await this.#options.opener.decode(
-        dataset,
-        messages[0]?.value ?? null,
-      );
+      const {
+        asOf,
+        records,
+        deletes,
+        replaces = [],
+      } = await this.#options.opener.decode(dataset, messages[0]?.value ?? null);
       const deleted = deletes.find((fields) => keyOf(dataset, fields) === key);
       const fields = deleted ?? records.findLast((record) => keyOf(dataset, record) === key);
       if (fields !== undefined) {
         return { fields, isDelete: deleted !== undefined, moment, asOfMs: asOf, letter: undefined };
+      }
+      if (replaces.includes(groupOf(idIn(key)))) {
+        return { fields: keyFields(dataset, key), isDelete: true, moment, asOfMs: asOf, letter: undefined };
       }
     }
     throw new RangeError(`${topic}/${partition}: no ${key} at offset ${offset}`);
@@ -297,6 +310,17 @@ export function keyOf(dataset: DatasetName, fields: Fields): string {
   const { columns, keyColumns } = datasets[dataset];
   const [id, ordering] = columns.map(({ name }) => fields[name]);
   return `${Number(String(id).slice(2))}/${keyColumns === 2 ? ordering : 0}`;
+}
+
+/** The number in the id of a key. */
+const idIn = (key: string): number => Number(key.split('/')[0]);
+
+/** The columns that a key is made of. */
+function keyFields(dataset: DatasetName, key: string): Fields {
+  const { columns, keyColumns, idPrefix } = datasets[dataset];
+  const [id, ordering] = key.split('/').map(Number) as [number, number];
+  const values = [idText(idPrefix, id), ordering];
+  return Object.fromEntries(columns.slice(0, keyColumns).map(({ name }, at) => [name, values[at]]));
 }
 
 function keysIn(rows: Columns, keyColumns: 1 | 2): string[] {

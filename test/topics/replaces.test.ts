@@ -106,3 +106,12 @@ test('a group belongs to the partition of its block', () => {
     }),
   );
 });
+
+test('chunks of both schemas are read as objects', async () => {
+  const decoder = decoderWith(olderType);
+  const older = chunkValue(olderType, olderId, { records: [rating(1, 5)] });
+  await decoder.resolve(older);
+  expect(decoder.read(older)).toMatchObject({ records: [{ tconst: 'tt0000001' }] });
+  const own = chunkValue(ownType, ownId, { records: [rating(2, 5)], replaces: [0] });
+  expect(decoder.read(own)).toMatchObject({ records: [{ tconst: 'tt0000002' }], replaces: [0] });
+});

@@ -376,3 +376,24 @@ test('deletes of a refused chunk remove rows, unless a newer row exists', async 
     deletes: [{ tconst: title(1) }],
   });
 });
+
+test('a refused row whose group was replaced later stays removed', async ({ place }) => {
+  const lab = await Lab.at(place);
+  await lab.putRefused(lab.chunk(rating(1, 9)));
+  const value = lab.chunk();
+  const chunk = { records: [rating(2, 5)], replaces: [0] };
+  await lab.put(encodeChunk(chunkType('title.ratings'), value.readInt32BE(1), chunk));
+  const messages = (await lab.messages).length;
+  expect(await lab.redeliver()).toMatchObject({ rowsSent: 0, rowsSuperseded: 1 });
+  expect(await lab.messages).toHaveLength(messages);
+});
+
+test('a refused chunk that replaces groups is left to the next refresh', async ({ place }) => {
+  const lab = await Lab.at(place);
+  const value = lab.chunk();
+  const chunk = { records: [rating(2, 5)], replaces: [0] };
+  await lab.putRefused(encodeChunk(chunkType('title.ratings'), value.readInt32BE(1), chunk));
+  const messages = (await lab.messages).length;
+  expect(await lab.redeliver()).toMatchObject({ rowsSent: 0, replayed: 0 });
+  expect(await lab.messages).toHaveLength(messages);
+});
