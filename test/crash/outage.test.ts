@@ -1,0 +1,124 @@
+/**
+ * Two busy processors and a broker that is killed. Method: a broker of its own, which is killed while a replay sends and
+ * micro-batches are in flight, stays away and starts again over the same data. `OUTAGE_SECONDS` sets another duration.
+ */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, vi } from 'vitest';
+import { findJvm } from '../../kafka/local/jars.ts';
+import { startJvmBroker } from '../../kafka/local/jvm.ts';
+import { freePorts } from '../../kafka/local/probe.ts';
+import type { ReplayReport } from '../../producers/replay-report.ts';
+import { datasetNames } from '../../topics/catalog.ts';
+import { type Finished, lastJson, type Place, smallDataset, test, until } from '../support/harness.ts';
+
+const outageSeconds = Number(process.env.OUTAGE_SECONDS ?? 25);
+vi.setConfig({ testTimeout: 600_000 + outageSeconds * 1_000, hookTimeout: 300_000 });
+
+const jars = fileURLToPath(new URL('../../.reelflow/jars', import.meta.url));
+const jvm = await findJvm(process.env, jars);
+const why = 'why' in jvm ? ` (skipped: ${jvm.why})` : '';
+
+describe.skipIf(why !== '')(`a broker outage of ${outageSeconds} s${why}`, () => {
+  const folder = mkdtempSync(join(tmpdir(), 'reelflow-outage-'));
+  let brokerPort: number;
+  let controllerPort: number;
+  let stop = async () => {};
+  let kill = async () => {};
+  let env: NodeJS.ProcessEnv;
+
+  const start = async () => {
+    const broker = await startJvmBroker({ folder, jars, brokerPort, controllerPort, env: process.env });
+    stop = () => broker.stop();
+    kill = () => broker.kill('SIGKILL');
+  };
+
+  beforeAll(async () => {
+    [brokerPort, controllerPort] = (await freePorts(2)) as [number, number];
+    env = { KAFKA_BROKERS: `127.0.0.1:${brokerPort}` };
+    await start();
+  });
+  afterAll(async () => {
+    await stop();
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  const succeed = async (place: Place, ...args: Parameters<Place['args']>): Promise<Finished> => {
+    const finished = await place.run(place.args(...args), env);
+    expect(finished, finished.stderr.slice(-4_000)).toMatchObject({ code: 0 });
+    return finished;
+  };
+
+  const busy = ['--max-records', '500', '--window', '50ms', '--verbose', '--shards', '4'];
+  const isMicroBatch = ({ msg }: { msg: string }) => msg === 'micro-batch';
+
+  test('two busy processors wait for it, lose nothing, and count nothing twice', async ({ place }) => {
+    const data = await smallDataset(join(place.folder, 'data'), 6_000, 7);
+    const first = ['--shards', '4', '--datasets', 'title.ratings'];
+    await succeed(place, 'replay', data, '--json', ...first);
+    const state = (n: number) => ['--state', join(place.folder, `state-${n}`)];
+    const members = [1, 2].map((n) =>
+      place.start([...place.args('process', '--json', ...busy), ...state(n)], env),
+    );
+    const replay = place.start(place.args('replay', data, '--json', '--rate', '2000'), env);
+    await until('both members publish', () =>
+      members.every((member) => member.log.filter(isMicroBatch).length >= 10),
+    );
+    await kill();
+    await Promise.all(
+      members.map((member) =>
+        member.logged('the outage', ({ msg }) => msg === 'Kafka broker outage: waiting until it ends'),
+      ),
+    );
+    await sleep(outageSeconds * 1_000);
+    expect(members.map(({ isDone }) => isDone)).toEqual([false, false]);
+    await start();
+    const sent = await replay.done;
+    await Promise.all(
+      members.map((member) => member.logged('the end', ({ msg }) => msg === 'Kafka broker outage is over')),
+    );
+    // Micro-batches were in flight: their deltas were published after the outage.
+    await until('the deltas that waited are published', () =>
+      members.some(({ log }) => log.some(({ publishMs }) => Number(publishMs) > outageSeconds * 900)),
+    );
+    for (const member of members) {
+      const finished = await member.terminate();
+      expect(finished, finished.stderr.slice(-4_000)).toMatchObject({ code: 0 });
+      for (const words of ['outage: waiting', 'outage is over']) {
+        expect(finished.stderr.split(words)).toHaveLength(2);
+      }
+      expect(finished.stderr).not.toContain('defect');
+    }
+    const report = lastJson<ReplayReport>(
+      sent.code === 0 ? sent : await succeed(place, 'replay', data, '--resume', '--json'),
+    );
+    await succeed(place, 'process', '--until-caught-up', '--json', ...state(1));
+    await succeed(place, 'sink', '--once', '--json');
+    expect(await place.differences(data)).toEqual([]);
+    for (const dataset of datasetNames) {
+      const accounts = place.manifest.accounting[place.names.source(dataset)];
+      if (accounts === undefined) continue;
+      const applied = report.datasets[dataset]?.produced;
+      expect(accounts, dataset).toMatchObject({ applied, rejected: 0 });
+    }
+  });
+
+  test('a processor ends on SIGTERM during the outage, and the next run continues', async ({ place }) => {
+    const data = await smallDataset(join(place.folder, 'data'), 3_000, 8);
+    await succeed(place, 'replay', data, '--json', '--shards', '4');
+    const member = place.start(place.args('process', '--json', ...busy), env);
+    await until('the member publishes', () => member.log.filter(isMicroBatch).length >= 3);
+    await kill();
+    await member.logged('the outage', ({ msg }) => msg === 'Kafka broker outage: waiting until it ends');
+    const ended = await member.terminate();
+    expect(ended, ended.stderr.slice(-4_000)).toMatchObject({ code: 0 });
+    expect(ended.secondsToEnd).toBeLessThan(30);
+    await start();
+    await succeed(place, 'process', '--until-caught-up', '--json');
+    await succeed(place, 'sink', '--once', '--json');
+    expect(await place.differences(data)).toEqual([]);
+  });
+});
