@@ -49,6 +49,9 @@ export const broker: Broker = createBroker(
 /** How long a condition is waited for: it fails a test only where it will never hold. */
 const patienceMs = 120_000;
 
+/** Lines of standard error that a failed test prints of each command. */
+const tailLines = 40;
+
 /** A line of a command's structured log. */
 export type LogLine = Readonly<Record<string, unknown>> & { readonly level: string; readonly msg: string };
 
@@ -131,6 +134,15 @@ export class Running {
       clearTimeout(timer);
       this.#listeners.delete(look);
     }
+  }
+
+  /** The command line, its exit and the end of its standard error, for a test that failed. */
+  tail(): string {
+    const { exitCode, signalCode, spawnargs } = this.#child;
+    const lines = this.#stderr.trimEnd().split('\n').slice(-tailLines);
+    return [`--- ${spawnargs.slice(2).join(' ')}: ${signalCode ?? exitCode ?? 'running'}`, ...lines].join(
+      '\n',
+    );
   }
 
   kill(signal: NodeJS.Signals): void {
@@ -310,7 +322,8 @@ export class Place {
     await Promise.all(left.map(({ done }) => done));
     for (const step of this.#undo.reverse()) await step();
     if (failed) {
-      process.stderr.write(`kept for a look: ${this.folder}, topics ${this.namespace}.*\n`);
+      process.stderr.write(`kept for inspection: ${this.folder}, topics ${this.namespace}.*\n`);
+      for (const running of this.#running) process.stderr.write(`${running.tail()}\n`);
       return;
     }
     rmSync(this.folder, { recursive: true, force: true });
