@@ -47,7 +47,10 @@ export const stageFlags = ['--initial-old-space-size=256', '--single-threaded-gc
 /** @throws ReelflowError of the stage that failed; the others are ended */
 export async function runPipeline(options: PipelineOptions): Promise<PipelineReport> {
   const { context, data, signal } = options;
-  const { replay } = await import('../producers/replay.ts');
+  const [{ replay }, { checkRejections }] = await Promise.all([
+    import('../producers/replay.ts'),
+    import('../producers/rejection-limit.ts'),
+  ]);
   const processor = startStage<ProcessorReport>('process', options, options.processArguments);
   const sink = startStage<SinkReport>('sink', options, [
     '--interval',
@@ -73,6 +76,7 @@ export async function runPipeline(options: PipelineOptions): Promise<PipelineRep
     });
     broken.signal.throwIfAborted();
     signal.throwIfAborted();
+    checkRejections(replayed);
     const replaySeconds = since();
     options.onStage?.('process');
     processor.child.send(finishMessage);

@@ -1,9 +1,10 @@
 /** `reelflow replay`: the producers. Results go to standard output, progress to standard error. */
 import { Command, InvalidArgumentError } from 'commander';
 import type { ReplayProgress } from '../producers/file-replay.ts';
+import { checkRejections, defaultMaxRejected } from '../producers/rejection-limit.ts';
 import type { ReplayOptions } from '../producers/replay.ts';
 import type { ReplayCounts, ReplayReport, ReportedPlan } from '../producers/replay-report.ts';
-import { ReelflowError } from '../runtime/errors.ts';
+import { exitCodes, ReelflowError } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { type DatasetName, datasetNames } from '../topics/catalog.ts';
 import { whole } from './figures.ts';
@@ -16,6 +17,7 @@ import { tableText } from './table.ts';
 
 interface Flags extends StageFlags {
   datasets?: DatasetName[];
+  maxRejected?: number;
   rate?: number;
   resume?: true;
   shards?: number;
@@ -35,6 +37,11 @@ export function replayCommand(): Command {
     .addOption(datasetsOption())
     .option('--rate <records>', 'limit of records per second', integerIn(1))
     .addOption(listenOption(observersHelp))
+    .option(
+      '--max-rejected <percent>',
+      `exit with code ${exitCodes.rowsRejected} if more of a dataset's rows are rejected; default ${defaultMaxRejected}`,
+      percent,
+    )
     .option('--resume', 'continue where the last run of the same inputs broke off')
     .option(
       '--shards <n>',
@@ -95,7 +102,7 @@ async function run(inputs: string[], flags: Flags): Promise<void> {
     async (metrics) => new (await import('../producers/replay-metrics.ts')).ReplayMetrics(metrics),
   );
   const { replay } = await import('../producers/replay.ts');
-  const { datasets, rate, shards } = flags;
+  const { datasets, rate, shards, maxRejected } = flags;
   const { metrics } = observed;
   const progress = await replayProgress(logger);
   let report: ReplayReport;
@@ -109,6 +116,7 @@ async function run(inputs: string[], flags: Flags): Promise<void> {
       ...(shards !== undefined && { shards }),
       ...(rate !== undefined && { rate }),
       ...modeOptions,
+      ...(maxRejected !== undefined && { maxRejected }),
       resume: flags.resume === true,
       state: places.state,
       logger,
@@ -127,7 +135,9 @@ async function run(inputs: string[], flags: Flags): Promise<void> {
   if (report.interrupted) {
     process.stderr.write('Interrupted. Run the same command with --resume to continue.\n');
     process.exitCode = stoppedExitCode();
+    return;
   }
+  checkRejections(report, maxRejected);
 }
 
 /** The counts of a replay, as a table for people. */

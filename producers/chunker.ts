@@ -15,7 +15,8 @@ import {
 } from '../topics/catalog.ts';
 import { blockOfGroup, groupSize } from '../topics/id-groups.ts';
 import { HeaderWriter, marginBytes } from './chunk-header.ts';
-import type { Layout } from './layout.ts';
+import { officialValue, unquoted } from './equal-values.ts';
+import type { Layout } from './file-layout.ts';
 import { full, type Room, RowEncoder, roomOf } from './row-encoder.ts';
 import type { RowRejectReason } from './row-refusal.ts';
 
@@ -84,6 +85,8 @@ const slackBytes = 4;
 const newline = 0x0a;
 const carriageReturn = 0x0d;
 const tab = 0x09;
+/** Stands for any refusal by the encoder. */
+const refused = -1;
 
 /** Rows of one group of ids, in runs of adjacent lines with their newlines. */
 export interface GroupRows {
@@ -275,7 +278,7 @@ export class Chunker {
     if (p === end) return p;
     const direct = this.#layout.official && isUtf8(bytes.subarray(p, end));
     while (p < end && this.#row < rowEnd) {
-      const next = direct ? this.#encode(input, p) : -1;
+      const next = direct ? this.#encode(input, p) : refused;
       if (next > 0) {
         p = next;
         this.#row++;
@@ -289,7 +292,9 @@ export class Chunker {
   /** Reads the row at `at`, which may have another layout, be invalid or be too large. */
   #readWithCare(bytes: Buffer, at: number): number {
     const end = bytes.indexOf(newline, at);
-    const line = bytes.subarray(at, this.#layout.crlf && bytes[end - 1] === carriageReturn ? end - 1 : end);
+    let lineEnd = end;
+    while (lineEnd > at && bytes[lineEnd - 1] === carriageReturn) lineEnd--;
+    const line = bytes.subarray(at, lineEnd);
     if (end - at > lineBytesMax) {
       this.#rejectLong(line, end - at);
     } else if (!isUtf8(line)) {
@@ -299,12 +304,15 @@ export class Chunker {
       if (columns !== this.#layout.columns) {
         this.#reject(line, 'columns', `expected ${this.#layout.columns} columns, got ${columns}`);
       } else {
-        const next = this.#encode(this.#scratch, 0);
+        let next = this.#layout.quoted ? refused : this.#encode(this.#scratch, 0);
+        if (next < 0 && next !== full) {
+          this.#makeOfficial();
+          next = this.#encode(this.#scratch, 0, true);
+        }
         if (next === full) {
           this.#rejectLong(line, line.length);
         } else if (next < 0) {
-          const row = this.#scratch.bytes.subarray(0, this.#scratch.bytes.indexOf(newline));
-          const { reason, detail } = this.#encoder.explain(next, row);
+          const { reason, detail } = this.#encoder.explain(next, this.#scratchRow());
           this.#reject(line, reason, detail);
         }
       }
@@ -333,11 +341,28 @@ export class Chunker {
     return starts.length;
   }
 
+  /** Replaces the values of the scratch row by their official forms. */
+  #makeOfficial(): void {
+    const { columns } = this.#dataset;
+    const values = this.#scratchRow().toString().split('\t');
+    const row = columns.map((column, index) =>
+      officialValue(column, this.#layout.quoted ? unquoted(values[index] ?? '') : (values[index] ?? '')),
+    );
+    const bytes = Buffer.from(`${row.join('\t')}\n`);
+    const needed = bytes.length + slackBytes;
+    if (this.#scratch.bytes.length < needed) this.#scratch = roomOf(Buffer.allocUnsafe(2 * needed));
+    bytes.copy(this.#scratch.bytes);
+  }
+
+  #scratchRow(): Buffer {
+    return this.#scratch.bytes.subarray(0, this.#scratch.bytes.indexOf(newline));
+  }
+
   /**
    * Adds the row at `at` to the open chunk of its partition, or to a new one.
    * @returns the position after the row; negative if the row is refused
    */
-  #encode(input: Room, at: number): number {
+  #encode(input: Room, at: number, literal = false): number {
     const id = this.#encoder.idAt(input.bytes, at);
     if (id < 0) return id;
     const block = Math.floor(id / blockSize);
@@ -359,7 +384,7 @@ export class Chunker {
     for (;;) {
       const hasGroups = open.replaces.length > 0;
       const limit = hasGroups ? recordsEndWithGroups : recordsEnd;
-      const next = this.#encoder.encode(input, at, id, open.room, open.end, limit);
+      const next = this.#encoder.encode(input, at, id, open.room, open.end, limit, literal);
       if (
         next === full &&
         (open.records > 0 || hasGroups) &&

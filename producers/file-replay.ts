@@ -5,14 +5,16 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Producer } from 'kafkajs';
 import type { Broker } from '../kafka/client.ts';
+import { bytesOf } from '../runtime/file-bytes.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { type DatasetName, datasets, type TopicNames } from '../topics/catalog.ts';
 import type { Appender } from './appender.ts';
 import { Chunker, type Mark, type RejectedRow } from './chunker.ts';
-import { bytesOf, damaged, type InputFile } from './input-files.ts';
+import { damaged, type InputFile } from './input-files.ts';
 import type { Journal, Progress } from './journal.ts';
 import { Pace } from './pace.ts';
 import { RejectedRows } from './rejected-rows.ts';
+import { countRejection, defaultMaxRejected, hopelessRows, tooManyRejected } from './rejection-limit.ts';
 import { Sender } from './sender.ts';
 
 export interface ReplayProgress {
@@ -34,6 +36,8 @@ export interface FileReplayOptions {
   readonly names: TopicNames;
   /** At most this many rows per second. */
   readonly rate?: number;
+  /** Per cent of a file's rows that may be rejected. Default: `defaultMaxRejected`. */
+  readonly maxRejected?: number;
   readonly logger: Logger;
   /** Called several times a second. */
   readonly onProgress?: (progress: ReplayProgress) => void;
@@ -107,6 +111,7 @@ export class FileReplay {
       bytes: 0,
       seconds: 0,
       done: false,
+      rejections: {},
     };
     journal.datasets[dataset] = progress;
     this.#options = options;
@@ -148,6 +153,7 @@ export class FileReplay {
       onRejected: (rejected) => {
         this.#rejectedRows.add(rejected);
         observer?.rejected(rejected);
+        countRejection(progress.rejections, rejected);
         options.onRejected?.(rejected.reason);
       },
     });
@@ -161,20 +167,25 @@ export class FileReplay {
     return this.#progress.done;
   }
 
-  /** @throws ReelflowError input, when the file is damaged, after the rows before the damage were sent */
+  /**
+   * @throws ReelflowError input, if the file is damaged, after the rows before the damage were sent; rowsRejected, if all
+   *   of the first rows are rejected
+   */
   async run(): Promise<void> {
     const { logger } = this.#options;
     const { dataset, name: file } = this.#file;
     logger.info({ dataset, file, row: this.#progress.row }, 'replay of a file begins');
-    const pieces = bytesOf(this.#file, (bytes) => {
-      this.#bytesRead = bytes;
+    const pieces = bytesOf(this.#file, {
+      read: (bytes) => {
+        this.#bytesRead = bytes;
+      },
     });
     try {
       for (let piece = await this.#next(pieces); piece !== undefined; piece = await this.#next(pieces)) {
         await this.#push(piece);
       }
       // The last line is incomplete if the file is damaged or the run was stopped.
-      const isWhole = this.#damage === undefined && !this.#isStopped;
+      const isWhole = this.#damage === undefined && !this.#isStopped && !this.#isHopeless;
       if (isWhole) {
         this.#chunker.end();
         this.#observer?.end();
@@ -193,12 +204,16 @@ export class FileReplay {
     this.#reportProgress();
     const { row: read, rejected } = this.#chunker.read;
     if (this.#damage !== undefined) throw damaged(this.#file, `line ${read + 1}`, this.#damage.thrown);
+    if (this.#isHopeless) {
+      const { rejections } = this.#progress;
+      throw tooManyRejected([[dataset, { read, rejected, rejections }]], this.#maxRejected);
+    }
     logger.info({ dataset, read, rejected, chunks: this.#progress.chunks }, 'replay of a file ends');
   }
 
   /** The next piece of the file; undefined at its end, where it is damaged, and when the run is stopped. */
   async #next(pieces: AsyncGenerator<Buffer>): Promise<Buffer | undefined> {
-    if (this.#isStopped) return undefined;
+    if (this.#isStopped || this.#isHopeless) return undefined;
     try {
       const piece = await pieces.next();
       return piece.done === true || this.#isStopped ? undefined : piece.value;
@@ -249,6 +264,16 @@ export class FileReplay {
       chunks,
       bytes,
     });
+  }
+
+  get #maxRejected(): number {
+    return this.#options.maxRejected ?? defaultMaxRejected;
+  }
+
+  /** No row so far is valid: the rest of the file would only fill the dead-letter topic. */
+  get #isHopeless(): boolean {
+    const { row, rejected } = this.#chunker.read;
+    return row === rejected && row >= hopelessRows && this.#maxRejected < 100;
   }
 
   get #isStopped(): boolean {

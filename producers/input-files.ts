@@ -1,44 +1,37 @@
 /**
- * The files of a replay: which they are, what their headers say, and their bytes as a stream that holds a few hundred
- * kilobytes at a time. Everything that can be wrong with them before the first row is found before anything is sent.
+ * The files of a replay and their headers. Every fault that shows before the first row is found before anything is sent.
  */
-import { createReadStream, type Stats } from 'node:fs';
-import { open, readdir, stat } from 'node:fs/promises';
-import { basename, join, resolve } from 'node:path';
-import { createGunzip } from 'node:zlib';
+import type { Dirent, Stats } from 'node:fs';
+import { readdir, stat } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
 import { messageOf, ReelflowError, systemCodeOf } from '../runtime/errors.ts';
+import { bytesOf, isGzip, type ReadableFile } from '../runtime/file-bytes.ts';
 import { type DatasetName, datasetNames, datasets } from '../topics/catalog.ts';
-import { type Layout, layoutOf } from './layout.ts';
+import { foreignFormat } from './file-format.ts';
+import { type Layout, layoutOf } from './file-layout.ts';
+import { datasetOf, similarTo } from './file-names.ts';
 
-export interface InputFile {
-  readonly dataset: DatasetName;
-  /** As the user gave it: for messages and dead letters. */
+export interface InputFile extends ReadableFile {
+  /** As the user named it. */
   readonly name: string;
-  /** Absolute. */
-  readonly path: string;
-  readonly gzip: boolean;
-  /** Bytes on disk. */
-  readonly size: number;
+  readonly dataset: DatasetName;
   readonly modified: Date;
   readonly layout: Layout;
 }
 
 export interface Inputs {
-  /** In the order in which they are replayed. */
+  /** In the order of the replay. */
   readonly files: readonly InputFile[];
-  /** Optional datasets that the directory does not have. */
+  /** Optional datasets that the directory lacks. */
   readonly absent: readonly DatasetName[];
 }
 
-/** Large enough that a turn of the event loop is small beside it, small enough to keep rates smooth. */
-const readBytes = 256 * 1024;
 const headerBytesMax = 64 * 1024;
-const extensions = ['.tsv', '.tsv.gz'];
 
 /**
- * Finds the files of one directory, or takes the files named, and reads their headers.
- * @param only the datasets wanted, default all
- * @throws ReelflowError input, when something is missing, empty, unreadable, there twice or without a required column
+ * Finds the files of one directory, or takes the named files, and reads their headers.
+ * @param only the wanted datasets, default all
+ * @throws ReelflowError input, if a file is missing, empty, unreadable, no text or named twice, or lacks a column
  */
 export async function openInputs(
   inputs: readonly string[],
@@ -68,10 +61,10 @@ export async function openInputs(
 function namedFiles(inputs: readonly string[], only: readonly DatasetName[]) {
   const paths = new Map<DatasetName, string>();
   for (const name of inputs) {
-    const dataset = datasetOf(basename(name));
+    const dataset = datasetOf(resolve(name));
     if (dataset === undefined) {
-      throw new ReelflowError('input', `${name} has not the name of a dataset`, {
-        hint: `A file is called ${datasetNames.join(', ')}, with .tsv or .tsv.gz after it.`,
+      throw new ReelflowError('input', `${name} is not named after a dataset`, {
+        hint: `Name the file ${datasetNames.join(', ')}, followed by .tsv or .tsv.gz.`,
       });
     }
     const other = paths.get(dataset);
@@ -79,48 +72,63 @@ function namedFiles(inputs: readonly string[], only: readonly DatasetName[]) {
     if (only.includes(dataset)) paths.set(dataset, name);
   }
   const unnamed = only === datasetNames ? [] : only.filter((dataset) => !paths.has(dataset));
-  if (unnamed.length > 0) throw missing(unnamed, 'the files named');
+  if (unnamed.length > 0) throw missing(unnamed, 'the named files', []);
   return { paths, absent: [] };
 }
 
 async function filesOfDirectory(directory: string, only: readonly DatasetName[]) {
-  const entries = await readdir(directory).catch((thrown) => {
-    throw unreadable(directory, thrown);
-  });
+  const entries = await entriesOf(directory);
   const paths = new Map<DatasetName, string>();
-  for (const entry of entries.sort()) {
-    const dataset = datasetOf(entry);
+  for (const entry of entries) {
+    const path = join(directory, entry.name);
+    const dataset = datasetOf(path) ?? datasetOf(join(path, 'data.tsv'));
     if (dataset === undefined || !only.includes(dataset)) continue;
-    const other = paths.get(dataset);
-    if (other !== undefined) throw twice(dataset, other, join(directory, entry));
-    paths.set(dataset, join(directory, entry));
+    // Kaggle unpacks a dataset into a folder of its own.
+    const inside = entry.isDirectory() ? (await entriesOf(path)).map(({ name }) => join(path, name)) : [path];
+    for (const file of inside.filter((name) => datasetOf(name) === dataset)) {
+      const other = paths.get(dataset);
+      if (other !== undefined) throw twice(dataset, other, file);
+      paths.set(dataset, file);
+    }
   }
   if (entries.length === 0) {
     throw new ReelflowError('input', `${directory} is empty`, { hint: downloadHint });
   }
   const lacking = only.filter((dataset) => !paths.has(dataset));
-  // Datasets that were asked for by name are required, whatever they are.
+  // Datasets that the user selects are required.
   const required = lacking.filter((dataset) => only !== datasetNames || datasets[dataset].required);
-  if (required.length > 0) throw missing(required, directory);
+  if (required.length > 0) {
+    const similar = entries
+      .map(({ name }) => name)
+      .filter((name) => required.some((dataset) => dataset === similarTo(name)));
+    throw missing(required, directory, similar);
+  }
   return { paths, absent: lacking };
 }
 
-const downloadHint =
-  'Fetch the dumps with `reelflow download --out DIR`, or make some with `reelflow generate`.';
-
-function datasetOf(fileName: string): DatasetName | undefined {
-  return datasetNames.find((dataset) => extensions.some((extension) => fileName === dataset + extension));
+async function entriesOf(directory: string): Promise<Dirent[]> {
+  const entries = await readdir(directory, { withFileTypes: true }).catch((thrown) => {
+    throw unreadable(directory, thrown);
+  });
+  return entries.sort((a, b) => (a.name < b.name ? -1 : 1));
 }
 
-function missing(lacking: readonly DatasetName[], where: string): ReelflowError {
+const downloadHint =
+  'Fetch the dumps with `reelflow download --out DIR`, or generate some with `reelflow generate`.';
+
+function missing(lacking: readonly DatasetName[], where: string, similar: readonly string[]): ReelflowError {
+  const looked = lacking.flatMap((dataset) => [`${dataset}.tsv`, `${dataset}.tsv.gz`]).join(', ');
   return new ReelflowError('input', `${lacking.join(' and ')} not found in ${where}`, {
-    detail: `Looked for ${lacking.flatMap((dataset) => extensions.map((end) => dataset + end)).join(', ')}.`,
-    hint: downloadHint,
+    detail: `Looked for ${looked}.${similar.length > 0 ? ` Found ${similar.join(', ')}.` : ''}`,
+    hint:
+      similar.length > 0
+        ? 'Unpack archives; write the data as tab-separated text and name the file .tsv or .tsv.gz.'
+        : downloadHint,
   });
 }
 
 function twice(dataset: DatasetName, one: string, other: string): ReelflowError {
-  return new ReelflowError('input', `${dataset} is there twice`, {
+  return new ReelflowError('input', `${dataset} occurs twice`, {
     detail: `${one} and ${other}`,
     hint: 'Remove one of them, or name the files to replay.',
   });
@@ -130,7 +138,7 @@ function unreadable(path: string, thrown: unknown): ReelflowError {
   const absent = systemCodeOf(thrown) === 'ENOENT';
   return new ReelflowError('input', `${path} ${absent ? 'does not exist' : 'cannot be read'}`, {
     detail: messageOf(thrown),
-    hint: absent ? downloadHint : 'See to its permissions.',
+    hint: absent ? downloadHint : 'Check its permissions.',
     cause: thrown,
   });
 }
@@ -141,16 +149,29 @@ async function statOf(path: string): Promise<Stats> {
   });
 }
 
+/** Reads the header. The content decides whether a file is gzip, because downloads and archives change names. */
 async function inspect(dataset: DatasetName, name: string): Promise<InputFile> {
   const { size, mtime } = await statOf(name);
-  const file = { dataset, name, path: resolve(name), gzip: name.endsWith('.gz'), size, modified: mtime };
-  const header = await readHeader(file);
-  return { ...file, layout: layoutOf(datasets[dataset], header, name) };
+  const onDisk = { name, path: resolve(name), gzip: false, size };
+  const file = { ...onDisk, gzip: isGzip(await firstBytes(onDisk)) };
+  const start = await firstBytes(file);
+  if (start.length === 0) {
+    throw new ReelflowError('input', `${name} is empty`, {
+      detail: 'It has no header.',
+      hint: downloadHint,
+    });
+  }
+  const foreign = foreignFormat(start);
+  if (foreign !== undefined) {
+    throw new ReelflowError('input', `${name} is ${foreign.what}`, { hint: foreign.hint });
+  }
+  const end = start.indexOf(0x0a);
+  const header = start.subarray(0, end < 0 ? headerBytesMax : end);
+  return { ...file, dataset, modified: mtime, layout: layoutOf(datasets[dataset], header, name) };
 }
 
-type Readable = Pick<InputFile, 'name' | 'path' | 'gzip'>;
-
-async function readHeader(file: Readable): Promise<Buffer> {
+/** The bytes up to the end of the first line at least, if it is not too long for a header. */
+async function firstBytes(file: ReadableFile & { readonly name: string }): Promise<Buffer> {
   let read = Buffer.alloc(0);
   try {
     for await (const bytes of bytesOf(file)) {
@@ -158,77 +179,21 @@ async function readHeader(file: Readable): Promise<Buffer> {
       if (read.includes(0x0a) || read.length > headerBytesMax) break;
     }
   } catch (thrown) {
-    throw file.gzip && isDamage(thrown) ? damaged(file, 'its header', thrown) : unreadable(file.name, thrown);
+    throw systemCodeOf(thrown)?.startsWith('Z_')
+      ? damaged(file, 'its header', thrown)
+      : unreadable(file.name, thrown);
   }
-  if (read.length === 0) {
-    throw new ReelflowError('input', `${file.name} is empty`, {
-      detail: 'Not even a header was found.',
-      hint: downloadHint,
-    });
-  }
-  const end = read.indexOf(0x0a);
-  return read.subarray(0, end < 0 ? headerBytesMax : end);
+  return read;
 }
 
 /**
- * The bytes of a file, unpacked; while one piece is used, the next is being read and unpacked. A piece is valid until
- * the next is asked for.
- * @param onRead told with each piece how many bytes of the file on disk were read so far
- */
-export async function* bytesOf(file: Readable, onRead?: (bytes: number) => void): AsyncGenerator<Buffer> {
-  if (!file.gzip) {
-    let read = 0;
-    for await (const bytes of readAhead(file.path)) {
-      read += bytes.length;
-      onRead?.(read);
-      yield bytes;
-    }
-    return;
-  }
-  const packed = createReadStream(file.path, { highWaterMark: readBytes });
-  const unpacked = createGunzip({ chunkSize: readBytes });
-  packed.on('error', (error) => unpacked.destroy(error));
-  try {
-    for await (const bytes of packed.pipe(unpacked)) {
-      onRead?.(packed.bytesRead);
-      yield bytes;
-    }
-  } finally {
-    packed.destroy();
-    unpacked.destroy();
-  }
-}
-
-/** Reads a file into two buffers by turns. A stream allots a new one for each piece, which made a tenth of a replay. */
-async function* readAhead(path: string): AsyncGenerator<Buffer> {
-  const handle = await open(path);
-  const read = async (into: Buffer) => into.subarray(0, (await handle.read(into, 0, into.length)).bytesRead);
-  let [now, then] = [Buffer.allocUnsafeSlow(readBytes), Buffer.allocUnsafeSlow(readBytes)];
-  let next = read(now);
-  try {
-    for (let bytes = await next; bytes.length > 0; bytes = await next) {
-      next = read(then);
-      yield bytes;
-      [now, then] = [then, now];
-    }
-  } finally {
-    await next.catch(() => undefined);
-    await handle.close();
-  }
-}
-
-/**
- * The error for a file that broke off or is damaged after its header.
+ * The error for a file that is cut off or damaged after its header.
  * @param reached the last thing that could be read
  */
-export function damaged(file: Readable, reached: string, thrown: unknown): ReelflowError {
+export function damaged(file: { readonly name: string }, reached: string, thrown: unknown): ReelflowError {
   return new ReelflowError('input', `${file.name} is damaged`, {
     detail: `${messageOf(thrown)}, after ${reached}.`,
     hint: 'Fetch the file again and replay it: rows sent again change nothing.',
     cause: thrown,
   });
-}
-
-function isDamage(thrown: unknown): boolean {
-  return systemCodeOf(thrown)?.startsWith('Z_') ?? false;
 }

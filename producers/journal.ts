@@ -19,6 +19,9 @@ const inputEntry = z.object({
   modified: z.iso.datetime(),
 });
 
+/** Rejected rows by reason, each with its first row. Rows that a resumed run reads again count twice. */
+const rejections = z.record(z.string(), z.object({ rows: count, line: count, detail: z.string() }));
+
 const progressEntry = z.object({
   /** Rows before this one are acknowledged, as chunks or as dead letters; from 0, the header is no row. */
   row: count,
@@ -31,6 +34,7 @@ const progressEntry = z.object({
   done: z.boolean(),
   /** Rows of groups that the topic already held. */
   unchanged: count.optional(),
+  rejections: rejections.default({}),
 });
 
 const journalFile = z.object({
@@ -51,6 +55,7 @@ const journalFile = z.object({
 
 export type Journal = z.infer<typeof journalFile>;
 export type Progress = z.infer<typeof progressEntry>;
+export type Rejections = z.infer<typeof rejections>;
 
 /** The folder of a namespace's journal and lock; each cluster has its own. */
 export function journalFolder(state: string, clusterId: string, namespace: string): string {

@@ -1,6 +1,6 @@
 /** What a replay did, computed from its journal. */
 import { type DatasetName, datasetNames } from '../topics/catalog.ts';
-import type { Journal } from './journal.ts';
+import type { Journal, Rejections } from './journal.ts';
 import type { DatasetPlan } from './refresh/plan.ts';
 
 export interface ReplayCounts {
@@ -19,9 +19,14 @@ export interface ReplayCounts {
   recordsPerSecond: number;
 }
 
+export interface DatasetReport extends ReplayCounts {
+  /** Rejected rows by reason. */
+  readonly rejections: Rejections;
+}
+
 export interface ReplayReport extends ReplayCounts {
   readonly runId: string;
-  readonly datasets: Partial<Record<DatasetName, ReplayCounts>>;
+  readonly datasets: Partial<Record<DatasetName, DatasetReport>>;
   /** Optional datasets that the directory lacks. */
   readonly absent: readonly DatasetName[];
   /** `--resume` found a finished run and sent nothing. */
@@ -43,9 +48,9 @@ export function reportOf(
   for (const dataset of datasetNames) {
     const progress = journal.datasets[dataset];
     if (progress === undefined) continue;
-    const { row: read, rejected, chunks, bytes, seconds, unchanged = 0 } = progress;
+    const { row: read, rejected, chunks, bytes, seconds, unchanged = 0, rejections } = progress;
     const counts = { read, unchanged, produced: read - rejected - unchanged, rejected, chunks, bytes };
-    reports[dataset] = { ...counts, seconds, recordsPerSecond: perSecond(read, seconds) };
+    reports[dataset] = { ...counts, seconds, recordsPerSecond: perSecond(read, seconds), rejections };
     for (const name of Object.keys(total) as (keyof typeof total)[]) total[name] += counts[name];
   }
   const { seconds, runId } = journal;

@@ -6,6 +6,7 @@
  * the caller provides that room.
  */
 import type { Column, Dataset } from '../topics/catalog.ts';
+import { isCoded, isNullText } from './equal-values.ts';
 import { copyId, idLength, notId, parseId, personPrefix, titlePrefix } from './row-ids.ts';
 import { explainRefusal, type RowRejectReason } from './row-refusal.ts';
 
@@ -16,6 +17,8 @@ const notInteger = -2;
 const notRating = -3;
 const notBoolean = -5;
 const notNull = -6;
+/** A value may have an official form: see `officialValue`. */
+const notOfficial = -8;
 /** encode() found no room for the record: start a new chunk and try again. */
 export const full = -7;
 
@@ -26,6 +29,10 @@ const minus = 0x2d;
 const zero = 0x30;
 const point = 0x2e;
 const capitalN = 0x4e;
+const carriageReturn = 0x0d;
+const quote = 0x22;
+const smallN = 0x6e;
+const less = 0x3c;
 
 const kind = {
   string: 0,
@@ -38,15 +45,18 @@ const kind = {
   tenths: 6,
   titleId: 7,
   personId: 8,
+  /** A nullable string in which `NaN` and the like mean a missing value. */
+  codedString: 9,
 } as const;
 
-function kindOf({ name, type }: Column): number {
+function kindOf(column: Column): number {
+  const { name, type } = column;
   switch (type) {
     case 'string':
       if (name === 'nconst') return kind.personId;
       return name === 'titleId' || name.toLowerCase().endsWith('tconst') ? kind.titleId : kind.string;
     case 'nullable-string':
-      return kind.nullableString;
+      return isCoded(column) ? kind.codedString : kind.nullableString;
     case 'int':
       return kind.count;
     case 'nullable-int':
@@ -106,9 +116,18 @@ export class RowEncoder {
   /**
    * Writes the Avro record of the row with this id, which starts at `from` and ends with a newline.
    * @param limit position of `room` that the record must not pass
+   * @param literal take texts as they are; else the encoder refuses a row whose texts may have another official form
    * @returns the position after the newline; `full`; or another negative number: the row is refused
    */
-  encode(input: Room, from: number, id: number, room: Room, start: number, limit: number): number {
+  encode(
+    input: Room,
+    from: number,
+    id: number,
+    room: Room,
+    start: number,
+    limit: number,
+    literal: boolean,
+  ): number {
     const { bytes, view } = input;
     const { bytes: out, view: outView } = room;
     const kinds = this.#kinds;
@@ -126,17 +145,25 @@ export class RowEncoder {
       if (bytes[p] !== tab) return this.#refuse(column, notColumns);
       p++;
       const code = kinds[column] as number;
-      const isNull = bytes[p] === backslash && bytes[p + 1] === capitalN && endsField(bytes[p + 2] as number);
+      const first = bytes[p] as number;
+      const isNull = first === backslash && bytes[p + 1] === capitalN && endsField(bytes[p + 2] as number);
       switch (code) {
         case kind.string:
-        case kind.nullableString: {
+        case kind.nullableString:
+        case kind.codedString: {
           if (isNull) {
             if (code === kind.string) return this.#refuse(column, notNull);
             out[q++] = 0;
             p += 2;
             break;
           }
-          if (code === kind.nullableString) out[q++] = 2;
+          if (code !== kind.string) {
+            if (endsField(first)) {
+              out[q++] = 0;
+              break;
+            }
+            out[q++] = 2;
+          }
           // Copies four bytes at a time, then tests whether one of them is below 11, as tab and newline are.
           const lengthAt = q;
           q++;
@@ -158,6 +185,16 @@ export class RowEncoder {
             q++;
           }
           const length = q - lengthAt - 1;
+          if (!literal) {
+            if (first === quote && bytes[p - 1] === quote) return this.#refuse(column, notOfficial);
+            if (
+              code === kind.codedString &&
+              (length === 3 || length === 4) &&
+              meansNull(bytes, p - length, p)
+            ) {
+              return this.#refuse(column, notOfficial);
+            }
+          }
           if (length < 64) {
             out[lengthAt] = length << 1;
           } else {
@@ -176,7 +213,7 @@ export class RowEncoder {
             p += 2;
             break;
           }
-          const negative = bytes[p] === minus;
+          const negative = first === minus;
           if (negative) p++;
           const digitsAt = p;
           let value = 0;
@@ -247,6 +284,7 @@ export class RowEncoder {
       }
     }
     if (bytes[p] !== newline) return this.#refuse(last, notColumns);
+    if (bytes[p - 1] === carriageReturn && !literal) return this.#refuse(last, notOfficial);
     this.recordEnd = q;
     return p + 1;
   }
@@ -263,6 +301,13 @@ export class RowEncoder {
     this.column = column;
     return refusal;
   }
+}
+
+/** Whether the text is one of those that mean a missing value. Few texts of this length start like one. */
+function meansNull(bytes: Buffer, start: number, end: number): boolean {
+  const first = bytes[start];
+  if (first !== capitalN && first !== smallN && first !== less) return false;
+  return isNullText(bytes.toString('latin1', start, end));
 }
 
 function endsField(byte: number): boolean {

@@ -38,6 +38,7 @@ export const exitCodes = {
   futureDump: 31,
   inputChanged: 32,
   newerIndex: 33,
+  rowsRejected: 34,
 } as const;
 
 export type FailureKind = keyof typeof exitCodes;

@@ -4,7 +4,6 @@
  */
 
 import { randomBytes } from 'node:crypto';
-import { basename } from 'node:path';
 import avsc, { type Type } from 'avsc';
 import type { LogBounds } from '../../kafka/bounds.ts';
 import { type LogReader, OutsideLog } from '../../kafka/log.ts';
@@ -20,7 +19,8 @@ import {
 import type { FoundLetter } from '../../topics/dead-letter.ts';
 import { type Registry, schemaText } from '../../topics/registry.ts';
 import { Chunker } from '../chunker.ts';
-import { layoutOf } from '../layout.ts';
+import { layoutOf } from '../file-layout.ts';
+import { datasetOf } from '../file-names.ts';
 
 /** A record or a key as avsc represents it, by field name. */
 export type Fields = Readonly<Record<string, unknown>>;
@@ -108,8 +108,7 @@ export class LetterOpener {
   }
 
   async #openRow(letter: FoundLetter, { file }: { file: string }): Promise<Opened> {
-    const name = basename(file).replace(/\.tsv(\.gz)?$/, '');
-    const dataset = datasetNames.find((known) => known === name);
+    const dataset = datasetOf(file);
     if (dataset === undefined) return refused('not_replayable', `${file} is not named after a dataset`);
     if (letter.originalBytes > letter.value.length) {
       return refused('cut', `the letter kept only ${letter.value.length} of ${letter.originalBytes} bytes`);

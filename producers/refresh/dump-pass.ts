@@ -6,15 +6,18 @@
 import { stat } from 'node:fs/promises';
 import { crashPoint } from '../../runtime/crash-points.ts';
 import { ReelflowError } from '../../runtime/errors.ts';
+import { bytesOf } from '../../runtime/file-bytes.ts';
 import { datasets } from '../../topics/catalog.ts';
 import type { Directory } from '../../topics/dump-index.ts';
 import { groupsOfBlock } from '../../topics/id-groups.ts';
 import type { Appender } from '../appender.ts';
 import { Chunker, type RejectedRow } from '../chunker.ts';
-import { bytesOf, damaged, type InputFile } from '../input-files.ts';
+import { damaged, type InputFile } from '../input-files.ts';
+import type { Rejections } from '../journal.ts';
 import type { Pace } from '../pace.ts';
 import { packedRecordOf } from '../record-batch.ts';
 import type { RejectedRows } from '../rejected-rows.ts';
+import { countRejection } from '../rejection-limit.ts';
 import { BatchSender } from './batch-sender.ts';
 import type { DumpFile, Touched } from './dataset-refresh.ts';
 import { GroupEntries, type GroupEntry } from './group-entries.ts';
@@ -85,6 +88,7 @@ export class DumpPass implements DumpFile {
   rows = 0;
   unchanged = 0;
   rejected = 0;
+  readonly rejections: Rejections = {};
   /** Bytes of the acknowledged chunks before compression. */
   bytes = 0;
 
@@ -108,6 +112,7 @@ export class DumpPass implements DumpFile {
         this.#chunker.recycle(chunk);
       },
       onRejected: (row) => {
+        countRejection(this.rejections, row);
         this.#rejected.push(row);
         this.#rejectedBytes += row.original.length + 500;
       },
@@ -230,8 +235,10 @@ export class DumpPass implements DumpFile {
           this.#chunker.rejectStray(bytes, start, row);
       },
     });
-    const pieces = bytesOf(file, (bytes) => {
-      this.#bytesRead = bytes;
+    const pieces = bytesOf(file, {
+      read: (bytes) => {
+        this.#bytesRead = bytes;
+      },
     });
     const next = async () => {
       try {

@@ -208,9 +208,18 @@ export class DumpRefresh {
     await refresh.settle(pass);
     await refresh.close();
     if (task.kind === 'drop') return;
-    const { rows, unchanged, rejected, chunks, bytes } = task.pass;
+    const { rows, unchanged, rejected, rejections, chunks, bytes } = task.pass;
     const seconds = (performance.now() - started) / 1000;
-    run.journal.datasets[dataset] = { row: rows, unchanged, rejected, chunks, bytes, seconds, done: true };
+    run.journal.datasets[dataset] = {
+      row: rows,
+      unchanged,
+      rejected,
+      rejections,
+      chunks,
+      bytes,
+      seconds,
+      done: true,
+    };
     this.#report(task.pass, task.file, 'send', task.file.size);
     await run.saveJournal();
   }

@@ -5,7 +5,7 @@ import { datasets } from '../../topics/catalog.ts';
 import type { Directory } from '../../topics/dump-index.ts';
 import type { Appender } from '../appender.ts';
 import { Chunker } from '../chunker.ts';
-import { layoutOf } from '../layout.ts';
+import { layoutOf } from '../file-layout.ts';
 import { packedRecordOf } from '../record-batch.ts';
 import { BatchSender } from './batch-sender.ts';
 import type { DumpFile, Touched } from './dataset-refresh.ts';

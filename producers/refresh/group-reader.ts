@@ -55,6 +55,7 @@ const newline = 0x0a;
 const tab = 0x09;
 const carriageReturn = 0x0d;
 const zero = 0x30;
+const quote = 0x22;
 /** What the word steps may read past a line. */
 const slackBytes = 8;
 /** A longer line is refused whatever it holds; only so much of it is kept. */
@@ -281,8 +282,9 @@ export class GroupReader {
     return p;
   }
 
-  /** The number of the id at `p`, or -1. */
-  #idAt(bytes: Buffer, p: number): number {
+  /** The number of the id at `at`, which may have quotes around it, or -1. */
+  #idAt(bytes: Buffer, at: number): number {
+    const p = bytes[at] === quote ? at + 1 : at;
     if (bytes[p] !== this.#prefix || bytes[p + 1] !== this.#prefixSecond) return -1;
     let q = p + 2;
     let id = 0;
@@ -296,7 +298,7 @@ export class GroupReader {
     const wellFormed =
       digits === digitsMin ||
       ((digits === digitsMin + 1 || digits === digitsMin + 2) && bytes[p + 2] !== zero);
-    const behind = bytes[q];
+    const behind = bytes[p > at && bytes[q] === quote ? q + 1 : q];
     return wellFormed && (behind === tab || behind === newline || behind === carriageReturn) ? id : -1;
   }
 

@@ -5,8 +5,8 @@
 import type { Dataset } from '../../topics/catalog.ts';
 import type { Directory } from '../../topics/dump-index.ts';
 import type { RejectedRow } from '../chunker.ts';
+import type { Layout } from '../file-layout.ts';
 import type { FileObserver } from '../file-replay.ts';
-import type { Layout } from '../layout.ts';
 import { notId, parseId, personPrefix, titlePrefix } from '../row-ids.ts';
 import { GroupEntries } from './group-entries.ts';
 import { GroupReader, UnsortedRows } from './group-reader.ts';

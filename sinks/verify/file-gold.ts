@@ -13,8 +13,10 @@ interface Rules {
   /** Columns that gold is made of; a file without one of them is refused. */
   readonly used: readonly string[];
   readonly key: readonly string[];
-  /** A condition per column; `macro(column)` must be true, not null. */
+  /** A condition per column; `is_macro(column)` must be true, not null. */
   readonly valid: Readonly<Record<string, string>>;
+  /** Texts of a fixed vocabulary, where `NaN` and the like mean a missing value. */
+  readonly coded?: readonly string[];
 }
 
 const rules = {
@@ -35,6 +37,7 @@ const rules = {
       endYear: 'is_int_or_null',
       runtimeMinutes: 'is_int_or_null',
     },
+    coded: ['titleType', 'genres'],
   },
   'title.principals': {
     required: false,
@@ -47,6 +50,7 @@ const rules = {
     used: ['titleId', 'ordering', 'region'],
     key: ['titleId', 'ordering'],
     valid: { titleId: 'is_title', ordering: 'is_count', isOriginalTitle: 'is_flag_or_null' },
+    coded: ['region'],
   },
   'name.basics': {
     required: false,
@@ -55,6 +59,29 @@ const rules = {
     valid: { nconst: 'is_name', birthYear: 'is_int_or_null', deathYear: 'is_int_or_null' },
   },
 } satisfies Record<string, Rules>;
+
+// What other programs write for the same value. `official_…` gives the official form, or the text itself.
+const officialMacros = `
+  CREATE OR REPLACE TEMP MACRO official_text(c) AS nullif(
+    CASE WHEN regexp_full_match(c, '"([^"]|"")*""([^"]|"")*"') THEN replace(substr(c, 2, length(c) - 2), '""', '"')
+      ELSE c END, '');
+  CREATE OR REPLACE TEMP MACRO official_code(c) AS
+    CASE WHEN official_text(c) NOT IN ('NaN', 'nan', 'None', 'NULL', 'null', '<NA>') THEN official_text(c) END;
+  CREATE OR REPLACE TEMP MACRO official_id(c) AS c;
+  CREATE OR REPLACE TEMP MACRO official_whole(c) AS regexp_replace(c, '^(-?[0-9]+)[.]0+$', '\\1');
+  CREATE OR REPLACE TEMP MACRO official_whole_or_null(c) AS official_whole(official_code(c));
+  CREATE OR REPLACE TEMP MACRO official_rating(c) AS regexp_replace(c, '^([0-9]+[.][0-9])0+$', '\\1')`;
+
+/** The macro that gives the official form of a value, by the condition on it. */
+const officialForms: Readonly<Record<string, string>> = {
+  is_title: 'official_id',
+  is_name: 'official_id',
+  is_count: 'official_whole',
+  is_flag: 'official_whole',
+  is_int_or_null: 'official_whole_or_null',
+  is_flag_or_null: 'official_whole_or_null',
+  is_rating: 'official_rating',
+};
 
 const validityMacros = `
   CREATE OR REPLACE TEMP MACRO is_title(c) AS coalesce(regexp_full_match(c, 'tt([0-9]{7}|[1-9][0-9]{7,8})'), false);
@@ -84,6 +111,7 @@ export async function batchGold(
   schema = 'batch',
 ): Promise<void> {
   await connection.run('SET preserve_insertion_order = true'); // row numbers are those of the file
+  await connection.run(officialMacros);
   await connection.run(validityMacros);
   await load(connection, dataDir, 'title.ratings', {
     table: 'batch_ratings',
@@ -157,11 +185,17 @@ function requireColumns(dataDir: string, dataset: keyof typeof rules, rows: RowS
 }
 
 /** The valid rows; row ids follow the file, as the insertion order is preserved. */
-function readQuery({ used, valid }: Rules, rows: RowSource | undefined, columns: string): string {
+function readQuery({ used, valid, coded = [] }: Rules, rows: RowSource | undefined, columns: string): string {
   const empty = `(SELECT ${used.map((name) => `NULL::VARCHAR AS ${name}`).join(', ')} WHERE false)`;
   const checks = Object.entries(valid)
     .filter(([name]) => rows?.columns.includes(name) ?? used.includes(name))
     .map(([name, macro]) => `${macro}(${name})`);
+  const official = (rows?.columns ?? used).map((name) => {
+    const form =
+      officialForms[valid[name] ?? ''] ?? (coded.includes(name) ? 'official_code' : 'official_text');
+    return `${form}("${name}") AS "${name}"`;
+  });
   return `CREATE OR REPLACE TEMP TABLE batch_rows AS
-    SELECT ${columns} FROM ${rows?.relation ?? empty} WHERE ${checks.join(' AND ')}`;
+    WITH official AS (SELECT ${official.join(', ')} FROM ${rows?.relation ?? empty})
+    SELECT ${columns} FROM official WHERE ${checks.join(' AND ')}`;
 }

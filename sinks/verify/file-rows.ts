@@ -7,13 +7,14 @@
  * split here, row by row: slow and exact.
  */
 import { isUtf8 } from 'node:buffer';
-import { createReadStream, existsSync } from 'node:fs';
+import { existsSync } from 'node:fs';
+import { open } from 'node:fs/promises';
 import { join } from 'node:path';
-import { pipeline } from 'node:stream';
-import { createGunzip } from 'node:zlib';
 import type { DuckDBConnection } from '@duckdb/node-api';
 import { sqlFile, sqlText } from '../../database/sql.ts';
 import { messageOf, ReelflowError } from '../../runtime/errors.ts';
+import { bytesOf, isGzip, type ReadableFile } from '../../runtime/file-bytes.ts';
+import { type DatasetName, datasets } from '../../topics/catalog.ts';
 
 /** A file as something that can stand behind FROM; its columns have the official names, or `unknown1` …. */
 export interface RowSource {
@@ -34,7 +35,7 @@ const lineBytesMax = 1_000_000;
 export async function withRows(
   connection: DuckDBConnection,
   dataDir: string,
-  dataset: string,
+  dataset: DatasetName,
   use: (source: RowSource | undefined) => Promise<void>,
 ): Promise<void> {
   const found = [`${dataset}.tsv`, `${dataset}.tsv.gz`].filter((name) => existsSync(join(dataDir, name)));
@@ -47,11 +48,11 @@ export async function withRows(
   const [file] = found;
   if (file === undefined) return use(undefined);
   const path = join(dataDir, file);
-  const { columns, crlf, plain } = await look(path);
+  const { columns, quoted, plain } = await look(path, dataset);
   if (plain && (await succeeds(use({ relation: csvRelation(path, columns), columns })))) return;
   const table = `rows_of_${dataset.replace('.', '_')}`;
   try {
-    await splitRows(connection, path, table, columns, crlf);
+    await splitRows(connection, path, table, columns, quoted);
     await use({ relation: table, columns });
   } finally {
     await connection.run(`DROP TABLE IF EXISTS ${table}`);
@@ -70,16 +71,26 @@ function csvRelation(path: string, columns: readonly string[]): string {
     quote = '', escape = '', comment = '', nullstr = '\\N', strict_mode = true, max_line_size = ${lineBytesMax})`;
 }
 
+interface Look {
+  readonly columns: string[];
+  /** The file quotes its names, so any value may be quoted. */
+  readonly quoted: boolean;
+  readonly plain: boolean;
+}
+
 const newline = 10;
 const carriageReturn = 13;
 
 /** Reads the file once: its header, and whether DuckDB may be trusted with it. */
-async function look(path: string): Promise<{ columns: string[]; crlf: boolean; plain: boolean }> {
+async function look(path: string, dataset: DatasetName): Promise<Look> {
   let header: string | undefined;
-  let plain = true;
-  for await (const lines of wholeLines(path)) {
+  let plain = (await inspect(path)).gzip === path.endsWith('.gz');
+  const padding = () => {
+    plain = false;
+  };
+  for await (const lines of wholeLines(path, { padding })) {
     header ??= lines.subarray(0, lines.indexOf(newline)).toString();
-    plain = isUtf8(lines) && !lines.includes(carriageReturn) && !lines.includes('\t\n');
+    plain &&= isUtf8(lines) && !lines.includes(carriageReturn) && !lines.includes('\t\n');
     if (!plain) break;
   }
   if (header === undefined) {
@@ -88,25 +99,25 @@ async function look(path: string): Promise<{ columns: string[]; crlf: boolean; p
       hint: 'Fetch or write the file again.',
     });
   }
-  return { columns: columnsOf(header), crlf: header.endsWith('\r'), plain };
+  const quoted = /^\uFEFF?"|\t"/.test(header);
+  return { columns: columnsOf(header, dataset), quoted, plain: plain && !quoted };
 }
 
-/** camelCase names, whatever the spelling; a name that is there twice counts once. */
-function columnsOf(header: string): string[] {
-  const names = header
-    .replace(/^\uFEFF/, '')
-    .split('\t')
-    .map((name) => name.trim().replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase()));
-  return names.map((name, n) => (/^\w+$/.test(name) && names.indexOf(name) === n ? name : `unknown${n + 1}`));
+/** Official names, whatever the spelling; a name that occurs twice counts once. */
+function columnsOf(header: string, dataset: DatasetName): string[] {
+  const spelling = (name: string) => name.replace(/[\uFEFF"_\s-]/g, '').toLowerCase();
+  const official = new Map(datasets[dataset].columns.map(({ name }) => [spelling(name), name]));
+  const names = header.split('\t').map((name) => official.get(spelling(name)));
+  return names.map((name, n) => (name !== undefined && names.indexOf(name) === n ? name : `unknown${n + 1}`));
 }
 
-/** @param crlf whether the header ends with CR LF: then rows may, too */
+/** @param quoted whether any value may have quotes around it */
 async function splitRows(
   connection: DuckDBConnection,
   path: string,
   table: string,
   columns: readonly string[],
-  crlf: boolean,
+  quoted: boolean,
 ): Promise<void> {
   const definition = columns.map((name) => `"${name}" VARCHAR`).join(', ');
   await connection.run(`CREATE OR REPLACE TEMP TABLE ${table} (${definition})`);
@@ -115,13 +126,16 @@ async function splitRows(
   for await (const lines of wholeLines(path)) {
     for (let start = 0; start < lines.length; ) {
       const end = lines.indexOf(newline, start);
-      const line = lines.subarray(start, crlf && lines[end - 1] === carriageReturn ? end - 1 : end);
+      let lineEnd = end;
+      while (lineEnd > start && lines[lineEnd - 1] === carriageReturn) lineEnd--;
+      const line = lines.subarray(start, lineEnd);
       start = end + 1;
       const fields = isUtf8(line) && line.length <= lineBytesMax ? line.toString().split('\t') : [];
       if (!header && fields.length === columns.length) {
         for (const field of fields) {
-          if (field === '\\N') appender.appendNull();
-          else appender.appendVarchar(field);
+          const bare = quoted && /^".*"$/.test(field) ? field.slice(1, -1).replaceAll('""', '"') : field;
+          if (bare === '\\N') appender.appendNull();
+          else appender.appendVarchar(bare);
         }
         appender.endRow();
       }
@@ -133,10 +147,11 @@ async function splitRows(
 }
 
 /** The bytes of a file in pieces that end with a newline; the last one gets its newline if it lacks it. */
-async function* wholeLines(path: string): AsyncGenerator<Buffer> {
+async function* wholeLines(path: string, on: { padding?: () => void } = {}): AsyncGenerator<Buffer> {
   let rest: Buffer[] = [];
   try {
-    for await (const piece of bytesOf(path)) {
+    for await (const shared of bytesOf(await inspect(path), on)) {
+      const piece = Buffer.from(shared);
       const end = piece.lastIndexOf(newline) + 1;
       if (end > 0) {
         yield Buffer.concat([...rest, piece.subarray(0, end)]);
@@ -154,9 +169,14 @@ async function* wholeLines(path: string): AsyncGenerator<Buffer> {
   if (rest.length > 0) yield Buffer.concat([...rest, Buffer.from('\n')]);
 }
 
-async function* bytesOf(path: string): AsyncGenerator<Buffer> {
-  const file = createReadStream(path, { highWaterMark: 1 << 20 });
-  // The pipeline destroys both streams when either fails or the reader stops early; errors reach the reader.
-  const bytes = path.endsWith('.gz') ? pipeline(file, createGunzip({ chunkSize: 1 << 20 }), () => {}) : file;
-  yield* bytes as AsyncIterable<Buffer>;
+/** Size, and whether the content is gzip, whatever the name says. */
+async function inspect(path: string): Promise<ReadableFile> {
+  const file = await open(path);
+  try {
+    const start = Buffer.alloc(2);
+    await file.read(start, 0, 2, 0);
+    return { path, gzip: isGzip(start), size: (await file.stat()).size };
+  } finally {
+    await file.close();
+  }
 }

@@ -20,6 +20,7 @@ import {
   type Finished,
   headerOf,
   type LogLine,
+  lastJson,
   Place,
   registerSchema,
   smallDataset,
@@ -74,12 +75,12 @@ describe('the input of a replay is refused with words about', () => {
     [
       'a directory without title.ratings',
       { 'title.basics.tsv': basics, 'title.ratings.csv': ratings },
-      { what: /title\.ratings not found in/, detail: /title\.ratings\.tsv\.gz/, hint: /reelflow download/ },
+      { what: /title\.ratings not found in/, detail: /Found title\.ratings\.csv/, hint: /tab-separated/ },
     ],
     [
       'a dataset that is there twice',
       { ...both, 'title.ratings.tsv.gz': gzipSync(ratings) },
-      { what: /title\.ratings is there twice/, detail: /title\.ratings\.tsv/, hint: /Remove one/ },
+      { what: /title\.ratings occurs twice/, detail: /title\.ratings\.tsv/, hint: /Remove one/ },
     ],
     [
       'an empty file',
@@ -97,8 +98,13 @@ describe('the input of a replay is refused with words about', () => {
       { what: /title\.ratings\.tsv.*numVotes/, detail: /votes/, hint: /\w/ },
     ],
     [
-      'a file that is no gzip',
-      { 'title.ratings.tsv': ratings, 'title.basics.tsv.gz': basics },
+      'a ZIP archive under a name of gzip',
+      { 'title.ratings.tsv': ratings, 'title.basics.tsv.gz': Buffer.from('504b0304140000', 'hex') },
+      { what: /title\.basics\.tsv\.gz is a ZIP archive/, hint: /Unpack/ },
+    ],
+    [
+      'a file that only begins like gzip',
+      { 'title.ratings.tsv': ratings, 'title.basics.tsv.gz': Buffer.from('1f8b01', 'hex') },
       { what: /title\.basics\.tsv\.gz is damaged/, detail: /header/, hint: /Fetch the file again/ },
     ],
   ];
@@ -148,6 +154,37 @@ describe('rows that do not fit', () => {
     return Buffer.concat([Buffer.from(header), ...rows.flatMap((row) => [row, Buffer.from('\n')])]);
   }
 
+  test('end with their own exit code and reasons when they are too many, after the good ones were sent', async ({
+    place,
+  }) => {
+    const rows = (count: number, votes: (n: number) => string) =>
+      Array.from({ length: count }, (_, n) => `${idText('tt', n)}\t5.0\t${votes(n)}\n`).join('');
+    const data = place.files('data', {
+      'title.basics.tsv': basics,
+      'title.ratings.tsv': `${headerOf('title.ratings') + rows(200, (n) => (n % 50 === 49 ? '43.5' : '43.0'))}\n\nx\t5.0\t1\n`,
+    });
+    const failed = await place.run(place.args('replay', data, '--json'));
+    expectFailure({ ...failed, stdout: '' }, 'rowsRejected', {
+      what: /More than 1 % of the rows of title\.ratings are rejected/,
+      detail:
+        /7 of 203 rows rejected; integer 4 times, first at line 51: numVotes: .*43\.5.*; columns 2 times.*; id 1 times/,
+      hint: /--max-rejected/,
+    });
+    expect(lastJson(failed)).toMatchObject({
+      datasets: { 'title.ratings': { read: 203, produced: 196, rejected: 7 } },
+    });
+    expect(await place.deadLetters()).toHaveLength(7);
+
+    // A finished run is no success either until the limit allows it.
+    const again = await place.run(place.args('replay', data, '--json', '--resume'));
+    expect(again.code).toBe(exitCodes.rowsRejected);
+    expect(lastJson(again)).toMatchObject({ nothingToDo: true });
+    const allowed = await place.run(
+      place.args('replay', data, '--json', '--resume', '--max-rejected', '3.5'),
+    );
+    expect(allowed, allowed.stderr).toMatchObject({ code: 0 });
+  });
+
   // Method: the expected gold comes from the batch computation over the same files, which has rules of its own.
   test('become dead letters with file and line, one each, and the rest is right in gold', async ({
     place,
@@ -166,7 +203,7 @@ describe('rows that do not fit', () => {
         ),
       ),
     });
-    const report = await place.replay(data);
+    const report = await place.replay(data, '--max-rejected', '100');
     expect(report.datasets).toMatchObject({
       'title.ratings': { read: 26, produced: 13, rejected: 13 },
       'title.basics': { read: 8, produced: 4, rejected: 4 },

@@ -16,7 +16,7 @@ import { applyMicroBatch } from '../../processors/apply.ts';
 import { MicroBatch } from '../../processors/micro-batch.ts';
 import type { ShardStore } from '../../processors/shard-store.ts';
 import { Chunker } from '../../producers/chunker.ts';
-import { layoutOf } from '../../producers/layout.ts';
+import { layoutOf } from '../../producers/file-layout.ts';
 import { recordBatchOf } from '../../producers/record-batch.ts';
 import { generate } from '../../producers/synthetic/synthetic.ts';
 import { datasets } from '../../topics/catalog.ts';

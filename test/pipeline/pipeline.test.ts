@@ -339,7 +339,7 @@ describe('the last line of output', () => {
       'title.ratings.tsv': `${headerOf('title.ratings')}tt0000001\t5.7\t2\ntt0000002\televen\t2\n`,
       'title.basics.tsv': `${headerOf('title.basics')}tt0000001\tshort\tA\tA\t0\t1894\t\\N\t1\tShort\n`,
     });
-    const finished = await place.run(place.args('replay', data, '--json'));
+    const finished = await place.run(place.args('replay', data, '--json', '--max-rejected', '50'));
     expect(finished.code).toBe(0);
     expect(finished.stdout.trim().split('\n')).toHaveLength(1);
     expect(lastJson(finished)).toMatchObject({

@@ -10,7 +10,7 @@ import fc from 'fast-check';
 import kafkajs from 'kafkajs';
 import { describe, expect, it } from 'vitest';
 import { type Chunk, Chunker, chunkBytesMax, type Mark, type RejectedRow } from '../../producers/chunker.ts';
-import { layoutOf } from '../../producers/layout.ts';
+import { layoutOf } from '../../producers/file-layout.ts';
 import { crc32c } from '../../producers/record-batch.ts';
 import {
   blockKey,
@@ -365,7 +365,6 @@ describe('odd rows that are valid', () => {
     ['title.basics', 'runtimeMinutes', '51420', 51420],
     ['title.basics', 'tconst', 'tt0000000', 'tt0000000'],
     ['title.basics', 'tconst', 'tt999999999', 'tt999999999'],
-    ['title.basics', 'genres', '', ''],
     ['title.basics', 'genres', '\\N', null],
     ['title.basics', 'primaryTitle', '\\Nope', '\\Nope'],
     ['title.basics', 'primaryTitle', '\\', '\\'],
@@ -390,6 +389,74 @@ describe('odd rows that are valid', () => {
   });
 });
 
+/** The same value as pandas, Excel, R or Windows write it. */
+describe('a value of equal meaning is accepted', () => {
+  const cases: [DatasetName, string, string, unknown][] = [
+    ['title.ratings', 'numVotes', '43.0', 43],
+    ['title.ratings', 'numVotes', '43.00', 43],
+    ['title.ratings', 'averageRating', '7.00', 7],
+    ['title.ratings', 'averageRating', '7.50', 7.5],
+    ['title.basics', 'startYear', '1894.0', 1894],
+    ['title.basics', 'startYear', '-5.0', -5],
+    ['title.basics', 'startYear', '', null],
+    ['title.basics', 'startYear', 'NaN', null],
+    ['title.basics', 'startYear', 'nan', null],
+    ['title.basics', 'endYear', 'None', null],
+    ['title.basics', 'endYear', '<NA>', null],
+    ['title.basics', 'runtimeMinutes', 'NULL', null],
+    ['title.basics', 'isAdult', '1.0', true],
+    ['title.basics', 'genres', '', null],
+    ['title.basics', 'genres', 'NaN', null],
+    ['title.basics', 'genres', 'Drama\r', 'Drama'],
+    ['title.basics', 'genres', '\\N\r', null],
+    ['title.basics', 'genres', 'Drama\r\r', 'Drama'],
+    ['title.basics', 'primaryTitle', '"""Swords"" of Time"', '"Swords" of Time'],
+    ['title.basics', 'primaryTitle', '', null],
+    ['title.principals', 'characters', '"[""Self""]"', '["Self"]'],
+    ['title.akas', 'region', 'nan', null],
+    ['title.akas', 'region', 'NA', 'NA'],
+    ['title.akas', 'language', 'nan', 'nan'],
+    ['title.akas', 'title', 'NaN', 'NaN'],
+    ['title.akas', 'title', '"Rome"', '"Rome"'],
+    ['title.akas', 'title', '"Rome" and "Milan"', '"Rome" and "Milan"'],
+    ['title.akas', 'isOriginalTitle', '0.0', false],
+    ['title.akas', 'isOriginalTitle', '', null],
+    ['name.basics', 'birthYear', '1899.0', 1899],
+  ];
+
+  it.each(named(cases))('%s', (_, dataset, column, text, value) => {
+    const odd = withColumn(dataset, column, text);
+    const good = Buffer.from(goodRows[dataset]);
+    const whole = fileOf(dataset, [good, odd, good]);
+    for (const pieces of [[whole], cutEvery(whole, 7)]) {
+      const { chunks, rejected } = chunksOf(dataset, pieces);
+      expect(rejected).toEqual([]);
+      const [before, found, after] = chunks.flatMap(({ value: { records } }) => records);
+      expect(found).toEqual({ ...before, [column]: value });
+      expect(after).toEqual(before);
+    }
+  });
+
+  const ambiguous: [DatasetName, string, string, string][] = [
+    ['title.ratings', 'numVotes', '1,234', 'integer'],
+    ['title.ratings', 'numVotes', '43.5', 'integer'],
+    ['title.ratings', 'numVotes', '1e3', 'integer'],
+    ['title.ratings', 'numVotes', 'NaN', 'integer'],
+    ['title.ratings', 'averageRating', '7.05', 'rating'],
+    ['title.ratings', 'averageRating', '7,5', 'rating'],
+    ['title.basics', 'isAdult', 'NaN', 'boolean'],
+  ];
+
+  it.each(named(ambiguous))(
+    'but not one that may mean something else: %s',
+    (_, dataset, column, text, reason) => {
+      const { rejected } = chunksOf(dataset, [fileOf(dataset, [withColumn(dataset, column, text)])]);
+      expect(rejected).toMatchObject([{ reason }]);
+      expect(rejected[0]?.original.toString()).toContain(text);
+    },
+  );
+});
+
 describe('the header', () => {
   const rows = ['tt0000001\t5.7\t2169', 'tt0000002\t5.5\t298'];
   const expected = [
@@ -408,6 +475,26 @@ describe('the header', () => {
     ['snake_case', `tconst\taverage_rating\tnum_votes\n${rows.join('\n')}\n`],
     ['with a byte order mark', `\uFEFFtconst\taverageRating\tnumVotes\n${rows.join('\n')}\n`],
     ['with CR LF', `tconst\taverageRating\tnumVotes\r\n${rows.join('\r\n')}\r\n`],
+    ['with LF before rows with CR LF', `tconst\taverageRating\tnumVotes\n${rows.join('\r\n')}\r\n`],
+    ['with CR LF before rows with LF', `tconst\taverageRating\tnumVotes\r\n${rows.join('\n')}\n`],
+    ['with mixed line ends', `tconst\taverageRating\tnumVotes\n${rows.join('\r\n')}\n`],
+    ['in lower case', `tconst\taveragerating\tnumvotes\n${rows.join('\n')}\n`],
+    [
+      'with quotes around everything',
+      `"tconst"\t"averageRating"\t"numVotes"\n${rows.map((row) => `"${row.replaceAll('\t', '"\t"')}"`).join('\n')}\n`,
+    ],
+    [
+      'with quotes around texts',
+      `"tconst"\t"averageRating"\t"numVotes"\n"tt0000001"\t5.7\t2169\n"tt0000002"\t5.5\t298\n`,
+    ],
+    [
+      "with pandas' index",
+      `\ttconst\taverageRating\tnumVotes\n${rows.map((row, n) => `${n}\t${row}`).join('\n')}\n`,
+    ],
+    [
+      'with empty columns at the end',
+      `tconst\taverageRating\tnumVotes\t\t\n${rows.map((row) => `${row}\t\t`).join('\n')}\n`,
+    ],
     ['with CR LF, without the last', `tconst\taverageRating\tnumVotes\r\n${rows.join('\r\n')}`],
     ['in another order', 'numVotes\ttconst\taverageRating\n2169\ttt0000001\t5.7\n298\ttt0000002\t5.5\n'],
     [
@@ -424,6 +511,13 @@ describe('the header', () => {
   it('that lacks columns is refused with their names', () => {
     expect(() => layoutOf(datasets['title.ratings'], Buffer.from('tconst\tvotes'), 'a.tsv')).toThrow(
       'a.tsv lacks the column averageRating, numVotes',
+    );
+  });
+
+  it.each([',', ';', '|'])('with columns separated by %s is refused, naming the separator', (separator) => {
+    const line = Buffer.from(['tconst', 'averageRating', 'numVotes'].join(separator));
+    expect(() => layoutOf(datasets['title.ratings'], line, 'a.tsv')).toThrow(
+      expect.objectContaining({ hint: expect.stringContaining(`"${separator}"`) }),
     );
   });
 

@@ -278,11 +278,24 @@ describe('rejected rows', () => {
     const options = optionsFor(
       folder({ 'title.ratings.tsv': `${ratingsHeader}${lines.join('\n')}\n`, 'title.basics.tsv': basics }),
     );
-    const report = await replay(options);
+    const report = await replay({ ...options, maxRejected: 100 });
     expect(report).toMatchObject({ read: 50_001, produced: 1, rejected: 50_000 });
     const letters = await messagesOf(options.names.deadLetter);
     expect(new Set(letters.map(({ value }) => String(value)))).toEqual(new Set(lines));
     expect(letters).toHaveLength(50_000);
+  }, 300_000);
+
+  it('end the run early if the first 10,000 rows are all rejected', async () => {
+    const lines = Array.from({ length: 500_000 }, (_, i) => `${id(i)}\t5.0\t4,321`);
+    const options = optionsFor(
+      folder({ 'title.ratings.tsv': `${ratingsHeader}${lines.join('\n')}\n`, 'title.basics.tsv': basics }),
+    );
+    const failure = await failureOf(replay(options));
+    expect(failure.kind).toBe('rowsRejected');
+    expect(failure.detail).toMatch(/title\.ratings: (\d+) of \1 rows rejected; integer \1 times.*4,321/);
+    const letters = await messagesOf(options.names.deadLetter);
+    expect(failure.detail).toContain(`${letters.length} of`);
+    expect(letters.length).toBeLessThan(lines.length / 2);
   }, 300_000);
 
   it('are cut when they are huge', async () => {
@@ -445,17 +458,13 @@ describe('an error that the user can fix', () => {
     ['an empty directory', () => folder(), 'is empty'],
     ['without title.ratings', () => folder({ 'title.basics.tsv': basics }), 'title.ratings not found'],
     ['only other files', () => folder({ 'ratings.tsv': '' }), 'title.ratings and title.basics not found'],
-    [
-      'a dataset twice',
-      () => folder({ ...good, 'title.ratings.tsv.gz': '' }),
-      'title.ratings is there twice',
-    ],
+    ['a dataset twice', () => folder({ ...good, 'title.ratings.tsv.gz': '' }), 'title.ratings occurs twice'],
     ['an empty file', () => folder({ ...good, 'title.akas.tsv': '' }), 'title.akas.tsv is empty'],
     ['an empty gzip', () => folder({ ...good, 'title.akas.tsv.gz': gzipSync('') }), 'is empty'],
     ['a file of zero bytes called gzip', () => folder({ ...good, 'title.akas.tsv.gz': '' }), 'is '],
     [
-      'a file that is not gzip',
-      () => folder({ ...good, 'title.akas.tsv.gz': 'titleId\tordering\n' }),
+      'a file that only begins like gzip',
+      () => folder({ ...good, 'title.akas.tsv.gz': Buffer.from('1f8b01', 'hex') }),
       'is damaged',
     ],
     [
@@ -466,7 +475,7 @@ describe('an error that the user can fix', () => {
     [
       'a file of another name',
       () => join(folder({ 'movies.tsv': 'x\n' }), 'movies.tsv'),
-      'not the name of a dataset',
+      'not named after a dataset',
     ],
     [
       'a directory among files',

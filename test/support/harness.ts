@@ -482,8 +482,9 @@ export async function smallDataset(folder: string, titles: number, seed: number)
       /\b(tt|nm)(\d{7,9})\b/g,
       (_, prefix: string, digits: string) => {
         const number = Number(digits);
-        const long = number >= 10_000_000 ? 10_000_000 : 0;
-        return prefix + String(long + (number - long) * spread).padStart(7, '0');
+        // Of 7 digits with a leading zero, of 7 without, of 8: each stays among its own.
+        const first = [10_000_000, 1_000_000, 0].find((one) => one <= number) ?? 0;
+        return prefix + String(first + (number - first) * spread).padStart(7, '0');
       },
     );
     return [dataset, text] as const;

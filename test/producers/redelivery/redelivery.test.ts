@@ -163,7 +163,7 @@ test('a chunk on the wrong partition is refused, redelivered to the right one, a
     'title.basics': titles,
     'title.ratings': headerOf('title.ratings') + row(first, 1) + row(moved, 2),
   });
-  await place.replay(before, '--shards', String(shards));
+  await place.replay(before, '--shards', String(shards), '--max-rejected', '100');
   const lab = await Lab.at(place);
   await lab.put(lab.chunk(rating(moved, 2)), home(first));
   await place.process();

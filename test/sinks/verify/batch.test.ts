@@ -2,7 +2,7 @@
  * The batch computation against figures worked out by hand, on a folder whose rows are wrong in every way that counts;
  * then the comparison against snapshots that each differ in one thing.
  */
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
@@ -69,13 +69,11 @@ const badRows: Record<string, (string | Buffer)[]> = {
     'tt0000003 7.5',
     'tt0000003 7.5 9 9',
     'tt0000003 7.5 9 ',
-    'tt0000003 7.5 9\r',
     '',
   ],
   'title.basics': [
     'tt0000005 movie Five Five 2 1990 \\N 1 Drama',
     'tt0000005 movie Five Five 0 199O \\N 1 Drama',
-    'tt0000005 movie Five Five 0  \\N 1 Drama',
     Buffer.from('tt0000005\tmovie\t\xff\tFive\t0\t1990\t\\N\t1\tDrama', 'latin1'),
   ],
   'title.principals': ['tt0000001 3 nm1 actor \\N \\N', 'tt0000001 -3 nm0000001 actor \\N \\N'],
@@ -211,6 +209,73 @@ describe('batchGold', () => {
     });
     await batchGold(connection, dir, 'other');
     await expectGold('other');
+  });
+
+  it('reads values of equal meaning, as pandas, Excel and Windows write them', async () => {
+    const odd = (dataset: string, change: (fields: string[]) => string[]) => {
+      const [header = '', ...lines] = files[dataset] as string[];
+      return [header, ...lines.map((line) => change(line.split(' ')).join(' '))];
+    };
+    const float = (text = '') => (/^\d+$/.test(text) ? `${text}.0` : text);
+    const missing = (text = '', as = '') => (text === '\\N' ? as : text);
+    await write({
+      'title.ratings': odd('title.ratings', ([id = '', rating = '', votes]) => [
+        id,
+        rating.includes('.') ? `${rating}0` : rating,
+        `${float(votes)}\r`,
+      ]),
+      'title.basics': odd('title.basics', ([id = '', type = '', one = '', two = '', ...rest]) => {
+        const [adult, start, end, runtime, genres] = rest;
+        return [
+          ...[id, type, one, two, float(adult), missing(float(start)), missing(end, 'NaN')],
+          ...[missing(float(runtime), '<NA>'), missing(genres, 'NaN')],
+        ];
+      }),
+      'title.principals': odd('title.principals', ([id = '', ordering, ...rest]) => [
+        id,
+        float(ordering),
+        ...rest.map((field) => (field.includes('"') ? `"${field.replaceAll('"', '""')}"` : field)),
+      ]),
+      'title.akas': odd('title.akas', ([id = '', ordering, title = '', region, ...rest]) => [
+        id,
+        float(ordering),
+        title,
+        missing(region, 'nan'),
+        ...rest.slice(0, -1),
+        missing(float(rest.at(-1))),
+      ]),
+      'name.basics': odd('name.basics', (fields) => fields.map((field) => missing(float(field)))),
+    });
+    await batchGold(connection, dir);
+    await expectGold();
+  });
+
+  it('reads files in which everything is in quotes', async () => {
+    const inQuotes = (row: string) =>
+      row
+        .split(' ')
+        .map((field) => `"${field.replaceAll('"', '""')}"`)
+        .join(' ');
+    const quoted = Object.entries(files).map(([dataset, rows]) => [
+      dataset,
+      (rows as string[]).map(inQuotes),
+    ]);
+    await write(Object.fromEntries(quoted));
+    await batchGold(connection, dir);
+    await expectGold();
+  });
+
+  it('reads all members of a gzip file, with zero bytes between them, and no file only in part', async () => {
+    await write(files);
+    const bytes = await readFile(join(dir, 'title.ratings.tsv'));
+    await rm(join(dir, 'title.ratings.tsv'));
+    const path = join(dir, 'title.ratings.tsv.gz');
+    const [first, second] = [gzipSync(bytes.subarray(0, 50)), gzipSync(bytes.subarray(50))];
+    await writeFile(path, Buffer.concat([first, Buffer.alloc(700), second]));
+    await batchGold(connection, dir);
+    await expectGold();
+    await writeFile(path, Buffer.concat([first, second, Buffer.alloc(7), Buffer.from('more')]));
+    await expect(batchGold(connection, dir)).rejects.toThrow('could not be read');
   });
 
   it('reads columns in any order beside unknown ones', async () => {

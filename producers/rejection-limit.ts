@@ -1,0 +1,60 @@
+/**
+ * The limit of rejected rows. A file of another shape may lose all its rows and still be read to its end; exit code 0
+ * means that the job was done, so such a replay fails after it has sent and accounted for everything else.
+ */
+import { ReelflowError } from '../runtime/errors.ts';
+import { type DatasetName, datasetNames } from '../topics/catalog.ts';
+import type { RejectedRow } from './chunker.ts';
+import type { Rejections } from './journal.ts';
+import type { ReplayReport } from './replay-report.ts';
+
+/** Per cent of a dataset's rows. */
+export const defaultMaxRejected = 1;
+/** A file whose first rows are all rejected is not read any further. */
+export const hopelessRows = 10_000;
+
+const reasonsMax = 3;
+
+export function countRejection(rejections: Rejections, { reason, line, detail }: RejectedRow): void {
+  rejections[reason] ??= { rows: 0, line, detail };
+  rejections[reason].rows += 1;
+}
+
+export interface RejectionCounts {
+  readonly read: number;
+  readonly rejected: number;
+  readonly rejections: Rejections;
+}
+
+/** @throws ReelflowError rowsRejected, naming each dataset above the limit and its most frequent reasons */
+export function checkRejections({ datasets }: ReplayReport, maxRejected = defaultMaxRejected): void {
+  const above = datasetNames.flatMap((dataset) => {
+    const counts = datasets[dataset];
+    const isAbove = counts !== undefined && counts.rejected > (counts.read * maxRejected) / 100;
+    return isAbove ? [[dataset, counts] as const] : [];
+  });
+  if (above.length > 0) throw tooManyRejected(above, maxRejected);
+}
+
+export function tooManyRejected(
+  above: readonly (readonly [DatasetName, RejectionCounts])[],
+  maxRejected: number,
+): ReelflowError {
+  const names = above.map(([dataset]) => dataset).join(', ');
+  return new ReelflowError(
+    'rowsRejected',
+    `More than ${maxRejected} % of the rows of ${names} are rejected`,
+    {
+      detail: above.map(([dataset, counts]) => `${dataset}: ${rejectionText(counts)}`).join('\n'),
+      hint: 'Correct the file and replay it again, or raise --max-rejected. `reelflow dlq list` shows the rejected rows.',
+    },
+  );
+}
+
+function rejectionText({ read, rejected, rejections }: RejectionCounts): string {
+  const frequent = Object.entries(rejections)
+    .sort(([, a], [, b]) => b.rows - a.rows)
+    .slice(0, reasonsMax)
+    .map(([reason, { rows, line, detail }]) => `${reason} ${rows} times, first at line ${line}: ${detail}`);
+  return [`${rejected} of ${read} rows rejected`, ...frequent].join('; ');
+}
