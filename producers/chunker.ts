@@ -94,7 +94,7 @@ export interface GroupRows {
   forEachRun(each: (bytes: Buffer, start: number, end: number, firstRow: number) => void): void;
 }
 
-/** What became of the rows of a group. */
+/** The outcome of the rows of a group. */
 export interface GroupOutcome {
   /** One bit for each id that has a record: ids 0 to 31 of the group, and 32 to 49. */
   readonly maskLow: number;

@@ -60,7 +60,7 @@ export interface FileReplayRun {
 
 /** Sees all rows of a file that goes to an empty topic. */
 export interface FileObserver {
-  /** The rows of the piece were read; those that were rejected have been told of. */
+  /** The rows of the piece were read; the rejected ones are reported. */
   push(piece: Buffer): void;
   rejected(row: RejectedRow): void;
   acknowledged(partition: number): void;

@@ -86,7 +86,7 @@ export interface DatasetRefreshOptions {
   readonly index: IndexLog;
   /** Take nothing of the index for granted. Default false. */
   readonly full?: boolean;
-  /** How often groups that others wrote to during the run are sent again; what is left stays unknown. Default 3. */
+  /** How often groups that others wrote to during the run are sent again; the others stay unknown. Default 3. */
   readonly settlementsMax?: number;
 }
 

@@ -84,7 +84,7 @@ export class DumpPass implements DumpFile {
   #changed = new GroupEntries();
   #strays: Directory['strays'] = { rows: 0, low: 0, high: 0 };
   #bytesRead = 0;
-  /** Rows read, and what became of them. */
+  /** Rows read, and their outcome. */
   rows = 0;
   unchanged = 0;
   rejected = 0;

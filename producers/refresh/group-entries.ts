@@ -87,7 +87,7 @@ export class GroupEntries {
     block.rows[at] = 0;
   }
 
-  /** Somebody wrote rows of this id: its group is unknown. */
+  /** Another producer wrote rows of this id: its group is unknown. */
   touchId(id: number): void {
     const block = this.makeUnknown(groupOf(id));
     const at = groupOf(id) % groupsOfBlock;

@@ -249,7 +249,7 @@ export class GroupReader {
           p += 8;
           continue;
         }
-        // The newline goes into the hash, what lies behind it does not.
+        // The newline is part of the hash, the bytes behind it are not.
         if (inFirst !== 0) {
           a = mixA(a, b, upToMark(first, inFirst));
           b = mixB(b, a, 0);

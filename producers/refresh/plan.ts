@@ -121,7 +121,7 @@ export interface DumpDate {
   readonly nowMs: number;
 }
 
-/** How far the clocks of two hosts may differ. */
+/** The largest difference of two hosts' clocks. */
 const clockToleranceMs = 60_000;
 
 /**
