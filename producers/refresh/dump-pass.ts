@@ -314,8 +314,8 @@ export class DumpPass implements DumpFile {
 }
 
 async function checkUnchanged(file: InputFile): Promise<void> {
-  const { size, mtimeMs } = await stat(file.path);
-  if (size !== file.size || Math.trunc(mtimeMs) !== file.modified.getTime()) throw changedMeanwhile(file);
+  const { size, mtime } = await stat(file.path);
+  if (size !== file.size || mtime.getTime() !== file.modified.getTime()) throw changedMeanwhile(file);
 }
 
 function changedMeanwhile({ name }: InputFile): ReelflowError {

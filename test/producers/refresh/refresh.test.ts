@@ -59,7 +59,8 @@ class Place {
   /** Files of a dump that is a day newer than the one before. */
   dump(files: Partial<Record<DatasetName, string | Buffer>>, day = ++this.#day): string {
     const directory = folder();
-    const time = new Date(Date.UTC(2026, 0, day));
+    // Dates of files are finer than milliseconds.
+    const time = Date.UTC(2026, 0, day) / 1000 + 0.0006;
     for (const [dataset, content] of Object.entries(files)) {
       const path = join(directory, `${dataset}.tsv${typeof content === 'string' ? '' : '.gz'}`);
       writeFileSync(path, content);
