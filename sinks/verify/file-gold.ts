@@ -1,21 +1,21 @@
 /**
- * The gold tables as a batch computation straight from the files, to hold against what the stream computed: the rules
- * of a valid row are written down here a second time, in SQL.
+ * The gold tables as a batch computation over the files, to compare with those of the stream. The rules of a valid row are
+ * declared here a second time, in SQL, independently of the producers.
  */
 import type { DuckDBConnection } from '@duckdb/node-api';
 import { ReelflowError } from '../../runtime/errors.ts';
 import { type BatchRelation, computeGold, lastOfEachKey } from './batch-gold.ts';
-import { type RowSource, withRows } from './file-rows.ts';
+import { type FileRows, withRows } from './file-rows.ts';
 
-/** What the rows of one dataset must fulfil; columns that are not named are text, which every row's text is. */
-interface Rules {
+/** The rules of a dataset. Columns without a rule are text, which accepts everything. */
+interface DatasetRules {
   readonly required: boolean;
-  /** Columns that gold is made of; a file without one of them is refused. */
+  /** Columns that gold needs. A file without one of them is refused. */
   readonly used: readonly string[];
   readonly key: readonly string[];
-  /** A condition per column; `is_macro(column)` must be true, not null. */
+  /** By column, the macro that must be true. */
   readonly valid: Readonly<Record<string, string>>;
-  /** Texts of a fixed vocabulary, where `NaN` and the like mean a missing value. */
+  /** Text columns with a fixed vocabulary, in which `NaN` and the like mean a missing value. */
   readonly coded?: readonly string[];
 }
 
@@ -58,21 +58,23 @@ const rules = {
     key: ['nconst'],
     valid: { nconst: 'is_name', birthYear: 'is_int_or_null', deathYear: 'is_int_or_null' },
   },
-} satisfies Record<string, Rules>;
+} satisfies Record<string, DatasetRules>;
 
-// What other programs write for the same value. `official_…` gives the official form, or the text itself.
+// Other programs write the same value differently. `official_…` gives the official form, or the text itself.
 const officialMacros = `
   CREATE OR REPLACE TEMP MACRO official_text(c) AS nullif(
-    CASE WHEN regexp_full_match(c, '"([^"]|"")*""([^"]|"")*"') THEN replace(substr(c, 2, length(c) - 2), '""', '"')
+    CASE WHEN starts_with(c, '"') AND regexp_full_match(c, '"([^"]|"")*""([^"]|"")*"') THEN replace(substr(c, 2, length(c) - 2), '""', '"')
       ELSE c END, '');
   CREATE OR REPLACE TEMP MACRO official_code(c) AS
     CASE WHEN official_text(c) NOT IN ('NaN', 'nan', 'None', 'NULL', 'null', '<NA>') THEN official_text(c) END;
   CREATE OR REPLACE TEMP MACRO official_id(c) AS c;
-  CREATE OR REPLACE TEMP MACRO official_whole(c) AS regexp_replace(c, '^(-?[0-9]+)[.]0+$', '\\1');
+  CREATE OR REPLACE TEMP MACRO official_whole(c) AS
+    CASE WHEN contains(c, '.') THEN regexp_replace(c, '^(-?[0-9]+)[.]0+$', '\\1') ELSE c END;
   CREATE OR REPLACE TEMP MACRO official_whole_or_null(c) AS official_whole(official_code(c));
-  CREATE OR REPLACE TEMP MACRO official_rating(c) AS regexp_replace(c, '^([0-9]+[.][0-9])0+$', '\\1')`;
+  CREATE OR REPLACE TEMP MACRO official_rating(c) AS
+    CASE WHEN ends_with(c, '0') THEN regexp_replace(c, '^([0-9]+[.][0-9])0+$', '\\1') ELSE c END`;
 
-/** The macro that gives the official form of a value, by the condition on it. */
+/** By rule, the macro that gives the official form of a value. */
 const officialForms: Readonly<Record<string, string>> = {
   is_title: 'official_id',
   is_name: 'official_id',
@@ -94,23 +96,23 @@ const validityMacros = `
   CREATE OR REPLACE TEMP MACRO is_flag(c) AS coalesce(c IN ('0', '1'), false);
   CREATE OR REPLACE TEMP MACRO is_flag_or_null(c) AS c IS NULL OR is_flag(c)`;
 
-/** A valid id as its number: one text, one number. */
+/** A valid id as its number. Each number has one text. */
 const number = (id: string) => `substr(${id}, 3)::INTEGER AS ${id}`;
 
 /**
- * Computes the gold tables from a folder of IMDb files into tables of a schema, rows in the contract's order.
- * Rows that a producer would reject do not count; of several rows of one key the last in the file does. A missing
- * optional dataset is an empty one.
+ * Computes the gold tables from a folder of IMDb files, with the rows in the contract's order. Rows that producers reject do
+ * not count. Of several rows with the same key, the last one in the file counts. A missing optional dataset counts as empty.
  *
- * @param schema is created; tables of the same names in it are replaced
- * @throws ReelflowError input: a required file or column is missing, or a file cannot be read
+ * @param schema is created if it does not exist; existing tables are replaced
+ * @throws ReelflowError input, if a required file or column is missing, or if a file cannot be read
  */
 export async function batchGold(
   connection: DuckDBConnection,
   dataDir: string,
   schema = 'batch',
 ): Promise<void> {
-  await connection.run('SET preserve_insertion_order = true'); // row numbers are those of the file
+  // Row numbers must follow the file.
+  await connection.run('SET preserve_insertion_order = true');
   await connection.run(officialMacros);
   await connection.run(validityMacros);
   await load(connection, dataDir, 'title.ratings', {
@@ -141,51 +143,54 @@ export async function batchGold(
   await computeGold(connection, schema);
 }
 
-/** A temporary table of the rows of a dataset. */
-interface Loaded {
+/** A relation of the batch computation, and the rows of a dataset that fill it. */
+interface FileRelation {
   readonly table: BatchRelation;
   readonly columns: string;
+  /** The rows that gold needs, by relations that were loaded before. */
   readonly only?: string;
 }
 
-/** Loads the valid rows of a dataset, the last of each key. */
+/** Loads the last valid row of each key. */
 async function load(
   connection: DuckDBConnection,
   dataDir: string,
   dataset: keyof typeof rules,
-  loaded: Loaded,
+  { table, columns, only }: FileRelation,
 ): Promise<void> {
   await withRows(connection, dataDir, dataset, async (rows) => {
     requireColumns(dataDir, dataset, rows);
-    await connection.run(readQuery(rules[dataset], rows, loaded.columns));
+    await connection.run(readQuery(rules[dataset], rows, columns));
   });
-  const last = lastOfEachKey('batch_rows', rules[dataset].key, loaded.only);
-  await connection.run(
-    `CREATE OR REPLACE TEMP TABLE ${loaded.table} AS SELECT * EXCLUDE line FROM (${last})`,
-  );
+  const last = lastOfEachKey('batch_rows', rules[dataset].key, only);
+  await connection.run(`CREATE OR REPLACE TEMP TABLE ${table} AS SELECT * EXCLUDE line FROM (${last})`);
   await connection.run('DROP TABLE batch_rows');
 }
 
-function requireColumns(dataDir: string, dataset: keyof typeof rules, rows: RowSource | undefined): void {
-  const { required, used }: Rules = rules[dataset];
+function requireColumns(dataDir: string, dataset: keyof typeof rules, rows: FileRows | undefined): void {
+  const { required, used }: DatasetRules = rules[dataset];
   if (rows === undefined) {
     if (!required) return;
     throw new ReelflowError('input', `${dataset} is missing`, {
       detail: `${dataDir} has neither ${dataset}.tsv nor ${dataset}.tsv.gz.`,
-      hint: 'Name the folder that holds the IMDb files.',
+      hint: 'Pass the folder that holds the IMDb files.',
     });
   }
   const missing = used.filter((name) => !rows.columns.includes(name));
   if (missing.length > 0) {
     throw new ReelflowError('input', `${dataset} lacks the column ${missing.join(', ')}`, {
       detail: `Its header names ${rows.columns.join(', ')}.`,
-      hint: 'Use the official files, or name the columns as they do.',
+      hint: 'Use the official files, or their column names.',
     });
   }
 }
 
-/** The valid rows; row ids follow the file, as the insertion order is preserved. */
-function readQuery({ used, valid, coded = [] }: Rules, rows: RowSource | undefined, columns: string): string {
+/** The valid rows, in file order. */
+function readQuery(
+  { used, valid, coded = [] }: DatasetRules,
+  rows: FileRows | undefined,
+  columns: string,
+): string {
   const empty = `(SELECT ${used.map((name) => `NULL::VARCHAR AS ${name}`).join(', ')} WHERE false)`;
   const checks = Object.entries(valid)
     .filter(([name]) => rows?.columns.includes(name) ?? used.includes(name))

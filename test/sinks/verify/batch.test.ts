@@ -1,10 +1,10 @@
 /**
- * The batch computation against figures worked out by hand, on a folder whose rows are wrong in every way that counts;
- * then the comparison against snapshots that each differ in one thing.
+ * The batch computation against figures computed by hand, on files with every kind of invalid row and of odd format. Then the
+ * comparison, against snapshots that each differ in one thing.
  */
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -54,7 +54,7 @@ const files: Record<string, string[]> = {
   ],
 };
 
-/** Rows that no producer takes, each wrong in one way. */
+/** Rows that producers reject, each for one reason. */
 const badRows: Record<string, (string | Buffer)[]> = {
   'title.ratings': [
     'tt0000004 11.0 5',
@@ -81,7 +81,7 @@ const badRows: Record<string, (string | Buffer)[]> = {
   'name.basics': ['nm0000001 Wrong nineteen \\N actor \\N'],
 };
 
-/** A row of title_features: what is known, then the places of the genres and `genre_other`, then what is prepared. */
+/** A row of title_features: attributes, then the columns of the genres and `genre_other`, then the prepared columns. */
 const features = (
   known: unknown[],
   trueGenres: string[],
@@ -172,7 +172,7 @@ afterEach(async () => {
 const lineOf = (row: string | Buffer) =>
   typeof row === 'string' ? Buffer.from(row.replaceAll(' ', '\t').replaceAll('_', ' ')) : row;
 
-/** Writes the datasets; words of a row are separated by blanks, blanks within a field are underscores. */
+/** Writes the datasets. In `rows`, blanks separate fields, and underscores stand for blanks. */
 async function write(
   rows: Record<string, (string | Buffer)[]>,
   { end = '\n', gzip = false, header = (line: string) => line } = {},
@@ -195,7 +195,7 @@ async function expectGold(schema = 'batch'): Promise<void> {
 }
 
 describe('batchGold', () => {
-  it('computes the figures worked out by hand', async () => {
+  it('gives the figures computed by hand', async () => {
     await write(files);
     await batchGold(connection, dir);
     await expectGold();
@@ -265,13 +265,65 @@ describe('batchGold', () => {
     await expectGold();
   });
 
-  it('reads all members of a gzip file, with zero bytes between them, and no file only in part', async () => {
+  it('reads CR LF under an LF header, with the same meaning', async () => {
+    const [header = '', ...rows] = files['title.basics'] ?? [];
+    await write({ ...files, 'title.basics': [header, ...rows.map((row) => `${row}\r`)] });
+    await batchGold(connection, dir);
+    await expectGold();
+  });
+
+  it('finds files that browsers, archives and Kaggle renamed, and reads gzip under any name', async () => {
+    await write(files);
+    const move = async (dataset: string, to: string, pack = false) => {
+      const bytes = await readFile(join(dir, `${dataset}.tsv`));
+      await rm(join(dir, `${dataset}.tsv`));
+      await mkdir(dirname(join(dir, to)), { recursive: true });
+      await writeFile(join(dir, to), pack ? gzipSync(bytes) : bytes);
+    };
+    await move('title.ratings', 'title_ratings (1).tsv');
+    await move('title.basics', 'title.basics.tsv/data.tsv');
+    await move('title.akas', 'title.akas.tsv (2).gz', true);
+    await move('title.principals', 'title-principals.TSV', true);
+    await move('name.basics', 'name.basics.tsv.gz');
+    await batchGold(connection, dir);
+    await expectGold();
+  });
+
+  it.each([
+    ['cut off', (packed: Buffer) => packed.subarray(0, -10)],
+    ['without its trailer', (packed: Buffer) => packed.subarray(0, -8)],
+    [
+      'with another checksum',
+      (packed: Buffer) => Buffer.from(packed.map((byte, n) => (n === packed.length - 8 ? byte ^ 1 : byte))),
+    ],
+    [
+      'with another length',
+      (packed: Buffer) => Buffer.from(packed.map((byte, n) => (n === packed.length - 4 ? byte ^ 1 : byte))),
+    ],
+    ['with other bytes behind it', (packed: Buffer) => Buffer.concat([packed, Buffer.from('more')])],
+  ])('refuses a gzip file that is %s', async (_, damage) => {
+    await write(files);
+    const bytes = await readFile(join(dir, 'title.ratings.tsv'));
+    await rm(join(dir, 'title.ratings.tsv'));
+    await writeFile(join(dir, 'title.ratings.tsv.gz'), damage(gzipSync(bytes)));
+    await expect(batchGold(connection, dir)).rejects.toThrow('could not be read');
+  });
+
+  it('reads all members of a gzip file, with or without zero bytes between them, and all header fields', async () => {
     await write(files);
     const bytes = await readFile(join(dir, 'title.ratings.tsv'));
     await rm(join(dir, 'title.ratings.tsv'));
     const path = join(dir, 'title.ratings.tsv.gz');
     const [first, second] = [gzipSync(bytes.subarray(0, 50)), gzipSync(bytes.subarray(50))];
-    await writeFile(path, Buffer.concat([first, Buffer.alloc(700), second]));
+    for (const between of [0, 700, 70_000]) {
+      await writeFile(path, Buffer.concat([first, Buffer.alloc(between), second, Buffer.alloc(between)]));
+      await batchGold(connection, dir);
+      await expectGold();
+    }
+    const named = Buffer.from(first);
+    named[3] = 4 | 8 | 16 | 2;
+    const fields = Buffer.from('\x03\0abctitle\0comment\0\0\0', 'latin1');
+    await writeFile(path, Buffer.concat([named.subarray(0, 10), fields, named.subarray(10), second]));
     await batchGold(connection, dir);
     await expectGold();
     await writeFile(path, Buffer.concat([first, second, Buffer.alloc(7), Buffer.from('more')]));
@@ -285,7 +337,7 @@ describe('batchGold', () => {
     await expectGold();
   });
 
-  it('counts no row that a producer would reject', async () => {
+  it('skips rows that producers reject', async () => {
     const rows = Object.entries(files).map(([dataset, good]) => [
       dataset,
       [...good, ...(badRows[dataset] ?? [])],
@@ -305,7 +357,7 @@ describe('batchGold', () => {
     }
   }
 
-  it('takes an absent optional dataset for an empty one', async () => {
+  it('treats a missing optional dataset as empty', async () => {
     const { 'title.ratings': ratings = [], 'title.basics': basics = [] } = files;
     await write({ 'title.ratings': ratings, 'title.basics': basics });
     await batchGold(connection, dir);
@@ -314,21 +366,21 @@ describe('batchGold', () => {
     expect(await Promise.all(tables.map(count))).toEqual(['2', '1', '3', '0', '0', '5']);
   });
 
-  it('names a dataset or a column that is missing', async () => {
+  it('names a missing or duplicate dataset, and a missing column', async () => {
     const { 'title.ratings': _, ...others } = files;
     await write(others);
     await expect(batchGold(connection, dir)).rejects.toThrow('title.ratings is missing');
     await write({ 'title.ratings': ['tconst averageRating votes', 'tt0000001 6.0 100'] });
     await expect(batchGold(connection, dir)).rejects.toThrow('title.ratings lacks the column numVotes');
     await write({ 'title.ratings': files['title.ratings'] ?? [] }, { gzip: true });
-    await expect(batchGold(connection, dir)).rejects.toThrow('title.ratings is there twice');
+    await expect(batchGold(connection, dir)).rejects.toThrow('title.ratings occurs twice');
   });
 });
 
 describe('compareGold', () => {
   let gold: string;
 
-  /** A snapshot in which one table is what a query says. */
+  /** A snapshot in which a query replaces one table. */
   async function publish(changed?: keyof typeof expected, query?: string): Promise<void> {
     for (const table of tables) {
       const from = table === changed ? query : `FROM batch.${table}`;
@@ -345,7 +397,7 @@ describe('compareGold', () => {
 
   const compare = (perTable?: number) => compareGold(connection, 'batch', gold, perTable);
 
-  it('finds nothing in an equal snapshot, doubles apart by rounding included', async () => {
+  it('finds nothing in an equal snapshot, even if doubles differ by rounding', async () => {
     await publish(
       'genre_analysis',
       'SELECT * REPLACE (avg_year + 1e-7 AS avg_year) FROM batch.genre_analysis',
@@ -387,7 +439,7 @@ describe('compareGold', () => {
     );
   });
 
-  it('finds a missing, an extra and a duplicate row, also under a null key', async () => {
+  it('finds a missing, an extra and a duplicate row, even with a null in the key', async () => {
     await publish('title_ratings_agg', 'FROM batch.title_ratings_agg WHERE genres IS NOT NULL');
     expect(await compare()).toMatchObject([{ kind: 'missing', key: 'startYear=1994, genres=NULL' }]);
     await publish(
@@ -407,7 +459,7 @@ describe('compareGold', () => {
     expect(await compare()).toMatchObject([{ kind: 'order', key: 'startYear=1999, genres=Drama' }, {}, {}]);
   });
 
-  it('finds a wrong type, a wrong name, another order of columns', async () => {
+  it('finds a wrong type, a wrong name, another order of columns and an extra column', async () => {
     for (const query of [
       'SELECT * REPLACE (total_titles::INTEGER AS total_titles) FROM batch.genre_analysis',
       'SELECT * RENAME (total_titles AS titles) FROM batch.genre_analysis',
@@ -425,7 +477,7 @@ describe('compareGold', () => {
     expect(await compare()).toMatchObject([{ table: 'decade_trends', kind: 'file' }]);
   });
 
-  it('returns no more differences of a table than asked', async () => {
+  it('returns at most the requested number of differences per table', async () => {
     await publish(
       'title_ratings_agg',
       'SELECT * REPLACE (total_votes + 1 AS total_votes) FROM batch.title_ratings_agg',
