@@ -134,7 +134,7 @@ async function replayUnevenly(place: Place, data: string): Promise<void> {
 }
 
 /**
- * Chunks that replace the groups of some titles, with and without rows of their own, then rows of removed keys, then a chunk
+ * Chunks that replace the groups of some titles and people, with and without rows of their own, then rows of removed keys, then a chunk
  * in the schema before `replaces`.
  */
 async function replaceGroups(place: Place, data: string): Promise<void> {
@@ -143,13 +143,17 @@ async function replaceGroups(place: Place, data: string): Promise<void> {
     .split('\n')
     .slice(1, 61)
     .map((row) => row.split('\t')[0] as string);
-  const send = async (dataset: DatasetName, tconst: string, content: ChunkContent, before = false) => {
+  const send = async (dataset: DatasetName, of: string, content: ChunkContent, before = false) => {
     const topic = place.names.source(dataset);
     const schema = before ? schemaWithoutReplaces(dataset) : JSON.parse(schemaText(`imdb.${dataset}`));
     const id = await registerSchema(`${topic}-value`, schema);
-    const partition = partitionOf(tconst.slice(0, -4), 3);
+    const partition = partitionOf(of.slice(0, -4), 3);
     await sendTo(topic, partition, [encodeChunk(avsc.Type.forSchema(schema), id, content)]);
   };
+  const people = textOf(data, 'name.basics').trimEnd().split('\n').slice(1, 21);
+  for (const nconst of people.map((row) => row.split('\t')[0] as string)) {
+    await send('name.basics', nconst, { records: [], replaces: [groupOf(Number(nconst.slice(2)))] });
+  }
   const rating = (tconst: string) => ({ tconst, averageRating: 2.5, numVotes: 7 });
   for (const [n, tconst] of ids.entries()) {
     const replaces = [groupOf(Number(tconst.slice(2)))];

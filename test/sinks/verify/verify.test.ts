@@ -160,6 +160,13 @@ async function sendMore(): Promise<{ topic: string; partition: number }> {
       groupsOf(replaced, emptied),
     ),
     await chunk('title.akas', [], [], partition, groupsOf(replaced)),
+    await chunk(
+      'name.basics',
+      [name(people[3], 'Replaced')],
+      [],
+      1,
+      groupsOf(people[3] ?? '', people[4] ?? ''),
+    ),
     await chunk('title.ratings', [], [], (partition + 1) % partitions, groupsOf(corrected)),
     await chunk(
       'name.basics',
