@@ -28,6 +28,8 @@ const volatility = `CASE WHEN total_titles > 1 THEN sqrt(${variance}) / ${double
 const maximum = `max_tenths / ${double('10')} AS max_rating`;
 const minimum = `min_tenths / ${double('10')} AS min_rating`;
 
+/** The lowest decade that is an INTEGER. Years before it have no decade. */
+const decadeMin = -2147483640;
 /** The value of a column of a title: at most one of the title's rows has it. */
 const known = (column: string) => `max(${column}) AS ${column}`;
 const bucket = `('0x' || md5(tconst)[:8])::UBIGINT % 100`;
@@ -95,7 +97,7 @@ export const goldTables: readonly GoldTable[] = declaredTables([
       FROM (
         SELECT CAST(floor(startYear / ${double('10')}) AS INTEGER) * 10 AS decade,
           rating, titles, votes, runtimeSum, runtimeTitles
-        FROM title WHERE startYear IS NOT NULL
+        FROM title WHERE startYear >= ${decadeMin}
       ) AS years
       GROUP BY decade`,
     key: ['decade'],

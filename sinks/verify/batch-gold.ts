@@ -34,7 +34,7 @@ const queries: Readonly<Record<string, string>> = {
       SELECT (floor(startYear / 10) * 10)::INTEGER AS decade, ${select('total_titles', 'avg_rating', 'total_votes')},
         avg(runtimeMinutes) AS avg_runtime, ${select('rating_volatility')},
         ${exact}, coalesce(sum(runtimeMinutes), 0)::BIGINT AS runtime, count(runtimeMinutes) AS titles_with_runtime
-      FROM batch_titles WHERE startYear IS NOT NULL GROUP BY decade ORDER BY decade`,
+      FROM batch_titles WHERE startYear >= -2147483640 GROUP BY decade ORDER BY decade`,
   title_ratings_agg: `
       SELECT startYear, genres,
         ${select('total_titles', 'avg_rating', 'total_votes', 'max_rating', 'min_rating', 'rating_volatility')},

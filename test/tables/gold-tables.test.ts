@@ -1,0 +1,20 @@
+/** The SQL of gold tables on rows at the limits. */
+import { DuckDBInstance } from '@duckdb/node-api';
+import { expect, test } from 'vitest';
+import { goldTables } from '../../tables/gold-tables.ts';
+
+test('a year whose decade is not an INTEGER leaves decade_trends, and no year makes it fail', async () => {
+  const instance = await DuckDBInstance.create(':memory:');
+  const connection = await instance.connect();
+  try {
+    await connection.run(`CREATE TABLE title AS
+      SELECT unnest([-2147483647, -2147483641, -2147483640, 1994, 2147483647, NULL]::INTEGER[]) AS startYear,
+        70 AS rating, 1::BIGINT AS titles, 5::BIGINT AS votes, 0::BIGINT AS runtimeSum, 0::BIGINT AS runtimeTitles`);
+    const table = goldTables.find(({ name }) => name === 'decade_trends');
+    const reader = await connection.runAndReadAll(`SELECT decade FROM (${table?.integers}) ORDER BY decade`);
+    expect(reader.getRowsJson()).toEqual([[-2147483640], [1990], [2147483640]]);
+  } finally {
+    connection.closeSync();
+    instance.closeSync();
+  }
+});
