@@ -108,10 +108,12 @@ const rows: readonly { readonly title: string; readonly lines: readonly (readonl
           rate('reelflow_replay_records_total', 'dataset'),
           '{{dataset}}',
         ]),
-        graph('Records processed per second', 'short', [
-          rate('reelflow_processor_records_total', 'fate'),
-          '{{fate}}',
-        ]),
+        graph(
+          'Records processed per second',
+          'short',
+          [rate('reelflow_processor_records_total', 'fate'), '{{fate}}'],
+          ['sum(rate(reelflow_processor_removed_rows_total[$__rate_interval]))', 'removed rows'],
+        ),
         graph(
           'Chunks per second',
           'short',
