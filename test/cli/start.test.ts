@@ -36,9 +36,11 @@ test('--help loads the command line and its parser, and neither Kafka nor DuckDB
   expect([...rooms].sort()).toEqual([
     'cli',
     'commander',
+    'producers/rejection-limit.ts',
     'runtime/errors.ts',
     'runtime/package.ts',
     'topics/catalog.ts',
+    'topics/record-counts.ts',
   ]);
   expect(stderr).not.toMatch(/^node:(http|net|tls|worker_threads|zlib)$/m);
 });
