@@ -1,72 +1,113 @@
 /**
- * A lock on a folder between processes: a file that names its owner. Only the owner's end frees it; no timeout or clock
- * does.
+ * A lock on a folder between processes, in one container or in several that share the folder. The file system enforces it:
+ * the holder has an exclusive lock of SQLite on `lock.db`, which the kernel, or the server of a network file system, frees when
+ * the holder ends in any way. Process ids would not do, because they mean nothing in another container; a lease would need
+ * clocks that agree.
+ *
+ * POSIX frees the locks of a process when it closes any handle of the file: no other code may open `lock.db`.
  */
-import { randomUUID } from 'node:crypto';
-import { linkSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { hostname } from 'node:os';
+import { join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { identityOf, isRunning } from './detached-process.ts';
 import { messageOf, ReelflowError, systemCodeOf } from './errors.ts';
 
-interface Owner {
-  readonly pid: number;
-  readonly started: string;
-  /** Tells two holders in one process apart. */
-  readonly nonce: string;
+type Kind = 'state' | 'gold';
+
+interface Options {
+  readonly patienceMs: number;
+  /** Called once if the lock is held. @param owner for example `process 12 on gold-0`, as far as it is known */
+  readonly onWait?: (owner: string) => void;
+  /** The kind of folder, for the error if it is not writable. */
+  readonly of?: Kind;
 }
+
+const retryMs = 50;
+/** Of SQLite: another connection holds the lock. */
+const sqliteBusy = 5;
 
 /**
  * Runs `work` while no other caller, in this process or another, holds the folder.
- * @param onWait called once with the owner's pid when the lock is held
- * @param of the kind of folder, for the error when it is not writable
- * @throws ReelflowError busy, when it is still held after `patienceMs`; diskFull; stateUnusable or goldUnusable
+ * @throws ReelflowError busy, if it is still held after `patienceMs`; diskFull; stateUnusable or goldUnusable
  */
 export async function withFolderLock<T>(
   folder: string,
-  options: { patienceMs: number; onWait?: (pid: number) => void; of?: 'state' | 'gold' },
+  { patienceMs, onWait, of = 'state' }: Options,
   work: () => Promise<T>,
 ): Promise<T> {
-  const lock = join(folder, 'lock');
-  const nonce = randomUUID();
-  const mine = join(folder, `lock.${nonce}`);
-  const me: Owner = { pid: process.pid, started: identityOf(process.pid) ?? '', nonce };
-  const deadline = Date.now() + options.patienceMs;
-  let told = false;
-  try {
-    mkdirSync(folder, { recursive: true });
-    writeFileSync(mine, JSON.stringify(me));
-  } catch (thrown) {
-    throw unwritable(thrown, folder, options.of ?? 'state');
+  const DatabaseSync = await loadSqlite();
+  // SQLite takes `file:` at the beginning of a path for an address.
+  const lock = resolve(folder, 'lock.db');
+  const ownerFile = join(folder, 'lock.owner');
+  const startedMs = performance.now();
+  let release: (() => void) | undefined;
+  for (let isWaiting = false; release === undefined; ) {
+    try {
+      mkdirSync(folder, { recursive: true });
+      release = tryLock(DatabaseSync, lock);
+      if (release !== undefined) writeFileSync(ownerFile, `process ${process.pid} on ${hostname()}\n`);
+    } catch (thrown) {
+      release?.();
+      throw unwritable(thrown, folder, of);
+    }
+    if (release !== undefined) break;
+    if (!isWaiting) onWait?.(readOwner(ownerFile));
+    isWaiting = true;
+    if (performance.now() - startedMs > patienceMs) {
+      throw new ReelflowError('busy', 'Another process uses the same folder', {
+        detail: `${lock} is held by ${readOwner(ownerFile)}`,
+        hint: 'Wait for it to end, or end it. The lock is free as soon as its owner has ended.',
+      });
+    }
+    await delay(retryMs);
   }
   try {
-    while (!take(lock, mine)) {
-      const owner = readOwner(lock);
-      if (owner !== undefined && !told) {
-        told = true;
-        options.onWait?.(owner.pid);
-      }
-      if (Date.now() > deadline) {
-        throw new ReelflowError('busy', 'Another process uses the same folder', {
-          detail: `${lock} is held by process ${owner?.pid ?? 'unknown'}`,
-          hint: 'Wait for it to end, or end it. The lock is free as soon as its owner has ended.',
-        });
-      }
-      await delay(50);
-    }
-    try {
-      return await work();
-    } finally {
-      rmSync(lock, { force: true });
-    }
+    return await work();
   } finally {
-    rmSync(mine, { force: true });
+    release();
   }
 }
 
-function unwritable(cause: unknown, folder: string, of: 'state' | 'gold'): ReelflowError {
+type SqliteDatabase = typeof import('node:sqlite').DatabaseSync;
+
+/** Node 22 warns that its SQLite is experimental, which does not concern users of a command. */
+async function loadSqlite(): Promise<SqliteDatabase> {
+  const { emitWarning } = process;
+  process.emitWarning = ((warning: string | Error, ...rest: never[]) => {
+    if (!String(warning).includes('SQLite')) emitWarning.call(process, warning, ...rest);
+  }) as typeof process.emitWarning;
+  try {
+    return (await import('node:sqlite')).DatabaseSync;
+  } finally {
+    process.emitWarning = emitWarning;
+  }
+}
+
+/** @returns a function that frees the lock, or undefined if another holder has it */
+function tryLock(DatabaseSync: SqliteDatabase, path: string): (() => void) | undefined {
+  const database = new DatabaseSync(path, { timeout: 0 });
+  try {
+    // Nothing is ever written: the transaction only holds the lock.
+    database.exec('PRAGMA journal_mode = MEMORY; BEGIN EXCLUSIVE');
+    return () => database.close();
+  } catch (thrown) {
+    database.close();
+    if ((thrown as { errcode?: number }).errcode === sqliteBusy) return undefined;
+    throw thrown;
+  }
+}
+
+function readOwner(file: string): string {
+  try {
+    return readFileSync(file, 'utf8').trim() || 'another process';
+  } catch {
+    return 'another process';
+  }
+}
+
+function unwritable(cause: unknown, folder: string, of: Kind): ReelflowError {
   const detail = `${folder}: ${messageOf(cause)}`;
-  if (systemCodeOf(cause) === 'ENOSPC') {
+  if (systemCodeOf(cause) === 'ENOSPC' || /disk is full/.test(messageOf(cause))) {
     return new ReelflowError('diskFull', `The disk under the ${of} folder is full`, {
       detail,
       hint: 'Free disk space and start again; nothing is lost.',
@@ -78,56 +119,8 @@ function unwritable(cause: unknown, folder: string, of: 'state' | 'gold'): Reelf
     `The ${of} folder cannot be written`,
     {
       detail,
-      hint: `Check its permissions, or use another --${of} folder.`,
+      hint: `Check its permissions, and that its file system supports locks; or use another --${of} folder.`,
       cause,
     },
   );
-}
-
-/**
- * Tries once: links this process's file to the lock's name, or replaces the lock of an owner that has ended.
- *
- * Two processes may find the same ended owner. If each removed the lock and linked its own file, the slower one would
- * remove the lock of the faster one. So the right to replace the lock is itself a link, `lock.heir`, and its holder
- * checks the lock again before it renames. Do not simplify this to remove and retry.
- */
-function take(lock: string, mine: string): boolean {
-  if (linked(mine, lock)) return true;
-  const owner = readOwner(lock);
-  if (owner === undefined || isRunning(owner)) return false;
-  const heir = `${lock}.heir`;
-  if (!linked(mine, heir)) {
-    const other = readOwner(heir);
-    // An heir that died inside this function would block every other process.
-    if (other !== undefined && !isRunning(other)) rmSync(heir, { force: true });
-    return false;
-  }
-  try {
-    const now = readOwner(lock);
-    if (now === undefined || isRunning(now)) return false;
-    const copy = `${mine}.copy`;
-    linkSync(mine, copy);
-    renameSync(copy, lock);
-    return true;
-  } finally {
-    rmSync(heir, { force: true });
-  }
-}
-
-function linked(from: string, to: string): boolean {
-  try {
-    linkSync(from, to);
-    return true;
-  } catch (error) {
-    if (systemCodeOf(error) === 'EEXIST') return false;
-    throw error;
-  }
-}
-
-function readOwner(file: string): Owner | undefined {
-  try {
-    return JSON.parse(readFileSync(file, 'utf8')) as Owner;
-  } catch {
-    return undefined;
-  }
 }

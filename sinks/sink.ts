@@ -80,7 +80,7 @@ export async function runSink(options: SinkOptions): Promise<SinkReport> {
     gold,
     {
       patienceMs: finish?.aborted === true ? 10_000 : 2_000,
-      onWait: (pid) => broker.logger.info({ pid }, 'another sink holds the gold folder'),
+      onWait: (owner) => broker.logger.info({ owner }, 'another process holds the gold folder'),
     },
     async () => {
       const sink = new Sink(options);

@@ -201,8 +201,8 @@ async function locked<T>(options: ServicesOptions, work: (folder: string) => Pro
       cause: error,
     });
   }
-  const onWait = (pid: number) =>
-    options.onProgress?.(`waiting for process ${pid}, which starts or stops services`);
+  const onWait = (owner: string) =>
+    options.onProgress?.(`waiting for ${owner}, which starts or stops services`);
   return withFolderLock(folder, { patienceMs: lockPatienceMs, onWait }, () => work(folder));
 }
 

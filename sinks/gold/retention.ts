@@ -118,7 +118,7 @@ function bury(folder: string, id: string): boolean {
 /** Runs `work` while no other process publishes into the gold folder or removes from it. @throws ReelflowError busy */
 export function withGoldLock<T>(
   gold: string,
-  options: { patienceMs: number; onWait?: (pid: number) => void },
+  options: { patienceMs: number; onWait?: (owner: string) => void },
   work: () => Promise<T>,
 ): Promise<T> {
   return withFolderLock(join(gold, '.sink'), { of: 'gold', ...options }, work);
