@@ -6,7 +6,7 @@
  *
  * POSIX frees the locks of a process when it closes any handle of the file: no other code may open `lock.db`.
  */
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -64,6 +64,7 @@ export async function withFolderLock<T>(
   try {
     return await work();
   } finally {
+    rmSync(ownerFile, { force: true });
     release();
   }
 }

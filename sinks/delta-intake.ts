@@ -102,7 +102,7 @@ export class DeltaIntake {
       } else {
         const [message] = await read(partition, offset);
         if (message !== undefined && !this.#proof.accept(partition, message)) {
-          otherwise = `${topic}/${partition}: the message at offset ${offset} is not the delta that was applied.`;
+          otherwise = `${topic}/${partition} has another delta at offset ${offset} than the one that was applied.`;
         }
       }
       if (otherwise !== undefined) moved.set(partition, await this.#newStart(partition, otherwise));
