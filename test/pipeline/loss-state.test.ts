@@ -201,6 +201,7 @@ describe("the sink's state", () => {
         applied,
         duplicate: Number(applied) + 2 * Number(duplicate),
         rejected: 0,
+        removed: 0,
       });
     }
 

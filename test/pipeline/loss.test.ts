@@ -88,8 +88,8 @@ describe('messages that were never applied and are gone', () => {
     expect(input[topic]).toEqual({ 0: [0, 3], 1: [0, 3] });
     const whole = (shard: number) => before.shards[shard]?.sources[topic]?.applied;
     expect([0, 1].map((shard) => states[shard]?.sources[topic])).toEqual([
-      { applied: whole(0), duplicate: whole(0), rejected: 0, next: 3, gaps: [[1, 2]] },
-      { applied: whole(1), duplicate: 0, rejected: 0, next: 3, gaps: [[1, 3]] },
+      { applied: whole(0), duplicate: whole(0), rejected: 0, removed: 0, next: 3, gaps: [[1, 2]] },
+      { applied: whole(1), duplicate: 0, rejected: 0, removed: 0, next: 3, gaps: [[1, 3]] },
     ]);
     const status = await place.run(['status', ...atGold(place)]);
     expect(status.stdout).toContain(`${topic}/1: offsets 1 to 3 were lost`);

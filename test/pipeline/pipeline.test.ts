@@ -190,7 +190,7 @@ describe('gold', () => {
       const topic = names.source(dataset);
       const { applied = 0, duplicate = 0 } = before.accounting[topic] ?? {};
       const produced = again.datasets[dataset]?.produced ?? Number.NaN;
-      const expected = { applied, duplicate: duplicate + produced, rejected: 0 };
+      const expected = { applied, duplicate: duplicate + produced, rejected: 0, removed: 0 };
       expect(place.manifest.accounting[topic], dataset).toEqual(expected);
     }
 
