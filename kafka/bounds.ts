@@ -14,8 +14,16 @@ export interface LogBounds {
   readonly end: number;
 }
 
+export interface LogBoundsAndWatermark extends LogBounds {
+  /**
+   * Offset after the last message that is written to all in-sync replicas. Above `end` lie the messages that an open
+   * transaction withholds from consumers of committed messages.
+   */
+  readonly highWatermark: number;
+}
+
 /** By topic and partition. */
-export type BoundsByTopic = Map<string, Map<number, LogBounds>>;
+export type BoundsByTopic<Bounds = LogBounds> = Map<string, Map<number, Bounds>>;
 
 /** A requested topic does not exist. */
 export class UnknownTopic extends Error {
@@ -47,17 +55,18 @@ export async function logBounds(broker: Broker, topics: readonly string[]): Prom
 }
 
 /** Bounds of those of the topics that exist and answer. @throws ReelflowError brokerUnreachable */
-export async function availableLogBounds(broker: Broker, topics: readonly string[]): Promise<BoundsByTopic> {
+export async function availableLogBounds(
+  broker: Broker,
+  topics: readonly string[],
+): Promise<BoundsByTopic<LogBoundsAndWatermark>> {
   const existing = await withAdmin(broker, async (admin) => new Set(await admin.listTopics()));
   const requested = [...new Set(topics)].filter((topic) => existing.has(topic));
   try {
-    return await readBounds(broker, requested);
+    return await readWatermarks(broker, requested);
   } catch (thrown) {
     // One topic that has just been deleted or has no leader fails the request for all: ask for each alone.
-    const found = await Promise.all(
-      requested.map((topic) => readBounds(broker, [topic]).catch((): BoundsByTopic => new Map())),
-    );
-    const answered = found.flatMap((bounds) => [...bounds]);
+    const found = await Promise.allSettled(requested.map((topic) => readWatermarks(broker, [topic])));
+    const answered = found.flatMap((one) => (one.status === 'fulfilled' ? [...one.value] : []));
     if (answered.length === 0) throw thrown;
     return new Map(answered);
   }
@@ -67,40 +76,82 @@ async function readBounds(broker: Broker, topics: readonly string[]): Promise<Bo
   if (topics.length === 0) return new Map();
   return withCluster(broker, topics, async (cluster) => {
     // One after the other: while a connection opens, a second request makes kafkajs open another one and forget it.
-    const starts = await readOffsets(cluster, topics, true);
-    const ends = await readOffsets(cluster, topics, false);
-    const bounds: BoundsByTopic = new Map();
-    for (const [topic, partitions] of ends) {
-      const known = new Map<number, LogBounds>();
-      for (const [partition, end] of partitions) {
-        const start = starts.get(topic)?.get(partition);
-        if (start !== undefined) known.set(partition, { start, end });
-      }
-      bounds.set(topic, known);
-    }
-    return bounds;
+    const starts = await readOffsets(cluster, topics, earliest);
+    const ends = await readOffsets(cluster, topics, lastStable);
+    return joined(starts, ends, (start, end) => ({ start, end }));
   });
 }
+
+async function readWatermarks(
+  broker: Broker,
+  topics: readonly string[],
+): Promise<BoundsByTopic<LogBoundsAndWatermark>> {
+  if (topics.length === 0) return new Map();
+  return withCluster(broker, topics, async (cluster) => {
+    const starts = await readOffsets(cluster, topics, earliest);
+    const ends = await readOffsets(cluster, topics, lastStable);
+    const highWatermarks = await readOffsets(cluster, topics, latest);
+    const bounds = joined(starts, ends, (start, end) => ({ start, end }));
+    return joined(bounds, highWatermarks, (one, highWatermark) => ({ ...one, highWatermark }));
+  });
+}
+
+/** What ListOffsets asks for. */
+interface OffsetKind {
+  /** Kafka's special timestamp. */
+  readonly timestamp: -1 | -2;
+  readonly isolationLevel: 0 | 1;
+}
+
+const earliest: OffsetKind = { timestamp: -2, isolationLevel: 1 };
+const lastStable: OffsetKind = { timestamp: -1, isolationLevel: 1 };
+const latest: OffsetKind = { timestamp: -1, isolationLevel: 0 };
 
 async function readOffsets(
   cluster: Cluster,
   topics: readonly string[],
-  fromBeginning: boolean,
-): Promise<Map<string, Map<number, number>>> {
-  const requests = topics.map((topic) => ({
-    topic,
-    fromBeginning,
-    partitions: cluster
-      .findTopicPartitionMetadata(topic)
-      .map(({ partitionId }) => ({ partition: partitionId })),
-  }));
-  const answers = await cluster.fetchTopicsOffset(requests);
-  return new Map(
-    answers.map(({ topic, partitions }) => [
-      topic,
-      new Map(partitions.map(({ partition, offset }) => [partition, Number(offset)])),
-    ]),
+  { timestamp, isolationLevel }: OffsetKind,
+): Promise<BoundsByTopic<number>> {
+  const byLeader = new Map<
+    string,
+    { topic: string; partitions: { partition: number; timestamp: number }[] }[]
+  >();
+  for (const topic of topics) {
+    const ids = cluster.findTopicPartitionMetadata(topic).map(({ partitionId }) => partitionId);
+    for (const [leader, own] of Object.entries(cluster.findLeaderForPartitions(topic, ids))) {
+      const partitions = own.map((partition) => ({ partition, timestamp }));
+      byLeader.set(leader, [...(byLeader.get(leader) ?? []), { topic, partitions }]);
+    }
+  }
+  const answers = await Promise.all(
+    [...byLeader].map(async ([nodeId, requests]) => {
+      const leader = await cluster.findBroker({ nodeId });
+      return leader.listOffsets({ isolationLevel, topics: requests });
+    }),
   );
+  const offsets: BoundsByTopic<number> = new Map(topics.map((topic) => [topic, new Map()]));
+  for (const { topic, partitions } of answers.flatMap(({ responses }) => responses)) {
+    for (const { partition, offset } of partitions) offsets.get(topic)?.set(partition, Number(offset));
+  }
+  return offsets;
+}
+
+/** Joins what is known of each partition in both. */
+function joined<A, B, C>(
+  first: BoundsByTopic<A>,
+  second: BoundsByTopic<B>,
+  join: (a: A, b: B) => C,
+): BoundsByTopic<C> {
+  const all: BoundsByTopic<C> = new Map();
+  for (const [topic, partitions] of second) {
+    const known = new Map<number, C>();
+    for (const [partition, b] of partitions) {
+      const a = first.get(topic)?.get(partition);
+      if (a !== undefined) known.set(partition, join(a, b));
+    }
+    all.set(topic, known);
+  }
+  return all;
 }
 
 async function asUnknownTopic(broker: Broker, topics: readonly string[], thrown: unknown): Promise<unknown> {

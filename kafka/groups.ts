@@ -1,10 +1,19 @@
 /**
- * Reads consumer groups without joining, committing or changing anything. What the cluster does not report is absent,
- * never zero.
+ * Reads consumer groups without joining, committing or changing anything: groups of the classic protocol, of the consumer
+ * protocol (KIP-848), and those that only commit. What the cluster does not report is null or absent, never zero, and a
+ * group that cannot be read does not affect the others.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import kafkajs, { type Admin, type GroupDescription } from 'kafkajs';
-import { type Broker, withAdmin } from './client.ts';
+import type Cluster from 'kafkajs/src/cluster/index.js';
+import { messageOf } from '../runtime/errors.ts';
+import { asBrokerError, type Broker, isRefusedAccess, withAdmin, withCluster } from './client.ts';
+import {
+  canDescribeConsumerGroups,
+  type DescribedGroup,
+  describeConsumerGroups,
+  isUnknownGroup,
+} from './consumer-group-describe.ts';
 
 export interface CommittedOffset {
   /** Next offset to read, exclusive. */
@@ -12,68 +21,248 @@ export interface CommittedOffset {
   readonly metadata: string;
 }
 
-/** Members by topic and partition; absent where nobody is assigned. */
+/** Member ids by topic and partition; absent where no member is assigned. */
 export type Owners = ReadonlyMap<string, ReadonlyMap<number, string>>;
 
 export interface Group {
   readonly exists: boolean;
-  /** null while it cannot be told: in a rebalance, and for groups of the newer protocol. */
+  /** null while it is unknown: during a rebalance, and for assignments in a format of their own. */
   readonly owners: Owners | null;
-  /** topic → partition; only where there is a commit */
+  /** Number of members; null while it is unknown. */
+  readonly members: number | null;
+  /** Topics to which its members subscribe; null without members, and while it is unknown. */
+  readonly subscribed: ((topic: string) => boolean) | null;
+  /** topic → partition; only where an offset is committed */
   readonly committed: ReadonlyMap<string, ReadonlyMap<number, CommittedOffset>>;
+  /** Why the group could not be read; null when it could. */
+  readonly problem: string | null;
 }
+
+/** A group without members and commits. */
+const absent: Group = {
+  exists: false,
+  owners: new Map(),
+  members: 0,
+  subscribed: null,
+  committed: new Map(),
+  problem: null,
+};
 
 /** Groups as they are now, by name. @throws ReelflowError brokerUnreachable */
 export async function readGroups(broker: Broker, names: readonly string[]): Promise<Map<string, Group>> {
+  if (names.length === 0) return new Map();
   return withAdmin(broker, async (admin) => {
-    const described = await withCoordinator(() => admin.describeGroups([...names]));
-    const descriptions = new Map(described.groups.map((group) => [group.groupId, group]));
+    const classic = await describedGroups(broker, admin, names);
+    // To the older request, a group of the consumer protocol is "Dead", as one that does not exist.
+    const others = names.filter((name) => {
+      const description = classic.get(name);
+      return !(description instanceof Unread) && (description?.state ?? 'Dead') === 'Dead';
+    });
+    const newer = others.length === 0 ? new Map() : await readConsumerGroups(broker, others);
     const groups = new Map<string, Group>();
     for (const name of names) {
-      const committed = new Map<string, Map<number, CommittedOffset>>();
-      for (const { topic, partitions } of await fetchOffsets(admin, name)) {
-        const known = partitions.filter(({ offset }) => Number(offset) >= 0);
-        if (known.length === 0) continue;
-        const entries = known.map(
-          ({ partition, offset, metadata }) =>
-            [partition, { next: Number(offset), metadata: metadata ?? '' }] as const,
-        );
-        committed.set(topic, new Map(entries));
-      }
-      // To a broker, a group that was never there is "Dead". One of the newer protocol may be called so, too.
-      const description = descriptions.get(name);
-      const isDead = description === undefined || description.state === 'Dead';
-      const exists = !isDead || committed.size > 0;
-      groups.set(name, { exists, owners: exists ? ownersOf(description) : new Map(), committed });
+      const committed = await committedBy(broker, admin, name);
+      const description = classic.get(name);
+      const membership =
+        newer.get(name) ?? (description instanceof Unread ? description : membershipOf(description));
+      groups.set(name, groupOf(membership, committed));
     }
     return groups;
   });
 }
 
-function ownersOf(group: GroupDescription | undefined): Owners | null {
-  if (group?.state === 'Empty') return new Map();
-  if (group?.state !== 'Stable' || group.protocolType !== 'consumer') return null;
-  const owners = new Map<string, Map<number, string>>();
-  try {
-    for (const { memberId, memberAssignment } of group.members) {
-      const assignment = kafkajs.AssignerProtocol.MemberAssignment.decode(memberAssignment)?.assignment ?? {};
-      for (const [topic, partitions] of Object.entries(assignment)) {
-        const known = owners.get(topic) ?? new Map<number, string>();
-        for (const partition of partitions) known.set(partition, memberId);
-        owners.set(topic, known);
-      }
-    }
-    return owners;
-  } catch {
-    // Bytes that only this group's own assigner understands.
-    return null;
+/** Names of all groups that consume: members of either protocol, or commits alone. @throws ReelflowError */
+export async function listGroups(broker: Broker): Promise<string[]> {
+  return withAdmin(broker, async (admin) => {
+    const { groups } = await admin.listGroups();
+    return groups
+      .filter(({ protocolType }) => protocolType === 'consumer' || protocolType === '')
+      .map(({ groupId }) => groupId)
+      .sort();
+  });
+}
+
+/** A part of a group that could not be read. */
+class Unread {
+  readonly problem: string;
+
+  constructor(thrown: unknown) {
+    const cause = (thrown as { cause?: unknown }).cause;
+    this.problem = cause instanceof Error ? `${messageOf(thrown)}: ${cause.message}` : messageOf(thrown);
   }
 }
 
-const fetchOffsets = (admin: Admin, groupId: string) =>
-  withCoordinator(() => admin.fetchOffsets({ groupId }));
+type Membership = Pick<Group, 'exists' | 'owners' | 'members' | 'subscribed'>;
 
-/** kafkajs does not repeat requests about groups when the coordinator has just moved, or is not there yet. */
+function groupOf(membership: Membership | Unread, committed: Group['committed'] | Unread): Group {
+  const commits: Group['committed'] = committed instanceof Unread ? new Map() : committed;
+  if (membership instanceof Unread) {
+    const { problem } = membership;
+    return { exists: true, owners: null, members: null, subscribed: null, committed: commits, problem };
+  }
+  const problem = committed instanceof Unread ? committed.problem : null;
+  const exists = membership.exists || commits.size > 0 || problem !== null;
+  if (!exists) return absent;
+  return { ...membership, exists, committed: commits, problem };
+}
+
+/** Keeps a failure that concerns one group with that group. @throws errors that concern the whole cluster */
+function unread(broker: Broker, thrown: unknown): Unread {
+  const { name, type } = thrown as { name?: string; type?: string };
+  if (/^(GROUP|TOPIC)_AUTHORIZATION_FAILED$/.test(String(type)))
+    return new Unread(asBrokerError(thrown, broker.endpoints));
+  if (isRefusedAccess(asBrokerError(thrown, broker.endpoints)) || name !== 'KafkaJSProtocolError')
+    throw thrown;
+  return new Unread(thrown);
+}
+
+async function describedGroups(
+  broker: Broker,
+  admin: Admin,
+  names: readonly string[],
+): Promise<Map<string, GroupDescription | Unread>> {
+  try {
+    const { groups } = await withCoordinator(() => admin.describeGroups([...names]));
+    return new Map(groups.map((group) => [group.groupId, group]));
+  } catch (thrown) {
+    const [name] = names;
+    const problem = unread(broker, thrown);
+    if (names.length === 1 && name !== undefined) return new Map([[name, problem]]);
+    // One group fails the request for all: ask for each alone.
+    const found = new Map<string, GroupDescription | Unread>();
+    for (const one of names)
+      for (const entry of await describedGroups(broker, admin, [one])) found.set(...entry);
+    return found;
+  }
+}
+
+async function committedBy(
+  broker: Broker,
+  admin: Admin,
+  groupId: string,
+): Promise<Group['committed'] | Unread> {
+  try {
+    const committed = new Map<string, Map<number, CommittedOffset>>();
+    for (const { topic, partitions } of await withCoordinator(() => admin.fetchOffsets({ groupId }))) {
+      const known = partitions.filter(({ offset }) => Number(offset) >= 0);
+      if (known.length === 0) continue;
+      const entries = known.map(
+        ({ partition, offset, metadata }) =>
+          [partition, { next: Number(offset), metadata: metadata ?? '' }] as const,
+      );
+      committed.set(topic, new Map(entries));
+    }
+    return committed;
+  } catch (thrown) {
+    return unread(broker, thrown);
+  }
+}
+
+/** A group of the classic protocol. */
+function membershipOf(group: GroupDescription | undefined): Membership {
+  if (group === undefined || group.state === 'Dead') return absent;
+  if (group.state === 'Empty') return { exists: true, owners: new Map(), members: 0, subscribed: null };
+  const unknown = { exists: true, owners: null, members: group.members.length, subscribed: null };
+  if (group.state !== 'Stable' || group.protocolType !== 'consumer') return unknown;
+  const owners = new Map<string, Map<number, string>>();
+  const topics = new Set<string>();
+  try {
+    for (const { memberId, memberAssignment, memberMetadata } of group.members) {
+      const { AssignerProtocol } = kafkajs;
+      const assignment = AssignerProtocol.MemberAssignment.decode(memberAssignment)?.assignment ?? {};
+      assign(owners, memberId, Object.entries(assignment));
+      for (const topic of AssignerProtocol.MemberMetadata.decode(memberMetadata)?.topics ?? [])
+        topics.add(topic);
+    }
+  } catch {
+    // Only the assignor of this group can decode these bytes.
+    return unknown;
+  }
+  for (const topic of owners.keys()) topics.add(topic);
+  return { exists: true, owners, members: group.members.length, subscribed: (topic) => topics.has(topic) };
+}
+
+function assign(
+  owners: Map<string, Map<number, string>>,
+  memberId: string,
+  assignment: Iterable<readonly [string, readonly number[]]>,
+): void {
+  for (const [topic, partitions] of assignment) {
+    const known = owners.get(topic) ?? new Map<number, string>();
+    for (const partition of partitions) known.set(partition, memberId);
+    owners.set(topic, known);
+  }
+}
+
+/** Those of the groups that use the consumer protocol. */
+async function readConsumerGroups(
+  broker: Broker,
+  names: readonly string[],
+): Promise<Map<string, Membership | Unread>> {
+  return withCluster(broker, [], async (cluster) => {
+    const found = new Map<string, Membership | Unread>();
+    for (const name of names) {
+      try {
+        const group = await withCoordinator(() => describedConsumerGroup(cluster, name));
+        if (group === undefined || isUnknownGroup(group)) continue;
+        if (group.errorCode !== 0) throw protocolError(group);
+        found.set(name, consumerMembershipOf(group));
+      } catch (thrown) {
+        found.set(name, unread(broker, thrown));
+      }
+    }
+    return found;
+  });
+}
+
+async function describedConsumerGroup(cluster: Cluster, name: string): Promise<DescribedGroup | undefined> {
+  const coordinator = await cluster.findGroupCoordinator({ groupId: name });
+  if (!canDescribeConsumerGroups(coordinator)) return undefined;
+  const [group] = await describeConsumerGroups(coordinator, [name]);
+  return group;
+}
+
+function protocolError({ errorCode, errorMessage }: DescribedGroup): Error {
+  // 14, 15, 16: the coordinator is loading, not available, or another one. 30: no permission on the group.
+  const type = errorCode === 30 ? 'GROUP_AUTHORIZATION_FAILED' : `code ${errorCode}`;
+  const error = new Error(errorMessage ?? `ConsumerGroupDescribe failed with error code ${errorCode}`);
+  return Object.assign(error, {
+    name: 'KafkaJSProtocolError',
+    type,
+    retriable: errorCode === 14 || errorCode === 15 || errorCode === 16,
+  });
+}
+
+function consumerMembershipOf({ state, members }: DescribedGroup): Membership {
+  if (state === 'Dead') return absent;
+  if (members.length === 0) return { exists: true, owners: new Map(), members: 0, subscribed: null };
+  const owners = new Map<string, Map<number, string>>();
+  for (const { memberId, assignment } of members) assign(owners, memberId, assignment);
+  return {
+    exists: true,
+    // While members change, a partition may be between two of them.
+    owners: state === 'Stable' ? owners : null,
+    members: members.length,
+    subscribed: subscriptionOf(members, owners),
+  };
+}
+
+function subscriptionOf(members: DescribedGroup['members'], owners: Owners): Group['subscribed'] {
+  const topics = new Set([...members.flatMap(({ subscribedTopics }) => subscribedTopics), ...owners.keys()]);
+  const patterns: RegExp[] = [];
+  for (const { subscribedPattern } of members) {
+    if (subscribedPattern === null || subscribedPattern === '') continue;
+    try {
+      patterns.push(new RegExp(`^(?:${subscribedPattern})$`));
+    } catch {
+      // RE2 syntax that JavaScript does not have.
+      return null;
+    }
+  }
+  return (topic) => topics.has(topic) || patterns.some((pattern) => pattern.test(topic));
+}
+
+/** kafkajs does not repeat requests about groups when the coordinator has just moved, or is not available yet. */
 export async function withCoordinator<T>(request: () => Promise<T>): Promise<T> {
   for (let attempt = 1; ; attempt++) {
     try {

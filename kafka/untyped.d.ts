@@ -37,7 +37,25 @@ declare module 'kafkajs/src/cluster/index.js' {
   }
   export interface Broker {
     nodeId: number;
-    connectionPool: { host: string; port: number };
+    connectionPool: {
+      host: string;
+      port: number;
+      send<T>(message: {
+        request: {
+          apiKey: number;
+          apiVersion: number;
+          apiName: string;
+          encode(): Promise<import('kafkajs/src/protocol/encoder.js').default>;
+        };
+        response: { decode(bytes: Buffer): Promise<T>; parse(decoded: T): Promise<T> };
+      }): Promise<T>;
+    };
+    /** By API key; null until it is connected. */
+    versions: Readonly<Record<number, { minVersion: number; maxVersion: number }>> | null;
+    listOffsets(request: {
+      isolationLevel: number;
+      topics: { topic: string; partitions: { partition: number; timestamp: number }[] }[];
+    }): Promise<{ responses: { topic: string; partitions: { partition: number; offset: string }[] }[] }>;
     disconnect(): Promise<void>;
     /** Answered by the transaction coordinator of the id. */
     initProducerId(request: {
@@ -66,15 +84,35 @@ declare module 'kafkajs/src/cluster/index.js' {
     refreshMetadata(): Promise<void>;
     refreshMetadataIfNecessary(): Promise<void>;
     findLeaderForPartitions(topic: string, partitions: number[]): Record<string, number[]>;
-    fetchTopicsOffset(
-      topics: { topic: string; partitions: { partition: number }[]; fromBeginning: boolean }[],
-    ): Promise<{ topic: string; partitions: { partition: number; offset: string }[] }[]>;
     findTopicPartitionMetadata(topic: string): { partitionId: number; leader: number }[];
     findBroker(where: { nodeId: string }): Promise<Broker>;
     /** @param where the id of a transaction, if `coordinatorType` is 1 */
     findGroupCoordinator(where: { groupId: string; coordinatorType?: number }): Promise<Broker>;
     removeBroker(where: { host: string; port: number }): void;
     brokerPool: { brokers: Readonly<Record<string, Broker>> };
+  }
+}
+
+// Of kafkajs 2.2.4 exactly, as everything below.
+declare module 'kafkajs/src/protocol/encoder.js' {
+  export default class Encoder {
+    writeUVarInt(value: number): this;
+    writeBoolean(value: boolean): this;
+    /** Writes their length + 1 before them. */
+    writeUVarIntBytes(bytes: Buffer): this;
+    constructor(bytes?: number);
+    writeInt16(value: number): this;
+    writeInt32(value: number): this;
+    writeString(value: string | null): this;
+    writeBuffer(value: Buffer): this;
+  }
+}
+
+declare module 'kafkajs/src/consumer/consumerGroup.js' {
+  export default class ConsumerGroup {
+    /** When it last sent a heartbeat, by the wall clock. */
+    lastRequest: number;
+    heartbeat(options: { interval: number }): Promise<void>;
   }
 }
 

@@ -3,6 +3,11 @@ import { expect } from 'vitest';
 import { availableLogBounds, logBounds, UnknownTopic } from '../../kafka/bounds.ts';
 import { broker, test } from '../support/harness.ts';
 
+interface ListedTopic {
+  readonly topic: string;
+  readonly partitions: readonly { readonly timestamp: number }[];
+}
+
 /** A broker whose cluster fails the first requests for offsets with these protocol errors. */
 function failing(types: string[]): typeof broker {
   const cluster = {
@@ -10,13 +15,16 @@ function failing(types: string[]): typeof broker {
     disconnect: async () => undefined,
     addMultipleTargetTopics: async () => undefined,
     findTopicPartitionMetadata: () => [{ partitionId: 0, leader: 0 }],
-    fetchTopicsOffset: async ([request]: { topic: string; fromBeginning: boolean }[]) => {
-      const type = types.shift();
-      if (type !== undefined) throw Object.assign(new Error(type), { type });
-      return [
-        { topic: request?.topic, partitions: [{ partition: 0, offset: request?.fromBeginning ? '2' : '7' }] },
-      ];
-    },
+    findLeaderForPartitions: () => ({ 0: [0] }),
+    findBroker: async () => ({
+      listOffsets: async ({ topics: [request] }: { topics: ListedTopic[] }) => {
+        const type = types.shift();
+        if (type !== undefined) throw Object.assign(new Error(type), { type });
+        const isStart = request?.partitions[0]?.timestamp === -2;
+        const partitions = [{ partition: 0, offset: isStart ? '2' : '7' }];
+        return { responses: [{ topic: request?.topic, partitions }] };
+      },
+    }),
   };
   return { ...broker, createCluster: () => cluster as never };
 }

@@ -1,0 +1,168 @@
+/**
+ * Describes groups of the consumer protocol of KIP-848, which kafkajs does not know: the request ConsumerGroupDescribe
+ * (API key 69, version 0), encoded here and sent through a connection of kafkajs.
+ */
+
+import type { Broker } from 'kafkajs/src/cluster/index.js';
+import Encoder from 'kafkajs/src/protocol/encoder.js';
+
+const apiKey = 69;
+const apiVersion = 0;
+const groupIdNotFound = 69;
+
+/** Partitions by topic name. */
+export type TopicPartitions = ReadonlyMap<string, readonly number[]>;
+
+export interface DescribedMember {
+  readonly memberId: string;
+  readonly subscribedTopics: readonly string[];
+  /** RE2 expression that a whole topic name must match. */
+  readonly subscribedPattern: string | null;
+  readonly assignment: TopicPartitions;
+}
+
+export interface DescribedGroup {
+  readonly group: string;
+  /** Kafka's error code: 0 for none. */
+  readonly errorCode: number;
+  readonly errorMessage: string | null;
+  /** Empty, Assigning, Reconciling, Stable or Dead. */
+  readonly state: string;
+  readonly members: readonly DescribedMember[];
+}
+
+/** Whether a broker knows the request: Kafka 4.0 and later. */
+export function canDescribeConsumerGroups({ versions }: Broker): boolean {
+  const supported = versions?.[apiKey];
+  return supported !== undefined && supported.minVersion <= apiVersion && supported.maxVersion >= apiVersion;
+}
+
+/** Whether the group does not exist, or is none of this protocol. */
+export function isUnknownGroup({ errorCode }: DescribedGroup): boolean {
+  return errorCode === groupIdNotFound;
+}
+
+/** Asks the coordinator of these groups. @throws KafkaJSError, when the request fails as a whole */
+export async function describeConsumerGroups(
+  coordinator: Broker,
+  groups: readonly string[],
+): Promise<DescribedGroup[]> {
+  return coordinator.connectionPool.send({
+    request: { apiKey, apiVersion, apiName: 'ConsumerGroupDescribe', encode: async () => encode(groups) },
+    response: { decode: async (bytes) => decode(bytes), parse: async (described) => described },
+  });
+}
+
+/** Request header v2 adds tagged fields before the body; all lengths are one more, as unsigned varints. */
+function encode(groups: readonly string[]): Encoder {
+  const encoder = new Encoder().writeUVarInt(0).writeUVarInt(groups.length + 1);
+  for (const group of groups) {
+    encoder.writeUVarIntBytes(Buffer.from(group));
+  }
+  const withAuthorizedOperations = false;
+  return encoder.writeBoolean(withAuthorizedOperations).writeUVarInt(0);
+}
+
+function decode(bytes: Buffer): DescribedGroup[] {
+  const reader = new CompactReader(bytes);
+  reader.skipTags();
+  reader.int32(); // throttle time
+  const groups = reader.array((): DescribedGroup => {
+    const errorCode = reader.int16();
+    const errorMessage = reader.nullableString();
+    const group = reader.string();
+    const state = reader.string();
+    reader.int32(); // group epoch
+    reader.int32(); // assignment epoch
+    reader.string(); // assignor
+    const members = reader.array(() => readMember(reader));
+    reader.int32(); // authorized operations
+    reader.skipTags();
+    return { group, errorCode, errorMessage, state, members };
+  });
+  reader.skipTags();
+  return groups;
+}
+
+function readMember(reader: CompactReader): DescribedMember {
+  const memberId = reader.string();
+  reader.nullableString(); // instance id
+  reader.nullableString(); // rack id
+  reader.int32(); // member epoch
+  reader.string(); // client id
+  reader.string(); // client host
+  const subscribedTopics = reader.array(() => reader.string());
+  const subscribedPattern = reader.nullableString();
+  const assignment = readAssignment(reader);
+  readAssignment(reader); // target assignment
+  reader.skipTags();
+  return { memberId, subscribedTopics, subscribedPattern, assignment };
+}
+
+function readAssignment(reader: CompactReader): TopicPartitions {
+  const topics = reader.array((): [string, number[]] => {
+    reader.skip(16); // topic id
+    const topic = reader.string();
+    const partitions = reader.array(() => reader.int32());
+    reader.skipTags();
+    return [topic, partitions];
+  });
+  reader.skipTags();
+  return new Map(topics);
+}
+
+/** Reads the compact types of Kafka's flexible versions (KIP-482). */
+class CompactReader {
+  readonly #bytes: Buffer;
+  #at = 0;
+
+  constructor(bytes: Buffer) {
+    this.#bytes = bytes;
+  }
+
+  skip(bytes: number): void {
+    this.#at += bytes;
+  }
+
+  int16(): number {
+    this.#at += 2;
+    return this.#bytes.readInt16BE(this.#at - 2);
+  }
+
+  int32(): number {
+    this.#at += 4;
+    return this.#bytes.readInt32BE(this.#at - 4);
+  }
+
+  #uvarint(): number {
+    let value = 0;
+    for (let shift = 0; ; shift += 7) {
+      const byte = this.#bytes.readUInt8(this.#at++);
+      value += (byte & 0x7f) * 2 ** shift;
+      if (byte < 0x80) return value;
+    }
+  }
+
+  nullableString(): string | null {
+    const length = this.#uvarint() - 1;
+    if (length < 0) return null;
+    this.#at += length;
+    return this.#bytes.toString('utf8', this.#at - length, this.#at);
+  }
+
+  string(): string {
+    return this.nullableString() ?? '';
+  }
+
+  array<T>(element: () => T): T[] {
+    const length = Math.max(0, this.#uvarint() - 1);
+    return Array.from({ length }, element);
+  }
+
+  skipTags(): void {
+    for (let left = this.#uvarint(); left > 0; left--) {
+      this.#uvarint();
+      this.skip(this.#uvarint());
+    }
+  }
+}
