@@ -11,7 +11,8 @@ import { parseArgs } from 'node:util';
 import { openContext } from '../cli/context.ts';
 import { pipelineGroups } from '../cli/lag.ts';
 import { type Broker, withAdmin } from '../kafka/client.ts';
-import { type GroupLag, LagWatch } from '../monitor/lag.ts';
+import type { GroupLag } from '../monitor/lag.ts';
+import { LagWatch } from '../monitor/lag-watch.ts';
 
 const lookEveryMs = 1_000;
 const slowMessages = 2_400;

@@ -60,7 +60,7 @@ async function run(flags: Flags): Promise<void> {
     });
   }
   const { broker, names } = await openContext(flags);
-  const { LagWatch } = await import('../monitor/lag.ts');
+  const { LagWatch } = await import('../monitor/lag-watch.ts');
   const own = await pipelineGroups(names);
   const watched =
     flags.group.length === 0

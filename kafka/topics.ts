@@ -96,12 +96,12 @@ async function ensureTopics(broker: Broker, specs: readonly TopicSpec[], policy:
 
 /** Repeats a request about a topic that was just created: the answering broker may not know it yet. */
 async function onceKnown<T>(ask: () => Promise<T>): Promise<T> {
-  const started = Date.now();
+  const startedMs = performance.now();
   for (;;) {
     try {
       return await ask();
     } catch (thrown) {
-      if (!isUnknownYet(thrown) || Date.now() - started > creationPatienceMs) throw thrown;
+      if (!isUnknownYet(thrown) || performance.now() - startedMs > creationPatienceMs) throw thrown;
       await sleep(50);
     }
   }
@@ -123,6 +123,35 @@ export async function partitionCounts(
     const metadata = await metadataOf(admin, asked);
     return new Map(metadata.map(({ name, partitions }) => [name, partitions.length]));
   });
+}
+
+/**
+ * How long topics keep a message, in milliseconds: null for one that deletes none by age.
+ * @throws KafkaJSError, without permission to read the settings
+ */
+export async function readRetention(
+  broker: Broker,
+  topics: readonly string[],
+): Promise<Map<string, number | null>> {
+  const { resources } = await withAdmin(broker, (admin) =>
+    admin.describeConfigs({
+      includeSynonyms: false,
+      resources: topics.map((name) => ({
+        type: kafkajs.ConfigResourceTypes.TOPIC,
+        name,
+        configNames: ['cleanup.policy', 'retention.ms'],
+      })),
+    }),
+  );
+  return new Map(
+    resources.map(({ resourceName, configEntries }) => {
+      const setting = (name: string) =>
+        configEntries.find(({ configName }) => configName === name)?.configValue;
+      const retentionMs = Number(setting('retention.ms'));
+      const deletes = setting('cleanup.policy')?.split(',').includes('delete') === true && retentionMs > 0;
+      return [resourceName, deletes ? retentionMs : null];
+    }),
+  );
 }
 
 /** Deletes the messages of each partition before an offset. */

@@ -1,6 +1,6 @@
 /**
- * Looks at the dead letters: how many of what kind and what became of them, and at single ones. Changes nothing. However
- * many letters there are, what is kept of them is a few numbers each, and the newest ones that were asked for.
+ * Reads dead letters: counts by kind and fate, and single letters. Changes nothing. It keeps a few numbers for each letter,
+ * and the newest letters up to a bound.
  */
 import { availableLogBounds, type LogBounds } from '../kafka/bounds.ts';
 import type { Broker } from '../kafka/client.ts';
@@ -9,7 +9,7 @@ import { scan } from '../kafka/scan.ts';
 import type { TopicNames } from '../topics/catalog.ts';
 import { type Fate, type FoundLetter, readDeadLetter } from '../topics/dead-letter.ts';
 
-/** Which letters; what is absent does not matter. */
+/** Which letters; an absent property matches all. */
 export interface LetterFilter {
   readonly reason?: string;
   readonly stage?: string;
@@ -24,21 +24,21 @@ export interface LetterGroup {
   /** Source topic, or file name. */
   readonly source: string;
   letters: number;
-  /** Of these, the ones that `dlq replay` has not taken up yet. */
+  /** Those that `dlq replay` has not handled yet. */
   open: number;
   replayed: number;
   superseded: number;
-  /** Of the newest, in milliseconds since 1970. */
+  /** Time of the newest, in milliseconds since 1970. */
   newestMs: number;
-  /** Where the newest lies on the dead-letter topic, as `partition:offset`. */
+  /** Position of the newest on the dead-letter topic, as `partition:offset`. */
   newest: string;
 }
 
 export interface Letters {
   readonly groups: readonly LetterGroup[];
-  /** The newest letters, newest first; of a value only its beginning. */
+  /** The newest letters, newest first, with truncated values. */
   readonly latest: readonly (FoundLetter & { readonly fate: Fate | 'open' })[];
-  /** Messages of the topic that are no dead letters. */
+  /** Messages on the topic that are not dead letters. */
   readonly foreign: number;
 }
 
@@ -54,7 +54,7 @@ export function matches(letter: FoundLetter, { reason, stage, source }: LetterFi
   );
 }
 
-/** What is kept of each of the newest letters. */
+/** Bound of the value of a kept letter. */
 const valueBytesMax = 2_000;
 
 interface Known {
@@ -63,8 +63,8 @@ interface Known {
 }
 
 /**
- * What is known of the dead letters so far. `read` goes on where it stopped, so that whoever looks again and again reads
- * each letter once; a topic that was recreated is read anew.
+ * The dead letters up to now. `read` continues at its last position, so repeated calls read each letter once. It starts
+ * again when the topic was recreated.
  */
 export class DeadLetterView {
   readonly #broker: Broker;
@@ -84,7 +84,7 @@ export class DeadLetterView {
     this.#latestMax = options.latestMax;
   }
 
-  /** Reads up to the present ends. A topic that does not exist holds nothing. @throws ReelflowError brokerUnreachable */
+  /** Reads up to the current ends. A missing topic counts as empty. @throws ReelflowError brokerUnreachable */
   async read(signal?: AbortSignal): Promise<Letters> {
     const bounds =
       (await availableLogBounds(this.#broker, [this.#topic])).get(this.#topic) ??
@@ -147,7 +147,7 @@ export class DeadLetterView {
       group.newest = idOf(letter);
     }
     this.#known.set(idOf(letter), { group, fate: 'open' });
-    // A copy: the value is a piece of everything that was fetched with it.
+    // A copy, because the value is a slice of the whole fetch response.
     this.#latest.push({ ...letter, value: Buffer.from(letter.value.subarray(0, valueBytesMax)) });
     if (this.#latest.length > 2 * this.#latestMax) this.#trim();
   }
@@ -172,7 +172,7 @@ export function idOf({ partition, offset }: { partition: number; offset: number 
   return `${partition}:${offset}`;
 }
 
-/** One whole letter by its place; undefined when there is none. @throws ReelflowError brokerUnreachable */
+/** One letter by its position, with its whole value; undefined when there is none. @throws ReelflowError brokerUnreachable */
 export async function readLetter(
   broker: Broker,
   reader: LogReader,

@@ -8,27 +8,32 @@
  */
 
 /** From best to worst; the worst state of its partitions is the state of a group. */
-export const states = ['OK', 'WARN', 'ERR', 'STALL', 'STOP'] as const;
+export const states = ['OK', 'WARN', 'ERR', 'STALL', 'STOP', 'LOST'] as const;
 
 /**
  * - `OK`: no lag now, or no lag at some time of the span, or catching up;
  * - `WARN`: it commits, but its lag never decreases: too slow;
  * - `ERR`: it went back and has not reached its earlier offset again, or the log ends before its committed offset;
  * - `STALL`: a member is assigned but makes no progress, with messages waiting;
- * - `STOP`: no member is assigned, with messages waiting.
+ * - `STOP`: no member is assigned, with messages waiting;
+ * - `LOST`: the log start is above the committed offset: messages were deleted before the group read them.
  */
 export type State = (typeof states)[number];
 
 /** One partition of one group at one moment. Unknown is null. */
 export interface Observation {
-  /** Milliseconds since 1970, by our clock. */
+  /** Milliseconds of a monotonic clock. */
   readonly atMs: number;
   /** First offset that the log still holds. */
   readonly start: number | null;
-  /** Offset of the next message to be written. */
+  /** Offset after the last message that a consumer of committed messages can read. */
   readonly end: number | null;
+  /** Offset after the last message, those of open transactions included. */
+  readonly highWatermark?: number | null;
   /** Committed offset; null also without a commit. */
   readonly next: number | null;
+  /** From the committed offset up to this one the log holds only transaction markers and aborted messages. */
+  readonly readableFrom?: number | null;
   /** Whether a member of the group is assigned the partition. */
   readonly isOwned: boolean | null;
   /** When the commit was made, if its metadata contains that. */
@@ -37,9 +42,30 @@ export interface Observation {
   readonly readNext: number | null;
 }
 
-/** Messages that wait; null when an offset is unknown or the log ends before the committed offset. */
-export function lagOf({ end, next }: Pick<Observation, 'end' | 'next'>): number | null {
-  return end === null || next === null || next > end ? null : end - next;
+type Offsets = Pick<Observation, 'end' | 'next'> &
+  Partial<Pick<Observation, 'start' | 'highWatermark' | 'readableFrom'>>;
+
+/** The end for this consumer: beyond the last stable offset commits only one that reads uncommitted messages. */
+export function endOf({ end, next, highWatermark }: Offsets): number | null {
+  return end !== null && next !== null && next > end ? Math.max(end, highWatermark ?? end) : end;
+}
+
+/** First offset that the consumer can still read; null when nothing is committed. */
+export function unreadFrom({ start, next, readableFrom }: Offsets): number | null {
+  return next === null ? null : Math.max(next, start ?? 0, readableFrom ?? 0);
+}
+
+/** Readable messages that wait; null when an offset is unknown or the log ends before the committed offset. */
+export function lagOf(observation: Offsets): number | null {
+  const { next } = observation;
+  const end = endOf(observation);
+  if (end === null || next === null || next > end) return null;
+  return Math.max(0, end - (unreadFrom(observation) as number));
+}
+
+/** Messages that were deleted before the group read them; null when an offset is unknown. */
+export function lostOf({ start, next }: Pick<Observation, 'start' | 'next'>): number | null {
+  return start === null || next === null ? null : Math.max(0, start - next);
 }
 
 /**
@@ -49,10 +75,12 @@ export function lagOf({ end, next }: Pick<Observation, 'end' | 'next'>): number 
 export function judge(observations: readonly Observation[], spanMs: number): State | null {
   const now = observations.at(-1);
   if (now === undefined || now.end === null) return null;
-  const { end, next } = now;
-  if (next === null) return end === now.start ? 'OK' : now.isOwned === false ? 'STOP' : null;
-  if (next > end) return 'ERR';
-  if (next === end) return 'OK';
+  const { next } = now;
+  if (next === null) return now.end === now.start ? 'OK' : now.isOwned === false ? 'STOP' : null;
+  const lag = lagOf(now);
+  if (lag === null) return 'ERR';
+  if (lostOf(now) !== 0 && now.start !== null) return 'LOST';
+  if (lag === 0) return 'OK';
   if (hasStopped(observations, spanMs)) return 'STOP';
   if (observations.some((observation) => observation.next !== null && observation.next > next)) return 'ERR';
   // It had no lag once: it keeps up. On a slow topic this leaves time for a message that has just arrived.

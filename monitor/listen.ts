@@ -1,4 +1,4 @@
-/** Listening on the address that a user named, by the page and by what a stage serves to its observers. */
+/** Listens on the address of `--listen`, for the page and for the endpoints of a stage. */
 import { once } from 'node:events';
 import type { Server } from 'node:http';
 import { messageOf, ReelflowError } from '../runtime/errors.ts';
@@ -11,7 +11,7 @@ export async function listenOn(server: Server, host: string, port: number): Prom
   } catch (thrown) {
     throw new ReelflowError('usage', `${host}:${port} cannot be listened on`, {
       detail: messageOf(thrown),
-      hint: 'Choose another --listen.',
+      hint: 'Choose another address with --listen.',
       cause: thrown,
     });
   }

@@ -1,18 +1,18 @@
 /**
- * What the page shows: one value that says how the whole pipeline is, made anew every few seconds. What cannot be found
- * out is said as a problem or is null; one part that fails does not take the others with it.
+ * What the page shows: one value that describes the whole pipeline, made every few seconds. A part that fails becomes a
+ * problem and leaves the others intact. While the brokers do not answer, the last figures stay, with their age.
  */
-
 import type { Broker } from '../kafka/client.ts';
-import { readGroups } from '../kafka/groups.ts';
 import { messageOf, ReelflowError } from '../runtime/errors.ts';
 import type { TopicNames } from '../topics/catalog.ts';
 import type { FoundLetter } from '../topics/dead-letter.ts';
 import { DeadLetterView, idOf, type LetterGroup, type Letters, sourceName } from './dead-letters.ts';
 import type { GroupLag, LagReport, LagRow, Watched } from './lag.ts';
-import { LagWatch } from './lag.ts';
+import { LagWatch } from './lag-watch.ts';
+import { type Problem, problemsOf, type Verdict, verdictOf } from './problems.ts';
+import { type StageLine, stageHistory, stageNames } from './stage-history.ts';
 
-/** A snapshot as the page tells it. */
+/** A snapshot as the page shows it. */
 export interface SnapshotLine {
   readonly id: string;
   readonly created: string;
@@ -28,27 +28,12 @@ export interface OverviewOptions {
   readonly names: TopicNames;
   /** The groups of the pipeline, processors, then sink, and behind them any others. */
   readonly watched: readonly Watched[];
-  /** How far back looks count. */
+  /** How long observations count. */
   readonly spanMs?: number;
   /** Snapshots, oldest first. @throws ReelflowError goldUnusable */
   readonly snapshots: () => readonly SnapshotLine[];
-}
-
-const stageNames = ['processors', 'sink'] as const;
-
-/** A group that is watched. */
-export interface StageLine {
-  readonly name: (typeof stageNames)[number] | 'other';
-  readonly group: GroupLag;
-  /** Members of the group; null when the cluster does not tell. */
-  readonly members: number | null;
-}
-
-export type Severity = 'bad' | 'note';
-
-export interface Problem {
-  readonly severity: Severity;
-  readonly text: string;
+  /** Whether this machine holds state of a stage. */
+  readonly hasStateHere?: (stage: 'processors' | 'sink') => boolean;
 }
 
 export interface LetterLine {
@@ -64,13 +49,16 @@ export interface LetterLine {
 export interface View {
   readonly atMs: number;
   readonly namespace: string;
+  readonly verdict: Verdict;
   readonly problems: readonly Problem[];
+  /** Age of `stages` and `rows`; null when there are none yet. */
+  readonly figuresAgeMs: number | null;
   /** Processors, sink, then other groups. */
   readonly stages: readonly StageLine[];
   readonly rows: readonly (LagRow & { readonly trend: readonly (number | null)[] })[];
   /** Newest first; null when gold cannot be read. */
   readonly snapshots: readonly SnapshotLine[] | null;
-  /** null until they are read, and when they cannot be. */
+  /** null before they are read, and when they cannot be read. */
   readonly letters: {
     readonly groups: readonly LetterGroup[];
     readonly latest: readonly LetterLine[];
@@ -83,12 +71,20 @@ const lettersMax = 20;
 const snapshotsMax = 12;
 const trendMax = 30;
 
+/** The last figures, and when they were observed by the monotonic clock. */
+interface Figures {
+  readonly atMs: number;
+  readonly stages: readonly StageLine[];
+  readonly rows: View['rows'];
+}
+
 export class Overview {
   readonly #options: OverviewOptions;
   readonly #watch: LagWatch;
   readonly #deadLetters: DeadLetterView;
   /** The report of the last look; undefined before the first and while the broker is away. */
   newest: LagReport | undefined;
+  #figures: Figures | undefined;
   #looks = 0;
   #letters: Letters | null = null;
 
@@ -98,55 +94,39 @@ export class Overview {
     this.#deadLetters = new DeadLetterView(options.broker, options.names, { latestMax: lettersMax });
   }
 
-  /** Looks at everything once. Failures are in the view; a defect is thrown. */
+  /** Observes everything once. Failures are in the view; a defect is thrown. */
   async look(signal: AbortSignal): Promise<View> {
-    const { broker, names, watched } = this.#options;
+    const { names, watched } = this.#options;
     const problems: Problem[] = [];
     const attempt = async <T>(work: () => Promise<T> | T): Promise<T | null> => {
       try {
         return await work();
       } catch (thrown) {
         if (signal.aborted || !(thrown instanceof ReelflowError)) throw thrown;
-        const text = [thrown.message, thrown.detail].filter((part) => part !== '').join(': ');
-        if (!problems.some((known) => known.text === text)) problems.push({ severity: 'bad', text });
+        const text = failureText(thrown);
+        const command = thrown.kind === 'brokerUnreachable' ? 'reelflow services status' : null;
+        if (!problems.some((known) => known.text === text)) problems.push({ severity: 'bad', text, command });
         return null;
       }
     };
     const report = await attempt(() => this.#watch.look(watched));
     this.newest = report ?? undefined;
-    const groups =
-      report === null
-        ? null
-        : await attempt(() =>
-            readGroups(
-              broker,
-              watched.map(({ group }) => group),
-            ),
-          );
-    const stages = (report?.groups ?? []).map((group, at): StageLine => {
-      const owners = groups?.get(group.group)?.owners;
-      const members =
-        owners && new Set([...owners.values()].flatMap((partitions) => [...partitions.values()]));
-      return { name: stageNames[at] ?? 'other', group, members: members?.size ?? null };
-    });
-    for (const stage of stages) problems.push(...problemsOf(stage));
+    if (report !== null) this.#figures = this.#figuresOf(report);
+    const stages = this.#figures?.stages ?? [];
+    if (report !== null) for (const stage of stages) problems.push(...problemsOf(stage, names.namespace));
     if (report !== null && this.#looks++ % lettersEvery === 0) {
       this.#letters = (await attempt(() => this.#deadLetters.read(signal))) ?? this.#letters;
     }
     const snapshots = await attempt(() => [...this.#options.snapshots()].reverse().slice(0, snapshotsMax));
-    const open = this.#letters?.groups.reduce((sum, group) => sum + group.open, 0) ?? 0;
-    if (open > 0) {
-      problems.push({
-        severity: 'note',
-        text: `${count(open, 'dead letter')} ${open === 1 ? 'is' : 'are'} open.`,
-      });
-    }
+    problems.push(...letterProblems(this.#letters));
     return {
       atMs: Date.now(),
       namespace: names.namespace,
+      verdict: verdictOf(problems, report === null ? null : stages),
       problems,
+      figuresAgeMs: this.#figures === undefined ? null : performance.now() - this.#figures.atMs,
       stages,
-      rows: (report?.rows ?? []).map((row) => ({ ...row, trend: this.#watch.trendOf(row).slice(-trendMax) })),
+      rows: this.#figures?.rows ?? [],
       snapshots,
       letters: this.#letters && {
         groups: this.#letters.groups,
@@ -154,6 +134,27 @@ export class Overview {
       },
     };
   }
+
+  #figuresOf(report: LagReport): Figures {
+    const { hasStateHere = () => false } = this.#options;
+    const { names } = this.#options;
+    const nameOf = ({ group }: GroupLag) =>
+      stageNames[[names.processorGroup, names.sinkGroup].indexOf(group)];
+    const stages = report.groups.map((group): StageLine => {
+      const name = nameOf(group);
+      const history = name === undefined ? null : stageHistory(group, hasStateHere(name));
+      return { name: name ?? 'other', group, members: group.members, history };
+    });
+    const rows = report.rows.map((row) => ({ ...row, trend: this.#watch.trendOf(row).slice(-trendMax) }));
+    return { atMs: performance.now(), stages, rows };
+  }
+}
+
+function letterProblems(letters: Letters | null): Problem[] {
+  const open = letters?.groups.reduce((sum, group) => sum + group.open, 0) ?? 0;
+  if (open === 0) return [];
+  const text = `${open.toLocaleString('en-US')} dead ${open === 1 ? 'letter is' : 'letters are'} open.`;
+  return [{ severity: 'note', text, command: 'reelflow dlq list' }];
 }
 
 function lineOf(letter: FoundLetter, fate: string): LetterLine {
@@ -169,44 +170,8 @@ function lineOf(letter: FoundLetter, fate: string): LetterLine {
   };
 }
 
-const count = (n: number, what: string) => `${n.toLocaleString('en-US')} ${what}${n === 1 ? '' : 's'}`;
-
-/** What is not as it should be with a stage, in words. */
-export function problemsOf({ name, group, members }: StageLine): Problem[] {
-  const { state, lag } = group;
-  const [who, is, has, one] = {
-    processors: ['Processors', 'are', 'have', 'processor'],
-    sink: ['The sink', 'is', 'has', 'sink'],
-    other: [`Group ${group.group}`, 'is', 'has', `member of group ${group.group}`],
-  }[name] as [string, string, string, string];
-  const waiting =
-    lag === null ? 'what waits is unknown' : `${count(lag, 'message')} ${lag === 1 ? 'waits' : 'wait'}`;
-  const bad = (text: string): Problem[] => [{ severity: 'bad', text }];
-  switch (state) {
-    case 'STOP':
-      return bad(`${who} ${has} stopped: nobody is there, and ${waiting}.`);
-    case 'STALL':
-      return bad(`${who} ${is} stalled: somebody is there and stands still, and ${waiting}.`);
-    case 'ERR':
-      return bad(`${who} went back, or a topic is shorter than what was processed of it.`);
-    case 'WARN':
-      return bad(`${who} ${is} too slow: ${waiting}, and it does not get less.`);
-    default:
-      // Without work that waits nobody is missed; but an operator who has just lost one wants to know.
-      if (name === 'other' && !group.exists) {
-        return [{ severity: 'note', text: `${who} does not exist (yet).` }];
-      }
-      if (members !== 0 || !group.exists) return [];
-      return [
-        {
-          severity: 'note',
-          text: `No ${one} is ${name === 'other' ? 'there' : 'running'}; ${lag === 0 ? 'nothing waits for it' : waiting}.`,
-        },
-      ];
-  }
-}
-
-/** A failure to look, as the page shows it. */
+/** A failure to observe, as the page shows it. */
 export function failureText(thrown: unknown): string {
-  return thrown instanceof ReelflowError ? `${thrown.message}: ${thrown.detail}` : messageOf(thrown);
+  if (!(thrown instanceof ReelflowError)) return messageOf(thrown);
+  return [thrown.message, thrown.detail].filter((part) => part !== '').join(': ');
 }

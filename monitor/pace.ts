@@ -1,5 +1,5 @@
 /** Consumption and production rates of partitions, and the time until a member has caught up. Pure functions. */
-import { isFull, lagOf, type Observation } from './judge.ts';
+import { endOf, isFull, lagOf, type Observation, unreadFrom } from './judge.ts';
 
 /** Messages per second; null with fewer than two observations. */
 export interface Pace {
@@ -8,10 +8,16 @@ export interface Pace {
 }
 
 export function paceOf(observations: readonly Observation[]): Pace {
-  const known = observations.filter((observation) => observation.end !== null && observation.next !== null);
+  const known = observations.filter(({ end, next }) => end !== null && next !== null);
+  // After the members have left, their earlier pace says nothing about now.
+  const alone = known.slice(known.findLastIndex(({ isOwned }) => isOwned !== false) + 1);
+  const hasEnded = alone.length > 0 && alone.length < known.length;
+  const consumed = slope((hasEnded ? alone : known).map(({ atMs, next }) => [atMs / 1000, next as number]));
   return {
-    consumedPerSecond: slope(known.map(({ atMs, next }) => [atMs / 1000, next as number])),
-    producedPerSecond: slope(known.map(({ atMs, end }) => [atMs / 1000, end as number])),
+    consumedPerSecond: hasEnded ? (consumed ?? 0) : consumed,
+    producedPerSecond: slope(
+      known.map(({ atMs, end, highWatermark }) => [atMs / 1000, highWatermark ?? (end as number)]),
+    ),
   };
 }
 
@@ -88,7 +94,7 @@ function valueAt(line: Line, atMs: number): number {
 function progressOf(observations: readonly Observation[], nowMs: number) {
   const now = observations.at(-1);
   const moves = observations.filter(({ next }, i) => next !== null && next !== observations[i - 1]?.next);
-  const done = moves.map(({ atMs, next }): [number, number] => [atMs, next as number]);
+  const done = moves.map((move): [number, number] => [move.atMs, unreadFrom(move) as number]);
   // The time of a commit that the first observation found is unknown, and a commit at the log start is no work.
   const commits = done.filter((_, i) => moves[i] !== observations[0] && moves[i]?.next !== moves[i]?.start);
   const [first, last] = [commits[0], commits.at(-1)];
@@ -97,7 +103,7 @@ function progressOf(observations: readonly Observation[], nowMs: number) {
     stepMs = (last[0] - first[0]) / (commits.length - 1);
     const waitedMs = Math.min(nowMs - last[0], stepMs);
     const more = ((last[1] - first[1]) / (last[0] - first[0])) * waitedMs;
-    done.push([last[0] + waitedMs, Math.min(now?.end ?? 0, last[1] + more)]);
+    done.push([last[0] + waitedMs, Math.min((now && endOf(now)) ?? 0, last[1] + more)]);
   }
   return {
     lag: now === undefined ? null : lagOf(now),
@@ -107,6 +113,9 @@ function progressOf(observations: readonly Observation[], nowMs: number) {
     done,
     /** Messages that are read and not committed. */
     ahead: Math.max(0, (now?.readNext ?? 0) - (now?.next ?? 0)),
-    ends: observations.flatMap(({ atMs, end }): Line => (end === null ? [] : [[atMs, end]])),
+    ends: observations.flatMap((observation): Line => {
+      const end = endOf(observation);
+      return end === null ? [] : [[observation.atMs, end]];
+    }),
   };
 }

@@ -1,7 +1,7 @@
 /**
- * Serves the page: its files, the view as server-sent events, one dead letter, the plots. Only reads, only GET. Beyond
- * this machine it answers nobody without the token; at home it answers only to its own name, so that no web page
- * elsewhere can look in through the browser.
+ * Serves the page: its files, the view as server-sent events, single dead letters and plots. It only reads and answers only
+ * GET. On other than loopback addresses every request needs the token. On a loopback address the Host header must name a
+ * loopback address, so that no other web page can read from it through the browser.
  */
 import { createHash, timingSafeEqual } from 'node:crypto';
 import { readFileSync } from 'node:fs';
@@ -16,7 +16,7 @@ import { failureText, type View } from './overview.ts';
 export interface PageOptions {
   readonly host: string;
   readonly port: number;
-  /** Wanted of every request; undefined only where `host` is this machine. */
+  /** Required in every request; undefined only if `host` is a loopback address. */
   readonly token: string | undefined;
   readonly look: (signal: AbortSignal) => Promise<View>;
   /** A dead letter as JSON; undefined when there is none. */
@@ -30,14 +30,14 @@ export interface PageOptions {
 }
 
 export interface RunningPage {
-  /** With the token where one is wanted. */
+  /** Contains the token if one is required. */
   readonly url: string;
   readonly done: Promise<void>;
 }
 
 const lookEveryMs = 2_000;
 const viewersMax = 50;
-/** A viewer that takes nothing for so long is let go. */
+/** A viewer with more unread bytes is disconnected. */
 const unsentBytesMax = 4_000_000;
 const answerWithinMs = 15_000;
 const cookie = 'reelflow-monitor';
@@ -61,7 +61,7 @@ const securityHeaders = {
   'cache-control': 'no-store',
 };
 
-/** Whether an address is this machine's own, where nobody else can connect to. */
+/** Whether an address is reachable only from this machine. */
 export function isLoopback(host: string): boolean {
   return /^(localhost|127(\.\d{1,3}){3}|::1)$/.test(host);
 }
@@ -70,7 +70,7 @@ export function isLoopback(host: string): boolean {
 export async function servePage(options: PageOptions): Promise<RunningPage> {
   const { host, port, token } = options;
   if (token === undefined && !isLoopback(host)) {
-    throw new ReelflowError('usage', `${host} is not this machine alone: the page wants a token there`, {
+    throw new ReelflowError('usage', `${host} is reachable from other machines, which requires a token`, {
       hint: 'Set REELFLOW_MONITOR_TOKEN.',
     });
   }
@@ -96,7 +96,7 @@ class Page {
   readonly #options: PageOptions;
   readonly #contents = new Map<string, Buffer>();
   readonly #viewers = new Set<ServerResponse>();
-  /** The newest event, for who comes between two looks. */
+  /** The newest event, for viewers that connect between two looks. */
   #last = '';
 
   constructor(options: PageOptions) {
@@ -106,16 +106,16 @@ class Page {
     }
   }
 
-  /** Looks and tells all viewers, until the signal. */
+  /** Observes and sends the view to all viewers, until the signal. */
   async run(): Promise<void> {
     const { look, signal, logger } = this.#options;
     while (!signal.aborted) {
       try {
-        this.#tell('view', await look(signal));
+        this.#send('view', await look(signal));
       } catch (thrown) {
         if (signal.aborted) break;
-        logger.error({ reason: messageOf(thrown) }, 'the look failed');
-        this.#tell('failure', { text: failureText(thrown) });
+        logger.error({ reason: messageOf(thrown) }, 'the observation failed');
+        this.#send('failure', { text: failureText(thrown) });
       }
       await sleep(lookEveryMs, undefined, { signal }).catch(() => undefined);
     }
@@ -126,8 +126,9 @@ class Page {
     const url = new URL(request.url ?? '/', 'http://page');
     for (const [name, value] of Object.entries(securityHeaders)) response.setHeader(name, value);
     try {
-      if (request.method !== 'GET' && request.method !== 'HEAD') return say(response, 405, 'Only GET.');
-      if (!this.#isOwnName(request)) return say(response, 421, 'This is not my name.');
+      if (request.method !== 'GET' && request.method !== 'HEAD')
+        return say(response, 405, 'Only GET is supported.');
+      if (!this.#isKnownHost(request)) return say(response, 421, 'Unknown Host header.');
       if (!this.#isAdmitted(request, url, response)) return;
       await this.#route(url, request, response);
     } catch (thrown) {
@@ -138,14 +139,14 @@ class Page {
     }
   }
 
-  /** A page elsewhere that lets its name point here (DNS rebinding) sends that name. */
-  #isOwnName({ headers }: IncomingMessage): boolean {
+  /** A page whose name points to this address (DNS rebinding) sends its own name as Host. */
+  #isKnownHost({ headers }: IncomingMessage): boolean {
     if (this.#options.token !== undefined) return true;
     const name = (headers.host ?? '').replace(/:\d+$/, '').replace(/^\[|\]$/g, '');
     return isLoopback(name);
   }
 
-  /** The token comes once in the address, or as a bearer, and from then on as a cookie that no script can read. */
+  /** The token arrives once in the URL, or as a bearer token; later requests carry a cookie that no script can read. */
   #isAdmitted(request: IncomingMessage, url: URL, response: ServerResponse): boolean {
     const { token } = this.#options;
     if (token === undefined) return true;
@@ -162,7 +163,11 @@ class Page {
       .some((pair) => pair.startsWith(`${cookie}=`) && isSame(pair.slice(cookie.length + 1), digest(token)));
     if (known || isSame(authorization, `Bearer ${token}`)) return true;
     response.setHeader('www-authenticate', 'Bearer');
-    say(response, 401, 'Open the page with ?token=… once; `reelflow monitor` has shown the address.');
+    say(
+      response,
+      401,
+      'Token missing or wrong. Open the URL that `reelflow monitor` printed, with ?token=….',
+    );
     return false;
   }
 
@@ -182,24 +187,20 @@ class Page {
     }
     if (url.pathname === '/letter') {
       const [, partition, offset] = /^(\d{1,6}):(\d{1,15})$/.exec(url.searchParams.get('at') ?? '') ?? [];
-      if (partition === undefined) return json(response, 400, { error: 'at=partition:offset is expected.' });
+      if (partition === undefined) return json(response, 400, { error: 'Expected at=partition:offset.' });
       const found = await inTime(letter({ partition: Number(partition), offset: Number(offset) }));
-      return json(response, found === undefined ? 404 : 200, found ?? { error: 'There is no such letter.' });
+      return json(response, found === undefined ? 404 : 200, found ?? { error: 'Dead letter not found.' });
     }
     if (url.pathname === '/plots') {
       const found = await inTime(plots(url.searchParams.get('snapshot') ?? ''));
-      return json(
-        response,
-        found === undefined ? 404 : 200,
-        found ?? { error: 'There is no such snapshot.' },
-      );
+      return json(response, found === undefined ? 404 : 200, found ?? { error: 'Snapshot not found.' });
     }
     say(response, 404, 'Not found.');
   }
 
   #addViewer(response: ServerResponse): void {
     if (this.#viewers.size >= viewersMax) {
-      say(response, 503, 'Too many are looking.');
+      say(response, 503, 'Too many viewers.');
       return;
     }
     response.writeHead(200, { 'content-type': 'text/event-stream' });
@@ -208,7 +209,7 @@ class Page {
     response.on('close', () => this.#viewers.delete(response));
   }
 
-  #tell(event: 'view' | 'failure', data: object): void {
+  #send(event: 'view' | 'failure', data: object): void {
     this.#last = `event: ${event}\ndata: ${JSON.stringify(data)}\n\n`;
     for (const viewer of this.#viewers) {
       if (viewer.writableLength > unsentBytesMax) viewer.destroy();
@@ -218,11 +219,11 @@ class Page {
 }
 
 async function inTime<T>(work: Promise<T>): Promise<T> {
-  // Whoever loses the race must not count as unhandled.
+  // The loser of the race must not count as an unhandled rejection.
   work.catch(() => undefined);
   const late = new AbortController();
   const tooLate = sleep(answerWithinMs, undefined, { signal: late.signal }).then(() => {
-    throw new ReelflowError('stuck', 'It takes too long', {
+    throw new ReelflowError('stuck', 'The answer takes too long', {
       detail: `No answer within ${answerWithinMs / 1000} s.`,
     });
   });
@@ -242,7 +243,7 @@ function json(response: ServerResponse, status: number, value: object): void {
 
 const digest = (text: string) => createHash('sha256').update(`reelflow ${text}`).digest('hex');
 
-/** In the same time however much of it is right. */
+/** Compares in constant time. */
 function isSame(a: string, b: string): boolean {
   return timingSafeEqual(Buffer.from(digest(a)), Buffer.from(digest(b)));
 }

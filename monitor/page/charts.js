@@ -1,4 +1,4 @@
-// Small pictures from numbers. Every picture says its figures in words, too.
+// Small charts. Every chart has its figures as text, too.
 
 /** An element with properties, attributes (`aria-…`, `data-…`, `class` …) and children; text is never markup. */
 export function el(name, attributes = {}, ...children) {
@@ -24,7 +24,7 @@ export const number = (value, digits = 0) =>
     ? 'unknown'
     : value.toLocaleString('en-US', { maximumFractionDigits: digits });
 
-/** The course of a figure as a thin line; unknown moments are gaps. */
+/** Values over time as a thin line; unknown values are gaps. */
 export function spark(values, label) {
   const known = values.filter((value) => value !== null);
   const picture = svg('svg', { class: 'spark', viewBox: '0 0 90 22', role: 'img', 'aria-label': label });
@@ -64,7 +64,7 @@ function line(title, points) {
   const xs = points.map(([x]) => Number(x));
   const ys = points.map(([, y]) => y);
   const [x0, x1] = [Math.min(...xs), Math.max(...xs)];
-  // What is counted is drawn from zero, what is measured from where it lies.
+  // Counts start at zero; other values at their minimum.
   const isCount = ys.every(Number.isInteger);
   const [low, high] = isCount
     ? [0, Math.max(...ys)]

@@ -1,24 +1,37 @@
-// The page: draws every view that comes. What has not changed is left alone, so that focus and scrolling stay.
+// Draws every view that arrives. Elements that have not changed stay untouched, which keeps focus and scroll position.
+// Figures older than a few observations are greyed out and show their age.
 import { el, number, plot, spark } from './charts.js';
 
 const $ = (id) => document.getElementById(id);
 const quiet = (text) => el('p', { class: 'quiet' }, text);
 let view;
 let drawnSnapshot;
+/** When the view arrived, by a clock that never steps. */
+let viewAtMs = 0;
+/** Whether the monitor answers and observes. */
+let isLive = false;
+const staleAfterMs = 10_000;
 
 const events = new EventSource('events');
 events.addEventListener('view', ({ data }) => {
   view = JSON.parse(data);
+  viewAtMs = performance.now();
+  isLive = true;
   link('live', 'live');
   draw();
 });
 events.addEventListener('failure', ({ data }) => {
-  link('lost', 'the look failed');
-  headline([{ severity: 'bad', text: JSON.parse(data).text }]);
+  isLive = false;
+  link('lost', 'observation failed');
+  headline({ severity: 'bad', text: JSON.parse(data).text, command: 'reelflow lag' });
+  ages();
 });
 events.addEventListener('error', () => {
+  isLive = false;
   link('lost', 'no connection to the monitor');
-  headline([{ severity: 'bad', text: 'The monitor does not answer; what is shown below is old.' }]);
+  const text = 'The monitor does not answer. The figures below are old.';
+  headline({ severity: 'bad', text, command: 'reelflow monitor' });
+  ages();
 });
 setInterval(ages, 1_000);
 
@@ -36,12 +49,11 @@ function unlessSame(element, from, children) {
 }
 
 function draw() {
-  const { namespace, problems, stages, rows, snapshots, letters } = view;
+  const { namespace, verdict, problems, stages, rows, snapshots, letters } = view;
   unlessSame($('namespace'), namespace, () => [namespace]);
-  headline(problems, stages);
+  headline(verdict, problems);
   unlessSame($('flow'), [stages, rows.length, snapshots?.[0]], () => flow(stages, snapshots));
-  const isKnown = rows.length > 0 || stages.some(({ name }) => name === 'other');
-  if (isKnown) for (const stage of stages) drawLag(stage, rows);
+  drawLags(stages, rows);
   unlessSame($('snapshots'), snapshots, () => [snapshotList(snapshots)]);
   unlessSame($('letters'), letters, () => [letterList(letters)]);
   const current = snapshots?.find(({ isCurrent }) => isCurrent)?.id;
@@ -49,24 +61,19 @@ function draw() {
   ages();
 }
 
-function headline(problems, stages = []) {
-  const worst = problems.some(({ severity }) => severity === 'bad')
-    ? 'bad'
-    : problems.length > 0
-      ? 'note'
-      : 'good';
-  $('headline').dataset.state = worst;
-  const [first, ...rest] = problems
-    .toSorted((a, b) => a.severity.localeCompare(b.severity))
-    .map(({ text }) => text);
-  const isWell = stages.every(({ group }) => group.state === 'OK');
-  const well = worst === 'good' ? 'All is well.' : 'The pipeline is well.';
-  const verdict = worst === 'bad' ? first : isWell ? well : 'Nothing bad is seen so far.';
-  unlessSame($('verdict'), verdict, () => [verdict]);
-  const others = worst === 'note' ? [first, ...rest] : rest;
-  unlessSame($('problems'), others, () => others.map((text) => el('li', {}, text)));
-  document.title = worst === 'bad' ? `⚠ ${verdict}` : 'reelflow';
+/** Shows the verdict with its next command, and all other problems with theirs. */
+function headline({ severity, text, command }, problems = []) {
+  $('headline').dataset.state = severity;
+  unlessSame($('verdict'), text, () => [text]);
+  $('next').hidden = command === null;
+  unlessSame($('next'), command, () => (command === null ? [] : ['Next: ', el('code', {}, command)]));
+  const others = problems.filter((problem) => problem.text !== text);
+  unlessSame($('problems'), others, () => others.map(problemLine));
+  document.title = severity === 'bad' ? `⚠ ${text}` : 'reelflow';
 }
+
+const problemLine = ({ text, command }) =>
+  el('li', {}, text, command === null ? '' : [' ', el('code', {}, command)]);
 
 const rate = (perSecond) => (perSecond === null ? '–' : number(perSecond, perSecond < 10 ? 1 : 0));
 const badge = (state, whyUnknown) =>
@@ -74,7 +81,8 @@ const badge = (state, whyUnknown) =>
 const moves = (perSecond) => ((perSecond ?? 0) >= 0.05 ? 'yes' : 'no');
 
 function flow(stages, snapshots) {
-  const [processors, sink] = stages;
+  const processors = stages.find(({ name }) => name === 'processors');
+  const sink = stages.find(({ name }) => name === 'sink');
   const [newest] = snapshots ?? [];
   const pipe = (name, perSecond) =>
     el(
@@ -92,15 +100,15 @@ function flow(stages, snapshots) {
       lines.map((line) => el('p', {}, line)),
     );
   const figure = (value, unit) => [value, ' ', el('small', {}, unit)];
-  const working = (of, unit, who) =>
+  const working = (title, of, unit, who) =>
     stage(
-      of === sink ? 'Sink' : 'Processors',
+      title,
       badge(of?.group.state, of?.group.whyUnknown),
       figure(rate(of?.group.consumedPerSecond ?? null), unit),
       of === undefined
         ? 'unknown'
         : of.members === null
-          ? 'who is there is unknown'
+          ? 'members unknown'
           : `${of.members} ${who}${of.members === 1 ? '' : 's'}`,
       of === undefined ? '' : waitingText(of.group),
     );
@@ -109,12 +117,12 @@ function flow(stages, snapshots) {
       'Producers',
       null,
       figure(rate(processors?.group.producedPerSecond ?? null), 'chunks/s'),
-      'files become chunks on topics',
+      'write files as chunks to topics',
     ),
     pipe('imdb.title.*', processors?.group.producedPerSecond),
-    working(processors, 'chunks/s', 'member'),
+    working('Processors', processors, 'chunks/s', 'member'),
     pipe('reelflow.deltas', sink?.group.producedPerSecond),
-    working(sink, 'messages/s', 'member'),
+    working('Sink', sink, 'messages/s', 'member'),
     pipe('snapshots', sink?.group.consumedPerSecond),
     stage(
       'Gold',
@@ -128,7 +136,7 @@ function flow(stages, snapshots) {
 
 function waitingText({ lag, lagRecords, catchUpMs, catchesUp, timeLagMs }) {
   if (lag === null) return 'lag unknown';
-  if (lag === 0) return 'nothing waits';
+  if (lag === 0) return 'no lag';
   const records = lagRecords ? ` (${number(lagRecords)} records)` : '';
   const waits = `${number(lag)} ${lag === 1 ? 'message waits' : 'messages wait'}${records}`;
   return `${waits}, ${duration(timeLagMs)} behind, ${catchUp({ catchUpMs, catchesUp })}`;
@@ -138,7 +146,7 @@ const catchUp = ({ catchUpMs, catchesUp }) =>
   catchesUp === false
     ? 'never caught up'
     : catchUpMs === null
-      ? 'catching up: unknown'
+      ? 'time to catch up unknown'
       : `caught up in ${duration(catchUpMs)}`;
 
 const lagColumns = [
@@ -152,7 +160,18 @@ const lagColumns = [
 ];
 const lagTables = new Map();
 
-/** Draws the rows of one stage into its table, which stays: it may be scrolled, or have the focus. */
+/** Draws a table for each group, and removes those of groups that a pattern no longer matches. */
+function drawLags(stages, rows) {
+  if (rows.length === 0 && stages.every(({ name }) => name !== 'other')) return;
+  for (const [name, { frame }] of lagTables) {
+    if (stages.some(({ group }) => group.group === name)) continue;
+    frame.remove();
+    lagTables.delete(name);
+  }
+  for (const stage of stages) drawLag(stage, rows);
+}
+
+/** Draws the rows of one stage into its table, which is kept because it may be scrolled or focused. */
 function drawLag({ name, group }, rows) {
   if (!lagTables.has(group.group)) {
     const isOther = name === 'other';
@@ -176,48 +195,65 @@ function drawLag({ name, group }, rows) {
       el('thead', {}, el('tr', {}, heads)),
       body,
     );
-    // What scrolls is reached by keyboard.
-    const frame = { class: 'scroll lag-group', role: 'region', tabindex: '0', 'aria-label': caption };
+    // A scrollable region needs the focus for keyboards.
+    const region = { class: 'scroll lag-group', role: 'region', tabindex: '0', 'aria-label': caption };
     if (lagTables.size === 0) $('lag').replaceChildren();
-    $('lag').append(el('div', frame, table));
-    lagTables.set(group.group, { body, verdict });
+    const frame = el('div', region, table);
+    $('lag').append(frame);
+    lagTables.set(group.group, { frame, body, verdict });
   }
   const { body, verdict } = lagTables.get(group.group);
-  unlessSame(verdict, [group.state, group.whyUnknown], () => [
+  unlessSame(verdict, [group.state, group.whyUnknown, group.lost, group.blocked, group.expiresMs], () => [
     badge(group.state),
     group.state === null && el('span', { class: 'quiet' }, ` ${group.whyUnknown}`),
+    ...groupNotes(group).map((text) => el('span', { class: 'quiet' }, ` · ${text}`)),
   ]);
   body.replaceChildren(...rows.filter((row) => row.group === group.group).map(lagRow));
 }
 
+function groupNotes({ lost, blocked, expiresMs }) {
+  return [
+    lost > 0 && `${number(lost)} lost`,
+    blocked > 0 && `${number(blocked)} withheld by an open transaction`,
+    expiresMs !== null && `oldest unread message expires in ${duration(expiresMs)}`,
+  ].filter(Boolean);
+}
+
 function lagRow(row) {
-  // A partition that never held a message has no lag, and nothing of it is processed.
+  // A partition that never held a message has no lag.
   const isEmpty = row.endOffset === 0 && (row.nextOffset ?? 0) === 0;
   const or = (text) => (isEmpty ? '–' : text);
-  const late = row.trend.slice(-5).map((value) => number(value));
+  const recent = row.trend.slice(-5).map((value) => number(value));
   const cells = [
-    isEmpty ? el('span', { class: 'state' }, 'empty') : badge(row.state, row.whyUnknown),
+    rowState(row, isEmpty),
     or(number(row.lag)),
-    spark(row.trend, `lag of late: ${late.join(', ')}`),
+    spark(row.trend, `recent lag: ${recent.join(', ')}`),
     or(duration(row.timeLagMs)),
     or(row.catchesUp === false ? 'never' : duration(row.catchUpMs)),
     or(`${rate(row.producedPerSecond)} / ${rate(row.consumedPerSecond)}`),
   ];
   const { namespace } = view;
-  // What all have in common is left out; the whole name is told on a closer look.
+  // Without the common prefix; the title shows the whole name.
   const own = namespace === '' ? '' : `${namespace}.`;
   const topic = (row.topic.startsWith(own) ? row.topic.slice(own.length) : row.topic).replace(/^imdb\./, '');
   return el(
     'tr',
-    { class: isEmpty ? 'quiet' : null },
+    { class: isEmpty || !row.isSubscribed ? 'quiet' : null },
     el('th', { scope: 'row', title: row.topic }, `${topic} / ${row.partition}`),
     cells.map((cell, at) => el('td', { class: lagColumns[at + 1][1] }, cell)),
   );
 }
 
+function rowState(row, isEmpty) {
+  if (isEmpty) return el('span', { class: 'state' }, 'empty');
+  if (!row.isSubscribed) return el('span', { class: 'state', title: row.whyUnknown }, 'not subscribed');
+  const title = [row.whyUnknown, ...groupNotes(row)].filter(Boolean).join('; ');
+  return badge(row.state, title === '' ? null : title);
+}
+
 function snapshotList(snapshots) {
   if (snapshots === null) return quiet('The gold folder cannot be read.');
-  if (snapshots.length === 0) return quiet('There is none yet.');
+  if (snapshots.length === 0) return quiet('No snapshot yet.');
   const line = ({ id, created, isCurrent, isPinned, rows, bytes, records }) => {
     const tables = Object.entries(rows).map(([table, count]) => `${table} ${number(count)}`);
     return el(
@@ -237,8 +273,8 @@ function snapshotList(snapshots) {
 }
 
 function letterList(letters) {
-  if (letters === null) return quiet('They cannot be read now.');
-  if (letters.groups.length === 0) return quiet('There are none.');
+  if (letters === null) return quiet('Dead letters cannot be read now.');
+  if (letters.groups.length === 0) return quiet('No dead letters.');
   const head = ['stage', 'reason', 'from', 'open', 'all'];
   const table = el(
     'table',
@@ -270,7 +306,11 @@ function letterList(letters) {
     ),
   );
   const one = ({ at, timeMs, reason, detail, fate }) => {
-    const look = el('button', { type: 'button', 'aria-label': `Look into the dead letter at ${at}` }, 'Look');
+    const look = el(
+      'button',
+      { type: 'button', 'aria-label': `Inspect the dead letter at ${at}` },
+      'Inspect',
+    );
     look.addEventListener('click', () => void showLetter(at));
     return el(
       'li',
@@ -292,7 +332,7 @@ function letterList(letters) {
       { class: 'scroll', role: 'region', tabindex: '0', 'aria-label': 'Dead letters by kind' },
       table,
     ),
-    el('h3', {}, 'The newest'),
+    el('h3', {}, 'Newest'),
     el('ul', { class: 'letters' }, letters.latest.slice(0, 8).map(one)),
   );
 }
@@ -320,15 +360,15 @@ async function showLetter(at) {
       {},
       Object.entries(facts).map(([name, value]) => [el('dt', {}, name), el('dd', {}, value)]),
     ),
-    el('h3', {}, 'The original'),
+    el('h3', {}, 'Original'),
     el('pre', { tabindex: '0' }, original),
-    el('h3', {}, 'Today'),
+    el('h3', {}, 'Now'),
     today.refused !== undefined
-      ? el('p', {}, `It would be refused: ${today.refused}: ${today.detail}`)
+      ? el('p', {}, `It would be refused again: ${today.refused}: ${today.detail}`)
       : el(
           'p',
           {},
-          `It can be used: ${number(today.records)} records and ${number(today.deletes)} deletes of ${today.dataset}. `,
+          `It would be accepted: ${number(today.records)} records and ${number(today.deletes)} deletes of ${today.dataset}. `,
           el('code', {}, 'reelflow dlq replay'),
           ' sends it again.',
         ),
@@ -348,18 +388,26 @@ async function drawPlots(snapshot) {
     $('gold-of').textContent = snapshot;
     $('plots').replaceChildren(...plots.map(plot));
   } catch {
-    // Retired while it was drawn, or a slow disk: the next view tries again.
+    // Removed meanwhile, or a slow disk: the next view tries again.
     drawnSnapshot = undefined;
   }
 }
 
-/** Times that grow by themselves. */
+/** Updates every displayed age, and greys out figures that are no longer current. */
 function ages() {
   for (const time of document.querySelectorAll('[data-age]')) {
     const text = `${duration(Date.now() - Date.parse(time.dataset.age))} ago`;
     if (time.textContent !== text) time.textContent = text;
   }
-  if (view !== undefined) $('looked').textContent = `Last look ${new Date(view.atMs).toLocaleTimeString()}.`;
+  if (view === undefined) return;
+  const sinceView = performance.now() - viewAtMs;
+  const figuresAge = view.figuresAgeMs === null ? null : view.figuresAgeMs + sinceView;
+  const isStale = !isLive || sinceView > staleAfterMs || figuresAge === null || figuresAge > staleAfterMs;
+  document.body.dataset.stale = String(isStale);
+  $('age').hidden = !isStale;
+  const text = figuresAge === null ? 'No figures yet.' : `Figures are ${duration(figuresAge)} old.`;
+  unlessSame($('age'), text, () => [text]);
+  $('looked').textContent = `Last update ${new Date(view.atMs).toLocaleTimeString()}.`;
 }
 
 function duration(ms) {

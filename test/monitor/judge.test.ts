@@ -56,7 +56,9 @@ function observationsOf(consumer: Consumer): Observation[] {
 /** One observation a second of a consumer at these offsets. */
 function playedFor(
   seconds: number,
-  at: (second: number) => Pick<Observation, 'end' | 'next'> & Partial<Pick<Observation, 'readNext'>>,
+  at: (
+    second: number,
+  ) => Pick<Observation, 'end' | 'next'> & Partial<Pick<Observation, 'readNext' | 'highWatermark'>>,
 ): Observation[] {
   return Array.from({ length: seconds + 1 }, (_, second): Observation => {
     const about = { start: 0, isOwned: true, committedAtMs: null, readNext: null };
@@ -84,6 +86,8 @@ const anyObservations: fc.Arbitrary<Observation[]> = fc
       return { ...observation, atMs, readNext: null };
     });
   });
+
+const unknownTimes = { committedAtMs: null, readNext: null };
 
 const commitEveryMs = fc.integer({ min: 200, max: spanMs / 6 });
 const rate = fc.integer({ min: 20, max: 5_000 });
@@ -117,13 +121,20 @@ const within = (found: number | null, expected: number, part: number): void => {
 };
 
 /** Each throws when it is broken. */
-const laws = ({ judge, paceOf, catchUpMsOf, worstOf, lagOf }: Product): Record<string, () => void> => {
+const laws = ({
+  judge,
+  paceOf,
+  catchUpMsOf,
+  worstOf,
+  lagOf,
+  lostOf,
+}: Product): Record<string, () => void> => {
   const is = (observations: readonly Observation[], state: State | null) =>
     same(judge(observations, spanMs), state);
   return {
     'without lag it is OK, whatever happened before': holds(
       fc.property(anyObservations, fc.nat(40), (observations, end) =>
-        is(withLast(observations, { end, next: end }), 'OK'),
+        is(withLast(observations, { start: 0, end, next: end }), 'OK'),
       ),
     ),
     'without the end of the log the state is unknown': holds(
@@ -497,6 +508,49 @@ const laws = ({ judge, paceOf, catchUpMsOf, worstOf, lagOf }: Product): Record<s
       same(lagOf({ end: null, next: 5 }), null);
       same(lagOf({ end: 4, next: 5 }), null);
     },
+    'messages below the log start are lost, and only the readable rest is lag': () => {
+      const purged = { atMs: startMs, ...unknownTimes, start: 8, end: 8, next: 3 };
+      for (const isOwned of [true, false, null]) {
+        is([{ ...purged, isOwned }], 'LOST');
+        is([{ ...purged, end: 9, isOwned }], 'LOST');
+        is([{ ...purged, next: 8, isOwned }], 'OK');
+        is([{ ...purged, next: null, isOwned }], 'OK');
+      }
+      same(lagOf(purged), 0);
+      same(lagOf({ ...purged, end: 10 }), 2);
+      same(lostOf(purged), 5);
+      same(lostOf({ start: 8, next: 9 }), 0);
+      same(lostOf({ start: 8, next: null }), null);
+      is([{ ...purged, start: null, end: 3, isOwned: false }], 'OK');
+      is([{ ...purged, start: null, isOwned: false }], 'STOP');
+    },
+    'an open transaction is neither lag nor an error': () => {
+      const open = { atMs: startMs, ...unknownTimes, start: 0, end: 5, highWatermark: 9, isOwned: true };
+      is([{ ...open, next: 5 }], 'OK');
+      // A consumer of uncommitted messages.
+      is([{ ...open, next: 9 }], 'OK');
+      is([{ ...open, next: 10 }], 'ERR');
+      same(lagOf({ ...open, next: 7 }), 2);
+      same(lagOf({ ...open, next: 2 }), 3);
+    },
+    'markers are not lag': () => {
+      const marked = { atMs: startMs, ...unknownTimes, start: 0, end: 5, next: 4, isOwned: false };
+      is([{ ...marked, readableFrom: 5 }], 'OK');
+      is([marked], 'STOP');
+      same(lagOf({ ...marked, end: 9, readableFrom: 6 }), 3);
+    },
+    'after its members have left a group consumes nothing': () => {
+      const observations = playedFor(30, (s) => ({ end: 1_000, next: 10 * s }));
+      const left = later(observations, { isOwned: false });
+      same(paceOf(left).consumedPerSecond, 0);
+      same(paceOf(later(left, {})).consumedPerSecond, 0);
+      within(paceOf(with_(observations, { isOwned: false })).consumedPerSecond, 10, 0.001);
+      same(paceOf(with_(observations.slice(0, 1), { isOwned: false })).consumedPerSecond, null);
+    },
+    'the pace of production includes open transactions': () => {
+      const observations = playedFor(30, (s) => ({ end: 0, next: 0, highWatermark: 10 * s }));
+      within(paceOf(observations).producedPerSecond, 10, 0.001);
+    },
   };
 };
 
@@ -507,10 +561,10 @@ describe('judging a consumer', () => {
 /** Changes of the code, each of them a plausible mistake. */
 const mutants: readonly (readonly [name: string, from: string, to: string])[] = [
   ['an unknown end is accepted', 'now === undefined || now.end === null', 'now === undefined'],
-  ['an empty partition is unknown', `return end === now.start ? 'OK' : `, 'return '],
+  ['an empty partition is unknown', `return now.end === now.start ? 'OK' : `, 'return '],
   ['a partition without commit is unknown', `now.isOwned === false ? 'STOP' : null`, 'null'],
-  ['a replaced log is fine', `if (next > end) return 'ERR';`, ''],
-  ['a consumer without lag can be bad', `if (next === end) return 'OK';`, ''],
+  ['a replaced log is fine', `if (lag === null) return 'ERR';`, ''],
+  ['a consumer without lag can be bad', `if (lag === 0) return 'OK';`, ''],
   ['no consumer ever stops', `if (hasStopped(observations, spanMs)) return 'STOP';`, ''],
   ['going back is fine', 'observation.next > next)', 'observation.next > next && false)'],
   ['having kept up does not count', `if (observations.some(isCaughtUp)) return 'OK';`, ''],
@@ -604,12 +658,34 @@ const mutants: readonly (readonly [name: string, from: string, to: string])[] = 
   ['work happens at the commit', 'from + ((to - from) * (atMs - fromMs)) / (toMs - fromMs)', 'from'],
   ['uncommitted work does not count', 'done.push([last[0]', 'done.slice([last[0]'],
   ['an overdue commit does not count', 'Math.min(nowMs - last[0], stepMs)', 'nowMs - last[0]'],
-  ['more may be done than the log holds', 'Math.min(now?.end ?? 0, last[1] + more)', 'last[1] + more'],
+  [
+    'more may be done than the log holds',
+    'Math.min((now && endOf(now)) ?? 0, last[1] + more)',
+    'last[1] + more',
+  ],
   ['the first observation is a commit', 'moves[i] !== observations[0] && ', ''],
   ['the first observed commit does not count', 'moves[i] !== observations[0] && ', 'i > 0 && '],
   ['a commit at the log start is work', ' && moves[i]?.next !== moves[i]?.start', ''],
   ['unknown partitions are OK', ` && all.includes(null) ? null`, ' && false ? null'],
-  ['a log that ended earlier has a lag', ' || next > end ? null', ' ? null'],
+  ['a log that ended earlier has a lag', ' || next > end) return null', ') return null'],
+  ['lost messages are fine', "if (lostOf(now) !== 0 && now.start !== null) return 'LOST';", ''],
+  ['an unknown start has lost messages', 'lostOf(now) !== 0 && now.start !== null', 'lostOf(now) !== 0'],
+  ['lost messages wait', 'Math.max(next, start ?? 0, readableFrom', 'Math.max(next, 0, readableFrom'],
+  ['markers wait', 'start ?? 0, readableFrom ?? 0', 'start ?? 0, 0'],
+  [
+    'a reader of uncommitted messages is beyond the end',
+    'Math.max(end, highWatermark ?? end) : end',
+    'end : end',
+  ],
+  ['an open transaction waits', 'next > end ? Math.max', 'next <= end ? Math.max'],
+  ['members that left keep their pace', 'slope((hasEnded ? alone : known)', 'slope((known)'],
+  ['an ended pace is unknown', 'hasEnded ? (consumed ?? 0) : consumed', 'consumed'],
+  [
+    'one observation without members has a pace',
+    'alone.length > 0 && alone.length < known.length',
+    'alone.length > 0',
+  ],
+  ['messages of open transactions are not produced', 'highWatermark ?? (end as number)', 'end as number'],
 ];
 
 describe('a changed rule', () => {

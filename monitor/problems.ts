@@ -1,0 +1,148 @@
+/** What the page says about the stages: problems with the next command to run, and one verdict on the whole. */
+import { historyText, type StageLine } from './stage-history.ts';
+
+export type Severity = 'bad' | 'note';
+
+export interface Problem {
+  readonly severity: Severity;
+  readonly text: string;
+  /** The next command to run; null when there is none. */
+  readonly command: string | null;
+}
+
+export interface Verdict {
+  readonly severity: Severity | 'good';
+  readonly text: string;
+  readonly command: string | null;
+}
+
+const count = (n: number, what: string) => `${n.toLocaleString('en-US')} ${what}${n === 1 ? '' : 's'}`;
+
+/** Below this the time until the oldest unread message expires is a problem. */
+const expiresSoonMs = 6 * 60 * 60_000;
+
+interface Words {
+  /** The stage as a subject, and its verbs. */
+  readonly subject: string;
+  readonly is: string;
+  readonly has: string;
+  /** One member. */
+  readonly member: string;
+  /** The command that starts one. */
+  readonly start: string;
+}
+
+function wordsOf({ name, group: { group } }: StageLine): Words {
+  switch (name) {
+    case 'processors':
+      return {
+        subject: 'Processors',
+        is: 'are',
+        has: 'have',
+        member: 'processor',
+        start: 'reelflow process',
+      };
+    case 'sink':
+      return { subject: 'The sink', is: 'is', has: 'has', member: 'sink', start: 'reelflow sink' };
+    case 'other': {
+      const show = `reelflow lag --group ${quoted(group)} --watch`;
+      return {
+        subject: `Group ${group}`,
+        is: 'is',
+        has: 'has',
+        member: `member of group ${group}`,
+        start: show,
+      };
+    }
+  }
+}
+
+/** Problems of a stage. */
+export function problemsOf(stage: StageLine, namespace: string): Problem[] {
+  const { name, group, members, history } = stage;
+  const { subject, is, has, member, start } = wordsOf(stage);
+  const { state, lag } = group;
+  const withNamespace = (command: string) =>
+    namespace === '' || name === 'other' ? command : `${command} --namespace ${quoted(namespace)}`;
+  const startCommand = withNamespace(start);
+  const inspect = withNamespace(name === 'other' ? start : 'reelflow lag --watch');
+  const waiting =
+    lag === null ? 'the lag is unknown' : `${count(lag, 'message')} ${lag === 1 ? 'waits' : 'wait'}`;
+  const bad = (text: string, command: string): Problem => ({ severity: 'bad', text, command });
+  const note = (text: string, command: string): Problem => ({ severity: 'note', text, command });
+  const problems: Problem[] = [];
+  if (group.problem !== null)
+    problems.push(bad(`Group ${group.group} could not be read: ${group.problem}`, inspect));
+  const past = historyText(history);
+  const how = past === undefined ? '' : ` (${subject === 'Processors' ? 'the stage' : 'it'} ${past})`;
+  switch (state) {
+    case 'LOST':
+      problems.push(
+        bad(
+          `${subject} ${has} lost ${count(group.lost ?? 0, 'message')}: the broker deleted them before they were read.`,
+          inspect,
+        ),
+      );
+      break;
+    case 'STOP':
+      problems.push(
+        bad(`${subject} ${has} stopped: no member is running, and ${waiting}${how}.`, startCommand),
+      );
+      break;
+    case 'STALL':
+      problems.push(
+        bad(`${subject} ${is} stalled: a member is assigned but makes no progress, and ${waiting}.`, inspect),
+      );
+      break;
+    case 'ERR':
+      problems.push(bad(`${subject} went back, or a topic ends before the committed offset.`, inspect));
+      break;
+    case 'WARN':
+      problems.push(
+        bad(`${subject} ${is} too slow: ${waiting}, and the lag does not decrease.`, startCommand),
+      );
+      break;
+    default:
+      // Without waiting messages a missing member is no failure, but an operator who has just lost one must see it.
+      if (group.problem !== null) break;
+      if (name === 'other' && !group.exists) {
+        problems.push(note(`${subject} does not exist (yet).`, 'reelflow lag --group "*"'));
+      } else if (members === 0) {
+        const end = lag === 0 ? 'no messages wait' : lag === null ? 'its lag is unknown' : waiting;
+        problems.push(note(`No ${member} is running; ${end}${how}.`, startCommand));
+      }
+  }
+  if (group.expiresMs !== null && group.expiresMs < expiresSoonMs) {
+    const minutes = Math.ceil(group.expiresMs / 60_000);
+    problems.push(
+      bad(
+        `The oldest unread message of ${group.group} expires in ${count(minutes, 'minute')}.`,
+        startCommand,
+      ),
+    );
+  }
+  if ((group.blocked ?? 0) > 0) {
+    const text = `An open transaction withholds ${count(group.blocked ?? 0, 'message')} from ${group.group}.`;
+    problems.push(note(text, 'kafka-transactions.sh find-hanging'));
+  }
+  return problems;
+}
+
+/** @param stages null when they could not be observed */
+export function verdictOf(problems: readonly Problem[], stages: readonly StageLine[] | null): Verdict {
+  const worst = problems.find(({ severity }) => severity === 'bad');
+  if (worst !== undefined) return worst;
+  const pipeline = stages?.filter(({ name }) => name !== 'other') ?? [];
+  if (pipeline.length > 0 && pipeline.every(({ members }) => members === 0)) {
+    const command = problems[0]?.command ?? 'reelflow process';
+    return { severity: 'note', text: 'The pipeline is not running.', command };
+  }
+  const isHealthy =
+    pipeline.length > 0 &&
+    pipeline.every(({ group, members }) => group.state === 'OK' && members !== null && members > 0);
+  const severity = problems.length > 0 ? 'note' : 'good';
+  const text = isHealthy ? 'The pipeline is healthy.' : 'No failure is known so far.';
+  return { severity: isHealthy ? severity : 'note', text, command: null };
+}
+
+const quoted = (text: string) => (/^[\w.:-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);

@@ -1,0 +1,44 @@
+/** Whether a stage runs, and if not, whether it ever ran and whether it ran on this machine. */
+import type { GroupLag } from './lag.ts';
+
+export const stageNames = ['processors', 'sink'] as const;
+
+/** A watched group. */
+export interface StageLine {
+  readonly name: (typeof stageNames)[number] | 'other';
+  readonly group: GroupLag;
+  /** Members of the group; null while it is unknown. */
+  readonly members: number | null;
+  /** null while it is unknown, and for other groups. */
+  readonly history: StageHistory | null;
+}
+
+/**
+ * - `running`: the group has members;
+ * - `never-started`: the cluster does not know the group, and this machine has no state of the stage;
+ * - `ended-here`: no member, and this machine has state of the stage: it ran here and ended or was killed;
+ * - `ended-elsewhere`: no member, and it ran only on other machines or with another state folder.
+ */
+export type StageHistory = 'running' | 'never-started' | 'ended-here' | 'ended-elsewhere';
+
+/** @returns null while it is unknown whether the group has members */
+export function stageHistory(
+  { exists, members }: Pick<GroupLag, 'exists' | 'members'>,
+  hasStateHere: boolean,
+): StageHistory | null {
+  if (members === null) return null;
+  if (members > 0) return 'running';
+  if (hasStateHere) return 'ended-here';
+  return exists ? 'ended-elsewhere' : 'never-started';
+}
+
+const texts: Readonly<Record<Exclude<StageHistory, 'running'>, string>> = {
+  'never-started': 'has never been started',
+  'ended-here': 'was started here and has ended',
+  'ended-elsewhere': 'has run, but not here, and has ended',
+};
+
+/** Completes a sentence that starts with the stage; undefined while it runs or is unknown. */
+export function historyText(history: StageHistory | null): string | undefined {
+  return history === null || history === 'running' ? undefined : texts[history];
+}
