@@ -9,13 +9,19 @@ export interface LagTextOptions {
   readonly width?: number;
   /** Adds a column with the trend of each partition's lag. */
   readonly trendOf?: (row: LagRow) => readonly (number | null)[];
+  /** A sentence below the headline of a group. */
+  readonly noteOf?: (group: GroupLag) => string | undefined;
 }
 
-export function lagText({ rows, groups }: LagReport, { width, trendOf }: LagTextOptions = {}): string {
+export function lagText(
+  { rows, groups }: LagReport,
+  { width, trendOf, noteOf }: LagTextOptions = {},
+): string {
   const parts = groups.flatMap((group) => {
     const own = rows.filter((row) => row.group === group.group);
-    const head = headline(group, own.length > 0);
-    return own.length === 0 ? [head] : [head, tableText(columnsOf(own, trendOf), own, width)];
+    const note = noteOf?.(group);
+    const head = [headline(group, own.length > 0), ...(note === undefined ? [] : [note])];
+    return own.length === 0 ? head : [...head, tableText(columnsOf(own, trendOf), own, width)];
   });
   return parts.length === 0 ? 'No offsets are committed.' : parts.join('\n');
 }
@@ -33,8 +39,16 @@ function columnsOf(rows: readonly LagRow[], trendOf: LagTextOptions['trendOf']):
     number('next', 7, ({ nextOffset }) => whole(nextOffset)),
     number('lag', 0, ({ lag }) => whole(lag)),
     ...(hasRecords ? [number('≈ records', 5, ({ lagRecords }) => whole(lagRecords))] : []),
-    { head: 'state', cell: ({ state }) => stateText(state) },
+    ...(has(rows, ({ lost }) => lost) ? [number('lost', 0, ({ lost }) => whole(lost))] : []),
+    ...(has(rows, ({ blocked }) => blocked) ? [number('blocked', 0, ({ blocked }) => whole(blocked))] : []),
+    {
+      head: 'state',
+      cell: ({ state, isSubscribed }) => (isSubscribed ? stateText(state) : 'not subscribed'),
+    },
     number('behind', 2, ({ timeLagMs }) => duration(timeLagMs)),
+    ...(rows.some(({ expiresMs }) => expiresMs !== null)
+      ? [number('expires in', 1, ({ expiresMs }) => (expiresMs === null ? '' : duration(expiresMs)))]
+      : []),
     number('read/s', 3, ({ consumedPerSecond }) => rate(consumedPerSecond)),
     number('written/s', 4, ({ producedPerSecond }) => rate(producedPerSecond)),
     number('caught up in', 0, ({ catchUpMs }) => duration(catchUpMs)),
@@ -44,9 +58,28 @@ function columnsOf(rows: readonly LagRow[], trendOf: LagTextOptions['trendOf']):
   ];
 }
 
+const has = (rows: readonly LagRow[], value: (row: LagRow) => number | null) =>
+  rows.some((row) => (value(row) ?? 0) > 0);
+
 function headline(of: GroupLag, hasRows: boolean): string {
-  const { group, exists, state, whyUnknown, lag, lagUnknown, lagRecords, timeLagMs, catchUpMs } = of;
-  if (!exists) return `Group ${group} does not exist (yet): it has committed no offsets.`;
+  const {
+    group,
+    exists,
+    state,
+    whyUnknown,
+    lag,
+    lagUnknown,
+    lagRecords,
+    timeLagMs,
+    catchUpMs,
+    lost,
+    blocked,
+  } = of;
+  if (!exists) {
+    return group.includes('*')
+      ? `No group matches ${group} (yet).`
+      : `Group ${group} does not exist (yet): it has committed no offsets.`;
+  }
   const stated = state === null ? `state unknown (${whyUnknown})` : stateText(state);
   if (!hasRows) return `Group ${group}: ${stated}`;
   const unknown = lagUnknown > 0 && lag !== null ? ` + ${lagUnknown} unknown` : '';
@@ -55,6 +88,8 @@ function headline(of: GroupLag, hasRows: boolean): string {
   return [
     `Group ${group}: ${stated}`,
     `${whole(lag)}${unknown} messages left${records}`,
+    ...((lost ?? 0) > 0 ? [`${whole(lost)} lost before they were read`] : []),
+    ...((blocked ?? 0) > 0 ? [`${whole(blocked)} withheld by an open transaction`] : []),
     `${duration(timeLagMs)} behind`,
     caughtUp === 'never' ? 'caught up never' : `caught up in ${caughtUp}`,
   ].join(', ');

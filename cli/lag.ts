@@ -9,6 +9,7 @@ import { openContext } from './context.ts';
 import { lagText } from './lag-text.ts';
 import { type CommonFlags, commonOptions, periodOption, severalOption } from './options.ts';
 import { print } from './output.ts';
+import { LocalState, stageNote } from './stage-notes.ts';
 import { stopSignal } from './stop.ts';
 import { terminalWidth } from './table.ts';
 
@@ -21,10 +22,11 @@ interface Flags extends CommonFlags {
 
 /** The states that fail `--fail-on`: the state itself, and with WARN and ERR the worse ones. */
 const failsOn = {
-  WARN: ['WARN', 'ERR', 'STALL', 'STOP'],
-  ERR: ['ERR', 'STALL', 'STOP'],
+  WARN: ['WARN', 'ERR', 'STALL', 'STOP', 'LOST'],
+  ERR: ['ERR', 'STALL', 'STOP', 'LOST'],
   STALL: ['STALL'],
   STOP: ['STOP'],
+  LOST: ['LOST'],
 } as const satisfies Record<string, readonly State[]>;
 
 const lookEveryMs = 1_000;
@@ -34,7 +36,13 @@ const failOnSpanMs = 30_000;
 export function lagCommand(): Command {
   const command = new Command('lag')
     .description('show lag and health of consumer groups per partition')
-    .addOption(severalOption('--group <name>', 'any group on the cluster', 'the groups of the pipeline'))
+    .addOption(
+      severalOption(
+        '--group <name>',
+        'any group on the cluster, or a pattern such as "pay*" that also matches groups that appear later',
+        'the groups of the pipeline',
+      ),
+    )
     .option('--watch', 'show them again every second until SIGINT')
     .addOption(
       periodOption(
@@ -59,7 +67,7 @@ async function run(flags: Flags): Promise<void> {
       hint: 'Leave one of them out.',
     });
   }
-  const { broker, names } = await openContext(flags);
+  const { broker, names, places } = await openContext(flags);
   const { LagWatch } = await import('../monitor/lag-watch.ts');
   const own = await pipelineGroups(names);
   const watched =
@@ -68,10 +76,13 @@ async function run(flags: Flags): Promise<void> {
       : [...new Set(flags.group)].map(
           (group) => own.find((one) => one.group === group) ?? { group, topics: [] },
         );
+  const local = new LocalState(broker, places);
+  const noteOf = (group: GroupLag) => stageNote(names, group, local);
+  if (flags.json !== true) await local.find();
   if (flags.watch === true) {
     const watch = new LagWatch(broker, flags.over);
     await redraw(async (width) =>
-      lagText(await watch.look(watched), { width, trendOf: (row) => watch.trendOf(row) }),
+      lagText(await watch.look(watched), { width, noteOf, trendOf: (row) => watch.trendOf(row) }),
     );
     return;
   }
@@ -79,7 +90,7 @@ async function run(flags: Flags): Promise<void> {
   // A single observation starts a span of the usual length; a span of no length would be complete at once.
   const watch = overMs === 0 ? new LagWatch(broker) : new LagWatch(broker, overMs);
   const report = await lookFor(overMs, () => watch.look(watched));
-  print(flags.json === true ? JSON.stringify(report.rows) : lagText(report));
+  print(flags.json === true ? JSON.stringify(report.rows) : lagText(report, { noteOf }));
   if (flags.failOn !== undefined) refuse(report, flags.failOn, flags.group);
 }
 
@@ -95,9 +106,9 @@ export async function pipelineGroups(names: TopicNames): Promise<Watched[]> {
 
 /** Observes until the first observation is `overMs` old. @returns the last report */
 async function lookFor(overMs: number, look: () => Promise<LagReport>): Promise<LagReport> {
-  const first = await look();
-  let report = first;
-  while (report.atMs - first.atMs < overMs) {
+  let report = await look();
+  const startedMs = performance.now();
+  while (performance.now() - startedMs < overMs) {
     await sleep(Math.min(lookEveryMs, overMs / 10));
     report = await look();
   }
@@ -108,10 +119,12 @@ async function lookFor(overMs: number, look: () => Promise<LagReport>): Promise<
 function refuse({ rows, groups }: LagReport, failOn: keyof typeof failsOn, named: readonly string[]): void {
   const bad: readonly State[] = failsOn[failOn];
   const found = rows.filter(({ state }) => state !== null && bad.includes(state));
-  // A check of a misspelt group must not pass.
+  // A check of a misspelt group must not pass, nor one of a group that cannot be read.
   const absent = groups.filter(({ group, exists }) => !exists && named.includes(group));
-  if (found.length + absent.length === 0) return;
+  const unread = groups.filter(({ problem }) => problem !== null);
+  if (found.length + absent.length + unread.length === 0) return;
   const all = [
+    ...unread.map(({ group, problem }: GroupLag) => `group ${group} could not be read: ${problem}`),
     ...absent.map(({ group }: GroupLag) => `group ${group} does not exist`),
     ...found.map(({ group, topic, partition, state }: LagRow) => `${group} ${topic}/${partition}: ${state}`),
   ];

@@ -13,6 +13,7 @@ import {
   severalOption,
 } from './options.ts';
 import { print } from './output.ts';
+import { LocalState } from './stage-notes.ts';
 import { stopSignal } from './stop.ts';
 
 interface Flags extends CommonFlags {
@@ -33,7 +34,13 @@ export function monitorCommand(): Command {
         '127.0.0.1:9467',
       ),
     )
-    .addOption(severalOption('--group <name>', 'show this group of the cluster too', 'none'))
+    .addOption(
+      severalOption(
+        '--group <name>',
+        'show this group of the cluster too, or all that match a pattern such as "pay*"',
+        'none',
+      ),
+    )
     .addOption(
       periodOption('--over <period>', 'judge groups by the observations of this period, default 60s'),
     );
@@ -59,12 +66,14 @@ async function run({ listen, group, over, ...flags }: Flags): Promise<void> {
   const { broker, names, places, logger } = context;
   const pipeline = await pipelineGroups(names);
   const others = [...new Set(group)].filter((name) => pipeline.every((own) => own.group !== name));
+  const local = await new LocalState(broker, places).find();
   const overview = new Overview({
     broker,
     names,
     watched: [...pipeline, ...others.map((name) => ({ group: name, topics: [] }))],
     ...(over !== undefined && { spanMs: over }),
     snapshots: () => historyOf(places.gold),
+    hasStateHere: (stage) => local.has(stage),
   });
   const registry = processRegistry();
   registerLagMetrics(registry, () => overview.newest);

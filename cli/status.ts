@@ -1,10 +1,15 @@
 /** `reelflow status`: how every record of the newest snapshot was counted. */
 import { Command } from 'commander';
+import type { Broker } from '../kafka/client.ts';
+import type { Places } from '../runtime/config.ts';
+import type { TopicNames } from '../topics/catalog.ts';
 import { noRecords } from '../topics/record-counts.ts';
 import { openContext } from './context.ts';
 import { whole } from './figures.ts';
+import { pipelineGroups } from './lag.ts';
 import { type CommonFlags, commonOptions } from './options.ts';
 import { print, printJson } from './output.ts';
+import { LocalState, stageNote, stageOf } from './stage-notes.ts';
 import { type TableColumn, tableText } from './table.ts';
 
 interface Line {
@@ -38,9 +43,11 @@ async function run(flags: CommonFlags): Promise<void> {
     import('../kafka/bounds.ts'),
     import('../kafka/topics.ts'),
   ]);
+  const { stages, notes } = await stagesNow(broker, names, places);
   const current = currentSnapshot(places.gold);
   if (current === undefined) {
-    return flags.json ? printJson({ snapshot: null }) : print(`No snapshot in ${places.gold} yet.`);
+    if (flags.json) return printJson({ snapshot: null, stages });
+    return print([`No snapshot in ${places.gold} yet.`, ...notes].join('\n'));
   }
   const manifest = readManifest(places.gold, current);
   const existing = await partitionCounts(broker, Object.keys(manifest.input));
@@ -67,7 +74,7 @@ async function run(flags: CommonFlags): Promise<void> {
   }
   const { accounting, created } = manifest;
   const generation = Math.max(0, ...Object.values(manifest.shards).map((shard) => shard.generation));
-  if (flags.json) return printJson({ snapshot: current, generation, partitions: lines, accounting });
+  if (flags.json) return printJson({ snapshot: current, generation, partitions: lines, accounting, stages });
   const totals = Object.entries(accounting).map(([topic, counts]) => ({ topic, ...counts }));
   const lost = lines.flatMap(({ topic, partition, gaps }) =>
     gaps.map(
@@ -79,8 +86,27 @@ async function run(flags: CommonFlags): Promise<void> {
       tableText(columns, [...lines, ...totals]),
       ...lost,
       `Snapshot ${current}, generation ${generation}, created ${created}`,
+      ...notes,
     ].join('\n'),
   );
+}
+
+/** Whether the stages run; if not, sentences that say whether they ever ran here. */
+async function stagesNow(broker: Broker, names: TopicNames, places: Places) {
+  const [{ LagWatch }, { stageHistory }] = await Promise.all([
+    import('../monitor/lag-watch.ts'),
+    import('../monitor/stage-history.ts'),
+  ]);
+  const local = await new LocalState(broker, places).find();
+  const { groups } = await new LagWatch(broker).look(await pipelineGroups(names));
+  const stages = groups.flatMap((group) => {
+    const stage = stageOf(names, group);
+    const { members } = group;
+    const history = stage === undefined ? null : stageHistory(group, local.has(stage));
+    return stage === undefined ? [] : [{ stage, group: group.group, members, history }];
+  });
+  const notes = groups.map((group) => stageNote(names, group, local)).filter((note) => note !== undefined);
+  return { stages, notes };
 }
 
 /** A line of a partition, or the totals of a topic. */

@@ -7,13 +7,14 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import kafkajs, { type Admin, type GroupDescription } from 'kafkajs';
 import type Cluster from 'kafkajs/src/cluster/index.js';
 import { messageOf } from '../runtime/errors.ts';
-import { asBrokerError, type Broker, isRefusedAccess, withAdmin, withCluster } from './client.ts';
+import { type Broker, withAdmin, withCluster } from './client.ts';
 import {
   canDescribeConsumerGroups,
   type DescribedGroup,
   describeConsumerGroups,
   isUnknownGroup,
 } from './consumer-group-describe.ts';
+import { asBrokerError, brokerFailureOf, kafkaCodeOf } from './failures.ts';
 
 export interface CommittedOffset {
   /** Next offset to read, exclusive. */
@@ -106,14 +107,16 @@ function groupOf(membership: Membership | Unread, committed: Group['committed'] 
   return { ...membership, exists, committed: commits, problem };
 }
 
-/** Keeps a failure that concerns one group with that group. @throws errors that concern the whole cluster */
+/** Keeps a failure that concerns one group with that group. @throws failures that concern the whole cluster */
 function unread(broker: Broker, thrown: unknown): Unread {
-  const { name, type } = thrown as { name?: string; type?: string };
-  if (/^(GROUP|TOPIC)_AUTHORIZATION_FAILED$/.test(String(type)))
-    return new Unread(asBrokerError(thrown, broker.endpoints));
-  if (isRefusedAccess(asBrokerError(thrown, broker.endpoints)) || name !== 'KafkaJSProtocolError')
-    throw thrown;
-  return new Unread(thrown);
+  const failure = brokerFailureOf(thrown);
+  const isOfGroup =
+    failure === 'unavailable' ||
+    failure === 'refused' ||
+    (failure === 'rights' && kafkaCodeOf(thrown) !== 'CLUSTER_AUTHORIZATION_FAILED') ||
+    (thrown as { name?: string }).name === 'KafkaJSGroupCoordinatorNotFound';
+  if (!isOfGroup) throw thrown;
+  return new Unread(asBrokerError(thrown, broker.endpoints));
 }
 
 async function describedGroups(
@@ -222,15 +225,18 @@ async function describedConsumerGroup(cluster: Cluster, name: string): Promise<D
   return group;
 }
 
+/** Codes of ConsumerGroupDescribe, as kafkajs names them for other requests. */
+const codeNames: Readonly<Record<number, string>> = {
+  14: 'GROUP_LOAD_IN_PROGRESS',
+  15: 'GROUP_COORDINATOR_NOT_AVAILABLE',
+  16: 'NOT_COORDINATOR_FOR_GROUP',
+  30: 'GROUP_AUTHORIZATION_FAILED',
+};
+
 function protocolError({ errorCode, errorMessage }: DescribedGroup): Error {
-  // 14, 15, 16: the coordinator is loading, not available, or another one. 30: no permission on the group.
-  const type = errorCode === 30 ? 'GROUP_AUTHORIZATION_FAILED' : `code ${errorCode}`;
-  const error = new Error(errorMessage ?? `ConsumerGroupDescribe failed with error code ${errorCode}`);
-  return Object.assign(error, {
-    name: 'KafkaJSProtocolError',
-    type,
-    retriable: errorCode === 14 || errorCode === 15 || errorCode === 16,
-  });
+  const type = codeNames[errorCode] ?? 'KAFKAJS_UNKNOWN_ERROR_CODE';
+  const text = errorMessage ?? `ConsumerGroupDescribe failed with error code ${errorCode}`;
+  return Object.assign(new Error(text), { name: 'KafkaJSProtocolError', type, retriable: errorCode !== 30 });
 }
 
 function consumerMembershipOf({ state, members }: DescribedGroup): Membership {

@@ -2,6 +2,7 @@
  * Membership of a consumer group and nothing else: a permanently paused kafkajs consumer keeps the heartbeat and the
  * assignment, while `log.ts` reads the data. `shard-assignment.ts` assigns whole shards.
  */
+import './heartbeat.ts';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Consumer } from 'kafkajs';
 import { messageOf, ReelflowError } from '../runtime/errors.ts';

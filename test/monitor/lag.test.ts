@@ -10,15 +10,24 @@ import { describe, expect, inject, it } from 'vitest';
 import { duration, sparkline } from '../../cli/figures.ts';
 import { availableLogBounds } from '../../kafka/bounds.ts';
 import { withAdmin } from '../../kafka/client.ts';
+import type { Group } from '../../kafka/groups.ts';
 import { commitAlone } from '../../kafka/membership.ts';
-import { LagWatch, readMetadata, seenOf } from '../../monitor/lag.ts';
+import { readMetadata } from '../../monitor/commit-metadata.ts';
+import { partitionsOf } from '../../monitor/lag.ts';
+import { LagWatch } from '../../monitor/lag-watch.ts';
 import { broker, lastJson, type Place, smallDataset, spoken, test, until } from '../support/harness.ts';
 
 const program = fileURLToPath(new URL('../../cli/reelflow.js', import.meta.url));
 
-const log = (start: number, end: number) => ({ start, end });
+const log = (start: number, end: number) => ({ start, end, highWatermark: end });
 const at = (next: number) => ({ next, metadata: '' });
 const watched = { group: 'g', topics: ['read', 'not-yet-created'] };
+const group: Omit<Group, 'owners' | 'committed'> = {
+  exists: true,
+  members: 1,
+  subscribed: null,
+  problem: null,
+};
 
 describe('the partitions of a group', () => {
   const committed = new Map([
@@ -37,8 +46,8 @@ describe('the partitions of a group', () => {
     ['assigned', new Map([[0, log(0, 4)]])],
   ]);
 
-  it('are those of what it reads, is assigned or has committed, in order', () => {
-    const seen = seenOf(watched, { exists: true, owners, committed }, bounds);
+  it('are those that it reads, is assigned or has committed, in order', () => {
+    const seen = partitionsOf(watched, { ...group, owners, committed }, null, bounds);
     const short = seen.map(({ topic, partition, log, commit, owner }) =>
       [topic, partition, log?.start, log?.end, commit?.next, owner].join(' '),
     );
@@ -52,24 +61,38 @@ describe('the partitions of a group', () => {
     ]);
   });
 
-  it('have unknown owners while the group does not tell them', () => {
-    const seen = seenOf(watched, { exists: true, owners: null, committed }, bounds);
+  it('have unknown owners while the assignment is unknown', () => {
+    const seen = partitionsOf(watched, { ...group, owners: null, committed }, null, bounds);
     expect(seen.every(({ owner }) => owner === undefined)).toBe(true);
   });
 
-  it('are told, without owners, of a group that has never been there', () => {
-    expect(seenOf(watched, undefined, bounds).map(({ owner }) => owner)).toEqual([null, null, null]);
+  it('have no owners in a group that does not exist', () => {
+    expect(partitionsOf(watched, undefined, null, bounds).map(({ owner }) => owner)).toEqual([
+      null,
+      null,
+      null,
+    ]);
+  });
+
+  it('are subscribed by the request, by the subscription, and while that is unknown', () => {
+    const subscribed = (topic: string) => topic === 'another';
+    const topicsOf = (subscription: Group['subscribed']) => {
+      const found = partitionsOf(watched, { ...group, owners: new Map(), committed }, subscription, bounds);
+      return [...new Set(found.filter(({ isSubscribed }) => isSubscribed).map(({ topic }) => topic))];
+    };
+    expect(topicsOf(subscribed)).toEqual(['another', 'read']);
+    expect(topicsOf(null)).toEqual(['another', 'deleted', 'read']);
   });
 });
 
 describe('the metadata of a commit', () => {
   const none = { recordTs: null, committedAt: null, recordsPerMessage: null, readNext: null };
   it.each(['', 'null', '7', '[]', '{"recordTs":"yesterday","committedAt":0,"recordsPerMessage":null}', '{'])(
-    'says nothing when it is %j',
+    'has no values when it is %j',
     (text) => expect(readMetadata(text)).toEqual(none),
   );
 
-  it('says what is there', () => {
+  it('has the values of our groups', () => {
     expect(
       readMetadata('{"recordTs":5,"committedAt":6,"recordsPerMessage":1.5,"readNext":9,"more":1}'),
     ).toEqual({
@@ -81,7 +104,7 @@ describe('the metadata of a commit', () => {
   });
 });
 
-describe('for people', () => {
+describe('texts', () => {
   it.each([
     [null, 'unknown'],
     [Number.POSITIVE_INFINITY, 'never'],
@@ -95,7 +118,7 @@ describe('for people', () => {
     [100 * 3_600_000, '4 d 4 h'],
   ])('%d ms are %s', (ms, text) => expect(duration(ms)).toBe(text));
 
-  it('a trend is drawn from nothing to the most, with a gap for what was not known', () => {
+  it('a trend is drawn from zero to its maximum, with a gap for unknown values', () => {
     expect(sparkline([0, 1, null, 4, 8])).toBe('▁▂ ▅█');
     expect(sparkline([0, 0])).toBe('▁▁');
     expect(sparkline([])).toBe('');
@@ -108,7 +131,7 @@ const sentMs = (partition: number, offset: number) => 1_700_000_000_000 + 1_000 
 /** A topic of three partitions with 5, 6 and 7 messages. */
 async function foreignTopic({ namespace }: Place): Promise<string> {
   const topic = `${namespace}.foreign`;
-  // Its messages are years old: without this the broker removes them when it next looks for such.
+  // Its messages are years old: without this setting the broker deletes them at its next check.
   const configEntries = [{ name: 'retention.ms', value: '-1' }];
   await withAdmin(broker, (admin) =>
     admin.createTopics({ topics: [{ topic, numPartitions: 3, configEntries }], waitForLeaders: false }),
@@ -127,7 +150,7 @@ async function foreignTopic({ namespace }: Place): Promise<string> {
   return topic;
 }
 
-/** A group that has read 5, 2 and none of these messages. */
+/** A group that has committed 5 and 2 on two of its partitions. */
 async function foreignGroup(place: Place): Promise<{ topic: string; group: string }> {
   const topic = await foreignTopic(place);
   const group = `${place.namespace}.foreign-group`;
@@ -139,15 +162,19 @@ async function foreignGroup(place: Place): Promise<{ topic: string; group: strin
   return { topic, group };
 }
 
-describe('a look', () => {
-  test('tells any group of the cluster; what is not known is null, never 0', async ({ place }) => {
+describe('an observation', () => {
+  test('reports any group of the cluster; unknown is null, never 0', async ({ place }) => {
     const { topic, group } = await foreignGroup(place);
     const { rows, groups, atMs } = await new LagWatch(broker).look([{ group, topics: [] }]);
     const never = { catchUpMs: Number.POSITIVE_INFINITY, catchesUp: false };
-    const unknown = { lagRecords: null, consumedPerSecond: null, producedPerSecond: null };
+    const unknown = {
+      ...{ lagRecords: null, consumedPerSecond: null, producedPerSecond: null },
+      ...{ isSubscribed: true, blocked: 0, expiresMs: null },
+    };
     expect(rows).toEqual([
       {
         ...{ group, topic, partition: 0, startOffset: 0, endOffset: 5, nextOffset: 5, lag: 0 },
+        ...{ highWatermark: 5, lost: 0 },
         ...{
           ...unknown,
           lagRecords: 0,
@@ -160,10 +187,12 @@ describe('a look', () => {
       },
       {
         ...{ group, topic, partition: 1, startOffset: 0, endOffset: 6, nextOffset: 2, lag: 4 },
+        ...{ highWatermark: 6, lost: 0 },
         ...{ ...unknown, state: 'STOP', whyUnknown: null, timeLagMs: atMs - sentMs(1, 2), ...never },
       },
       {
         ...{ group, topic, partition: 2, startOffset: 0, endOffset: 7, nextOffset: null, lag: null },
+        ...{ highWatermark: 7, lost: null },
         ...{ ...unknown, state: 'STOP', whyUnknown: null, timeLagMs: null, ...never },
       },
     ]);
@@ -180,7 +209,7 @@ describe('a look', () => {
     expect(groups[0]?.whyUnknown).toBe('it does not exist (yet)');
   });
 
-  test('says why it knows no state of a group that has committed nothing', async ({ place }) => {
+  test('explains the unknown state of a group without commits', async ({ place }) => {
     const topic = await foreignTopic(place);
     const group = `${place.namespace}.silent`;
     const consumer = broker.kafka.consumer({ groupId: group });
@@ -196,11 +225,11 @@ describe('a look', () => {
     const { code, stdout } = await place.run(['lag', '--group', group]);
     expect(code).toBe(0);
     expect(stdout).toContain(
-      `Group ${group}: state unknown (3 of 3 partitions: a member is assigned, and nothing is committed), `,
+      `Group ${group}: state unknown (3 of 3 partitions: a member is assigned and has not committed), `,
     );
   });
 
-  test('says why it knows no state of a group that has nothing to read', async ({ place }) => {
+  test('explains the unknown state of a group without partitions', async ({ place }) => {
     const group = `${place.namespace}.idle`;
     const consumer = broker.kafka.consumer({ groupId: group });
     place.onEnd(() => consumer.disconnect());
@@ -214,7 +243,7 @@ describe('a look', () => {
     );
   });
 
-  test('reads the ends of many topics, without those that are gone', async ({ place }) => {
+  test('reads the bounds of existing topics and leaves out missing ones', async ({ place }) => {
     const topic = await foreignTopic(place);
     const bounds = await availableLogBounds(broker, [topic, `${place.namespace}.gone`]);
     expect([...bounds.keys()]).toEqual([topic]);
@@ -239,7 +268,7 @@ interface Row {
 describe('reelflow lag', () => {
   const command = (place: Place, ...more: string[]) => ['lag', '--namespace', place.namespace, ...more];
 
-  test('tells our groups: unknown before they have begun, nothing left when they have caught up', async ({
+  test('reports our groups: STOP before they have started, no lag after they have caught up', async ({
     place,
   }) => {
     const data = await smallDataset(`${place.folder}/data`, 300, 5);
@@ -257,7 +286,7 @@ describe('reelflow lag', () => {
         `${names.sinkGroup} ${names.source('name.basics')}`,
       ].sort(),
     );
-    // Nobody is there, and there is something to read.
+    // No member runs, and messages wait.
     expect(rows.every(({ lag, state }) => lag === null && state === 'STOP')).toBe(true);
 
     await place.process();
@@ -266,7 +295,7 @@ describe('reelflow lag', () => {
     expect(left).toHaveLength(16);
     expect(left.every(({ lag, state }) => lag === 0 && state === 'OK')).toBe(true);
 
-    // A sink that runs once is no member of its group, and says there where it has come to.
+    // A sink that runs once is not a member of its group, and commits its offsets there.
     await place.sink();
     const taken = lastJson<Row[]>(await place.run(command(place, '--json', '--group', names.sinkGroup)));
     const written = taken.filter(({ endOffset }) => endOffset !== 0);
@@ -275,7 +304,7 @@ describe('reelflow lag', () => {
     );
     expect(written.filter(({ lag }) => lag !== 0)).toEqual([]);
 
-    // All is to be done again, and nobody is there.
+    // Everything has to be processed again, and no member runs.
     expect(await place.run(place.args('reset'))).toMatchObject({ code: 0 });
     const reset = lastJson<Row[]>(
       await place.run(command(place, '--json', '--group', names.processorGroup)),
@@ -284,7 +313,7 @@ describe('reelflow lag', () => {
     expect(reset.every(({ lag, endOffset, state }) => lag === endOffset && state === 'STOP')).toBe(true);
   });
 
-  test('shows a table with a total and what is unknown, with --watch again and again until a signal', async ({
+  test('shows a table with total and unknown values, with --watch repeatedly until a signal', async ({
     place,
   }) => {
     const { group } = await foreignGroup(place);
@@ -324,7 +353,7 @@ describe('reelflow lag', () => {
     expect(spoken(finished)).toContain('exclude each other');
   });
 
-  test('says that no broker answers', async ({ place }) => {
+  test('reports that no broker answers', async ({ place }) => {
     const env = { KAFKA_BROKERS: '127.0.0.1:1', SCHEMA_REGISTRY_URL: 'http://127.0.0.1:1' };
     const finished = await place.run(command(place), env);
     expect(finished.code).toBe(4);

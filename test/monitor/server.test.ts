@@ -11,8 +11,10 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Browser, Locator, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, vi } from 'vitest';
-import { problemsOf, type StageLine, type View } from '../../monitor/overview.ts';
+import type { View } from '../../monitor/overview.ts';
+import { problemsOf, verdictOf } from '../../monitor/problems.ts';
 import { type PageOptions, servePage } from '../../monitor/server.ts';
+import type { StageLine } from '../../monitor/stage-history.ts';
 import { createLogger } from '../../runtime/logger.ts';
 import { currentSnapshot } from '../../sinks/gold/manifest.ts';
 import { hasBrowser, openBrowser, startMonitor, whyNoBrowser } from '../support/browser.ts';
@@ -60,7 +62,7 @@ describe.skipIf(!hasBrowser)(`the page in Chromium${whyNoBrowser}`, () => {
     await page.goto(monitor.url);
 
     // Flow, lag, snapshot with its content, plots.
-    const flow = page.getByRole('region', { name: 'The pipeline as it flows' });
+    const flow = page.getByRole('region', { name: 'Pipeline flow' });
     await flow.getByText('1 member').nth(1).waitFor(patience);
     await page
       .getByRole('region', { name: 'Processors, in messages' })
@@ -79,12 +81,12 @@ describe.skipIf(!hasBrowser)(`the page in Chromium${whyNoBrowser}`, () => {
     expect(metrics).toContain(`reelflow_group_state{${labels},state="OK"} 1`);
 
     // Dead letters and a look into one, by keyboard alone. What is in them is text, whatever it looks like.
-    const look = page.getByRole('button', { name: 'Look into the dead letter at' }).first();
+    const look = page.getByRole('button', { name: 'Inspect the dead letter at' }).first();
     await look.focus();
     await page.keyboard.press('Enter');
     const dialog = page.getByRole('dialog');
     await dialog.getByText('<b>tt1</b>').first().waitFor(patience);
-    await dialog.getByText('It would be refused: id').waitFor(patience);
+    await dialog.getByText('It would be refused again: id').waitFor(patience);
     await page.keyboard.press('Escape');
     await dialog.waitFor({ state: 'hidden' });
     expect(await look.evaluate((button) => button.matches(':focus'))).toBe(true);
@@ -114,12 +116,19 @@ describe.skipIf(!hasBrowser)(`the page in Chromium${whyNoBrowser}`, () => {
     await verdict.getByRole('heading', { name: 'Processors have stopped' }).waitFor(patience);
     await flow.getByText('STOP').waitFor(patience);
     expect(await page.title()).toContain('Processors have stopped');
+    await verdict.getByText(`reelflow process --namespace ${place.namespace}`).waitFor(patience);
+    expect(await page.evaluate('document.body.dataset.stale')).toBe('false');
+    // The mean of the last minute is not the rate of a group without members.
+    const box = flow.getByRole('listitem').filter({ has: page.getByRole('heading', { name: 'Processors' }) });
+    await box.getByText('0 chunks/s').waitFor(patience);
     expect(await lag.evaluate((region) => region.matches(':focus'))).toBe(true);
     await picture(page, 'stopped');
 
     // A monitor that ends is told, too.
     await Promise.all([monitor.running.terminate(), sink.terminate()]);
     await page.getByText('The monitor does not answer').waitFor(patience);
+    await page.getByText(/^Figures are .+ old\.$/).waitFor(patience);
+    expect(await page.evaluate('document.body.dataset.stale')).toBe('true');
     // Nothing was changed, nothing came from elsewhere, and the policy had nothing to refuse.
     expect(asked.filter((line) => !line.startsWith(`GET ${monitor.url}`))).toEqual([]);
     expect(
@@ -142,7 +151,9 @@ describe('the server of the page', () => {
   const view = {
     atMs: 1,
     namespace: 'n',
+    verdict: { severity: 'good', text: 'The pipeline is healthy.', command: null },
     problems: [],
+    figuresAgeMs: 0,
     stages: [],
     rows: [],
     snapshots: [],
@@ -266,19 +277,25 @@ describe('the server of the page', () => {
   });
 });
 
-describe('what is not well is said in words', () => {
+describe('problems in words', () => {
   const line = (group: Partial<StageLine['group']>, members: number | null = 1): StageLine => ({
     name: 'processors',
     members,
+    history: null,
     group: {
       group: 'g',
       exists: true,
+      members,
+      problem: null,
       state: 'OK',
       whyUnknown: null,
       lag: 0,
       lagUnknown: 0,
       lagRecords: 0,
+      lost: 0,
+      blocked: 0,
       timeLagMs: 0,
+      expiresMs: null,
       consumedPerSecond: 0,
       producedPerSecond: 0,
       catchUpMs: 0,
@@ -286,40 +303,99 @@ describe('what is not well is said in words', () => {
       ...group,
     },
   });
+  const other = (stage: StageLine): StageLine => ({ ...stage, name: 'other' });
+  const lag = 'reelflow lag --watch --namespace n';
+  const start = 'reelflow process --namespace n';
+  const ofGroup = 'reelflow lag --group g --watch';
 
   test.for([
-    [line({}), null, ''],
-    [line({ state: null, lag: 5 }), null, ''],
-    [line({}, 0), 'note', 'No processor is running; nothing waits for it.'],
-    [line({ exists: false }, 0), null, ''],
+    [line({}), []],
+    [line({ state: null, lag: 5 }), []],
+    [line({}, 0), [['note', 'No processor is running; no messages wait.', start]]],
     [
-      line({ state: 'STOP', lag: 1 }, 0),
-      'bad',
-      'Processors have stopped: nobody is there, and 1 message waits.',
+      { ...line({ exists: false, lag: null }, 0), history: 'never-started' },
+      [['note', 'No processor is running; its lag is unknown (the stage has never been started).', start]],
+    ],
+    [
+      { ...line({ state: 'STOP', lag: 1 }, 0), history: 'ended-here' },
+      [
+        [
+          'bad',
+          'Processors have stopped: no member is running, and 1 message waits (the stage was started here and has ended).',
+          start,
+        ],
+      ],
     ],
     [
       line({ state: 'STALL', lag: 1_200 }),
-      'bad',
-      'Processors are stalled: somebody is there and stands still, and 1,200 messages wait.',
+      [
+        [
+          'bad',
+          'Processors are stalled: a member is assigned but makes no progress, and 1,200 messages wait.',
+          lag,
+        ],
+      ],
     ],
     [
       line({ state: 'WARN', lag: null }),
-      'bad',
-      'Processors are too slow: what waits is unknown, and it does not get less.',
+      [['bad', 'Processors are too slow: the lag is unknown, and the lag does not decrease.', start]],
     ],
     [
       line({ state: 'ERR' }),
-      'bad',
-      'Processors went back, or a topic is shorter than what was processed of it.',
+      [['bad', 'Processors went back, or a topic ends before the committed offset.', lag]],
     ],
     [
-      { ...line({ state: 'STALL', lag: 3 }), name: 'other' },
-      'bad',
-      'Group g is stalled: somebody is there and stands still, and 3 messages wait.',
+      line({ state: 'LOST', lost: 3 }),
+      [['bad', 'Processors have lost 3 messages: the broker deleted them before they were read.', lag]],
     ],
-    [{ ...line({ exists: false, state: null }, 0), name: 'other' }, 'note', 'Group g does not exist (yet).'],
-    [{ ...line({}, 0), name: 'other' }, 'note', 'No member of group g is there; nothing waits for it.'],
-  ] as const)('%#', ([stage, severity, text]) => {
-    expect(problemsOf(stage)).toEqual(severity === null ? [] : [{ severity, text }]);
+    [
+      other(line({ state: 'STALL', lag: 3 })),
+      [
+        [
+          'bad',
+          'Group g is stalled: a member is assigned but makes no progress, and 3 messages wait.',
+          ofGroup,
+        ],
+      ],
+    ],
+    [
+      other(line({ state: 'OK', expiresMs: 90_000, blocked: 2 })),
+      [
+        ['bad', 'The oldest unread message of g expires in 2 minutes.', ofGroup],
+        ['note', 'An open transaction withholds 2 messages from g.', 'kafka-transactions.sh find-hanging'],
+      ],
+    ],
+    [
+      other(line({ state: null, problem: 'not allowed' }, null)),
+      [['bad', 'Group g could not be read: not allowed', ofGroup]],
+    ],
+    [
+      other(line({ exists: false, state: null }, 0)),
+      [['note', 'Group g does not exist (yet).', 'reelflow lag --group "*"']],
+    ],
+    [other(line({}, 0)), [['note', 'No member of group g is running; no messages wait.', ofGroup]]],
+  ] as const)('%#', ([stage, expected]) => {
+    const problems = expected.map(([severity, text, command]) => ({ severity, text, command }));
+    expect(problemsOf(stage, 'n')).toEqual(problems);
+  });
+
+  test('the verdict calls a pipeline healthy only if both stages run and are OK', () => {
+    const processors = line({});
+    const sink: StageLine = { ...line({}), name: 'sink' };
+    const textOf = (...stages: StageLine[]) =>
+      verdictOf(
+        stages.flatMap((stage) => problemsOf(stage, '')),
+        stages,
+      ).text;
+    expect(textOf(processors, sink)).toBe('The pipeline is healthy.');
+    expect(textOf(processors, sink, other(line({}, 0)))).toBe('The pipeline is healthy.');
+    expect(textOf(line({}, 0), { ...sink, members: 0 })).toBe('The pipeline is not running.');
+    expect(textOf(processors, { ...sink, members: 0 })).toBe('No failure is known so far.');
+    expect(textOf(processors, { ...line({ state: null }), name: 'sink' })).toBe(
+      'No failure is known so far.',
+    );
+    expect(textOf()).toBe('No failure is known so far.');
+    expect(verdictOf([], null).text).toBe('No failure is known so far.');
+    expect(verdictOf([], null).severity).toBe('note');
   });
 });

@@ -53,6 +53,7 @@ const scrape = async (port: number): Promise<Samples> => {
 
 const row: LagReport['rows'][number] = {
   ...{ group: 'g', topic: 't', partition: 3, startOffset: 2, endOffset: 10, nextOffset: 7, lag: 3 },
+  ...{ highWatermark: 12, lost: 0, blocked: 2, isSubscribed: true, expiresMs: 90_000 },
   ...{
     lagRecords: null,
     state: 'STALL',
@@ -63,7 +64,7 @@ const row: LagReport['rows'][number] = {
   },
   ...{ catchUpMs: Number.POSITIVE_INFINITY, catchesUp: false },
 };
-const group = { ...row, exists: true, lagUnknown: 0 };
+const group = { ...row, exists: true, members: 2, problem: null, lagUnknown: 0 };
 
 /** Everything that any process of ours can tell. */
 function allMetrics(): Registry {
@@ -88,23 +89,32 @@ describe('lag for Prometheus', () => {
     expect(Object.fromEntries(samples)).toEqual({
       [`reelflow_group_lag_messages${labels}`]: 3,
       [`reelflow_group_lag_seconds${labels}`]: 1.5,
+      [`reelflow_group_lost_messages${labels}`]: 0,
+      [`reelflow_group_expires_seconds${labels}`]: 90,
+      [`reelflow_group_blocked_messages${labels}`]: 2,
       [`reelflow_group_next_offset${labels}`]: 7,
       [`reelflow_group_start_offset${labels}`]: 2,
       [`reelflow_group_end_offset${labels}`]: 10,
+      [`reelflow_group_high_watermark${labels}`]: 12,
       [`reelflow_group_catch_up_seconds${labels}`]: Number.POSITIVE_INFINITY,
       ...Object.fromEntries(
-        ['OK', 'WARN', 'ERR', 'STALL', 'STOP'].map((state) => [
+        ['OK', 'WARN', 'ERR', 'STALL', 'STOP', 'LOST'].map((state) => [
           `reelflow_group_state${labels.replace('}', `,state="${state}"}`)}`,
           state === 'STALL' ? 1 : 0,
         ]),
       ),
       'reelflow_group_exists{group="g"}': 1,
+      'reelflow_group_members{group="g"}': 2,
+      'reelflow_group_unreadable{group="g"}': 0,
       reelflow_monitor_look_timestamp_seconds: 5,
     });
   });
 
   it('has no sample for what is not known, and none of all before the first look', async () => {
-    const unknown = { lag: null, nextOffset: null, state: null, timeLagMs: null, catchUpMs: null };
+    const unknown = {
+      ...{ lag: null, nextOffset: null, state: null, timeLagMs: null, catchUpMs: null },
+      ...{ lost: null, blocked: null, expiresMs: null },
+    };
     const samples = await samplesWith({ atMs: 5_000, rows: [{ ...row, ...unknown }], groups: [] });
     expect([...samples.keys()]).toEqual([
       `reelflow_group_start_offset${labels}`,

@@ -1,0 +1,64 @@
+/** Says of the stages of the pipeline whether they run, and if not, whether they ever ran and where. */
+import { existsSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { type Broker, clusterIdOf } from '../kafka/client.ts';
+import type { GroupLag } from '../monitor/lag.ts';
+import { historyText, stageHistory, stageNames } from '../monitor/stage-history.ts';
+import type { Places } from '../runtime/config.ts';
+import { ReelflowError } from '../runtime/errors.ts';
+import type { TopicNames } from '../topics/catalog.ts';
+
+export type StageName = (typeof stageNames)[number];
+
+const startCommands: Readonly<Record<StageName, string>> = {
+  processors: 'reelflow process',
+  sink: 'reelflow sink',
+};
+
+/**
+ * Whether the state folder of this machine holds state of a stage. The folder depends on the cluster's id: while no broker
+ * has answered, there is none.
+ */
+export class LocalState {
+  readonly #broker: Broker;
+  readonly #places: Places;
+  #folder: string | undefined;
+
+  constructor(broker: Broker, places: Places) {
+    this.#broker = broker;
+    this.#places = places;
+  }
+
+  /** To be called before `has`. A broker that is away changes nothing. */
+  async find(): Promise<this> {
+    const { state, namespace } = this.#places;
+    try {
+      const cluster = await clusterIdOf(this.#broker);
+      this.#folder = join(state, cluster, namespace === '' ? '_' : namespace);
+    } catch (thrown) {
+      if (!(thrown instanceof ReelflowError)) throw thrown;
+    }
+    return this;
+  }
+
+  has(stage: StageName): boolean {
+    if (this.#folder === undefined || !existsSync(this.#folder)) return false;
+    const isOfStage = stage === 'sink' ? /^sink\.duckdb$/ : /^shard-\d+\..*\.duckdb$/;
+    return readdirSync(this.#folder).some((name) => isOfStage.test(name));
+  }
+}
+
+/** The stage of a group; undefined for groups of others. */
+export function stageOf(names: TopicNames, { group }: Pick<GroupLag, 'group'>): StageName | undefined {
+  return stageNames[[names.processorGroup, names.sinkGroup].indexOf(group)];
+}
+
+/** A sentence on a stage without members; undefined for all others. */
+export function stageNote(names: TopicNames, group: GroupLag, local: LocalState): string | undefined {
+  const stage = stageOf(names, group);
+  const text = stage && historyText(stageHistory(group, local.has(stage)));
+  if (stage === undefined || text === undefined) return undefined;
+  const subject = stage === 'sink' ? 'The sink' : 'The processor stage';
+  const namespace = names.namespace === '' ? '' : ` --namespace ${names.namespace}`;
+  return `${subject} ${text}. Run \`${startCommands[stage]}${namespace}\`.`;
+}

@@ -1,0 +1,104 @@
+/** Which member gets which shard: properties of the pure function over any claims. */
+import fc from 'fast-check';
+import { expect, test } from 'vitest';
+import { type Claim, dealShards } from '../../kafka/shard-assignment.ts';
+
+const claims: fc.Arbitrary<Claim[]> = fc.uniqueArray(
+  fc.record({
+    memberId: fc.string({ minLength: 1, maxLength: 4 }),
+    freshness: fc
+      .array(fc.tuple(fc.nat(15), fc.nat(5)))
+      .map((entries): ReadonlyMap<number, number> => new Map(entries)),
+  }),
+  { minLength: 1, maxLength: 6, selector: ({ memberId }) => memberId },
+);
+const count = fc.integer({ min: 0, max: 12 });
+
+const claimsOf = (stores: Record<string, Record<number, number>>): Claim[] =>
+  Object.entries(stores).map(([memberId, shards]) => ({
+    memberId,
+    freshness: new Map(Object.entries(shards).map(([shard, records]) => [Number(shard), records])),
+  }));
+
+test('every shard has exactly one owner, and no member has two shards more than another', () => {
+  fc.assert(
+    fc.property(count, claims, (shards, members) => {
+      const owners = dealShards(shards, members);
+      expect(owners).toHaveLength(shards);
+      const held = members.map(({ memberId }) => owners.filter((owner) => owner === memberId).length);
+      expect(held.reduce((sum, each) => sum + each, 0)).toBe(shards);
+      expect(Math.max(...held) - Math.min(...held)).toBeLessThanOrEqual(1);
+    }),
+  );
+});
+
+test('the order of the claims and of what they name does not matter', () => {
+  fc.assert(
+    fc.property(
+      count,
+      claims.chain((members) =>
+        fc.tuple(fc.constant(members), fc.shuffledSubarray(members, { minLength: members.length })),
+      ),
+      (shards, [members, shuffled]) => {
+        const turned = shuffled.map(({ memberId, freshness }) => ({
+          memberId,
+          freshness: new Map([...freshness].reverse()),
+        }));
+        expect(dealShards(shards, turned)).toEqual(dealShards(shards, members));
+      },
+    ),
+  );
+});
+
+test('a shard goes to the freshest store, unless its member already has its share', () => {
+  fc.assert(
+    fc.property(count, claims, (shards, members) => {
+      const owners = dealShards(shards, members);
+      const heldBy = (memberId: string) => owners.filter((owner) => owner === memberId).length;
+      owners.forEach((owner, shard) => {
+        const own = members.find(({ memberId }) => memberId === owner)?.freshness.get(shard) ?? -1;
+        for (const { memberId, freshness } of members) {
+          if ((freshness.get(shard) ?? -1) <= own) continue;
+          // One that was passed over holds its full share, of shards that it has stores of as fresh as this one.
+          expect(heldBy(memberId)).toBeGreaterThanOrEqual(Math.floor(shards / members.length));
+          const others = owners.flatMap((name, other) => (name === memberId ? [other] : []));
+          for (const other of others) {
+            expect(freshness.get(other) ?? -1).toBeGreaterThanOrEqual(freshness.get(shard) as number);
+          }
+        }
+      });
+    }),
+  );
+});
+
+test('members keep their shards when they rejoin', () => {
+  fc.assert(
+    fc.property(count, claims, (shards, members) => {
+      const owners = dealShards(shards, members);
+      const again = members.map(({ memberId }) => ({
+        memberId,
+        freshness: new Map(
+          owners.flatMap((owner, shard) => (owner === memberId ? [[shard, 1] as const] : [])),
+        ),
+      }));
+      expect(dealShards(shards, again)).toEqual(owners);
+    }),
+  );
+});
+
+test('a member that joins takes only as many shards as evenness asks for', () => {
+  const stores = { a: { 0: 100, 1: 100, 2: 100, 3: 100 } };
+  expect(dealShards(4, claimsOf(stores))).toEqual(['a', 'a', 'a', 'a']);
+  const joined = dealShards(4, claimsOf({ ...stores, b: {} }));
+  expect(joined.filter((owner) => owner === 'a')).toHaveLength(2);
+  expect(joined.filter((owner) => owner === 'b')).toHaveLength(2);
+});
+
+test('of two stores of a shard the one that is further is used', () => {
+  expect(dealShards(2, claimsOf({ a: { 0: 10, 1: 90 }, b: { 0: 20, 1: 80 } }))).toEqual(['b', 'a']);
+  expect(dealShards(2, claimsOf({ a: { 0: 10 }, b: { 0: 20, 1: 80 } }))).toEqual(['a', 'b']);
+});
+
+test('claims of shards that do not exist are passed over', () => {
+  expect(dealShards(1, claimsOf({ a: { 7: 1_000 }, b: { 0: 1 } }))).toEqual(['b']);
+});
