@@ -318,7 +318,8 @@ describe('what is deployed', () => {
     expect([...used].filter((name) => !known.has(name))).toEqual([]);
     // Every metric is on the dashboard or in a rule.
     const ours = [...known].filter((name) => name?.startsWith('reelflow_') && !/_(sum|count)$/.test(name));
-    const ofDetail = /_start_offset$|_exists$|_file_(read_)?bytes$|_chunk_bytes_total$|_names_total$/;
+    const ofDetail =
+      /_start_offset$|_high_watermark$|_exists$|_members$|_file_(read_)?bytes$|_chunk_bytes_total$|_names_total$/;
     expect(ours.filter((name) => !used.has(name as string) && !ofDetail.test(name as string))).toEqual([]);
   });
 
