@@ -1,10 +1,10 @@
 /**
- * A stalled, a stopped, a slow and a healthy consumer are told apart on a real broker: a plain kafkajs consumer that
+ * lag distinguishes a stalled, a stopped, a slow and a healthy consumer on a real broker: a plain kafkajs consumer that
  * knows nothing of us, then our own processor; in reports, on the page in a real Chromium, in /metrics beside it, and on
  * the command line.
  *
  * Method: the span is short, and looks go on until the state that is expected is seen everywhere. Nothing is timed:
- * production goes on for as long as it takes, without a pause in which a slow consumer could be seen to catch up.
+ * production goes on for as long as it takes, without a pause in which a slow consumer could appear to catch up.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Consumer, Producer } from 'kafkajs';
@@ -281,7 +281,7 @@ describe('a foreign group', () => {
     expect(notThat.code).toBe(0);
     expect(expectFailure(misspelt, 'lagging')).toContain('does not exist');
 
-    // It reads on: its state is that of somebody who catches up.
+    // It reads on: its state is that of a consumer that catches up.
     stalled.give(Number.POSITIVE_INFINITY);
     await lookUntil(watch, { [stalled.group]: 'OK' });
   });
@@ -298,7 +298,7 @@ describe('a foreign group', () => {
     await until('both partitions are assigned', async () => (await ownersNow())?.get(topic)?.size === 2);
     expect([...((await ownersNow())?.get(topic)?.keys() ?? [])].sort()).toEqual([0, 1]);
     await reader.consumer.stop();
-    await until('nobody is assigned any more', async () => (await ownersNow())?.size === 0);
+    await until('no member is assigned', async () => (await ownersNow())?.size === 0);
   });
 });
 
@@ -333,7 +333,7 @@ describe('our processor', () => {
     const healthy = await seen('OK');
     const row = healthy.rows.find(({ topic }) => topic === source);
     expect(row).toMatchObject({ lag: 0, lagRecords: 0, timeLagMs: 0 });
-    // It says where it stands also on the topics that nothing came of yet.
+    // It commits its position also on topics without messages.
     const others = healthy.rows.filter(({ topic }) => topic !== source);
     expect(others.map(({ nextOffset }) => nextOffset)).toEqual(others.map(() => 0));
     expect(others.length).toBeGreaterThan(0);

@@ -2,7 +2,7 @@
  * The page, as a browser shows it. Method: a pipeline of its own on the real broker, the real command, a real Chromium;
  * the processor is killed, and what the page says is read as people and screen readers do, by role and name. Without a
  * Chromium (Debian: `apt-get install chromium`) these tests are skipped, and the run says so. With
- * REELFLOW_SCREENSHOTS=1 the pictures in docs/ are taken anew.
+ * REELFLOW_SCREENSHOTS=1 the tests take the pictures in docs/ again.
  */
 import { once } from 'node:events';
 import { mkdirSync } from 'node:fs';
@@ -75,12 +75,12 @@ describe.skipIf(!hasBrowser)(`the page in Chromium${whyNoBrowser}`, () => {
       expect.arrayContaining([expect.stringContaining('Titles by genres')]),
     );
 
-    // What Prometheus is told is what the page shows.
+    // Prometheus gets the same figures as the page.
     const metrics = await (await fetch(new URL('/metrics', monitor.url))).text();
     const labels = `group="${place.names.processorGroup}",topic="${place.names.source('title.ratings')}",partition="0"`;
     expect(metrics).toContain(`reelflow_group_state{${labels},state="OK"} 1`);
 
-    // Dead letters and a look into one, by keyboard alone. What is in them is text, whatever it looks like.
+    // Dead letters and the details of one, by keyboard alone. Their content is shown as text.
     const look = page.getByRole('button', { name: 'Inspect the dead letter at' }).first();
     await look.focus();
     await page.keyboard.press('Enter');
@@ -107,7 +107,7 @@ describe.skipIf(!hasBrowser)(`the page in Chromium${whyNoBrowser}`, () => {
     const lag = page.getByRole('region', { name: 'Processors, in messages' });
     await lag.focus();
 
-    // The processor is killed: first nobody is missed, then messages wait.
+    // The processor is killed: at first no member is missing, then messages wait.
     processor.kill('SIGKILL');
     await processor.done;
     const verdict = page.locator('#headline');
@@ -124,7 +124,7 @@ describe.skipIf(!hasBrowser)(`the page in Chromium${whyNoBrowser}`, () => {
     expect(await lag.evaluate((region) => region.matches(':focus'))).toBe(true);
     await picture(page, 'stopped');
 
-    // A monitor that ends is told, too.
+    // The page shows that the monitor has ended.
     await Promise.all([monitor.running.terminate(), sink.terminate()]);
     await page.getByText('The monitor does not answer').waitFor(patience);
     await page.getByText(/^Figures are .+ old\.$/).waitFor(patience);
@@ -198,7 +198,7 @@ describe('the server of the page', () => {
     await close();
   });
 
-  test('only reading is answered, and only what there is', async () => {
+  test('only GET requests for known paths are answered', async () => {
     const { url, close } = await serve();
     for (const method of ['POST', 'PUT', 'DELETE', 'PATCH'])
       expect(await status(url, '/', { method })).toBe(405);
@@ -211,7 +211,7 @@ describe('the server of the page', () => {
     await close();
   });
 
-  test('views come as events, and a look that fails is told', async () => {
+  test('views arrive as events, and so does a failed look', async () => {
     let looks = 0;
     const { url, close } = await serve({
       look: async () => {
@@ -251,7 +251,7 @@ describe('the server of the page', () => {
     await close();
   });
 
-  test('beyond this machine nobody is answered without the token', async () => {
+  test('other hosts get no answer without the token', async () => {
     await expect(serve({ host: '0.0.0.0' })).rejects.toMatchObject({ kind: 'usage' });
     const { url, close } = await serve({ host: '0.0.0.0', token: 'of a test' });
     for (const path of ['/', '/page.js', '/events', '/metrics', '/letter?at=0:0', '/?token=wrong'])
