@@ -44,7 +44,8 @@ describe.skipIf(!hasBrowser)(`the page in Chromium${whyNoBrowser}`, () => {
     const processor = place.start(place.args('process'));
     await place.replay(data);
     // Last, so that it is the newest of the dead letters.
-    await place.replay(join(bad, 'title.ratings.tsv'));
+    const broken = await place.run(place.args('replay', join(bad, 'title.ratings.tsv')));
+    expect(broken.code).toBe(34);
     await until('the processor has caught up', () => place.hasCaughtUp(), patience.timeout);
     const sink = place.start(place.args('sink', '--interval', '2s'));
     await until('there is a snapshot', () => currentSnapshot(place.gold) !== undefined, patience.timeout);
