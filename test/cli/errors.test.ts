@@ -234,6 +234,7 @@ describe('rows that do not fit', () => {
       applied: 13,
       duplicate: 0,
       rejected: 0,
+      removed: 0,
     });
   });
 });
@@ -378,7 +379,7 @@ describe('a registry that goes away in mid-run', () => {
     await place.sink();
     expect(await place.differences(place.files('changed', changed))).toEqual([]);
     const accounts = place.manifest.accounting[place.names.source('title.ratings')];
-    expect(accounts).toEqual({ applied: 3, duplicate: 0, rejected: 0 });
+    expect(accounts).toEqual({ applied: 3, duplicate: 0, rejected: 0, removed: 0 });
     expect(await place.deadLetters()).toEqual([]);
   });
 
@@ -403,7 +404,7 @@ describe('a registry that goes away in mid-run', () => {
     await place.sink();
     expect(await place.differences(place.files('changed', changed))).toEqual([]);
     const accounts = place.manifest.accounting[place.names.source('name.basics')];
-    expect(accounts).toEqual({ applied: 1, duplicate: 0, rejected: 0 });
+    expect(accounts).toEqual({ applied: 1, duplicate: 0, rejected: 0, removed: 0 });
     expect(await place.deadLetters()).toEqual([]);
   });
 });
