@@ -9,7 +9,6 @@ import { openContext } from './context.ts';
 import { lagText } from './lag-text.ts';
 import { type CommonFlags, commonOptions, periodOption, severalOption } from './options.ts';
 import { print } from './output.ts';
-import { LocalState, stageNote } from './stage-notes.ts';
 import { stopSignal } from './stop.ts';
 import { terminalWidth } from './table.ts';
 
@@ -68,7 +67,10 @@ async function run(flags: Flags): Promise<void> {
     });
   }
   const { broker, names, places } = await openContext(flags);
-  const { LagWatch } = await import('../monitor/lag-watch.ts');
+  const [{ LagWatch }, { LocalState, stageNote }] = await Promise.all([
+    import('../monitor/lag-watch.ts'),
+    import('./stage-notes.ts'),
+  ]);
   const own = await pipelineGroups(names);
   const watched =
     flags.group.length === 0

@@ -13,7 +13,6 @@ import {
   severalOption,
 } from './options.ts';
 import { print } from './output.ts';
-import { LocalState } from './stage-notes.ts';
 import { stopSignal } from './stop.ts';
 
 interface Flags extends CommonFlags {
@@ -56,12 +55,14 @@ async function run({ listen, group, over, ...flags }: Flags): Promise<void> {
     { registerLagMetrics },
     { processRegistry },
     { historyOf },
+    { LocalState },
   ] = await Promise.all([
     import('../monitor/overview.ts'),
     import('../monitor/server.ts'),
     import('../monitor/lag-metrics.ts'),
     import('./observe.ts'),
     import('../sinks/gold/history.ts'),
+    import('./stage-notes.ts'),
   ]);
   const { broker, names, places, logger } = context;
   const pipeline = await pipelineGroups(names);

@@ -9,7 +9,6 @@ import { whole } from './figures.ts';
 import { pipelineGroups } from './lag.ts';
 import { type CommonFlags, commonOptions } from './options.ts';
 import { print, printJson } from './output.ts';
-import { LocalState, stageNote, stageOf } from './stage-notes.ts';
 import { type TableColumn, tableText } from './table.ts';
 
 interface Line {
@@ -93,9 +92,10 @@ async function run(flags: CommonFlags): Promise<void> {
 
 /** Whether the stages run; if not, sentences that say whether they ever ran here. */
 async function stagesNow(broker: Broker, names: TopicNames, places: Places) {
-  const [{ LagWatch }, { stageHistory }] = await Promise.all([
+  const [{ LagWatch }, { stageHistory }, { LocalState, stageNote, stageOf }] = await Promise.all([
     import('../monitor/lag-watch.ts'),
     import('../monitor/stage-history.ts'),
+    import('./stage-notes.ts'),
   ]);
   const local = await new LocalState(broker, places).find();
   const { groups } = await new LagWatch(broker).look(await pipelineGroups(names));

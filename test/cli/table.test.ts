@@ -69,6 +69,7 @@ test('lag at 80 columns shows topic, partition, lag, state and the time to catch
     consumedPerSecond: 123_456,
     producedPerSecond: 1_234_567,
     catchUpMs: 90_061_000,
+    isSubscribed: true,
   };
   const group = { ...row, exists: true, whyUnknown: null, lagUnknown: 0 };
   const report = { atMs: 0, rows: [row], groups: [group] } as unknown as LagReport;

@@ -119,6 +119,7 @@ describe('lag for Prometheus', () => {
     expect([...samples.keys()]).toEqual([
       `reelflow_group_start_offset${labels}`,
       `reelflow_group_end_offset${labels}`,
+      `reelflow_group_high_watermark${labels}`,
       'reelflow_monitor_look_timestamp_seconds',
     ]);
     expect([...(await samplesWith(undefined)).keys()]).toEqual([]);
