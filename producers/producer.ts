@@ -7,8 +7,9 @@ import { messageOf, ReelflowError } from '../runtime/errors.ts';
 export { asBrokerError, type Broker };
 
 /**
- * A producer of dead letters, for explicit partitions. It retries for about half a minute while a broker restarts. It is
- * not idempotent: a letter that the topic holds twice does no harm. Chunks go through `Appender`.
+ * A producer of dead letters, and of the rows that `dlq replay` sends, for explicit partitions. It retries for about half a
+ * minute while a broker restarts. It is not idempotent: a letter or row that the topic holds twice does no harm. The chunks
+ * of a replay go through `Appender`.
  */
 export function createProducer({ kafka }: Broker): Producer {
   return kafka.producer({
