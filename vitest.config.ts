@@ -10,6 +10,8 @@ const shared = {
   // Far above what anything takes on a quiet machine: a loaded one must not fail a test.
   testTimeout: 240_000,
   hookTimeout: 240_000,
+  // A counted run must not fail because of one hiccup of a shared machine. It names each test that needed a second try.
+  retry: report === undefined ? 0 : 1,
 } as const;
 
 const project = (

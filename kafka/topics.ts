@@ -94,7 +94,10 @@ async function ensureTopics(broker: Broker, specs: readonly TopicSpec[], policy:
   });
 }
 
-/** Repeats a request about a topic that was just created: the answering broker may not know it yet. */
+/**
+ * Repeats a request about a topic that was just created: the answering broker may not know it yet, and its partitions may
+ * still have no leader.
+ */
 async function onceKnown<T>(ask: () => Promise<T>): Promise<T> {
   const startedMs = performance.now();
   for (;;) {
@@ -160,14 +163,16 @@ export async function deleteBefore(
   topic: string,
   partitions: readonly { partition: number; offset: number }[],
 ): Promise<void> {
-  await withAdmin(broker, async (admin) => {
-    // kafkajs looks up leaders before it has requested the topic's metadata; this request loads it.
-    await admin.fetchTopicOffsets(topic);
-    await admin.deleteTopicRecords({
-      topic,
-      partitions: partitions.map(({ partition, offset }) => ({ partition, offset: String(offset) })),
-    });
-  });
+  await withAdmin(broker, (admin) =>
+    onceKnown(async () => {
+      // kafkajs looks up leaders before it has requested the topic's metadata; this request loads it.
+      await admin.fetchTopicOffsets(topic);
+      await admin.deleteTopicRecords({
+        topic,
+        partitions: partitions.map(({ partition, offset }) => ({ partition, offset: String(offset) })),
+      });
+    }),
+  );
 }
 
 /** Bytes of a record batch around the value of its only record: batch header, key, and the headers of a dead letter. */
