@@ -121,7 +121,7 @@ export interface Program {
   readonly env?: NodeJS.ProcessEnv;
 }
 
-export interface MeasureOptions {
+interface MeasureOptions {
   /** Takes the program's standard error. */
   readonly log: string;
   /** host:port of the broker whose CPU seconds are measured too. */

@@ -6,7 +6,7 @@ import { figure } from './figures.ts';
 import { tableText } from './table.ts';
 
 /** Columns that a terminal has room for; more would wrap. */
-export const columnsShown = 12;
+const columnsShown = 12;
 
 export function snapshotsText(snapshots: readonly SnapshotSummary[]): string {
   return tableText(

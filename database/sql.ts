@@ -5,9 +5,6 @@ import { ReelflowError } from '../runtime/errors.ts';
 /** A text as a SQL literal, with its quotes. */
 export const sqlText = (text: string) => `'${text.replaceAll("'", "''")}'`;
 
-/** A name of a relation or column, with its quotes. */
-export const sqlName = (name: string) => `"${name.replaceAll('"', '""')}"`;
-
 /** A file that a statement writes. The path is absolute, because DuckDB interprets `~` and `scheme:` at its beginning. */
 export const sqlPath = (path: string) => sqlText(resolve(path));
 

@@ -17,7 +17,7 @@ import { schemaOfGoldTable } from './gold-topic.ts';
 import { identifier, view, withOptions } from './sql-text.ts';
 
 /** Where the results go. */
-export type Destination =
+type Destination =
   /** Upsert topics, without an end. */
   | { readonly kind: 'topics' }
   /** JSON lines in `folder/<table>/`, from the messages before the offsets in `ends`, by topic and partition. */

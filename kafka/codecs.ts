@@ -11,7 +11,7 @@ import snappy from 'snappyjs';
 const { CompressionCodecs, CompressionTypes } = kafkajs;
 
 /** Maximum decompressed size of a record batch, in bytes. Our own batches hold one chunk of at most 1 MB. */
-export const batchBytesMax = 64 * 1024 * 1024;
+const batchBytesMax = 64 * 1024 * 1024;
 
 interface Encoder {
   readonly buffer: Buffer;

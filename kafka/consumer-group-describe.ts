@@ -11,9 +11,9 @@ const apiVersion = 0;
 const groupIdNotFound = 69;
 
 /** Partitions by topic name. */
-export type TopicPartitions = ReadonlyMap<string, readonly number[]>;
+type TopicPartitions = ReadonlyMap<string, readonly number[]>;
 
-export interface DescribedMember {
+interface DescribedMember {
   readonly memberId: string;
   readonly subscribedTopics: readonly string[];
   /** RE2 expression that a whole topic name must match. */

@@ -23,7 +23,7 @@ export interface CommittedOffset {
 }
 
 /** Member ids by topic and partition; absent where no member is assigned. */
-export type Owners = ReadonlyMap<string, ReadonlyMap<number, string>>;
+type Owners = ReadonlyMap<string, ReadonlyMap<number, string>>;
 
 export interface Group {
   readonly exists: boolean;

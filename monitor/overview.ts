@@ -13,7 +13,7 @@ import { type Problem, problemsOf, type Verdict, verdictOf } from './problems.ts
 import { type StageLine, stageHistory, stageNames } from './stage-history.ts';
 
 /** A snapshot as the page shows it. */
-export interface SnapshotLine {
+interface SnapshotLine {
   readonly id: string;
   readonly created: string;
   readonly isCurrent: boolean;
@@ -36,7 +36,7 @@ export interface OverviewOptions {
   readonly hasStateHere?: (stage: 'processors' | 'sink') => boolean;
 }
 
-export interface LetterLine {
+interface LetterLine {
   readonly at: string;
   readonly timeMs: number;
   readonly stage: string;

@@ -1,7 +1,7 @@
 /** What the page says about the stages: problems with the next command to run, and one verdict on the whole. */
 import { historyText, type StageLine } from './stage-history.ts';
 
-export type Severity = 'bad' | 'note';
+type Severity = 'bad' | 'note';
 
 export interface Problem {
   readonly severity: Severity;

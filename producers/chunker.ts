@@ -23,7 +23,7 @@ import type { RowRejectReason } from './row-refusal.ts';
 /** A chunk closes at the first change of id after this many bytes: large enough to compress well. */
 export const chunkBytesMax = 500_000;
 /** … or after this many records, which bounds what a consumer decodes at once. */
-export const chunkRecordsMax = 20_000;
+const chunkRecordsMax = 20_000;
 
 /** A position in a file. */
 export interface Mark {

@@ -19,7 +19,7 @@ export interface ReplayCounts {
   recordsPerSecond: number;
 }
 
-export interface DatasetReport extends ReplayCounts {
+interface DatasetReport extends ReplayCounts {
   /** Rejected rows by reason. */
   readonly rejections: Rejections;
 }

@@ -49,9 +49,9 @@ export interface ReplayOptions extends FileReplayOptions, RefreshOptions {
   readonly mode?: ReplayMode;
 }
 
-export type ReplayMode = 'refresh' | 'upsert';
+type ReplayMode = 'refresh' | 'upsert';
 
-export const defaultShards = 4;
+const defaultShards = 4;
 
 /**
  * Replays the inputs.

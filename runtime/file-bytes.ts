@@ -26,7 +26,7 @@ export function isGzip(start: Buffer): boolean {
 }
 
 /** A file that was not read to its end. */
-export class DamagedFile extends Error {}
+class DamagedFile extends Error {}
 
 /**
  * Reads a file; while the caller uses one piece, the next one is read and unpacked. A piece is valid until the caller

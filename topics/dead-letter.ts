@@ -4,9 +4,9 @@
  */
 import { deadLetterBytesMax } from './catalog.ts';
 
-export type Stage = 'producer' | 'processor' | 'sink';
+type Stage = 'producer' | 'processor' | 'sink';
 
-export type DeadLetterSource =
+type DeadLetterSource =
   /** `line` counts from 1, the header included. */
   | { readonly file: string; readonly line: number }
   | { readonly topic: string; readonly partition: number; readonly offset: string | bigint };
@@ -83,7 +83,7 @@ export interface FoundLetter {
 }
 
 /** The result of `reelflow dlq replay` for a letter; see `markMessage`. */
-export const fates = ['replayed', 'superseded'] as const;
+const fates = ['replayed', 'superseded'] as const;
 export type Fate = (typeof fates)[number];
 
 /** A message of the dead-letter topic: a letter, a mark on earlier letters of its partition, or a foreign message. */

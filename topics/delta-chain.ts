@@ -36,7 +36,7 @@ export interface ChainState {
 /** The state in which a generation begins. */
 const startOf = (generation: number): ChainState => ({ generation, position: {}, gaps: {}, cubeSet: '' });
 
-export const chainStart = startOf(0);
+const chainStart = startOf(0);
 
 /** The state before a delta, as the delta itself claims it. Used when everything before it is trimmed. */
 const stateBefore = (part: DeltaPart): ChainState =>

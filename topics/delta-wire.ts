@@ -18,7 +18,7 @@ export type DeltaKind = 'delta' | 'base' | 'reset';
 const kinds: readonly DeltaKind[] = ['delta', 'base', 'reset'];
 
 /** The offsets [from, to) of one source topic, and the fate of the records in them. */
-export interface SourceRange extends RecordCounts {
+interface SourceRange extends RecordCounts {
   readonly topic: string;
   readonly from: number;
   readonly to: number;

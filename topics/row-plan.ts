@@ -11,7 +11,7 @@ import { Dictionary } from './dictionary.ts';
 export const nullInt = -2147483648;
 
 /** The Avro field types in our schemas. */
-export type AvroType = string | [string, string] | { type: string };
+type AvroType = string | [string, string] | { type: string };
 
 export interface AvroField {
   readonly name: string;

@@ -20,7 +20,7 @@ export interface JarSet {
 }
 
 /** `kafka/` is the broker's class path, `registry/` the registry's application. */
-export const serviceJars: JarSet = {
+const serviceJars: JarSet = {
   pom: 'kafka/local/pom.xml',
   of: 'broker and registry',
   megabytes: 165,

@@ -15,10 +15,10 @@ import { registryUrlOf, startJvmServices } from './jvm.ts';
 import { answersKafka, answersRegistry } from './probe.ts';
 import { logOf, runningService, type ServiceName, stopService } from './service-process.ts';
 
-export type ServicesWay = 'environment' | 'docker' | 'jvm';
+type ServicesWay = 'environment' | 'docker' | 'jvm';
 
 /** Ports on 127.0.0.1 that a usual Kafka or registry does not use. The controller uses the port after the broker's. */
-export const defaultPorts: Ports = { broker: 19_092, registry: 18_081 };
+const defaultPorts: Ports = { broker: 19_092, registry: 18_081 };
 
 export interface RunningServices {
   readonly endpoints: Endpoints;
@@ -39,7 +39,7 @@ export interface ServicesOptions {
   readonly logger?: Logger;
 }
 
-export interface ServiceStatus {
+interface ServiceStatus {
   readonly name: ServiceName;
   readonly running: boolean;
   /** null unless reelflow started the process */

@@ -11,7 +11,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { messageOf, ReelflowError, systemCodeOf } from '../../runtime/errors.ts';
 import { type DatasetName, datasetNames } from '../../topics/catalog.ts';
 
-export const officialUrl = 'https://datasets.imdbws.com/';
+const officialUrl = 'https://datasets.imdbws.com/';
 
 export const licence = `IMDb's datasets are free for personal and non-commercial use only; they may not be republished or sold.
 The terms: https://developer.imdb.com/non-commercial-datasets/

@@ -25,7 +25,7 @@ import { datasetOf } from '../file-names.ts';
 /** A record or a key as avsc represents it, by field name. */
 export type Fields = Readonly<Record<string, unknown>>;
 
-export interface OpenedRows {
+interface OpenedRows {
   readonly kind: 'rows';
   readonly dataset: DatasetName;
   readonly asOfMs: number;

@@ -319,7 +319,7 @@ export class DatasetRefresh {
   }
 }
 
-export function entryOf(block: EntryBlock, at: number): GroupEntry {
+function entryOf(block: EntryBlock, at: number): GroupEntry {
   return {
     low: block.low[at] as number,
     high: block.high[at] as number,

@@ -59,7 +59,7 @@ const quote = 0x22;
 /** What the word steps may read past a line. */
 const slackBytes = 8;
 /** A longer line is refused whatever it holds; only so much of it is kept. */
-export const lineBytesMax = messageBytesMax + 1;
+const lineBytesMax = messageBytesMax + 1;
 const digitsMin = 7;
 const lanesCount = 3;
 

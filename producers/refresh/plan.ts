@@ -105,7 +105,7 @@ export function planOf(dataset: DatasetName, index: GroupEntries, dump: DumpFind
 }
 
 /** Of the ids of a dataset, in per cent. */
-export const maxRemovedDefault = 1;
+const maxRemovedDefault = 1;
 
 export interface Guards {
   /** As the user gave it, in per cent; then a cut file is no error either. */

@@ -76,7 +76,7 @@ export interface Table {
 }
 
 /** The layout of ids has room for this many titles. */
-export const titlesMax = 30_000_000;
+const titlesMax = 30_000_000;
 
 const none = words.poolOf(['None']);
 const originalType = words.poolOf(['original']);

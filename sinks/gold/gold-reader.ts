@@ -32,7 +32,7 @@ export interface TableView {
 export type Point = readonly [x: string | number, y: number];
 
 /** A row that differs between two snapshots. */
-export interface RowChange {
+interface RowChange {
   readonly kind: 'added' | 'removed' | 'changed';
   /** For example `genres=Drama`. */
   readonly key: string;
@@ -58,7 +58,7 @@ export interface SnapshotDiff {
 }
 
 /** Maximum number of bars of a plot. */
-export const barsMax = 15;
+const barsMax = 15;
 
 export class GoldReader {
   readonly #gold: string;

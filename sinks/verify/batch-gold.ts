@@ -87,7 +87,7 @@ const queries: Readonly<Record<string, string>> = {
 };
 
 /** The relations that the tables are computed from: valid rows, one per key. An id is the number in its digits. */
-export const batchRelations = {
+const batchRelations = {
   batch_ratings: ['tconst INTEGER', 'rating DOUBLE', 'votes BIGINT'],
   batch_basics: [
     'tconst INTEGER',

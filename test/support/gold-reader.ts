@@ -11,7 +11,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { messageOf } from '../../runtime/errors.ts';
 import { currentSnapshot, readManifest, snapshotFolder } from '../../sinks/gold/manifest.ts';
 
-export interface Followed {
+interface Followed {
   readonly looks: number;
   /** Different snapshots that were seen. */
   readonly snapshots: number;

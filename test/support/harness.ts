@@ -458,7 +458,7 @@ export const headerOf = (dataset: DatasetName): string =>
   `${datasets[dataset].columns.map(({ name }) => name).join('\t')}\n`;
 
 /** Each second file is packed. */
-export const packed: ReadonlySet<DatasetName> = new Set(['title.basics', 'title.principals', 'name.basics']);
+const packed: ReadonlySet<DatasetName> = new Set(['title.basics', 'title.principals', 'name.basics']);
 
 /** Writes the seven datasets, some of them packed. @returns the folder */
 export function writeDatasets(folder: string, texts: Readonly<Partial<Record<DatasetName, string>>>): string {
