@@ -55,7 +55,9 @@ describe.skipIf(why !== '')(`a broker outage of ${outageSeconds} s${why}`, () =>
   const busy = ['--max-records', '500', '--window', '50ms', '--verbose', '--shards', '4'];
   const isMicroBatch = ({ msg }: { msg: string }) => msg === 'micro-batch';
 
-  test('two busy processors wait for it, lose nothing, and count nothing twice', async ({ place }) => {
+  test('two busy processors wait for the broker, lose nothing, and count nothing twice', async ({
+    place,
+  }) => {
     const data = await smallDataset(join(place.folder, 'data'), 6_000, 7);
     const first = ['--shards', '4', '--datasets', 'title.ratings'];
     await succeed(place, 'replay', data, '--json', ...first);

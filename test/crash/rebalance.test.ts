@@ -117,7 +117,7 @@ describe('members', () => {
   // Method: records come slowly all the while. Two members share a state folder, where a shard's new owner waits for the
   // lock of the old one, which goes on meanwhile; to the third a shard comes without its store. The last to go is killed,
   // its shards are taken over.
-  test('from 1 to 3, 2 and 1 under load own each shard once, and nothing is lost or doubled', async ({
+  test('own each shard once while they go from 1 to 3, 2 and 1 under load, and lose or double nothing', async ({
     place,
   }) => {
     const replay = place.start(place.args('replay', first, '--rate', '3000'));
@@ -144,9 +144,7 @@ describe('members', () => {
 
 describe('a shard', () => {
   // Method: the state folder is copied between two dumps. Later a member begins without a store, then one with the copy.
-  test('that moves to a member without its store, or with an old one, catches up silently', async ({
-    place,
-  }) => {
+  test('that moves to a member with no store or an old one catches up silently', async ({ place }) => {
     const silently = async (state: string) => {
       const args = ['process', ...small, '--until-caught-up', '--state', join(place.folder, state)];
       const finished = place.start(place.args('process', ...args.slice(1)));
@@ -170,7 +168,7 @@ describe('a shard', () => {
 
   // Method: a member is put to sleep in the middle of its work until the group has given its shards to another; while
   // that one works, it wakes up and goes on where it was, until it notices. Then both share the shards.
-  test('of two owners, one of them asleep past its session, comes out right', async ({ place }) => {
+  test('with two owners, one suspended past its session, stays exact', async ({ place }) => {
     await place.replay(first);
     const zombie = member(place, 'zombie');
     await zombie.logged('a micro-batch', isMessage('micro-batch'));

@@ -61,7 +61,7 @@ const generationOf = ({ manifest }: Place) =>
   Object.values(manifest.shards).map(({ generation }) => generation);
 
 // Method: a state folder is copied before a reset; after it the copy is what a processor and a sink come with.
-test('begins a generation in which what is older is dead, and CURRENT stays until it is replaced', async ({
+test('begins a generation that ignores older stores and deltas, and keeps CURRENT until a new snapshot replaces it', async ({
   place,
 }) => {
   const nothing = await place.run(['reset', '--namespace', place.namespace]);
@@ -110,9 +110,7 @@ test('begins a generation in which what is older is dead, and CURRENT stays unti
 
 // Method: all topics are deleted and created again, with other data in them that is fewer messages than before. Then a
 // second reset follows the first, over deltas that were trimmed.
-test('recovers after the topics were recreated; a second one follows it, over trimmed deltas', async ({
-  place,
-}) => {
+test('recovers after the topics were recreated, and again over trimmed deltas', async ({ place }) => {
   await place.pipeline(data, { replay: few });
   await place.replay(data);
   await place.process();

@@ -114,7 +114,7 @@ test('any split of any log into micro-batches, with repeats, crashes and reopeni
   );
 });
 
-test('calling every row known gives the same deltas', async () => {
+test('deltas are the same when every row counts as known', async () => {
   await fc.assert(
     fc.asyncProperty(steps, async (log) => {
       const lab = await Lab.open({ allKnown: true });
@@ -125,7 +125,7 @@ test('calling every row known gives the same deltas', async () => {
   );
 });
 
-test('a base is the sum of the deltas before it, and the same log in one more micro-batch changes nothing', async () => {
+test('a base is the sum of the earlier deltas, and replaying the same log changes nothing', async () => {
   await fc.assert(
     fc.asyncProperty(steps, async (log) => {
       const lab = await Lab.open();
@@ -146,7 +146,7 @@ test('a base is the sum of the deltas before it, and the same log in one more mi
   );
 });
 
-test('a dump that is replayed in any split gives empty deltas and duplicates only', async () => {
+test('a dump replayed in any split gives only duplicates and empty deltas', async () => {
   const cutDump = fc.tuple(dump, fc.infiniteStream(fc.boolean()));
   await fc.assert(
     fc.asyncProperty(cutDump, cutDump, async ([chunks, cuts], [changed]) => {
@@ -166,7 +166,7 @@ test('a dump that is replayed in any split gives empty deltas and duplicates onl
   );
 });
 
-test('a store that caught up silently, in whatever split, goes on with the deltas of the one before it', async () => {
+test('a store that caught up silently in any split continues the deltas of the earlier store', async () => {
   await fc.assert(
     fc.asyncProperty(steps, steps, fc.infiniteStream(fc.boolean()), async (log, rest, cuts) => {
       const lab = await Lab.open();
@@ -218,7 +218,7 @@ test('a row that changes and changes back within a micro-batch is a duplicate', 
   expect(await lab.commit()).toMatchObject({ applied: 0, duplicate: 4, deltaRows: 0 });
 });
 
-test('groups that a micro-batch leaves as they were are not in its delta', async () => {
+test('a delta holds no group that its micro-batch did not change', async () => {
   const lab = await Lab.open();
   lab.stage({ dataset: 'title.ratings', records: [rating(1, 5.5), rating(2, 5.5)], deletes: [] });
   lab.stage({ dataset: 'title.basics', records: [basics(1, 'Drama'), basics(2, 'Western')], deletes: [] });
@@ -232,7 +232,7 @@ test('groups that a micro-batch leaves as they were are not in its delta', async
 const featuresOf = (title: number, rating: number | null = null) =>
   JSON.stringify(['feature', title, null, null, null, null, null, rating]);
 
-test('a repeated title counts with all its rows, within a chunk, a micro-batch, and after both', async () => {
+test('a repeated title counts with all its rows: within a chunk, within a micro-batch, and later', async () => {
   const lab = await Lab.open();
   lab.stage({ dataset: 'title.ratings', records: [rating(1, 5.5, 7), rating(2, 8.3, 9)], deletes: [] });
   const split = [principal(1, 1, 1), principal(2, 1, 1), principal(1, 2, 1)];
@@ -254,7 +254,7 @@ test('a repeated title counts with all its rows, within a chunk, a micro-batch, 
   );
 });
 
-test('deletes take back what their rows contributed; rows after them count again', async () => {
+test('deletes subtract the contributions of their rows; later rows count again', async () => {
   const lab = await Lab.open();
   lab.stage({ dataset: 'title.ratings', records: [rating(1, 5.5, 7)], deletes: [] });
   lab.stage({ dataset: 'title.akas', records: [aka(1, 1, 'DE'), aka(1, 2, 'US')], deletes: [key(1, 2)] });
@@ -314,7 +314,7 @@ test('a chunk with a row of another shard is rejected as a whole', async () => {
   expect([...(batch.staged.get('title.ratings')?.records.column(0) ?? [])]).toEqual([mine * 10_000 + 1]);
 });
 
-test('words first seen while a micro-batch commits are in the store after it is opened again', async () => {
+test('words first seen during a commit are in the store after it is reopened', async () => {
   const lab = await Lab.open();
   const { connection } = lab.store;
   const run = connection.run.bind(connection);

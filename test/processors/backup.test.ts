@@ -32,7 +32,7 @@ import { shards, storesBelow } from '../support/damage.ts';
 import { test as placeTest, smallDataset } from '../support/harness.ts';
 import { deltaSchemaId, Logs, type ShardOverLogs, shardOver } from '../support/shard-over-logs.ts';
 
-describe('which backups may stand in for a store', () => {
+describe('backups that a shard may restore', () => {
   const kind: StoreKind = {
     format: 3,
     clusterId: 'cluster',
@@ -52,7 +52,7 @@ describe('which backups may stand in for a store', () => {
   const plan = (cards: Record<string, BackupCard | undefined>, storeRecords?: number) =>
     planRestore(new Map(Object.entries(cards)), kind, published, storeRecords);
 
-  test('the freshest that is further than the store, then the others that are', () => {
+  test('are those ahead of the store, the newest first', () => {
     const cards = { old: card({ records: 10 }), new: card(), mid: card({ records: 30 }) };
     expect(plan(cards)).toEqual({ restore: ['new', 'mid', 'old'], ignored: new Map() });
     expect(plan(cards, 10).restore).toEqual(['new', 'mid']);
@@ -186,7 +186,7 @@ describe('a shard', () => {
   const restored = () => said.filter((line) => line.startsWith('restored from backup'));
   const firstOffset = ({ shard }: ShardOverLogs) => Math.min(...shard.wants().map(({ next }) => next));
 
-  test('without its store begins with the backup, catches up silently and goes on', async () => {
+  test('without a store restores the backup, catches up silently and continues', async () => {
     await end(await live('one', 3));
     const before = logs.deltas.length;
     const one = await start('one');
@@ -205,7 +205,7 @@ describe('a shard', () => {
     await goOn(two);
   });
 
-  test('whose store is older than the backup takes the backup, and keeps no other', async () => {
+  test('with a store older than the backup replaces it by the backup', async () => {
     await end(await live('one', 1));
     cpSync(join(folder, 'one'), join(folder, 'yesterday'), { recursive: true });
     await end(await live('one', 2));
@@ -277,7 +277,7 @@ describe('a shard', () => {
     await goOn(three);
   });
 
-  test('keeps two backups, writes none that says nothing new, and sweeps what a crash has left', async () => {
+  test('keeps two backups, writes none without new messages, and removes what a crash left behind', async () => {
     const one = await live('one', 1);
     const [first] = backups();
     mkdirSync(join(backupsOfShard(), '.20200101000000000-00000000'));
@@ -297,7 +297,7 @@ describe('a shard', () => {
   });
 
   // Method: what a member that woke up late would write lies behind what the owner has backed up meanwhile.
-  test('writes no backup behind the ones that are there', async () => {
+  test('writes no backup older than the existing ones', async () => {
     await end(await live('one', 1));
     cpSync(join(folder, 'one'), join(folder, 'zombie'), { recursive: true });
     await end(await live('one', 2));
@@ -314,7 +314,7 @@ describe('a shard', () => {
     expect(backups()).toEqual(before);
   });
 
-  test('that closes ends its backup, and leaves nothing of it behind', async () => {
+  test('that closes stops its backup and leaves no file of it', async () => {
     const one = await live('one', 1);
     produce();
     one.shard.aimAt(logs.ends);
@@ -329,7 +329,7 @@ describe('a shard', () => {
     await goOn(again);
   });
 
-  test('lives on when its backups cannot be written', async () => {
+  test('continues when its backups cannot be written', async () => {
     writeFileSync(join(folder, 'backups'), 'a file where the folder should be');
     const one = await live('one', 1);
     expect(said.some((line) => line.includes('the backup failed'))).toBe(true);

@@ -73,7 +73,7 @@ function sum(): Cubes {
   return published;
 }
 
-test('one that reads another dataset begins with a base, then takes the dataset in', async () => {
+test('a cube set with a further dataset begins with a base and then reads the dataset', async () => {
   await publish(withoutAkas);
   const before = headers().length;
   await publish(all);
@@ -88,7 +88,7 @@ test('one that reads another dataset begins with a base, then takes the dataset 
   expect(both).toEqual(sum());
 });
 
-test('one that reads a dataset less is refused before anything is touched; the one before goes on', async () => {
+test('a cube set without an earlier dataset is refused before any change, and the earlier one continues', async () => {
   await publish(all);
   await end();
   const stores = hashesBelow(folder);
@@ -106,7 +106,7 @@ test('one that reads a dataset less is refused before anything is touched; the o
 });
 
 // Method: all deltas go; a store that knew where they led could be yesterday's.
-test('without any remaining delta the published position is unknown: the shard is not opened', async () => {
+test('a shard is not opened when no delta remains to tell the published position', async () => {
   await publish(all);
   await end();
   logs.trimmed.add('reelflow.deltas');

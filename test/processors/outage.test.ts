@@ -178,7 +178,7 @@ test('a permanent refusal ends the shard at once, and names topic and setting', 
 });
 
 // Method: a statement of the micro-batch is interrupted, as it is when a rebalance takes the shard from a slow machine.
-test('a micro-batch that closing interrupts is no failure of the member', async () => {
+test('a micro-batch interrupted by closing does not fail the member', async () => {
   let failures = 0;
   const window = { periodMs: 2 ** 30, recordsMax: 1_000, bytesMax: 1_000_000 };
   const onFailure = () => {

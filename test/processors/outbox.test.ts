@@ -65,7 +65,7 @@ function expectExact(): void {
   expect(cubes).toEqual(rows.cubes());
 }
 
-test('a delta that was committed and not published is published by the next owner of the store, once', async () => {
+test('the next owner of a store publishes a committed delta once', async () => {
   produce(1);
   await publishAll(await start());
   const stopped = await start(async () => {
@@ -88,7 +88,7 @@ test('a delta that was committed and not published is published by the next owne
 });
 
 // Method: another connection to the store's database sees what is committed, and nothing else.
-test('what is published was committed before', async () => {
+test('every published delta was committed first', async () => {
   const other = await instance.connect();
   const committed: number[] = [];
   const send: Send = async ({ topic, messages }) => {

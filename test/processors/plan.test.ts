@@ -226,7 +226,7 @@ test.each(table)('%s', (_, position, outbox, chain, plan) => {
   expect(planShard({ position, gaps: {}, cubeSet: 'now' }, outbox, chain)).toMatchObject(plan);
 });
 
-test('publishing what the plan names brings the chain exactly to the store; catching up never goes backwards', () => {
+test('after the planned deltas the chain ends at the position of the store; catching up never moves backwards', () => {
   const step = fc.tuple(fc.nat(2), fc.nat(2));
   const steps = fc.array(step, { maxLength: 6 });
   fc.assert(

@@ -40,7 +40,7 @@ async function applied(name: string): Promise<{ logs: Logs; stores: string }> {
 
 // Method: nothing has come since, so all that is left to do is to read the last message of each topic once more. The
 // fetch is held back, as on a machine that is busy.
-test('a shard with nothing new has caught up only when the last message of each topic was read again', async () => {
+test('a shard without new messages is caught up only after it has read the last message of each topic again', async () => {
   const { logs, stores } = await applied('same');
   const { shard } = shardOver(logs, instance, stores);
   await shard.open(logs.ends);
@@ -61,7 +61,7 @@ test('a shard with nothing new has caught up only when the last message of each 
   }
 });
 
-test('a topic that was refilled to the same length has not been caught up with, and is refused', async () => {
+test('a topic that was recreated with the same number of messages is refused', async () => {
   const { logs, stores } = await applied('refilled');
   logs.of('imdb.title.ratings').length = 0;
   logs.produce({ dataset: 'title.ratings', records: [rating(1, 9)], deletes: [] });
@@ -77,7 +77,7 @@ test('a topic that was refilled to the same length has not been caught up with, 
 });
 
 // Method: the connection breaks a few times while the published deltas are read; then it stays broken until the member stops.
-test('opening waits until the published deltas can be read, or the member stops', async () => {
+test('opening a shard waits until its published deltas can be read or the member stops', async () => {
   const { logs, stores } = await applied('interrupted');
   let interruptionsLeft = 3;
   const reader = {

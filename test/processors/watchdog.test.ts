@@ -249,7 +249,7 @@ const ratings = ['--datasets', 'title.ratings', '--shards', '1'];
 
 describe('a process', () => {
   // Method: ready is asked for from the first moment on; then fetches are swallowed, and something new is produced.
-  test('is healthy, then ready; when its fetches get no answer it ends, stuck', async ({ place }) => {
+  test('becomes healthy, then ready, and ends as stuck when its fetches get no answer', async ({ place }) => {
     const [host = '', ports = ''] = inject('brokers')[0]?.split(':') ?? [];
     const [port, healthPort] = (await freePorts(2)) as [number, number];
     const swallower = await Swallower.to({ host, port: Number(ports) }, port);
@@ -314,7 +314,7 @@ describe('a process', () => {
   });
 
   // Method: a plain kafkajs consumer is in the group first, with an assigner that ours does not know.
-  test('ends when kafkajs gives its membership up', async ({ place }) => {
+  test('ends when kafkajs gives up the membership', async ({ place }) => {
     await place.replay(aTitle(place, 1), ...ratings);
     const groupId = place.names.processorGroup;
     const foreign = broker.kafka.consumer({ groupId });

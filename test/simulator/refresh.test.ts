@@ -21,7 +21,7 @@ test.each([
   expect(await simulateRefresh(seed, schedules)).toBeUndefined();
 });
 
-test('every clause that is taken out is missed', async () => {
+test('the simulator detects each missing clause of the protocol', async () => {
   const program = fileURLToPath(new URL('./refresh-mutants.ts', import.meta.url));
   const child = spawn(process.execPath, [program, '1'], {
     stdio: ['ignore', 'pipe', 'pipe'],

@@ -66,12 +66,12 @@ async function failuresOfCopies(bug?: ModelBug): Promise<number> {
   return failures;
 }
 
-test('parts of a store and of its copy never make one delta', async () => {
+test('parts from a store and from its copy never form one delta', async () => {
   expect(await failuresOfCopies()).toBe(0);
   expect(await failuresOfCopies('store-is-writer')).toBeGreaterThan(0);
 });
 
-test('the place of the sink never lies between the parts of a delta', () => {
+test('the position of the sink never lies between the parts of a delta', () => {
   const part = (from: number, to: number, number: number, parts: number): DeltaPart => ({
     shard: 0,
     shards: 1,
@@ -114,7 +114,7 @@ async function judge(of: number, nth: number, onVerdict: (verdict: Verdict) => v
   expect([await closed, errors]).toEqual([0, '']);
 }
 
-test('every guard that is taken out is missed', async () => {
+test('the simulator detects each missing guard', async () => {
   const verdicts: Verdict[] = [];
   await Promise.all([0, 1].map((nth) => judge(2, nth, (verdict) => verdicts.push(verdict))));
   expect(verdicts).toHaveLength(mutants.length);
