@@ -42,6 +42,8 @@ export default defineConfig({
       project('flink', 'test/flink/cluster/*.test.ts', { ...shared, fileParallelism: false }),
       // Members on several hosts, which are network namespaces: needs root on Linux, `ip`, Java and Maven.
       project('hosts', 'test/hosts/*.test.ts', { pool: 'forks', fileParallelism: false }),
+      // Starts a Spark session, up to minutes: needs pyspark and Java.
+      project('spark', 'test/docs/examples.test.ts'),
       // An hour of dumps in fast motion.
       project('soak', 'test/soak/*.test.ts'),
     ],
