@@ -37,12 +37,14 @@ export async function openContext(
   signal?: AbortSignal,
   log: { readonly component: string; readonly level?: LogLevel } = { component: 'cli' },
 ): Promise<Context> {
-  const [{ endpointsOf }, { createBroker }, { Registry }, { createLogger }] = await Promise.all([
-    import('../kafka/local/services.ts'),
-    import('../kafka/client.ts'),
-    import('../topics/registry.ts'),
-    import('../runtime/logger.ts'),
-  ]);
+  const [{ endpointsOf }, { createBroker }, { OutageMonitor }, { Registry }, { createLogger }] =
+    await Promise.all([
+      import('../kafka/local/services.ts'),
+      import('../kafka/client.ts'),
+      import('../kafka/outage.ts'),
+      import('../topics/registry.ts'),
+      import('../runtime/logger.ts'),
+    ]);
   const endpoints = found ?? endpointsOf({ env: process.env, folder: localFolder });
   const logger = createLogger(log.level ?? logLevelOf(flags), about(log.component));
   return {
@@ -53,7 +55,7 @@ export async function openContext(
       url: endpoints.registryUrl,
       ...(endpoints.registryCredentials && { credentials: endpoints.registryCredentials }),
       ...(signal !== undefined && { signal }),
-      onWaiting: (detail) => logger.warn({ detail }, 'waiting for the Schema Registry'),
+      outages: new OutageMonitor(logger, 'Schema Registry'),
     }),
     names: topicNamesIn(flags.namespace),
     places: { gold: flags.gold, state: flags.state, namespace: flags.namespace },

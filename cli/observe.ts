@@ -11,6 +11,8 @@ import type { ListenAddress } from './options.ts';
 export interface HealthView {
   readonly isHealthy: boolean;
   readonly isReady: boolean;
+  /** Why it is not ready, for a person. */
+  readonly detail?: string;
 }
 
 /** A registry with the metrics of this process: memory, CPU, garbage collection, event-loop delay. */

@@ -1,5 +1,6 @@
 /** `reelflow sink`: the sink that writes gold. */
 import { Command } from 'commander';
+import type { HealthView } from './observe.ts';
 import {
   commonOptions,
   integerIn,
@@ -33,14 +34,17 @@ export function sinkCommand(): Command {
 }
 
 async function run(flags: Flags): Promise<void> {
-  let isReady = false;
+  let health = (): HealthView => ({ isHealthy: true, isReady: false });
   const { broker, registry, names, places, signal, stopped, observed } = await openStage(
     'sink',
     flags,
-    () => ({ isHealthy: true, isReady }),
+    () => health(),
     async (metrics) => new (await import('../sinks/sink-metrics.ts')).SinkMetrics(metrics),
   );
-  const { runSink } = await import('../sinks/sink.ts');
+  const [{ runSink }, { outageDetail }] = await Promise.all([
+    import('../sinks/sink.ts'),
+    import('../kafka/outage.ts'),
+  ]);
   const report = await runSink({
     broker,
     registry,
@@ -56,7 +60,10 @@ async function run(flags: Flags): Promise<void> {
     signal,
     ...observed,
     onOpen: () => {
-      isReady = true;
+      health = () => {
+        const detail = outageDetail({ broker: broker.outages.current, registry: registry.outage });
+        return { isHealthy: true, isReady: detail === '', detail };
+      };
     },
   });
   stopped();

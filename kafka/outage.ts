@@ -14,6 +14,18 @@ export interface Outage {
   readonly reason: string;
 }
 
+/** What health checks say of the present outages; empty without one. */
+export function outageDetail(outages: {
+  readonly broker?: Outage | undefined;
+  readonly registry?: Outage | undefined;
+}) {
+  return Object.entries(outages)
+    .flatMap(([service, outage]) =>
+      outage === undefined ? [] : [`${service} outage for ${Math.round(outage.seconds)} s: ${outage.reason}`],
+    )
+    .join('; ');
+}
+
 /** An interruption shorter than this is no outage. */
 const silentMs = 3_000;
 

@@ -8,7 +8,7 @@ import { logBounds } from '../kafka/bounds.ts';
 import { LogInterrupted } from '../kafka/failures.ts';
 import { LogReader, OutsideLog } from '../kafka/log.ts';
 import { Membership } from '../kafka/membership.ts';
-import { untilServed } from '../kafka/outage.ts';
+import { outageDetail, untilServed } from '../kafka/outage.ts';
 import { crashPoint } from '../runtime/crash-points.ts';
 import { isAbort, messageOf, ReelflowError } from '../runtime/errors.ts';
 import { logEveryMinute } from '../runtime/logger.ts';
@@ -281,7 +281,10 @@ export class Member {
     metrics?.open({
       lags: () => this.#lags(),
       memoryBytes: () => memoryBytesOf(this.#setup.instance),
-      outageSeconds: () => broker.outages.seconds,
+      outageSeconds: () => ({
+        broker: broker.outages.seconds,
+        registry: this.#options.registry.outage?.seconds ?? 0,
+      }),
     });
     this.#closers.push(async () => {
       endLog();
@@ -295,12 +298,10 @@ export class Member {
 
   #health(): Health {
     const isHealthy = this.#failure === undefined;
-    const outage = this.#options.broker.outages.current;
-    let detail = '';
-    if (!isHealthy) detail = messageOf(this.#failure);
-    else if (outage !== undefined) {
-      detail = `broker outage for ${Math.round(outage.seconds)} s: ${outage.reason}`;
-    }
+    const { broker, registry } = this.#options;
+    const detail = isHealthy
+      ? outageDetail({ broker: broker.outages.current, registry: registry.outage })
+      : messageOf(this.#failure);
     return {
       isHealthy,
       isReady: detail === '' && this.#assignment.isComplete,

@@ -44,7 +44,7 @@ export interface ProcessorOptions {
 export interface Health {
   /** Whether the member works or is starting. */
   readonly isHealthy: boolean;
-  /** Whether all assigned shards are open, and no broker outage is on. */
+  /** Whether all assigned shards are open, and no outage of broker or registry is on. */
   readonly isReady: boolean;
   readonly shards: readonly number[];
   readonly detail: string;

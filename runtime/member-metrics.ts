@@ -7,8 +7,8 @@ export interface MemberView {
   lags(): Iterable<{ readonly topic: string; readonly partition: number; readonly messages: number }>;
   /** Memory that DuckDB uses. */
   memoryBytes(): Promise<number>;
-  /** Length of the present broker outage in seconds; 0 without one. */
-  outageSeconds(): number;
+  /** Length of the present outages in seconds; 0 without one. */
+  outageSeconds(): { readonly broker: number; readonly registry: number };
 }
 
 export class MemberMetrics {
@@ -63,14 +63,16 @@ export class MemberMetrics {
         if (bytes !== undefined) this.set(bytes);
       },
     });
-    new Gauge({
-      name: `reelflow_${stage}_broker_outage_seconds`,
-      help: 'Time since the start of the present broker outage; 0 without one',
-      registers,
-      collect() {
-        this.set(view()?.outageSeconds() ?? 0);
-      },
-    });
+    for (const service of ['broker', 'registry'] as const) {
+      new Gauge({
+        name: `reelflow_${stage}_${service}_outage_seconds`,
+        help: `Time since the start of the present ${service} outage; 0 without one`,
+        registers,
+        collect() {
+          this.set(view()?.outageSeconds()[service] ?? 0);
+        },
+      });
+    }
   }
 
   open(view: MemberView): void {

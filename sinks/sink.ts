@@ -148,7 +148,7 @@ class Sink {
     metrics?.open({
       lags,
       memoryBytes: () => store.memoryBytes(),
-      outageSeconds: () => broker.outages.seconds,
+      outageSeconds: () => ({ broker: broker.outages.seconds, registry: registry.outage?.seconds ?? 0 }),
     });
     if (current !== undefined) metrics?.current(readManifest(gold, current));
     this.#endLog = logEveryMinute(

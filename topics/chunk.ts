@@ -11,7 +11,7 @@ import type { Dictionary } from './dictionary.ts';
 import { checkExtent } from './extent.ts';
 import { groupMax } from './id-groups.ts';
 import type { Registry } from './registry.ts';
-import { schemaText } from './registry.ts';
+import { schemaText, UnusableSchema } from './registry.ts';
 import { type AvroField, type ColumnForm, planRows } from './row-plan.ts';
 import { Columns, decodeRows } from './rows.ts';
 
@@ -167,7 +167,10 @@ export class ChunkDecoder {
     const id = schemaIdOf(value);
     let known = this.#resolvers.get(id);
     if (known === undefined) {
-      const registered = await this.#registry.writer(id);
+      const registered = await this.#registry.writer(id).catch((thrown: unknown) => {
+        if (!(thrown instanceof UnusableSchema)) throw thrown;
+        throw new RejectedMessage('value_of_another_topic', `schema ${id} ${thrown.message}`);
+      });
       if (registered === undefined) {
         throw new RejectedMessage('unknown_schema_id', `the registry knows no schema ${id}`);
       }
@@ -178,8 +181,7 @@ export class ChunkDecoder {
         );
       }
       try {
-        // From the schema's text, because the registry's client builds its types with its own logical types.
-        const writer = avsc.Type.forSchema(JSON.parse(JSON.stringify(registered)));
+        const writer = registered;
         if (writer.equals(this.#readerBefore)) {
           this.#withoutReplaces.add(id);
           return value;

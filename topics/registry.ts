@@ -1,48 +1,70 @@
 /**
- * The Schema Registry as the stages use it: register the schema of a topic, look a writer's schema up by its id.
- * An unreachable registry is waited out; only an id that the registry does not know is an answer.
+ * The Schema Registry as the stages use it: register the schema of a topic, look a writer's schema up by its id. A
+ * registry that is away or busy is waited out, and so is an answer that is not the registry's own: only an id that the
+ * registry itself does not know is an answer.
  */
 import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { COMPATIBILITY, SchemaRegistry, SchemaType } from '@kafkajs/confluent-schema-registry';
-import type { Type } from 'avsc';
+import avsc, { type Type } from 'avsc';
 import { isCertificateError, messageOf, ReelflowError } from '../runtime/errors.ts';
+import {
+  type Answer,
+  connectionFailure,
+  type Exchange,
+  exchange,
+  isAbsent,
+  obstacleOf,
+} from './registry-http.ts';
 
 /** The text of `topics/schemas/<name>.avsc`; names are topics without their namespace. */
 export function schemaText(name: string): string {
   return readFileSync(new URL(`./schemas/${name}.avsc`, import.meta.url), 'utf8');
 }
 
-const refusalsMax = 4;
+/** The registry has a schema under an id, and it is no Avro schema that can be read. */
+export class UnusableSchema extends Error {
+  override readonly name = 'UnusableSchema';
+}
 
 export interface RegistryOptions {
   readonly url: string;
   /** Basic authentication. */
   readonly credentials?: { readonly username: string; readonly password: { reveal(): string } };
-  /** Receives every failed attempt that will be repeated. */
-  readonly onWaiting?: (detail: string) => void;
-  /** How long `register` waits for the registry, in milliseconds. Default 5,000. */
+  /** Receives every wait; the outage monitor of the process. */
+  readonly outages?: {
+    waits(activity: string, reason: string): void;
+    resumes(activity: string): void;
+    readonly current: { readonly seconds: number; readonly reason: string } | undefined;
+  };
+  /** How long `register` and `latest` wait for a registry that does not answer at all, in milliseconds. Default 5,000. */
   readonly patienceMs?: number;
+  /** The same for answers of another program, in milliseconds: its ingress may be faster. Default 60,000. */
+  readonly foreignPatienceMs?: number;
   /** Ends every wait. */
   readonly signal?: AbortSignal;
 }
 
+/** Compatibility of all subjects. */
+const compatibility = 'BACKWARD';
+/** How often a refusal is repeated before it counts. */
+const refusalsMax = 4;
+const retryMs = { first: 500, most: 5_000 };
+/** A registry cannot send a member to sleep for longer than this. */
+const retryAfterMaxMs = 60_000;
+
+type Request = Pick<Exchange, 'method' | 'body'> & { readonly path: string };
+
 export class Registry {
-  readonly #client: SchemaRegistry;
   readonly #options: RegistryOptions;
-  /** For requests that the client does not know. */
-  readonly #headers: Readonly<Record<string, string>>;
-  readonly #writers = new Map<number, Type | undefined>();
+  readonly #writers = new Map<number, Promise<Type | undefined>>();
 
   constructor(options: RegistryOptions) {
-    this.#options = options;
-    const { url, credentials } = options;
-    const auth = credentials && { username: credentials.username, password: credentials.password.reveal() };
-    this.#client = new SchemaRegistry({ host: url, retry: { retries: 0 }, ...(auth && { auth }) });
-    this.#headers =
-      auth === undefined
-        ? {}
-        : { authorization: `Basic ${Buffer.from(`${auth.username}:${auth.password}`).toString('base64')}` };
+    this.#options = { ...options, url: options.url.replace(/\/+$/, '') };
+  }
+
+  /** The present outage of the registry, once it is long enough to be one. */
+  get outage(): { readonly seconds: number; readonly reason: string } | undefined {
+    return this.#options.outages?.current;
   }
 
   /**
@@ -50,149 +72,208 @@ export class Registry {
    * @param schema its text, unless it is a file of ours
    * @returns the id that goes before every value
    * @throws ReelflowError registryUnreachable, after `patienceMs`; accessRefused, untrusted; topicMismatch, when the
-   *   registry refuses the schema
+   *   registry refuses the schema; the abort reason of `signal`
    */
   async register(topic: string, schemaName: string, schema = schemaText(schemaName)): Promise<number> {
-    const patienceMs = this.#options.patienceMs ?? 5_000;
-    const started = Date.now();
-    for (let refusals = 0; ; ) {
-      try {
-        const { id } = await this.#client.register(
-          { type: SchemaType.AVRO, schema },
-          { subject: `${topic}-value`, compatibility: COMPATIBILITY.BACKWARD },
-        );
-        return id;
-      } catch (thrown) {
-        if (isAccessRefusal(thrown)) throw this.#accessRefused(thrown);
-        if (isWithoutCompatibility(thrown) && (await this.#setCompatibility(`${topic}-value`))) continue;
-        // When clients create a subject at the same moment, the registry refuses the later ones, because the subject
-        // already has their setting: only a refusal that persists counts.
-        if (isRefusal(thrown) && ++refusals < refusalsMax) {
-          await sleep(100 * refusals);
-          continue;
-        }
-        if (isRefusal(thrown) && (await this.#answers())) {
-          throw new ReelflowError('topicMismatch', `The Schema Registry refuses the schema of ${topic}`, {
-            detail: messageOf(thrown),
-            hint: 'An incompatible schema is registered under this subject: use another --namespace, or correct the subject.',
-            cause: thrown,
-          });
-        }
-        if (Date.now() - started > patienceMs) throw this.#unreachable(thrown);
-        await this.#wait(thrown);
+    const subject = encodeURIComponent(`${topic}-value`);
+    const ask = (request: Request) => this.#ask(`schema of ${topic}`, request, true);
+    for (let refusals = 1; ; refusals++) {
+      const found = await ask({ method: 'GET', path: `config/${subject}` });
+      const level = isOk(found) ? String(found.body?.compatibilityLevel).toUpperCase() : undefined;
+      // Clients that create a subject at the same moment overtake each other between these requests, and a client may
+      // have been killed there: a subject without a level gets one, and a refusal counts when it persists.
+      const isUnset = level === 'NONE' || isAbsent(found);
+      if (level !== compatibility && !isUnset) {
+        throw isOk(found) ? this.#otherLevel(topic, level) : this.#refused(topic, found);
       }
+      const registered = await ask({
+        method: 'POST',
+        path: `subjects/${subject}/versions`,
+        body: { schema },
+      });
+      const last =
+        isOk(registered) && isUnset
+          ? await ask({ method: 'PUT', path: `config/${subject}`, body: { compatibility } })
+          : registered;
+      if (isOk(last)) {
+        const id = registered.body?.id;
+        if (typeof id === 'number') return id;
+      }
+      if (refusals === refusalsMax) throw this.#refused(topic, last);
+      await this.#sleep(100 * refusals);
     }
   }
 
   /**
    * The id of the newest schema of a topic, or undefined when the registry has none.
-   * @throws ReelflowError registryUnreachable, accessRefused
+   * @throws ReelflowError registryUnreachable, accessRefused, untrusted; the abort reason of `signal`
    */
   async latest(topic: string): Promise<number | undefined> {
-    try {
-      return await this.#client.getLatestSchemaId(`${topic}-value`);
-    } catch (thrown) {
-      if (isAccessRefusal(thrown)) throw this.#accessRefused(thrown);
-      if (statusOf(thrown) === 404) return undefined;
-      throw this.#unreachable(thrown);
-    }
+    const path = `subjects/${encodeURIComponent(`${topic}-value`)}/versions/latest`;
+    const answer = await this.#ask(`newest schema of ${topic}`, { method: 'GET', path }, true);
+    if (isAbsent(answer)) return undefined;
+    if (!isOk(answer)) throw this.#refusesToAnswer(path, answer);
+    return Number(answer.body?.id);
   }
 
   /**
    * The writer's schema of an id, or undefined when the registry does not know it. Waits while the registry is away.
-   * @throws the abort reason of `signal`; ReelflowError accessRefused, untrusted
+   * @throws UnusableSchema; ReelflowError registryUnreachable for a refusal, accessRefused, untrusted; the abort reason
+   *   of `signal`
    */
-  async writer(id: number): Promise<Type | undefined> {
-    if (this.#writers.has(id)) return this.#writers.get(id);
-    for (;;) {
-      try {
-        const schema = (await this.#client.getSchema(id)) as unknown as Type;
-        this.#writers.set(id, schema);
-        return schema;
-      } catch (thrown) {
-        const status = statusOf(thrown);
-        if (status === 404) return undefined;
-        if (isAccessRefusal(thrown)) throw this.#accessRefused(thrown);
-        if (isRefusal(thrown) && (await this.#answers())) {
-          throw new ReelflowError('registryUnreachable', 'The Schema Registry refuses to answer', {
-            detail: `${this.#options.url}, schema ${id}: ${messageOf(thrown)}`,
-            hint: 'Check SCHEMA_REGISTRY_URL and its access rights.',
-            cause: thrown,
-          });
-        }
-        await this.#wait(thrown);
-      }
+  writer(id: number): Promise<Type | undefined> {
+    const known = this.#writers.get(id);
+    if (known !== undefined) return known;
+    const found = this.#findWriter(id);
+    this.#writers.set(id, found);
+    // An id that is unknown now may be registered later.
+    const forget = () => this.#writers.delete(id);
+    found.then((type) => type ?? forget(), forget);
+    return found;
+  }
+
+  async #findWriter(id: number): Promise<Type | undefined> {
+    const path = `schemas/ids/${id}`;
+    const answer = await this.#ask(`schema ${id}`, { method: 'GET', path }, false);
+    if (isAbsent(answer)) return undefined;
+    if (!isOk(answer)) throw this.#refusesToAnswer(path, answer);
+    return this.#typeOf(id, answer, {});
+  }
+
+  /** @param types of named schemas, which it extends */
+  async #typeOf(id: number, { body }: Answer, types: Record<string, Type>): Promise<Type> {
+    const { schema, schemaType = 'AVRO', references } = body ?? {};
+    if (schemaType !== 'AVRO') throw new UnusableSchema(`is of type ${schemaType}, not Avro`);
+    for (const { subject, version } of Array.isArray(references) ? references : []) {
+      const path = `subjects/${encodeURIComponent(subject)}/versions/${version}`;
+      const answer = await this.#ask(`schema ${id}`, { method: 'GET', path }, false);
+      if (!isOk(answer)) throw new UnusableSchema(`refers to ${subject}, version ${version}: ${answer.text}`);
+      await this.#typeOf(id, answer, types);
+    }
+    try {
+      return avsc.Type.forSchema(JSON.parse(String(schema)), { registry: types });
+    } catch (thrown) {
+      throw new UnusableSchema(messageOf(thrown));
     }
   }
 
   /**
-   * The client registers a subject first and sets its compatibility after: in between, or permanently if that process was
-   * killed there, the subject has none.
+   * Asks until the registry itself answers.
+   * @param activity names what waits, for the outage monitor
+   * @param isAtStart whether the command may end with an error that a person waits for
+   * @throws ReelflowError accessRefused, untrusted, registryUnreachable; the abort reason of `signal`
    */
-  async #setCompatibility(subject: string): Promise<boolean> {
-    const response = await fetch(`${this.#options.url}/config/${encodeURIComponent(subject)}`, {
-      method: 'PUT',
-      headers: { ...this.#headers, 'content-type': 'application/vnd.schemaregistry.v1+json' },
-      body: JSON.stringify({ compatibility: COMPATIBILITY.BACKWARD }),
-    });
-    return response.ok;
-  }
-
-  /** The client reports a refused connection as a status 400, too: only an answer is a refusal. */
-  async #answers(): Promise<boolean> {
+  async #ask(activity: string, request: Request, isAtStart: boolean): Promise<Answer> {
+    const { outages, patienceMs = 5_000, foreignPatienceMs = 60_000 } = this.#options;
+    const startedMs = performance.now();
     try {
-      const response = await fetch(`${this.#options.url}/subjects`, {
-        headers: this.#headers,
-        signal: AbortSignal.timeout(2_000),
-      });
-      return response.status < 500;
-    } catch (thrown) {
-      if (!isCertificateError(thrown)) return false;
-      throw new ReelflowError('untrusted', "The Schema Registry's certificate is not trusted", {
-        detail: `${this.#options.url}: ${messageOf((thrown as Error).cause)}`,
-        hint: 'Name the certificate of its authority (PEM) in NODE_EXTRA_CA_CERTS, and the registry as its certificate does.',
-        cause: thrown,
-      });
+      for (let pauseMs = retryMs.first; ; pauseMs = Math.min(2 * pauseMs, retryMs.most)) {
+        const reply = await this.#try(request);
+        if (reply.obstacle === undefined) return reply.answer;
+        const limitMs = { absent: patienceMs, foreign: foreignPatienceMs, busy: Number.POSITIVE_INFINITY };
+        if (isAtStart && performance.now() - startedMs > limitMs[reply.obstacle]) {
+          throw this.#unreachable(reply.obstacle, reply.reason);
+        }
+        outages?.waits(activity, `${this.#options.url}: ${reply.reason}`);
+        await this.#sleep(Math.max(pauseMs, Math.min(reply.retryAfterMs ?? 0, retryAfterMaxMs)));
+      }
+    } finally {
+      outages?.resumes(activity);
     }
   }
 
-  #accessRefused(thrown: unknown): ReelflowError {
+  async #try({ method, path, body }: Request): Promise<Reply> {
+    const { url, credentials, signal } = this.#options;
+    const authorization =
+      credentials === undefined
+        ? undefined
+        : `Basic ${Buffer.from(`${credentials.username}:${credentials.password.reveal()}`).toString('base64')}`;
+    try {
+      const answer = await exchange(`${url}/${path}`, {
+        method,
+        headers: authorization === undefined ? {} : { authorization },
+        ...(body !== undefined && { body }),
+        ...(signal !== undefined && { signal }),
+      });
+      if (answer.status === 401 || answer.status === 403) throw this.#accessRefused(answer);
+      const obstacle = obstacleOf(answer);
+      if (obstacle === undefined) return { obstacle, answer };
+      const asked = `${method} ${path}: ${answer.text}`;
+      return { obstacle, reason: asked, retryAfterMs: answer.retryAfterMs };
+    } catch (thrown) {
+      signal?.throwIfAborted();
+      if (thrown instanceof ReelflowError) throw thrown;
+      if (isCertificateError(thrown)) throw this.#untrusted(thrown);
+      return { obstacle: 'absent', reason: connectionFailure(thrown), retryAfterMs: undefined };
+    }
+  }
+
+  async #sleep(ms: number): Promise<void> {
+    const { signal } = this.#options;
+    await sleep(ms, undefined, signal === undefined ? {} : { signal });
+  }
+
+  #otherLevel(topic: string, level: string | undefined): ReelflowError {
+    return new ReelflowError('topicMismatch', `The subject of ${topic} has another compatibility`, {
+      detail: `${this.#options.url}, ${topic}-value: ${level}, not ${compatibility}`,
+      hint: `Set the compatibility of the subject to ${compatibility}, or use another --namespace.`,
+    });
+  }
+
+  #refused(topic: string, answer: Answer): ReelflowError {
+    return new ReelflowError('topicMismatch', `The Schema Registry refuses the schema of ${topic}`, {
+      detail: `${this.#options.url}, ${topic}-value: ${answer.text}`,
+      hint:
+        answer.status === 409
+          ? 'Compare the schemas under this subject with ours: correct the subject, or use another --namespace.'
+          : 'Check what the detail names in the registry, for this subject and this user.',
+    });
+  }
+
+  #refusesToAnswer(path: string, answer: Answer): ReelflowError {
+    return new ReelflowError('registryUnreachable', 'The Schema Registry refuses to answer', {
+      detail: `${this.#options.url}/${path}: ${answer.text}`,
+      hint: 'Check what the detail names in the registry.',
+    });
+  }
+
+  #accessRefused(answer: Answer): ReelflowError {
     const { url, credentials } = this.#options;
     return new ReelflowError('accessRefused', 'The Schema Registry does not let us in', {
-      detail: `${url}: ${messageOf(thrown)} (${credentials === undefined ? 'without a user' : `as ${credentials.username}`})`,
+      detail: `${url}: ${answer.text} (${credentials === undefined ? 'without a user' : `as ${credentials.username}`})`,
       hint: 'Check SCHEMA_REGISTRY_USERNAME, its password, and the rights of this user.',
-      cause: thrown,
     });
   }
 
-  #unreachable(thrown: unknown): ReelflowError {
-    return new ReelflowError('registryUnreachable', 'The Schema Registry does not answer', {
+  #untrusted(thrown: unknown): ReelflowError {
+    return new ReelflowError('untrusted', "The Schema Registry's certificate is not trusted", {
       detail: `${this.#options.url}: ${messageOf(thrown)}`,
-      hint: 'Start local services with `reelflow services up`, or check SCHEMA_REGISTRY_URL.',
+      hint: 'Name the certificate of its authority (PEM) in NODE_EXTRA_CA_CERTS, and the registry as its certificate does.',
       cause: thrown,
     });
   }
 
-  async #wait(thrown: unknown): Promise<void> {
-    const { onWaiting, signal } = this.#options;
-    onWaiting?.(messageOf(thrown));
-    await sleep(500, undefined, signal === undefined ? {} : { signal });
+  #unreachable(obstacle: 'absent' | 'foreign' | 'busy', reason: string): ReelflowError {
+    const detail = `${this.#options.url}: ${reason}`;
+    return obstacle === 'foreign'
+      ? new ReelflowError('registryUnreachable', 'Another program than a Schema Registry answers', {
+          detail,
+          hint: 'Check host and path of SCHEMA_REGISTRY_URL, and what the proxies before the registry do.',
+        })
+      : new ReelflowError('registryUnreachable', 'The Schema Registry does not answer', {
+          detail,
+          hint: 'Start local services with `reelflow services up`, or check SCHEMA_REGISTRY_URL.',
+        });
   }
 }
 
-function statusOf(thrown: unknown): number | undefined {
-  const status = (thrown as { status?: unknown }).status;
-  return typeof status === 'number' && status > 0 ? status : undefined;
-}
+type Reply =
+  | { readonly obstacle: undefined; readonly answer: Answer }
+  | {
+      /** `absent`: no answer at all. */
+      readonly obstacle: 'absent' | 'foreign' | 'busy';
+      readonly reason: string;
+      readonly retryAfterMs: number | undefined;
+    };
 
-const isAccessRefusal = (thrown: unknown) => statusOf(thrown) === 401 || statusOf(thrown) === 403;
-
-const isWithoutCompatibility = (thrown: unknown) =>
-  (thrown as Error).name === 'ConfluentSchemaRegistryCompatibilityError' &&
-  messageOf(thrown).includes('!= NONE');
-
-function isRefusal(thrown: unknown): boolean {
-  const status = statusOf(thrown);
-  if (status !== undefined) return status >= 400 && status < 500;
-  return (thrown as Error).name === 'ConfluentSchemaRegistryCompatibilityError';
-}
+const isOk = ({ status }: Answer): boolean => status >= 200 && status < 300;

@@ -15,7 +15,6 @@ import { type DatasetName, idText, partitionOf } from '../../topics/catalog.ts';
 import { schemaText } from '../../topics/registry.ts';
 import {
   broker,
-  Door,
   encodeChunk,
   type Finished,
   headerOf,
@@ -28,6 +27,7 @@ import {
   test,
   textOf,
 } from '../support/harness.ts';
+import { ingressPage, RegistryProxy } from '../support/registry-proxy.ts';
 
 // Several commands each, and other tests at the same time.
 vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
@@ -331,13 +331,11 @@ describe('a registry that goes away in mid-run', () => {
     dataset: DatasetName,
     record: object,
   ) {
-    const url = new URL(inject('registryUrl'));
-    const [port] = (await freePorts(1)) as [number];
-    const door = await Door.to({ host: url.hostname, port: Number(url.port) }, port);
-    place.onEnd(() => door.shut());
-    const stage = place.start(args, { SCHEMA_REGISTRY_URL: `http://127.0.0.1:${port}${url.pathname}` });
+    const proxy = await RegistryProxy.before(inject('registryUrl'));
+    place.onEnd(() => proxy.close());
+    const stage = place.start(args, { SCHEMA_REGISTRY_URL: proxy.url });
     await stage.logged('that it has begun', hasBegun);
-    await door.shut();
+    proxy.answer = () => ingressPage;
     const topic = place.names.source(dataset);
     const schema = foreignSchema(dataset);
     const id = await registerSchema(`${topic}-value`, schema);
@@ -348,8 +346,8 @@ describe('a registry that goes away in mid-run', () => {
     await producer.connect();
     await producer.send({ topic, messages: [{ key, value, partition: partitionOf(key, 4) }] });
     await producer.disconnect();
-    await stage.logged('that it waits', ({ msg }) => msg === 'waiting for the Schema Registry');
-    return { door, stage };
+    await stage.logged('that it waits', ({ msg }) => msg === 'Schema Registry outage: waiting until it ends');
+    return { proxy, stage };
   }
 
   const waitingProcessor = (place: Place) =>
@@ -362,15 +360,16 @@ describe('a registry that goes away in mid-run', () => {
     );
   const changed = { ...both, 'title.ratings.tsv': ratings.replace('6.1\t30', '9.5\t77') };
 
-  // Method: the way to the registry is shut, not the registry itself, which serves other tests as well; to the stage
-  // that is the same.
+  // Method: an ingress before the registry has no backend, then the registry is overloaded.
   test('is waited for; when it is back, nothing is lost and nothing becomes a dead letter', async ({
     place,
   }) => {
     await place.replay(tiny);
-    const { door, stage } = await waitingProcessor(place);
+    const { proxy, stage } = await waitingProcessor(place);
     expect(stage.isDone).toBe(false);
-    await door.open();
+    const busy = { status: 429, headers: { 'retry-after': '1' } };
+    let overloaded = 2;
+    proxy.answer = ({ path }) => (path.includes('/schemas/ids/') && overloaded-- > 0 ? busy : undefined);
     await stage.logged(
       'the chunk',
       ({ msg, applied, records }) => msg === 'micro-batch' && records === 1 && applied === 1,

@@ -302,7 +302,7 @@ describe('a process', () => {
     const value = Buffer.concat([encodeChunk(chunkType('title.ratings'), id, { records }), Buffer.from([0])]);
     await sendTo(place.names.source('title.ratings'), 0, [value]);
     const started = Date.now();
-    await member.logged('waiting', ({ msg }) => msg === 'waiting for the Schema Registry');
+    await member.logged('waiting', ({ msg }) => msg === 'Schema Registry outage: waiting until it ends');
     await until('the period is over', () => Date.now() - started > 14_000);
     expect(member.isDone).toBe(false);
     await door.open();
