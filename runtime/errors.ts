@@ -39,6 +39,7 @@ export const exitCodes = {
   inputChanged: 32,
   newerIndex: 33,
   rowsRejected: 34,
+  declarationUnusable: 35,
 } as const;
 
 export type FailureKind = keyof typeof exitCodes;

@@ -1,5 +1,6 @@
 /**
- * The meaning of the gold columns. A column name means the same in every table, so there is one dictionary. The notes are
+ * The meaning of the gold columns. A column name means the same in every table, so there is one dictionary; a declaration
+ * adds notes for columns of its own. The notes are
  * in the metadata of each Parquet file and in the output of `gold show` and `gold report`.
  */
 import { genreColumns, standardised } from './training-features.ts';
@@ -70,9 +71,13 @@ export const columnNotes: Readonly<Record<string, ColumnNote>> = {
   },
 };
 
-/** @throws RangeError for a column without a note, because every published column needs one */
-export function noteOf(column: string): ColumnNote {
-  const note = columnNotes[column];
+/**
+ * The note of a column.
+ * @param own notes of the table's declaration
+ * @throws RangeError for a column without a note, because every published column needs one
+ */
+export function noteOf(column: string, own: Readonly<Record<string, ColumnNote>> = {}): ColumnNote {
+  const note = own[column] ?? columnNotes[column];
   if (note === undefined) throw new RangeError(`the gold column ${column} has no note`);
   return note;
 }

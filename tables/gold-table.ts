@@ -4,6 +4,7 @@
  */
 import { messageOf } from '../runtime/errors.ts';
 import { cubesOnTheWire } from '../topics/delta-wire.ts';
+import type { ColumnNote } from './column-notes.ts';
 import { checkPortable } from './portable-sql.ts';
 
 /** A figure of a gold table that is worth a chart. */
@@ -24,6 +25,8 @@ export interface GoldTable {
   readonly name: string;
   /** What a row is, for readers who have only the file. */
   readonly about: string;
+  /** The cubes and other relations of the sink that the integer form reads. */
+  readonly reads: readonly string[];
   /** The terminal shows the first one. */
   readonly plots: readonly Plot[];
   /** SELECT of the integer form: key, attributes and measures, from the cubes and the relation `names`. */
@@ -35,6 +38,8 @@ export interface GoldTable {
   readonly measures: readonly string[];
   /** Columns of the final form with their types, in order: a contract with readers. */
   readonly columns: Readonly<Record<string, GoldColumnType>>;
+  /** Meaning and unit of columns that the common notes lack, or that mean something else in this table. */
+  readonly notes?: Readonly<Record<string, ColumnNote>>;
   /** SQL that computes the columns of the final form from those of the integer form. */
   readonly select: string;
   /** A JOIN that the final form needs. It takes each distinct text apart once, not once per row. */

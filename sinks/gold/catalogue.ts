@@ -34,7 +34,7 @@ export async function writeCatalogue(gold: string, { id, created, tables }: Mani
     await connection.run(
       `CREATE TABLE snapshot AS SELECT '${id}' AS id, TIMESTAMPTZ '${created}' AS created`,
     );
-    for (const { name, about } of goldTables.filter((table) => table.name in tables)) {
+    for (const { name, about, notes } of goldTables.filter((table) => table.name in tables)) {
       const file = `coalesce(getvariable('gold'), ${sqlFile(gold)}) || '/snapshots/${id}/${name}.parquet'`;
       await connection.run(
         `CREATE VIEW ${name} AS SELECT * FROM read_parquet(${file}, hive_partitioning = false)`,
@@ -42,7 +42,7 @@ export async function writeCatalogue(gold: string, { id, created, tables }: Mani
       await connection.run(`COMMENT ON VIEW ${name} IS ${sqlText(about)}`);
       const described = await connection.runAndReadAll(`DESCRIBE ${name}`);
       for (const [column] of described.getRows()) {
-        const { about: meaning, unit } = noteOf(String(column));
+        const { about: meaning, unit } = noteOf(String(column), notes);
         const note = unit === undefined ? meaning : `${meaning} Unit: ${unit}.`;
         await connection.run(`COMMENT ON COLUMN ${name}."${column}" IS ${sqlText(note)}`);
       }

@@ -88,12 +88,13 @@ export class GoldReader {
     const file = this.#file(manifest, table);
     return this.#reading(manifest, table, async () => {
       const described = await this.#all(`DESCRIBE SELECT * FROM ${file}`);
+      const declared = goldTables.find(({ name }) => name === table);
       const columns = described.map(([name, type]): TableColumn => {
-        const note = columnNotes[String(name)] ?? { about: '' };
+        const note = declared?.notes?.[String(name)] ?? columnNotes[String(name)] ?? { about: '' };
         return { name: String(name), type: String(type), ...note };
       });
       const rows = await this.#all(`SELECT * FROM ${file} LIMIT ${rowsMax}`);
-      const about = goldTables.find(({ name }) => name === table)?.about ?? '';
+      const about = declared?.about ?? '';
       return { snapshot: id, table, about, columns, rowsTotal: manifest.tables[table]?.rows ?? 0, rows };
     });
   }

@@ -160,10 +160,10 @@ async function writeTable(
 }
 
 /** The notes in a table's file: what a row is, and the meaning and unit of each column. */
-async function notesOf(connection: DuckDBConnection, { about }: GoldTable, select: string) {
+async function notesOf(connection: DuckDBConnection, { about, notes }: GoldTable, select: string) {
   const described = await connection.runAndReadAll(`DESCRIBE ${select}`);
   const names = described.getRows().map(([name]) => String(name));
-  return { about, columns: Object.fromEntries(names.map((name) => [name, noteOf(name)])) };
+  return { about, columns: Object.fromEntries(names.map((name) => [name, noteOf(name, notes)])) };
 }
 
 /** Creates the relation `scales` from the table `integers`. */

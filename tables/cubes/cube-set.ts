@@ -2,22 +2,12 @@
 import { createHash } from 'node:crypto';
 import { messageOf } from '../../runtime/errors.ts';
 import type { DatasetName } from '../../topics/catalog.ts';
+import { builtIn } from '../built-in.ts';
 import { checkPortable } from '../portable-sql.ts';
-import { contributorCube } from './contributor.ts';
 import { type Cube, relationOf } from './cube.ts';
-import { regionCube } from './region.ts';
-import { titleCube } from './title.ts';
-import { akaFeatures, basicFeatures, principalFeatures, ratingFeatures } from './title-features.ts';
 
-export const cubes: readonly Cube[] = declaredCubes([
-  titleCube,
-  contributorCube,
-  regionCube,
-  ratingFeatures,
-  basicFeatures,
-  principalFeatures,
-  akaFeatures,
-]);
+/** The built-in cubes. */
+export const cubes: readonly Cube[] = declaredCubes(builtIn.cubes);
 
 /**
  * Checks that each cube is in SQL that DuckDB and Flink share, or gives the reason why only DuckDB computes it.

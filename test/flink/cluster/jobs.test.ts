@@ -196,28 +196,21 @@ function projectWithCube(place: Place): string {
     writeFileSync(join(copy, path), after);
   };
   writeFileSync(
-    join(copy, 'tables/cubes/medium.ts'),
-    `import type { Cube } from './cube.ts';
-    export const mediumCube: Cube = {
-      name: 'medium',
-      array: 'medium',
-      reads: {
-        'title.basics': ['tconst', 'titleType'],
-        'title.ratings': ['tconst', 'averageRating', 'numVotes'],
-      },
-      key: ['titleType', 'rating'],
-      measures: ['titles', 'votes'],
-      contribution: \`SELECT titleType, averageRating AS rating, count(*) AS titles, sum(numVotes) AS votes
-        FROM title_basics JOIN title_ratings ON title_basics.tconst = title_ratings.tconst
-        WHERE titleType IS NOT NULL GROUP BY titleType, averageRating\`,
-    };`,
+    join(copy, 'tables/built-in/medium.sql'),
+    `/*
+kind: cube
+about: Rated titles by medium.
+reads:
+  title.basics: [tconst, titleType]
+  title.ratings: [tconst, averageRating, numVotes]
+key: [titleType, rating]
+measures: [titles, votes]
+*/
+SELECT titleType, averageRating AS rating, count(*) AS titles, sum(numVotes) AS votes
+FROM title_basics JOIN title_ratings ON title_basics.tconst = title_ratings.tconst
+WHERE titleType IS NOT NULL GROUP BY titleType, averageRating`,
   );
-  edit(
-    'tables/cubes/cube-set.ts',
-    'import { titleCube }',
-    "import { mediumCube } from './medium.ts';\nimport { titleCube }",
-  );
-  edit('tables/cubes/cube-set.ts', 'declaredCubes([', 'declaredCubes([mediumCube, ');
+  edit('tables/built-in.ts', 'const cubeNames = [', "const cubeNames = ['medium', ");
   const schema = JSON.parse(readFileSync(join(copy, 'topics/schemas/reelflow.deltas.avsc'), 'utf8'));
   schema.fields.push({
     name: 'medium',
@@ -237,22 +230,24 @@ function projectWithCube(place: Place): string {
     default: [],
   });
   writeFileSync(join(copy, 'topics/schemas/reelflow.deltas.avsc'), JSON.stringify(schema));
-  edit(
-    'tables/gold-tables.ts',
-    'declaredTables([',
-    `declaredTables([{
-    name: 'medium_analysis', about: 'Rated titles by medium.', plots: [],
-    integers: \`SELECT titleType, \${counts} FROM medium GROUP BY titleType\`,
-    key: ['titleType'], measures: ['total_titles', 'total_votes'],
-    columns: { titleType: 'VARCHAR', total_titles: 'BIGINT', total_votes: 'BIGINT' },
-    select: 'titleType, total_titles, total_votes', order: 'titleType',
-  },`,
+  writeFileSync(
+    join(copy, 'tables/built-in/medium_analysis.sql'),
+    `/*
+kind: table
+about: Rated titles by medium.
+reads: [medium]
+key: [titleType]
+measures: [total_titles, total_votes]
+columns:
+  titleType: { type: VARCHAR, about: Medium. }
+  total_titles: BIGINT
+  total_votes: BIGINT
+order: titleType
+*/
+SELECT titleType, CAST(sum(titles) AS BIGINT) AS total_titles, CAST(sum(votes) AS BIGINT) AS total_votes
+FROM medium GROUP BY titleType`,
   );
-  edit(
-    'tables/column-notes.ts',
-    'columnNotes: Readonly<Record<string, ColumnNote>> = {',
-    "$&\n  titleType: { about: 'Medium.' },",
-  );
+  edit('tables/built-in.ts', 'const tableNames = [', "const tableNames = ['medium_analysis', ");
   return copy;
 }
 

@@ -1,0 +1,144 @@
+/**
+ * A declaration is one SQL file: metadata as YAML in the leading comment, then one SELECT. Every problem of a declaration
+ * names the file and the line.
+ */
+import { readFileSync } from 'node:fs';
+import { basename } from 'node:path';
+import { isMap, isScalar, LineCounter, parseDocument } from 'yaml';
+import type { z } from 'zod';
+import { messageOf, ReelflowError } from '../runtime/errors.ts';
+
+/** What is wrong with a declaration. */
+export interface Problem {
+  readonly file: string;
+  /** From 1. */
+  readonly line: number;
+  readonly reason: string;
+  readonly hint: string;
+}
+
+/** A problem of one declaration, for those who collect the problems of several. */
+export class DeclarationProblem extends Error {
+  readonly problem: Problem;
+
+  constructor(problem: Problem) {
+    super(`${problem.file}:${problem.line}: ${problem.reason}`);
+    this.problem = problem;
+  }
+}
+
+/** The failure of a command because of its declarations. */
+export function declarationsUnusable(problems: readonly Problem[]): ReelflowError {
+  const what = problems.length === 1 ? 'A declaration cannot be used' : 'Declarations cannot be used';
+  return new ReelflowError('declarationUnusable', what, {
+    detail: problems.map(({ file, line, reason }) => `${file}:${line}: ${reason}`).join('\n'),
+    hint: [...new Set(problems.map(({ hint }) => hint))].join('\n'),
+  });
+}
+
+/** A key or an index at each level of the metadata. */
+export type MetadataPath = readonly PropertyKey[];
+
+export class DeclarationFile {
+  readonly path: string;
+  /** Of the file, without its ending: the name of the cube or table. */
+  readonly name: string;
+  /** The statement, without the comment and the white space around it. */
+  readonly sql: string;
+  /** The line on which the statement starts. */
+  readonly sqlLine: number;
+  readonly #document: ReturnType<typeof parseDocument>;
+  readonly #lines = new LineCounter();
+  /** The number of lines before the first character of the metadata. */
+  readonly #linesBefore: number;
+
+  /** @throws DeclarationProblem */
+  constructor(path: string) {
+    this.path = path;
+    this.name = basename(path, '.sql');
+    if (!/^[a-z][a-z0-9_]{0,62}$/.test(this.name)) {
+      this.fail(
+        1,
+        `${this.name} is no name of a table`,
+        'Name the file with lower-case letters, digits and _.',
+      );
+    }
+    const text = this.#read();
+    const [comment, before = '', metadata = ''] = /^(\s*\/\*)([\s\S]*?)\*\/\s*/.exec(text) ?? [];
+    if (comment === undefined) {
+      this.fail(
+        1,
+        'the file does not begin with a comment',
+        'Put the metadata into a leading /* … */ as YAML.',
+      );
+    }
+    this.#linesBefore = linesIn(before);
+    this.#document = parseDocument(metadata, { lineCounter: this.#lines, prettyErrors: false });
+    const [error] = this.#document.errors;
+    if (error !== undefined) {
+      const [sentence = ''] = error.message.split('\n');
+      this.fail(this.#lineAt(error.pos[0]), `the metadata is not YAML: ${sentence}`, yamlHint);
+    }
+    this.sql = text.slice(comment.length).replace(/[\s;]+$/, '');
+    this.sqlLine = linesIn(comment) + 1;
+    if (this.sql === '') this.fail(this.sqlLine, 'there is no SELECT after the comment', 'Write one SELECT.');
+  }
+
+  /** The metadata. @throws DeclarationProblem at the first value that the schema does not allow */
+  metadata<T>(schema: z.ZodType<T>): T {
+    const parsed = schema.safeParse(this.#document.toJS());
+    if (parsed.success) return parsed.data;
+    const [issue] = parsed.error.issues;
+    const unknown = issue?.code === 'unrecognized_keys' ? issue.keys.slice(0, 1) : [];
+    const path = [...(issue?.path ?? []), ...unknown];
+    const what = path.length === 0 ? 'the metadata' : path.map(String).join('.');
+    const reason =
+      unknown.length > 0
+        ? `${what} is no property of a declaration`
+        : `${what}: ${messageOf(issue).toLowerCase()}`;
+    throw this.problem(this.lineOf(path), reason, 'Compare with the files of tables/built-in.');
+  }
+
+  /** The line of a value of the metadata, or of the innermost one around it that exists. */
+  lineOf(path: MetadataPath): number {
+    let node: unknown = this.#document.contents;
+    let offset = 0;
+    for (const part of path) {
+      if (isMap(node)) {
+        const pair = node.items.find(({ key }) => isScalar(key) && key.value === part);
+        if (pair === undefined) break;
+        offset = (pair.key as { range?: [number] }).range?.[0] ?? offset;
+        node = pair.value;
+      } else {
+        node = (node as { items?: unknown[] } | undefined)?.items?.[Number(part)];
+        if (node === undefined) break;
+        offset = (node as { range?: [number] }).range?.[0] ?? offset;
+      }
+    }
+    return this.#lineAt(offset);
+  }
+
+  problem(line: number, reason: string, hint: string): DeclarationProblem {
+    return new DeclarationProblem({ file: this.path, line, reason, hint });
+  }
+
+  fail(line: number, reason: string, hint: string): never {
+    throw this.problem(line, reason, hint);
+  }
+
+  #lineAt(offset: number): number {
+    return this.#linesBefore + Math.max(1, this.#lines.linePos(offset).line);
+  }
+
+  #read(): string {
+    try {
+      return readFileSync(this.path, 'utf8');
+    } catch (thrown) {
+      throw this.problem(1, messageOf(thrown), 'Check the permissions of the file.');
+    }
+  }
+}
+
+const yamlHint = 'Write `key: value` on each line; put texts with a colon or a # into quotes.';
+
+const linesIn = (text: string) => text.split('\n').length - 1;

@@ -1,0 +1,140 @@
+/** Reads declarations of cubes and gold tables from their SQL files. */
+import { z } from 'zod';
+import { messageOf } from '../runtime/errors.ts';
+import { datasetNames } from '../topics/catalog.ts';
+import type { Cube } from './cubes/cube.ts';
+import type { DeclarationFile } from './declaration-file.ts';
+import type { GoldTable } from './gold-table.ts';
+
+const identifier = z.string().regex(/^[A-Za-z_]\w*$/, 'a name of letters, digits and _ is expected');
+const sentence = z.string().min(1);
+const names = z.array(identifier).min(1);
+
+const columnType = z.enum(['BIGINT', 'INTEGER', 'DOUBLE', 'VARCHAR', 'VARCHAR[]', 'BOOLEAN']);
+const column = z.union([
+  columnType,
+  z.strictObject({ type: columnType, about: sentence.optional(), unit: sentence.optional() }),
+]);
+const plot = z.strictObject({
+  title: sentence,
+  kind: z.enum(['bar', 'line']),
+  x: sentence,
+  y: sentence,
+});
+
+const tableMetadata = z.strictObject({
+  kind: z.literal('table'),
+  about: sentence,
+  reads: names,
+  key: names,
+  attributes: names.optional(),
+  measures: z.array(identifier),
+  columns: z.record(identifier, column),
+  standardised: names.optional(),
+  order: sentence,
+  plots: z.array(plot).default([]),
+  onlyDuckdb: sentence.optional(),
+});
+
+const cubeMetadata = z.strictObject({
+  kind: z.literal('cube'),
+  about: sentence,
+  array: identifier.optional(),
+  reads: z.partialRecord(z.enum(datasetNames as [string, ...string[]]), names),
+  key: names,
+  measures: names,
+  onlyDuckdb: sentence.optional(),
+});
+
+/** @throws DeclarationProblem */
+export function readGoldTable(file: DeclarationFile): GoldTable {
+  const { columns, about, attributes, standardised, onlyDuckdb, ...rest } = file.metadata(tableMetadata);
+  const notes = Object.entries(columns).flatMap(([name, of]) =>
+    typeof of === 'string' || of.about === undefined
+      ? []
+      : [[name, { about: of.about, ...(of.unit !== undefined && { unit: of.unit }) }] as const],
+  );
+  const { integers, select, beside } = splitSql(file, Object.keys(columns));
+  return {
+    name: file.name,
+    about,
+    reads: rest.reads,
+    plots: rest.plots,
+    integers,
+    key: rest.key,
+    ...(attributes && { attributes }),
+    measures: rest.measures,
+    columns: Object.fromEntries(
+      Object.entries(columns).map(([name, of]) => [name, typeof of === 'string' ? of : of.type]),
+    ),
+    ...(notes.length > 0 && { notes: Object.fromEntries(notes) }),
+    select,
+    ...(beside !== '' && { beside }),
+    ...(standardised && { standardised }),
+    order: rest.order,
+    ...(onlyDuckdb && { onlyDuckdb }),
+  };
+}
+
+/** @throws DeclarationProblem */
+export function readCube(file: DeclarationFile): Cube {
+  const { array, reads, key, measures, onlyDuckdb } = file.metadata(cubeMetadata);
+  return {
+    name: file.name,
+    array: array ?? file.name,
+    reads,
+    key,
+    measures,
+    // The fingerprint of a cube set covers this text with its white space, so the indentation must stay.
+    contribution: `\n${file.sql}`.replace(/\n/g, '\n    '),
+    ...(onlyDuckdb && { onlyDuckdb }),
+  };
+}
+
+/**
+ * The two forms of a table. `WITH integers AS (A) SELECT B FROM integers C` has the integer form A, and computes the columns
+ * B of the final form. A plain SELECT is both forms.
+ */
+function splitSql(file: DeclarationFile, columns: readonly string[]) {
+  const { sql } = file;
+  const start = /^WITH\s+integers\s+AS\s*\(/i.exec(sql)?.[0];
+  if (start === undefined) return { integers: sql, select: columns.join(', '), beside: '' };
+  try {
+    const close = topLevel(sql, start.length, /\)/y);
+    const select = /\s*SELECT\s/iy;
+    select.lastIndex = close + 1;
+    if (!select.test(sql)) throw new RangeError('WITH integers AS (…) is not followed by SELECT');
+    const from = topLevel(sql, select.lastIndex, /FROM\s+integers\b/iy);
+    const beside = sql.slice(from).replace(/^FROM\s+integers/i, '');
+    return {
+      integers: sql.slice(start.length, close),
+      select: sql.slice(select.lastIndex, from).trim(),
+      beside: beside.trim(),
+    };
+  } catch (thrown) {
+    throw file.problem(
+      file.sqlLine,
+      messageOf(thrown),
+      'Write one SELECT, or WITH integers AS (SELECT …) SELECT … FROM integers.',
+    );
+  }
+}
+
+const skipped = /'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|\/\*[\s\S]*?\*\/|\w+/y;
+
+/** The first match of a pattern at the beginning of a word outside brackets, texts and comments. */
+function topLevel(sql: string, start: number, wanted: RegExp): number {
+  let depth = 0;
+  for (let at = start; at < sql.length; ) {
+    wanted.lastIndex = at;
+    if (depth === 0 && wanted.test(sql)) return at;
+    skipped.lastIndex = at;
+    const length = skipped.exec(sql)?.[0].length ?? 1;
+    if (length === 1)
+      depth += sql[at] === '(' || sql[at] === '[' ? 1 : sql[at] === ')' || sql[at] === ']' ? -1 : 0;
+    at += length;
+  }
+  throw new RangeError(
+    wanted.source === '\\)' ? 'a bracket is not closed' : 'the last SELECT is not FROM integers',
+  );
+}

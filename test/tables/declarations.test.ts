@@ -1,0 +1,163 @@
+/** Declarations as files: what a file says is what the pipeline gets, and a wrong one is refused with file and line. */
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { builtInFolder } from '../../tables/built-in.ts';
+import { noteOf } from '../../tables/column-notes.ts';
+import { cubes, fingerprintOf } from '../../tables/cubes/cube-set.ts';
+import { DeclarationFile, DeclarationProblem } from '../../tables/declaration-file.ts';
+import { goldTables } from '../../tables/gold-tables.ts';
+import { readCube, readGoldTable } from '../../tables/read-declaration.ts';
+
+let folder: string;
+
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), 'reelflow-declarations-'));
+});
+
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+function fileOf(text: string, name = 'votes_by_year.sql'): string {
+  const path = join(folder, name);
+  writeFileSync(path, text);
+  return path;
+}
+
+/** The problem of a declaration of a gold table. */
+function problemOf(text: string, name?: string) {
+  try {
+    readGoldTable(new DeclarationFile(fileOf(text, name)));
+  } catch (thrown) {
+    if (thrown instanceof DeclarationProblem) return thrown.problem;
+    throw thrown;
+  }
+  throw new Error('the declaration was accepted');
+}
+
+const plain = `/*
+kind: table
+about: Votes by year.
+reads: [title]
+key: [startYear]
+measures: [total_votes]
+columns:
+  startYear: INTEGER
+  total_votes: { type: BIGINT, about: All votes of the year., unit: votes }
+order: startYear
+*/
+-- Titles without a year do not count.
+SELECT startYear, CAST(sum(votes) AS BIGINT) AS total_votes
+FROM title WHERE startYear IS NOT NULL GROUP BY startYear;
+`;
+
+test('every file of the built-in folder is a declared cube or table, and the reverse', () => {
+  const names = readdirSync(builtInFolder).sort();
+  const declared = [...cubes, ...goldTables].map(({ name }) => `${name}.sql`);
+  expect(names).toEqual(declared.sort());
+});
+
+test('every column of a built-in table has a note', () => {
+  for (const { columns, notes } of goldTables) {
+    for (const column of Object.keys(columns)) expect(noteOf(column, notes).about).not.toBe('');
+  }
+});
+
+test('every built-in table reads cubes, or relations of the sink, that its SQL names', () => {
+  const known = [...cubes.map(({ array }) => array), 'names', 'dictionary'];
+  for (const { name, reads, integers } of goldTables) {
+    for (const relation of reads) {
+      expect(known, name).toContain(relation);
+      expect(integers, name).toMatch(new RegExp(`\\b${relation}(_sums)?\\b`));
+    }
+  }
+});
+
+test('a declaration that moved into a file kept its fingerprint', () => {
+  expect(fingerprintOf(cubes)).toBe('bdc650ae126bf74a');
+});
+
+test('a plain SELECT is the integer form, and the final form has its columns', () => {
+  const table = readGoldTable(new DeclarationFile(fileOf(plain)));
+  expect(table).toMatchObject({
+    name: 'votes_by_year',
+    reads: ['title'],
+    select: 'startYear, total_votes',
+    columns: { startYear: 'INTEGER', total_votes: 'BIGINT' },
+    notes: { total_votes: { about: 'All votes of the year.', unit: 'votes' } },
+    plots: [],
+  });
+  expect(table.integers).toMatch(/^-- Titles[\s\S]*GROUP BY startYear$/);
+  expect(table).not.toHaveProperty('beside');
+});
+
+test('WITH integers AS splits the two forms, whatever brackets, texts and comments hold', () => {
+  const sql = `WITH integers AS (
+    SELECT ')' AS a, count(*) AS n FROM title -- ) FROM integers
+  ) SELECT a, (SELECT max(n) FROM integers) AS most, 'FROM integers' AS text FROM integers JOIN other ON b = a`;
+  const { integers, select, beside } = readGoldTable(
+    new DeclarationFile(fileOf(plain.replace(/\*\/[\s\S]*/, `*/\n${sql}`))),
+  );
+  expect(integers.trim()).toBe("SELECT ')' AS a, count(*) AS n FROM title -- ) FROM integers");
+  expect(select).toBe("a, (SELECT max(n) FROM integers) AS most, 'FROM integers' AS text");
+  expect(beside).toBe('JOIN other ON b = a');
+});
+
+test('a cube is read as it is declared', () => {
+  const text = `/*
+kind: cube
+about: Titles by type.
+reads:
+  title.basics: [tconst, titleType]
+  title.ratings: [tconst, averageRating]
+key: [titleType, rating]
+measures: [titles]
+*/
+SELECT 1`;
+  expect(readCube(new DeclarationFile(fileOf(text, 'medium.sql')))).toEqual({
+    name: 'medium',
+    array: 'medium',
+    reads: { 'title.basics': ['tconst', 'titleType'], 'title.ratings': ['tconst', 'averageRating'] },
+    key: ['titleType', 'rating'],
+    measures: ['titles'],
+    contribution: '\n    SELECT 1',
+  });
+});
+
+test.each([
+  ['no comment', 'SELECT 1', 1, 'does not begin with a comment'],
+  ['a comment that is not closed', '/*\nkind: table\nSELECT 1', 1, 'does not begin with a comment'],
+  ['no statement', plain.replace(/\*\/[\s\S]*/, '*/\n'), 12, 'no SELECT'],
+  ['metadata that is not YAML', plain.replace('key: [startYear]', 'key: [startYear'), 6, 'not YAML'],
+  ['a key twice', plain.replace('order:', 'about: x\norder:'), 10, 'not YAML'],
+  ['a property that does not exist', plain.replace('order:', 'sort: x\norder:'), 10, 'sort is no property'],
+  ['a property that is missing', plain.replace('order: startYear\n', ''), 1, 'order'],
+  ['a value of another type', plain.replace('[title]', 'title'), 4, 'reads'],
+  ['an unknown type of a column', plain.replace(': INTEGER', ': INT'), 8, 'columns.startYear'],
+  ['no key', plain.replace('[startYear]', '[]'), 5, 'key'],
+  ['a cube where a table is expected', plain.replace('kind: table', 'kind: cube'), 2, 'kind'],
+  [
+    'a last SELECT from something else',
+    plain.replace(/\*\/[\s\S]*/, '*/\n\nWITH integers AS (SELECT 1) SELECT 2 FROM title'),
+    13,
+    'not FROM integers',
+  ],
+  [
+    'an open bracket',
+    plain.replace(/\*\/[\s\S]*/, '*/\nWITH integers AS (SELECT (1) SELECT 2'),
+    12,
+    'bracket',
+  ],
+])('%s is refused with its line', (_, text, line, reason) => {
+  const problem = problemOf(text);
+  expect(problem.file).toBe(join(folder, 'votes_by_year.sql'));
+  expect(problem.reason).toContain(reason);
+  expect(problem.line).toBe(line);
+  expect(problem.hint).toMatch(/^[A-Z].*\.$/);
+});
+
+test('a file whose name is no name of a table, and one that cannot be read, are refused', () => {
+  expect(problemOf(plain, 'Votes.sql').reason).toContain('no name');
+  mkdirSync(join(folder, 'a_folder.sql'));
+  expect(() => new DeclarationFile(join(folder, 'a_folder.sql'))).toThrow(/a_folder\.sql:1: EISDIR/);
+});
