@@ -19,7 +19,7 @@ const outcomes = { downloaded: 'downloaded', resumed: 'continued', complete: 'un
 export function downloadCommand(): Command {
   const command = new Command('download')
     .description('fetch the official IMDb dumps (personal and non-commercial use only)')
-    .requiredOption('--out <dir>', 'folder for the files; complete ones are kept, partial ones continued')
+    .requiredOption('--out <dir>', 'folder for the files; unchanged ones are kept, partial ones continued')
     .addOption(datasetsOption())
     .option('--from <url>', 'fetch from this address instead');
   return outputOptions(command).action(run);

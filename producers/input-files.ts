@@ -149,8 +149,12 @@ async function statOf(path: string): Promise<Stats> {
   });
 }
 
-/** Reads the header. The content decides whether a file is gzip, because downloads and archives change names. */
-async function inspect(dataset: DatasetName, name: string): Promise<InputFile> {
+/**
+ * Reads the header of a file of a dataset. The content decides whether a file is gzip, because downloads and archives change
+ * names.
+ * @throws ReelflowError input
+ */
+export async function inspect(dataset: DatasetName, name: string): Promise<InputFile> {
   const { size, mtime } = await statOf(name);
   const onDisk = { name, path: resolve(name), gzip: false, size };
   const file = { ...onDisk, gzip: isGzip(await firstBytes(onDisk)) };

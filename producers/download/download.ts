@@ -1,7 +1,7 @@
 /**
- * The official dumps, fetched. A file has its final name only when it is whole; what a broken connection left is kept
- * as `<name>.part` and continued, provided that the server still has the same version. A whole file carries the
- * modification time that the server gave, which tells it from a newer dump.
+ * Downloads the official dumps. A file gets its final name only after it was read to its end and checked; until then the
+ * file of the same name stays as it is. A broken connection leaves `<name>.part`, which is continued if the server still has
+ * the same version. A file carries the modification time that the server gave, which is the date of the dump.
  */
 import { once } from 'node:events';
 import { createWriteStream } from 'node:fs';
@@ -9,9 +9,13 @@ import { mkdir, open, readFile, rename, rm, stat, utimes, writeFile } from 'node
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { messageOf, ReelflowError, systemCodeOf } from '../../runtime/errors.ts';
+import { syncPath } from '../../runtime/files.ts';
 import { type DatasetName, datasetNames } from '../../topics/catalog.ts';
+import { checkDump, checkStart, WrongContent } from './checked-dump.ts';
+import { Interrupted, type Response, requestFile } from './http-file.ts';
+import { readVersions, type Version, writeVersion } from './versions.ts';
 
-const officialUrl = 'https://datasets.imdbws.com/';
+export const officialUrl = 'https://datasets.imdbws.com/';
 
 export const licence = `IMDb's datasets are free for personal and non-commercial use only; they may not be republished or sold.
 The terms: https://developer.imdb.com/non-commercial-datasets/
@@ -20,7 +24,7 @@ Information courtesy of IMDb (https://www.imdb.com). Used with permission.`;
 export interface DownloadOptions {
   readonly out: string;
   readonly datasets?: readonly DatasetName[];
-  /** Where `<dataset>.tsv.gz` lie; a slash is added at the end if there is none. */
+  /** The address of `<dataset>.tsv.gz`; a slash is added at the end if there is none. */
   readonly from?: string;
   /** Attempts per file without a byte of progress before it is given up. Default 4. */
   readonly attempts?: number;
@@ -39,18 +43,10 @@ export interface DownloadedFile {
   readonly outcome: 'downloaded' | 'resumed' | 'complete';
 }
 
-/** What the server says about the version of a file. */
-interface Version {
-  /** undefined when the server does not say. */
-  readonly bytes: number | undefined;
-  readonly etag: string | undefined;
-  readonly modified: string | undefined;
-}
-
 /**
- * Downloads the dumps one after the other; those that are there and have not changed on the server are left alone.
+ * Downloads the dumps one after the other. A file that has not changed on the server is not downloaded.
  * @returns one entry per dataset
- * @throws ReelflowError input (unreachable, refused, cut off), diskFull; usage for a URL that is none
+ * @throws ReelflowError input (unreachable, refused, broken off, no dump), diskFull; usage for an address that is none
  */
 export async function download(options: DownloadOptions): Promise<DownloadedFile[]> {
   const { out, datasets = datasetNames, from = officialUrl } = options;
@@ -70,7 +66,7 @@ export async function download(options: DownloadOptions): Promise<DownloadedFile
     const file = `${dataset}.tsv.gz`;
     const url = new URL(file, from.endsWith('/') ? from : `${from}/`).href;
     try {
-      files.push({ dataset, file, ...(await fetchFile(url, join(out, file), dataset, options)) });
+      files.push({ dataset, file, ...(await new FileDownload(url, dataset, options).run()) });
     } catch (cause) {
       throw failure(url, cause);
     }
@@ -78,114 +74,200 @@ export async function download(options: DownloadOptions): Promise<DownloadedFile
   return files;
 }
 
-async function fetchFile(
-  url: string,
-  path: string,
-  dataset: DatasetName,
-  { attempts = 4, retryMs = 1000, idleMs = 60_000, onProgress }: DownloadOptions,
-): Promise<Pick<DownloadedFile, 'bytes' | 'outcome'>> {
-  let failures = 0;
-  let reached = await sizeOf(`${path}.part`);
-  const resumed = reached > 0;
-  for (;;) {
-    try {
-      const version = versionOf(await request(url, 'HEAD', {}, idleMs));
-      if (await isCurrent(path, version)) return { bytes: await sizeOf(path), outcome: 'complete' };
-      const continued = await fetchPart(url, path, version, idleMs, (bytes) =>
-        onProgress?.({ dataset, bytes, bytesTotal: version.bytes ?? bytes }),
-      );
-      await publish(path, version);
-      return { bytes: await sizeOf(path), outcome: resumed && continued ? 'resumed' : 'downloaded' };
-    } catch (thrown) {
-      const now = await sizeOf(`${path}.part`);
-      failures = now > reached ? 1 : failures + 1;
-      reached = now;
-      if (!isPassing(thrown) || failures >= attempts) throw thrown;
-      await delay(retryMs * 2 ** (failures - 1));
+/** What the server says about the version of a file. */
+type Identity = Pick<Version, 'etag' | 'modified'>;
+
+class FileDownload {
+  readonly #url: string;
+  readonly #dataset: DatasetName;
+  readonly #options: DownloadOptions;
+  readonly #file: string;
+  readonly #path: string;
+  readonly #part: string;
+
+  constructor(url: string, dataset: DatasetName, options: DownloadOptions) {
+    this.#url = url;
+    this.#dataset = dataset;
+    this.#options = options;
+    this.#file = `${dataset}.tsv.gz`;
+    this.#path = join(options.out, this.#file);
+    this.#part = `${this.#path}.part`;
+  }
+
+  async run(): Promise<Pick<DownloadedFile, 'bytes' | 'outcome'>> {
+    const { attempts = 4, retryMs = 1000 } = this.#options;
+    let failures = 0;
+    let reached = await sizeOf(this.#part);
+    const wasStarted = reached > 0;
+    for (;;) {
+      try {
+        const fetched = await this.#attempt();
+        const outcome = fetched === 'continued' ? (wasStarted ? 'resumed' : 'downloaded') : fetched;
+        return { bytes: await sizeOf(this.#path), outcome };
+      } catch (thrown) {
+        const now = await sizeOf(this.#part);
+        failures = now > reached ? 1 : failures + 1;
+        reached = now;
+        if (!(thrown instanceof Interrupted) || failures >= attempts) throw thrown;
+        await delay(retryMs * 2 ** (failures - 1));
+      }
     }
   }
-}
 
-/**
- * Appends what is missing to `<path>.part`, or starts it again if it belongs to another version.
- * @returns whether there was a part to continue
- */
-async function fetchPart(
-  url: string,
-  path: string,
-  version: Version,
-  idleMs: number,
-  onBytes: (bytes: number) => void,
-): Promise<boolean> {
-  const part = `${path}.part`;
-  const versionFile = `${part}.version`;
-  const same = (await readFile(versionFile, 'utf8').catch(() => '')) === JSON.stringify(version);
-  const identified = version.etag !== undefined || version.modified !== undefined;
-  let start = same && identified ? await sizeOf(part) : 0;
-  if (version.bytes !== undefined && start > version.bytes) start = 0;
-  if (start === 0) await writeFile(versionFile, JSON.stringify(version));
-  if (version.bytes === undefined || start < version.bytes || start === 0) {
-    const response = await request(url, 'GET', start > 0 ? { range: `bytes=${start}-` } : {}, idleMs);
+  /**
+   * 1. Asks for the rest of a part, for the file if it has changed, or for the file.
+   * 2. Writes the body to the part. It ends early for what cannot be the dump.
+   * 3. Checks the whole part.
+   * 4. Gives it the date of the dump and its name.
+   */
+  async #attempt(): Promise<'complete' | 'downloaded' | 'continued'> {
+    const { idleMs = 60_000 } = this.#options;
+    const started = await this.#startedPart();
+    const known = started === undefined ? await this.#knownVersion() : undefined;
+    const response = await requestFile(this.#url, headersFor(started, known), idleMs);
+    const identity = { etag: response.etag, modified: response.modified };
+    let start = 0;
     try {
-      const served = versionOf(response);
-      if (served.etag !== version.etag || served.modified !== version.modified) {
-        throw new Interrupted('the file changed on the server in the meantime');
+      if (response.status === 304) return 'complete';
+      if (started === undefined && (await this.#isSame(response))) {
+        await this.#remember(identity);
+        return 'complete';
       }
-      if (start > 0 && !response.headers.get('content-range')?.startsWith(`bytes ${start}-`)) start = 0;
-      await append(response.body, part, start, onBytes);
+      if (response.status !== 200) {
+        start = started?.bytes ?? 0;
+        // 416: there is nothing behind the part, which may be whole.
+        const expected = response.status === 416 ? `bytes */${start}` : `bytes ${start}-`;
+        if (start === 0 || response.contentRange?.startsWith(expected) !== true) {
+          await this.#discard();
+          throw new Interrupted(`the server answered ${response.status} with another range`);
+        }
+      }
+      if (start === 0) await writeFile(`${this.#part}.version`, JSON.stringify(identity));
+      if (response.status !== 416) await this.#append(response, start);
     } finally {
       response.close();
     }
+    await this.#check(start > 0);
+    await this.#publish(start > 0 ? (started as Identity) : identity);
+    return start > 0 ? 'continued' : 'downloaded';
   }
-  const size = await sizeOf(part);
-  if (version.bytes !== undefined && size !== version.bytes) {
-    throw new Interrupted(`${size} of ${version.bytes} bytes came`);
-  }
-  return start > 0;
-}
 
-async function append(
-  pieces: AsyncIterable<Uint8Array>,
-  part: string,
-  start: number,
-  onBytes: (bytes: number) => void,
-): Promise<void> {
-  const file = createWriteStream(part, start > 0 ? { flags: 'r+', start } : {});
-  file.on('error', () => {}); // heard below
-  try {
-    await once(file, 'open');
+  /** A part whose version the server can tell; others start again. */
+  async #startedPart(): Promise<(Identity & { readonly bytes: number }) | undefined> {
+    const bytes = await sizeOf(this.#part);
+    if (bytes === 0) return undefined;
+    const text = await readFile(`${this.#part}.version`, 'utf8').catch(() => '{}');
+    const { etag, modified } = identityIn(text);
+    // A weak tag does not promise equal bytes.
+    const strong = etag?.startsWith('W/') === true ? undefined : etag;
+    return strong === undefined && modified === undefined ? undefined : { bytes, etag: strong, modified };
+  }
+
+  /** The version of the file that is there, if it is from this address and still has its size. */
+  async #knownVersion(): Promise<Version | undefined> {
+    const known = (await readVersions(this.#options.out))[this.#file];
+    const isThere =
+      known !== undefined && known.url === this.#url && known.bytes === (await sizeOf(this.#path));
+    return isThere ? known : undefined;
+  }
+
+  /** Whether a file of unknown version has the server's size and date. A copied file may be younger, never older. */
+  async #isSame({ status, length, modified }: Response): Promise<boolean> {
+    const found = await stat(this.#path).catch(() => undefined);
+    if (status !== 200 || found === undefined || modified === undefined || found.size !== length)
+      return false;
+    // Dates of HTTP have no fractions of a second.
+    return found.mtimeMs + 1000 > Date.parse(modified);
+  }
+
+  async #append({ body, length, contentType }: Response, start: number): Promise<void> {
+    const { onProgress } = this.#options;
+    const file = createWriteStream(this.#part, start > 0 ? { flags: 'r+', start } : {});
+    file.on('error', () => undefined); // Thrown below.
     let bytes = start;
-    for await (const piece of pieces) {
-      const { promise, resolve, reject } = Promise.withResolvers<void>();
-      file.write(piece, (error) => (error ? reject(error) : resolve()));
-      await promise;
-      bytes += piece.length;
-      onBytes(bytes);
+    try {
+      await once(file, 'open');
+      for await (const piece of body) {
+        if (bytes === 0) checkStart(piece, contentType);
+        const { promise, resolve, reject } = Promise.withResolvers<void>();
+        file.write(piece, (error) => (error ? reject(error) : resolve()));
+        await promise;
+        bytes += piece.length;
+        onProgress?.({
+          dataset: this.#dataset,
+          bytes,
+          bytesTotal: length === undefined ? bytes : start + length,
+        });
+      }
+    } catch (thrown) {
+      if (thrown instanceof WrongContent) await this.#discard();
+      throw file.errored ?? thrown;
+    } finally {
+      file.destroy();
+      if (!file.closed) await new Promise<void>((resolve) => file.once('close', resolve));
     }
-  } catch (thrown) {
-    throw file.errored ?? thrown;
-  } finally {
-    file.destroy();
-    if (!file.closed) await new Promise<void>((resolve) => file.once('close', resolve));
+  }
+
+  /** A continued part may be of two versions if its server is careless: then it starts again. */
+  async #check(isContinued: boolean): Promise<void> {
+    try {
+      await checkDump(this.#part, this.#dataset);
+    } catch (thrown) {
+      if (!(thrown instanceof WrongContent)) throw thrown;
+      await this.#discard();
+      throw isContinued ? new Interrupted(`the continued file is damaged: ${thrown.message}`) : thrown;
+    }
+  }
+
+  async #discard(): Promise<void> {
+    await Promise.all([this.#part, `${this.#part}.version`].map((path) => rm(path, { force: true })));
+  }
+
+  /** Flushed, dated as on the server, renamed, in this order. */
+  async #publish(identity: Identity): Promise<void> {
+    const handle = await open(this.#part, 'r+');
+    await handle.sync().finally(() => handle.close());
+    const date = identity.modified === undefined ? new Date() : new Date(identity.modified);
+    await utimes(this.#part, date, date);
+    await rename(this.#part, this.#path);
+    await rm(`${this.#part}.version`, { force: true });
+    syncPath(this.#options.out);
+    await this.#remember(identity);
+  }
+
+  async #remember({ etag, modified }: Identity): Promise<void> {
+    await writeVersion(this.#options.out, this.#file, {
+      url: this.#url,
+      ...(etag !== undefined && { etag }),
+      ...(modified !== undefined && { modified }),
+      bytes: await sizeOf(this.#path),
+    });
   }
 }
 
-/** Flushed, dated as on the server, renamed, in this order. */
-async function publish(path: string, { modified }: Version): Promise<void> {
-  const part = `${path}.part`;
-  const handle = await open(part, 'r+');
-  await handle.sync().finally(() => handle.close());
-  const date = modified === undefined ? new Date() : new Date(modified);
-  if (!Number.isNaN(date.getTime())) await utimes(part, date, date);
-  await rename(part, path);
-  await rm(`${part}.version`, { force: true });
+function headersFor(
+  started: (Identity & { readonly bytes: number }) | undefined,
+  known: Identity | undefined,
+): Record<string, string> {
+  if (started !== undefined) {
+    // The server sends the rest only of this version, else the whole file.
+    return { range: `bytes=${started.bytes}-`, 'if-range': started.etag ?? started.modified ?? '' };
+  }
+  if (known?.etag !== undefined) return { 'if-none-match': known.etag };
+  if (known?.modified !== undefined) return { 'if-modified-since': known.modified };
+  return {};
 }
 
-async function isCurrent(path: string, { bytes, modified }: Version): Promise<boolean> {
-  const found = await stat(path).catch(() => undefined);
-  if (found === undefined || bytes === undefined || found.size !== bytes) return false;
-  // Dates of HTTP have no fractions of a second; a copied file may be younger than the dump, never older.
-  return modified === undefined || found.mtimeMs + 1000 > new Date(modified).getTime();
+function identityIn(text: string): Identity {
+  try {
+    const { etag, modified } = JSON.parse(text) as Record<string, unknown>;
+    return {
+      etag: typeof etag === 'string' ? etag : undefined,
+      modified: typeof modified === 'string' ? modified : undefined,
+    };
+  } catch {
+    return {};
+  }
 }
 
 const sizeOf = (path: string): Promise<number> =>
@@ -194,90 +276,22 @@ const sizeOf = (path: string): Promise<number> =>
     () => 0,
   );
 
-// ---------------------------------------------------------------------------------------------- the server
-
-/** Something that may pass: the connection broke, the server is busy. */
-class Interrupted extends Error {}
-
-const isPassing = (thrown: unknown) => thrown instanceof Interrupted;
-
-interface Exchange {
-  readonly headers: Headers;
-  /** Throws Interrupted when the connection breaks or nothing comes for too long. */
-  readonly body: AsyncIterable<Uint8Array>;
-  readonly close: () => void;
-}
-
-async function request(
-  url: string,
-  method: 'HEAD' | 'GET',
-  headers: Record<string, string>,
-  idleMs: number,
-): Promise<Exchange> {
-  const controller = new AbortController();
-  const idle = setTimeout(() => controller.abort(), idleMs);
-  const close = () => {
-    clearTimeout(idle);
-    controller.abort();
-  };
-  const interrupted = (thrown: unknown) =>
-    new Interrupted(controller.signal.aborted ? `nothing came for ${idleMs / 1000} s` : reasonOf(thrown));
-  let response: Response;
-  try {
-    // `identity`: a length is that of the file, not of a compression on the way.
-    response = await fetch(url, {
-      method,
-      headers: { ...headers, 'accept-encoding': 'identity' },
-      signal: controller.signal,
-    });
-  } catch (thrown) {
-    clearTimeout(idle);
-    throw interrupted(thrown);
-  }
-  if (!response.ok || method === 'HEAD') close();
-  if (!response.ok) {
-    const said = `the server said ${response.status} ${response.statusText}`.trimEnd();
-    throw response.status >= 500 || response.status === 429 ? new Interrupted(said) : new Error(said);
-  }
-  async function* body(): AsyncGenerator<Uint8Array> {
-    try {
-      for await (const piece of response.body ?? []) {
-        idle.refresh();
-        yield piece;
-      }
-    } catch (thrown) {
-      throw interrupted(thrown);
-    }
-  }
-  return { headers: response.headers, body: body(), close };
-}
-
-function versionOf({ headers }: Exchange): Version {
-  const length = headers.get('content-length');
-  return {
-    bytes: length === null ? undefined : Number(length),
-    etag: headers.get('etag') ?? undefined,
-    modified: headers.get('last-modified') ?? undefined,
-  };
-}
-
-/** The innermost reason: `fetch failed` hides it. */
-function reasonOf(thrown: unknown): string {
-  const cause = thrown instanceof Error ? thrown.cause : undefined;
-  if (cause === undefined) return messageOf(thrown);
-  const code = systemCodeOf(cause);
-  const text = messageOf(cause);
-  return code === undefined || text.includes(code) ? text : `${code} ${text}`.trimEnd();
-}
-
 function failure(what: string, cause: unknown): ReelflowError {
-  const passing = isPassing(cause);
-  const full = systemCodeOf(cause) === 'ENOSPC';
-  const title = full ? 'The disk is full' : passing ? 'The download broke off' : 'The download failed';
-  return new ReelflowError(full ? 'diskFull' : 'input', title, {
-    detail: `${what}: ${messageOf(cause)}`,
-    hint: passing
-      ? 'Check the connection and run the command again: it goes on where it stopped. `reelflow generate` needs none.'
+  const isFull = systemCodeOf(cause) === 'ENOSPC';
+  const kept = 'The file of an earlier download is unchanged.';
+  if (cause instanceof WrongContent) {
+    return new ReelflowError('input', 'The server did not send the dump', {
+      detail: `${what}: ${cause.message}. ${kept}`,
+      hint: 'Open the address in a browser, check --from and what lies between: a proxy, a login page.',
+      cause,
+    });
+  }
+  const isPassing = cause instanceof Interrupted;
+  const title = isFull ? 'The disk is full' : isPassing ? 'The download broke off' : 'The download failed';
+  return new ReelflowError(isFull ? 'diskFull' : 'input', title, {
+    detail: `${what}: ${messageOf(cause)}. ${kept}`,
+    hint: isPassing
+      ? 'Check the connection and run the command again: it continues where it stopped. `reelflow generate` needs none.'
       : 'Check the folder (--out) and the address (--from).',
     cause,
   });
