@@ -25,6 +25,7 @@ export function checkStart(bytes: Buffer, contentType: string): void {
  */
 export async function checkDump(path: string, dataset: DatasetName): Promise<void> {
   try {
+    if ((await stat(path)).size === 0) throw new WrongContent('it is empty');
     if (isGzip(await start(path))) await unpackOnce(path);
     const file = await inspect(dataset, path);
     if (!file.gzip) throw new WrongContent('it is no gzip file');

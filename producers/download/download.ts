@@ -282,7 +282,7 @@ function failure(what: string, cause: unknown): ReelflowError {
   if (cause instanceof WrongContent) {
     return new ReelflowError('input', 'The server did not send the dump', {
       detail: `${what}: ${cause.message}. ${kept}`,
-      hint: 'Open the address in a browser, check --from and what lies between: a proxy, a login page.',
+      hint: 'Open the address in a browser, check --from and any proxy or login page before it.',
       cause,
     });
   }

@@ -221,7 +221,7 @@ describe('a file that is there', () => {
       /HTML or XML page/,
     ],
     ['plain text', { body: Buffer.from('tconst\taverageRating\tnumVotes\n') }, /no gzip file/],
-    ['an empty body', { body: Buffer.alloc(0) }, /empty|no gzip file/],
+    ['an empty body', { body: Buffer.alloc(0) }, /it is empty/],
     ['another dataset', { body: dumps.get('/dumps/title.crew.tsv.gz') }, /lacks the column/],
     ['a file that is cut', { body: newer.subarray(0, -100) }, /unexpected end of file/],
     [
