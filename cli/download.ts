@@ -1,5 +1,5 @@
 /** `reelflow download`: the official dumps. The licence is printed before the first request. */
-import { Command } from 'commander';
+import { Command, Option } from 'commander';
 import type { DatasetName } from '../topics/catalog.ts';
 import { megabytes } from './figures.ts';
 import { datasetsOption, outputOptions } from './options.ts';
@@ -21,20 +21,14 @@ export function downloadCommand(): Command {
     .description('fetch the official IMDb dumps (personal and non-commercial use only)')
     .requiredOption('--out <dir>', 'folder for the files; unchanged ones are kept, partial ones continued')
     .addOption(datasetsOption())
-    .option('--from <url>', 'fetch from this address instead');
+    .addOption(fromOption());
   return outputOptions(command).action(run);
 }
 
 async function run({ out, datasets, from, json }: Flags): Promise<void> {
   const { download, licence } = await import('../producers/download/download.ts');
   process.stderr.write(`${licence}\n\n`);
-  type Step = { dataset: DatasetName; bytes: number; bytesTotal: number };
-  const progress = await openProgress(({ dataset, bytes, bytesTotal }: Step) => ({
-    name: dataset,
-    done: bytes,
-    total: bytesTotal,
-    text: `${megabytes(bytesTotal)} MB`,
-  }));
+  const progress = await downloadProgress();
   const start = performance.now();
   const files = await download({
     out,
@@ -53,4 +47,17 @@ async function run({ out, datasets, from, json }: Flags): Promise<void> {
     files,
   );
   print(`${table}\n${out}: ${seconds.toFixed(1)} s`);
+}
+
+export const fromOption = () => new Option('--from <url>', 'fetch from this address instead');
+
+/** One bar per file, by its bytes. */
+export function downloadProgress() {
+  type Step = { dataset: DatasetName; bytes: number; bytesTotal: number };
+  return openProgress(({ dataset, bytes, bytesTotal }: Step) => ({
+    name: dataset,
+    done: bytes,
+    total: bytesTotal,
+    text: `${megabytes(bytesTotal)} MB`,
+  }));
 }

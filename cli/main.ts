@@ -14,6 +14,7 @@ import { lagCommand } from './lag.ts';
 import { monitorCommand } from './monitor.ts';
 import { watchOutput } from './output.ts';
 import { processCommand } from './process.ts';
+import { refreshCommand } from './refresh.ts';
 import { replayCommand } from './replay.ts';
 import { resetCommand } from './reset.ts';
 import { servicesCommand } from './services.ts';
@@ -39,6 +40,7 @@ export function createProgram(): Command {
     generateCommand(),
     downloadCommand(),
     replayCommand(),
+    refreshCommand(),
     processCommand(),
     sinkCommand(),
     statusCommand(),

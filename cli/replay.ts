@@ -64,7 +64,7 @@ export function replayCommand(): Command {
   return commonOptions(command).action(run);
 }
 
-function percent(text: string): number {
+export function percent(text: string): number {
   const value = Number(text);
   if (text.trim() === '' || !(value >= 0 && value <= 100)) {
     throw new InvalidArgumentError('Use a number from 0 to 100.');

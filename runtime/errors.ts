@@ -40,6 +40,7 @@ export const exitCodes = {
   newerIndex: 33,
   rowsRejected: 34,
   declarationUnusable: 35,
+  dumpsUnreachable: 36,
 } as const;
 
 export type FailureKind = keyof typeof exitCodes;

@@ -12,7 +12,7 @@ import { join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { messageOf, ReelflowError, systemCodeOf } from './errors.ts';
 
-type Kind = 'state' | 'gold';
+type Kind = 'state' | 'gold' | 'dumps';
 
 interface Options {
   readonly patienceMs: number;
@@ -115,13 +115,11 @@ function unwritable(cause: unknown, folder: string, of: Kind): ReelflowError {
       cause,
     });
   }
-  return new ReelflowError(
-    of === 'gold' ? 'goldUnusable' : 'stateUnusable',
-    `The ${of} folder cannot be written`,
-    {
-      detail,
-      hint: `Check its permissions, and that its file system supports locks; or use another --${of} folder.`,
-      cause,
-    },
-  );
+  const kinds = { state: 'stateUnusable', gold: 'goldUnusable', dumps: 'input' } as const;
+  const other = of === 'dumps' ? 'another folder' : `another --${of} folder`;
+  return new ReelflowError(kinds[of], `The ${of} folder cannot be written`, {
+    detail,
+    hint: `Check its permissions, and that its file system supports locks; or use ${other}.`,
+    cause,
+  });
 }

@@ -10,10 +10,11 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { messageOf, ReelflowError, systemCodeOf } from '../../runtime/errors.ts';
 import { syncPath } from '../../runtime/files.ts';
+import { withFolderLock } from '../../runtime/folder-lock.ts';
 import { type DatasetName, datasetNames } from '../../topics/catalog.ts';
 import { checkDump, checkStart, WrongContent } from './checked-dump.ts';
 import { Interrupted, type Response, requestFile } from './http-file.ts';
-import { readVersions, type Version, writeVersion } from './versions.ts';
+import { ownFolder, readVersions, type Version, writeVersion } from './versions.ts';
 
 export const officialUrl = 'https://datasets.imdbws.com/';
 
@@ -33,6 +34,8 @@ export interface DownloadOptions {
   /** A server that sends nothing for this long counts as gone. Default 60 s. */
   readonly idleMs?: number;
   readonly onProgress?: (progress: { dataset: DatasetName; bytes: number; bytesTotal: number }) => void;
+  /** Ends the download; a later one continues it. */
+  readonly signal?: AbortSignal;
 }
 
 export interface DownloadedFile {
@@ -46,7 +49,9 @@ export interface DownloadedFile {
 /**
  * Downloads the dumps one after the other. A file that has not changed on the server is not downloaded.
  * @returns one entry per dataset
- * @throws ReelflowError input (unreachable, refused, broken off, no dump), diskFull; usage for an address that is none
+ * @throws ReelflowError dumpsUnreachable, when the server is away, busy or breaks off; input, when it refuses or sends
+ *   something other than the dump; diskFull; busy, while another download uses the folder; usage for an address that is none;
+ *   the reason of `signal`
  */
 export async function download(options: DownloadOptions): Promise<DownloadedFile[]> {
   const { out, datasets = datasetNames, from = officialUrl } = options;
@@ -61,17 +66,20 @@ export async function download(options: DownloadOptions): Promise<DownloadedFile
   } catch (cause) {
     throw failure(out, cause);
   }
-  const files: DownloadedFile[] = [];
-  for (const dataset of datasets) {
-    const file = `${dataset}.tsv.gz`;
-    const url = new URL(file, from.endsWith('/') ? from : `${from}/`).href;
-    try {
-      files.push({ dataset, file, ...(await new FileDownload(url, dataset, options).run()) });
-    } catch (cause) {
-      throw failure(url, cause);
+  return withFolderLock(ownFolder(out), { patienceMs: 0, of: 'dumps' }, async () => {
+    const files: DownloadedFile[] = [];
+    for (const dataset of datasets) {
+      const file = `${dataset}.tsv.gz`;
+      const url = new URL(file, from.endsWith('/') ? from : `${from}/`).href;
+      try {
+        files.push({ dataset, file, ...(await new FileDownload(url, dataset, options).run()) });
+      } catch (cause) {
+        options.signal?.throwIfAborted();
+        throw failure(url, cause);
+      }
     }
-  }
-  return files;
+    return files;
+  });
 }
 
 /** What the server says about the version of a file. */
@@ -95,7 +103,7 @@ class FileDownload {
   }
 
   async run(): Promise<Pick<DownloadedFile, 'bytes' | 'outcome'>> {
-    const { attempts = 4, retryMs = 1000 } = this.#options;
+    const { attempts = 4, retryMs = 1000, signal } = this.#options;
     let failures = 0;
     let reached = await sizeOf(this.#part);
     const wasStarted = reached > 0;
@@ -108,8 +116,8 @@ class FileDownload {
         const now = await sizeOf(this.#part);
         failures = now > reached ? 1 : failures + 1;
         reached = now;
-        if (!(thrown instanceof Interrupted) || failures >= attempts) throw thrown;
-        await delay(retryMs * 2 ** (failures - 1));
+        if (!(thrown instanceof Interrupted) || failures >= attempts || signal?.aborted) throw thrown;
+        await delay(retryMs * 2 ** (failures - 1), undefined, signal === undefined ? {} : { signal });
       }
     }
   }
@@ -121,10 +129,10 @@ class FileDownload {
    * 4. Gives it the date of the dump and its name.
    */
   async #attempt(): Promise<'complete' | 'downloaded' | 'continued'> {
-    const { idleMs = 60_000 } = this.#options;
+    const { idleMs = 60_000, signal } = this.#options;
     const started = await this.#startedPart();
     const known = started === undefined ? await this.#knownVersion() : undefined;
-    const response = await requestFile(this.#url, headersFor(started, known), idleMs);
+    const response = await requestFile(this.#url, headersFor(started, known), idleMs, signal);
     const identity = { etag: response.etag, modified: response.modified };
     let start = 0;
     try {
@@ -288,7 +296,7 @@ function failure(what: string, cause: unknown): ReelflowError {
   }
   const isPassing = cause instanceof Interrupted;
   const title = isFull ? 'The disk is full' : isPassing ? 'The download broke off' : 'The download failed';
-  return new ReelflowError(isFull ? 'diskFull' : 'input', title, {
+  return new ReelflowError(isFull ? 'diskFull' : isPassing ? 'dumpsUnreachable' : 'input', title, {
     detail: `${what}: ${messageOf(cause)}. ${kept}`,
     hint: isPassing
       ? 'Check the connection and run the command again: it continues where it stopped. `reelflow generate` needs none.'

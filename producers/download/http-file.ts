@@ -35,10 +35,11 @@ export async function requestFile(
   url: string,
   headers: Readonly<Record<string, string>>,
   idleMs: number,
+  signal?: AbortSignal,
 ): Promise<Response> {
   let at = url;
   for (let redirects = 0; ; redirects++) {
-    const response = await ask(at, headers, idleMs);
+    const response = await ask(at, headers, idleMs, signal);
     const { statusCode: status = 0, statusMessage = '', headers: received } = response;
     if ([301, 302, 303, 307, 308].includes(status) && received.location !== undefined) {
       response.destroy();
@@ -66,11 +67,16 @@ async function ask(
   url: string,
   headers: Readonly<Record<string, string>>,
   idleMs: number,
+  signal: AbortSignal | undefined,
 ): Promise<IncomingMessage> {
   const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
   const send = url.startsWith('https:') ? secureRequest : plainRequest;
   // `identity`: a length is that of the file, not of a compression on the way. Some servers compress all the same.
-  const outgoing = send(url, { headers: { ...headers, 'accept-encoding': 'identity' }, agent: false });
+  const outgoing = send(url, {
+    headers: { ...headers, 'accept-encoding': 'identity' },
+    agent: false,
+    ...(signal !== undefined && { signal }),
+  });
   let received: IncomingMessage | undefined;
   // The error of the response is the one that the reader of the body sees.
   outgoing.setTimeout(idleMs, () =>

@@ -1,6 +1,6 @@
 /**
- * Which version of each dump a folder holds, as its server named it: the file `.versions.json` beside the dumps. With it a
- * later download asks for a file only if it has changed.
+ * Which version of each dump a folder holds, as its server named it: the file `.download/versions.json` beside the dumps.
+ * With it a later download asks for a file only if it has changed.
  */
 import { readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -17,7 +17,9 @@ const versions = z.record(z.string(), version);
 
 export type Version = z.infer<typeof version>;
 
-const nameIn = (folder: string) => join(folder, '.versions.json');
+/** Beside the dumps: the lock of a download, and the versions. */
+export const ownFolder = (folder: string) => join(folder, '.download');
+const nameIn = (folder: string) => join(ownFolder(folder), 'versions.json');
 
 /** The known versions by file name. An absent or damaged file knows none, and costs a download. */
 export async function readVersions(folder: string): Promise<Record<string, Version>> {

@@ -10,12 +10,14 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Command } from 'commander';
 import { StatefulSet } from 'kubernetes-models/apps/v1';
+import { CronJob } from 'kubernetes-models/batch/v1';
 import { PodDisruptionBudget } from 'kubernetes-models/policy/v1';
-import { ConfigMap, Service } from 'kubernetes-models/v1';
+import { ConfigMap, PersistentVolumeClaim, Service } from 'kubernetes-models/v1';
 import { afterAll, describe, expect, test, vi } from 'vitest';
 import { parse, parseAllDocuments } from 'yaml';
 import { monitorCommand } from '../../cli/monitor.ts';
 import { processCommand } from '../../cli/process.ts';
+import { refreshCommand } from '../../cli/refresh.ts';
 import { sinkCommand } from '../../cli/sink.ts';
 import { endpointsFromEnvironment } from '../../runtime/config.ts';
 import { exitCodes } from '../../runtime/errors.ts';
@@ -23,9 +25,12 @@ import { exitCodes } from '../../runtime/errors.ts';
 vi.setConfig({ testTimeout: 120_000 });
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
-const manifestText = readFileSync(join(root, 'deploy/kubernetes/reelflow.yaml'), 'utf8');
+const manifestText = ['reelflow', 'refresh']
+  .map((name) => readFileSync(join(root, `deploy/kubernetes/${name}.yaml`), 'utf8'))
+  .join('---\n');
 const compose = parse(readFileSync(join(root, 'docker-compose.yml'), 'utf8'), { merge: true });
 const units = globSync('deploy/systemd/*.service', { cwd: root });
+const timers = globSync('deploy/systemd/*.timer', { cwd: root });
 
 /** As much of a manifest as these tests look at. */
 interface Manifest {
@@ -39,9 +44,11 @@ interface Manifest {
 const documents = (text: string) =>
   parseAllDocuments(text, { merge: true }).map((document) => document.toJS() as Manifest);
 const manifests = documents(manifestText);
-const kinds = { ConfigMap, Service, StatefulSet, PodDisruptionBudget };
+const kinds = { ConfigMap, CronJob, PersistentVolumeClaim, Service, StatefulSet, PodDisruptionBudget };
 const modules: Record<string, string> = {
   ConfigMap: 'kubernetes-models/v1',
+  CronJob: 'kubernetes-models/batch/v1',
+  PersistentVolumeClaim: 'kubernetes-models/v1',
   Service: 'kubernetes-models/v1',
   StatefulSet: 'kubernetes-models/apps/v1',
   PodDisruptionBudget: 'kubernetes-models/policy/v1',
@@ -77,11 +84,12 @@ function compile(all: readonly Manifest[]): string {
   }
 }
 
-const containers = manifests.flatMap(({ spec }) => spec?.template?.spec.containers ?? []);
+const templateOf = ({ spec }: Manifest) => spec?.jobTemplate?.spec.template ?? spec?.template;
+const containers = manifests.flatMap((manifest) => templateOf(manifest)?.spec.containers ?? []);
 
 describe('the Kubernetes manifests', () => {
   test('have no field that the API does not know, and no value of another type', () => {
-    expect(manifests).toHaveLength(6);
+    expect(manifests).toHaveLength(6 + 2);
     expect(compile(manifests)).toBe('');
   });
 
@@ -106,14 +114,24 @@ describe('the Kubernetes manifests', () => {
     const labels = sets.map(({ spec }) => spec.template.metadata.labels);
     for (const { kind, spec } of manifests) {
       const selector = spec?.selector?.matchLabels ?? spec?.selector;
-      if (kind !== 'ConfigMap') expect(labels).toContainEqual(selector);
+      if (!['ConfigMap', 'CronJob', 'PersistentVolumeClaim'].includes(kind)) {
+        expect(labels).toContainEqual(selector);
+      }
     }
-    for (const { spec } of sets) {
+    const makers = [...sets, ...manifests.filter(({ kind }) => kind === 'CronJob')];
+    expect(makers).toHaveLength(3);
+    const claims = manifests.filter(({ kind }) => kind === 'PersistentVolumeClaim');
+    for (const manifest of makers) {
+      const { spec } = templateOf(manifest);
+      for (const { persistentVolumeClaim: claim } of spec.volumes) {
+        if (claim !== undefined)
+          expect(claims.map(({ metadata }) => metadata.name)).toContain(claim.claimName);
+      }
       const volumes = [
-        ...spec.template.spec.volumes,
-        ...spec.volumeClaimTemplates.map((claim: Manifest) => claim.metadata),
+        ...spec.volumes,
+        ...(manifest.spec.volumeClaimTemplates ?? []).map((claim: Manifest) => claim.metadata),
       ];
-      for (const { volumeMounts, ports = [], ...container } of spec.template.spec.containers) {
+      for (const { volumeMounts, ports = [], ...container } of spec.containers) {
         for (const { name } of volumeMounts)
           expect(volumes).toContainEqual(expect.objectContaining({ name }));
         for (const probe of ['startupProbe', 'livenessProbe', 'readinessProbe']) {
@@ -162,10 +180,11 @@ test('every command in deploy/ and the compose file is one that we have', () => 
     // systemd puts the instance's name in place of %i.
     ...starts.map((start) => start.replaceAll('%i', '1').split(' ')),
   ];
-  expect(commands).toHaveLength(3 + 3 + 2);
+  expect(commands).toHaveLength(4 + 3 + 3);
   const known: Record<string, () => Command> = {
     process: processCommand,
     sink: sinkCommand,
+    refresh: refreshCommand,
     monitor: monitorCommand,
   };
   for (const [name = '', ...args] of commands) {
@@ -176,16 +195,37 @@ test('every command in deploy/ and the compose file is one that we have', () => 
 });
 
 const hasSystemd = spawnSync('systemd-analyze', ['--version']).status === 0;
-test.each(units)('%s restarts after exactly the exit codes that the operations guide names', (unit) => {
+/** Exit codes after which the operations guide lets a supervisor start again. */
+const restarts = () => {
   const guide = readFileSync(join(root, 'docs/operations.md'), 'utf8');
   const [, list = ''] = /Let a supervisor restart after ([\d, and\n]+)\./.exec(guide) ?? [];
-  const restarts = (list.match(/\d+/g) ?? []).map(Number);
-  expect(restarts).toContain(exitCodes.brokerUnreachable);
+  const codes = (list.match(/\d+/g) ?? []).map(Number);
+  expect(codes).toContain(exitCodes.brokerUnreachable);
+  return codes;
+};
+const persistent = () => Object.values(exitCodes).filter((code) => !restarts().includes(code));
+
+test.each(units)('%s restarts after exactly the exit codes that the operations guide names', (unit) => {
   const [, prevented = ''] =
     /^RestartPreventExitStatus=(.*)$/m.exec(readFileSync(join(root, unit), 'utf8')) ?? [];
-  expect(prevented.split(' ').map(Number)).toEqual(
-    Object.values(exitCodes).filter((code) => !restarts.includes(code)),
-  );
+  expect(prevented.split(' ').map(Number)).toEqual(persistent());
+});
+
+test('the daily job on Kubernetes is repeated after exactly these exit codes', () => {
+  const { spec } = manifests.find(({ kind }) => kind === 'CronJob') as Manifest;
+  const [rule] = spec.jobTemplate.spec.podFailurePolicy.rules;
+  expect(rule).toMatchObject({ action: 'FailJob', onExitCodes: { operator: 'In' } });
+  expect(rule.onExitCodes.values).toEqual(persistent());
+  // The policy needs pods that are not restarted in place.
+  expect(spec.jobTemplate.spec.template.spec.restartPolicy).toBe('Never');
+});
+
+test.each(timers)('%s starts a unit that exists, also after the machine was off', (timer) => {
+  const text = readFileSync(join(root, timer), 'utf8');
+  expect(units).toContain(timer.replace('.timer', '.service'));
+  expect(text).toMatch(/^OnCalendar=/m);
+  expect(text).toMatch(/^Persistent=yes$/m);
+  expect(text).toMatch(/^WantedBy=timers\.target$/m);
 });
 
 describe.skipIf(!hasSystemd)(
@@ -207,6 +247,14 @@ describe.skipIf(!hasSystemd)(
       const text = readFileSync(join(root, unit), 'utf8');
       expect(verify(unit, text)).toEqual([]);
       expect(verify(unit, text.replace('PrivateTmp=', 'PrivateTemp='))).not.toEqual([]);
+    });
+
+    test.for(timers)('%s has nothing that systemd does not know', (timer) => {
+      const text = readFileSync(join(root, timer), 'utf8');
+      const unit = timer.replace('.timer', '.service');
+      writeFileSync(join(folder, unit.split('/').at(-1) as string), readFileSync(join(root, unit), 'utf8'));
+      expect(verify(timer, text)).toEqual([]);
+      expect(verify(timer, text.replace('Persistent=', 'Persistant='))).not.toEqual([]);
     });
   },
 );

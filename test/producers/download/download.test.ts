@@ -136,7 +136,7 @@ const fetchRatings = async (options: Partial<DownloadOptions> = {}) =>
   (await download({ out, from, datasets: ['title.ratings'], retryMs: 1, ...options }))[0];
 const expectWhole = async (bytes: Buffer = content) => {
   expect((await readFile(join(out, file))).equals(bytes)).toBe(true);
-  expect((await readdir(out)).sort()).toEqual(['.versions.json', file]);
+  expect((await readdir(out)).sort()).toEqual(['.download', file]);
 };
 
 it('downloads all datasets and dates them as the server does', async () => {
@@ -144,7 +144,7 @@ it('downloads all datasets and dates them as the server does', async () => {
   const files = await download({ out, from, onProgress: ({ bytes }) => seen.push(bytes) });
   expect(files.map(({ outcome }) => outcome)).toEqual(datasetNames.map(() => 'downloaded'));
   expect((await readdir(out)).sort()).toEqual(
-    ['.versions.json', ...datasetNames.map((name) => `${name}.tsv.gz`)].sort(),
+    ['.download', ...datasetNames.map((name) => `${name}.tsv.gz`)].sort(),
   );
   expect(seen.at(-1)).toBe(files.at(-1)?.bytes);
   expect((await stat(join(out, file))).mtime).toEqual(new Date(lastModified));
@@ -182,7 +182,7 @@ describe('a file that is there', () => {
     expect(asked).toEqual(['GET "one"']);
     await writeFile(join(out, file), content);
     await utimes(join(out, file), new Date(0), new Date(0));
-    await rm(join(out, '.versions.json'));
+    await rm(join(out, '.download/versions.json'));
     expect(await fetchRatings()).toMatchObject({ outcome: 'downloaded' });
   });
 
@@ -199,7 +199,7 @@ describe('a file that is there', () => {
   it('is downloaded again when what is known of it is damaged', async () => {
     await fetchRatings();
     await utimes(join(out, file), new Date(0), new Date(0));
-    await writeFile(join(out, '.versions.json'), '{"title.ratings.tsv.gz": 5}');
+    await writeFile(join(out, '.download/versions.json'), '{"title.ratings.tsv.gz": 5}');
     expect(await fetchRatings()).toMatchObject({ outcome: 'downloaded' });
   });
 
@@ -305,7 +305,7 @@ describe('redirections', () => {
     await expect(fetchRatings()).rejects.toMatchObject({ detail: expect.stringContaining('redirections') });
     manners.redirect = { [path]: 'file:///etc/passwd' };
     await expect(fetchRatings()).rejects.toMatchObject({ detail: expect.stringContaining('not followed') });
-    expect(await readdir(out)).toEqual([]);
+    expect(await readdir(out)).toEqual(['.download']);
   });
 });
 
@@ -339,7 +339,7 @@ it('goes on by itself after a cut connection', async () => {
 it('has nothing under the final name when it gives up, and goes on in the next run', async () => {
   manners.cut.times = 1;
   await expect(fetchRatings({ attempts: 1 })).rejects.toMatchObject({
-    kind: 'input',
+    kind: 'dumpsUnreachable',
     message: 'The download broke off',
     hint: expect.stringContaining('continues where it stopped'),
   });
@@ -368,7 +368,7 @@ it('starts again when the version is unknown or ranges are not served', async ()
     expect(await fetchRatings()).toMatchObject({ outcome: 'downloaded' });
     await expectWhole();
     await rm(join(out, file));
-    await rm(join(out, '.versions.json'));
+    await rm(join(out, '.download/versions.json'));
   }
 });
 
@@ -400,11 +400,28 @@ it('does not wait endlessly for a silent server', async () => {
   await expectWhole();
 });
 
+it('ends with the signal, and continues in the next run', async () => {
+  manners.stall.times = 1;
+  const stop = new AbortController();
+  const ending = fetchRatings({ signal: stop.signal, onProgress: () => stop.abort() });
+  await expect(ending).rejects.toMatchObject({ name: 'AbortError' });
+  expect(await fetchRatings()).toMatchObject({ outcome: 'resumed' });
+  await expectWhole();
+});
+
+it('two downloads into one folder do not write the same part', async () => {
+  manners.stall.times = 1;
+  const first = fetchRatings({ idleMs: 500 });
+  await vi.waitFor(() => expect(asked).toHaveLength(1));
+  await expect(fetchRatings()).rejects.toMatchObject({ kind: 'busy' });
+  expect(await first).toMatchObject({ outcome: 'downloaded' });
+});
+
 it('says which server cannot be reached', async () => {
   const gone = from;
   await new Promise((resolve) => server.close(resolve));
   await expect(fetchRatings({ from: gone, attempts: 2 })).rejects.toMatchObject({
-    kind: 'input',
+    kind: 'dumpsUnreachable',
     detail: expect.stringMatching(/^http:\/\/127\.0\.0\.1:.*ECONNREFUSED/),
   });
 });
