@@ -19,6 +19,7 @@ interface Flags extends StageFlags {
   keep: number;
   memory: string;
   push?: string;
+  history: number;
 }
 
 export function sinkCommand(): Command {
@@ -27,6 +28,7 @@ export function sinkCommand(): Command {
     .addOption(periodOption('--interval <period>', 'time between two snapshots', '60s'))
     .option('--once', 'read up to the present end offsets, publish a snapshot if something changed, and end')
     .option('--keep <n>', 'number of snapshots to keep', integerIn(1, 100_000), 10)
+    .option('--history <days>', 'how far the history of ratings reaches back', integerIn(0, 100_000), 400)
     .addOption(listenOption(observersHelp))
     .option('--push <url>', 'push every snapshot to this bucket, given as s3://bucket/prefix')
     .addOption(memoryOption("limit of DuckDB's memory"));
@@ -54,6 +56,7 @@ async function run(flags: Flags): Promise<void> {
     intervalMs: flags.interval,
     finish: finishSignal(flags.once === true),
     keep: flags.keep,
+    historyDays: flags.history,
     ...(flags.push !== undefined && { pushTo: flags.push }),
     memoryLimit: flags.memory,
     reelflowVersion: packageVersion(),

@@ -65,13 +65,13 @@ export class LogReader {
   readonly #broker: Broker;
   readonly #cluster: ReturnType<Broker['createCluster']>;
   readonly #topics = new Set<string>();
-  readonly #skips: ReadonlySet<string>;
+  readonly #skips: ReadonlySet<string> | 'all';
   #connected = false;
   #turn: Promise<unknown> = Promise.resolve();
 
-  /** @param skips `topic:partition:offset` of undecodable batches to skip */
-  constructor(broker: Broker, skips: readonly string[] = []) {
-    this.#skips = new Set(skips);
+  /** @param skips `topic:partition:offset` of undecodable batches to skip, or `all` of them */
+  constructor(broker: Broker, skips: readonly string[] | 'all' = []) {
+    this.#skips = skips === 'all' ? skips : new Set(skips);
     this.#broker = broker;
     this.#cluster = broker.createCluster();
   }
@@ -89,7 +89,8 @@ export class LogReader {
     return turn;
   }
 
-  async #fetch(wants: readonly Want[], bounds: FetchBounds): Promise<Fetched[]> {
+  /** @param isProbe whether undecodable batches are refused whatever `skips` says */
+  async #fetch(wants: readonly Want[], bounds: FetchBounds, isProbe = false): Promise<Fetched[]> {
     if (wants.length === 0) return [];
     try {
       await this.#prepare(wants);
@@ -104,9 +105,9 @@ export class LogReader {
       // Neither Kafka nor the network failed, so the bytes are damaged. Fetching partition by partition shows where, and
       // batch by batch, because intact batches may precede the damaged one.
       if (wants.length === 1 && bounds.partitionBytesMax !== oneBatch) {
-        return this.#fetch(wants, { ...bounds, partitionBytesMax: oneBatch });
+        return this.#fetch(wants, { ...bounds, partitionBytesMax: oneBatch }, isProbe);
       }
-      if (wants.length === 1) return [await this.#skipOrRefuse(wants[0] as Want, bounds, thrown)];
+      if (wants.length === 1) return [await this.#skipOrRefuse(wants[0] as Want, bounds, thrown, isProbe)];
       const answers: Fetched[] = [];
       for (const want of wants) answers.push(...(await this.#fetch([want], { ...bounds, waitMs: 0 })));
       return answers;
@@ -117,14 +118,15 @@ export class LogReader {
    * Skips the batch at an offset of `skips`. Only its bytes contain its length, so this tries the following offsets
    * until one can be read.
    */
-  async #skipOrRefuse(want: Want, bounds: FetchBounds, cause: unknown): Promise<Fetched> {
+  async #skipOrRefuse(want: Want, bounds: FetchBounds, cause: unknown, isProbe: boolean): Promise<Fetched> {
     const { topic, partition } = want;
     const refusal = new ReelflowError('undecodableBatch', 'A record batch cannot be decoded', {
       detail: `${topic}, partition ${partition}, offset ${want.next}: ${messageOf(cause)}`,
       hint: `Check the broker's log segment. To continue without the batch: --skip-batch ${topic}:${partition}:${want.next} (it counts as rejected).`,
       cause,
     });
-    if (!this.#skips.has(`${topic}:${partition}:${want.next}`)) throw refusal;
+    const isSkipped = this.#skips === 'all' || this.#skips.has(`${topic}:${partition}:${want.next}`);
+    if (isProbe || !isSkipped) throw refusal;
     const messages: LogMessage[] = [];
     for (let next = want.next; messages.length < skippedMax; next++) {
       messages.push({
@@ -136,7 +138,7 @@ export class LogReader {
         isUndecodable: true,
       });
       try {
-        const [behind] = await this.#fetch([{ ...want, next: next + 1 }], { ...bounds, waitMs: 0 });
+        const [behind] = await this.#fetch([{ ...want, next: next + 1 }], { ...bounds, waitMs: 0 }, true);
         return { ...want, messages, end: behind?.end ?? next + 1 };
       } catch (thrown) {
         if (thrown instanceof OutsideLog) return { ...want, messages, end: next + 1 };

@@ -146,7 +146,7 @@ export class FileReplay {
       shards: journal.shards,
       schemaId,
       runId: journal.runId,
-      asOf: new Date(journal.asOf),
+      asOf: file.modified,
       start: { row: progress.row, rejected: progress.rejected },
       firstChunk: journal.attempt * chunksPerAttempt,
       onChunk: (chunk) => this.#sender.send(chunk),

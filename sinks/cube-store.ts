@@ -1,6 +1,6 @@
 /**
- * The sink's state: one DuckDB file with the cubes of every shard, the names of people, and the positions that both have
- * reached. A transaction writes rows and positions together. Cubes are kept as the signed rows that arrived and are summed
+ * The sink's state: one DuckDB file with the cubes of every shard, the names of people, the history of ratings, and the
+ * positions that they have reached. A transaction writes rows and positions together. Cubes are kept as the signed rows that arrived and are summed
  * when they are read; `compact` sums them in place when the sum is much smaller.
  */
 import { existsSync, mkdirSync } from 'node:fs';
@@ -18,6 +18,7 @@ import { IdSet } from '../topics/id-set.ts';
 import type { Columns } from '../topics/rows.ts';
 import { columnsOf, cubeTable, isText, selectSums } from './cube-sql.ts';
 import { type PeopleRows, type WrittenPeople, writePeople } from './people-table.ts';
+import { RatingHistory } from './rating-history.ts';
 import type { PeopleState, ShardState } from './shard-state.ts';
 
 const formatVersion = 4;
@@ -35,6 +36,7 @@ export class CubeStore {
   readonly shards = new Map<number, ShardState>();
   /** By partition of name.basics. */
   readonly peopleStates = new Map<number, PeopleState>();
+  readonly ratings: RatingHistory;
   readonly #instance: DuckDBInstance;
   #dictionaryStored = 0;
   readonly #closed = new AbortController();
@@ -46,6 +48,7 @@ export class CubeStore {
     this.#instance = instance;
     this.connection = connection;
     this.path = path;
+    this.ratings = new RatingHistory(connection);
   }
 
   /**
@@ -68,6 +71,7 @@ export class CubeStore {
       const store = new CubeStore(instance, await instance.connect(), path);
       await store.#prepare(identity);
       await store.#load();
+      await store.ratings.open();
       return store;
     } catch (thrown) {
       throw asOpeningError(thrown, storageOf(path));

@@ -27,6 +27,8 @@ export interface PublicationOptions {
   /** Bucket that receives every snapshot, `s3://bucket/prefix`. */
   readonly pushTo?: string;
   readonly reelflowVersion: string;
+  /** How far the history of ratings reaches back, in days. */
+  readonly historyDays: number;
   readonly metrics?: SinkMetrics | undefined;
 }
 
@@ -43,19 +45,24 @@ export class Publication {
     this.#peopleTopic = options.names.source('name.basics');
   }
 
-  /** Whether a snapshot would hold something that CURRENT does not hold, and everything that it does. */
+  /**
+   * Whether a snapshot would hold something that CURRENT does not hold, or a history of another length, and everything
+   * that CURRENT holds.
+   */
   isDue(): boolean {
-    const { gold, store } = this.#options;
+    const { gold, store, historyDays } = this.#options;
     if (store.isEmpty) return false;
     const id = currentSnapshot(gold);
     const current = id === undefined ? undefined : readManifest(gold, id);
     const held = { shards: store.shards, people: store.peopleStates, peopleTopic: this.#peopleTopic };
-    return isAhead(held, current) && hasReached(held, current);
+    const isNew = isAhead(held, current) || current?.history?.days !== historyDays;
+    return isNew && hasReached(held, current);
   }
 
   /** @throws ReelflowError diskFull, goldUnusable */
   async publish(): Promise<Manifest> {
-    const { gold, names, clusterId, schemas, reelflowVersion, broker, store, metrics } = this.#options;
+    const { gold, names, clusterId, schemas, reelflowVersion, historyDays, broker, store, metrics } =
+      this.#options;
     const startedMs = performance.now();
     const manifest = await store.onAllThreads(() =>
       publishSnapshot(store, {
@@ -65,6 +72,7 @@ export class Publication {
         schemas,
         peopleTopic: this.#peopleTopic,
         reelflowVersion,
+        historyDays,
       }),
     );
     const publishedMs = performance.now() - startedMs;

@@ -22,6 +22,7 @@ import { currentSnapshot, type Manifest, readManifest } from './gold/manifest.ts
 import { withGoldLock } from './gold/retention.ts';
 import { Intake } from './intake.ts';
 import { Publication } from './publication.ts';
+import { RatingIntake } from './rating-intake.ts';
 import { restoreFrom } from './restore.ts';
 import type { SinkMetrics } from './sink-metrics.ts';
 
@@ -42,6 +43,8 @@ export interface SinkOptions {
   readonly keep: number;
   /** Bucket that receives every snapshot, `s3://bucket/prefix`. */
   readonly pushTo?: string;
+  /** How far the history of ratings reaches back from the newest dump, in days. */
+  readonly historyDays: number;
   /** DuckDB's limit, as DuckDB writes sizes. */
   readonly memoryLimit: string;
   readonly reelflowVersion: string;
@@ -104,6 +107,7 @@ class Sink {
   readonly #peopleTopic: string;
   #store!: CubeStore;
   #intake!: Intake;
+  #ratings!: RatingIntake;
   #publication!: Publication;
   #membership: Membership | undefined;
   #endLog: () => void = () => undefined;
@@ -121,7 +125,8 @@ class Sink {
   }
 
   async open(): Promise<void> {
-    const { broker, registry, names, state, memoryLimit, gold, signal, metrics, onOpen } = this.#options;
+    const { broker, registry, names, state, memoryLimit, historyDays, gold, signal, metrics, onOpen } =
+      this.#options;
     const clusterId = await clusterIdOf(broker);
     const current = this.#requireOwnGold(clusterId);
     const folder = join(state, clusterId, names.namespace === '' ? '_' : names.namespace);
@@ -130,9 +135,12 @@ class Sink {
     store.interruptAfter(signal, graceMs);
     const deltaSchemaId = await registry.register(names.deltas, 'reelflow.deltas');
     const peopleSchemaId = await registry.register(this.#peopleTopic, 'imdb.name.basics');
+    const topic = names.source('title.ratings');
+    const ratingsSchemaId = await registry.register(topic, 'imdb.title.ratings');
     const schemas = {
       [`${names.deltas}-value`]: deltaSchemaId,
       [`${this.#peopleTopic}-value`]: peopleSchemaId,
+      [`${topic}-value`]: ratingsSchemaId,
     };
     if (store.isEmpty && current !== undefined) await restoreFrom(store, gold, current, broker.logger);
     this.#publication = new Publication({ ...this.#options, store, clusterId, schemas });
@@ -143,6 +151,8 @@ class Sink {
       decoder: new ChunkDecoder('name.basics', peopleSchemaId, registry),
       onCommit: async (commits) => this.#membership?.commit(commits),
     });
+    const decoder = new ChunkDecoder('title.ratings', ratingsSchemaId, registry);
+    this.#ratings = new RatingIntake({ broker, store, decoder, topic, historyDays, signal });
     await this.#intake.open();
     const lags = () => this.#intake.lags();
     metrics?.open({
@@ -173,7 +183,7 @@ class Sink {
       await this.#intake.step();
       await sleep(gatherMs);
       if (performance.now() < publishAtMs) continue;
-      if (this.#isActive && this.#publication.isDue()) await this.#publish();
+      if (this.#isActive && this.#publication.isDue() && (await this.#isLevel())) await this.#publish();
       if (this.#isActive) await this.#publication.push('log');
       publishAtMs = performance.now() + intervalMs;
     }
@@ -181,7 +191,10 @@ class Sink {
       await this.#untilServed(() => this.#intake.findTopics());
       await this.#intake.readTo(await this.#untilServed(() => this.#intake.bounds()));
       await this.#commitAlone();
-      if (!signal.aborted && this.#publication.isDue()) await this.#publish();
+      if (!signal.aborted && this.#publication.isDue()) {
+        await this.#untilServed(() => this.#ratings.level());
+        if (!signal.aborted) await this.#publish();
+      }
       if (!signal.aborted) await this.#publication.push('throw');
     }
     return this.report;
@@ -192,6 +205,7 @@ class Sink {
     this.#options.metrics?.close();
     await this.#membership?.leave();
     await this.#intake?.close();
+    await this.#ratings?.close();
     this.#store?.close();
   }
 
@@ -258,6 +272,19 @@ class Sink {
       // The group has a member, which commits its own positions.
       broker.logger.debug({ reason: messageOf(thrown) }, 'offsets not committed');
     }
+  }
+
+  /** Brings the history of ratings to where the cubes are. Without an answer of the broker a later interval tries again. */
+  async #isLevel(): Promise<boolean> {
+    const { outages } = this.#options.broker;
+    try {
+      await this.#ratings.level();
+      outages.resumes('history');
+    } catch (thrown) {
+      if (!isPassing(thrown)) throw thrown;
+      outages.waits('history', messageOf(thrown));
+    }
+    return this.#ratings.isLevel;
   }
 
   async #publish(): Promise<void> {

@@ -99,6 +99,16 @@ export const manifestSchema = z
       )
       .describe('shard → position of its chain of deltas'),
     names: z.record(z.string(), counts).describe('partition of the names → number of its records by outcome'),
+    history: z
+      .object({
+        days: z.int().describe('how far the history reaches back from the newest dump, in days'),
+        newest: z.iso.date().nullable().describe('date of the newest dump of title.ratings in the input'),
+        gaps: z
+          .record(z.string(), gaps)
+          .describe('partition of title.ratings → offsets of the input that the history lacks'),
+      })
+      .optional()
+      .describe('the history of ratings, of exactly the input. Snapshots of earlier versions lack it.'),
     schemas: z.record(z.string(), z.int()).describe('subject → id in the Schema Registry'),
     versions: z.object({
       reelflow: z.string(),

@@ -49,6 +49,8 @@ export interface SnapshotContext {
   readonly schemas: Readonly<Record<string, number>>;
   readonly peopleTopic: string;
   readonly reelflowVersion: string;
+  /** How far the history of ratings reaches back, in days. */
+  readonly historyDays: number;
 }
 
 /** Writes and publishes a snapshot of the store. @throws ReelflowError diskFull, goldUnusable */
@@ -60,6 +62,7 @@ export async function publishSnapshot(store: CubeStore, context: SnapshotContext
   try {
     mkdirSync(building, { recursive: true });
     await store.sumCubes();
+    await store.ratings.createViews();
     const tables: Manifest['tables'] = {};
     for (const table of goldTables) tables[table.name] = await writeTable(store, table, building);
     const cubes = await writeCubes(store, join(building, 'cubes'));
@@ -235,6 +238,7 @@ function manifestOf(
     deltas,
     shards,
     names,
+    history: store.ratings.summary(context.historyDays),
     schemas: { ...context.schemas },
     versions: { reelflow: context.reelflowVersion, duckdb: duckdbVersion(), manifest: manifestVersion },
   };

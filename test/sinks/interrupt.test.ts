@@ -46,6 +46,7 @@ const publish = () =>
       schemas: {},
       peopleTopic: 'names',
       reelflowVersion: '0',
+      historyDays: 400,
     }),
   );
 const snapshots = () => (existsSync(join(gold, 'snapshots')) ? readdirSync(join(gold, 'snapshots')) : []);

@@ -29,10 +29,14 @@ const types = Object.fromEntries(
 export const schemaIdOf = (dataset: CubeDataset): number => cubeDatasets.indexOf(dataset) + 1;
 
 /** The value of a message: wire header and Avro. */
-export function encodeChunk({ dataset, records, deletes, replaces = [] }: Chunk, number = 0): Buffer {
+export function encodeChunk(
+  { dataset, records, deletes, replaces = [] }: Chunk,
+  number = 0,
+  asOf = 0,
+): Buffer {
   const header = Buffer.alloc(5);
   header.writeInt32BE(schemaIdOf(dataset), 1);
-  const body = types[dataset]?.toBuffer({ runId: 'run', chunk: number, asOf: 0, records, deletes, replaces });
+  const body = types[dataset]?.toBuffer({ runId: 'run', chunk: number, asOf, records, deletes, replaces });
   return Buffer.concat([header, body as Buffer]);
 }
 

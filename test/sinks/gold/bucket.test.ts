@@ -77,7 +77,13 @@ class Pipeline {
     this.#titles += 1;
     await this.#store.connection.run(`INSERT INTO cube_title (shard, startYear, rating, titles, votes, runtimeSum, runtimeTitles)
       VALUES (0, ${1900 + this.#titles}, 70, 1, 100, 90, 1)`);
-    const source = { ...identity, schemas: {}, peopleTopic: 'names', reelflowVersion: 'test' };
+    const source = {
+      ...identity,
+      schemas: {},
+      peopleTopic: 'names',
+      reelflowVersion: 'test',
+      historyDays: 400,
+    };
     return publishSnapshot(this.#store, { gold: this.gold, ...source });
   }
 

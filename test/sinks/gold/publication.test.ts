@@ -73,7 +73,10 @@ async function openStore(state: string): Promise<CubeStore> {
 
 const publish = (gold: string, from = store) =>
   from.onAllThreads(() =>
-    publishSnapshot(from, { gold, ...identity, schemas: {}, peopleTopic: 'names', reelflowVersion: '0' }),
+    publishSnapshot(from, {
+      ...{ gold, ...identity, schemas: {}, peopleTopic: 'names', reelflowVersion: '0' },
+      historyDays: 400,
+    }),
   );
 
 const regionsOf = async (gold: string, id: string) =>

@@ -1,0 +1,221 @@
+/**
+ * The history of ratings in the sink's store. A message of title.ratings with the date d of its dump says that its titles
+ * have these ratings from day d on; a replaced group or a delete says that titles have none. So a message withdraws
+ * what earlier messages said about its titles for d and for later days. What no later message withdraws, and differs from the
+ * title's day before it, is a row. Rows are thus a function of the log and of `historyDays`, whatever the batches were.
+ *
+ * Pruning keeps, per title, the newest row at or before the cut-off: the newest day of the log less `historyDays`.
+ */
+import type { DuckDBConnection } from '@duckdb/node-api';
+import { appendNumbers, readNumbers } from '../database/duckdb.ts';
+import { dayText } from '../topics/day.ts';
+import { IdSet } from '../topics/id-set.ts';
+import type { Gap } from '../topics/position.ts';
+import type { RatingVersions } from './staged-ratings.ts';
+
+/** How far the history of one partition of title.ratings has been read. */
+export interface RatingState {
+  readonly shard: number;
+  /** Of the shard: the history of an older generation is read again. */
+  readonly generation: number;
+  readonly next: number;
+  /** SHA-256 of the message before `next`: reading it again proves that the topic is the same one. */
+  readonly lastHash: string;
+  /** Newest date of a dump in [0, next), in days since 1970; -1 without one. */
+  readonly newestDay: number;
+  /** The `historyDays` by which the messages were read. */
+  readonly historyDays: number;
+  /** Offsets that the log had lost before they were read, or whose batch cannot be decoded. */
+  readonly gaps: readonly Gap[];
+}
+
+/** What a snapshot's manifest says about its history. */
+export interface HistorySummary {
+  readonly days: number;
+  readonly newest: string | null;
+  readonly gaps: Record<string, [from: number, to: number][]>;
+}
+
+const rowsTable = 'sink.rating_days';
+
+export class RatingHistory {
+  /** By partition of title.ratings. Changed only after a commit. */
+  readonly states = new Map<number, RatingState>();
+  readonly #connection: DuckDBConnection;
+  #titles: IdSet | undefined;
+  /** The cut-offs of the last pruning, by shard. */
+  #pruned = '';
+
+  constructor(connection: DuckDBConnection) {
+    this.#connection = connection;
+  }
+
+  /** Creates the tables of an empty store, and loads the states. */
+  async open(): Promise<void> {
+    await this.#connection.run(
+      `CREATE TABLE IF NOT EXISTS ${rowsTable} (shard INTEGER, tconst INTEGER, day INTEGER, tenths INTEGER, votes INTEGER)`,
+    );
+    await this.#connection.run(
+      'CREATE TABLE IF NOT EXISTS sink.rating_source (shard INTEGER, state VARCHAR)',
+    );
+    const rows = await this.#connection.runAndReadAll('SELECT state FROM sink.rating_source');
+    for (const [text] of rows.getRows()) {
+      const state = JSON.parse(String(text)) as RatingState;
+      this.states.set(state.shard, state);
+    }
+  }
+
+  /** Ids of all titles of which the history may hold rows. Read at the first use: a sink without news does not need them. */
+  async titles(): Promise<IdSet> {
+    if (this.#titles !== undefined) return this.#titles;
+    const titles = new IdSet();
+    const { columns, length } = await readNumbers(
+      this.#connection,
+      `SELECT DISTINCT tconst FROM ${rowsTable}`,
+    );
+    const ids = columns[0] as Int32Array;
+    for (let row = 0; row < length; row++) titles.add(ids[row] as number);
+    this.#titles = titles;
+    return titles;
+  }
+
+  /** Deletes the history of a partition. */
+  async clear(shard: number): Promise<void> {
+    await this.#connection.run(`DELETE FROM ${rowsTable} WHERE shard = ${shard}`);
+  }
+
+  /** Applies versions of one partition, which follow all that were written before. */
+  async write(shard: number, versions: RatingVersions): Promise<void> {
+    const connection = this.#connection;
+    const { length, tconst, day, tenths, votes, isFresh } = versions;
+    if (length === 0) return;
+    const columns = [tconst, day, tenths, votes];
+    if (isFresh) {
+      const table = { catalog: 'sink', name: 'rating_days' };
+      const nullable = [false, false, false, true, true];
+      return appendNumbers(
+        connection,
+        table,
+        [new Int32Array(length).fill(shard), ...columns],
+        length,
+        nullable,
+      );
+    }
+    await connection.run(
+      'CREATE OR REPLACE TEMP TABLE rating_versions (place INTEGER, tconst INTEGER, day INTEGER, tenths INTEGER, votes INTEGER)',
+    );
+    const places = Int32Array.from({ length }, (_, place) => place);
+    const table = { catalog: 'temp', name: 'rating_versions' };
+    const nullable = [false, false, false, true, true];
+    await appendNumbers(connection, table, [places, ...columns], length, nullable);
+    await connection.run(`
+      CREATE OR REPLACE TEMP TABLE all_versions AS
+      SELECT *, coalesce(day >= min(day) OVER later, false) AS isWithdrawn
+      FROM (
+        SELECT place, tconst, day, tenths, votes, NULL AS storedRow FROM rating_versions
+        UNION ALL
+        SELECT -1, tconst, day, tenths, votes, rowid FROM ${rowsTable}
+        WHERE shard = ${shard} AND tconst IN (SELECT tconst FROM rating_versions)
+      )
+      WINDOW later AS (PARTITION BY tconst ORDER BY place, day ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING)`);
+    await connection.run(
+      `DELETE FROM ${rowsTable} WHERE rowid IN (SELECT storedRow FROM all_versions WHERE isWithdrawn)`,
+    );
+    await connection.run(`
+      INSERT INTO ${rowsTable}
+      SELECT ${shard}, tconst, day, tenths, votes
+      FROM (
+        SELECT *, lag(tenths) OVER before AS tenthsBefore, lag(votes) OVER before AS votesBefore
+        FROM all_versions WHERE NOT isWithdrawn
+        WINDOW before AS (PARTITION BY tconst ORDER BY day)
+      )
+      WHERE storedRow IS NULL
+        AND (tenths IS DISTINCT FROM tenthsBefore OR votes IS DISTINCT FROM votesBefore)`);
+  }
+
+  async put(state: RatingState): Promise<void> {
+    const { shard } = state;
+    await this.#connection.run(`DELETE FROM sink.rating_source WHERE shard = ${shard}`);
+    await this.#connection.run('INSERT INTO sink.rating_source VALUES ($1, $2)', [
+      shard,
+      JSON.stringify(state),
+    ]);
+  }
+
+  /** Whether the next `prune` may find something. */
+  get isPrunable(): boolean {
+    return this.#cutOffs() !== this.#pruned;
+  }
+
+  /**
+   * Deletes rows that can never matter again, each partition by its own cut-off: of the rows before it, all but the newest
+   * of each title. A later message may still replace the row at the cut-off itself, and is then compared with the one before.
+   * A title that had no rating before the cut-off needs no row. Run it in a transaction.
+   */
+  async prune(): Promise<void> {
+    const cutOffs = this.#cutOffs();
+    this.#pruned = cutOffs;
+    if (cutOffs === '') return;
+    await this.#connection.run(`
+      DELETE FROM ${rowsTable} WHERE rowid IN (
+        SELECT row FROM (
+          SELECT kept.rowid AS row, tenths, row_number() OVER (PARTITION BY tconst ORDER BY day DESC) AS age
+          FROM ${rowsTable} AS kept JOIN (VALUES ${cutOffs}) AS cuts(shard, cutOff)
+          ON kept.shard = cuts.shard AND kept.day < cutOff
+        )
+        WHERE age > 1 OR tenths IS NULL
+      )`);
+  }
+
+  #cutOffs(): string {
+    return [...this.states.values()]
+      .filter(({ newestDay, historyDays }) => newestDay >= historyDays)
+      .map(({ shard, newestDay, historyDays }) => `(${shard}, ${newestDay - historyDays})`)
+      .join(', ');
+  }
+
+  /**
+   * Creates the relations that gold tables read: `history`, one row per title and day on which its rating or its votes
+   * changed, and `history_span`, one row: the newest day, and the day with which the history begins. What a title had on
+   * that day is no change.
+   */
+  async createViews(): Promise<void> {
+    const { newestDay, cutOff } = this.#span();
+    await this.#connection.run(`
+      CREATE OR REPLACE TEMP VIEW history AS
+      SELECT tconst, DATE '1970-01-01' + day AS day, tenths::BIGINT AS tenths, votes::BIGINT AS votes
+      FROM (
+        SELECT tconst, day, tenths, votes FROM ${rowsTable} WHERE day > ${cutOff}
+        UNION ALL
+        SELECT tconst, day, tenths, votes FROM (
+          SELECT * FROM ${rowsTable} WHERE day <= ${cutOff}
+          QUALIFY row_number() OVER (PARTITION BY tconst ORDER BY day DESC) = 1
+        ) WHERE tenths IS NOT NULL
+      )`);
+    await this.#connection.run(`
+      CREATE OR REPLACE TEMP TABLE history_span AS
+      SELECT DATE '1970-01-01' + ${newestDay} AS newest,
+        greatest(DATE '1970-01-01' + ${cutOff}, (SELECT min(day) FROM history)) AS beginning
+      WHERE ${newestDay} >= 0`);
+  }
+
+  /** For the manifest. */
+  summary(historyDays: number): HistorySummary {
+    const { newestDay } = this.#span();
+    const gaps = [...this.states.values()].filter((state) => state.gaps.length > 0);
+    return {
+      days: historyDays,
+      newest: newestDay < 0 ? null : dayText(newestDay),
+      gaps: Object.fromEntries(
+        gaps.map(({ shard, gaps: own }) => [String(shard), own.map(([from, to]) => [from, to])]),
+      ),
+    };
+  }
+
+  #span(): { newestDay: number; cutOff: number } {
+    const states = [...this.states.values()];
+    const newestDay = Math.max(-1, ...states.map((state) => state.newestDay));
+    const historyDays = states[0]?.historyDays ?? 0;
+    return { newestDay, cutOff: Math.max(-1, newestDay - historyDays) };
+  }
+}
