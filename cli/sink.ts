@@ -28,7 +28,7 @@ export function sinkCommand(): Command {
     .addOption(periodOption('--interval <period>', 'time between two snapshots', '60s'))
     .option('--once', 'read up to the present end offsets, publish a snapshot if something changed, and end')
     .option('--keep <n>', 'number of snapshots to keep', integerIn(1, 100_000), 10)
-    .option('--history <days>', 'how far the history of ratings reaches back', integerIn(0, 100_000), 400)
+    .option('--history <days>', 'days of rating history to keep', integerIn(0, 100_000), 400)
     .addOption(listenOption(observersHelp))
     .option('--push <url>', 'push every snapshot to this bucket, given as s3://bucket/prefix')
     .addOption(memoryOption("limit of DuckDB's memory"));

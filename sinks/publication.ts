@@ -27,7 +27,7 @@ export interface PublicationOptions {
   /** Bucket that receives every snapshot, `s3://bucket/prefix`. */
   readonly pushTo?: string;
   readonly reelflowVersion: string;
-  /** How far the history of ratings reaches back, in days. */
+  /** Length of the history of ratings, in days before the newest dump. */
   readonly historyDays: number;
   readonly metrics?: SinkMetrics | undefined;
 }

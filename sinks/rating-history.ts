@@ -13,7 +13,7 @@ import { IdSet } from '../topics/id-set.ts';
 import type { Gap } from '../topics/position.ts';
 import type { RatingVersions } from './staged-ratings.ts';
 
-/** How far the history of one partition of title.ratings has been read. */
+/** Position of the history in one partition of title.ratings. */
 export interface RatingState {
   readonly shard: number;
   /** Of the shard: the history of an older generation is read again. */

@@ -23,7 +23,7 @@ export interface RatingIntakeOptions {
   readonly decoder: ChunkDecoder;
   /** title.ratings. */
   readonly topic: string;
-  /** How far the history reaches back from the newest dump, in days. */
+  /** Length of the history, in days before the newest dump. */
   readonly historyDays: number;
   readonly signal: AbortSignal;
 }

@@ -43,7 +43,7 @@ export interface SinkOptions {
   readonly keep: number;
   /** Bucket that receives every snapshot, `s3://bucket/prefix`. */
   readonly pushTo?: string;
-  /** How far the history of ratings reaches back from the newest dump, in days. */
+  /** Length of the history of ratings, in days before the newest dump. */
   readonly historyDays: number;
   /** DuckDB's limit, as DuckDB writes sizes. */
   readonly memoryLimit: string;

@@ -45,7 +45,7 @@ export class StagedRatings {
   /**
    * Decodes a chunk and stages what it makes of its titles.
    * @param newestDay of the messages before it in the partition
-   * @param historyDays how far the history reaches back: an older dump counts as of the cut-off, so that pruned rows can
+   * @param historyDays length of the history: an older dump counts as of the cut-off, so that pruned rows can
    *   never matter again
    * @returns the newest day, this message included
    * @throws RejectedMessage, with nothing of the chunk staged

@@ -101,7 +101,7 @@ export const manifestSchema = z
     names: z.record(z.string(), counts).describe('partition of the names → number of its records by outcome'),
     history: z
       .object({
-        days: z.int().describe('how far the history reaches back from the newest dump, in days'),
+        days: z.int().describe('length of the history before the newest dump, in days'),
         newest: z.iso.date().nullable().describe('date of the newest dump of title.ratings in the input'),
         gaps: z
           .record(z.string(), gaps)

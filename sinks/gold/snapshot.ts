@@ -49,7 +49,7 @@ export interface SnapshotContext {
   readonly schemas: Readonly<Record<string, number>>;
   readonly peopleTopic: string;
   readonly reelflowVersion: string;
-  /** How far the history of ratings reaches back, in days. */
+  /** Length of the history of ratings, in days before the newest dump. */
   readonly historyDays: number;
 }
 

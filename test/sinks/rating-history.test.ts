@@ -1,7 +1,7 @@
 /**
  * The history of ratings against a plain model: what a title has on each day is a map from days to ratings, from which
  * every message takes the days from its own on. Random messages of title.ratings, in random transactions, with replaced
- * groups, deletes, dumps that come again and dumps that are older than the one before.
+ * groups, deletes, repeated dumps and dumps that are older than the one before.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
