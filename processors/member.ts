@@ -87,7 +87,7 @@ export class Member {
     this.#failed.promise.catch(() => undefined);
   }
 
-  /** Prepares a member and joins the group. @throws ReelflowError, with everything closed again */
+  /** Prepares a member and joins the group. @throws ReelflowError or the reason of the signal, with everything closed again */
   static async start(options: ProcessorOptions): Promise<Member> {
     const member = new Member(options);
     try {
@@ -108,6 +108,7 @@ export class Member {
     if (finish?.aborted === true) this.#targets = await this.#endOffsets();
     else finish?.addEventListener('abort', () => this.#finish(), { once: true });
 
+    signal.throwIfAborted();
     this.#membership = await Membership.join({
       broker,
       groupId: names.processorGroup,
@@ -125,6 +126,8 @@ export class Member {
       },
       onCrash: (reason) => this.#fail(reason),
     });
+    // A listener that is added after the abort is never called.
+    signal.throwIfAborted();
     signal.addEventListener('abort', () => this.#onSignal(), { once: true });
     this.#watchdog = new Watchdog({
       bounds: () => logBounds(broker, [...this.#sources, names.deltas]),

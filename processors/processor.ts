@@ -61,7 +61,8 @@ export interface ProcessorReport extends RecordCounts {
  */
 export async function runProcessor(options: ProcessorOptions): Promise<ProcessorReport> {
   const member = await Member.start(options).catch((thrown) => {
-    if (isAbort(thrown) && options.signal.aborted) return undefined;
+    const { aborted, reason } = options.signal;
+    if (aborted && (isAbort(thrown) || thrown === reason)) return undefined;
     throw thrown;
   });
   if (member === undefined)

@@ -30,3 +30,12 @@ test('a stage that a signal ends names the signal', async ({ place }) => {
   expect(code, stderr).toBe(0);
   expect(sink.log.at(-1)).toMatchObject({ msg: 'stopped', reason: 'SIGTERM' });
 });
+
+test('a processor that a signal reaches while it starts leaves at once', async ({ place }) => {
+  const member = place.start(place.args('process'));
+  await member.logged('its start', ({ msg }) => msg === 'started');
+  const { code, stderr } = await member.terminate();
+  expect(code, stderr).toBe(0);
+  expect(member.log.some(({ msg }) => msg === 'shards assigned')).toBe(false);
+  expect(member.log.at(-1)).toMatchObject({ msg: 'stopped', reason: 'SIGTERM' });
+});
