@@ -1,8 +1,9 @@
 /** The pipeline and its stages as things to be measured. */
 import { join } from 'node:path';
 import type { Context } from '../cli/context.ts';
+import { stageFlags } from '../cli/member.ts';
 import type { CommonFlags } from '../cli/options.ts';
-import { type PipelineReport, runPipeline, stageFlags } from '../cli/pipeline.ts';
+import { type PipelineReport, runPipeline } from '../cli/pipeline.ts';
 import { brokerCpuSeconds, type Measured, measure, Watch } from './measure.ts';
 
 /** The command line, for Node. */

@@ -1,6 +1,8 @@
 /** The endpoints of a command and what is built on them. Nothing is connected before it is used. */
+import type { Command } from 'commander';
 import type { Broker } from '../kafka/client.ts';
 import type { Endpoints, Places } from '../runtime/config.ts';
+import { ReelflowError } from '../runtime/errors.ts';
 import type { Logger, LogLevel } from '../runtime/logger.ts';
 import { type TopicNames, topicNamesIn } from '../topics/catalog.ts';
 import type { Registry } from '../topics/registry.ts';
@@ -61,3 +63,28 @@ export async function openContext(
     places: { gold: flags.gold, state: flags.state, namespace: flags.namespace },
   };
 }
+
+/**
+ * The flags with the namespace of a snapshot, unless the command line names another one: a gold folder belongs to one pipeline.
+ * @param id undefined for a folder without snapshots
+ * @throws ReelflowError foreignCluster, if the named namespace is another one; goldUnusable
+ */
+export async function inNamespaceOf<Flags extends CommonFlags>(
+  id: string | undefined,
+  flags: Flags,
+  command: Command,
+): Promise<Flags> {
+  if (id === undefined) return flags;
+  const { readManifest } = await import('../sinks/gold/manifest.ts');
+  const { namespace } = readManifest(flags.gold, id);
+  const isGiven = command.getOptionValueSource('namespace') !== 'default';
+  if (!isGiven || namespace === flags.namespace) return { ...flags, namespace };
+  throw new ReelflowError('foreignCluster', `Snapshot ${id} belongs to another namespace`, {
+    detail: `${flags.gold} is of ${namespaceText(namespace)}, not of ${namespaceText(flags.namespace)}.`,
+    hint: 'Leave --namespace out to use the one of the snapshot, or name its folder with --gold.',
+  });
+}
+
+/** A namespace in a sentence. */
+export const namespaceText = (namespace: string) =>
+  namespace === '' ? 'no namespace' : `namespace ${namespace}`;

@@ -6,7 +6,7 @@ import { Command } from 'commander';
 import { type Context, openContext } from './context.ts';
 import { whole } from './figures.ts';
 import { viewText } from './gold-text.ts';
-import { type CommonFlags, commonOptions, integerIn, localFolder } from './options.ts';
+import { type CommonFlags, commonOptions, describeDefault, integerIn, localFolder } from './options.ts';
 import { print, printJson } from './output.ts';
 import type { PipelineReport } from './pipeline.ts';
 import { stopSignal } from './stop.ts';
@@ -25,7 +25,10 @@ export function demoCommand(): Command {
     .option('--data <dir>', 'folder of IMDb datasets; default a synthetic dataset')
     .option('--titles <n>', 'titles of the synthetic dataset', integerIn(1, 30_000_000), 10_000)
     .option('--seed <s>', 'seed of the synthetic dataset', integerIn(0, 2 ** 31 - 1), 1);
-  return commonOptions(command).action(run);
+  commonOptions(command);
+  describeDefault(command, '--gold', join(localFolder, 'demo', '<namespace>'));
+  describeDefault(command, '--namespace', 'one per dataset');
+  return command.action(run);
 }
 
 async function run(flags: Flags, command: Command): Promise<void> {
@@ -43,11 +46,12 @@ async function run(flags: Flags, command: Command): Promise<void> {
   say(`Broker ${services.endpoints.brokers.join(', ')} (${services.how})`);
 
   const data = flags.data === undefined ? await syntheticData(flags, say) : flags.data;
-  const namespace = flags.namespace === '' ? demoNamespace(flags) : flags.namespace;
+  const isNamespaceChosen = command.getOptionValueSource('namespace') === 'cli';
+  const namespace = isNamespaceChosen ? flags.namespace : demoNamespace(flags);
   const isGoldChosen = command.getOptionValueSource('gold') === 'cli';
   const places = { ...flags, namespace };
   const context = await openContext(places, services.endpoints);
-  const gold = isGoldChosen ? flags.gold : await freeGold(flags.gold, context);
+  const gold = isGoldChosen ? flags.gold : await demoGold(context);
   const report = await pipeline({ ...context, places: { ...context.places, gold } }, data, flags);
 
   const { currentSnapshot, snapshotFolder } = await import('../sinks/gold/manifest.ts');
@@ -73,25 +77,26 @@ async function run(flags: Flags, command: Command): Promise<void> {
   if (services.how !== 'environment') say('Broker and registry stay up until: npx reelflow services down');
 }
 
-/** A namespace per input, so that demos of different inputs never mix. */
-function demoNamespace({ data, titles, seed }: Flags): string {
-  if (data === undefined) return `demo-t${titles}-s${seed}`;
+/** A namespace per input, so that demos of different inputs never mix, with each other or with the user's own pipeline. */
+function demoNamespace({ data, titles, seed, namespace }: Flags): string {
+  const prefix = namespace === '' ? 'demo' : `${namespace}-demo`;
+  if (data === undefined) return `${prefix}-t${titles}-s${seed}`;
   const path = existsSync(data) ? realpathSync(data) : resolve(data);
-  return `demo-${createHash('sha256').update(path).digest('hex').slice(0, 10)}`;
+  return `${prefix}-${createHash('sha256').update(path).digest('hex').slice(0, 10)}`;
 }
 
-/** The default gold folder, or one beside it when that holds snapshots of another pipeline. */
-async function freeGold(gold: string, { broker, names }: Context): Promise<string> {
+/** A gold folder per demo, so that the default one stays free for the user's own pipeline. */
+async function demoGold({ broker, names }: Context): Promise<string> {
   const [{ currentSnapshot, readManifest }, { clusterIdOf }] = await Promise.all([
     import('../sinks/gold/manifest.ts'),
     import('../kafka/client.ts'),
   ]);
+  const gold = join(localFolder, 'demo', names.namespace);
   const current = currentSnapshot(gold);
-  if (current === undefined) return gold;
-  const { clusterId, namespace } = readManifest(gold, current);
-  const mine = await clusterIdOf(broker);
-  if (clusterId === mine && namespace === names.namespace) return gold;
-  return `${gold}-${names.namespace}-${mine.slice(0, 6).replaceAll(/\W/g, '_')}`;
+  const cluster = await clusterIdOf(broker);
+  // Other brokers, or a local one that lost its data: snapshots of two clusters cannot share a folder.
+  if (current === undefined || readManifest(gold, current).clusterId === cluster) return gold;
+  return `${gold}-${cluster.slice(0, 6).replaceAll(/\W/g, '_')}`;
 }
 
 async function syntheticData({ titles, seed }: Flags, say: (line: string) => void): Promise<string> {

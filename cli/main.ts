@@ -17,6 +17,7 @@ import { processCommand } from './process.ts';
 import { refreshCommand } from './refresh.ts';
 import { replayCommand } from './replay.ts';
 import { resetCommand } from './reset.ts';
+import { runCommand } from './run.ts';
 import { servicesCommand } from './services.ts';
 import { sinkCommand } from './sink.ts';
 import { statusCommand } from './status.ts';
@@ -36,6 +37,7 @@ export function createProgram(): Command {
     .showHelpAfterError('Run the command with --help for its usage.');
   for (const command of [
     demoCommand(),
+    runCommand(),
     servicesCommand(),
     generateCommand(),
     downloadCommand(),

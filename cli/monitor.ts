@@ -1,7 +1,8 @@
 /** `reelflow monitor`: a page that shows the pipeline live. */
 import { randomBytes } from 'node:crypto';
 import { Command } from 'commander';
-import { openContext } from './context.ts';
+import type { RunningPage } from '../monitor/server.ts';
+import { type Context, openContext } from './context.ts';
 import { pipelineGroups } from './lag.ts';
 import { letterJson, openLetter } from './letter.ts';
 import {
@@ -48,7 +49,21 @@ export function monitorCommand(): Command {
 
 async function run({ listen, group, over, ...flags }: Flags): Promise<void> {
   const signal = stopSignal();
-  const context = await openContext(flags, undefined, signal);
+  const page = await openPage(await openContext(flags, undefined, signal), { listen, group, over }, signal);
+  print(flags.json ? JSON.stringify({ url: page.url }) : page.url);
+  await page.done;
+}
+
+/** Serves the page until the signal. @throws ReelflowError usage, if it cannot listen */
+export async function openPage(
+  context: Context,
+  {
+    listen,
+    group = [],
+    over,
+  }: { listen: ListenAddress; group?: readonly string[]; over?: number | undefined },
+  signal: AbortSignal,
+): Promise<RunningPage> {
   const [
     { Overview },
     { isLoopback, servePage },
@@ -79,7 +94,7 @@ async function run({ listen, group, over, ...flags }: Flags): Promise<void> {
   const registry = processRegistry();
   registerLagMetrics(registry, () => overview.newest);
   const asked = process.env.REELFLOW_MONITOR_TOKEN;
-  const page = await servePage({
+  return servePage({
     ...listen,
     token: asked || (isLoopback(listen.host) ? undefined : randomBytes(18).toString('base64url')),
     look: (until) => overview.look(until),
@@ -92,8 +107,6 @@ async function run({ listen, group, over, ...flags }: Flags): Promise<void> {
     logger,
     signal,
   });
-  print(flags.json ? JSON.stringify({ url: page.url }) : page.url);
-  await page.done;
 }
 
 /** The plots of a snapshot, computed once: all viewers ask for the newest one, and a snapshot never changes. */

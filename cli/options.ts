@@ -38,9 +38,16 @@ export function commonOptions(command: Command): Command {
     .addOption(
       new Option('--namespace <name>', 'prefix of topics and groups')
         .argParser(namespace)
+        .env('REELFLOW_NAMESPACE')
         .default('', 'none'),
     );
   return outputOptions(command);
+}
+
+/** Lets help show another default for an option that a command shares with others. */
+export function describeDefault(command: Command, long: string, text: string): void {
+  const option = command.options.find((one) => one.long === long);
+  if (option !== undefined) option.defaultValueDescription = text;
 }
 
 function namespace(text: string): string {

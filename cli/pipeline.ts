@@ -8,10 +8,11 @@ import { join } from 'node:path';
 import type { ProcessorReport } from '../processors/processor.ts';
 import type { ReplayProgress } from '../producers/file-replay.ts';
 import type { ReplayReport } from '../producers/replay-report.ts';
-import { exitCodes, type FailureKind, ReelflowError } from '../runtime/errors.ts';
+import { failureKindOf, ReelflowError } from '../runtime/errors.ts';
 import { packageFile } from '../runtime/package.ts';
 import type { SinkReport } from '../sinks/sink.ts';
 import type { Context } from './context.ts';
+import { stageFlags } from './member.ts';
 import { finishMessage } from './stage.ts';
 
 export interface PipelineOptions {
@@ -40,9 +41,6 @@ export interface PipelineReport {
   /** From the start of the run to the end of each stage's work. */
   readonly secondsUntil: { readonly replay: number; readonly process: number; readonly sink: number };
 }
-
-/** As in the first line of `reelflow.js`: with a small heap, buffers outside it would trigger constant collections. */
-export const stageFlags = ['--initial-old-space-size=256', '--single-threaded-gc'];
 
 /** @throws ReelflowError of the stage that failed; the others are ended */
 export async function runPipeline(options: PipelineOptions): Promise<PipelineReport> {
@@ -155,10 +153,8 @@ function stageFailed(
 ): ReelflowError {
   const tail = readFileSync(log, 'utf8').trim().split('\n').slice(-12);
   const text = tail.filter((line) => !line.startsWith('{'));
-  const kind = (Object.entries(exitCodes).find(([, value]) => value === code)?.[0] ??
-    'defect') as FailureKind;
   return new ReelflowError(
-    kind,
+    failureKindOf(code),
     `reelflow ${command} ended ${signal === null ? `with exit code ${code}` : `by ${signal}`}`,
     {
       detail: text.join('\n'),

@@ -6,7 +6,7 @@ import type { Registry } from 'prom-client';
 import { type Context, logLevelOf, openContext } from './context.ts';
 import type { HealthView } from './observe.ts';
 import type { CommonFlags, ListenAddress } from './options.ts';
-import { stopReason, stopSignal } from './stop.ts';
+import { stop, stopReason, stopSignal } from './stop.ts';
 
 export interface StageFlags extends CommonFlags {
   listen?: ListenAddress;
@@ -58,6 +58,8 @@ export function finishSignal(now: boolean): AbortSignal {
   process.on('message', (message) => {
     if (message === finishMessage) controller.abort();
   });
+  // A parent that was killed cannot ask any more, and a stage without it would run on unseen.
+  process.once('disconnect', () => stop('SIGTERM'));
   // The channel to the parent alone must not keep this process alive.
   process.channel?.unref();
   return controller.signal;

@@ -4,7 +4,7 @@ import type { Broker } from '../kafka/client.ts';
 import type { Places } from '../runtime/config.ts';
 import type { TopicNames } from '../topics/catalog.ts';
 import { noRecords } from '../topics/record-counts.ts';
-import { openContext } from './context.ts';
+import { inNamespaceOf, namespaceText, openContext } from './context.ts';
 import { whole } from './figures.ts';
 import { pipelineGroups } from './lag.ts';
 import { type CommonFlags, commonOptions } from './options.ts';
@@ -35,15 +35,19 @@ export function statusCommand(): Command {
   ).action(run);
 }
 
-async function run(flags: CommonFlags): Promise<void> {
+async function run(given: CommonFlags, command: Command): Promise<void> {
+  const [{ currentSnapshot, readManifest }, { logBounds }, { partitionCounts }, { requireSameCluster }] =
+    await Promise.all([
+      import('../sinks/gold/manifest.ts'),
+      import('../kafka/bounds.ts'),
+      import('../kafka/topics.ts'),
+      import('../sinks/verify/same-cluster.ts'),
+    ]);
+  const current = currentSnapshot(given.gold);
+  const flags = await inNamespaceOf(current, given, command);
   const { broker, names, places } = await openContext(flags);
-  const [{ currentSnapshot, readManifest }, { logBounds }, { partitionCounts }] = await Promise.all([
-    import('../sinks/gold/manifest.ts'),
-    import('../kafka/bounds.ts'),
-    import('../kafka/topics.ts'),
-  ]);
+  if (current !== undefined) await requireSameCluster(readManifest(places.gold, current), { broker, names });
   const { stages, notes } = await stagesNow(broker, names, places);
-  const current = currentSnapshot(places.gold);
   if (current === undefined) {
     if (flags.json) return printJson({ snapshot: null, stages });
     return print([`No snapshot in ${places.gold} yet.`, ...notes].join('\n'));
@@ -71,9 +75,10 @@ async function run(flags: CommonFlags): Promise<void> {
       });
     }
   }
-  const { accounting, created } = manifest;
+  const { accounting, created, namespace } = manifest;
   const generation = Math.max(0, ...Object.values(manifest.shards).map((shard) => shard.generation));
-  if (flags.json) return printJson({ snapshot: current, generation, partitions: lines, accounting, stages });
+  if (flags.json)
+    return printJson({ snapshot: current, namespace, generation, partitions: lines, accounting, stages });
   const totals = Object.entries(accounting).map(([topic, counts]) => ({ topic, ...counts }));
   const lost = lines.flatMap(({ topic, partition, gaps }) =>
     gaps.map(
@@ -84,7 +89,7 @@ async function run(flags: CommonFlags): Promise<void> {
     [
       tableText(columns, [...lines, ...totals]),
       ...lost,
-      `Snapshot ${current}, generation ${generation}, created ${created}`,
+      `Snapshot ${current} of ${namespaceText(namespace)}, generation ${generation}, created ${created}`,
       ...notes,
     ].join('\n'),
   );

@@ -3,7 +3,7 @@ import { Command } from 'commander';
 import { ReelflowError } from '../runtime/errors.ts';
 import type { ReadProgress } from '../sinks/verify/topic-rows.ts';
 import type { Verification, VerifyOptions } from '../sinks/verify/verify.ts';
-import { logLevelOf, openContext } from './context.ts';
+import { inNamespaceOf, logLevelOf, namespaceText, openContext } from './context.ts';
 import { whole } from './figures.ts';
 import { type CommonFlags, commonOptions, memoryOption, severalOption } from './options.ts';
 import { print } from './output.ts';
@@ -33,14 +33,16 @@ export function verifyCommand(): Command {
   return commonOptions(command).action(run);
 }
 
-async function run(snapshot: string | undefined, flags: Flags, command: Command): Promise<void> {
-  const { verifySnapshot } = await import('../sinks/verify/verify.ts');
+async function run(snapshot: string | undefined, given: Flags, command: Command): Promise<void> {
+  const [{ verifySnapshot }, { currentSnapshot }] = await Promise.all([
+    import('../sinks/verify/verify.ts'),
+    import('../sinks/gold/manifest.ts'),
+  ]);
   const signal = stopSignal();
-  const input = flags.data === undefined ? await topicsOf(snapshot, flags, command) : { folder: flags.data };
+  const flags = await inNamespaceOf(snapshot ?? currentSnapshot(given.gold), given, command);
   const progress = await verifyProgress(flags);
-  let verification: Verification;
-  try {
-    verification = await verifySnapshot({
+  const verifying = (input: VerifyOptions['input']) =>
+    verifySnapshot({
       gold: flags.gold,
       ...(snapshot !== undefined && { snapshot }),
       input,
@@ -49,6 +51,14 @@ async function run(snapshot: string | undefined, flags: Flags, command: Command)
       signal,
       onProgress: progress.show,
     });
+  let verification: Verification;
+  let hint = '';
+  try {
+    verification = await verifying(
+      flags.data === undefined ? await openContext(flags) : { folder: flags.data },
+    );
+    if (!verification.equal)
+      hint = await reasonOf(verification, flags, async () => verifying(await openContext(flags)));
   } catch (thrown) {
     if (!signal.aborted) throw thrown;
     process.stderr.write('Interrupted: the snapshot was not verified.\n');
@@ -65,24 +75,35 @@ async function run(snapshot: string | undefined, flags: Flags, command: Command)
       .slice(0, 3)
       .map(({ about, text: what }) => `${about}: ${what}`)
       .join('\n'),
-    hint:
-      flags.data === undefined
-        ? 'If files were altered: remove CURRENT, and run `reelflow sink --once` to publish again. If not, this is a defect.'
-        : 'Were exactly these files replayed, and nothing else? If so, and no file of the snapshot was altered, this is a defect.',
+    hint,
   });
 }
 
-/** The pipeline of the snapshot: the namespace of its manifest, unless one is given. */
-async function topicsOf(
-  snapshot: string | undefined,
-  flags: Flags,
-  command: Command,
-): Promise<VerifyOptions['input']> {
-  const { currentSnapshot, readManifest } = await import('../sinks/gold/manifest.ts');
-  const id = snapshot ?? currentSnapshot(flags.gold);
-  const isGiven = command.getOptionValueSource('namespace') !== 'default';
-  const namespace = isGiven || id === undefined ? flags.namespace : readManifest(flags.gold, id).namespace;
-  return openContext({ ...flags, namespace });
+const defectHint =
+  'No file of the snapshot was altered, and the topics hold its input whole: this is a defect of reelflow. Report it with this output.';
+
+/**
+ * Why a snapshot may differ, as a hint. Only one that differs from its own, complete input on the topics shows a defect: files
+ * may be others than those that were replayed.
+ */
+async function reasonOf(
+  { altered }: Verification,
+  { data }: Flags,
+  fromTopics: () => Promise<Verification>,
+): Promise<string> {
+  if (altered.length > 0) {
+    return `Files were altered after publication: ${altered.join(', ')}. Remove CURRENT, then run \`reelflow sink --once\` to publish again.`;
+  }
+  if (data === undefined) return defectHint;
+  try {
+    const { equal } = await fromTopics();
+    return equal
+      ? `The snapshot equals its input on the topics, so the topics hold other rows than ${data}. Replay it with \`reelflow replay ${data} --refresh\`, then verify the next snapshot.`
+      : defectHint;
+  } catch (thrown) {
+    if (!(thrown instanceof ReelflowError)) throw thrown;
+    return `Check whether ${data} is what the topics hold: its input on the topics cannot be read (${thrown.message}).`;
+  }
 }
 
 /** What was compared, as tables for people. */
@@ -116,10 +137,10 @@ function verificationText(verification: Verification, data?: string): string {
     );
   }
   lines.push(...verification.findings.map(({ about, text }) => `${about}: ${text}`));
-  const { snapshot, equal, seconds } = verification;
+  const { snapshot, namespace, equal, seconds } = verification;
   const from = data === undefined ? 'its input on the topics' : data;
   lines.push(
-    `Snapshot ${snapshot} ${equal ? 'equals' : 'differs from'} what ${from} gives (${seconds.toFixed(1)} s).`,
+    `Snapshot ${snapshot} of ${namespaceText(namespace)} ${equal ? 'equals' : 'differs from'} what ${from} gives (${seconds.toFixed(1)} s).`,
   );
   return lines.join('\n');
 }

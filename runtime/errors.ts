@@ -45,6 +45,12 @@ export const exitCodes = {
 
 export type FailureKind = keyof typeof exitCodes;
 
+/** The kind of failure with which another process ended; a code that is none of ours counts as a defect. */
+export function failureKindOf(exitCode: number | null): FailureKind {
+  const found = Object.entries(exitCodes).find(([, code]) => code === exitCode);
+  return (found?.[0] ?? 'defect') as FailureKind;
+}
+
 /** A failure with message, detail, hint and exit code. */
 export class ReelflowError extends Error {
   readonly kind: FailureKind;

@@ -9,10 +9,9 @@ import { join } from 'node:path';
 import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
 import { databasePath } from '../../database/sql.ts';
 import { asStorageError, type Storage } from '../../database/storage-errors.ts';
-import { clusterIdOf } from '../../kafka/client.ts';
 import { ReelflowError } from '../../runtime/errors.ts';
 import { goldTables } from '../../tables/gold-tables.ts';
-import { currentSnapshot, type Manifest, readManifest, snapshotFolder } from '../gold/manifest.ts';
+import { currentSnapshot, readManifest, snapshotFolder } from '../gold/manifest.ts';
 import { computeGold } from './batch-gold.ts';
 import { compareTable, type Difference } from './compare.ts';
 import { batchGold } from './file-gold.ts';
@@ -25,6 +24,7 @@ import {
   type Finding,
   type TopicAccounting,
 } from './manifest-checks.ts';
+import { requireSameCluster } from './same-cluster.ts';
 import { type InputTopics, loadTopicRows, type ReadProgress } from './topic-rows.ts';
 
 export interface VerifyOptions {
@@ -43,6 +43,8 @@ export interface VerifyOptions {
 
 export interface Verification {
   readonly snapshot: string;
+  /** Of the pipeline that made the snapshot. */
+  readonly namespace: string;
   /** Whether there are no findings. */
   readonly equal: boolean;
   /** By table: rows of the recomputed table, and the number of all differences in figures, files and hashes. */
@@ -51,6 +53,8 @@ export interface Verification {
   readonly accounting: Readonly<Record<string, TopicAccounting>> | null;
   /** The first differences of each table, and all other findings. */
   readonly findings: readonly Finding[];
+  /** Tables and cubes whose file is missing or is not the one that the manifest describes. */
+  readonly altered: readonly string[];
   readonly seconds: number;
 }
 
@@ -75,7 +79,9 @@ export async function verifySnapshot(options: VerifyOptions): Promise<Verificati
     let accounting: Verification['accounting'] = null;
 
     // 1. Check the files, before the computation starts.
-    findings.push(...checkTableNames(manifest), ...(await checkFiles(gold, manifest)));
+    const ofFiles = await checkFiles(gold, manifest);
+    const altered = new Set(ofFiles.map(({ about }) => about));
+    findings.push(...checkTableNames(manifest), ...ofFiles);
 
     // 2. Recompute the tables.
     if ('folder' in input) {
@@ -104,6 +110,7 @@ export async function verifySnapshot(options: VerifyOptions): Promise<Verificati
       const claims = await checkContent(connection, schema, manifest, table, rows);
       const ofFile = findings.filter(({ about }) => about === name).length;
       tables[name] = { rows, differences: differences + ofFile + claims.length };
+      if (first.some(({ kind }) => kind === 'file')) altered.add(name);
       findings.push(...first.map((difference) => ({ about: name, text: textOf(difference) })));
       if (differences > first.length) {
         findings.push({ about: name, text: `and ${differences - first.length} more` });
@@ -111,7 +118,9 @@ export async function verifySnapshot(options: VerifyOptions): Promise<Verificati
       findings.push(...claims);
     }
     const seconds = (performance.now() - startedMs) / 1000;
-    return { snapshot: id, equal: findings.length === 0, tables, accounting, findings, seconds };
+    const equal = findings.length === 0;
+    const { namespace } = manifest;
+    return { snapshot: id, namespace, equal, tables, accounting, findings, altered: [...altered], seconds };
   });
 }
 
@@ -121,15 +130,6 @@ function newestOf(gold: string): string {
   throw new ReelflowError('goldUnusable', 'There is no snapshot to verify', {
     detail: `${gold} has no CURRENT.`,
     hint: 'Publish one with `reelflow sink --once`, or name the folder with --gold.',
-  });
-}
-
-async function requireSameCluster(manifest: Manifest, { broker, names }: InputTopics): Promise<void> {
-  const clusterId = await clusterIdOf(broker);
-  if (manifest.clusterId === clusterId && manifest.namespace === names.namespace) return;
-  throw new ReelflowError('foreignCluster', 'The snapshot belongs to another cluster or namespace', {
-    detail: `Snapshot ${manifest.id} is of cluster ${manifest.clusterId}, namespace '${manifest.namespace}'. The topics are of ${clusterId}, '${names.namespace}'.`,
-    hint: 'Set its brokers and its --namespace, or compare with the files: --data DIR.',
   });
 }
 

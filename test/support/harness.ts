@@ -184,7 +184,7 @@ export interface TopicMessage {
   readonly headers: Readonly<Record<string, string>>;
 }
 
-type Stage = 'replay' | 'process' | 'sink' | 'demo' | 'reset';
+type Stage = 'replay' | 'process' | 'sink' | 'demo' | 'run' | 'reset';
 
 /** Folder, namespace, state and gold of one test, and the commands that it runs there. */
 export class Place {

@@ -491,17 +491,49 @@ describe('reelflow verify', () => {
     expect(finished.code).toBe(16);
     expect(finished.stdout).toMatch(/^region_analysis +\d+ +1$/m);
     expect(spoken(finished)).toContain('expected region_analysis.parquet, found no file');
+    expect(spoken(finished)).toContain('Files were altered after publication: region_analysis.');
+    expect(spoken(finished)).not.toContain('defect');
+  });
+
+  it('does not suggest a defect where other files than the replayed ones were given', async () => {
+    const other = await smallDataset(join(place.folder, 'other-files'), 30, 99);
+    const finished = await command(plain.id, '--gold', place.gold, '--data', other);
+    expect(finished.code).toBe(16);
+    expect(spoken(finished)).toContain(`the topics hold other rows than ${other}`);
+    expect(spoken(finished)).not.toContain('defect');
+    const alone = await place.run(['verify', plain.id, '--gold', place.gold, '--data', other], {
+      KAFKA_BROKERS: '',
+      SCHEMA_REGISTRY_URL: '',
+    });
+    expect(spoken(alone)).toContain('its input on the topics cannot be read');
+    expect(spoken(alone)).not.toContain('defect');
+  });
+
+  it('suggests a defect where the topics hold the input, no file was altered, and the figures differ', async () => {
+    const gold = damaged();
+    const file = join(snapshotFolder(gold, mixed.id), 'manifest.json');
+    const manifest = JSON.parse(readFileSync(file, 'utf8'));
+    manifest.tables.decade_trends.contentHash = 'f'.repeat(64);
+    writeFileSync(file, JSON.stringify(manifest));
+    const finished = await command('--gold', gold);
+    expect(finished.code).toBe(16);
+    expect(spoken(finished)).toContain('this is a defect of reelflow');
   });
 
   it('refuses another namespace', async () => {
     expect(await command('--gold', place.gold, '--namespace', 'other')).toMatchObject({ code: 13 });
+    const status = await place.run(['status', '--gold', place.gold, '--namespace', 'other']);
+    expect(status.code).toBe(13);
+    expect(spoken(status)).toContain(`is of namespace ${place.namespace}, not of namespace other`);
   });
 
   it('compares with files without a broker', async () => {
     const args = ['verify', plain.id, '--gold', place.gold, '--data', data];
     const finished = await place.run(args, { KAFKA_BROKERS: '', SCHEMA_REGISTRY_URL: '' });
     expect(finished, finished.stderr).toMatchObject({ code: 0 });
-    expect(finished.stdout).toContain(`Snapshot ${plain.id} equals what ${data} gives`);
+    expect(finished.stdout).toContain(
+      `Snapshot ${plain.id} of namespace ${place.namespace} equals what ${data} gives`,
+    );
   });
 });
 

@@ -1,0 +1,116 @@
+/**
+ * A command of ours as a child process of `reelflow run`: its log goes to our standard error, its end is reported, and it
+ * stops when asked, or by itself when this process is killed.
+ */
+import { type ChildProcess, fork } from 'node:child_process';
+import { constants } from 'node:os';
+import { createInterface } from 'node:readline';
+import type { Endpoints } from '../runtime/config.ts';
+import { failureKindOf, ReelflowError } from '../runtime/errors.ts';
+import { readableLine } from '../runtime/logger.ts';
+import { packageFile } from '../runtime/package.ts';
+import { terminalWidth } from './table.ts';
+
+/** As in the first line of `reelflow.js`: with a small heap, buffers outside it would trigger constant collections. */
+export const stageFlags = ['--initial-old-space-size=256', '--single-threaded-gc'];
+
+/** Widest name of a member in front of a log line. */
+const nameWidth = 'processor-1'.length;
+/** How long a member may take to leave before it is killed. */
+const graceMs = 30_000;
+/** Lines for people that a failed member wrote last, which its error repeats. */
+const tailLines = 12;
+
+export interface MemberEnd {
+  readonly member: Member;
+  readonly code: number | null;
+  readonly signal: NodeJS.Signals | null;
+  /** What it wrote to standard output. */
+  readonly output: string;
+}
+
+/** A failure of a member, with the exit code of the member. */
+class MemberFailure extends ReelflowError {
+  readonly #code: number;
+
+  constructor({ member, code, signal }: MemberEnd, tail: readonly string[]) {
+    const how = signal === null ? `exit code ${code}` : `signal ${signal}`;
+    super(failureKindOf(code), `${member.name} ended with ${how}, so the others were stopped`, {
+      detail: tail.join('\n'),
+      hint:
+        signal === null
+          ? 'Correct what its own lines above say, then run the same command again.'
+          : 'Check the memory limit and the log of the system: reelflow did not send that signal.',
+    });
+    this.#code = code ?? 128 + (signal === null ? 0 : constants.signals[signal]);
+  }
+
+  override get exitCode(): number {
+    return this.#code;
+  }
+}
+
+export class Member {
+  readonly name: string;
+  readonly ended: Promise<MemberEnd>;
+  readonly #child: ChildProcess;
+  readonly #tail: string[] = [];
+
+  /** @param args command and options. @param name what people call it, such as `processor-1` */
+  constructor(name: string, args: readonly string[], { brokers, registryUrl }: Endpoints) {
+    this.name = name;
+    this.#child = fork(packageFile('cli/reelflow.js'), args, {
+      stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
+      execArgv: [...process.execArgv, ...stageFlags],
+      // A terminal sends Ctrl-C to the whole process group: only this process decides when members leave.
+      detached: true,
+      env: { ...process.env, KAFKA_BROKERS: brokers.join(','), SCHEMA_REGISTRY_URL: registryUrl },
+    });
+    let output = '';
+    this.#child.stdout?.setEncoding('utf8').on('data', (text: string) => {
+      output += text;
+    });
+    const { stderr } = this.#child;
+    if (stderr !== null) createInterface({ input: stderr }).on('line', (line) => this.#forward(line));
+    this.ended = new Promise((resolve, reject) => {
+      this.#child.once('error', reject);
+      this.#child.once('close', (code, signal) => resolve({ member: this, code, signal, output }));
+    });
+    // A failure is thrown where the end is awaited; until then it must not count as unhandled.
+    this.ended.catch(() => undefined);
+  }
+
+  get isRunning(): boolean {
+    return this.#child.exitCode === null && this.#child.signalCode === null;
+  }
+
+  /** Asks it to leave, and waits; kills it when it does not. */
+  async stop(): Promise<MemberEnd> {
+    if (this.isRunning) this.#child.kill('SIGTERM');
+    const timer = setTimeout(() => this.#child.kill('SIGKILL'), graceMs);
+    return this.ended.finally(() => clearTimeout(timer));
+  }
+
+  failure(end: MemberEnd): ReelflowError {
+    return new MemberFailure(end, this.#tail);
+  }
+
+  /** JSON lines stay JSON lines for programs; on a terminal they become lines for people with the name in front. */
+  #forward(line: string): void {
+    if (!line.startsWith('{')) {
+      this.#tail.push(line);
+      if (this.#tail.length > tailLines) this.#tail.shift();
+      return;
+    }
+    if (process.stderr.isTTY !== true) {
+      process.stderr.write(`${line}\n`);
+      return;
+    }
+    const { component, pid, version, ...values } = JSON.parse(line) as Record<string, unknown>;
+    const text = readableLine(JSON.stringify(values));
+    const shown = `${text.slice(0, 8)}  ${this.name.padEnd(nameWidth)}${text.slice(8)}`;
+    // News fills one line; a warning is shown whole.
+    const width = values.level === 'info' ? terminalWidth() : Number.POSITIVE_INFINITY;
+    process.stderr.write(`${shown.length > width ? `${shown.slice(0, width - 1)}…` : shown}\n`);
+  }
+}
