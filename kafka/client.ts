@@ -11,6 +11,7 @@ import type { Logger } from '../runtime/logger.ts';
 import { asBrokerError } from './failures.ts';
 import { OutageMonitor } from './outage.ts';
 import { kafkajsSecurity } from './security.ts';
+import { seedOf } from './seeds.ts';
 
 const clientId = 'reelflow';
 const connectionTimeoutMs = 3_000;
@@ -32,7 +33,7 @@ const impatient: RetryOptions = { initialRetryTime: 100, maxRetryTime: 1_000, re
 /** A client of the cluster; nothing is connected yet. */
 export function createBroker(endpoints: Endpoints, logger: Logger): Broker {
   hideTimeoutNoise();
-  const { brokers } = endpoints;
+  const brokers = endpoints.brokers.map(seedOf);
   const retry = { initialRetryTime: 100, maxRetryTime: 3_000, retries: 8 };
   const toPino = logTo(logger);
   const secured = kafkajsSecurity(endpoints.security);

@@ -4,6 +4,7 @@ import defaultSocketFactory from 'kafkajs/src/network/socketFactory.js';
 import { type BrokerSecurity, readTls, type TlsFiles } from '../runtime/broker-security.ts';
 import { ReelflowError, systemCodeOf } from '../runtime/errors.ts';
 import { BearerTokens, bearerMechanism } from './oauth.ts';
+import { withIPv6 } from './seeds.ts';
 
 /**
  * How long before the end of a session kafkajs authenticates again. A broker refuses to do it twice within a second, so a
@@ -29,7 +30,7 @@ export function kafkajsSecurity(
             },
     }),
     reauthenticationThreshold: reauthenticationThresholdMs,
-    socketFactory: tls === undefined ? defaultSocketFactory() : renewingSocketFactory(tls),
+    socketFactory: withIPv6(tls === undefined ? defaultSocketFactory() : renewingSocketFactory(tls)),
   };
 }
 

@@ -9,10 +9,14 @@ export async function listenOn(server: Server, host: string, port: number): Prom
   try {
     await once(server, 'listening');
   } catch (thrown) {
-    throw new ReelflowError('usage', `${host}:${port} cannot be listened on`, {
-      detail: messageOf(thrown),
-      hint: 'Choose another address with --listen.',
-      cause: thrown,
-    });
+    throw new ReelflowError(
+      'usage',
+      `${host.includes(':') ? `[${host}]` : host}:${port} cannot be listened on`,
+      {
+        detail: messageOf(thrown),
+        hint: 'Choose another address with --listen.',
+        cause: thrown,
+      },
+    );
   }
 }

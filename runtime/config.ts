@@ -2,6 +2,7 @@
  * Cluster, registry, folders and namespace. The command line reads and validates them once and passes them on as values;
  * there is no global configuration.
  */
+import { isIPv6 } from 'node:net';
 import { z } from 'zod';
 import {
   type BrokerSecurity,
@@ -15,9 +16,12 @@ import { ReelflowError } from './errors.ts';
 const addressList = z
   .string()
   .transform((text) => text.split(',').map((part) => part.trim()))
-  .pipe(
-    z.array(z.string().regex(/^[^\s/:]+:\d{1,5}$|^\[[0-9a-fA-F:]+\]:\d{1,5}$/, 'host:port expected')).min(1),
-  );
+  .pipe(z.array(z.string().refine(isAddress, 'host:port or [IPv6]:port expected')).min(1));
+
+function isAddress(text: string): boolean {
+  const [, ipv6, name, port] = /^(?:\[([^\s\]]+)\]|([^\s/:[\]|]+)):(\d{1,5})$/.exec(text) ?? [];
+  return (name !== undefined || isIPv6(ipv6 ?? '')) && Number(port) >= 1 && Number(port) <= 65_535;
+}
 
 /** Names and meanings are those of Kafka's clients. A password is set directly or as the path of its file. */
 const environment = z.object({
@@ -65,7 +69,7 @@ export function endpointsFromEnvironment(env: NodeJS.ProcessEnv): Endpoints | un
   if (!parsed.success) {
     throw new ReelflowError('usage', 'An environment variable is not valid', {
       detail: z.prettifyError(parsed.error),
-      hint: 'KAFKA_BROKERS is host:port[,host:port …], SCHEMA_REGISTRY_URL an http or https URL; the documentation lists the others.',
+      hint: 'KAFKA_BROKERS is host:port[,host:port …], with an IPv6 address in brackets, SCHEMA_REGISTRY_URL an http or https URL; the documentation lists the others.',
     });
   }
   const { KAFKA_BROKERS: brokers, SCHEMA_REGISTRY_URL: registryUrl, ...access } = parsed.data;

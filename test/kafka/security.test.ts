@@ -8,7 +8,7 @@ import { randomBytes } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, request, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { tmpdir } from 'node:os';
+import { networkInterfaces, tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { inspect } from 'node:util';
@@ -16,6 +16,7 @@ import { afterAll, beforeAll, describe, expect, inject, vi } from 'vitest';
 import { findJvm } from '../../kafka/local/jars.ts';
 import { startJvmBroker } from '../../kafka/local/jvm.ts';
 import { freePorts } from '../../kafka/local/probe.ts';
+import { seedOf } from '../../kafka/seeds.ts';
 import { endpointsFromEnvironment } from '../../runtime/config.ts';
 import type { Credentials } from '../../runtime/credentials.ts';
 import { ReelflowError } from '../../runtime/errors.ts';
@@ -37,18 +38,26 @@ const wrong = `wrong-${randomBytes(9).toString('hex')}`;
 const basic = (user: string, secret: string) =>
   `Basic ${Buffer.from(`${user}:${secret}`).toString('base64')}`;
 
+/** The broker listens there too, where this machine has IPv6. */
+const hasIPv6 = Object.values(networkInterfaces())
+  .flat()
+  .some((address) => address?.address === '::1');
+
 describe.skipIf(why !== '')(`a broker that wants TLS and a login, a registry that wants one${why}`, () => {
   const folder = mkdtempSync(join(tmpdir(), 'reelflow-secure-'));
   const finished: Finished[] = [];
   let plainPort: number;
   let securePort: number;
+  let ipv6Port: number;
   let door: Server;
   let stop = async () => {};
   let env: NodeJS.ProcessEnv;
 
   beforeAll(async () => {
-    const [plain, controllerPort, secure] = (await freePorts(3)) as [number, number, number];
-    [plainPort, securePort] = [plain, secure];
+    const ports = (await freePorts(4)) as [number, number, number, number];
+    const [plain, controllerPort, secure, ipv6] = ports;
+    [plainPort, securePort, ipv6Port] = [plain, secure, ipv6];
+    const onIPv6 = hasIPv6 ? `,IPV6://[::1]:${ipv6Port}` : '';
     const { keyStore, certificate } = certificateFor('127.0.0.1', folder);
     const scram = 'org.apache.kafka.common.security.scram.ScramLoginModule required;';
     const broker = await startJvmBroker({
@@ -62,9 +71,10 @@ describe.skipIf(why !== '')(`a broker that wants TLS and a login, a registry tha
         `SCRAM-SHA-${bits}=[name=alice,password=${password}]`,
       ]),
       brokerProperties: {
-        listeners: `PLAINTEXT://127.0.0.1:${plainPort},SECURE://127.0.0.1:${securePort},CONTROLLER://127.0.0.1:${controllerPort}`,
-        'advertised.listeners': `PLAINTEXT://127.0.0.1:${plainPort},SECURE://127.0.0.1:${securePort}`,
-        'listener.security.protocol.map': 'PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL',
+        listeners: `PLAINTEXT://127.0.0.1:${plainPort},SECURE://127.0.0.1:${securePort},CONTROLLER://127.0.0.1:${controllerPort}${onIPv6}`,
+        'advertised.listeners': `PLAINTEXT://127.0.0.1:${plainPort},SECURE://127.0.0.1:${securePort}${onIPv6}`,
+        'listener.security.protocol.map':
+          'PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL,IPV6:PLAINTEXT',
         'ssl.keystore.type': 'PKCS12',
         'ssl.keystore.location': keyStore,
         'ssl.keystore.password': 'of-a-test',
@@ -116,6 +126,27 @@ describe.skipIf(why !== '')(`a broker that wants TLS and a login, a registry tha
     }
     const { snapshot } = lastJson<{ snapshot: string }>(finished.at(-1) as Finished);
     expect(readManifest(place.gold, snapshot).tables.genre_analysis?.rows).toBeGreaterThan(0);
+  });
+
+  // Method: this listener advertises itself, so that all connections are to ::1.
+  test.skipIf(!hasIPv6)('an IPv6 address in brackets names a broker', async ({ place }) => {
+    const data = await smallDataset(join(place.folder, 'data'), 50, 6);
+    const plain = {
+      KAFKA_BROKERS: `[::1]:${ipv6Port}`,
+      KAFKA_SECURITY_PROTOCOL: '',
+      KAFKA_SSL_CA_FILE: '',
+      KAFKA_SASL_MECHANISM: '',
+      KAFKA_SASL_USERNAME: '',
+      KAFKA_SASL_PASSWORD: '',
+    };
+    for (const args of [
+      place.args('replay', data, '--json'),
+      place.args('process', '--until-caught-up', '--json'),
+      ['services', 'status', '--json'],
+    ]) {
+      const result = await run(place, args, plain);
+      expect(result, result.stderr.slice(-3_000)).toMatchObject({ code: 0 });
+    }
   });
 
   test.concurrent.for(['PLAIN', 'SCRAM-SHA-256', 'SCRAM-SHA-512'])(
@@ -205,6 +236,18 @@ describe.skipIf(why !== '')(`a broker that wants TLS and a login, a registry tha
 });
 
 describe('the environment', () => {
+  test('IPv6 addresses of broker and registry are in brackets, as in a URL', () => {
+    const named = {
+      KAFKA_BROKERS: '[::1]:9092, [2001:db8::7]:9093,kafka:9092',
+      SCHEMA_REGISTRY_URL: 'http://[::1]:8081',
+    };
+    expect(endpointsFromEnvironment(named)).toMatchObject({
+      brokers: ['[::1]:9092', '[2001:db8::7]:9093', 'kafka:9092'],
+      registryUrl: 'http://[::1]:8081',
+    });
+    expect(['[2001:db8::7]:9093', 'kafka:9092'].map(seedOf)).toEqual(['2001|db8||7:9093', 'kafka:9092']);
+  });
+
   const named = { KAFKA_BROKERS: 'kafka:9093', SCHEMA_REGISTRY_URL: 'https://registry' };
   const login = {
     KAFKA_SASL_MECHANISM: 'PLAIN',
@@ -231,6 +274,10 @@ describe('the environment', () => {
       'a password file that is not there',
       { SCHEMA_REGISTRY_USERNAME: 'bob', SCHEMA_REGISTRY_PASSWORD_FILE: '/none' },
     ],
+    ['an IPv6 address without brackets', { KAFKA_BROKERS: '::1:9092' }],
+    ['brackets around a name', { KAFKA_BROKERS: '[kafka]:9092' }],
+    ['a broken IPv6 address', { KAFKA_BROKERS: '[::1::]:9092' }],
+    ['a port that there is not', { KAFKA_BROKERS: 'kafka:70000' }],
     ['a password in the URL', { SCHEMA_REGISTRY_URL: `http://bob:${password}@registry` }],
     ['a protocol that Kafka does not have', { ...login, KAFKA_SECURITY_PROTOCOL: `${password}` }],
   ] as [string, NodeJS.ProcessEnv][])('%s is bad usage, and shows no password', ([, change]) => {
