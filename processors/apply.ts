@@ -65,7 +65,8 @@ export async function applyMicroBatch(
 
     const counts = countSources(store, batch, changes);
     const header = headerOf(store, batch, counts);
-    const messages = cubeRows === undefined ? [] : encodeDelta(options.deltaSchemaId, header, cubeRows);
+    const messages =
+      cubeRows === undefined ? [] : encodeDelta(options.deltaSchemaId, header, cubeRows, store.dictionary);
     const entry = cubeRows === undefined ? undefined : { number: store.nextEntry, header, messages };
     const words = await record(store, batch, counts, entry, options);
     crashPoint('before-commit');
@@ -82,7 +83,7 @@ export async function applyMicroBatch(
       duplicate: total(({ duplicate }) => duplicate),
       rejected: total(({ rejected }) => rejected),
       removed: total(({ removed }) => removed),
-      deltaRows: Object.values(cubeRows ?? {}).reduce((sum, { length }) => sum + length, 0),
+      deltaRows: (cubeRows ?? []).reduce((sum, { length }) => sum + length, 0),
     };
   } catch (thrown) {
     await connection.run('ROLLBACK').catch(() => undefined);

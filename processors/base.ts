@@ -1,9 +1,10 @@
 /** A base: the whole cubes of a store, for readers that lack the deltas before it. */
 import { readNumbers } from '../database/duckdb.ts';
-import { relationOf } from '../tables/cubes/cube.ts';
+import { relationOf, rowsOf } from '../tables/cubes/cube.ts';
 import { fingerprintOf } from '../tables/cubes/cube-set.ts';
-import { type CubeRows, type DeltaHeader, encodeDelta } from '../topics/delta-wire.ts';
-import { datasetsOf, withRows } from './contributions.ts';
+import type { CubeRows } from '../topics/cube-rows.ts';
+import { type DeltaHeader, encodeDelta } from '../topics/delta-wire.ts';
+import { datasetsOf } from './contributions.ts';
 import type { OutboxEntry, ShardStore } from './shard-store.ts';
 
 /**
@@ -12,7 +13,7 @@ import type { OutboxEntry, ShardStore } from './shard-store.ts';
  */
 export async function writeBase(store: ShardStore, deltaSchemaId: number): Promise<OutboxEntry> {
   const { connection, identity } = store;
-  const rows: Record<string, CubeRows> = {};
+  const rows: CubeRows[] = [];
   for (const cube of identity.cubeSet) {
     const relations = datasetsOf(cube).map(
       (dataset) => `${relationOf(dataset)} AS (FROM ${store.table(dataset)})`,
@@ -24,7 +25,7 @@ export async function writeBase(store: ShardStore, deltaSchemaId: number): Promi
         ${cube.measures.map((name) => `${name}::DOUBLE`).join(', ')}
       FROM cube`,
     );
-    rows[cube.array] = withRows(rows[cube.array], store, cube, columns, length);
+    rows.push(rowsOf(cube, columns, length));
   }
   const header: DeltaHeader = {
     shard: identity.shard,
@@ -47,7 +48,8 @@ export async function writeBase(store: ShardStore, deltaSchemaId: number): Promi
     ),
     recordTimeMs: Date.now(),
   };
-  const entry = { number: store.nextEntry, header, messages: encodeDelta(deltaSchemaId, header, rows) };
+  const messages = encodeDelta(deltaSchemaId, header, rows, store.dictionary);
+  const entry = { number: store.nextEntry, header, messages };
   await connection.run('BEGIN');
   await connection.run(`DELETE FROM ${store.catalog}.outbox`);
   await store.writeOutbox(entry);

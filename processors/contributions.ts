@@ -3,10 +3,9 @@
  * contribution before it.
  */
 import { readNumbers } from '../database/duckdb.ts';
-import { type Cube, relationOf } from '../tables/cubes/cube.ts';
+import { type Cube, relationOf, rowsOf } from '../tables/cubes/cube.ts';
 import { type DatasetName, datasets } from '../topics/catalog.ts';
-import { type CubeRows, cubePlan, cubesOnTheWire } from '../topics/delta-wire.ts';
-import { nullInt } from '../topics/row-plan.ts';
+import type { CubeRows } from '../topics/cube-rows.ts';
 import { type Changes, changeTable, freshTable } from './changes.ts';
 import type { ShardStore } from './shard-store.ts';
 
@@ -62,8 +61,8 @@ export async function cubeChanges(
   store: ShardStore,
   changes: ReadonlyMap<DatasetName, Changes>,
   befores: readonly Cube[],
-): Promise<Record<string, CubeRows>> {
-  const rows: Record<string, CubeRows> = {};
+): Promise<CubeRows[]> {
+  const rows: CubeRows[] = [];
   for (const cube of store.identity.cubeSet) {
     const changed = changedTitles(cube, changes);
     const fresh = freshTitles(cube, changes);
@@ -103,37 +102,7 @@ export async function cubeChanges(
       GROUP BY ${key.join(', ')}
       HAVING ${measures.map((name) => `sum(${name}) <> 0`).join(' OR ')}`,
     );
-    if (length > 0) rows[cube.array] = withRows(rows[cube.array], store, cube, columns, length);
+    if (length > 0) rows.push(rowsOf(cube, columns, length));
   }
   return rows;
-}
-
-/**
- * Appends the rows of a cube to those that its array holds already.
- * @param columns of the cube's key and measures
- */
-export function withRows(
-  before: CubeRows | undefined,
-  store: ShardStore,
-  cube: Cube,
-  columns: readonly (Int32Array | Float64Array)[],
-  length: number,
-): CubeRows {
-  const wire = cubesOnTheWire.find(({ name }) => name === cube.array);
-  if (wire === undefined) throw new RangeError(`the delta schema has no array for cube ${cube.name}`);
-  const plan = before?.plan ?? cubePlan(wire, store.dictionary);
-  const own = [...cube.key, ...cube.measures];
-  const inOrder = plan.names.map((name, c) => {
-    const column = columns[own.indexOf(name)];
-    if (column !== undefined) return column.subarray(0, length);
-    return plan.forms[c] === 'long' ? new Float64Array(length) : new Int32Array(length).fill(nullInt);
-  });
-  if (before === undefined) return { plan, columns: inOrder, length };
-  const joined = inOrder.map((column, c) => {
-    const both = new (column.constructor as Float64ArrayConstructor)(before.length + length);
-    both.set(before.columns[c] as ArrayLike<number>);
-    both.set(column, before.length);
-    return both;
-  });
-  return { plan, columns: joined, length: before.length + length };
 }

@@ -119,7 +119,7 @@ export async function reset({
           kind: 'reset',
           range,
         } as const;
-        await publisher.publish(encodeDelta(deltaSchemaId, { ...header, recordTimeMs: Date.now() }, {}));
+        await publisher.publish(encodeDelta(deltaSchemaId, { ...header, recordTimeMs: Date.now() }));
       }
       // Without these commits monitors would show no lag until a processor starts.
       const processed = sources.filter((topic) => topic !== names.source('name.basics'));

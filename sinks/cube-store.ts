@@ -1,9 +1,10 @@
 /**
  * The sink's state: one DuckDB file with the cubes of every shard, the names of people, the history of ratings, and the
- * positions that they have reached. A transaction writes rows and positions together. Cubes are kept as the signed rows that arrived and are summed
- * when they are read; `compact` sums them in place when the sum is much smaller.
+ * positions that they have reached. A transaction writes rows and positions together. Cubes are kept as the signed rows that
+ * arrived and are summed when they are read; `compact` sums them in place when the sum is much smaller. Every cube that a delta
+ * brings is kept, also one that this version does not declare: a newer one then finds it complete.
  */
-import { existsSync, mkdirSync } from 'node:fs';
+import { mkdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
@@ -12,20 +13,27 @@ import { databasePath, parquetFile, sqlPath } from '../database/sql.ts';
 import { asOpeningError, asStorageError, type Storage } from '../database/storage-errors.ts';
 import { loadDictionary, storeDictionary } from '../database/stored-dictionary.ts';
 import { ReelflowError } from '../runtime/errors.ts';
-import { type CubeWire, cubesOnTheWire } from '../topics/delta-wire.ts';
+import { columnsOf } from '../tables/cubes/cube.ts';
+import { cubes } from '../tables/cubes/cube-set.ts';
+import type { CubeRows } from '../topics/cube-rows.ts';
 import { Dictionary } from '../topics/dictionary.ts';
 import { IdSet } from '../topics/id-set.ts';
-import type { Columns } from '../topics/rows.ts';
-import { columnsOf, cubeTable, isText, selectSums } from './cube-sql.ts';
+import { type CubeShape, cubeTable, definitionsOf, selectSums, textsOf } from './cube-sql.ts';
 import { type PeopleRows, type WrittenPeople, writePeople } from './people-table.ts';
 import { RatingHistory } from './rating-history.ts';
 import type { PeopleState, ShardState } from './shard-state.ts';
 
-const formatVersion = 4;
+const formatVersion = 5;
 /** A smaller cube is not worth summing. */
 const compactedRowsMin = 100_000;
 /** Of COPY. Higher levels of zstd take up to twice the time for a few per cent of the bytes. */
 export const parquetOptions = 'FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1';
+
+const declaredShapes: readonly CubeShape[] = cubes.map((cube) => ({
+  name: cube.name,
+  columns: columnsOf(cube),
+}));
+const declaredTables = new Set(declaredShapes.map(cubeTable));
 
 export class CubeStore {
   readonly connection: DuckDBConnection;
@@ -41,6 +49,10 @@ export class CubeStore {
   #dictionaryStored = 0;
   readonly #closed = new AbortController();
   #interrupting: NodeJS.Timeout | undefined;
+  /** By table: the cubes that the database holds. */
+  readonly #tables = new Map<string, CubeShape>();
+  /** Tables that the open transaction creates. */
+  readonly #created = new Map<string, CubeShape>();
   /** Rows of each cube at its last export: what compacting it would leave. */
   readonly #exportedRows = new Map<string, number>();
 
@@ -119,9 +131,12 @@ export class CubeStore {
       const words = await this.#storeDictionary();
       await this.connection.run('COMMIT');
       this.#dictionaryStored = words;
+      for (const [table, shape] of this.#created) this.#tables.set(table, shape);
     } catch (thrown) {
       await this.connection.run('ROLLBACK').catch(() => undefined);
       throw asStorageError(thrown, storageOf(this.path));
+    } finally {
+      this.#created.clear();
     }
   }
 
@@ -136,18 +151,29 @@ export class CubeStore {
   }
 
   /** Appends rows of one cube of one shard. */
-  async addCubeRows(shard: number, wire: CubeWire, rows: Columns): Promise<void> {
-    if (rows.length === 0) return;
-    const columns = [new Int32Array(rows.length).fill(shard), ...wire.fields.map((_, c) => rows.column(c))];
-    const nullable = [false, ...wire.fields.map(({ type }) => Array.isArray(type))];
-    const table = { catalog: 'sink', name: cubeTable(wire) };
-    await appendNumbers(this.connection, table, columns, rows.length, nullable);
+  async addCubeRows(shard: number, { cube, columns, length }: CubeRows): Promise<void> {
+    if (length === 0) return;
+    const name = await this.#provideTable({ name: cube, columns });
+    const values = [new Int32Array(length).fill(shard), ...columns.map((column) => column.values)];
+    const nullable = [false, ...columns.map(({ kind }) => kind !== 'long')];
+    await appendNumbers(this.connection, { catalog: 'sink', name }, values, length, nullable);
+  }
+
+  /** The table of a cube, which the open transaction creates if there is none. */
+  async #provideTable({ name, columns }: CubeShape): Promise<string> {
+    const shape = { name, columns: columns.map((column) => ({ name: column.name, kind: column.kind })) };
+    const table = cubeTable(shape);
+    if (this.#tables.has(table) || this.#created.has(table)) return table;
+    await this.connection.run(`CREATE TABLE ${table} (shard INTEGER, ${definitionsOf(shape)})`);
+    await this.connection.run('INSERT INTO cube VALUES ($1)', [JSON.stringify(shape)]);
+    this.#created.set(table, shape);
+    return table;
   }
 
   /** Deletes the cubes of a shard: a base or a reset starts without them. */
   async clearShard(shard: number): Promise<void> {
-    for (const wire of cubesOnTheWire) {
-      await this.connection.run(`DELETE FROM ${cubeTable(wire)} WHERE shard = ${shard}`);
+    for (const table of [...this.#tables.keys(), ...this.#created.keys()]) {
+      await this.connection.run(`DELETE FROM ${table} WHERE shard = ${shard}`);
     }
   }
 
@@ -177,22 +203,22 @@ export class CubeStore {
   }
 
   /**
-   * Creates the relations that the gold tables read: `title`, `contributor`, `region` and `feature`. They hold sums per shard,
+   * Creates the relations that the gold tables read, one for each declared cube and with its name. They hold sums per shard,
    * with texts in place of dictionary numbers and without rows that sum to 0. `<cube>_sums` is the same with the numbers.
    */
   async sumCubes(): Promise<void> {
-    for (const wire of cubesOnTheWire) {
-      const texts = wire.fields.filter(({ type }) => isText(type)).map(({ name }) => name);
-      const sums = `${wire.name}_sums`;
-      await this.connection.run(`CREATE OR REPLACE TEMP TABLE ${sums} AS ${selectSums(wire, 'BIGINT')}`);
-      const columns = ['shard', ...wire.fields.map(({ name }) => name)].map((name) =>
+    for (const shape of declaredShapes) {
+      const texts = textsOf(shape);
+      const sums = `${shape.name}_sums`;
+      await this.connection.run(`CREATE OR REPLACE TEMP TABLE ${sums} AS ${selectSums(shape, 'BIGINT')}`);
+      const columns = ['shard', ...shape.columns.map(({ name }) => name)].map((name) =>
         texts.includes(name) ? `${name}_text.value AS ${name}` : `${sums}.${name}`,
       );
       const dictionaries = texts.map(
         (name) => `LEFT JOIN sink.dictionary AS ${name}_text ON ${name}_text.number = ${sums}.${name}`,
       );
       await this.connection.run(`
-        CREATE OR REPLACE TEMP VIEW ${wire.name} AS
+        CREATE OR REPLACE TEMP VIEW ${shape.name} AS
         SELECT ${columns.join(', ')} FROM ${sums} ${dictionaries.join(' ')}`);
     }
   }
@@ -204,51 +230,57 @@ export class CubeStore {
   async compact(): Promise<{ before: number; after: number }> {
     let before = 0;
     let after = 0;
-    for (const wire of cubesOnTheWire) {
-      const rows = await this.#count(`sink.${cubeTable(wire)}`);
-      const least = this.#exportedRows.get(wire.name) ?? rows;
+    for (const [table, shape] of [...this.#tables]) {
+      const rows = await this.#count(`sink.${table}`);
+      if (rows === 0 && !declaredTables.has(table)) {
+        await this.#drop(table, shape);
+        continue;
+      }
+      const least = this.#exportedRows.get(table) ?? rows;
       before += rows;
       if (rows <= compactedRowsMin || rows <= least * 2) {
         after += rows;
         continue;
       }
       await this.transaction(async () => {
-        await this.connection.run(`CREATE TABLE sink.compacted AS ${selectSums(wire, 'DOUBLE')}`);
-        await this.connection.run(`DROP TABLE sink.${cubeTable(wire)}`);
-        await this.connection.run(`ALTER TABLE sink.compacted RENAME TO ${cubeTable(wire)}`);
+        await this.connection.run(`CREATE TABLE sink.compacted AS ${selectSums(shape, 'DOUBLE')}`);
+        await this.connection.run(`DROP TABLE sink.${table}`);
+        await this.connection.run(`ALTER TABLE sink.compacted RENAME TO ${table}`);
       });
-      after += await this.#count(`sink.${cubeTable(wire)}`);
+      after += await this.#count(`sink.${table}`);
     }
     return { before, after };
+  }
+
+  /** Drops the table of a cube that no shard sends any longer and that this version does not declare. */
+  async #drop(table: string, shape: CubeShape): Promise<void> {
+    await this.transaction(async () => {
+      await this.connection.run(`DROP TABLE ${table}`);
+      await this.connection.run('DELETE FROM cube WHERE shape = $1', [JSON.stringify(shape)]);
+    });
+    this.#tables.delete(table);
   }
 
   /** Writes the relations of `sumCubes` to `<folder>/<cube>.parquet`, for `restore`. */
   async exportCubes(folder: string): Promise<void> {
     mkdirSync(folder, { recursive: true });
-    for (const { name } of cubesOnTheWire) {
-      const path = sqlPath(join(folder, `${name}.parquet`));
-      const copied = await this.connection.runAndReadAll(`COPY ${name} TO ${path} (${parquetOptions})`);
-      this.#exportedRows.set(name, Number(copied.getRows()[0]?.[0]));
+    for (const shape of declaredShapes) {
+      const path = sqlPath(join(folder, `${shape.name}.parquet`));
+      const copied = await this.connection.runAndReadAll(`COPY ${shape.name} TO ${path} (${parquetOptions})`);
+      this.#exportedRows.set(cubeTable(shape), Number(copied.getRows()[0]?.[0]));
     }
   }
 
   /**
    * Loads the cubes and positions of a snapshot into an empty store.
-   * @throws ReelflowError goldUnusable, if the snapshot lacks a cube
+   * @param folder holds a file for each declared cube
    */
   async restore(folder: string, shards: readonly ShardState[]): Promise<void> {
     const { connection, dictionary } = this;
-    const lacking = cubesOnTheWire.find(({ name }) => !existsSync(join(folder, `${name}.parquet`)));
-    if (lacking !== undefined) {
-      throw new ReelflowError('goldUnusable', 'The newest snapshot lacks a cube', {
-        detail: `${folder} has no ${lacking.name}.parquet: the file is lost, or an earlier version wrote the snapshot.`,
-        hint: 'Use another --gold folder and --namespace, and replay the datasets.',
-      });
-    }
     await this.transaction(async () => {
-      for (const wire of cubesOnTheWire) {
-        const file = parquetFile(join(folder, `${wire.name}.parquet`));
-        const texts = wire.fields.filter(({ type }) => isText(type)).map(({ name }) => name);
+      for (const shape of declaredShapes) {
+        const file = parquetFile(join(folder, `${shape.name}.parquet`));
+        const texts = textsOf(shape);
         for (const name of texts) {
           const words = await connection.runAndReadAll(
             `SELECT DISTINCT ${name} FROM ${file} WHERE ${name} IS NOT NULL`,
@@ -256,11 +288,11 @@ export class CubeStore {
           for (const [word] of words.getRows()) dictionary.numberOfText(String(word));
         }
         this.#dictionaryStored = await this.#storeDictionary();
-        const columns = wire.fields.map(({ name }) =>
+        const columns = shape.columns.map(({ name }) =>
           texts.includes(name) ? `(SELECT number FROM dictionary WHERE value = ${name})` : name,
         );
         await connection.run(
-          `INSERT INTO ${cubeTable(wire)} SELECT shard, ${columns.join(', ')} FROM ${file}`,
+          `INSERT INTO ${cubeTable(shape)} SELECT shard, ${columns.join(', ')} FROM ${file}`,
         );
       }
       for (const state of shards) await this.putShard(state);
@@ -270,25 +302,12 @@ export class CubeStore {
 
   async #prepare(identity: { clusterId: string; namespace: string }): Promise<void> {
     const { connection } = this;
-    for (const statement of [
-      'CREATE TABLE IF NOT EXISTS meta (name VARCHAR, value VARCHAR)',
-      'CREATE TABLE IF NOT EXISTS shard (shard INTEGER, state VARCHAR)',
-      'CREATE TABLE IF NOT EXISTS name_source (partition INTEGER, state VARCHAR)',
-      'CREATE TABLE IF NOT EXISTS names (nconst INTEGER, primaryName VARCHAR)',
-      'CREATE TABLE IF NOT EXISTS dictionary (number INTEGER, value VARCHAR)',
-      ...cubesOnTheWire.map(
-        (wire) => `CREATE TABLE IF NOT EXISTS ${cubeTable(wire)} (shard INTEGER, ${columnsOf(wire)})`,
-      ),
-    ]) {
-      await connection.run(statement);
-    }
+    await connection.run('CREATE TABLE IF NOT EXISTS meta (name VARCHAR, value VARCHAR)');
     const wanted = { format: String(formatVersion), ...identity };
     const rows = await connection.runAndReadAll('SELECT name, value FROM meta');
     const meta = new Map(rows.getRows().map(([name, value]) => [String(name), String(value)]));
     if (meta.size === 0) {
-      // In one statement: a crash between two would leave a state that seems to belong to another cluster.
-      const rows = Object.keys(wanted).map((_, i) => `($${2 * i + 1}, $${2 * i + 2})`);
-      await connection.run(`INSERT INTO meta VALUES ${rows.join(', ')}`, Object.entries(wanted).flat());
+      await this.#create(wanted);
       return;
     }
     for (const [name, value] of Object.entries(wanted)) {
@@ -307,8 +326,32 @@ export class CubeStore {
     }
   }
 
+  /** Creates the tables, and after them the identity: a crash in between leaves a state that is created again. */
+  async #create(identity: Readonly<Record<string, string>>): Promise<void> {
+    const { connection } = this;
+    for (const statement of [
+      'CREATE TABLE IF NOT EXISTS shard (shard INTEGER, state VARCHAR)',
+      'CREATE TABLE IF NOT EXISTS name_source (partition INTEGER, state VARCHAR)',
+      'CREATE TABLE IF NOT EXISTS names (nconst INTEGER, primaryName VARCHAR)',
+      'CREATE TABLE IF NOT EXISTS dictionary (number INTEGER, value VARCHAR)',
+      'CREATE TABLE IF NOT EXISTS cube (shape VARCHAR)',
+    ]) {
+      await connection.run(statement);
+    }
+    // In one statement: a crash between two would leave a state that seems to belong to another cluster.
+    const rows = Object.keys(identity).map((_, i) => `($${2 * i + 1}, $${2 * i + 2})`);
+    await connection.run(`INSERT INTO meta VALUES ${rows.join(', ')}`, Object.entries(identity).flat());
+  }
+
   async #load(): Promise<void> {
     const { connection } = this;
+    for (const [text] of (await connection.runAndReadAll('SELECT shape FROM cube')).getRows()) {
+      const shape = JSON.parse(String(text)) as CubeShape;
+      this.#tables.set(cubeTable(shape), shape);
+    }
+    await this.transaction(async () => {
+      for (const shape of declaredShapes) await this.#provideTable(shape);
+    });
     for (const [state] of (await connection.runAndReadAll('SELECT state FROM shard')).getRows()) {
       const shard = JSON.parse(String(state)) as ShardState;
       this.shards.set(shard.shard, shard);

@@ -7,17 +7,11 @@ import type { LogMessage } from '../kafka/log.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { RejectedMessage } from '../topics/chunk.ts';
+import type { CubeRows } from '../topics/cube-rows.ts';
 import { DeltaChain } from '../topics/delta-chain.ts';
-import {
-  cubesOnTheWire,
-  type DeltaPart,
-  decodeDeltaHeader,
-  decodeDeltaRows,
-  emptyCubes,
-} from '../topics/delta-wire.ts';
+import { type DeltaPart, decodeDeltaHeader, decodeDeltaRows } from '../topics/delta-wire.ts';
 import { LogProof } from '../topics/log-proof.ts';
 import { positionText } from '../topics/position.ts';
-import type { Columns } from '../topics/rows.ts';
 import type { CubeStore } from './cube-store.ts';
 import { Follower, isLastDelta } from './follower.ts';
 import type { ShardState } from './shard-state.ts';
@@ -36,8 +30,8 @@ export interface DeltaIntakeOptions {
   readonly bounds: () => Promise<ReadonlyMap<number, LogBounds>>;
 }
 
-/** The rows of a part of a delta, by cube. */
-type PartRows = Readonly<Record<string, Columns>>;
+/** The rows of a part of a delta. */
+type PartRows = readonly CubeRows[];
 
 export class DeltaIntake {
   /** Since the start. */
@@ -163,8 +157,7 @@ export class DeltaIntake {
       throw new RejectedMessage('wrong_partition', `a delta of shard ${header.shard} in partition ${shard}`);
     }
     // All rows are decoded before the chain sees the header: a delta that cannot be added must not count.
-    const rows = emptyCubes(this.#store.dictionary);
-    decodeDeltaRows(message.value as Buffer, at, rows);
+    const rows = decodeDeltaRows(message.value as Buffer, at, this.#store.dictionary);
     const { verdict, parts } = this.#followerOf(shard).follow(header, message.offset, rows);
     this.#options.metrics?.delta(verdict);
     if (verdict === 'refuse') this.#refuse(shard, message, header);
@@ -217,9 +210,7 @@ export class DeltaIntake {
     const store = this.#store;
     if (kind !== 'delta') await store.clearShard(shard);
     if (kind === 'reset') return;
-    for (const rows of parts) {
-      for (const wire of cubesOnTheWire) await store.addCubeRows(shard, wire, rows[wire.name] as Columns);
-    }
+    for (const rows of parts.flat()) await store.addCubeRows(shard, rows);
   }
 
   #refuse(shard: number, message: LogMessage, header: DeltaPart): void {

@@ -13,6 +13,17 @@ export interface Held {
 /** The newest snapshot. */
 export type Current = Pick<Manifest, 'input' | 'shards'> | undefined;
 
+/**
+ * The shards whose newest delta is of other cubes than those that this sink declares. Its tables would lack them, or be computed
+ * from another contribution than the one that they name.
+ * @param cubeSet fingerprint of the declared cubes
+ */
+export function shardsOfOtherCubes(shards: Held['shards'], cubeSet: string): number[] {
+  return [...shards.values()]
+    .filter(({ chain }) => chain.cubeSet !== '' && chain.cubeSet !== cubeSet)
+    .map(({ shard }) => shard);
+}
+
 /** Whether the sink holds something that CURRENT does not hold. */
 export function isAhead({ shards, people, peopleTopic }: Held, current: Current): boolean {
   if (current === undefined) return true;

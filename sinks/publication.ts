@@ -6,12 +6,13 @@
 import type { Broker } from '../kafka/client.ts';
 import { deleteBefore } from '../kafka/topics.ts';
 import { messageOf, ReelflowError } from '../runtime/errors.ts';
+import { cubes, fingerprintOf } from '../tables/cubes/cube-set.ts';
 import type { TopicNames } from '../topics/catalog.ts';
 import type { CubeStore } from './cube-store.ts';
 import { currentSnapshot, type Manifest, readManifest } from './gold/manifest.ts';
 import { newestSnapshots, retain } from './gold/retention.ts';
 import { publishSnapshot } from './gold/snapshot.ts';
-import { hasReached, isAhead } from './progress.ts';
+import { hasReached, isAhead, shardsOfOtherCubes } from './progress.ts';
 import type { SinkMetrics } from './sink-metrics.ts';
 
 export interface PublicationOptions {
@@ -35,6 +36,9 @@ export interface PublicationOptions {
 export class Publication {
   readonly #options: PublicationOptions;
   readonly #peopleTopic: string;
+  readonly #cubeSet = fingerprintOf(cubes);
+  /** The shards of the last warning about their cubes. */
+  #otherCubes = '';
   /** The snapshot that CURRENT names in the bucket. */
   #pushed: string | undefined;
   /** The last removals that failed: a warning appears only when they change. */
@@ -56,7 +60,20 @@ export class Publication {
     const current = id === undefined ? undefined : readManifest(gold, id);
     const held = { shards: store.shards, people: store.peopleStates, peopleTopic: this.#peopleTopic };
     const isNew = isAhead(held, current) || current?.history?.days !== historyDays;
-    return isNew && hasReached(held, current);
+    return isNew && hasReached(held, current) && this.#declaresAllCubes();
+  }
+
+  /** False while processors of another version send other cubes than this sink declares. */
+  #declaresAllCubes(): boolean {
+    const shards = shardsOfOtherCubes(this.#options.store.shards, this.#cubeSet).join(', ');
+    if (shards !== this.#otherCubes && shards !== '') {
+      this.#options.broker.logger.warn(
+        { shards, declared: this.#cubeSet },
+        'no snapshot: processors send other cubes than this version of the sink declares',
+      );
+    }
+    this.#otherCubes = shards;
+    return shards === '';
   }
 
   /** @throws ReelflowError diskFull, goldUnusable */

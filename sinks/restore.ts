@@ -1,6 +1,7 @@
 /** Restores the sink's state from the newest snapshot, which holds the cubes of every shard and their positions. */
 import { join } from 'node:path';
 import type { Logger } from '../runtime/logger.ts';
+import { cubes } from '../tables/cubes/cube-set.ts';
 import type { Gaps, Position } from '../topics/position.ts';
 import { noRecords, sumOf } from '../topics/record-counts.ts';
 import type { CubeStore } from './cube-store.ts';
@@ -8,9 +9,18 @@ import { type Manifest, readManifest, snapshotFolder } from './gold/manifest.ts'
 import { requireCubes } from './gold/snapshot.ts';
 import type { ShardState } from './shard-state.ts';
 
-/** Fills an empty store. The names are not part of it: they are read again. @throws ReelflowError goldUnusable */
+/**
+ * Fills an empty store. The names are not part of it: they are read again. A snapshot of another version may lack declared
+ * cubes; then the store stays empty, and the sink reads all deltas, or finds that they were trimmed.
+ * @throws ReelflowError goldUnusable
+ */
 export async function restoreFrom(store: CubeStore, gold: string, id: string, logger: Logger): Promise<void> {
   const manifest = readManifest(gold, id);
+  const lacking = cubes.map(({ name }) => name).filter((name) => manifest.cubes?.[name] === undefined);
+  if (lacking.length > 0) {
+    logger.warn({ snapshot: id, lacking }, 'the newest snapshot has other cubes: all deltas are read again');
+    return;
+  }
   logger.warn({ snapshot: id }, 'the state is empty: restoring from the newest snapshot');
   await requireCubes(gold, manifest);
   await store.restore(join(snapshotFolder(gold, id), 'cubes'), shardStatesOf(manifest));

@@ -8,9 +8,9 @@ import type { Cube } from './cubes/cube.ts';
 import type { GoldTable } from './gold-table.ts';
 
 /**
- * The attributes of a title, for `title_features`, are four cubes that share one array, each with the columns of one dataset. So
- * a change in one dataset needs no row of the others. Each contribution is a join in which a title without rows contributes
- * nothing. A title has one row in each cube, and its row count is 1. A changed value subtracts the old row and adds the new one.
+ * The attributes of a title, for `title_features`, are four cubes, each with the columns of one dataset. So a change in one
+ * dataset needs no row of the others. Each contribution is a join in which a title without rows contributes nothing. A title has
+ * at most one row in each cube, and always one in `feature_ratings`. A changed value subtracts the old row and adds the new one.
  */
 const cubeNames = [
   'title',

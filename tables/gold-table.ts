@@ -3,8 +3,8 @@
  * computed from these integers at the very end. So no figure depends on the order of the rows, the batches or the shards.
  */
 import { messageOf } from '../runtime/errors.ts';
-import { cubesOnTheWire } from '../topics/delta-wire.ts';
 import type { ColumnNote } from './column-notes.ts';
+import { cubes } from './cubes/cube-set.ts';
 import { checkPortable } from './portable-sql.ts';
 
 /** A figure of a gold table that is worth a chart. */
@@ -56,10 +56,7 @@ export interface GoldTable {
  * @throws RangeError that names the table and what one of the engines rejects
  */
 export function declaredTables(tables: readonly GoldTable[]): readonly GoldTable[] {
-  const relations = cubesOnTheWire.flatMap(({ name, fields }) => [
-    name,
-    ...fields.map((field) => field.name),
-  ]);
+  const relations = cubes.flatMap(({ name, key, measures }) => [name, ...key, ...measures]);
   for (const { name, integers, select, key, attributes = [], measures, onlyDuckdb } of tables) {
     if (onlyDuckdb !== undefined) continue;
     try {

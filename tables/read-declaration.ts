@@ -39,9 +39,9 @@ const tableMetadata = z.strictObject({
 const cubeMetadata = z.strictObject({
   kind: z.literal('cube'),
   about: sentence,
-  array: identifier.optional(),
   reads: z.partialRecord(z.enum(datasetNames as [string, ...string[]]), names),
   key: names,
+  texts: names.optional(),
   measures: names,
   onlyDuckdb: sentence.optional(),
 });
@@ -78,12 +78,12 @@ export function readGoldTable(file: DeclarationFile): GoldTable {
 
 /** @throws DeclarationProblem */
 export function readCube(file: DeclarationFile): Cube {
-  const { array, reads, key, measures, onlyDuckdb } = file.metadata(cubeMetadata);
+  const { reads, key, texts, measures, onlyDuckdb } = file.metadata(cubeMetadata);
   return {
     name: file.name,
-    array: array ?? file.name,
     reads,
     key,
+    ...(texts && { texts }),
     measures,
     // The fingerprint of a cube set covers this text with its white space, so the indentation must stay.
     contribution: `\n${file.sql}`.replace(/\n/g, '\n    '),

@@ -1,6 +1,4 @@
-/** Writes Avro's binary encoding, rows straight from columns of numbers. */
-import type { Dictionary } from './dictionary.ts';
-import { nullInt, op, type RowPlan } from './row-plan.ts';
+/** Writes Avro's binary encoding. */
 
 /** A growable buffer that Avro values are written to. */
 export class AvroWriter {
@@ -23,7 +21,9 @@ export class AvroWriter {
   }
 
   string(value: string): void {
-    this.#bytesWithLength(Buffer.from(value));
+    const bytes = Buffer.from(value);
+    this.long(bytes.length);
+    this.raw(bytes);
   }
 
   raw(value: Uint8Array): void {
@@ -35,28 +35,6 @@ export class AvroWriter {
   byte(value: number): void {
     this.#room(1);
     this.bytes[this.length++] = value;
-  }
-
-  #bytesWithLength(value: Uint8Array): void {
-    this.long(value.length);
-    this.raw(value);
-  }
-
-  /**
-   * Writes one record from row `row` of `columns`, which are in the order of the plan. The plan must keep every field, in the
-   * forms int, long and dictionary.
-   */
-  row(plan: RowPlan, columns: readonly ArrayLike<number>[], row: number): void {
-    for (const step of plan.steps) {
-      const value = (columns[step.column] as ArrayLike<number>)[row] as number;
-      if (step.nullable) {
-        const isNull = value === nullInt;
-        this.byte(isNull ? 0 : 2);
-        if (isNull) continue;
-      }
-      if (step.op === op.dictionary) this.#bytesWithLength((step.dictionary as Dictionary).bytesOf(value));
-      else this.long(value);
-    }
   }
 
   #room(more: number): void {

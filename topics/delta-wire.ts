@@ -7,12 +7,10 @@ import { MalformedRows, readBlockCount, readLong, readString } from './avro-read
 import { AvroWriter } from './avro-writer.ts';
 import { messageBytesMax } from './catalog.ts';
 import { RejectedMessage, schemaIdOf, wireHeaderBytes } from './chunk.ts';
+import { type CubeRows, decodeCubes, encodeCubes } from './cube-rows.ts';
 import { Dictionary } from './dictionary.ts';
 import type { Gap, Gaps, Position } from './position.ts';
 import type { RecordCounts } from './record-counts.ts';
-import { schemaText } from './registry.ts';
-import { type AvroField, planRows, type RowPlan } from './row-plan.ts';
-import { Columns, decodeRows } from './rows.ts';
 
 export type DeltaKind = 'delta' | 'base' | 'reset';
 const kinds: readonly DeltaKind[] = ['delta', 'base', 'reset'];
@@ -53,91 +51,26 @@ export const toOf = (header: DeltaHeader): Position =>
 export const gapsOf = (header: DeltaHeader): Gaps =>
   Object.fromEntries(header.range.map(({ topic, gaps }) => [topic, gaps]));
 
-/** The array of one or more cubes in the delta schema. */
-export interface CubeWire {
-  readonly name: string;
-  readonly fields: readonly AvroField[];
-}
-
-/** The arrays of the delta schema, in its order. */
-export const cubesOnTheWire: readonly CubeWire[] = readCubes();
-
-function readCubes(): CubeWire[] {
-  const schema = JSON.parse(schemaText('reelflow.deltas')) as {
-    fields: { name: string; type: { type?: string; items?: { fields: AvroField[] } } }[];
-  };
-  return schema.fields
-    .filter(({ name, type }) => name !== 'range' && type.type === 'array')
-    .map(({ name, type }) => ({ name, fields: type.items?.fields ?? [] }));
-}
-
-/** A plan that keeps every field of a cube's rows. @param dictionary for the string fields */
-export function cubePlan(cube: CubeWire, dictionary: Dictionary): RowPlan {
-  const baseOf = (field: AvroField) => (Array.isArray(field.type) ? field.type[1] : field.type);
-  return planRows(
-    cube.fields,
-    cube.fields.map((field) => ({
-      name: field.name,
-      form: baseOf(field) === 'string' ? 'dictionary' : baseOf(field) === 'long' ? 'long' : 'int',
-    })),
-    Object.fromEntries(cube.fields.map(({ name }) => [name, dictionary])),
-  );
-}
-
-/** Rows of one cube for the encoder: columns in the order of the schema's fields. */
-export interface CubeRows {
-  readonly plan: RowPlan;
-  readonly columns: readonly ArrayLike<number>[];
-  readonly length: number;
-}
-
 /**
  * The messages of one delta, each at most `messageBytesMax` bytes long.
- * @param cubes by name; a missing cube has no rows
+ * @param cubes rows of each cube; without rows a cube may be left out
+ * @param dictionary of the strings in them
  */
 export function encodeDelta(
   schemaId: number,
   header: DeltaHeader,
-  cubes: Readonly<Record<string, CubeRows>>,
+  cubes: readonly CubeRows[] = [],
+  dictionary = new Dictionary(),
 ): Buffer[] {
-  const bodyBytesMax =
-    messageBytesMax - encodeDeltaHeader(schemaId, { ...header, part: 1, parts: 1 }).length - 64;
-  const bodies: Buffer[] = [];
-  let body = new AvroWriter();
-  const rows = new AvroWriter();
-  // A body ends after a row: the rest of this cube and all later cubes continue in the next body.
-  cubesOnTheWire.forEach((wire, index) => {
-    const cube = cubes[wire.name];
-    let first = 0;
-    const closeArray = (end: number) => {
-      if (end > first) {
-        body.long(end - first);
-        body.raw(rows.bytes.subarray(0, rows.length));
-      }
-      body.byte(0);
-      rows.length = 0;
-      first = end;
-    };
-    for (let row = 0; cube !== undefined && row < cube.length; row++) {
-      const length = rows.length;
-      rows.row(cube.plan, cube.columns, row);
-      if (body.length + rows.length > bodyBytesMax && (row > first || body.length > cubesOnTheWire.length)) {
-        rows.length = length;
-        closeArray(row);
-        for (let rest = index + 1; rest < cubesOnTheWire.length; rest++) body.byte(0);
-        bodies.push(body.take());
-        body = new AvroWriter();
-        for (let done = 0; done < index; done++) body.byte(0);
-        rows.row(cube.plan, cube.columns, row);
-      }
-    }
-    closeArray(cube?.length ?? 0);
-  });
-  bodies.push(body.take());
+  const headerBytes = encodeDeltaHeader(schemaId, { ...header, part: 1, parts: 1 }).length + partBytesMax;
+  const bodies = encodeCubes(cubes, dictionary, messageBytesMax - headerBytes);
   return bodies.map((bytes, i) =>
     Buffer.concat([encodeDeltaHeader(schemaId, { ...header, part: i + 1, parts: bodies.length }), bytes]),
   );
 }
+
+/** What the numbers of a part and of all parts take at most. */
+const partBytesMax = 10;
 
 /** The bytes of a part before its rows. */
 export function encodeDeltaHeader(schemaId: number, header: DeltaPart): Buffer {
@@ -169,7 +102,7 @@ export function encodeDeltaHeader(schemaId: number, header: DeltaPart): Buffer {
 
 /**
  * Decodes the header of a delta message.
- * @returns the header and the position of the first cube's array
+ * @returns the header and the position of the array of cubes
  * @throws RejectedMessage for anything that is not a delta in our schema
  */
 export function decodeDeltaHeader(value: Buffer | null, schemaId: number): { header: DeltaPart; at: number } {
@@ -225,19 +158,16 @@ export function decodeDeltaHeader(value: Buffer | null, schemaId: number): { hea
   }
 }
 
-/** Empty columns for the rows of each cube. @param dictionary for the strings in them */
-export function emptyCubes(dictionary: Dictionary): Record<string, Columns> {
-  return Object.fromEntries(
-    cubesOnTheWire.map((wire) => [wire.name, new Columns(cubePlan(wire, dictionary))]),
-  );
-}
-
-/** Appends the rows after a header to `cubes` (by name). @throws RejectedMessage undecodable */
-export function decodeDeltaRows(value: Buffer, at: number, cubes: Readonly<Record<string, Columns>>): void {
+/**
+ * Decodes the rows after a header.
+ * @param dictionary for the strings in them
+ * @throws RejectedMessage undecodable, invalid_value
+ */
+export function decodeDeltaRows(value: Buffer, start: number, dictionary: Dictionary): CubeRows[] {
   try {
-    let next = at;
-    for (const { name } of cubesOnTheWire) next = decodeRows(value, next, cubes[name] as Columns);
-    if (next !== value.length) throw new MalformedRows('undecodable', 'bytes after the end');
+    const { cubes, at } = decodeCubes(value, start, dictionary);
+    if (at !== value.length) throw new MalformedRows('undecodable', 'bytes after the end');
+    return cubes;
   } catch (thrown) {
     if (thrown instanceof MalformedRows) throw new RejectedMessage('undecodable', thrown.message);
     throw thrown;
@@ -246,5 +176,5 @@ export function decodeDeltaRows(value: Buffer, at: number, cubes: Readonly<Recor
 
 /** Checks that the rows after a header can be decoded. @throws RejectedMessage undecodable */
 export function checkDeltaRows(value: Buffer, at: number): void {
-  decodeDeltaRows(value, at, emptyCubes(new Dictionary()));
+  decodeDeltaRows(value, at, new Dictionary());
 }

@@ -21,10 +21,10 @@ import { ReelflowError } from '../../runtime/errors.ts';
 import { fileSha256, syncPath } from '../../runtime/files.ts';
 import { noteOf, notesKey } from '../../tables/column-notes.ts';
 import { contentHash } from '../../tables/content-hash.ts';
+import { cubes as declaredCubes } from '../../tables/cubes/cube-set.ts';
 import type { GoldTable } from '../../tables/gold-table.ts';
 import { goldTables } from '../../tables/gold-tables.ts';
 import { scalesOf } from '../../tables/scales.ts';
-import { cubesOnTheWire } from '../../topics/delta-wire.ts';
 import { startAfter } from '../../topics/position.ts';
 import { noRecords, type RecordCounts, sumOf } from '../../topics/record-counts.ts';
 import { type CubeStore, parquetOptions } from '../cube-store.ts';
@@ -113,7 +113,7 @@ function removeQuietly(folder: string): void {
 async function writeCubes(store: CubeStore, folder: string): Promise<NonNullable<Manifest['cubes']>> {
   await store.exportCubes(folder);
   const cubes: NonNullable<Manifest['cubes']> = {};
-  for (const { name } of cubesOnTheWire) {
+  for (const { name } of declaredCubes) {
     const path = join(folder, `${name}.parquet`);
     syncPath(path);
     cubes[name] = { bytes: statSync(path).size, sha256: await fileSha256(path) };

@@ -1,7 +1,6 @@
 /*
 kind: cube
 about: Alternative titles of each rated title, and their distinct regions.
-array: feature
 reads:
   title.akas: [titleId, ordering, region]
   title.ratings: [tconst]

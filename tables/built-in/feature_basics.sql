@@ -1,11 +1,11 @@
 /*
 kind: cube
 about: The row in title.basics of each rated title.
-array: feature
 reads:
   title.basics: [tconst, titleType, isAdult, startYear, runtimeMinutes, genres]
   title.ratings: [tconst]
 key: [tconst, titleType, isAdult, startYear, runtimeMinutes, genres]
+texts: [titleType, genres]
 measures: [basics]
 onlyDuckdb: they serve title_features, which only DuckDB computes
 */

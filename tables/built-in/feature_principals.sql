@@ -1,7 +1,6 @@
 /*
 kind: cube
 about: Credits and distinct people of each rated title. A person counts once in people, whatever the number of credits.
-array: feature
 reads:
   title.principals: [tconst, ordering, nconst]
   title.ratings: [tconst]

@@ -1,7 +1,6 @@
 /*
 kind: cube
 about: The rating of each rated title.
-array: feature
 reads:
   title.ratings: [tconst, averageRating, numVotes]
 key: [tconst, rating]

@@ -5,6 +5,7 @@ reads:
   title.akas: [titleId, ordering, region]
   title.ratings: [tconst, averageRating, numVotes]
 key: [region, rating]
+texts: [region]
 measures: [titles, akas, votes]
 */
 SELECT region, averageRating AS rating,

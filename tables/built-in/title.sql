@@ -5,6 +5,7 @@ reads:
   title.basics: [tconst, startYear, runtimeMinutes, genres]
   title.ratings: [tconst, averageRating, numVotes]
 key: [startYear, genres, rating]
+texts: [genres]
 measures: [titles, votes, runtimeSum, runtimeTitles]
 */
 SELECT startYear, genres, averageRating AS rating,

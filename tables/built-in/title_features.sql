@@ -1,7 +1,7 @@
 /*
 kind: table
 about: Rated titles, with their attributes and columns prepared for training.
-reads: [feature, dictionary]
+reads: [feature_ratings, feature_basics, feature_principals, feature_akas, dictionary]
 key: [tconst]
 attributes: [titleType, startYear, runtimeMinutes, isAdult, genres_text]
 measures: [tenths, numVotes, principals, people, akas, regions]
@@ -78,11 +78,13 @@ WITH integers AS (
     akas,
     regions
   FROM (
-    SELECT tconst, max(titleType) AS titleType, max(startYear) AS startYear, max(runtimeMinutes) AS runtimeMinutes,
-      max(isAdult) = 1 AS isAdult, max(genres) AS genres, max(rating)::BIGINT AS tenths,
-      sum(votes)::BIGINT AS numVotes, sum(principals)::BIGINT AS principals, sum(people)::BIGINT AS people,
-      sum(akas)::BIGINT AS akas, sum(regions)::BIGINT AS regions
-    FROM feature_sums GROUP BY tconst
+    SELECT tconst, titleType, startYear, runtimeMinutes, isAdult = 1 AS isAdult, genres, rating::BIGINT AS tenths,
+      votes AS numVotes, coalesce(principals, 0) AS principals, coalesce(people, 0) AS people,
+      coalesce(akas, 0) AS akas, coalesce(regions, 0) AS regions
+    FROM feature_ratings_sums
+    LEFT JOIN feature_basics_sums USING (tconst)
+    LEFT JOIN feature_principals_sums USING (tconst)
+    LEFT JOIN feature_akas_sums USING (tconst)
   ) AS totals
   LEFT JOIN dictionary AS titleTypes ON titleTypes.number = titleType
   LEFT JOIN dictionary AS genreTexts ON genreTexts.number = genres

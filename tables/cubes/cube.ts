@@ -5,11 +5,10 @@
  * arrival need no rule of their own.
  */
 import type { DatasetName } from '../../topics/catalog.ts';
+import type { CubeColumn, CubeRows } from '../../topics/cube-rows.ts';
 
 export interface Cube {
   readonly name: string;
-  /** Its array in the delta schema. Cubes may share one: there, a column of another cube is null, a measure 0. */
-  readonly array: string;
   /**
    * Columns that the contribution reads, by dataset, the dataset's key first. In the SQL a dataset is the relation
    * `title_basics` …, ids are integers, averageRating is ten times its value, strings are dictionary numbers.
@@ -18,11 +17,30 @@ export interface Cube {
    */
   readonly reads: Readonly<Partial<Record<DatasetName, readonly string[]>>>;
   readonly key: readonly string[];
+  /** Columns of the key that hold dictionary numbers of texts. */
+  readonly texts?: readonly string[];
   readonly measures: readonly string[];
   /** SELECT of the key and the measures, grouped by the key. */
   readonly contribution: string;
   /** Why only DuckDB computes the cube. Without a reason, the SQL must run on Flink too. */
   readonly onlyDuckdb?: string;
+}
+
+/** The columns of a cube, key before measures: what its deltas and the sink's table of it consist of. */
+export function columnsOf({ key, texts = [], measures }: Cube): CubeColumn[] {
+  return [
+    ...key.map((name) => ({ name, kind: texts.includes(name) ? ('string' as const) : ('int' as const) })),
+    ...measures.map((name) => ({ name, kind: 'long' as const })),
+  ];
+}
+
+/** Rows of a cube. @param values of its columns, each at least `length` long */
+export function rowsOf(cube: Cube, values: readonly (Int32Array | Float64Array)[], length: number): CubeRows {
+  const columns = columnsOf(cube).map((column, c) => ({
+    ...column,
+    values: (values[c] as Int32Array).subarray(0, length),
+  }));
+  return { cube: cube.name, columns, length };
 }
 
 /** The name of the relation by which a contribution reads a dataset. */

@@ -60,9 +60,9 @@ describe('the SQL', () => {
   test('includes an added cube, unless only DuckDB computes it', () => {
     const kind: Cube = {
       name: 'kind',
-      array: 'kind',
       reads: { 'title.basics': ['tconst', 'titleType'], 'title.ratings': ['tconst', 'averageRating'] },
       key: ['titleType', 'rating'],
+      texts: ['titleType'],
       measures: ['titles'],
       contribution: `SELECT titleType, averageRating AS rating, count(*) AS titles
         FROM title_basics JOIN title_ratings ON title_basics.tconst = title_ratings.tconst

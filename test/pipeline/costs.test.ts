@@ -111,36 +111,46 @@ async function statementsOf({ connection }: ShardStore, work: () => Promise<unkn
   return Number(counted.getRows()[0]?.[0]) - 1; // the one that ends the counting
 }
 
+const apply = (store: ShardStore, batch: MicroBatch) =>
+  applyMicroBatch(store, batch, {
+    deltaSchemaId,
+    silently: false,
+    deadLetterOf: () => expect.unreachable('nothing is rejected'),
+    publishedEntry: store.nextEntry - 1,
+  });
+
+/** Makes micro-batches of messages, each of which continues where the one before ended. */
+function stagerOf(store: ShardStore): (messages: readonly Sent[]) => MicroBatch {
+  const next = new Map<CubeDataset, number>();
+  return (messages) => {
+    const ownership = new Ownership('tt', identity.shards);
+    const batch = new MicroBatch(identity.shard, store, store.projection, ownership);
+    for (const { dataset, value } of messages) {
+      const offset = next.get(dataset) ?? 0;
+      next.set(dataset, offset + 1);
+      const decoder = decoders[dataset] as (typeof decoders)[string];
+      decoder.isOwn(value);
+      batch.add({ topic: `imdb.${dataset}`, dataset, offset, timestampMs: 0, value }, decoder, value);
+    }
+    return batch;
+  };
+}
+
 describe('a micro-batch', () => {
+  it('makes a delta of few bytes a row', async () => {
+    const store = await createStore();
+    const { entry, deltaRows } = await apply(store, stagerOf(store)(sent));
+    expect(deltaRows).toBeGreaterThan(40_000);
+    const bytes = entry?.messages.reduce((sum, { length }) => sum + length, 0) ?? Number.NaN;
+    expect(bytes / deltaRows).toBeLessThan(12); // [10.7]
+  });
+
   it('takes few SQL statements, and no more for eight times the rows', async () => {
     const store = await createStore();
-    const apply = (batch: MicroBatch) =>
-      applyMicroBatch(store, batch, {
-        deltaSchemaId,
-        silently: false,
-        deadLetterOf: () => expect.unreachable('nothing is rejected'),
-        publishedEntry: store.nextEntry - 1,
-      });
-    const next = new Map<CubeDataset, number>();
-    const staged = (messages: readonly Sent[]) => {
-      const batch = new MicroBatch(
-        identity.shard,
-        store,
-        store.projection,
-        new Ownership('tt', identity.shards),
-      );
-      for (const { dataset, value } of messages) {
-        const offset = next.get(dataset) ?? 0;
-        next.set(dataset, offset + 1);
-        const decoder = decoders[dataset] as (typeof decoders)[string];
-        decoder.isOwn(value);
-        batch.add({ topic: `imdb.${dataset}`, dataset, offset, timestampMs: 0, value }, decoder, value);
-      }
-      return batch;
-    };
+    const staged = stagerOf(store);
     const chunksOf = (from: number, to: number) =>
       cubeDatasets.flatMap((dataset) => sent.filter((each) => each.dataset === dataset).slice(from, to));
-    const count = (messages: readonly Sent[]) => statementsOf(store, () => apply(staged(messages)));
+    const count = (messages: readonly Sent[]) => statementsOf(store, () => apply(store, staged(messages)));
     const some = { fresh: await count(chunksOf(0, 1)), known: await count(chunksOf(0, 1)) };
     const more = { fresh: await count(chunksOf(1, 9)), known: await count(chunksOf(1, 9)) };
     expect(some.known).toBe(more.known);

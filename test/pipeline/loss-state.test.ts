@@ -225,11 +225,11 @@ describe("the sink's state", () => {
   ])('that is lost is not restored from a snapshot that %s', async ([, spoil]) => {
     const folders = copy();
     rmSync(sinkFile(folders.state));
-    spoil(join(dirname(manifestOf(folders.gold)), 'cubes', 'feature.parquet'));
+    spoil(join(dirname(manifestOf(folders.gold)), 'cubes', 'feature_basics.parquet'));
     const gold = hashesBelow(folders.gold);
     const finished = await place.run(inside('sink', folders));
     expectFailure(finished, 'goldUnusable');
-    expect(finished.stderr).toContain('feature.parquet');
+    expect(finished.stderr).toContain('feature_basics.parquet');
     expect(hashesBelow(folders.gold)).toEqual(gold);
   });
 });

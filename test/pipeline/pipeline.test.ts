@@ -11,9 +11,8 @@ import { logBounds } from '../../kafka/bounds.ts';
 import type { ProcessorReport } from '../../processors/processor.ts';
 import { currentSnapshot, listSnapshots, type Manifest } from '../../sinks/gold/manifest.ts';
 import { type DatasetName, datasetNames } from '../../topics/catalog.ts';
-import { cubePlan, cubesOnTheWire, decodeDeltaHeader, decodeDeltaRows } from '../../topics/delta-wire.ts';
+import { decodeDeltaHeader, decodeDeltaRows } from '../../topics/delta-wire.ts';
 import { Dictionary } from '../../topics/dictionary.ts';
-import { Columns } from '../../topics/rows.ts';
 import {
   broker,
   headerOf,
@@ -76,11 +75,8 @@ async function deltaRowsFrom(
   let rows = 0;
   for (const { partition, offset, value } of await readTopic(names.deltas)) {
     if (offset < (ends[partition] ?? 0)) continue;
-    const cubes = Object.fromEntries(
-      cubesOnTheWire.map((wire) => [wire.name, new Columns(cubePlan(wire, dictionary))]),
-    );
-    decodeDeltaRows(value as Buffer, decodeDeltaHeader(value, schemaId).at, cubes);
-    for (const { length } of Object.values(cubes)) rows += length;
+    const { at } = decodeDeltaHeader(value, schemaId);
+    for (const { length } of decodeDeltaRows(value as Buffer, at, dictionary)) rows += length;
   }
   return rows;
 }

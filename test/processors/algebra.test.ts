@@ -199,8 +199,8 @@ test('deltas do not depend on the order of the topics', async () => {
     }
   }
   for (const result of results) expect(result).toEqual(results[0]);
-  // Three groups, and the features of the title: its rating, its basics, and its counts.
-  expect(results[0]?.size).toBe(6);
+  // Three groups, and what each of the four datasets knows of the title.
+  expect(results[0]?.size).toBe(7);
 });
 
 test('a row that changes and changes back within a micro-batch is a duplicate', async () => {
@@ -228,9 +228,8 @@ test('a delta holds no group that its micro-batch did not change', async () => {
   expect(await lab.commit()).toMatchObject({ applied: 2, duplicate: 0, deltaRows: 4 });
 });
 
-/** The key of a title's features in its rating, or in its counts. */
-const featuresOf = (title: number, rating: number | null = null) =>
-  JSON.stringify(['feature', title, null, null, null, null, null, rating]);
+/** The key of what a dataset knows of a title. */
+const featuresOf = (dataset: string, ...key: number[]) => JSON.stringify([`feature_${dataset}`, ...key]);
 
 test('a repeated title counts with all its rows: within a chunk, within a micro-batch, and later', async () => {
   const lab = await Lab.open();
@@ -246,10 +245,10 @@ test('a repeated title counts with all its rows: within a chunk, within a micro-
       ['["contributor",1,55]', [1, 1, 7]],
       ['["contributor",2,55]', [1, 2, 7]],
       ['["contributor",2,83]', [1, 2, 9]],
-      [featuresOf(1, 55), [1, 7, 0, 0, 0, 0, 0]],
-      [featuresOf(1), [0, 0, 0, 3, 2, 0, 0]],
-      [featuresOf(2, 83), [1, 9, 0, 0, 0, 0, 0]],
-      [featuresOf(2), [0, 0, 0, 2, 1, 0, 0]],
+      [featuresOf('ratings', 1, 55), [1, 7]],
+      [featuresOf('principals', 1), [3, 2]],
+      [featuresOf('ratings', 2, 83), [1, 9]],
+      [featuresOf('principals', 2), [2, 1]],
     ]),
   );
 });
@@ -260,8 +259,8 @@ test('deletes subtract the contributions of their rows; later rows count again',
   lab.stage({ dataset: 'title.akas', records: [aka(1, 1, 'DE'), aka(1, 2, 'US')], deletes: [key(1, 2)] });
   await lab.commit();
   const regionOf = (region: string) => JSON.stringify(['region', region, 55]);
-  const rated: [string, number[]] = [featuresOf(1, 55), [1, 7, 0, 0, 0, 0, 0]];
-  const counted: [string, number[]] = [featuresOf(1), [0, 0, 0, 0, 0, 1, 1]];
+  const rated: [string, number[]] = [featuresOf('ratings', 1, 55), [1, 7]];
+  const counted: [string, number[]] = [featuresOf('akas', 1), [1, 1]];
   expect(lab.cubes).toEqual(new Map([[regionOf('DE'), [1, 1, 7]], rated, counted]));
   lab.stage({ dataset: 'title.akas', records: [], deletes: [key(1, 1)] });
   lab.stage({ dataset: 'title.akas', records: [aka(1, 1, 'US')], deletes: [] });

@@ -4,12 +4,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { CubeStore } from '../../sinks/cube-store.ts';
-import { cubePlan, cubesOnTheWire } from '../../topics/delta-wire.ts';
-import { nullInt } from '../../topics/row-plan.ts';
-import { Columns } from '../../topics/rows.ts';
+import { rowsOf } from '../../tables/cubes/cube.ts';
+import { cubeNamed, rowOf } from '../support/cube-rows.ts';
 
 const groups = 40_000;
-const [wire] = cubesOnTheWire.filter(({ name }) => name === 'contributor');
 
 let folder: string;
 let store: CubeStore;
@@ -25,18 +23,11 @@ afterEach(() => {
 });
 
 /** Adds one row to each group of a shard: as many titles as `sign` says. */
-async function add(shard: number, sign: 1 | -1): Promise<void> {
-  if (wire === undefined) throw new Error('there is no contributor cube');
-  const rows = new Columns(cubePlan(wire, store.dictionary));
-  rows.reserve(groups);
-  rows.length = groups;
-  rows.plan.forms.forEach((form, c) => {
-    if (form === 'long') rows.longs[c]?.fill(sign);
-    else rows.ints[c]?.fill(55);
-  });
-  for (let row = 0; row < groups; row++) rows.int(0)[row] = row;
-  expect(rows.int(0)).not.toContain(nullInt);
-  await store.transaction(() => store.addCubeRows(shard, wire, rows));
+async function add(shard: number, sign: 1 | -1, cube = cubeNamed('contributor')): Promise<void> {
+  const key = [Int32Array.from({ length: groups }, (_, row) => row), new Int32Array(groups).fill(55)];
+  const measures = cube.measures.map(() => new Float64Array(groups).fill(sign));
+  const rows = rowsOf(cube, [...key, ...measures], groups);
+  await store.transaction(() => store.addCubeRows(shard, rows));
 }
 
 /** Writes the cubes out as a snapshot does. @returns the rows of the contributor cube, by shard */
@@ -72,4 +63,41 @@ test('rows that sum to 0 leave nothing', async () => {
   for (const sign of [1, -1, 1, -1] as const) await add(0, sign);
   expect(await exported('before')).toEqual([]);
   expect(await store.compact()).toEqual({ before: 4 * groups, after: 0 });
+});
+
+test('a cube that no version declares is kept, also when the store is opened again, until no shard has rows of it', async () => {
+  const foreign = { ...cubeNamed('contributor'), measures: ['films', 'credits', 'votes'] };
+  await add(0, 1, foreign);
+  await add(1, 1, foreign);
+  await store.transaction(() => store.clearShard(0));
+  expect(await store.compact()).toEqual({ before: groups, after: groups });
+  store.close();
+  store = await CubeStore.open(folder, { clusterId: 'cluster', namespace: '' }, '500MB');
+  await add(1, 1, foreign);
+  expect(await store.compact()).toEqual({ before: 2 * groups, after: 2 * groups });
+  // The declared cube of the same name has a table of its own.
+  expect(await exported('before')).toEqual([]);
+  await store.transaction(() => store.clearShard(1));
+  expect(await store.compact()).toEqual({ before: 0, after: 0 });
+  const tables = await store.connection.runAndReadAll(
+    "SELECT name FROM (SHOW TABLES) WHERE name LIKE 'cube_contributor%'",
+  );
+  expect(tables.getRows()).toHaveLength(1);
+});
+
+test('a table that a rolled back transaction has created is created again', async () => {
+  const foreign = { ...cubeNamed('contributor'), measures: ['films', 'credits', 'votes'] };
+  const rows = rowOf(foreign, 1, 55, 1, 1, 10);
+  const failing = store.transaction(async () => {
+    await store.addCubeRows(0, rows);
+    throw new Error('the end');
+  });
+  await expect(failing).rejects.toThrow('the end');
+  // A base clears what the same transaction has added before it.
+  await store.transaction(async () => {
+    await store.addCubeRows(0, rows);
+    await store.clearShard(0);
+    await store.addCubeRows(0, rows);
+  });
+  expect(await store.compact()).toEqual({ before: 1, after: 1 });
 });

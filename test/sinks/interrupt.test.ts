@@ -7,6 +7,7 @@ import { storageFaultOf } from '../../database/storage-errors.ts';
 import { CubeStore } from '../../sinks/cube-store.ts';
 import { currentSnapshot } from '../../sinks/gold/manifest.ts';
 import { publishSnapshot } from '../../sinks/gold/snapshot.ts';
+import { cubeNamed, rowOf } from '../support/cube-rows.ts';
 import { onDatabase } from '../support/damage.ts';
 import { until } from '../support/harness.ts';
 
@@ -53,7 +54,7 @@ const snapshots = () => (existsSync(join(gold, 'snapshots')) ? readdirSync(join(
 
 // Method: the names are an endless view, so the publication never ends by itself.
 test('an interrupted publication leaves nothing, and the next one is complete', async () => {
-  await store.connection.run('INSERT INTO cube_contributor VALUES (0, 1, 55, 1, 1, 10)');
+  await store.transaction(() => store.addCubeRows(0, rowOf(cubeNamed('contributor'), 1, 55, 1, 1, 10)));
   await store.connection.run('DROP TABLE names');
   await store.connection.run(
     `CREATE VIEW names AS SELECT range::INTEGER AS nconst, '' AS primaryName
@@ -75,7 +76,7 @@ test('an interrupted publication leaves nothing, and the next one is complete', 
   expect(currentSnapshot(gold)).toBeUndefined();
 
   store.close();
-  await onDatabase(store.path, 'DROP VIEW names');
+  await onDatabase(store.path, 'DROP VIEW names', 'CREATE TABLE names (nconst INTEGER, primaryName VARCHAR)');
   store = await open();
   const { id, tables } = await publish();
   expect(snapshots()).toEqual([id]);

@@ -1,6 +1,6 @@
 /** When a snapshot may follow another, by a table: what the sink holds, and what CURRENT holds. */
 import { describe, expect, test } from 'vitest';
-import { type Current, type Held, hasReached, isAhead } from '../../sinks/progress.ts';
+import { type Current, type Held, hasReached, isAhead, shardsOfOtherCubes } from '../../sinks/progress.ts';
 import type { Gaps, Position } from '../../topics/position.ts';
 
 const peopleTopic = 'names';
@@ -162,4 +162,13 @@ describe('the sink holds everything that CURRENT holds or a reset asked for', ()
   test.for(table)('%s', ([, has, newest, expected]) => {
     expect(hasReached(has, newest)).toBe(expected);
   });
+});
+
+test('shards are of other cubes if their newest delta has another fingerprint, but not after a reset mark', () => {
+  const { shards } = held([{ position: { a: 1 } }, { position: { a: 1 } }, { position: {} }]);
+  const marked = new Map(shards);
+  const [, , reset] = [...shards.values()];
+  if (reset !== undefined) marked.set(2, { ...reset, chain: { ...reset.chain, cubeSet: '' } });
+  expect(shardsOfOtherCubes(marked, 'cubes')).toEqual([]);
+  expect(shardsOfOtherCubes(marked, 'newer')).toEqual([0, 1]);
 });

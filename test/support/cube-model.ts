@@ -2,13 +2,12 @@
  * The cubes in plain JavaScript, twice: from the rows that a log of chunks leaves behind, and as the sum of the deltas
  * that a store has published. What they agree on is that the algebra is right.
  */
-import { cubePlan, cubesOnTheWire, decodeDeltaHeader, decodeDeltaRows } from '../../topics/delta-wire.ts';
+import { decodeDeltaHeader, decodeDeltaRows } from '../../topics/delta-wire.ts';
 import { Dictionary } from '../../topics/dictionary.ts';
 import { nullInt } from '../../topics/row-plan.ts';
-import { Columns } from '../../topics/rows.ts';
 import { type Chunk, type CubeDataset, keyOf, type Row } from './chunks.ts';
 
-/** Measures by array and key, e.g. `region DE 83` → [1, 2, 900]; rows of zeros are absent. */
+/** Measures by cube and key, e.g. `region DE 83` → [1, 2, 900]; rows of zeros are absent. */
 export type Cubes = Map<string, number[]>;
 
 function add(
@@ -63,40 +62,30 @@ export class Rows {
       }
       const akas = countBy([...this.of['title.akas'].values()], 'titleId', tconst, 'region');
       for (const [region, count] of akas) add(cubes, ['region', region, rating], [1, count, votes]);
-      for (const [key, measures] of this.#features(String(tconst), rating, votes)) {
-        add(cubes, ['feature', Number(String(tconst).slice(2)), ...key], measures);
-      }
+      this.#addFeatures(cubes, String(tconst), rating, votes);
     }
     return cubes;
   }
 
-  /** Rows of the features of a rated title, one for each dataset that knows it: key behind the title, measures. */
-  #features(tconst: string, rating: number, votes: number): [(string | number | null)[], number[]][] {
-    const features: [(string | number | null)[], number[]][] = [
-      [
-        [null, null, null, null, null, rating],
-        [1, votes, 0, 0, 0, 0, 0],
-      ],
-    ];
+  /** Adds what each dataset knows of a rated title. */
+  #addFeatures(cubes: Cubes, tconst: string, rating: number, votes: number): void {
+    const number = Number(tconst.slice(2));
+    add(cubes, ['feature_ratings', number, rating], [1, votes]);
     const basics = this.of['title.basics'].get(tconst);
     if (basics !== undefined) {
       const { titleType, isAdult, startYear, runtimeMinutes, genres } = basics as Record<
         string,
         string | null
       >;
-      features.push([
-        [titleType ?? null, isAdult ? 1 : 0, startYear ?? null, runtimeMinutes ?? null, genres ?? null, null],
-        [0, 0, 1, 0, 0, 0, 0],
-      ]);
+      const attributes = [titleType, isAdult ? 1 : 0, startYear, runtimeMinutes, genres];
+      add(cubes, ['feature_basics', number, ...attributes.map((value) => value ?? null)], [1]);
     }
-    const nothing = [null, null, null, null, null, null];
     const principals = [...this.of['title.principals'].values()].filter((row) => row.tconst === tconst);
     const people = new Set(principals.map(({ nconst }) => nconst));
-    features.push([nothing, [0, 0, 0, principals.length, people.size, 0, 0]]);
+    add(cubes, ['feature_principals', number], [principals.length, people.size]);
     const akas = [...this.of['title.akas'].values()].filter(({ titleId }) => titleId === tconst);
     const regions = new Set(akas.map(({ region }) => region).filter((region) => region !== null));
-    features.push([nothing, [0, 0, 0, 0, 0, akas.length, regions.size]]);
-    return features;
+    add(cubes, ['feature_akas', number], [akas.length, regions.size]);
   }
 }
 
@@ -115,24 +104,17 @@ export function addDeltas(cubes: Cubes, messages: readonly Buffer[], schemaId: n
   let rows = 0;
   for (const message of messages) {
     const dictionary = new Dictionary();
-    const columns: Record<string, Columns> = Object.fromEntries(
-      cubesOnTheWire.map((wire) => [wire.name, new Columns(cubePlan(wire, dictionary))]),
-    );
     const { at } = decodeDeltaHeader(message, schemaId);
-    decodeDeltaRows(message, at, columns);
-    for (const { name } of cubesOnTheWire) {
-      const { plan, length } = columns[name] as Columns;
-      const isMeasure = (c: number) => plan.forms[c] === 'long';
+    for (const { cube, columns, length } of decodeDeltaRows(message, at, dictionary)) {
       rows += length;
       for (let row = 0; row < length; row++) {
-        const values = plan.forms.map((form, c) => {
-          const value = (columns[name] as Columns).column(c)[row] as number;
-          if (value === nullInt && form !== 'long') return null;
-          return form === 'dictionary' ? dictionary.textOf(value) : value;
+        const values = columns.map(({ kind, values: { [row]: value = 0 } }) => {
+          if (value === nullInt && kind !== 'long') return null;
+          return kind === 'string' ? dictionary.textOf(value) : value;
         });
-        const measures = values.filter((_, c) => isMeasure(c)) as number[];
-        if (measures.every((value) => value === 0)) throw new Error(`a row of ${name} that changes nothing`);
-        add(cubes, [name, ...values.filter((_, c) => !isMeasure(c))], measures);
+        const measures = values.filter((_, c) => columns[c]?.kind === 'long') as number[];
+        if (measures.every((value) => value === 0)) throw new Error(`a row of ${cube} that changes nothing`);
+        add(cubes, [cube, ...values.filter((_, c) => columns[c]?.kind !== 'long')], measures);
       }
     }
   }

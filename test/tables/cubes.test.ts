@@ -1,41 +1,31 @@
-/** What cubes declare and what the delta schema carries are two texts that must say the same. */
+/** What cubes declare, what follows from it, and that no two declarations share a fingerprint. */
 import { describe, expect, test } from 'vitest';
-import type { Cube } from '../../tables/cubes/cube.ts';
+import { type Cube, columnsOf } from '../../tables/cubes/cube.ts';
 import { cubes, fingerprintOf, projectionOf } from '../../tables/cubes/cube-set.ts';
 import { type DatasetName, datasets } from '../../topics/catalog.ts';
-import { cubesOnTheWire } from '../../topics/delta-wire.ts';
 
 const titleCube = cubes[0] as Cube;
 
-test('every array of the delta schema is that of some cube, and every cube has one', () => {
-  expect(new Set(cubesOnTheWire.map(({ name }) => name))).toEqual(new Set(cubes.map(({ array }) => array)));
+test('no two cubes have one name', () => {
   expect(new Set(cubes.map(({ name }) => name)).size).toBe(cubes.length);
 });
 
-test.each(cubesOnTheWire)(
-  'every field of array $name is a column of its cubes, and null or 0 for others',
-  ({ name, fields }) => {
-    const own = cubes.filter(({ array }) => array === name);
-    for (const field of fields) {
-      const having = own.filter(({ key, measures }) => [...key, ...measures].includes(field.name));
-      expect(having.length).toBeGreaterThan(0);
-      if (having.length < own.length) expect(field.type === 'long' || Array.isArray(field.type)).toBe(true);
-    }
-  },
-);
-
 describe.each(cubes.map((cube) => [cube.name, cube] as const))('cube %s', (_, cube) => {
-  const wire = cubesOnTheWire.find(({ name }) => name === cube.array);
-
-  test('has its key, then its measures, in the order of the delta schema', () => {
-    const own = [...cube.key, ...cube.measures];
-    expect(wire?.fields.map(({ name }) => name).filter((name) => own.includes(name))).toEqual(own);
+  test('has its key, then its measures, and declares no text outside its key', () => {
+    const columns = columnsOf(cube);
+    expect(columns.map(({ name }) => name)).toEqual([...cube.key, ...cube.measures]);
+    expect(columns.filter(({ kind }) => kind === 'long').map(({ name }) => name)).toEqual(cube.measures);
+    expect(columns.filter(({ kind }) => kind === 'string').map(({ name }) => name)).toEqual(cube.texts ?? []);
   });
 
-  test('has longs for measures, no null among them, and none in its key', () => {
-    const types = new Map(wire?.fields.map(({ name, type }) => [name, type]));
-    for (const measure of cube.measures) expect(types.get(measure)).toBe('long');
-    for (const column of cube.key) expect([types.get(column)].flat()).not.toContain('long');
+  test('declares each column of its key that is a text of a dataset', () => {
+    for (const [name, columns] of Object.entries(cube.reads)) {
+      for (const { name: column, type } of datasets[name as DatasetName].columns) {
+        const isId = /^(tconst|nconst|titleId)$/.test(column);
+        if (isId || !columns.includes(column) || !cube.key.includes(column)) continue;
+        expect(cube.texts?.includes(column) ?? false, column).toBe(type.endsWith('string'));
+      }
+    }
   });
 
   test('reads title.ratings, and of every dataset the key first', () => {
@@ -65,7 +55,7 @@ test('a cube that does not read title.ratings is refused', () => {
 test('any change of a declaration changes the fingerprint', () => {
   const changed: Cube[] = [
     { ...titleCube, name: 'titles' },
-    { ...titleCube, array: 'region' },
+    { ...titleCube, texts: [] },
     { ...titleCube, key: ['genres', 'rating'] },
     { ...titleCube, measures: ['titles'] },
     { ...titleCube, contribution: `${titleCube.contribution} ` },

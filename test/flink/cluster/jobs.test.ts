@@ -204,6 +204,7 @@ reads:
   title.basics: [tconst, titleType]
   title.ratings: [tconst, averageRating, numVotes]
 key: [titleType, rating]
+texts: [titleType]
 measures: [titles, votes]
 */
 SELECT titleType, averageRating AS rating, count(*) AS titles, sum(numVotes) AS votes
@@ -211,25 +212,6 @@ FROM title_basics JOIN title_ratings ON title_basics.tconst = title_ratings.tcon
 WHERE titleType IS NOT NULL GROUP BY titleType, averageRating`,
   );
   edit('tables/built-in.ts', 'const cubeNames = [', "const cubeNames = ['medium', ");
-  const schema = JSON.parse(readFileSync(join(copy, 'topics/schemas/reelflow.deltas.avsc'), 'utf8'));
-  schema.fields.push({
-    name: 'medium',
-    type: {
-      type: 'array',
-      items: {
-        type: 'record',
-        name: 'MediumRow',
-        fields: [
-          { name: 'titleType', type: 'string' },
-          { name: 'rating', type: 'int' },
-          { name: 'titles', type: 'long' },
-          { name: 'votes', type: 'long' },
-        ],
-      },
-    },
-    default: [],
-  });
-  writeFileSync(join(copy, 'topics/schemas/reelflow.deltas.avsc'), JSON.stringify(schema));
   writeFileSync(
     join(copy, 'tables/built-in/medium_analysis.sql'),
     `/*

@@ -30,6 +30,8 @@ import {
 } from '../../../sinks/gold/manifest.ts';
 import { pinSnapshot } from '../../../sinks/gold/retention.ts';
 import { publishSnapshot } from '../../../sinks/gold/snapshot.ts';
+import { nullInt } from '../../../topics/row-plan.ts';
+import { cubeNamed, rowOf } from '../../support/cube-rows.ts';
 import { expectFailure } from '../../support/damage.ts';
 import { Place, smallDataset } from '../../support/harness.ts';
 import { type S3Server, startS3 } from '../../support/s3/server.ts';
@@ -75,8 +77,9 @@ class Pipeline {
     const identity = { clusterId: this.#clusterId, namespace: '' };
     this.#store ??= await CubeStore.open(join(folder, this.prefix, 'state'), identity, '200MB');
     this.#titles += 1;
-    await this.#store.connection.run(`INSERT INTO cube_title (shard, startYear, rating, titles, votes, runtimeSum, runtimeTitles)
-      VALUES (0, ${1900 + this.#titles}, 70, 1, 100, 90, 1)`);
+    const rows = rowOf(cubeNamed('title'), 1900 + this.#titles, nullInt, 70, 1, 100, 90, 1);
+    const store = this.#store;
+    await store.transaction(() => store.addCubeRows(0, rows));
     const source = {
       ...identity,
       schemas: {},

@@ -6,6 +6,7 @@ import {
   mkdirSync,
   mkdtempSync,
   readdirSync,
+  readFileSync,
   renameSync,
   rmSync,
   writeFileSync,
@@ -15,17 +16,23 @@ import { join } from 'node:path';
 import { DuckDBInstance } from '@duckdb/node-api';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { parquetFile } from '../../../database/sql.ts';
+import type { Logger } from '../../../runtime/logger.ts';
+import { cubeTable } from '../../../sinks/cube-sql.ts';
 import { CubeStore } from '../../../sinks/cube-store.ts';
 import { catalogueFile } from '../../../sinks/gold/catalogue.ts';
 import { GoldReader } from '../../../sinks/gold/gold-reader.ts';
 import {
   currentSnapshot,
   listSnapshots,
+  type Manifest,
   readManifest,
   snapshotFolder,
 } from '../../../sinks/gold/manifest.ts';
 import { retain } from '../../../sinks/gold/retention.ts';
 import { publishSnapshot } from '../../../sinks/gold/snapshot.ts';
+import { restoreFrom } from '../../../sinks/restore.ts';
+import { columnsOf } from '../../../tables/cubes/cube.ts';
+import { cubeNamed, rowOf } from '../../support/cube-rows.ts';
 
 let folder: string;
 let store: CubeStore;
@@ -48,7 +55,7 @@ async function openStore(state: string): Promise<CubeStore> {
   if (!opened.isEmpty) return opened;
   await opened.transaction(async () => {
     const region = opened.dictionary.numberOfText('hu');
-    await opened.connection.run(`INSERT INTO cube_region VALUES (0, ${region}, 55, 1, 1, 10)`);
+    await opened.addCubeRows(0, rowOf(cubeNamed('region'), region, 55, 1, 1, 10));
     await opened.putPeople({
       partition: 0,
       next: 1,
@@ -214,3 +221,24 @@ function makeUnremovable(snapshot: string): ((path: string) => void) | undefined
     else chmodSync(cubes(path), 0o700);
   };
 }
+
+test('a sink without a state begins empty if the newest snapshot lacks a declared cube', async () => {
+  const gold = join(folder, 'gold');
+  const { id } = await publish(gold);
+  const path = join(snapshotFolder(gold, id), 'manifest.json');
+  const { cubes, ...manifest } = JSON.parse(readFileSync(path, 'utf8')) as Manifest;
+  const { feature_akas: _, ...others } = cubes ?? {};
+  const warnings: unknown[] = [];
+  const logger = { warn: (fields: unknown) => warnings.push(fields) } as unknown as Logger;
+  for (const [number, named] of [cubes, others].entries()) {
+    writeFileSync(path, JSON.stringify({ ...manifest, cubes: named }));
+    const restored = await CubeStore.open(join(folder, `restored-${number}`), identity, '500MB');
+    await restoreFrom(restored, gold, id, logger);
+    const rows = await restored.connection.runAndReadAll(
+      `FROM ${cubeTable({ name: 'region', columns: columnsOf(cubeNamed('region')) })}`,
+    );
+    restored.close();
+    expect(rows.getRows()).toHaveLength(number === 0 ? 1 : 0);
+  }
+  expect(warnings.at(-1)).toMatchObject({ lacking: ['feature_akas'] });
+});
