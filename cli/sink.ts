@@ -1,5 +1,7 @@
 /** `reelflow sink`: the sink that writes gold. */
 import { Command } from 'commander';
+import { ReelflowError } from '../runtime/errors.ts';
+import type { LakePlace } from '../sinks/gold/lake.ts';
 import type { HealthView } from './observe.ts';
 import {
   commonOptions,
@@ -20,6 +22,7 @@ interface Flags extends StageFlags {
   memory: string;
   push?: string;
   history: number;
+  lake?: string;
 }
 
 export function sinkCommand(): Command {
@@ -31,11 +34,13 @@ export function sinkCommand(): Command {
     .option('--history <days>', 'days of rating history to keep', integerIn(0, 100_000), 400)
     .addOption(listenOption(observersHelp))
     .option('--push <url>', 'push every snapshot to this bucket, given as s3://bucket/prefix')
+    .option('--lake <url>', 'show every snapshot in this DuckLake catalogue, given as ducklake:FILE')
     .addOption(memoryOption("limit of DuckDB's memory"));
   return commonOptions(command).action(run);
 }
 
 async function run(flags: Flags): Promise<void> {
+  const lake = await lakeOf(flags);
   let health = (): HealthView => ({ isHealthy: true, isReady: false });
   const { broker, registry, names, places, signal, stopped, observed } = await openStage(
     'sink',
@@ -58,6 +63,7 @@ async function run(flags: Flags): Promise<void> {
     keep: flags.keep,
     historyDays: flags.history,
     ...(flags.push !== undefined && { pushTo: flags.push }),
+    ...(lake !== undefined && { lake }),
     memoryLimit: flags.memory,
     reelflowVersion: packageVersion(),
     signal,
@@ -75,4 +81,15 @@ async function run(flags: Flags): Promise<void> {
     const { snapshot } = report;
     print(snapshot === null ? 'Nothing changed: no snapshot.' : `Snapshot ${snapshot} in ${places.gold}`);
   }
+}
+
+/** @throws ReelflowError usage */
+async function lakeOf({ lake, push }: Flags): Promise<LakePlace | undefined> {
+  if (lake === undefined) return undefined;
+  const place = (await import('../sinks/gold/lake.ts')).lakePlaceOf(lake);
+  if (place.kind === 'file' || push !== undefined) return place;
+  throw new ReelflowError('usage', 'A lake in a bucket shows the snapshots of a bucket', {
+    detail: `--lake ${lake} without --push.`,
+    hint: 'Add --push s3://bucket/prefix, or write the lake to a file.',
+  });
 }

@@ -41,6 +41,7 @@ export const exitCodes = {
   rowsRejected: 34,
   declarationUnusable: 35,
   dumpsUnreachable: 36,
+  lakeUnusable: 37,
 } as const;
 
 export type FailureKind = keyof typeof exitCodes;

@@ -1,6 +1,6 @@
 /**
  * Publishes the store as a snapshot, and does what follows: removes old snapshots, compacts the store, trims the deltas that
- * no kept snapshot needs, and pushes to the bucket. Only the snapshot itself must succeed; the rest is repeated after the
+ * no kept snapshot needs, pushes to the bucket and writes the lake. Only the snapshot itself must succeed; the rest is repeated after the
  * next one.
  */
 import type { Broker } from '../kafka/client.ts';
@@ -9,8 +9,9 @@ import { messageOf, ReelflowError } from '../runtime/errors.ts';
 import { cubes, fingerprintOf } from '../tables/cubes/cube-set.ts';
 import type { TopicNames } from '../topics/catalog.ts';
 import type { CubeStore } from './cube-store.ts';
+import type { Lake } from './gold/lake.ts';
 import { currentSnapshot, type Manifest, readManifest } from './gold/manifest.ts';
-import { newestSnapshots, retain } from './gold/retention.ts';
+import { newestSnapshots, retain, stayingSnapshots } from './gold/retention.ts';
 import { publishSnapshot } from './gold/snapshot.ts';
 import { hasReached, isAhead, shardsOfOtherCubes } from './progress.ts';
 import type { SinkMetrics } from './sink-metrics.ts';
@@ -27,6 +28,8 @@ export interface PublicationOptions {
   readonly keep: number;
   /** Bucket that receives every snapshot, `s3://bucket/prefix`. */
   readonly pushTo?: string;
+  /** Catalogue that shows every snapshot. */
+  readonly lake?: Lake | undefined;
   readonly reelflowVersion: string;
   /** Length of the history of ratings, in days before the newest dump. */
   readonly historyDays: number;
@@ -43,6 +46,8 @@ export class Publication {
   #pushed: string | undefined;
   /** The last removals that failed: a warning appears only when they change. */
   #failures = '';
+  /** Attempts that failed since the lake was last written. */
+  #lakeFailures = 0;
 
   constructor(options: PublicationOptions) {
     this.#options = options;
@@ -93,6 +98,8 @@ export class Publication {
       }),
     );
     const publishedMs = performance.now() - startedMs;
+    // Versions expire before their files go.
+    await this.register('log');
     const removed = this.#retain();
     await store.compact();
     await this.#trimDeltas();
@@ -105,8 +112,8 @@ export class Publication {
 
   /** A snapshot that cannot be removed takes room, but must not end the sink: the next publication tries again. */
   #retain(): readonly string[] {
-    const { gold, keep, broker, metrics } = this.#options;
-    const { removed, failed } = retain(gold, keep);
+    const { gold, keep, broker, metrics, lake } = this.#options;
+    const { removed, failed } = retain(gold, keep, lake?.place.kind === 'file' ? lake.newest : undefined);
     const failures = failed.map(({ id, reason }) => `${id}: ${reason}`);
     if (failures.join() !== this.#failures) {
       if (failures.length > 0) broker.logger.warn({ failures }, 'old snapshots cannot be removed');
@@ -138,20 +145,53 @@ export class Publication {
     }
   }
 
-  /** Pushes CURRENT to the bucket. @param onFailure `log`: the next interval tries again if the bucket cannot be used */
+  /**
+   * Makes a lake that is a file show the snapshots that stay, if it does not show CURRENT yet.
+   * @param onFailure `log`: the next interval tries again if it cannot be written
+   */
+  async register(onFailure: 'log' | 'throw'): Promise<void> {
+    const { gold, keep, lake } = this.#options;
+    const current = currentSnapshot(gold);
+    if (lake?.place.kind !== 'file' || current === undefined || current === lake.newest) return;
+    await this.#show(lake, stayingSnapshots(gold, keep), onFailure);
+  }
+
+  /** Pushes CURRENT to the bucket, then makes a lake in a bucket show what is there. @param onFailure as of `register` */
   async push(onFailure: 'log' | 'throw'): Promise<void> {
-    const { gold, keep, pushTo, broker } = this.#options;
+    const { gold, keep, pushTo, broker, lake } = this.#options;
     const current = currentSnapshot(gold);
     if (pushTo === undefined || current === undefined || current === this.#pushed) return;
     const { pushGold } = await import('./gold/bucket.ts');
     try {
-      const report = await pushGold(gold, pushTo, keep);
-      this.#pushed = report.snapshot;
-      broker.logger.info({ ...report, bucket: pushTo }, 'snapshot pushed to the bucket');
+      const report = await pushGold(gold, pushTo, keep, async (snapshots) => {
+        if (lake?.place.kind !== 'object') return undefined;
+        await this.#show(lake, snapshots, onFailure);
+        return lake.newest;
+      });
+      if (this.#lakeFailures === 0) this.#pushed = report.snapshot;
+      if (report.pushed) broker.logger.info({ ...report, bucket: pushTo }, 'snapshot pushed to the bucket');
     } catch (thrown) {
       const isPassing = thrown instanceof ReelflowError && thrown.kind === 'bucketUnusable';
       if (onFailure === 'throw' || !isPassing) throw thrown;
       broker.logger.warn({ reason: thrown.detail }, 'snapshot not pushed to the bucket');
+    }
+  }
+
+  /** Readers of a lake that cannot be written have older snapshots; that must not stop gold. */
+  async #show(lake: Lake, snapshots: readonly string[], onFailure: 'log' | 'throw'): Promise<void> {
+    const { broker, metrics } = this.#options;
+    try {
+      const { added, expired } = await lake.show(snapshots);
+      this.#lakeFailures = 0;
+      broker.logger.info({ added, expired }, 'lake written');
+    } catch (thrown) {
+      const passing = ['lakeUnusable', 'bucketUnusable', 'busy'];
+      if (!(thrown instanceof ReelflowError) || !passing.includes(thrown.kind)) throw thrown;
+      if (onFailure === 'throw') throw thrown;
+      this.#lakeFailures += 1;
+      broker.logger.warn({ reason: thrown.detail, attempts: this.#lakeFailures }, 'lake not written');
+    } finally {
+      metrics?.lakeFailures(this.#lakeFailures);
     }
   }
 }

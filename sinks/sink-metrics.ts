@@ -16,6 +16,7 @@ export class SinkMetrics extends MemberMetrics {
   readonly #created: Gauge;
   readonly #rows: Gauge<'table'>;
   readonly #unremovable: Gauge;
+  readonly #lakeFailures: Gauge;
 
   constructor(registry: Registry) {
     super(
@@ -75,6 +76,16 @@ export class SinkMetrics extends MemberMetrics {
       help: 'Old snapshots that could not be removed after the last publication',
       registers,
     });
+    this.#lakeFailures = new Gauge({
+      name: 'reelflow_sink_lake_failures',
+      help: 'Attempts to write the lake that failed since the last success',
+      registers,
+    });
+  }
+
+  /** @param attempts that failed since the lake was last written */
+  lakeFailures(attempts: number): void {
+    this.#lakeFailures.set(attempts);
   }
 
   /** @param snapshots old snapshots that could not be removed after the last publication */

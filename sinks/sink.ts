@@ -18,6 +18,7 @@ import { ChunkDecoder } from '../topics/chunk.ts';
 import type { Registry } from '../topics/registry.ts';
 import { CubeStore } from './cube-store.ts';
 import { goldStorage } from './gold/gold-storage.ts';
+import { Lake, type LakePlace } from './gold/lake.ts';
 import { currentSnapshot, type Manifest, readManifest } from './gold/manifest.ts';
 import { withGoldLock } from './gold/retention.ts';
 import { Intake } from './intake.ts';
@@ -45,6 +46,8 @@ export interface SinkOptions {
   readonly pushTo?: string;
   /** Length of the history of ratings, in days before the newest dump. */
   readonly historyDays: number;
+  /** Catalogue that shows every snapshot. */
+  readonly lake?: LakePlace;
   /** DuckDB's limit, as DuckDB writes sizes. */
   readonly memoryLimit: string;
   readonly reelflowVersion: string;
@@ -129,6 +132,8 @@ class Sink {
       this.#options;
     const clusterId = await clusterIdOf(broker);
     const current = this.#requireOwnGold(clusterId);
+    const lake = this.#lakeOf(clusterId);
+    await lake?.open();
     const folder = join(state, clusterId, names.namespace === '' ? '_' : names.namespace);
     const store = await CubeStore.open(folder, { clusterId, namespace: names.namespace }, memoryLimit);
     this.#store = store;
@@ -143,7 +148,7 @@ class Sink {
       [`${topic}-value`]: ratingsSchemaId,
     };
     if (store.isEmpty && current !== undefined) await restoreFrom(store, gold, current, broker.logger);
-    this.#publication = new Publication({ ...this.#options, store, clusterId, schemas });
+    this.#publication = new Publication({ ...this.#options, store, clusterId, schemas, lake });
     this.#intake = new Intake({
       ...this.#options,
       store,
@@ -184,6 +189,7 @@ class Sink {
       await sleep(gatherMs);
       if (performance.now() < publishAtMs) continue;
       if (this.#isActive && this.#publication.isDue() && (await this.#isLevel())) await this.#publish();
+      if (this.#isActive) await this.#publication.register('log');
       if (this.#isActive) await this.#publication.push('log');
       publishAtMs = performance.now() + intervalMs;
     }
@@ -195,6 +201,7 @@ class Sink {
         await this.#untilServed(() => this.#ratings.level());
         if (!signal.aborted) await this.#publish();
       }
+      if (!signal.aborted) await this.#publication.register('throw');
       if (!signal.aborted) await this.#publication.push('throw');
     }
     return this.report;
@@ -220,6 +227,13 @@ class Sink {
       detail: `${gold}: cluster ${manifest.clusterId}, namespace '${manifest.namespace}'; this is ${clusterId}, '${names.namespace}'.`,
       hint: 'Use another --gold folder.',
     });
+  }
+
+  #lakeOf(clusterId: string): Lake | undefined {
+    const { lake, gold, names, pushTo } = this.#options;
+    if (lake === undefined) return undefined;
+    const bucket = lake.kind === 'object' ? pushTo : undefined;
+    return new Lake(lake, { gold, clusterId, namespace: names.namespace, bucket });
   }
 
   #untilServed<T>(work: () => Promise<T>): Promise<T> {

@@ -7,7 +7,15 @@
  * The folder is the original, the bucket its copy. Every step can be repeated: after a crash, the next push completes it.
  */
 import { createHash } from 'node:crypto';
-import { createReadStream, createWriteStream, mkdirSync, readdirSync, rmSync, statSync } from 'node:fs';
+import {
+  createReadStream,
+  createWriteStream,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
@@ -60,13 +68,21 @@ export function placeOf(url: string): Place {
   return { url, bucket, prefix: prefix === '' ? '' : `${prefix}/` };
 }
 
+/** Called before snapshots leave the bucket. @param snapshots ids of those that stay. @returns one that stays too */
+export type BeforeRemoval = (snapshots: readonly string[]) => Promise<string | undefined>;
+
 /**
  * Pushes the snapshot that CURRENT of the folder names, and removes snapshots that are older than the newest `keep` of the
  * bucket and not pinned in the folder.
  * @throws ReelflowError goldUnusable, if there is nothing to push, a file was altered, or the bucket is newer; foreignCluster;
  *   busy, if another push has replaced CURRENT meanwhile; bucketUnusable
  */
-export async function pushGold(gold: string, url: string, keep: number): Promise<PushReport> {
+export async function pushGold(
+  gold: string,
+  url: string,
+  keep: number,
+  before: BeforeRemoval = async () => undefined,
+): Promise<PushReport> {
   const id = currentSnapshot(gold);
   if (id === undefined) {
     throw new ReelflowError('goldUnusable', 'There is no snapshot to push', {
@@ -81,13 +97,13 @@ export async function pushGold(gold: string, url: string, keep: number): Promise
     const current = await bucket.current();
     if (current !== undefined) refuseForeign(bucket.url, await bucket.manifest(current.id), manifest);
     if (current?.id === id)
-      return { snapshot: id, pushed: false, bytes: 0, removed: await bucket.retain(gold, keep, id) };
+      return { snapshot: id, pushed: false, bytes: 0, removed: await bucket.retain(gold, keep, id, before) };
     // 2. files, then manifest
     const bytes = await bucket.putSnapshot(gold, manifest);
     crashPoint('after-objects-before-bucket-current');
     // 3. CURRENT
     await bucket.replaceCurrent(id, current?.tag);
-    return { snapshot: id, pushed: true, bytes, removed: await bucket.retain(gold, keep, id) };
+    return { snapshot: id, pushed: true, bytes, removed: await bucket.retain(gold, keep, id, before) };
   } finally {
     bucket.close();
   }
@@ -216,16 +232,35 @@ export class Bucket {
 
   /** @param tag of the CURRENT that may be replaced; undefined if none may exist. @throws ReelflowError busy */
   async replaceCurrent(id: string, tag: string | undefined): Promise<void> {
+    await this.#replace('CURRENT', `${id}\n`, tag);
+  }
+
+  /** Fetches an object. @returns its tag, or undefined if there is none */
+  async getFile(name: string, into: string): Promise<string | undefined> {
+    try {
+      const { Body, ETag } = await this.#client.send(new S3.GetObjectCommand(this.#object(name)));
+      await pipeline(Body as unknown as Readable, createWriteStream(into));
+      return String(ETag);
+    } catch (thrown) {
+      if ((thrown as S3.S3ServiceException).name === 'NoSuchKey') return undefined;
+      throw this.#error(thrown);
+    }
+  }
+
+  /** @param tag of the object that may be replaced; undefined if none may exist. @throws ReelflowError busy */
+  async replaceFile(name: string, file: string, tag: string | undefined): Promise<void> {
+    await this.#replace(name, readFileSync(file), tag);
+  }
+
+  async #replace(name: string, Body: string | Uint8Array, tag: string | undefined): Promise<void> {
     const condition = tag === undefined ? { IfNoneMatch: '*' } : { IfMatch: tag };
     try {
-      await this.#client.send(
-        new S3.PutObjectCommand({ ...this.#object('CURRENT'), ...condition, Body: `${id}\n` }),
-      );
+      await this.#client.send(new S3.PutObjectCommand({ ...this.#object(name), ...condition, Body }));
     } catch (thrown) {
-      const { name, $metadata } = thrown as S3.S3ServiceException;
-      if (name !== 'PreconditionFailed' && $metadata?.httpStatusCode !== 409) throw this.#error(thrown);
-      throw new ReelflowError('busy', 'Another push has replaced CURRENT of the bucket meanwhile', {
-        detail: `${this.url}: CURRENT has changed since this push read it.`,
+      const { name: kind, $metadata } = thrown as S3.S3ServiceException;
+      if (kind !== 'PreconditionFailed' && $metadata?.httpStatusCode !== 409) throw this.#error(thrown);
+      throw new ReelflowError('busy', `Another push has replaced ${name} of the bucket meanwhile`, {
+        detail: `${this.url}: ${name} has changed since this push read it.`,
         hint: 'One sink serves a prefix. End the other one, then push again.',
         cause: thrown,
       });
@@ -233,11 +268,13 @@ export class Bucket {
   }
 
   /** Removes all but the newest `keep`, `current` and snapshots pinned in the folder. @returns the removed ids */
-  async retain(gold: string, keep: number, current: string): Promise<string[]> {
+  async retain(gold: string, keep: number, current: string, before: BeforeRemoval): Promise<string[]> {
     const all = [
       ...new Set((await this.#list('snapshots/')).map((key) => key.split('/')[1] as string)),
     ].sort();
-    const removable = all.slice(0, -keep).filter((id) => id < current && !isPinned(gold, id));
+    const old = all.slice(0, -keep).filter((id) => id < current && !isPinned(gold, id));
+    const spared = await before(all.filter((id) => id <= current && !old.includes(id)));
+    const removable = old.filter((id) => id !== spared);
     for (const id of removable) {
       const keys = await this.#list(`snapshots/${id}/`);
       // The manifest first: without it the rest is no snapshot.

@@ -49,20 +49,28 @@ export interface RetentionPlan {
   /** Oldest first. */
   readonly remove: readonly string[];
   /** Older snapshots that stay. */
-  readonly stay: readonly { readonly id: string; readonly because: 'current' | 'pinned' }[];
+  readonly stay: readonly { readonly id: string; readonly because: 'current' | 'pinned' | 'lake' }[];
 }
 
 /** Plans `retain`. Changes nothing. */
-export function planRetention(gold: string, keep: number): RetentionPlan {
+export function planRetention(gold: string, keep: number, spared?: string): RetentionPlan {
   const current = currentSnapshot(gold);
   const remove: string[] = [];
-  const stay: { id: string; because: 'current' | 'pinned' }[] = [];
+  const stay: { id: string; because: 'current' | 'pinned' | 'lake' }[] = [];
   for (const id of listSnapshots(gold).slice(0, -keep)) {
     if (id === current) stay.push({ id, because: 'current' });
     else if (isPinned(gold, id)) stay.push({ id, because: 'pinned' });
+    else if (id === spared) stay.push({ id, because: 'lake' });
     else remove.push(id);
   }
   return { remove, stay };
+}
+
+/** Ids of the snapshots that `retain` leaves, up to CURRENT, oldest first. */
+export function stayingSnapshots(gold: string, keep: number): string[] {
+  const current = currentSnapshot(gold) ?? '';
+  const gone = new Set(planRetention(gold, keep).remove);
+  return listSnapshots(gold).filter((id) => id <= current && !gone.has(id));
 }
 
 export interface Retention {
@@ -76,8 +84,9 @@ export interface Retention {
  * Removes the snapshots of the plan and the remains of crashes. A snapshot that cannot be removed does not keep the others
  * from being removed. The caller holds the lock of the gold folder.
  * @param keep at least 1
+ * @param spared a snapshot that stays too: the newest one of a lake that could not be written
  */
-export function retain(gold: string, keep: number): Retention {
+export function retain(gold: string, keep: number, spared?: string): Retention {
   const folder = snapshotsFolder(gold);
   const removed: string[] = [];
   const failed: { id: string; reason: string }[] = [];
@@ -93,7 +102,7 @@ export function retain(gold: string, keep: number): Retention {
     // What a crash has left is no snapshot: its removal is not reported.
     attempt(name.slice(1), () => bury(folder, name.slice(1)) && false);
   }
-  for (const id of planRetention(gold, keep).remove) {
+  for (const id of planRetention(gold, keep, spared).remove) {
     attempt(id, () => {
       // A crash while files are deleted must not leave half a snapshot under its name.
       renameSync(join(folder, id), join(folder, `.${id}`));

@@ -20,6 +20,8 @@ import { freePorts } from '../../../kafka/local/probe.ts';
 import { type FailureKind, ReelflowError } from '../../../runtime/errors.ts';
 import { CubeStore } from '../../../sinks/cube-store.ts';
 import { Bucket, placeOf, pullGold, pushGold } from '../../../sinks/gold/bucket.ts';
+import type { LakeChange } from '../../../sinks/gold/ducklake.ts';
+import { Lake, lakePlaceOf } from '../../../sinks/gold/lake.ts';
 import {
   currentSnapshot,
   listSnapshots,
@@ -34,6 +36,7 @@ import { nullInt } from '../../../topics/row-plan.ts';
 import { cubeNamed, rowOf } from '../../support/cube-rows.ts';
 import { expectFailure } from '../../support/damage.ts';
 import { Place, smallDataset } from '../../support/harness.ts';
+import { hasPackages, pythonDuckdb } from '../../support/python-duckdb.ts';
 import { type S3Server, startS3 } from '../../support/s3/server.ts';
 
 vi.setConfig({ testTimeout: 240_000 });
@@ -297,6 +300,49 @@ describe.skipIf(server === undefined)('a bucket (Java and Maven)', () => {
       await run.put('CURRENT', '../../etc');
       await failureOf(pushGold(run.gold, run.url, 10), 'goldUnusable');
       expect(id < newest).toBe(true);
+    }));
+
+  it('shows its snapshots in a lake beside them; a version expires before its files go', ({ skip }) =>
+    within(async (run) => {
+      const place = lakePlaceOf(`ducklake:${run.url}/lake.ducklake`);
+      const of = { clusterId: 'a-cluster', namespace: '', gold: run.gold, bucket: run.url };
+      const lake = new Lake(place, of);
+      const shown: { change: LakeChange; keys: string[] }[] = [];
+      const push = (keep: number) =>
+        pushGold(run.gold, run.url, keep, async (staying) => {
+          shown.push({ change: await lake.show(staying), keys: await run.keys() });
+          return lake.newest;
+        });
+      const [first, second] = [await run.publish(), (await push(1)) && (await run.publish())];
+      expect((await push(1)).removed).toEqual([first.id]);
+      expect(shown[1]?.change).toMatchObject({ added: [second.id], expired: [first.id] });
+      const manifest = `snapshots/${first.id}/manifest.json`;
+      expect(shown.map(({ keys }) => keys.includes(manifest))).toEqual([true, true]);
+      expect(await run.keys()).not.toContain(manifest);
+
+      const name = `${run.prefix}/lake.ducklake`;
+      expect(await run.keys()).toContain('lake.ducklake');
+      const stale = new Bucket(placeOf(run.url));
+      const failed = stale.replaceFile('lake.ducklake', join(run.gold, 'CURRENT'), '"another"');
+      expect((await failureOf(failed, 'busy')).detail).toContain('lake.ducklake');
+      stale.close();
+      await failureOf(new Lake(place, { ...of, namespace: 'other' }).show([]), 'foreignCluster');
+
+      if (!(await hasPackages('duckdb_extension_ducklake, duckdb_extension_httpfs'))) {
+        return skip('no Python with test/support/lake-requirements.txt');
+      }
+      const env = server?.env ?? {};
+      const found = await pythonDuckdb(
+        ['httpfs', 'ducklake'],
+        [
+          `CREATE SECRET (TYPE s3, KEY_ID '${env.AWS_ACCESS_KEY_ID}', SECRET '${env.AWS_SECRET_ACCESS_KEY}',
+            ENDPOINT '127.0.0.1:${port}', URL_STYLE 'path', USE_SSL false, REGION '${env.AWS_REGION}')`,
+          `ATTACH 'ducklake:s3://${bucket}/${name}' AS lake (READ_ONLY)`,
+          'SELECT sum(total_titles) FROM lake.decade_trends',
+          "SELECT commit_message FROM ducklake_snapshots('lake')",
+        ],
+      );
+      expect(found.slice(2)).toEqual([[[2]], [[`Snapshot ${second.id}`]]]);
     }));
 
   it.each(['decade_trends.parquet', 'cubes/title.parquet'])(

@@ -1,6 +1,6 @@
 /**
  * `gold export delta` of snapshots of the real pipeline, read back by another engine: DuckDB with its delta extension,
- * which has delta-kernel where delta-rs wrote. Needs Python with `test/support/delta-requirements.txt`, in `.venv` or where
+ * which has delta-kernel where delta-rs wrote. Needs Python with `test/support/lake-requirements.txt`, in `.venv` or where
  * REELFLOW_PYTHON says; without it these tests are skipped, and say so.
  */
 import { execFile } from 'node:child_process';
@@ -15,30 +15,15 @@ import { noteOf } from '../../../tables/column-notes.ts';
 import { goldTables } from '../../../tables/gold-tables.ts';
 import { expectFailure } from '../../support/damage.ts';
 import { lastJson, Place, smallDataset, textOf, writeDatasets } from '../../support/harness.ts';
+import { hasPackages, python, pythonDuckdb } from '../../support/python-duckdb.ts';
 
 const run = promisify(execFile);
-const python =
-  process.env.REELFLOW_PYTHON ?? join(import.meta.dirname, '..', '..', '..', '.venv', 'bin', 'python');
 vi.setConfig({ testTimeout: 240_000 });
 
-const packages = 'import deltalake, pyarrow, duckdb, duckdb_ext';
-const isThere = await run(python, ['-c', packages]).then(
-  () => true,
-  () => false,
-);
+const isThere = await hasPackages('deltalake, pyarrow, duckdb_extension_delta');
 
-/** Queries by DuckDB of Python, with the delta extension of its package. @returns rows of each */
-async function query(...sql: string[]): Promise<unknown[][][]> {
-  const program = `
-import duckdb, duckdb_ext, glob, json, sys
-connection = duckdb.connect()
-[extension] = glob.glob(f"{list(duckdb_ext.__path__)[0]}/extensions/v{duckdb.__version__}/*/delta.duckdb_extension")
-connection.execute(f"LOAD '{extension}'")
-print(json.dumps([connection.execute(one).fetchall() for one in sys.argv[1:]], default=str))`;
-  const { stdout } = await run(python, ['-c', program, ...sql]);
-  // The extension writes a line of its own before.
-  return JSON.parse(stdout.trim().split('\n').at(-1) ?? '');
-}
+/** Queries by DuckDB of Python, with its delta extension. @returns rows of each */
+const query = (...sql: string[]) => pythonDuckdb(['delta'], sql);
 
 let place: Place;
 let delta: string;
@@ -68,7 +53,7 @@ async function succeeded(...more: string[]): Promise<DeltaExport> {
   return lastJson(finished);
 }
 
-describe.skipIf(!isThere)('Delta tables (Python: test/support/delta-requirements.txt)', () => {
+describe.skipIf(!isThere)('Delta tables (Python: test/support/lake-requirements.txt)', () => {
   it('hold the rows of the snapshot for another engine, one version per snapshot', async () => {
     const before = await succeeded('--at', first.id);
     for (const { name } of goldTables)
