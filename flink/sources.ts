@@ -1,10 +1,12 @@
 /** Checks the topics that a job reads before Flink starts, so that faults are reported at once. */
 
-import { logBounds } from '../kafka/bounds.ts';
+import { type LogBounds, logBounds } from '../kafka/bounds.ts';
 import type { Broker } from '../kafka/client.ts';
+import { LogReader } from '../kafka/log.ts';
 import { partitionCounts } from '../kafka/topics.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import type { Cube } from '../tables/cubes/cube.ts';
+import { findBase } from '../topics/base.ts';
 import type { TopicNames } from '../topics/catalog.ts';
 import type { Registry } from '../topics/registry.ts';
 import { datasetsRead } from './sql.ts';
@@ -46,8 +48,9 @@ export async function inspectSources(
   const bounds = await logBounds(broker, topics);
   const ends = new Map<string, Map<number, number>>();
   for (const [topic, partitions] of bounds) {
-    for (const [partition, { start }] of partitions) {
-      if (start === 0) continue;
+    for (const [partition, log] of partitions) {
+      const { start } = log;
+      if (start === 0 || (await startsAtBase(broker, { topic, partition }, log))) continue;
       throw new ReelflowError('sourceLost', `${topic} lost messages`, {
         detail: `Partition ${partition} starts at offset ${start}. The tables would lack the earlier messages.`,
         hint: 'Replay the files into another --namespace.',
@@ -63,4 +66,18 @@ export async function inspectSources(
     }
   }
   return { shards, ends };
+}
+
+/** A base holds every row of its partition again: a job needs nothing before it. */
+async function startsAtBase(
+  broker: Broker,
+  of: { topic: string; partition: number },
+  log: LogBounds,
+): Promise<boolean> {
+  const reader = new LogReader(broker);
+  try {
+    return (await findBase(reader, of, log)) !== undefined;
+  } finally {
+    await reader.close();
+  }
 }

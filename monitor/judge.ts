@@ -16,7 +16,7 @@ export const states = ['OK', 'WARN', 'ERR', 'STALL', 'STOP', 'LOST'] as const;
  * - `ERR`: it went back and has not reached its earlier offset again, or the log ends before its committed offset;
  * - `STALL`: a member is assigned but makes no progress, with messages waiting;
  * - `STOP`: no member is assigned, with messages waiting;
- * - `LOST`: the log start is above the committed offset: messages were deleted before the group read them.
+ * - `LOST`: the log start is above the committed offset and at no base: messages were deleted before the group read them.
  */
 export type State = (typeof states)[number];
 
@@ -26,6 +26,8 @@ export interface Observation {
   readonly atMs: number;
   /** First offset that the log still holds. */
   readonly start: number | null;
+  /** Whether the log starts at a whole base: what was deleted before it is repeated there. */
+  readonly startsAtBase?: boolean;
   /** Offset after the last message that a consumer of committed messages can read. */
   readonly end: number | null;
   /** Offset after the last message, those of open transactions included. */
@@ -64,7 +66,12 @@ export function lagOf(observation: Offsets): number | null {
 }
 
 /** Messages that were deleted before the group read them; null when an offset is unknown. */
-export function lostOf({ start, next }: Pick<Observation, 'start' | 'next'>): number | null {
+export function lostOf({
+  start,
+  startsAtBase,
+  next,
+}: Pick<Observation, 'start' | 'startsAtBase' | 'next'>): number | null {
+  if (startsAtBase === true) return 0;
   return start === null || next === null ? null : Math.max(0, start - next);
 }
 

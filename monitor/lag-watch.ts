@@ -11,6 +11,7 @@ import type { Broker } from '../kafka/client.ts';
 import { type Group, listGroups, readGroups } from '../kafka/groups.ts';
 import { LogReader } from '../kafka/log.ts';
 import { readRetention } from '../kafka/topics.ts';
+import { findBase } from '../topics/base.ts';
 import { type CommitMetadata, readMetadata } from './commit-metadata.ts';
 import { type FirstUnread, readFirstUnread } from './first-unread.ts';
 import { judge, lagOf, lostOf, type Observation, whyUnknownOf } from './judge.ts';
@@ -48,6 +49,8 @@ export class LagWatch {
   readonly #broker: Broker;
   readonly #spanMs: number;
   #memories = new Map<string, Memory>();
+  /** Whether a log that lost its beginning starts at a whole base, by topic, partition and start. */
+  readonly #basedStarts = new Map<string, boolean>();
   /** The last known subscription of each group, for groups whose members have left. */
   #subscriptions = new Map<string, NonNullable<Group['subscribed']>>();
   /** Retention of each topic in milliseconds; null for none. */
@@ -76,6 +79,7 @@ export class LagWatch {
       const { group } = one;
       return partitionsOf(one, groups.get(group), this.#subscriptions.get(group) ?? null, bounds);
     });
+    await this.#findBases(partitions);
     this.#memories = new Map(partitions.map((one) => [keyOf(one), this.#remember(one, atMs)]));
     await this.#readUnread(partitions);
     await this.#readRetention([...bounds.keys()], atMs);
@@ -99,6 +103,29 @@ export class LagWatch {
     return (this.#memories.get(keyOf(row))?.observations ?? []).map(lagOf);
   }
 
+  /** Looks for bases where a group lags behind the start of a log. */
+  async #findBases(partitions: readonly GroupPartition[]): Promise<void> {
+    const unknown = partitions.filter(
+      (one) =>
+        one.log !== undefined &&
+        one.commit !== undefined &&
+        one.commit.next < one.log.start &&
+        !this.#basedStarts.has(startOf(one)),
+    );
+    if (unknown.length === 0) return;
+    const reader = new LogReader(this.#broker);
+    try {
+      for (const one of unknown) {
+        if (one.log === undefined) continue;
+        // A log that cannot be read now is looked at again.
+        const found = await findBase(reader, one, one.log).catch(() => null);
+        if (found !== null) this.#basedStarts.set(startOf(one), found !== undefined);
+      }
+    } finally {
+      await reader.close();
+    }
+  }
+
   #remember(one: GroupPartition, atMs: number): Memory {
     const memory = this.#memories.get(keyOf(one)) ?? { observations: [], caughtUpAtMs: null, waiting: null };
     const last = memory.observations.at(-1);
@@ -106,6 +133,7 @@ export class LagWatch {
     const observation: Observation = {
       atMs,
       start: one.log?.start ?? null,
+      startsAtBase: this.#basedStarts.get(startOf(one)) === true,
       end: one.log?.end ?? null,
       highWatermark: one.log?.highWatermark ?? null,
       next: one.commit?.next ?? null,
@@ -250,6 +278,9 @@ async function resolvePatterns(
 
 /** As a regular expression that matches the text itself. */
 const literally = (text: string) => text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&');
+
+const startOf = ({ topic, partition, log }: Pick<GroupPartition, 'topic' | 'partition' | 'log'>) =>
+  `${topic}/${partition}/${log?.start}`;
 
 const keyOf = ({ group, topic, partition }: Pick<LagRow, 'group' | 'topic' | 'partition'>) =>
   `${group}\n${topic}\n${partition}`;

@@ -7,6 +7,9 @@
  * 4. record: the difference as a delta in the outbox, position, last messages, counts and dead letters;
  * 5. commit.
  *
+ * A micro-batch that reaches the end of a base writes the whole cubes in place of the difference: from there on the input
+ * of the shard starts at the begin of the base.
+ *
  * Publishing is a separate step that may fail or be repeated, because a delta is identified by its source range.
  */
 import { DuckDBBlobValue } from '@duckdb/node-api';
@@ -14,13 +17,16 @@ import { storeDictionary } from '../database/stored-dictionary.ts';
 import { crashPoint } from '../runtime/crash-points.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import { fingerprintOf } from '../tables/cubes/cube-set.ts';
+import { gapsAfterBase } from '../topics/base.ts';
 import type { DatasetName } from '../topics/catalog.ts';
+import type { CubeRows } from '../topics/cube-rows.ts';
 import { type DeltaHeader, encodeDelta } from '../topics/delta-wire.ts';
-import { withGap } from '../topics/position.ts';
-import { noRecords, type RecordCounts, sumOf } from '../topics/record-counts.ts';
+import { sameGaps, withGap } from '../topics/position.ts';
+import { differenceOf, noRecords, type RecordCounts, sumOf } from '../topics/record-counts.ts';
+import { baseHeader, wholeCubes } from './base.ts';
 import { type Changes, findChanges, writeChanges } from './changes.ts';
 import { contributionsBefore, cubeChanges } from './contributions.ts';
-import { lastMessageOf, type MicroBatch } from './micro-batch.ts';
+import { lastMessageOf, type MicroBatch, type SourceProgress } from './micro-batch.ts';
 import type { OutboxEntry, ShardStore, SourceState } from './shard-store.ts';
 
 export interface AppliedBatch extends RecordCounts {
@@ -58,13 +64,19 @@ export async function applyMicroBatch(
     for (const staged of batch.staged.values()) {
       changes.set(staged.dataset, await findChanges(store, staged));
     }
-    const befores = options.silently ? [] : await contributionsBefore(store, changes);
+    const counts = countSources(store, batch, changes);
+    const isBase = !options.silently && counts.some(({ startsAtBase }) => startsAtBase);
+    const befores = options.silently || isBase ? [] : await contributionsBefore(store, changes);
     for (const [dataset, change] of changes) await writeChanges(store, dataset, change);
     crashPoint('after-append');
-    const cubeRows = options.silently ? undefined : await cubeChanges(store, changes, befores);
+    let cubeRows: CubeRows[] | undefined;
+    if (isBase) cubeRows = await wholeCubes(store);
+    else if (!options.silently) cubeRows = await cubeChanges(store, changes, befores);
 
-    const counts = countSources(store, batch, changes);
-    const header = headerOf(store, batch, counts);
+    const sources = new Map([...store.sources, ...counts.map(({ state }) => [state.topic, state] as const)]);
+    const header = isBase
+      ? baseHeader(store, [...sources.values()], batch.recordTimeMs)
+      : headerOf(store, batch, counts);
     const messages =
       cubeRows === undefined ? [] : encodeDelta(options.deltaSchemaId, header, cubeRows, store.dictionary);
     const entry = cubeRows === undefined ? undefined : { number: store.nextEntry, header, messages };
@@ -72,7 +84,7 @@ export async function applyMicroBatch(
     crashPoint('before-commit');
     await connection.run('COMMIT');
 
-    store.sources = new Map([...store.sources, ...counts.map(({ state }) => [state.topic, state] as const)]);
+    store.sources = sources;
     // Not the dictionary's present size: the next micro-batch has added words since.
     store.dictionaryStored = words;
     if (entry !== undefined) store.nextEntry += 1;
@@ -113,8 +125,10 @@ function guard(store: ShardStore, batch: MicroBatch): void {
 
 /** The counts of a source in this micro-batch. */
 interface SourceCount extends RecordCounts {
-  /** Its state after the micro-batch, with the counts since offset 0. */
+  /** Its state after the micro-batch. */
   readonly state: SourceState;
+  /** Whether the source starts at a base from this micro-batch on. */
+  readonly startsAtBase: boolean;
 }
 
 function countSources(
@@ -122,7 +136,8 @@ function countSources(
   batch: MicroBatch,
   changes: ReadonlyMap<DatasetName, Changes>,
 ): SourceCount[] {
-  return [...batch.sources.values()].map(({ topic, dataset, to, gap, records, rejected, last }) => {
+  return [...batch.sources.values()].map((source) => {
+    const { topic, dataset, to, gap, records, rejected, last } = source;
     const change = changes.get(dataset);
     const removed = change?.removed ?? 0;
     const applied = (change?.freshCount ?? 0) + (change?.changed ?? 0) - removed;
@@ -130,17 +145,37 @@ function countSources(
     const before = store.sources.get(topic);
     const gaps = before?.gaps ?? [];
     const counts = { applied, duplicate, rejected, removed };
-    return {
-      ...counts,
-      state: {
-        topic,
-        next: to,
-        last: lastMessageOf(last),
-        ...sumOf(before ?? noRecords, counts),
-        gaps: gap === undefined ? gaps : withGap(gaps, gap),
-      },
+    const state: SourceState = {
+      topic,
+      next: to,
+      last: lastMessageOf(last),
+      ...sumOf(before ?? noRecords, counts),
+      gaps: gap === undefined ? gaps : withGap(gaps, gap),
+      openBase: before?.openBase,
     };
+    return { ...counts, ...afterMarks(source, state, before ?? noRecords) };
   });
+}
+
+/** What the marks of a base that a micro-batch has read make of the state of their source. */
+function afterMarks(
+  { from, beginsBase, endsBase }: SourceProgress,
+  state: SourceState,
+  { applied, duplicate, rejected, removed }: RecordCounts,
+): Pick<SourceCount, 'state' | 'startsAtBase'> {
+  const openBase =
+    beginsBase === undefined
+      ? state.openBase
+      : { id: beginsBase, begin: from, before: { applied, duplicate, rejected, removed } };
+  const isWhole = endsBase !== undefined && endsBase.id === openBase?.id;
+  const base = isWhole ? { begin: openBase.begin, end: endsBase.next } : undefined;
+  const gaps = base && gapsAfterBase(state.gaps, base);
+  if (openBase === undefined || gaps === undefined)
+    return { state: { ...state, openBase: isWhole ? undefined : openBase }, startsAtBase: false };
+  return {
+    state: { ...state, ...differenceOf(state, openBase.before), gaps, openBase: undefined },
+    startsAtBase: !sameGaps({ [state.topic]: gaps }, { [state.topic]: state.gaps }),
+  };
 }
 
 /** The range names every source of the shard, also those without new messages: it is a whole position. */
@@ -183,12 +218,18 @@ async function record(
 ): Promise<number> {
   const { connection, catalog } = store;
   for (const { state } of counts) {
-    const { topic, next, last, applied, duplicate, rejected, removed, gaps } = state;
+    const { topic, next, last, applied, duplicate, rejected, removed, gaps, openBase } = state;
     if (store.sources.has(topic))
       await connection.run(`DELETE FROM ${catalog}.source WHERE topic = $1`, [topic]);
     await connection.run(
-      `INSERT INTO ${catalog}.source VALUES ($1, ${next}, $2, ${last.chunk}, $3, ${applied}, ${duplicate}, ${rejected}, $4, ${removed})`,
-      [topic, last.runId, last.hash, JSON.stringify(gaps)],
+      `INSERT INTO ${catalog}.source VALUES ($1, ${next}, $2, ${last.chunk}, $3, ${applied}, ${duplicate}, ${rejected}, $4, ${removed}, $5)`,
+      [
+        topic,
+        last.runId,
+        last.hash,
+        JSON.stringify(gaps),
+        openBase === undefined ? null : JSON.stringify(openBase),
+      ],
     );
   }
   if (options.publishedEntry > 0) {

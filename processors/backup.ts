@@ -13,7 +13,7 @@ import { databasePath, sqlText } from '../database/sql.ts';
 import { crashPoint } from '../runtime/crash-points.ts';
 import { messageOf } from '../runtime/errors.ts';
 import { copyFileHashed, fileSha256, syncPath } from '../runtime/files.ts';
-import type { Position } from '../topics/position.ts';
+import { messagesBefore, type Position } from '../topics/position.ts';
 import { type BackupCard, planRestore, type StoreKind } from './restore-plan.ts';
 import { kindOf, type ShardIdentity, type ShardStore } from './shard-store.ts';
 import { freshStorePath } from './store-folder.ts';
@@ -65,7 +65,7 @@ export class Backups {
     mkdirSync(folder, { recursive: true });
     const before = this.#cards(kind.shard);
     const isAsFar = (card: BackupCard | undefined) =>
-      card !== undefined && isSameKind(card, kind) && card.records >= store.recordsSeen;
+      card !== undefined && isSameKind(card, kind) && messagesBefore(card.position) >= store.messagesSeen;
     if ([...before.values()].some(isAsFar)) return undefined;
 
     const stamp = new Date().toISOString().replaceAll(/\D/g, '');
@@ -95,19 +95,21 @@ export class Backups {
   /**
    * Copies the freshest useful backup into a state folder, as a store of its own.
    * @param published the published position of the shard
-   * @param storeRecords records that the present store has processed; undefined without a store
+   * @param storeMessages messages that the present store has processed; undefined without a store
+   * @param starts where the logs begin, if a store must not lie before that
    * @returns the path of the copy, or undefined if no backup is useful
    */
   async restore(
     identity: ShardIdentity,
     state: string,
     published: Position,
-    storeRecords: number | undefined,
+    storeMessages: number | undefined,
+    starts: Position,
     warn: (what: string) => void,
   ): Promise<string | undefined> {
     const { shard } = identity;
     const cards = this.#cards(shard);
-    const { restore, ignored } = planRestore(cards, kindOf(identity), published, storeRecords);
+    const { restore, ignored } = planRestore(cards, kindOf(identity), published, storeMessages, starts);
     for (const [id, why] of ignored) warn(`backup ${join(this.#folderOf(shard), id)} is ignored: ${why}`);
     for (const id of restore) {
       const from = join(this.#folderOf(shard), id);

@@ -5,13 +5,31 @@ import { fingerprintOf } from '../tables/cubes/cube-set.ts';
 import type { CubeRows } from '../topics/cube-rows.ts';
 import { type DeltaHeader, encodeDelta } from '../topics/delta-wire.ts';
 import { datasetsOf } from './contributions.ts';
-import type { OutboxEntry, ShardStore } from './shard-store.ts';
+import type { OutboxEntry, ShardStore, SourceState } from './shard-store.ts';
 
 /**
  * Replaces the outbox with the whole cubes of the store.
  * @returns the entry, committed
  */
 export async function writeBase(store: ShardStore, deltaSchemaId: number): Promise<OutboxEntry> {
+  const { connection } = store;
+  const rows = await wholeCubes(store);
+  const header = baseHeader(store, [...store.sources.values()], Date.now());
+  const entry = {
+    number: store.nextEntry,
+    header,
+    messages: encodeDelta(deltaSchemaId, header, rows, store.dictionary),
+  };
+  await connection.run('BEGIN');
+  await connection.run(`DELETE FROM ${store.catalog}.outbox`);
+  await store.writeOutbox(entry);
+  await connection.run('COMMIT');
+  store.nextEntry += 1;
+  return entry;
+}
+
+/** The cubes of all rows of a store. */
+export async function wholeCubes(store: ShardStore): Promise<CubeRows[]> {
   const { connection, identity } = store;
   const rows: CubeRows[] = [];
   for (const cube of identity.cubeSet) {
@@ -27,33 +45,32 @@ export async function writeBase(store: ShardStore, deltaSchemaId: number): Promi
     );
     rows.push(rowsOf(cube, columns, length));
   }
-  const header: DeltaHeader = {
+  return rows;
+}
+
+/** @param sources the position and the counts that the base stands for */
+export function baseHeader(
+  { identity, writerId }: ShardStore,
+  sources: readonly SourceState[],
+  recordTimeMs: number,
+): DeltaHeader {
+  return {
     shard: identity.shard,
     shards: identity.shards,
     generation: identity.generation,
     cubeSet: fingerprintOf(identity.cubeSet),
-    storeId: store.writerId,
+    storeId: writerId,
     kind: 'base',
-    range: [...store.sources.values()].map(
-      ({ topic, next, applied, duplicate, rejected, removed, gaps }) => ({
-        topic,
-        from: 0,
-        to: next,
-        applied,
-        duplicate,
-        rejected,
-        removed,
-        gaps,
-      }),
-    ),
-    recordTimeMs: Date.now(),
+    range: sources.map(({ topic, next, applied, duplicate, rejected, removed, gaps }) => ({
+      topic,
+      from: 0,
+      to: next,
+      applied,
+      duplicate,
+      rejected,
+      removed,
+      gaps,
+    })),
+    recordTimeMs,
   };
-  const messages = encodeDelta(deltaSchemaId, header, rows, store.dictionary);
-  const entry = { number: store.nextEntry, header, messages };
-  await connection.run('BEGIN');
-  await connection.run(`DELETE FROM ${store.catalog}.outbox`);
-  await store.writeOutbox(entry);
-  await connection.run('COMMIT');
-  store.nextEntry += 1;
-  return entry;
 }

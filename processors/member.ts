@@ -117,7 +117,7 @@ export class Member {
       freshness: () =>
         new Map([
           ...survey,
-          ...[...this.#shards].map(([number, shard]) => [number, shard.recordsSeen] as const),
+          ...[...this.#shards].map(([number, shard]) => [number, shard.messagesSeen] as const),
         ]),
       onAssigned: (given) => {
         broker.logger.info({ shards: given }, 'shards assigned');
@@ -212,6 +212,12 @@ export class Member {
         return;
       }
       if (thrown instanceof OutsideLog) {
+        const shard = owners.get(`${thrown.topic}/${thrown.partition}`);
+        if (shard !== undefined && (await shard.isBehindBase(thrown.topic))) {
+          // The sink deleted the messages before a base while the store was catching up.
+          this.#assignment.reopenSoon(shard);
+          return;
+        }
         throw new ReelflowError('sourceLost', 'A topic no longer holds the next offset', {
           detail: messageOf(thrown),
           hint: 'It was recreated or trimmed, or has lost its tail. Replay the datasets, then run `reelflow reset`.',

@@ -1,4 +1,5 @@
 /** A micro-batch while it is open: chunks are decoded into columns as they arrive, and counted by source topic. */
+import type { BaseMark } from '../topics/base.ts';
 import type { DatasetName } from '../topics/catalog.ts';
 import { type ChunkDecoder, type ChunkHeader, hashOf, RejectedMessage } from '../topics/chunk.ts';
 import type { Dictionary } from '../topics/dictionary.ts';
@@ -24,6 +25,10 @@ export interface SourceProgress {
   to: number;
   /** Offsets that the log lost before the first message. */
   readonly gap?: Gap;
+  /** The base whose begin is the first message. */
+  beginsBase?: string;
+  /** The base whose end was read last, and the offset behind it. */
+  endsBase?: { readonly id: string; readonly next: number };
   records: number;
   rejected: number;
   messages: number;
@@ -133,7 +138,8 @@ export class MicroBatch {
     staged.classify(firstRecord, this.#memory.present.get(message.dataset) as IdSet);
     staged.classifyDeletes(firstDelete);
     const count = header.records + header.deletes;
-    this.#advance(message, { runId: header.runId, chunk: header.chunk }, count, 0);
+    const source = this.#advance(message, { runId: header.runId, chunk: header.chunk }, count, 0);
+    if (header.base !== undefined) noteMark(source, header.base, message.offset);
     this.records += count;
   }
 
@@ -165,7 +171,7 @@ export class MicroBatch {
     chunk: { runId: string; chunk: number },
     records: number,
     rejected: number,
-  ): void {
+  ): SourceProgress {
     let source = this.sources.get(message.topic);
     const last = { ...chunk, value: message.value };
     if (source === undefined) {
@@ -182,7 +188,14 @@ export class MicroBatch {
     source.last = last;
     this.bytes += message.value?.length ?? 0;
     this.recordTimeMs = Math.max(this.recordTimeMs, message.timestampMs);
+    return source;
   }
+}
+
+/** A begin is the first message of its micro-batch (`Shard.receive`), so the counts before it are those of the store. */
+function noteMark(source: SourceProgress, { id, mark }: BaseMark, offset: number): void {
+  if (mark === 'end') source.endsBase = { id, next: offset + 1 };
+  else if (source.from === offset) source.beginsBase = id;
 }
 
 export function lastMessageOf(last: SourceProgress['last']): LastMessage {

@@ -1,12 +1,13 @@
 /** Opens the store of a shard and reads what is published of the shard: everything that its owner starts from. */
 import type { LogBounds } from '../kafka/bounds.ts';
 import { ReelflowError } from '../runtime/errors.ts';
-import { nextIn } from '../topics/position.ts';
+import { nextIn, type Position } from '../topics/position.ts';
 import { Publisher } from './publisher.ts';
 import type { ShardContext } from './shard.ts';
 import type { ShardRequests } from './shard-requests.ts';
 import type { ShardIdentity, ShardStore } from './shard-store.ts';
-import { openFurthest } from './store-folder.ts';
+import { SourceBases } from './source-bases.ts';
+import { createStore, openFurthest } from './store-folder.ts';
 
 export type Bounds = ReadonlyMap<string, ReadonlyMap<number, LogBounds>>;
 
@@ -16,6 +17,7 @@ export interface OpenedStore {
   readonly publisher: Publisher;
   /** Start and end of the sources, as they were before the published deltas were read. */
   readonly bounds: Bounds;
+  readonly bases: SourceBases;
 }
 
 /** How often the published deltas are read again when the sink trims them meanwhile. */
@@ -34,25 +36,42 @@ export async function openStore(
 ): Promise<OpenedStore> {
   const { backups, folder, instance, lockPatienceMs } = context;
   for (;;) {
-    const { publisher: seen } = await foldPublished(shard.shard, topics, context, requests);
+    const { publisher: seen, bounds } = await foldPublished(shard.shard, topics, context, requests);
     requirePublished(seen, shard.shard, topics, context);
     const { generation, position } = seen.published;
     const identity = { ...shard, generation };
-    const store = await openFurthest(instance, folder, identity, lockPatienceMs, warn, async (storeRecords) =>
-      backups?.restore(identity, folder, position, storeRecords, warn),
+    const starts = context.acceptLoss ? {} : startsOf(bounds, topics, shard.shard);
+    const store = await openFurthest(
+      instance,
+      folder,
+      identity,
+      lockPatienceMs,
+      warn,
+      async (storeMessages) => backups?.restore(identity, folder, position, storeMessages, starts, warn),
     );
-    let published: Awaited<ReturnType<typeof foldPublished>>;
     try {
       // Again, now that this member holds the lock: the previous owner has published while we waited for it. With the
       // older ends, the position of the store would lie past them, and the topics would seem to have lost their tails.
-      published = await foldPublished(shard.shard, topics, context, requests);
+      const published = await foldPublished(shard.shard, topics, context, requests);
+      if (published.publisher.published.generation === generation) {
+        const bases = new SourceBases(shard.shard, published.bounds, requests);
+        const behind = await bases.topicsBehind(topics, store.position);
+        if (behind.length === 0 || store.sources.size === 0) return { identity, store, bases, ...published };
+        // Rows that vanished between the store and the base are in no message any more.
+        warn(`store ${store.path} lies before the base at which ${behind.join(', ')} starts: it is rebuilt`);
+        await store.remove();
+        return { identity, store: await createStore(instance, folder, identity), bases, ...published };
+      }
     } catch (thrown) {
       await store.close();
       throw thrown;
     }
-    if (published.publisher.published.generation === generation) return { identity, store, ...published };
     await store.close();
   }
+}
+
+function startsOf(bounds: Bounds, topics: readonly string[], shard: number): Position {
+  return Object.fromEntries(topics.map((topic) => [topic, bounds.get(topic)?.get(shard)?.start ?? 0]));
 }
 
 async function foldPublished(

@@ -14,18 +14,19 @@ import { loadDictionary } from '../database/stored-dictionary.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import { type Cube, relationOf } from '../tables/cubes/cube.ts';
 import { fingerprintOf, projectionOf } from '../tables/cubes/cube-set.ts';
+import type { OpenBase } from '../topics/base.ts';
 import type { DatasetName } from '../topics/catalog.ts';
 import type { DeltaHeader } from '../topics/delta-wire.ts';
 import { Dictionary } from '../topics/dictionary.ts';
 import { IdSet } from '../topics/id-set.ts';
-import type { Gap, Gaps, Position } from '../topics/position.ts';
+import { type Gap, type Gaps, messagesBefore, type Position } from '../topics/position.ts';
 import type { RecordCounts } from '../topics/record-counts.ts';
 import type { LastMessage, StoreMemory } from './micro-batch.ts';
 import type { StoreKind } from './restore-plan.ts';
 import { asStoreError, asWorkError, StoreLocked } from './store-errors.ts';
 
 /** Raised when the tables of a store change. A store of another format is rebuilt. */
-const formatVersion = 3;
+const formatVersion = 4;
 
 export interface ShardIdentity {
   readonly clusterId: string;
@@ -36,7 +37,12 @@ export interface ShardIdentity {
   readonly cubeSet: readonly Cube[];
 }
 
-/** One source topic of the shard; the counts are of all records since offset 0. */
+/** A base that has begun, with the counts before its begin. */
+export interface CountedBase extends OpenBase {
+  readonly before: RecordCounts;
+}
+
+/** One source topic of the shard; the counts are of all records since its start: offset 0, or the last whole base. */
 export interface SourceState extends RecordCounts {
   readonly topic: string;
   /** First offset that is not applied. */
@@ -45,6 +51,7 @@ export interface SourceState extends RecordCounts {
   readonly last: LastMessage;
   /** All before `next`. */
   readonly gaps: readonly Gap[];
+  readonly openBase: CountedBase | undefined;
 }
 
 /** A delta that is committed and may not be published yet. */
@@ -99,12 +106,9 @@ export class ShardStore implements StoreMemory {
     return Object.fromEntries([...this.sources.values()].map(({ topic, gaps }) => [topic, gaps]));
   }
 
-  /** Records processed so far, whether applied, duplicate or rejected: the measure by which stores are compared. */
-  get recordsSeen(): number {
-    let seen = 0;
-    for (const { applied, duplicate, rejected } of this.sources.values())
-      seen += applied + duplicate + rejected;
-    return seen;
+  /** The measure by which stores are compared. Records are none, because a base takes those before it out of the counts. */
+  get messagesSeen(): number {
+    return messagesBefore(this.position);
   }
 
   table(dataset: DatasetName): string {
@@ -123,7 +127,7 @@ export class ShardStore implements StoreMemory {
     const statements = [
       `CREATE TABLE ${catalog}.meta (name VARCHAR, value VARCHAR)`,
       `CREATE TABLE ${catalog}.source (topic VARCHAR, next BIGINT, runId VARCHAR, chunk BIGINT, hash VARCHAR,
-        applied BIGINT, duplicate BIGINT, rejected BIGINT, gaps VARCHAR, removed BIGINT)`,
+        applied BIGINT, duplicate BIGINT, rejected BIGINT, gaps VARCHAR, removed BIGINT, openBase VARCHAR)`,
       `CREATE TABLE ${catalog}.outbox (number BIGINT, part INTEGER, header VARCHAR, message BLOB)`,
       `CREATE TABLE ${catalog}.dead_letter (number BIGINT, message BLOB, about VARCHAR)`,
       `CREATE TABLE ${store.dictionaryTable} (number INTEGER, value VARCHAR)`,
@@ -298,7 +302,7 @@ export class ShardStore implements StoreMemory {
   async #load(): Promise<void> {
     const { connection, catalog } = this;
     const sources = await connection.runAndReadAll(
-      `SELECT topic, next, runId, chunk, hash, applied, duplicate, rejected, gaps, removed FROM ${catalog}.source`,
+      `SELECT topic, next, runId, chunk, hash, applied, duplicate, rejected, gaps, removed, openBase FROM ${catalog}.source`,
     );
     for (const [
       topic,
@@ -311,6 +315,7 @@ export class ShardStore implements StoreMemory {
       rejected,
       gaps,
       removed,
+      openBase,
     ] of sources.getRows()) {
       this.sources.set(String(topic), {
         topic: String(topic),
@@ -321,6 +326,7 @@ export class ShardStore implements StoreMemory {
         rejected: Number(rejected),
         gaps: JSON.parse(String(gaps)) as Gap[],
         removed: Number(removed),
+        openBase: openBase === null ? undefined : (JSON.parse(String(openBase)) as CountedBase),
       });
     }
     const entries = await connection.runAndReadAll(`SELECT coalesce(max(number), 0) FROM ${catalog}.outbox`);

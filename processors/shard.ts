@@ -13,8 +13,9 @@ import type { Fetched, Want } from '../kafka/log.ts';
 import { messageOf, ReelflowError } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { fingerprintOf } from '../tables/cubes/cube-set.ts';
+import { baseMarkOf } from '../topics/base.ts';
 import { Ownership } from '../topics/ownership.ts';
-import { nextIn, notAfter, type Position } from '../topics/position.ts';
+import { nextIn, notAfter, type Position, startAfter } from '../topics/position.ts';
 import { type AppliedBatch, applyMicroBatch } from './apply.ts';
 import { Backlog } from './backlog.ts';
 import type { Backups } from './backup.ts';
@@ -29,6 +30,7 @@ import type { Publisher } from './publisher.ts';
 import { type Bounds, openStore } from './shard-opening.ts';
 import { type RequestContext, ShardRequests } from './shard-requests.ts';
 import type { ShardIdentity, ShardStore } from './shard-store.ts';
+import { SourceBases } from './source-bases.ts';
 import { requireInLog, SourceProof } from './source-proof.ts';
 import { asWorkError } from './store-errors.ts';
 import { createStore } from './store-folder.ts';
@@ -43,7 +45,7 @@ export interface Window {
 }
 
 /** The bound that closed a micro-batch. */
-export type ClosedBy = 'window' | 'records' | 'bytes' | 'catch-up' | 'target';
+export type ClosedBy = 'window' | 'records' | 'bytes' | 'catch-up' | 'target' | 'base';
 
 export interface ShardContext extends StagerOptions, RequestContext {
   readonly instance: DuckDBInstance;
@@ -88,6 +90,9 @@ export class Shard {
   /** Close the open micro-batch as soon as everything before this is staged. */
   #target: Position | undefined;
   #isDue = false;
+  /** The next message begins a base, and so the next micro-batch. */
+  #isBeforeBase = false;
+  #isBehindBase = false;
   #windowTimer: NodeJS.Timeout | undefined;
   #working: Promise<void> | undefined;
   #mode: 'opening' | 'running' | 'closed' = 'opening';
@@ -136,8 +141,8 @@ export class Shard {
     return this.#stager.isWaiting || this.#requests.isWaiting;
   }
 
-  get recordsSeen(): number {
-    return this.#mode === 'running' ? this.#store.recordsSeen : 0;
+  get messagesSeen(): number {
+    return this.#mode === 'running' ? this.#store.messagesSeen : 0;
   }
 
   /** Timestamp of the newest applied message, by topic; absent before the first one since opening. */
@@ -160,8 +165,10 @@ export class Shard {
   /** Mean over all applied messages of a topic; undefined before the first one. */
   recordsPerMessage(topic: string): number | undefined {
     const source = this.#mode === 'running' ? this.#store.sources.get(topic) : undefined;
-    if (source === undefined || source.next === 0) return undefined;
-    return (source.applied + source.duplicate + source.rejected) / source.next;
+    if (source === undefined) return undefined;
+    const messages = source.next - startAfter(source.gaps);
+    if (messages === 0) return undefined;
+    return (source.applied + source.duplicate + source.rejected) / messages;
   }
 
   /**
@@ -174,7 +181,7 @@ export class Shard {
     const opened = await openStore(this.identity, this.topics, this.#context, this.#requests, (what) =>
       this.#log.warn(what),
     );
-    const { identity, store, publisher, bounds } = opened;
+    const { identity, store, publisher, bounds, bases } = opened;
     this.#publisher = publisher;
     this.#tenure = new Tenure(store, publisher, fingerprintOf(identity.cubeSet), {
       apply: async (to, batch, how) => {
@@ -197,11 +204,12 @@ export class Shard {
       sendDeadLetters: async (from, batch) => {
         if (batch === undefined || batch.rejected.length > 0) await this.#deadLetters.send(from);
       },
+      reach: (from, published) => bases.reach(this.topics, from.position, published),
       report: (plan, of) => this.#report(plan, of),
     });
     await this.#tenure.reconcile();
     this.#begin();
-    this.#startAtPosition(bounds);
+    await this.#startAtPosition(bounds, bases);
     this.#target = target;
     this.#mode = 'running';
     this.#pump();
@@ -210,7 +218,7 @@ export class Shard {
 
   /** Partitions to fetch and from where; none while the open micro-batch is full. */
   wants(): Want[] {
-    if (this.#mode !== 'running' || this.#isFull()) return [];
+    if (this.#mode !== 'running' || this.#isFull() || this.#isBehindBase) return [];
     return this.#backlog.due(this.#silentTo).flatMap((topic): Want[] => {
       const next = this.#backlog.nextOf(topic);
       // Reads the last applied message again as a proof.
@@ -218,6 +226,17 @@ export class Shard {
       if (this.#silentTo !== undefined && next >= nextIn(this.#silentTo, topic)) return [];
       return [{ topic, partition: this.number, next: from }];
     });
+  }
+
+  /**
+   * Whether a topic that no longer holds the next offset starts at a base now. Then the shard fetches nothing more, and has
+   * to be opened again.
+   */
+  async isBehindBase(topic: string): Promise<boolean> {
+    const bounds = await this.#requests.bounds([topic]);
+    const bases = new SourceBases(this.number, bounds, this.#requests);
+    this.#isBehindBase = (await bases.before(topic, this.#backlog.nextOf(topic))) !== undefined;
+    return this.#isBehindBase;
   }
 
   /** Whether a topic has messages that are not read, by the last fetch. */
@@ -247,6 +266,12 @@ export class Shard {
         });
       }
       if (this.#silentTo !== undefined && next >= nextIn(this.#silentTo, topic)) return;
+      if (this.#open.sources.has(topic) && baseMarkOf(message.value)?.mark === 'begin') {
+        // The counts since the begin are those since a commit.
+        this.#isBeforeBase = true;
+        this.#pump();
+        if (this.#isBeforeBase) return;
+      }
       await this.#stager.stage(this.#open, topic, message);
       this.#backlog.moveTo(topic, message.offset + 1);
       this.#pump();
@@ -351,16 +376,18 @@ export class Shard {
     }
   }
 
-  #startAtPosition(bounds: Bounds): void {
+  async #startAtPosition(bounds: Bounds, bases: SourceBases): Promise<void> {
     for (const topic of this.topics) {
       const next = this.#store.sources.get(topic)?.next ?? 0;
       const inLog = bounds.get(topic)?.get(this.number) ?? { start: 0, end: 0 };
-      requireInLog(topic, this.number, next, inLog, this.#context.acceptLoss);
+      const base = await bases.before(topic, next);
+      requireInLog(topic, this.number, next, inLog, this.#context.acceptLoss || base !== undefined);
       const { start } = inLog;
       this.#backlog.startAt(topic, Math.max(next, start));
       if (next > start) this.#proof.demand(topic, next);
       if (start > next) {
-        this.#log.warn({ topic, next, start }, 'accepting the loss of messages that were never applied');
+        if (base !== undefined) this.#log.info({ topic, ...base }, 'the topic begins at a base');
+        else this.#log.warn({ topic, next, start }, 'accepting the loss of messages that were never applied');
         // At once: no message may ever arrive to carry the position past the gap.
         this.#open.lose(topic, this.#stager.datasetOf(topic), [next, start]);
       }
@@ -379,13 +406,14 @@ export class Shard {
     this.#spent = undefined;
     this.#backlog.begin();
     this.#isDue = false;
+    this.#isBeforeBase = false;
     clearTimeout(this.#windowTimer);
     this.#windowTimer = undefined;
   }
 
   #isFull(): boolean {
     const { recordsMax, bytesMax } = this.#context.window;
-    return this.#open.records >= recordsMax || this.#open.bytes >= bytesMax;
+    return this.#isBeforeBase || this.#open.records >= recordsMax || this.#open.bytes >= bytesMax;
   }
 
   #closedBy(): ClosedBy | undefined {
@@ -395,6 +423,7 @@ export class Shard {
     if (this.#open.bytes >= bytesMax) return 'bytes';
     if (this.#silentTo !== undefined && this.#hasStaged(this.#silentTo)) return 'catch-up';
     if (this.#target !== undefined && this.#hasStaged(this.#target)) return 'target';
+    if (this.#isBeforeBase) return 'base';
     return this.#isDue ? 'window' : undefined;
   }
 

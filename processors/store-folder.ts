@@ -33,9 +33,9 @@ export function createStore(
 }
 
 /**
- * Opens the store of a shard that has processed the most records, and waits up to `patienceMs` if another owner holds it.
+ * Opens the store of a shard that has processed the most messages, and waits up to `patienceMs` if another owner holds it.
  * Deletes stores that are behind, or of another cube set, generation or format. Creates a store if none can be had.
- * @param restore copies a backup that is further than `storeRecords` into the folder; undefined if there is none
+ * @param restore copies a backup that is further than `storeMessages` into the folder; undefined if there is none
  * @throws ReelflowError stateUnusable, foreignCluster
  */
 export async function openFurthest(
@@ -44,7 +44,7 @@ export async function openFurthest(
   identity: ShardIdentity,
   patienceMs: number,
   warn: (what: string) => void,
-  restore: (storeRecords: number | undefined) => Promise<string | undefined> = async () => undefined,
+  restore: (storeMessages: number | undefined) => Promise<string | undefined> = async () => undefined,
 ): Promise<ShardStore> {
   try {
     mkdirSync(folder, { recursive: true });
@@ -61,7 +61,7 @@ export async function openFurthest(
         if (!(found instanceof ShardStore)) {
           warn(`store ${path} is rebuilt: ${found.unusable}`);
           removeDatabase(path);
-        } else if (best === undefined || found.recordsSeen > best.recordsSeen) {
+        } else if (best === undefined || found.messagesSeen > best.messagesSeen) {
           await best?.remove();
           best = found;
         } else {
@@ -79,7 +79,7 @@ export async function openFurthest(
       await sleep(100);
       continue;
     }
-    const path = await restore(best?.recordsSeen);
+    const path = await restore(best?.messagesSeen);
     const restored = path === undefined ? undefined : await openRestored(instance, path, identity, warn);
     if (restored !== undefined) await best?.remove();
     const store = restored ?? best;
@@ -111,7 +111,7 @@ async function openRestored(
 }
 
 /**
- * How many records the stores of a folder have processed, by shard. The assigner gives a shard to the member whose store
+ * How many messages the stores of a folder have processed, by shard. The assigner gives a shard to the member whose store
  * is furthest. Stores that are held or cannot be read are left out.
  */
 export async function surveyStores(
@@ -126,9 +126,7 @@ export async function surveyStores(
       if (isAttached(path)) continue;
       try {
         await connection.run(`ATTACH ${sqlText(databasePath(path))} AS survey (READ_ONLY)`);
-        const rows = await connection.runAndReadAll(
-          'SELECT coalesce(sum(applied + duplicate + rejected), 0) FROM survey.source',
-        );
+        const rows = await connection.runAndReadAll('SELECT coalesce(sum(next), 0) FROM survey.source');
         survey.set(shard, Math.max(survey.get(shard) ?? 0, Number(rows.getRows()[0]?.[0])));
       } catch {
         // Held or damaged: the owner of the shard reports it when it opens the store.

@@ -32,6 +32,8 @@ export interface StoreWork<Store, Batch, Applied> {
   rebuild(store: Store): Promise<Store>;
   /** Sends the committed dead letters, of this micro-batch or from before opening, at least once. */
   sendDeadLetters(store: Store, batch?: Batch): Promise<void>;
+  /** Where a silent catch-up to the published position may end: there, or behind the base at which the store begins. */
+  reach(store: Store, published: Position): Promise<Position>;
   report(plan: Plan, store: Store): void;
 }
 
@@ -81,12 +83,12 @@ export class Tenure<
         }
         return;
       case 'catch-up':
-        this.#silentTo = plan.to;
+        this.#silentTo = await this.#work.reach(this.store, plan.to);
         this.#publishedEntry = this.store.nextEntry - 1;
         return;
       case 'rebuild':
         this.store = await this.#work.rebuild(this.store);
-        this.#silentTo = published.position;
+        this.#silentTo = await this.#work.reach(this.store, published.position);
         this.#publishedEntry = 0;
         return;
       case 'base': {

@@ -445,6 +445,7 @@ export class Chunker {
     if (open.records > 0) bytes[end++] = 0; // the end of the records
     bytes[end++] = 0; // no deletes
     end = writeGroups(bytes, end, replaces);
+    bytes[end++] = 0; // no mark of a base
     this.#onChunk({
       partition: open.partition,
       key: blockKey(this.#dataset.idPrefix, open.firstBlock),
@@ -506,8 +507,8 @@ export class Chunker {
   }
 }
 
-/** Records end before the two zeros that close records and deletes, and the groups that are replaced. */
-const recordsEnd = marginBytes + messageBytesMax - 3;
+/** Records end before the zeros that close records and deletes, the groups that are replaced, and the mark of a base. */
+const recordsEnd = marginBytes + messageBytesMax - 4;
 /** The same where groups are replaced. */
 const recordsEndWithGroups = recordsEnd - replacesBytesMax;
 

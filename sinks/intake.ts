@@ -12,6 +12,7 @@ import type { Commit } from '../kafka/membership.ts';
 import { partitionCounts } from '../kafka/topics.ts';
 import { crashPoint } from '../runtime/crash-points.ts';
 import { messageOf, ReelflowError } from '../runtime/errors.ts';
+import { findBase } from '../topics/base.ts';
 import type { TopicNames } from '../topics/catalog.ts';
 import { type ChunkDecoder, RejectedMessage } from '../topics/chunk.ts';
 import { Ownership } from '../topics/ownership.ts';
@@ -177,10 +178,36 @@ export class Intake {
     } catch (thrown) {
       if (!(thrown instanceof OutsideLog)) throw thrown;
       const { topic, partition } = thrown;
-      const start = topic === this.#peopleTopic ? undefined : await this.#deltas.findStart(partition);
+      const start =
+        topic === this.#peopleTopic
+          ? await this.#beginAtBase(partition)
+          : await this.#deltas.findStart(partition);
       if (start === undefined) throw this.#outside(thrown);
       this.#fetched.set(`${topic}/${partition}`, start);
       return [];
+    }
+  }
+
+  /**
+   * If the names of a partition start at a base, forgets what was read before it. All partitions are read again, because the
+   * names do not tell their partitions.
+   * @returns where to read on; undefined if names are lost
+   */
+  async #beginAtBase(partition: number): Promise<number | undefined> {
+    const topic = this.#peopleTopic;
+    const bounds = (await this.bounds()).get(topic)?.get(partition);
+    if (bounds === undefined || bounds.start <= this.#nextOf(topic, partition)) return undefined;
+    const base = await findBase(this.#reader, { topic, partition }, bounds);
+    if (base === undefined) return undefined;
+    if (this.#store.peopleStates.has(partition)) await this.#store.transaction(() => this.#forgetPeople());
+    this.#options.broker.logger.info({ topic, partition, ...base }, 'the names begin at a base');
+    return base.begin;
+  }
+
+  async #forgetPeople(): Promise<void> {
+    await this.#people.clear();
+    for (const key of this.#fetched.keys()) {
+      if (key.startsWith(`${this.#peopleTopic}/`)) this.#fetched.delete(key);
     }
   }
 
@@ -318,10 +345,7 @@ export class Intake {
     const isKnown = [...this.#store.shards.values()].some(({ chain }) => chain.generation >= generation);
     if (isKnown || this.#peopleGeneration >= generation) return false;
     this.#peopleGeneration = generation;
-    await this.#people.clear();
-    for (const key of this.#fetched.keys()) {
-      if (key.startsWith(`${this.#peopleTopic}/`)) this.#fetched.delete(key);
-    }
+    await this.#forgetPeople();
     return true;
   }
 
@@ -340,8 +364,13 @@ export class Intake {
     };
     await this.#options.onCommit([
       ...shards.map(({ shard, next }) => commit(this.#options.names.deltas, shard, next)),
-      ...people.map(({ partition, next, applied, duplicate, rejected }) =>
-        commit(this.#peopleTopic, partition, next, (applied + duplicate + rejected) / next),
+      ...people.map(({ partition, start = 0, next, applied, duplicate, rejected }) =>
+        commit(
+          this.#peopleTopic,
+          partition,
+          next,
+          (applied + duplicate + rejected) / Math.max(1, next - start),
+        ),
       ),
     ]);
   }

@@ -5,10 +5,11 @@
 import type { LogBounds } from '../kafka/bounds.ts';
 import type { LogMessage } from '../kafka/log.ts';
 import { ReelflowError } from '../runtime/errors.ts';
+import { type BaseMark, followBase } from '../topics/base.ts';
 import { type ChunkDecoder, hashOf } from '../topics/chunk.ts';
 import { expectedByHash, LogProof } from '../topics/log-proof.ts';
 import { Ownership } from '../topics/ownership.ts';
-import { noRecords } from '../topics/record-counts.ts';
+import { differenceOf, noRecords, sumOf } from '../topics/record-counts.ts';
 import type { CubeStore } from './cube-store.ts';
 import type { PeopleState } from './shard-state.ts';
 import type { SinkMetrics } from './sink-metrics.ts';
@@ -103,7 +104,10 @@ export class PersonIntake {
       this.flush(partition),
     );
     const records = header.records + header.deletes;
+    // Before the mark counts: what is staged came before it.
+    if (header.base !== undefined) await this.flush(partition);
     this.#count(partition, message, records, 0);
+    if (header.base !== undefined) this.#mark(partition, header.base, message.offset);
     this.count += records;
     metrics?.names(records);
   }
@@ -140,7 +144,7 @@ export class PersonIntake {
     return [...this.#states.values()];
   }
 
-  /** Forgets all names, so that the topic is read again from its start. */
+  /** Forgets all names, so that the topic is read again from its start: offset 0, or a base. */
   async clear(): Promise<void> {
     await this.#store.clearPeople();
     this.#store.peopleStates.clear();
@@ -161,8 +165,21 @@ export class PersonIntake {
     );
   }
 
+  /** After the end of a base, the input of the partition starts at its begin. */
+  #mark(partition: number, mark: BaseMark, offset: number): void {
+    const state = this.#stateOf(partition);
+    const { open, whole } = followBase(state.openBase, mark, offset);
+    const before = open === state.openBase ? state.openBase?.before : sumOf(noRecords, state);
+    const since =
+      whole === undefined
+        ? state
+        : { ...state, ...differenceOf(state, state.openBase?.before ?? noRecords), start: whole.begin };
+    this.#states.set(partition, { ...since, openBase: open && { ...open, before: before ?? noRecords } });
+  }
+
   #count(partition: number, { offset, value }: LogMessage, records: number, rejected: number): void {
-    const before = this.#stateOf(partition);
+    // The first message of a partition is at its log's start.
+    const before = this.#stateOf(partition, offset);
     this.#lastValues.set(partition, value);
     // A record counts as a duplicate until `flush` knows how many rows have changed.
     this.#states.set(partition, {
@@ -173,8 +190,8 @@ export class PersonIntake {
     });
   }
 
-  #stateOf(partition: number): PeopleState {
-    const none = { partition, next: 0, lastHash: '', ...noRecords };
+  #stateOf(partition: number, start = 0): PeopleState {
+    const none = { partition, start, next: 0, lastHash: '', ...noRecords };
     return this.#states.get(partition) ?? this.#store.peopleStates.get(partition) ?? none;
   }
 }

@@ -131,11 +131,9 @@ export class RatingIntake {
     return nextIn(chain.position, this.#options.topic);
   }
 
-  /** Next offset to read: behind a gap whose loss was accepted, there is nothing before its end. */
-  #nextOf({ shard, chain }: ShardState): number {
-    const { next } = this.#stateOf(shard);
-    const gap = (chain.gaps[this.#options.topic] ?? []).find(([from, to]) => from <= next && next < to);
-    return gap?.[1] ?? next;
+  /** Next offset to read. Offsets that the log has lost are passed by `#checkLog`. */
+  #nextOf({ shard }: ShardState): number {
+    return this.#stateOf(shard).next;
   }
 
   #stateOf(shard: number, isNew = false): RatingState {

@@ -1,4 +1,5 @@
 /** The sink's state of one shard and of one partition of name.basics: what a transaction commits beside the rows. */
+import type { OpenBase } from '../topics/base.ts';
 import type { ChainState } from '../topics/delta-chain.ts';
 import type { Position } from '../topics/position.ts';
 import type { RecordCounts } from '../topics/record-counts.ts';
@@ -18,8 +19,13 @@ export interface ShardState {
   readonly heldUntil: Position;
 }
 
+/** The counts are of all records since `start`. */
 export interface PeopleState extends RecordCounts {
   readonly partition: number;
+  /** Offset 0, or the begin of the last whole base; absent in the state of an earlier version, which began at 0. */
+  readonly start?: number;
+  /** A base that has begun, with the counts before its begin. */
+  readonly openBase?: (OpenBase & { readonly before: RecordCounts }) | undefined;
   readonly next: number;
   /** SHA-256 of the message before `next`: reading it again proves that the topic is the same one. */
   readonly lastHash: string;

@@ -1,11 +1,12 @@
 /**
  * Decodes the bytes of a message into columns. The fast path serves the schema that this version of the project
- * registers, and the previous one, whose chunks lack only `replaces`. avsc first resolves a chunk of any other registered
+ * registers, and those before it, whose chunks lack only its last fields. avsc first resolves a chunk of any other registered
  * schema to ours: exact, but 18 times slower.
  */
 import { createHash } from 'node:crypto';
 import avsc, { type Schema, type Type } from 'avsc';
 import { MalformedRows, readBlockCount, readLong, readString } from './avro-reader.ts';
+import { type BaseMark, baseMarkOf, readBaseMark } from './base.ts';
 import { type Dataset, type DatasetName, datasets } from './catalog.ts';
 import type { Dictionary } from './dictionary.ts';
 import { checkExtent } from './extent.ts';
@@ -56,6 +57,8 @@ export interface ChunkHeader {
    * these groups; then its upserts and deletes apply.
    */
   readonly replaces: Int32Array;
+  /** The chunk is the first or the last message of a base, and holds nothing else. */
+  readonly base?: BaseMark | undefined;
 }
 
 const noGroups = new Int32Array(0);
@@ -93,10 +96,16 @@ interface ChunkSchema {
   fields: { name: string; type: { items: { fields: AvroField[] } } }[];
 }
 
-/** The schema without its last field, as chunks had it before they could replace groups. */
-export function schemaWithoutReplaces(name: DatasetName): Schema {
+/** Fields that were added at the end of the schemas, oldest first. */
+const addedFields = ['replaces', 'base'] as const;
+
+type AddedField = (typeof addedFields)[number];
+
+/** The schema of a dataset's chunks as it was before a field was added to its end. */
+export function schemaBefore(added: AddedField, name: DatasetName): Schema {
+  const lacking: readonly string[] = addedFields.slice(addedFields.indexOf(added));
   const schema = JSON.parse(schemaText(`imdb.${name}`)) as { fields: { name: string }[] };
-  return { ...schema, fields: schema.fields.filter((field) => field.name !== 'replaces') } as Schema;
+  return { ...schema, fields: schema.fields.filter((field) => !lacking.includes(field.name)) } as Schema;
 }
 
 /** Columns for the wanted fields of a dataset's records. @param text a column to keep as bytes */
@@ -138,10 +147,10 @@ export class ChunkDecoder {
   readonly #schemaId: number;
   readonly #registry: Pick<Registry, 'writer'>;
   readonly #reader: Type;
-  readonly #readerBefore: Type;
+  readonly #readersBefore: readonly (readonly [AddedField, Type])[];
   readonly #resolvers = new Map<number, { writer: Type; resolver: ReturnType<Type['createResolver']> }>();
-  /** Schema ids whose chunks end before `replaces`. */
-  readonly #withoutReplaces = new Set<number>();
+  /** Ids of schemas that end before a field that was added. */
+  readonly #endBefore = new Map<number, readonly [AddedField, Type]>();
 
   /** @param schemaId the registry's id of our own schema of this dataset */
   constructor(name: DatasetName, schemaId: number, registry: Pick<Registry, 'writer'>) {
@@ -149,13 +158,13 @@ export class ChunkDecoder {
     this.#schemaId = schemaId;
     this.#registry = registry;
     this.#reader = avsc.Type.forSchema(JSON.parse(schemaText(`imdb.${name}`)));
-    this.#readerBefore = avsc.Type.forSchema(schemaWithoutReplaces(name));
+    this.#readersBefore = addedFields.map((field) => [field, avsc.Type.forSchema(schemaBefore(field, name))]);
   }
 
   /** Whether `decode` takes the value as it is; else it needs `resolve`. @throws RejectedMessage for a bad wire header */
   isOwn(value: Buffer | null): boolean {
     const id = schemaIdOf(value);
-    return id === this.#schemaId || this.#withoutReplaces.has(id);
+    return id === this.#schemaId || this.#endBefore.has(id);
   }
 
   /**
@@ -182,8 +191,9 @@ export class ChunkDecoder {
       }
       try {
         const writer = registered;
-        if (writer.equals(this.#readerBefore)) {
-          this.#withoutReplaces.add(id);
+        const before = this.#readersBefore.find(([, type]) => writer.equals(type));
+        if (before !== undefined) {
+          this.#endBefore.set(id, before);
           return value;
         }
         known = { writer, resolver: this.#reader.createResolver(writer) };
@@ -215,13 +225,19 @@ export class ChunkDecoder {
       const [asOfMs, afterAsOf] = readLong(value, afterChunk);
       const afterRecords = decodeRows(value, afterAsOf, records);
       const afterDeletes = decodeRows(value, afterRecords, deletes);
-      const [replaces, end] = this.#withoutReplaces.has(schemaIdOf(value))
-        ? [noGroups, afterDeletes]
-        : readGroups(value, afterDeletes);
+      const [endsBefore] = this.#endBefore.get(schemaIdOf(value)) ?? [];
+      const [replaces, afterReplaces] =
+        endsBefore === 'replaces' ? [noGroups, afterDeletes] : readGroups(value, afterDeletes);
+      const [base, end] =
+        endsBefore === undefined ? readBaseMark(value, afterReplaces) : [undefined, afterReplaces];
       if (end !== value.length) {
         throw new MalformedRows('undecodable', `${value.length - end} bytes behind the end`);
       }
+      if (base !== undefined && baseMarkOf(value) === undefined) {
+        throw new MalformedRows('invalid_value', 'a mark of a base with rows, or of another run');
+      }
       return {
+        base,
         runId,
         chunk,
         asOfMs,
@@ -240,7 +256,7 @@ export class ChunkDecoder {
 
   /** A chunk that `decode` takes, as objects: slow. @throws MalformedRows, and what avsc throws */
   read(value: Buffer): unknown {
-    const reader = this.#withoutReplaces.has(schemaIdOf(value)) ? this.#readerBefore : this.#reader;
+    const [, reader = this.#reader] = this.#endBefore.get(schemaIdOf(value)) ?? [];
     checkExtent(reader, value, wireHeaderBytes);
     return reader.fromBuffer(value.subarray(wireHeaderBytes));
   }

@@ -18,6 +18,11 @@ export function notAfter(a: Position, b: Position): boolean {
   return Object.keys(a).every((topic) => nextIn(a, topic) <= nextIn(b, topic));
 }
 
+/** Messages before a position, by which stores are compared whether or not they began at a base. */
+export function messagesBefore(position: Position): number {
+  return Object.values(position).reduce((sum, next) => sum + next, 0);
+}
+
 export function samePosition(a: Position, b: Position): boolean {
   return notAfter(a, b) && notAfter(b, a);
 }

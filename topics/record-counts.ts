@@ -11,6 +11,16 @@ export interface RecordCounts {
 
 export const noRecords: RecordCounts = { applied: 0, duplicate: 0, rejected: 0, removed: 0 };
 
+/** What was counted since `before`. */
+export function differenceOf(now: RecordCounts, before: RecordCounts): RecordCounts {
+  return {
+    applied: now.applied - before.applied,
+    duplicate: now.duplicate - before.duplicate,
+    rejected: now.rejected - before.rejected,
+    removed: now.removed - before.removed,
+  };
+}
+
 /** The sum of two counts, without the other properties that they may have. */
 export function sumOf(a: RecordCounts, b: RecordCounts): RecordCounts {
   return {

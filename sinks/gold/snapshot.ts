@@ -224,7 +224,10 @@ function manifestOf(
   const names: Manifest['names'] = {};
   for (const state of store.peopleStates.values()) {
     names[state.partition] = sumOf(noRecords, state);
-    input[context.peopleTopic] = { ...input[context.peopleTopic], [state.partition]: [0, state.next] };
+    input[context.peopleTopic] = {
+      ...input[context.peopleTopic],
+      [state.partition]: [state.start ?? 0, state.next],
+    };
     count(context.peopleTopic, state);
   }
   return {

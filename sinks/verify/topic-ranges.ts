@@ -39,7 +39,12 @@ export async function requireRanges(
           hint: 'Compare with the files instead: --data DIR.',
         });
       }
-      if (log.start > start) throw lost(`${topic}/${partition} starts at offset ${log.start}. ${needs}`);
+      if (log.start > start) {
+        throw lost(
+          `${topic}/${partition} starts at offset ${log.start}. ${needs}`,
+          'After a base of the topic, earlier snapshots are compared with their files: --data DIR. If the topic has no base, it must keep every message.',
+        );
+      }
       if (log.end < end) {
         throw new ReelflowError(
           'sourceReplaced',
@@ -55,10 +60,13 @@ export async function requireRanges(
   return existing;
 }
 
-const lost = (detail: string) =>
+const lost = (
+  detail: string,
+  hint = 'Source topics must keep every message. Compare with the files instead: --data DIR.',
+) =>
   new ReelflowError('sourceLost', 'A topic lost messages that the snapshot was made from', {
     detail,
-    hint: 'Source topics must keep every message. Compare with the files instead: --data DIR.',
+    hint,
   });
 
 /**

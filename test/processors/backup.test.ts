@@ -49,17 +49,29 @@ describe('backups that a shard may restore', () => {
     ...change,
   });
   const published: Position = { a: 9, b: 2 };
-  const plan = (cards: Record<string, BackupCard | undefined>, storeRecords?: number) =>
-    planRestore(new Map(Object.entries(cards)), kind, published, storeRecords);
+  const plan = (cards: Record<string, BackupCard | undefined>, storeMessages?: number, starts?: Position) =>
+    planRestore(new Map(Object.entries(cards)), kind, published, storeMessages, starts);
 
   test('are those ahead of the store, the newest first', () => {
-    const cards = { old: card({ records: 10 }), new: card(), mid: card({ records: 30 }) };
+    // A store that began at a base has counted fewer records than an earlier one.
+    const cards = {
+      old: card({ position: { a: 1 }, records: 90 }),
+      new: card(),
+      mid: card({ position: { a: 2, b: 2 } }),
+    };
     expect(plan(cards)).toEqual({ restore: ['new', 'mid', 'old'], ignored: new Map() });
-    expect(plan(cards, 10).restore).toEqual(['new', 'mid']);
-    expect(plan(cards, 49).restore).toEqual(['new']);
-    expect(plan(cards, 50).restore).toEqual([]);
-    expect(plan({ empty: card({ records: 0, position: {} }) }).restore).toEqual([]);
+    expect(plan(cards, 1).restore).toEqual(['new', 'mid']);
+    expect(plan(cards, 6).restore).toEqual(['new']);
+    expect(plan(cards, 7).restore).toEqual([]);
+    expect(plan({ empty: card({ position: {} }) }).restore).toEqual([]);
     expect(plan({}).restore).toEqual([]);
+  });
+
+  test('are not those before the start of a log', () => {
+    expect(plan({ new: card() }, undefined, { a: 5, b: 2 }).restore).toEqual(['new']);
+    const { restore, ignored } = plan({ old: card() }, undefined, { a: 0, b: 3 });
+    expect(restore).toEqual([]);
+    expect([...ignored.values()]).toEqual(['b starts at offset 3, the backup ends at 2']);
   });
 
   const others: [string, Partial<BackupCard>, string][] = [

@@ -109,7 +109,7 @@ test('a cube set without an earlier dataset is refused before any change, and th
 test('a shard is not opened when no delta remains to tell the published position', async () => {
   await publish(all);
   await end();
-  logs.trimmed.add('reelflow.deltas');
+  logs.starts.set('reelflow.deltas', logs.deltas.length);
   const stores = hashesBelow(folder);
   const refusal = { kind: 'deltasTrimmed', hint: expect.stringContaining('reelflow reset') };
   await expect(start(all)).rejects.toMatchObject(refusal);

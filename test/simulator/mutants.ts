@@ -145,7 +145,7 @@ export const mutants: readonly Mutant[] = [
   of(
     'processors/tenure.ts',
     'a rebuilt store does not catch up',
-    `        this.#silentTo = published.position;\n`,
+    `        this.#silentTo = await this.#work.reach(this.store, published.position);\n`,
     '',
   ),
   of('processors/tenure.ts', 'cubes of another set stay as they are', `await this.reconcile();`, ''),

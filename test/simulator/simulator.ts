@@ -656,6 +656,7 @@ export class World {
           return store;
         },
         sendDeadLetters: () => this.#point(index),
+        reach: async (_, published) => published,
         report: (plan) => this.#onPlan(plan),
       });
       try {

@@ -4,6 +4,7 @@
  */
 import avsc from 'avsc';
 import fc from 'fast-check';
+import type { BaseMark } from '../../topics/base.ts';
 import { idText } from '../../topics/catalog.ts';
 import { ChunkDecoder } from '../../topics/chunk.ts';
 import { groupOf } from '../../topics/id-groups.ts';
@@ -20,7 +21,17 @@ export interface Chunk {
   readonly deletes: readonly Row[];
   /** Groups of ids whose earlier rows it removes. */
   readonly replaces?: readonly number[];
+  /** The first or the last message of a base. */
+  readonly base?: BaseMark;
 }
+
+/** A mark as a message of its own. */
+export const markChunk = (dataset: CubeDataset, mark: BaseMark['mark'], id = 'run'): Chunk => ({
+  dataset,
+  records: [],
+  deletes: [],
+  base: { id, mark },
+});
 
 const types = Object.fromEntries(
   cubeDatasets.map((dataset) => [dataset, avsc.Type.forSchema(JSON.parse(schemaText(`imdb.${dataset}`)))]),
@@ -30,13 +41,14 @@ export const schemaIdOf = (dataset: CubeDataset): number => cubeDatasets.indexOf
 
 /** The value of a message: wire header and Avro. */
 export function encodeChunk(
-  { dataset, records, deletes, replaces = [] }: Chunk,
+  { dataset, records, deletes, replaces = [], base }: Chunk,
   number = 0,
   asOf = 0,
 ): Buffer {
   const header = Buffer.alloc(5);
   header.writeInt32BE(schemaIdOf(dataset), 1);
-  const body = types[dataset]?.toBuffer({ runId: 'run', chunk: number, asOf, records, deletes, replaces });
+  const chunk = { runId: base?.id ?? 'run', chunk: number, asOf, records, deletes, replaces };
+  const body = types[dataset]?.toBuffer({ ...chunk, base: base ?? null });
   return Buffer.concat([header, body as Buffer]);
 }
 

@@ -22,8 +22,8 @@ const names: TopicNames = topicNamesIn('');
 /** The logs of one shard: partition 0 of every topic, each message at the offset that it has here. */
 export class Logs {
   readonly messages = new Map<string, Buffer[]>();
-  /** Topics that are trimmed as a whole. */
-  readonly trimmed = new Set<string>();
+  /** First offset of the topics that are trimmed. */
+  readonly starts = new Map<string, number>();
 
   of(topic: string): Buffer[] {
     const log = this.messages.get(topic) ?? [];
@@ -50,7 +50,7 @@ export class Logs {
     return new Map(
       topics.map((topic) => {
         const end = this.of(topic).length;
-        return [topic, new Map([[0, { start: this.trimmed.has(topic) ? end : 0, end }]])];
+        return [topic, new Map([[0, { start: this.starts.get(topic) ?? 0, end }]])];
       }),
     );
   }

@@ -11,7 +11,7 @@ import {
   deleteColumns,
   type RejectedMessage,
   recordColumns,
-  schemaWithoutReplaces,
+  schemaBefore,
 } from '../../topics/chunk.ts';
 import { blockOfGroup, groupMax } from '../../topics/id-groups.ts';
 import { Ownership } from '../../topics/ownership.ts';
@@ -22,7 +22,7 @@ const ownId = 7;
 const olderId = 3;
 const name = 'title.ratings';
 const ownType = avsc.Type.forSchema(JSON.parse(schemaText(`imdb.${name}`)));
-const olderType = avsc.Type.forSchema(schemaWithoutReplaces(name));
+const olderType = avsc.Type.forSchema(schemaBefore('replaces', name));
 const header = { runId: 'run', chunk: 0, asOf: 0 };
 
 function chunkValue(type: avsc.Type, id: number, content: object): Buffer {
@@ -55,7 +55,7 @@ test('the groups of a chunk are those that avsc wrote', () => {
 test.each(datasetNames)(
   '%s: a chunk of the schema before `replaces` is decoded as it is',
   async (dataset) => {
-    const before = avsc.Type.forSchema(schemaWithoutReplaces(dataset));
+    const before = avsc.Type.forSchema(schemaBefore('replaces', dataset));
     const decoder = new ChunkDecoder(dataset, ownId, { writer: async () => before });
     const value = chunkValue(before, olderId, {});
     expect(decoder.isOwn(value)).toBe(false);

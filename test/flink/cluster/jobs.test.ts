@@ -31,7 +31,7 @@ import { compareGold } from '../../../sinks/verify/compare.ts';
 import { batchGold } from '../../../sinks/verify/file-gold.ts';
 import { goldTables } from '../../../tables/gold-tables.ts';
 import { type DatasetName, datasetNames, partitionOf } from '../../../topics/catalog.ts';
-import { schemaWithoutReplaces } from '../../../topics/chunk.ts';
+import { schemaBefore } from '../../../topics/chunk.ts';
 import { groupOf } from '../../../topics/id-groups.ts';
 import { schemaText } from '../../../topics/registry.ts';
 import { sendTo } from '../../support/damage.ts';
@@ -145,7 +145,7 @@ async function replaceGroups(place: Place, data: string): Promise<void> {
     .map((row) => row.split('\t')[0] as string);
   const send = async (dataset: DatasetName, of: string, content: ChunkContent, before = false) => {
     const topic = place.names.source(dataset);
-    const schema = before ? schemaWithoutReplaces(dataset) : JSON.parse(schemaText(`imdb.${dataset}`));
+    const schema = before ? schemaBefore('replaces', dataset) : JSON.parse(schemaText(`imdb.${dataset}`));
     const id = await registerSchema(`${topic}-value`, schema);
     const partition = partitionOf(of.slice(0, -4), 3);
     await sendTo(topic, partition, [encodeChunk(avsc.Type.forSchema(schema), id, content)]);
