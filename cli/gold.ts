@@ -59,6 +59,10 @@ export function goldCommand(): Command {
   add('prune', 'remove old snapshots; CURRENT and pinned ones stay')
     .requiredOption('--keep <n>', 'number of snapshots to keep', integerIn(1, 100_000))
     .option('--dry-run', 'print what would be removed, and remove nothing')
+    .option(
+      '--lake <url>',
+      "the sink's DuckLake catalogue, whose versions expire first, given as ducklake:FILE",
+    )
     .action(prune);
   return gold;
 }
@@ -173,7 +177,13 @@ async function pin(at: string | undefined, { gold, json }: Flags, wanted: boolea
   print(`Snapshot ${id} ${changed ? 'is now' : 'was already'} ${wanted ? 'pinned' : 'unpinned'}.`);
 }
 
-async function prune({ gold, json, keep, dryRun = false }: Flags & { keep: number; dryRun?: boolean }) {
+interface PruneFlags extends Flags {
+  keep: number;
+  dryRun?: boolean;
+  lake?: string;
+}
+
+async function prune({ gold, json, keep, dryRun = false, lake }: PruneFlags): Promise<void> {
   const [{ historyOf }, { planRetention, retain, withGoldLock }] = await Promise.all([
     import('../sinks/gold/history.ts'),
     import('../sinks/gold/retention.ts'),
@@ -184,7 +194,10 @@ async function prune({ gold, json, keep, dryRun = false }: Flags & { keep: numbe
   const { removed, failed } =
     dryRun || isEmpty
       ? { removed: remove, failed: [] }
-      : await withGoldLock(gold, { patienceMs: 2_000 }, async () => retain(gold, keep));
+      : await withGoldLock(gold, { patienceMs: 2_000 }, async () => {
+          if (lake !== undefined) await expireFirst(gold, keep, lake);
+          return retain(gold, keep);
+        });
   if (json) printJson({ dryRun, removed, stay, failed });
   else printPruned(dryRun, removed, stay);
   if (failed.length === 0) return;
@@ -194,10 +207,27 @@ async function prune({ gold, json, keep, dryRun = false }: Flags & { keep: numbe
   });
 }
 
-function printPruned(dryRun: boolean, removed: readonly string[], stay: RetentionPlan['stay']): void {
-  for (const { id, because } of stay) {
-    print(`${id} stays: ${because === 'current' ? 'CURRENT names it' : 'it is pinned'}.`);
+/** @throws ReelflowError usage, lakeUnusable, foreignCluster: then nothing is removed */
+async function expireFirst(gold: string, keep: number, url: string): Promise<void> {
+  const [{ Lake, lakePlaceOf }, { currentSnapshot, readManifest }, { stayingSnapshots }] = await Promise.all([
+    import('../sinks/gold/lake.ts'),
+    import('../sinks/gold/manifest.ts'),
+    import('../sinks/gold/retention.ts'),
+  ]);
+  const place = lakePlaceOf(url);
+  if (place.kind !== 'file') {
+    throw new ReelflowError('usage', 'Pruning a folder does not change a bucket', {
+      detail: url,
+      hint: 'Omit --lake: its versions expire with the next push.',
+    });
   }
+  const { clusterId, namespace } = readManifest(gold, currentSnapshot(gold) ?? 'none');
+  await new Lake(place, { gold, clusterId, namespace }).show(stayingSnapshots(gold, keep));
+}
+
+function printPruned(dryRun: boolean, removed: readonly string[], stay: RetentionPlan['stay']): void {
+  const reasons = { current: 'CURRENT names it', pinned: 'it is pinned', lake: 'the lake shows it' };
+  for (const { id, because } of stay) print(`${id} stays: ${reasons[because]}.`);
   for (const id of removed) print(`${id} ${dryRun ? 'would be' : 'is'} removed.`);
   if (removed.length === 0) print('Nothing to remove.');
 }

@@ -133,7 +133,11 @@ class Sink {
     const clusterId = await clusterIdOf(broker);
     const current = this.#requireOwnGold(clusterId);
     const lake = this.#lakeOf(clusterId);
-    await lake?.open();
+    await lake?.open().catch((thrown: unknown) => {
+      // Gold does not depend on it: the next publication reports and counts this.
+      if (!(thrown instanceof ReelflowError) || thrown.kind !== 'lakeUnusable') throw thrown;
+      broker.logger.warn({ reason: thrown.detail }, 'lake not readable');
+    });
     const folder = join(state, clusterId, names.namespace === '' ? '_' : names.namespace);
     const store = await CubeStore.open(folder, { clusterId, namespace: names.namespace }, memoryLimit);
     this.#store = store;

@@ -38,6 +38,8 @@ import { publishSnapshot } from '../../../sinks/gold/snapshot.ts';
 import { Publication } from '../../../sinks/publication.ts';
 import type { SinkMetrics } from '../../../sinks/sink-metrics.ts';
 import { topicNamesIn } from '../../../topics/catalog.ts';
+import { nullInt } from '../../../topics/row-plan.ts';
+import { cubeNamed, rowOf } from '../../support/cube-rows.ts';
 import { expectFailure, onDatabase } from '../../support/damage.ts';
 import { Place, smallDataset } from '../../support/harness.ts';
 import { hasPackages, pythonDuckdb } from '../../support/python-duckdb.ts';
@@ -65,11 +67,13 @@ afterEach(() => {
   rmSync(folder, { recursive: true, force: true });
 });
 
+const addTitle = (year: number) =>
+  store.transaction(() => store.addCubeRows(0, rowOf(cubeNamed('title'), year, nullInt, 70, 1, 100, 90, 1)));
+
 /** Publishes a snapshot with one title more than the one before, in a decade of its own. */
 async function publish(into = gold): Promise<Manifest> {
   titles += 1;
-  await store.connection.run(`INSERT INTO cube_title (shard, startYear, rating, titles, votes, runtimeSum, runtimeTitles)
-    VALUES (0, ${1800 + titles * 10}, 70, 1, 100, 90, 1)`);
+  await addTitle(1800 + titles * 10);
   const source = {
     ...identity,
     schemas: {},
@@ -427,9 +431,7 @@ describe('a sink whose catalogue cannot be written', () => {
       reelflowVersion: 'test',
       metrics,
     });
-    const change = () =>
-      store.connection.run(`INSERT INTO cube_title (shard, startYear, rating, titles, votes, runtimeSum, runtimeTitles)
-        VALUES (0, 1990, 70, 1, 100, 90, 1)`);
+    const change = () => addTitle(1990);
     await change();
     const first = await publication.publish();
     expect(await snapshotsByVersion()).toEqual(expected(first));
@@ -455,15 +457,18 @@ describe('a sink whose catalogue cannot be written', () => {
   });
 });
 
-it('sink --lake publishes also where the catalogue cannot be written, says so, and writes it later', async () => {
+it('sink --lake publishes also where the catalogue cannot be written, says so, and writes it later; prune expires it', async () => {
   const place = new Place();
   try {
     const data = await smallDataset(join(place.folder, 'data'), 200, 3);
     await place.replay(data);
     await place.process();
     const sink = (...args: string[]) => place.run(place.args('sink', '--once', ...args));
-    const failed = await sink('--lake', `ducklake:${join(place.folder, 'nowhere', 'lake')}`);
-    expect(expectFailure(failed, 'lakeUnusable')).toContain('Gold is complete');
+    const damaged = join(place.folder, 'damaged');
+    writeFileSync(damaged, 'a text');
+    const failed = await sink('--lake', `ducklake:${damaged}`);
+    expect(expectFailure(failed, 'lakeUnusable')).toContain(damaged);
+    expect(readFileSync(damaged, 'utf8')).toBe('a text');
     expect(failed.code).toBe(exitCodes.lakeUnusable);
     const { id } = place.manifest;
     gold = place.gold;
@@ -472,6 +477,21 @@ it('sink --lake publishes also where the catalogue cannot be written, says so, a
     expect(done, done.stderr).toMatchObject({ code: 0 });
     expect(await snapshotsByVersion()).toEqual({ 1: [`${id}: true`] });
     expectFailure(await sink('--lake', 'ducklake:s3://bucket/lake'), 'usage');
+
+    const newer = nextSnapshotId(id, new Date());
+    cpSync(snapshotFolder(gold, id), snapshotFolder(gold, newer), { recursive: true });
+    writeFileSync(
+      join(snapshotFolder(gold, newer), 'manifest.json'),
+      JSON.stringify({ ...place.manifest, id: newer }),
+    );
+    writeFileSync(join(gold, 'CURRENT'), newer);
+    const prune = (lake: string) =>
+      place.run(['gold', 'prune', '--gold', gold, '--keep', '1', '--lake', lake]);
+    expectFailure(await prune(`ducklake:${damaged}`), 'lakeUnusable');
+    expect(listSnapshots(gold)).toEqual([id, newer]);
+    expect(await prune(`ducklake:${path}`)).toMatchObject({ code: 0 });
+    expect(listSnapshots(gold)).toEqual([newer]);
+    expect(await snapshotsByVersion()).toEqual({ 2: [`${newer}: true`] });
   } finally {
     await place.close(false);
   }
