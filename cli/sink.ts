@@ -1,7 +1,9 @@
 /** `reelflow sink`: the sink that writes gold. */
-import { Command } from 'commander';
+import { Command, Option } from 'commander';
 import { ReelflowError } from '../runtime/errors.ts';
 import type { LakePlace } from '../sinks/gold/lake.ts';
+import type { TrimMode } from '../sinks/source-trim.ts';
+import { whole } from './figures.ts';
 import type { HealthView } from './observe.ts';
 import {
   commonOptions,
@@ -23,6 +25,7 @@ interface Flags extends StageFlags {
   push?: string;
   history: number;
   lake?: string;
+  trim: TrimMode;
 }
 
 export function sinkCommand(): Command {
@@ -35,6 +38,14 @@ export function sinkCommand(): Command {
     .addOption(listenOption(observersHelp))
     .option('--push <url>', 'push every snapshot to this bucket, given as s3://bucket/prefix')
     .option('--lake <url>', 'show every snapshot in this DuckLake catalogue, given as ducklake:FILE')
+    .addOption(
+      new Option(
+        '--trim <mode>',
+        'messages that a base has replaced: delete them, only report them, or keep them',
+      )
+        .choices(['delete', 'report', 'off'] satisfies TrimMode[])
+        .default('delete'),
+    )
     .addOption(memoryOption("limit of DuckDB's memory"));
   return commonOptions(command).action(run);
 }
@@ -62,6 +73,7 @@ async function run(flags: Flags): Promise<void> {
     finish: finishSignal(flags.once === true),
     keep: flags.keep,
     historyDays: flags.history,
+    trim: flags.trim,
     ...(flags.push !== undefined && { pushTo: flags.push }),
     ...(lake !== undefined && { lake }),
     memoryLimit: flags.memory,
@@ -80,6 +92,10 @@ async function run(flags: Flags): Promise<void> {
   else if (flags.once) {
     const { snapshot } = report;
     print(snapshot === null ? 'Nothing changed: no snapshot.' : `Snapshot ${snapshot} in ${places.gold}`);
+    if (report.deleted > 0) {
+      const what = flags.trim === 'report' ? 'could be deleted' : 'were deleted';
+      print(`${whole(report.deleted)} messages of source topics ${what}: a base has replaced them.`);
+    }
   }
 }
 

@@ -54,6 +54,19 @@ export class Publication {
     this.#peopleTopic = options.names.source('name.basics');
   }
 
+  /** The newest snapshot, if the sink holds all of it: after a reset, it does so only later. */
+  reachedCurrent(): Manifest | undefined {
+    const { gold, store } = this.#options;
+    const id = currentSnapshot(gold);
+    if (id === undefined) return undefined;
+    const current = readManifest(gold, id);
+    const held = { shards: store.shards, people: store.peopleStates, peopleTopic: this.#peopleTopic };
+    const isSame = Object.entries(current.shards).every(
+      ([shard, { generation }]) => store.shards.get(Number(shard))?.chain.generation === generation,
+    );
+    return isSame && hasReached(held, current) ? current : undefined;
+  }
+
   /**
    * Whether a snapshot would hold something that CURRENT does not hold, or a history of another length, and everything
    * that CURRENT holds.

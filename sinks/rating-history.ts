@@ -8,7 +8,8 @@
  */
 import type { DuckDBConnection } from '@duckdb/node-api';
 import { appendNumbers, readNumbers } from '../database/duckdb.ts';
-import { dayText } from '../topics/day.ts';
+import { type BaseMark, followBase, type OpenBase } from '../topics/base.ts';
+import { dayOf, dayText } from '../topics/day.ts';
 import { IdSet } from '../topics/id-set.ts';
 import type { Gap } from '../topics/position.ts';
 import type { RatingVersions } from './staged-ratings.ts';
@@ -27,6 +28,9 @@ export interface RatingState {
   readonly historyDays: number;
   /** Offsets that the log had lost before they were read, or whose batch cannot be decoded. */
   readonly gaps: readonly Gap[];
+  /** A base that has begun, and whole ones; of those as old as the history is long, the newest. Oldest first. */
+  readonly openBase?: OpenBase | undefined;
+  readonly bases?: readonly { readonly begin: number; readonly day: number }[];
 }
 
 /** What a snapshot's manifest says about its history. */
@@ -37,6 +41,30 @@ export interface HistorySummary {
 }
 
 const rowsTable = 'sink.rating_days';
+
+type Days = Pick<RatingState, 'newestDay' | 'historyDays'>;
+
+const bedrockOf = (bases: NonNullable<RatingState['bases']>, { newestDay, historyDays }: Days) =>
+  bases.findLast(({ day }) => day <= newestDay - historyDays);
+
+/** What a mark of a base makes of the state of its partition. */
+export function afterMark(
+  state: RatingState,
+  mark: BaseMark & { readonly asOfMs: number },
+  offset: number,
+): RatingState {
+  const { open, whole } = followBase(state.openBase, mark, offset);
+  if (whole === undefined) return { ...state, openBase: open };
+  const all = [...(state.bases ?? []), { begin: whole.begin, day: dayOf(mark.asOfMs) }];
+  const bedrock = bedrockOf(all, state);
+  return {
+    ...state,
+    openBase: undefined,
+    bases: bedrock === undefined ? all : all.slice(all.indexOf(bedrock)),
+    // What is lost before it is missing in no day of the history.
+    gaps: bedrock === undefined ? state.gaps : state.gaps.filter(([, to]) => to > bedrock.begin),
+  };
+}
 
 export class RatingHistory {
   /** By partition of title.ratings. Changed only after a commit. */
@@ -197,6 +225,16 @@ export class RatingHistory {
       SELECT DATE '1970-01-01' + ${newestDay} AS newest,
         greatest(DATE '1970-01-01' + ${cutOff}, (SELECT min(day) FROM history)) AS beginning
       WHERE ${newestDay} >= 0`);
+  }
+
+  /**
+   * First offset of a partition that a rebuild needs: the begin of the newest base that is as old as the history is long.
+   * Messages before it say nothing about later days.
+   */
+  neededFrom(shard: number): number {
+    const state = this.states.get(shard);
+    if (state === undefined) return 0;
+    return bedrockOf(state.bases ?? [], state)?.begin ?? 0;
   }
 
   /** For the manifest. */

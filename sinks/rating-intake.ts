@@ -8,12 +8,13 @@ import type { Broker } from '../kafka/client.ts';
 import { type LogMessage, LogReader, OutsideLog, type Want } from '../kafka/log.ts';
 import { crashPoint } from '../runtime/crash-points.ts';
 import { ReelflowError } from '../runtime/errors.ts';
+import { baseMarkOf } from '../topics/base.ts';
 import { type ChunkDecoder, hashOf, RejectedMessage } from '../topics/chunk.ts';
 import { expectedByHash, LogProof } from '../topics/log-proof.ts';
 import { Ownership } from '../topics/ownership.ts';
 import { type Gap, nextIn, withGap } from '../topics/position.ts';
 import type { CubeStore } from './cube-store.ts';
-import type { RatingState } from './rating-history.ts';
+import { afterMark, type RatingState } from './rating-history.ts';
 import type { ShardState } from './shard-state.ts';
 import { StagedRatings } from './staged-ratings.ts';
 
@@ -259,7 +260,9 @@ export class RatingIntake {
     if (isUndecodable) return { ...after, gaps: withGap(state.gaps, [offset, offset + 1]) };
     if (isMarker) return after;
     try {
-      return { ...after, newestDay: await stage(value as Buffer, state.newestDay) };
+      const staged = { ...after, newestDay: await stage(value as Buffer, state.newestDay) };
+      const mark = baseMarkOf(value);
+      return mark === undefined ? staged : afterMark(staged, mark, offset);
     } catch (thrown) {
       if (thrown instanceof RejectedMessage) return after;
       throw thrown;

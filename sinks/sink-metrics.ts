@@ -15,6 +15,7 @@ export class SinkMetrics extends MemberMetrics {
   readonly #snapshotSeconds: Histogram;
   readonly #created: Gauge;
   readonly #rows: Gauge<'table'>;
+  readonly #sourcesDeleted: Counter;
   readonly #unremovable: Gauge;
   readonly #lakeFailures: Gauge;
 
@@ -71,6 +72,11 @@ export class SinkMetrics extends MemberMetrics {
       labelNames: ['table'],
       registers,
     });
+    this.#sourcesDeleted = new Counter({
+      name: 'reelflow_sink_source_messages_deleted_total',
+      help: 'Messages of source topics deleted because a base has replaced them',
+      registers,
+    });
     this.#unremovable = new Gauge({
       name: 'reelflow_sink_unremovable_snapshots',
       help: 'Old snapshots that could not be removed after the last publication',
@@ -91,6 +97,10 @@ export class SinkMetrics extends MemberMetrics {
   /** @param snapshots old snapshots that could not be removed after the last publication */
   unremovable(snapshots: number): void {
     this.#unremovable.set(snapshots);
+  }
+
+  sourcesDeleted(messages: number): void {
+    this.#sourcesDeleted.inc(messages);
   }
 
   delta(verdict: Verdict): void {

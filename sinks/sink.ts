@@ -26,6 +26,7 @@ import { Publication } from './publication.ts';
 import { RatingIntake } from './rating-intake.ts';
 import { restoreFrom } from './restore.ts';
 import type { SinkMetrics } from './sink-metrics.ts';
+import { SourceTrim, type TrimMode } from './source-trim.ts';
 
 export interface SinkOptions {
   readonly broker: Broker;
@@ -48,6 +49,8 @@ export interface SinkOptions {
   readonly historyDays: number;
   /** Catalogue that shows every snapshot. */
   readonly lake?: LakePlace;
+  /** Whether messages before a base that nothing needs any more are deleted. Default: `delete`. */
+  readonly trim?: TrimMode;
   /** DuckDB's limit, as DuckDB writes sizes. */
   readonly memoryLimit: string;
   readonly reelflowVersion: string;
@@ -64,6 +67,8 @@ export interface SinkReport {
   readonly snapshots: number;
   readonly deltas: number;
   readonly refused: number;
+  /** Messages of source topics that were deleted because a base has replaced them; with `report`, those that could be. */
+  readonly deleted: number;
 }
 
 /** Pause between two steps, in which messages gather: a transaction costs the same for one message as for hundreds. */
@@ -112,6 +117,7 @@ class Sink {
   #intake!: Intake;
   #ratings!: RatingIntake;
   #publication!: Publication;
+  #trim: SourceTrim | undefined;
   #membership: Membership | undefined;
   #endLog: () => void = () => undefined;
   #isActive = false;
@@ -119,7 +125,12 @@ class Sink {
   #snapshots = { snapshot: null as string | null, snapshots: 0 };
 
   get report(): SinkReport {
-    return { ...this.#snapshots, deltas: this.#intake?.deltas ?? 0, refused: this.#intake?.refused ?? 0 };
+    return {
+      ...this.#snapshots,
+      deltas: this.#intake?.deltas ?? 0,
+      refused: this.#intake?.refused ?? 0,
+      deleted: this.#trim?.deleted ?? 0,
+    };
   }
 
   constructor(options: SinkOptions) {
@@ -162,6 +173,13 @@ class Sink {
     });
     const decoder = new ChunkDecoder('title.ratings', ratingsSchemaId, registry);
     this.#ratings = new RatingIntake({ broker, store, decoder, topic, historyDays, signal });
+    this.#trim = new SourceTrim({
+      broker,
+      names,
+      mode: this.#options.trim ?? 'delete',
+      ratingsKeptFrom: (partition) => store.ratings.neededFrom(partition),
+      metrics,
+    });
     await this.#intake.open();
     const lags = () => this.#intake.lags();
     metrics?.open({
@@ -195,6 +213,7 @@ class Sink {
       if (this.#isActive && this.#publication.isDue() && (await this.#isLevel())) await this.#publish();
       if (this.#isActive) await this.#publication.register('log');
       if (this.#isActive) await this.#publication.push('log');
+      if (this.#isActive) await this.#trimSources();
       publishAtMs = performance.now() + intervalMs;
     }
     if (finish?.aborted === true) {
@@ -207,6 +226,7 @@ class Sink {
       }
       if (!signal.aborted) await this.#publication.register('throw');
       if (!signal.aborted) await this.#publication.push('throw');
+      if (!signal.aborted) await this.#trimSources();
     }
     return this.report;
   }
@@ -303,6 +323,12 @@ class Sink {
       outages.waits('history', messageOf(thrown));
     }
     return this.#ratings.isLevel;
+  }
+
+  /** After the publication: what a snapshot needs is not deleted before the next one has replaced it. */
+  async #trimSources(): Promise<void> {
+    const current = this.#publication.reachedCurrent();
+    if (current !== undefined) await this.#trim?.run(current);
   }
 
   async #publish(): Promise<void> {

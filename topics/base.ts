@@ -50,18 +50,18 @@ export function baseMarkBytes({ id, mark }: BaseMark): Buffer {
   return Buffer.concat([Buffer.from(head), text, Buffer.of(mark === 'begin' ? 0 : 2)]);
 }
 
-/** The mark that a message is; undefined for every other message. */
-export function baseMarkOf(value: Buffer | null): BaseMark | undefined {
+/** The mark that a message is, with the date of its dump; undefined for every other message. */
+export function baseMarkOf(value: Buffer | null): (BaseMark & { readonly asOfMs: number }) | undefined {
   if (value === null || value[0] !== 0) return undefined;
   try {
-    let at: number;
     const [runId, afterRunId] = readString(value, wireHeaderBytes);
-    [, at] = readLong(value, afterRunId);
-    [, at] = readLong(value, at);
+    const [, afterChunk] = readLong(value, afterRunId);
+    const [asOfMs, afterAsOf] = readLong(value, afterChunk);
+    let at = afterAsOf;
     // No records, no deletes, no groups.
     for (let array = 0; array < 3; array++) if (value[at++] !== 0) return undefined;
     const [mark, end] = readBaseMark(value, at);
-    return end === value.length && mark?.id === runId ? mark : undefined;
+    return end === value.length && mark?.id === runId ? { ...mark, asOfMs } : undefined;
   } catch (thrown) {
     if (thrown instanceof MalformedRows) return undefined;
     throw thrown;

@@ -1,0 +1,144 @@
+/**
+ * Deletes the messages of source topics that a base has made useless. The input of a published snapshot starts at the begin of a
+ * base only if the shard, or the names, have read the base to its end. So the deltas in the topic and this sink need nothing
+ * before it; stores and backups that are behind it begin at the base. Other readers are asked: a Flink job of ours by its
+ * group, the history of ratings by its length. What is held back now is deleted at a later interval.
+ */
+import { type BoundsByTopic, type LogBounds, logBounds } from '../kafka/bounds.ts';
+import type { Broker } from '../kafka/client.ts';
+import { type Group, readGroups } from '../kafka/groups.ts';
+import { deleteBefore, partitionCounts } from '../kafka/topics.ts';
+import { messageOf } from '../runtime/errors.ts';
+import type { TopicNames } from '../topics/catalog.ts';
+import type { Manifest } from './gold/manifest.ts';
+import type { SinkMetrics } from './sink-metrics.ts';
+
+/** `delete` the messages before a base, only `report` them, or keep them and stay silent (`off`). */
+export type TrimMode = 'delete' | 'report' | 'off';
+
+/** Offsets [from, to) of one partition that lie before a base. */
+export interface Trimmed {
+  readonly topic: string;
+  readonly partition: number;
+  readonly from: number;
+  readonly to: number;
+  /** The reader that still needs them; undefined if they can be deleted. */
+  readonly neededBy?: 'Flink' | 'history';
+}
+
+export interface TrimInput {
+  readonly input: Manifest['input'];
+  readonly bounds: BoundsByTopic<LogBounds>;
+  /** The group of our Flink jobs. */
+  readonly flink: Pick<Group, 'committed' | 'problem'> | undefined;
+  /** The topic of the ratings, and from which offset on the history needs it, by partition. */
+  readonly ratings: { readonly topic: string; readonly keptFrom: (partition: number) => number };
+}
+
+/** The messages before the bases at which the input of a snapshot starts. Pure. */
+export function planTrim({ input, bounds, flink, ratings }: TrimInput): Trimmed[] {
+  return Object.entries(input).flatMap(([topic, partitions]) =>
+    Object.entries(partitions).flatMap(([key, [begin, end]]): Trimmed[] => {
+      const partition = Number(key);
+      const from = bounds.get(topic)?.get(partition)?.start ?? begin;
+      const keptFrom = topic === ratings.topic ? ratings.keptFrom(partition) : begin;
+      const to = Math.min(begin, keptFrom);
+      if (needsOfFlink(flink, topic, partition, end)) {
+        return from < begin ? [{ topic, partition, from, to: begin, neededBy: 'Flink' }] : [];
+      }
+      const kept = Math.max(from, to);
+      return [
+        ...(from < to ? [{ topic, partition, from, to }] : []),
+        ...(kept < begin ? [{ topic, partition, from: kept, to: begin, neededBy: 'history' as const }] : []),
+      ];
+    }),
+  );
+}
+
+/** A job that has committed offsets of the topic must be as far as the snapshot, and so past the end of the base. */
+function needsOfFlink(flink: TrimInput['flink'], topic: string, partition: number, end: number): boolean {
+  if (flink === undefined) return false;
+  if (flink.problem !== null) return true;
+  const committed = flink.committed.get(topic);
+  return committed !== undefined && (committed.get(partition)?.next ?? 0) < end;
+}
+
+export interface SourceTrimOptions {
+  readonly broker: Broker;
+  readonly names: TopicNames;
+  readonly mode: TrimMode;
+  readonly ratingsKeptFrom: (partition: number) => number;
+  readonly metrics?: SinkMetrics | undefined;
+}
+
+export class SourceTrim {
+  readonly #options: SourceTrimOptions;
+  /** Messages deleted since the start; in mode `report` those that could be. */
+  deleted = 0;
+  #reported = '';
+
+  constructor(options: SourceTrimOptions) {
+    this.#options = options;
+  }
+
+  /** @param manifest of CURRENT, to which the state of the sink is not behind */
+  async run(manifest: Pick<Manifest, 'input'>): Promise<void> {
+    const { broker, mode } = this.#options;
+    if (mode === 'off') return;
+    const isBased = Object.values(manifest.input).some((partitions) =>
+      Object.values(partitions).some(([begin]) => begin > 0),
+    );
+    if (!isBased) return;
+    try {
+      const plan = await this.#plan(manifest);
+      const free = plan.filter(({ neededBy }) => neededBy === undefined);
+      const text = JSON.stringify(plan);
+      if (text !== this.#reported) {
+        this.#reported = text;
+        for (const { topic, partition, from, to, neededBy } of plan) {
+          const what = neededBy === undefined ? whatOf[mode] : 'messages before a base are still needed';
+          broker.logger.info({ topic, partition, from, to, ...(neededBy && { neededBy }) }, what);
+        }
+        if (mode === 'report') this.deleted = countOf(free);
+      }
+      if (mode === 'delete') await this.#delete(free);
+    } catch (thrown) {
+      // The next interval tries again; until then the messages only take room.
+      broker.logger.warn({ reason: messageOf(thrown) }, 'messages before a base not deleted');
+    }
+  }
+
+  async #plan({ input }: Pick<Manifest, 'input'>): Promise<Trimmed[]> {
+    const { broker, names, ratingsKeptFrom } = this.#options;
+    const existing = await partitionCounts(broker, Object.keys(input));
+    const bounds = await logBounds(broker, [...existing.keys()]);
+    const groups = await readGroups(broker, [names.flinkGroup]);
+    return planTrim({
+      input,
+      bounds,
+      flink: groups.get(names.flinkGroup),
+      ratings: { topic: names.source('title.ratings'), keptFrom: ratingsKeptFrom },
+    });
+  }
+
+  async #delete(free: readonly Trimmed[]): Promise<void> {
+    const { broker, metrics } = this.#options;
+    for (const topic of new Set(free.map((one) => one.topic))) {
+      const own = free.filter((one) => one.topic === topic);
+      await deleteBefore(
+        broker,
+        topic,
+        own.map(({ partition, to }) => ({ partition, offset: to })),
+      );
+      this.deleted += countOf(own);
+      metrics?.sourcesDeleted(countOf(own));
+    }
+  }
+}
+
+const countOf = (trimmed: readonly Trimmed[]) => trimmed.reduce((sum, { from, to }) => sum + to - from, 0);
+
+const whatOf = {
+  delete: 'deleting messages before a base',
+  report: 'messages before a base could be deleted',
+} as const;
