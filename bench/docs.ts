@@ -8,7 +8,7 @@ import * as vega from 'vega';
 import { compile, type TopLevelSpec } from 'vega-lite';
 import { docs, type Line, markdown, type Result, resultFile, shown } from './report.ts';
 
-const names = ['pipeline', 'stages', 'variations', 'freshness', 'start', 'peers'] as const;
+const names = ['pipeline', 'stages', 'variations', 'refresh', 'freshness', 'start', 'peers'] as const;
 type Name = (typeof names)[number];
 
 /** A goal: what it asks, and what is measured of it; undefined when the results do not hold it. */
@@ -69,6 +69,24 @@ const goals: readonly Goal[] = [
     goal: 'An unchanged dump again at least as fast as the first time',
     from: 'variations',
     measured: variation(/again/),
+  },
+  {
+    goal: "A new dump in at most 1.5 × the time that DuckDB takes from the dump's files",
+    from: 'refresh',
+    measured: (lines) => {
+      const times = number(largest(lines), '× DuckDB');
+      return times === undefined
+        ? undefined
+        : `${shown(times)} × with ${shown(largest(lines)?.records)} records`;
+    },
+  },
+  {
+    goal: 'An unchanged dump in at most 2.5 CPU seconds',
+    from: 'refresh',
+    measured: (lines) => {
+      const cpu = number(largest(lines), 'CPU s unchanged');
+      return cpu === undefined ? undefined : `${shown(cpu)} with ${shown(largest(lines)?.records)} records`;
+    },
   },
   { goal: 'Rows in random order within 2 ×', from: 'variations', measured: variation(/random/) },
   {

@@ -14,6 +14,7 @@ import type { Endpoints } from '../runtime/config.ts';
 import { goldDatasets, removeTopics, syntheticData } from './data.ts';
 import { freshnessOf } from './freshness.ts';
 import { benchFolder, type Measured, measure, median, sizeOf } from './measure.ts';
+import { nextDump, type RefreshRun, refreshRun } from './refresh.ts';
 import { type Line, report, resultOf } from './report.ts';
 import { program, stage, type WholeRun, wholePipeline } from './stages.ts';
 
@@ -41,6 +42,7 @@ const measurements: Readonly<Record<string, (flags: Flags, endpoints: Endpoints)
   pipeline,
   stages,
   variations,
+  refresh,
   freshness,
   start,
 };
@@ -49,6 +51,8 @@ const notes: Readonly<Record<string, string>> = {
     'Replay, process and sink run together, from the first byte read to CURRENT swapped. Peak memory is that of our three processes together, state the bytes on disk at the end.',
   stages: 'Each stage alone, one after the other, its start included; what it reads is complete before.',
   variations: 'As `pipeline`; each line differs from the first in what it is called.',
+  refresh:
+    'A dump on top of the one before: 0.05 % of the titles vanish, 0.1 % change, 10 % of the ratings change. From the first byte read to CURRENT swapped, with the start of processor and sink; DuckDB computes the tables from the files of the new dump. CPU seconds with those of the broker; unchanged: the replay of the same dump again, its start included.',
   freshness:
     'From the time stamp of a message of the title topics (set when it is sent, before it is acknowledged) to the commit of the transaction with which the sink added it to its cube; messages count alike.',
   start: 'Wall and CPU seconds of a process. The demo is that of 10,000 titles with services running.',
@@ -199,6 +203,43 @@ async function variations(flags: Flags, endpoints: Endpoints): Promise<Line[]> {
   for (const [name, change] of changes) {
     say(name);
     lines.push({ variation: name, ...lineOf(await wholeRuns({ ...flags, ...change }, endpoints, titles)) });
+  }
+  return lines;
+}
+
+async function refresh(flags: Flags, endpoints: Endpoints): Promise<Line[]> {
+  const lines: Line[] = [];
+  for (const titles of flags.titles) {
+    const data = await syntheticData({ titles, order: flags.order, datasets: goldDatasets }, say);
+    const next = await nextDump(data, say);
+    const runs: RefreshRun[] = [];
+    for (let number = 1; number <= flags.runs; number++) {
+      const run = await inPlace(endpoints, number, (context, places, folder) =>
+        refreshRun({ context, places, folder, data, next, shards: flags.shards, signal }),
+      );
+      say(
+        `run ${number} of ${flags.runs}: first load ${run.firstLoad.seconds.toFixed(1)} s, refresh ${run.refresh.seconds.toFixed(1)} s, DuckDB ${run.duckdb.seconds.toFixed(1)} s`,
+      );
+      runs.push(run);
+    }
+    const middle = (of: (run: RefreshRun) => number) => median(runs.map(of));
+    const cpu = ({ cpuSeconds, brokerCpuSeconds }: WholeRun) => cpuSeconds + brokerCpuSeconds;
+    const [seconds, duckdb] = [middle((run) => run.refresh.seconds), middle((run) => run.duckdb.seconds)];
+    lines.push({
+      titles,
+      records: middle((run) => run.refresh.records),
+      'records sent': middle((run) => run.refresh.report.replay.produced),
+      'first load s': middle((run) => run.firstLoad.seconds),
+      'refresh s': seconds,
+      'DuckDB s': duckdb,
+      '× DuckDB': seconds / duckdb,
+      'CPU s first load': middle((run) => cpu(run.firstLoad)),
+      'CPU s refresh': middle((run) => cpu(run.refresh)),
+      'CPU s unchanged': middle((run) => run.unchanged.cpuSeconds),
+      'CPU s DuckDB': middle((run) => run.duckdb.cpuSeconds),
+      'index MiB': middle((run) => run.indexBytes) / 2 ** 20,
+      'peak MiB unchanged': Math.round(middle((run) => run.unchanged.peakBytes) / 2 ** 20),
+    });
   }
   return lines;
 }
