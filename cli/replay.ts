@@ -1,5 +1,5 @@
 /** `reelflow replay`: the producers. Results go to standard output, progress to standard error. */
-import { Command, InvalidArgumentError } from 'commander';
+import { Command, InvalidArgumentError, Option } from 'commander';
 import type { ReplayProgress } from '../producers/file-replay.ts';
 import { checkRejections, defaultMaxRejected } from '../producers/rejection-limit.ts';
 import type { ReplayOptions } from '../producers/replay.ts';
@@ -32,7 +32,7 @@ interface Flags extends StageFlags {
 
 export function replayCommand(): Command {
   const command = new Command('replay')
-    .description('send a directory of IMDb datasets, or single files, to Kafka')
+    .description('make the topics hold exactly these IMDb datasets: send what changed, remove what is gone')
     .argument('<inputs...>', 'a directory, or files named <dataset>.tsv or <dataset>.tsv.gz')
     .addOption(datasetsOption())
     .option('--rate <records>', 'limit of records per second', integerIn(1))
@@ -48,19 +48,17 @@ export function replayCommand(): Command {
       'partition count of the topics; default the count of existing ones, else 4',
       integerIn(1, 1_000),
     )
-    .option('--upsert', 'add and replace rows, remove none; the default')
-    .option('--refresh', 'make the topics hold exactly this dump: send what changed, remove what is gone')
-    .option('--full', 'with --refresh: send every row, also of what did not change')
-    .option('--dry-run', 'with --refresh: print the plan, send nothing')
+    .option('--upsert', 'add and replace rows, remove none: for files that are no whole dump')
+    .addOption(new Option('--refresh').hideHelp())
+    .option('--full', 'send every row, also of what did not change')
+    .option('--dry-run', 'print the plan, send nothing')
     .option(
       '--max-removed <percent>',
-      'with --refresh: refuse a dump that lacks more of the ids of a dataset; default 1',
+      'refuse a dump that lacks more of the ids of a dataset; default 1',
       percent,
     )
-    .option('--allow-older', 'with --refresh: take a dump that is older than the topics')
-    .addOption(
-      datasetsOption('--drop <list>', 'with --refresh: remove all rows of datasets that the dump lacks'),
-    );
+    .option('--allow-older', 'accept a dump that is older than the topics')
+    .addOption(datasetsOption('--drop <list>', 'remove all rows of datasets that the dump lacks'));
   return commonOptions(command).action(run);
 }
 
@@ -73,28 +71,21 @@ export function percent(text: string): number {
 }
 
 /** @throws ReelflowError usage */
-function refreshOptions({
-  refresh,
-  upsert,
-  full,
-  dryRun,
-  maxRemoved,
-  allowOlder,
-  drop,
-}: Flags): Partial<ReplayOptions> {
+function modeOptions(flags: Flags): Partial<ReplayOptions> {
+  const { refresh, upsert, full, dryRun, maxRemoved, allowOlder, drop } = flags;
   const own = { full, dryRun, maxRemoved, allowOlder, drop };
   const given = Object.entries(own).filter(([, value]) => value !== undefined);
-  if (refresh === true && upsert === undefined) return { mode: 'refresh', ...Object.fromEntries(given) };
+  if (upsert === undefined) return { mode: 'refresh', ...Object.fromEntries(given) };
   if (refresh === undefined && given.length === 0) return { mode: 'upsert' };
   throw new ReelflowError('usage', 'These options exclude each other', {
     detail:
-      'A replay either upserts or refreshes; --full, --dry-run, --max-removed, --allow-older and --drop belong to --refresh.',
-    hint: 'Add --refresh, or leave the other options out.',
+      'With --upsert nothing is compared or removed: --refresh, --full, --dry-run, --max-removed, --allow-older and --drop have no meaning.',
+    hint: 'Leave --upsert out, or the other options.',
   });
 }
 
 async function run(inputs: string[], flags: Flags): Promise<void> {
-  const modeOptions = refreshOptions(flags);
+  const mode = modeOptions(flags);
   const { broker, registry, names, places, logger, signal, stopped, observed } = await openStage(
     'replay',
     flags,
@@ -115,7 +106,7 @@ async function run(inputs: string[], flags: Flags): Promise<void> {
       ...(datasets !== undefined && { datasets }),
       ...(shards !== undefined && { shards }),
       ...(rate !== undefined && { rate }),
-      ...modeOptions,
+      ...mode,
       ...(maxRejected !== undefined && { maxRejected }),
       resume: flags.resume === true,
       state: places.state,

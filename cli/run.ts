@@ -131,7 +131,7 @@ function startMembers(
   }
   const sinkFlags = ['--interval', `${interval}ms`, '--memory', memory, ...observed(memberPorts.sink)];
   members.push(start('sink', ['sink', ...common, ...sinkFlags]));
-  if (dir !== undefined) members.push(start('replay', ['replay', dir, '--refresh', ...common]));
+  if (dir !== undefined) members.push(start('replay', ['replay', dir, ...common]));
   return members;
 }
 

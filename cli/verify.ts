@@ -98,7 +98,7 @@ async function reasonOf(
   try {
     const { equal } = await fromTopics();
     return equal
-      ? `The snapshot equals its input on the topics, so the topics hold other rows than ${data}. Replay it with \`reelflow replay ${data} --refresh\`, then verify the next snapshot.`
+      ? `The snapshot equals its input on the topics, so the topics hold other rows than ${data}. Replay it with \`reelflow replay ${data}\`, then verify the next snapshot.`
       : defectHint;
   } catch (thrown) {
     if (!(thrown instanceof ReelflowError)) throw thrown;

@@ -13,6 +13,8 @@ export interface TopicSpec {
   readonly partitions: number;
   /** For a topic that is trimmed: the broker frees disk space only by whole segments. */
   readonly segmentBytes?: number;
+  /** Further settings with which it is created; not checked later. */
+  readonly settings?: Readonly<Record<string, string>>;
   /** Size of the largest value that this process sends to the topic. */
   readonly valueBytesMax?: number;
 }
@@ -61,13 +63,14 @@ async function ensureTopics(broker: Broker, specs: readonly TopicSpec[], policy:
     if (missing.length > 0) {
       await admin
         .createTopics({
-          topics: missing.map(({ topic, partitions, segmentBytes }) => ({
+          topics: missing.map(({ topic, partitions, segmentBytes, settings = {} }) => ({
             topic,
             numPartitions: partitions,
             replicationFactor: -1,
             configEntries: Object.entries({
               ...policy.settings,
               ...(segmentBytes === undefined ? {} : { 'segment.bytes': String(segmentBytes) }),
+              ...settings,
             }).map(([name, value]) => ({ name, value })),
           })),
           waitForLeaders: true,

@@ -45,6 +45,8 @@ const journalFile = z.object({
   asOf: z.iso.datetime(),
   shards: z.int().min(1),
   inputs: z.array(inputEntry),
+  /** What the run makes of the topics; see `ReplayMode`. */
+  mode: z.enum(['refresh', 'upsert']).default('upsert'),
   /** Datasets whose topics were empty when the run began: sent in one pass, and resumed by rows. */
   loads: z.array(z.enum(datasetNames)).optional(),
   datasets: z.partialRecord(z.enum(datasetNames), progressEntry),
@@ -151,7 +153,23 @@ export function checkSameInputs(journal: Journal, files: readonly InputFile[]): 
   }
 }
 
-function unusable(path: string, thrown: unknown): ReelflowError {
+/**
+ * Checks that a resumed run continues in its own mode: what one of them sent is not done for the other.
+ * @throws ReelflowError usage
+ */
+export function checkSameMode(journal: Journal, mode: Journal['mode']): void {
+  if (journal.mode === mode) return;
+  throw new ReelflowError('usage', 'The last run replayed in another mode', {
+    detail: `It ran with${journal.mode === 'upsert' ? '' : 'out'} --upsert, this one with${mode === 'upsert' ? '' : 'out'}.`,
+    hint:
+      journal.mode === 'upsert'
+        ? 'Add --upsert, or replay without --resume.'
+        : 'Leave --upsert out, or replay without --resume.',
+  });
+}
+
+/** The error for a file of the state folder that cannot be read or written. */
+export function unusable(path: string, thrown: unknown): ReelflowError {
   const diskFull = systemCodeOf(thrown) === 'ENOSPC' || systemCodeOf(thrown) === 'EDQUOT';
   return new ReelflowError(
     diskFull ? 'diskFull' : 'stateUnusable',

@@ -28,12 +28,33 @@ export interface RejectionCounts {
 
 /** @throws ReelflowError rowsRejected, naming each dataset above the limit and its most frequent reasons */
 export function checkRejections({ datasets }: ReplayReport, maxRejected = defaultMaxRejected): void {
-  const above = datasetNames.flatMap((dataset) => {
-    const counts = datasets[dataset];
-    const isAbove = counts !== undefined && counts.rejected > (counts.read * maxRejected) / 100;
-    return isAbove ? [[dataset, counts] as const] : [];
-  });
+  const above = aboveLimit(datasets, maxRejected);
   if (above.length > 0) throw tooManyRejected(above, maxRejected);
+}
+
+/** As above, of rows that would be rejected: nothing was sent yet. @throws ReelflowError rowsRejected */
+export function checkPlannedRejections(
+  counts: Partial<Record<DatasetName, RejectionCounts>>,
+  maxRejected = defaultMaxRejected,
+): void {
+  const above = aboveLimit(counts, maxRejected);
+  if (above.length === 0) return;
+  const { message, detail } = tooManyRejected(above, maxRejected);
+  throw new ReelflowError('rowsRejected', message, {
+    detail: `${detail}\nNothing was sent.`,
+    hint: 'Correct the file and replay it again, or raise --max-rejected.',
+  });
+}
+
+function aboveLimit(
+  counts: Partial<Record<DatasetName, RejectionCounts>>,
+  maxRejected: number,
+): (readonly [DatasetName, RejectionCounts])[] {
+  return datasetNames.flatMap((dataset) => {
+    const own = counts[dataset];
+    const isAbove = own !== undefined && own.rejected > (own.read * maxRejected) / 100;
+    return isAbove ? [[dataset, own] as const] : [];
+  });
 }
 
 export function tooManyRejected(

@@ -22,6 +22,7 @@ import { FileReplay, type FileReplayOptions } from './file-replay.ts';
 import { type InputFile, openInputs } from './input-files.ts';
 import {
   checkSameInputs,
+  checkSameMode,
   inputsOf,
   type Journal,
   journalFolder,
@@ -45,7 +46,10 @@ export interface ReplayOptions extends FileReplayOptions, RefreshOptions {
   readonly resume?: boolean;
   /** State folder, for the journal and spools. */
   readonly state: string;
-  /** `refresh`: the topics hold exactly the dump afterwards. `upsert`: rows are added or replaced, none is removed. */
+  /**
+   * `refresh`: the topics hold exactly the dump afterwards. `upsert`: rows are added or replaced, none is removed.
+   * Default: `refresh`.
+   */
   readonly mode?: ReplayMode;
 }
 
@@ -60,7 +64,7 @@ const defaultShards = 4;
  */
 export async function replay(options: ReplayOptions): Promise<ReplayReport> {
   const started = performance.now();
-  const { broker, names, state, mode = 'upsert' } = options;
+  const { broker, names, state, mode = 'refresh' } = options;
   const { files, absent } = await openInputs(options.inputs, options.datasets);
   const folder = journalFolder(state, await clusterIdOf(broker), names.namespace);
   await makeJournalFolder(folder);
@@ -68,10 +72,12 @@ export async function replay(options: ReplayOptions): Promise<ReplayReport> {
     const last = options.resume === true ? await readJournal(folder) : undefined;
     if (last !== undefined) {
       checkSameInputs(last, files);
+      checkSameMode(last, mode);
       if (last.finished) return reportOf(last, { absent, nothingToDo: true, interrupted: false });
     }
     const { shards, deadLetterPartitions } = await prepareTopics(options, last?.shards);
-    const journal = last === undefined ? newJournal(files, shards) : { ...last, attempt: last.attempt + 1 };
+    const journal =
+      last === undefined ? newJournal(files, shards, mode) : { ...last, attempt: last.attempt + 1 };
     const secondsBefore = journal.seconds;
     const saveJournal = async () => {
       crashPoint('after-ack-before-journal');
@@ -146,7 +152,10 @@ function reported(plans: Plans): Pick<ReplayReport, 'plan'> {
 }
 
 /** Creates the source topics and the dead-letter topic, or checks the partition counts of existing ones. */
-async function prepareTopics({ broker, names, shards: asked, mode }: ReplayOptions, journaled?: number) {
+async function prepareTopics(
+  { broker, names, shards: asked, mode = 'refresh' }: ReplayOptions,
+  journaled?: number,
+) {
   const topics = datasetNames.map((dataset) => names.source(dataset));
   const existing = await partitionCounts(broker, [...topics, names.deadLetter]);
   const found = topics.map((topic) => existing.get(topic)).find((count) => count !== undefined);
@@ -169,11 +178,15 @@ async function prepareTopics({ broker, names, shards: asked, mode }: ReplayOptio
   }
 }
 
-/** Small segments, so that compaction, which passes over the open one, keeps up with a new version every day. */
+/**
+ * Small segments, so that compaction, which passes over the open one, keeps up with a new version every day. The broker
+ * stamps the messages, which tells a refresh the broker's time.
+ */
 const indexSpec = (names: TopicNames) => ({
   topic: names.dumpIndex,
   partitions: 1,
   segmentBytes: 16 * 1024 * 1024,
+  settings: { 'min.cleanable.dirty.ratio': '0.1', 'message.timestamp.type': 'LogAppendTime' },
 });
 
 const topicAttempts = 25;
@@ -187,7 +200,7 @@ async function registerSchemas({ registry, names }: ReplayOptions, files: readon
 }
 
 /** The dump's date is the modification time of the newest file. */
-function newJournal(files: readonly InputFile[], shards: number): Journal {
+function newJournal(files: readonly InputFile[], shards: number, mode: ReplayMode): Journal {
   const newest = new Date(Math.max(...files.map(({ modified }) => modified.getTime())));
   const time = new Date().toISOString().replace(/\.\d+Z$/, 'Z');
   return {
@@ -197,6 +210,7 @@ function newJournal(files: readonly InputFile[], shards: number): Journal {
     asOf: newest.toISOString(),
     shards,
     inputs: inputsOf(files),
+    mode,
     datasets: {},
     seconds: 0,
     finished: false,

@@ -42,6 +42,7 @@ export const exitCodes = {
   declarationUnusable: 35,
   dumpsUnreachable: 36,
   lakeUnusable: 37,
+  unsorted: 38,
 } as const;
 
 export type FailureKind = keyof typeof exitCodes;

@@ -78,6 +78,16 @@ export function schemaIdOf(value: Buffer | null): number {
   return value.readInt32BE(1);
 }
 
+/** The run that wrote a chunk of our own schema, without the rest of the chunk. @throws RejectedMessage undecodable */
+export function runIdOf(value: Buffer): string {
+  try {
+    return readString(value, wireHeaderBytes)[0];
+  } catch (thrown) {
+    if (!(thrown instanceof MalformedRows)) throw thrown;
+    throw new RejectedMessage('undecodable', thrown.message);
+  }
+}
+
 /** The form in which a column of a dataset becomes numbers. */
 export function formOf(dataset: Dataset, column: string): ColumnForm {
   if (column === 'nconst') return 'nm';

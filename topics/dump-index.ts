@@ -136,6 +136,8 @@ export interface Directory {
   readonly strays: { readonly rows: number; readonly low: number; readonly high: number };
   /** By partition. */
   readonly marks: readonly IndexMark[];
+  /** By partition of the dead-letter topic: letters before this offset are accounted for. Absent: none is. */
+  readonly letters?: readonly number[];
   /** Hash of each block's message, by block number. */
   readonly blocks: ReadonlyMap<number, string>;
 }

@@ -149,7 +149,7 @@ export class LetterOpener {
         if (replaces.length > 0) {
           return refused(
             'replaces_groups',
-            'it replaces whole groups of ids: the next `reelflow replay --refresh` sends them again',
+            'it replaces whole groups of ids: the next `reelflow replay` sends them again',
           );
         }
         return { kind: 'rows', dataset, asOfMs: asOf, timeMs: message.timestampMs, records, deletes };

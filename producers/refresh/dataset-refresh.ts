@@ -3,7 +3,8 @@
  * simulator can kill it between any two steps and let others write between them.
  *
  * 1. `open`: the index is true of the log up to its marks. Whatever was written behind them makes its groups unknown,
- *    never absent. A mark that the log contradicts makes all groups of the partition unknown.
+ *    never absent. A mark that the log contradicts makes all groups of the partition unknown. So does, for its groups, a
+ *    message that a consumer has refused since.
  * 2. `plan`: one pass over the dump, which sends nothing.
  * 3. `send`: changed, new and unknown groups whole; groups that the dump lacks are emptied.
  * 4. `settle`: what others wrote since `open` was read ends, in between the own messages, is unknown and sent again.
@@ -28,12 +29,16 @@ import { groupOf, groupsOfBlock } from '../../topics/id-groups.ts';
 import { EntryBlock, entryState, GroupEntries, type GroupEntry } from './group-entries.ts';
 import { type DatasetPlan, type DumpFindings, planOf } from './plan.ts';
 
-/** What one message of the dataset's topic touches. */
-export interface Touched {
+/** A message of the dataset's topic. */
+export interface Written {
   readonly partition: number;
   readonly offset: number;
   /** The run that wrote it. */
   readonly runId: string;
+}
+
+/** What a message touches. */
+export interface Touched extends Written {
   readonly replaces: Iterable<number>;
   /** Of records and of deletes. */
   readonly ids: Iterable<number>;
@@ -52,8 +57,23 @@ export interface SourceLog {
   bounds(): Promise<readonly { readonly start: number; readonly end: number }[]>;
   /** The hash of a message, or undefined when the log does not hold it. */
   hashAt(partition: number, offset: number): Promise<string | undefined>;
-  /** Calls `onTouched` for every message of the ranges that consumers apply. */
-  scan(ranges: readonly LogRange[], onTouched: (touched: Touched) => void): Promise<void>;
+  /**
+   * Calls `onTouched` for every message of the ranges that consumers apply, except those for which `isOwn` is true: these
+   * need not be decoded.
+   */
+  scan(
+    ranges: readonly LogRange[],
+    onTouched: (touched: Touched) => void,
+    isOwn?: (written: Written) => boolean,
+  ): Promise<void>;
+  /** Messages that consumers have refused, by the dead letters from these offsets on. */
+  refusals(since: readonly number[]): Promise<Refusals>;
+}
+
+export interface Refusals {
+  readonly places: readonly { readonly partition: number; readonly offset: number }[];
+  /** Where the dead-letter topic ended, by partition. */
+  readonly end: readonly number[];
 }
 
 /** The topic of the index. */
@@ -72,7 +92,7 @@ export interface DumpFile {
   /** Sends these groups again, or empties them; calls `onSent` with the entry of each that has rows. */
   sendAgain(groups: ReadonlySet<number>, onSent: (group: number, entry: GroupEntry) => void): Promise<void>;
   /** Whether a message of the topic is one that this run sent, at the offset that was acknowledged. */
-  isOwn(touched: Touched): boolean;
+  isOwn(written: Written): boolean;
   /** How many own messages the partition must hold at least: those that were acknowledged. */
   acknowledged(partition: number): number;
 }
@@ -104,6 +124,7 @@ export class DatasetRefresh {
   readonly #replaced = new Set<number>();
   /** Own messages that were found on the topic, by partition. */
   readonly #ownSeen: number[] = [];
+  #letters: readonly number[] = [];
   #strays: Directory['strays'] = { rows: 0, low: 0, high: 0 };
   #findings: DumpFindings | undefined;
   #plan: DatasetPlan | undefined;
@@ -142,11 +163,17 @@ export class DatasetRefresh {
     if (this.#directory !== undefined) this.#loadBlocks(this.#directory);
     const isSamePartitioning = marks.length === bounds.length;
     const ranges: LogRange[] = [];
+    const refusals = await log.refusals(this.#directory?.letters ?? []);
+    this.#letters = refusals.end;
     for (const [partition, { start, end }] of bounds.entries()) {
       const mark = marks[partition];
       const holds =
         isSamePartitioning && mark !== undefined && (await this.#holds(mark, partition, start, end));
-      if (!holds) {
+      if (holds) {
+        const offsets = refusals.places.filter((place) => place.partition === partition);
+        // The scan below reads what is not before the mark.
+        await this.#distrustRefused(offsets.filter(({ offset }) => offset >= start && offset < mark.offset));
+      } else {
         this.#entries.makeAllUnknown(
           (block) => !isSamePartitioning || this.#partitionOf(block, bounds.length) === partition,
         );
@@ -231,10 +258,28 @@ export class DatasetRefresh {
     const marks = this.#marks.map((mark, partition) =>
       this.#replaced.has(partition) ? { ...mark, hash: 'replaced' } : mark,
     );
-    const directory: Directory = { runId, asOfMs, fingerprint, strays: this.#strays, marks, blocks };
+    const head = { runId, asOfMs, fingerprint, strays: this.#strays, marks, letters: this.#letters };
+    const directory: Directory = { ...head, blocks };
     if (messages.length === 0 && isSame(this.#directory, directory)) return;
     if (messages.length > 0) await index.append(messages);
     await index.append([{ key: directoryKey(dataset), value: encodeDirectory(directory) }]);
+  }
+
+  /** Consumers did not apply these messages. One that cannot be decoded may have held any group of its partition. */
+  async #distrustRefused(
+    places: readonly { readonly partition: number; readonly offset: number }[],
+  ): Promise<void> {
+    const { log } = this.#options;
+    for (const { partition, offset } of places) {
+      let isDecodable = false;
+      await log.scan([{ partition, start: offset, end: offset + 1 }], (touched) => {
+        isDecodable = true;
+        touch(this.#entries, touched);
+      });
+      if (isDecodable) continue;
+      const { length } = this.#directory?.marks ?? [];
+      this.#entries.makeAllUnknown((block) => this.#partitionOf(block, length) === partition);
+    }
   }
 
   #readDirectory(): Directory | undefined {
@@ -288,15 +333,20 @@ export class DatasetRefresh {
       }
     }
     const foreign = new Set<number>();
-    await log.scan(ranges, (touched) => {
-      if (dump.isOwn(touched)) {
-        this.#ownSeen[touched.partition] = (this.#ownSeen[touched.partition] ?? 0) + 1;
-        return;
-      }
-      touch(this.#entries, touched);
-      for (const group of touched.replaces) foreign.add(group);
-      for (const id of touched.ids) foreign.add(groupOf(id));
-    });
+    const isOwn = (written: Written) => {
+      if (!dump.isOwn(written)) return false;
+      this.#ownSeen[written.partition] = (this.#ownSeen[written.partition] ?? 0) + 1;
+      return true;
+    };
+    await log.scan(
+      ranges,
+      (touched) => {
+        touch(this.#entries, touched);
+        for (const group of touched.replaces) foreign.add(group);
+        for (const id of touched.ids) foreign.add(groupOf(id));
+      },
+      isOwn,
+    );
     for (const partition of bounds.keys()) {
       if (dump.acknowledged(partition) > (this.#ownSeen[partition] ?? 0)) this.#replaced.add(partition);
     }

@@ -3,9 +3,7 @@
  * spools the messages of those that are not as the index has them; `send` sends the spool. A spool that grows too large is
  * given up, and `send` reads the file again.
  */
-import { stat } from 'node:fs/promises';
 import { crashPoint } from '../../runtime/crash-points.ts';
-import { ReelflowError } from '../../runtime/errors.ts';
 import { bytesOf } from '../../runtime/file-bytes.ts';
 import { datasets } from '../../topics/catalog.ts';
 import type { Directory } from '../../topics/dump-index.ts';
@@ -19,14 +17,17 @@ import { packedRecordOf } from '../record-batch.ts';
 import type { RejectedRows } from '../rejected-rows.ts';
 import { countRejection } from '../rejection-limit.ts';
 import { BatchSender } from './batch-sender.ts';
-import type { DumpFile, Touched } from './dataset-refresh.ts';
+import type { DumpFile, Written } from './dataset-refresh.ts';
+import { changedMeanwhile, checkUnchanged, withoutNewline } from './dump-file-errors.ts';
 import { GroupEntries, type GroupEntry } from './group-entries.ts';
-import { type ClosedGroup, GroupReader, UnsortedRows } from './group-reader.ts';
+import { type ClosedGroup, GroupReader } from './group-reader.ts';
 import type { DumpFindings } from './plan.ts';
-import { Spool } from './spool.ts';
+import { type PackedChunk, Spool } from './spool.ts';
 
 export interface DumpPassOptions {
   readonly file: InputFile;
+  /** The number of a row in the file that the user named, where `file` is a sorted copy of it. */
+  readonly originalRow?: (row: number) => number;
   readonly shards: number;
   readonly schemaId: number;
   readonly runId: string;
@@ -65,22 +66,22 @@ class GroupSet {
 
 const rejectedBytesMax = 64_000_000;
 
-interface PendingBatch {
-  readonly partition: number;
-  readonly batch: Buffer;
-  readonly records: number;
-}
-
 export class DumpPass implements DumpFile {
   readonly #options: DumpPassOptions;
   readonly #sender: BatchSender;
   readonly #spool: Spool;
   readonly #chunker: Chunker;
-  /** Batches that were cut and are not spooled or sent yet. */
-  #pending: PendingBatch[] = [];
-  #rejected: RejectedRow[] = [];
+  /** Chunks that were cut and are not spooled or sent yet. */
+  #pending: PackedChunk[] = [];
+  #rejected: { readonly row: RejectedRow; readonly isStray: boolean }[] = [];
+  /** While the chunker has a row that belongs to no group. */
+  #isStray = false;
   #rejectedBytes = 0;
   #isSpooled = true;
+  /** Rows that are read again were counted before. */
+  #isComparing = true;
+  /** Rows that are sent again were rejected before. */
+  #isSendingAgain = false;
   #changed = new GroupEntries();
   #strays: Directory['strays'] = { rows: 0, low: 0, high: 0 };
   #bytesRead = 0;
@@ -106,14 +107,16 @@ export class DumpPass implements DumpFile {
       asOf: file.modified,
       onChunk: (chunk) => {
         const { room, start, value, key, partition, records } = chunk;
-        this.bytes += value.length;
-        const batch = packedRecordOf(room.bytes, start, start + value.length, key);
-        this.#pending.push({ partition, batch, records });
+        const bytes = value.length;
+        const packed = packedRecordOf(room.bytes, start, start + bytes, key);
+        this.#pending.push({ partition, packed, records, bytes });
         this.#chunker.recycle(chunk);
       },
-      onRejected: (row) => {
-        countRejection(this.rejections, row);
-        this.#rejected.push(row);
+      onRejected: (found) => {
+        if (this.#isSendingAgain) return;
+        const row = this.#asInOriginal(found);
+        if (this.#isComparing) countRejection(this.rejections, row);
+        this.#rejected.push({ row, isStray: this.#isStray });
         this.#rejectedBytes += row.original.length + 500;
       },
     });
@@ -123,6 +126,7 @@ export class DumpPass implements DumpFile {
     return this.#sender.chunks;
   }
 
+  /** @throws UnsortedRows, ReelflowError cutFile, input, inputChanged */
   async compare(index: GroupEntries): Promise<DumpFindings & { readonly strays: Directory['strays'] }> {
     const unchanged = new GroupSet();
     const changed = this.#changed;
@@ -137,6 +141,7 @@ export class DumpPass implements DumpFile {
       this.rejected += rejected;
       changed.put(closed.group, { low: closed.low, high: closed.high, maskLow, maskHigh, rows: closed.rows });
     });
+    this.#isComparing = false;
     this.#strays = reader.strays;
     if (this.#areStraysKnown) unchangedRows += reader.strays.rows;
     else this.rejected += reader.strays.rows;
@@ -156,9 +161,9 @@ export class DumpPass implements DumpFile {
   async send(emptied: readonly number[]): Promise<void> {
     crashPoint('after-plan-before-send');
     if (this.#isSpooled) {
-      for (const row of this.#rejected) await this.#reject(row);
-      for await (const { partition, batch } of this.#spool.read()) {
-        await this.#sender.send(partition, batch);
+      await this.#sendPending();
+      for await (const chunk of this.#spool.read()) {
+        await this.#sendChunk(chunk);
         crashPoint('mid-refresh');
       }
     } else {
@@ -177,6 +182,7 @@ export class DumpPass implements DumpFile {
     groups: ReadonlySet<number>,
     onSent: (group: number, entry: GroupEntry) => void,
   ): Promise<void> {
+    this.#isSendingAgain = true;
     const left = new Set(groups);
     const sent: [number, GroupEntry][] = [];
     await this.#read('send', (closed) => {
@@ -185,14 +191,12 @@ export class DumpPass implements DumpFile {
       const { low, high, rows } = closed;
       sent.push([closed.group, { low, high, maskLow, maskHigh, rows }]);
     });
-    // Their rows were counted and rejected before.
-    this.#rejected = [];
     for (const group of left) this.#chunker.replaceGroup(group);
     await this.#finishSending();
     for (const [group, entry] of sent) onSent(group, entry);
   }
 
-  isOwn({ partition, offset, runId }: Touched): boolean {
+  isOwn({ partition, offset, runId }: Written): boolean {
     return runId === this.#options.runId && this.#sender.isOwn(partition, offset);
   }
 
@@ -205,6 +209,11 @@ export class DumpPass implements DumpFile {
     await this.#spool.close();
   }
 
+  #asInOriginal(rejected: RejectedRow): RejectedRow {
+    const row = this.#options.originalRow?.(rejected.row) ?? rejected.row;
+    return { ...rejected, row, line: row + 2 };
+  }
+
   get #areStraysKnown(): boolean {
     const { straysBefore: before } = this.#options;
     const { rows, low, high } = this.#strays;
@@ -214,6 +223,7 @@ export class DumpPass implements DumpFile {
   /** The second reading, for a dump whose spool became too large. */
   async #sendAnew(): Promise<void> {
     const { file } = this.#options;
+    await checkUnchanged(file);
     await this.#read('send', (closed) => {
       if (this.#changed.stateOf(closed.group) === 0) return;
       if (!this.#changed.holds(closed.group, closed.low, closed.high)) throw changedMeanwhile(file);
@@ -231,8 +241,10 @@ export class DumpPass implements DumpFile {
       keepRows: true,
       onGroup,
       onStray: (bytes, start, row) => {
-        if (this.#rejectedBytes < rejectedBytesMax || pass === 'send')
-          this.#chunker.rejectStray(bytes, start, row);
+        if (this.#rejectedBytes >= rejectedBytesMax && pass === 'compare') return;
+        this.#isStray = true;
+        this.#chunker.rejectStray(bytes, start, row);
+        this.#isStray = false;
       },
     });
     const pieces = bytesOf(file, {
@@ -261,9 +273,6 @@ export class DumpPass implements DumpFile {
         await this.#flush(pass);
       }
       await checkUnchanged(file);
-    } catch (thrown) {
-      if (!(thrown instanceof UnsortedRows)) throw thrown;
-      throw unsorted(file, thrown);
     } finally {
       await pieces.return(undefined);
     }
@@ -277,7 +286,7 @@ export class DumpPass implements DumpFile {
       this.#rejected = [];
       return;
     }
-    for (const { partition, batch } of this.#pending) await this.#spool.write(partition, batch);
+    for (const chunk of this.#pending) await this.#spool.write(chunk);
     this.#pending = [];
     if (this.#spool.bytes <= this.#options.spoolBytesMax && this.#rejectedBytes <= rejectedBytesMax) return;
     this.#isSpooled = false;
@@ -288,14 +297,24 @@ export class DumpPass implements DumpFile {
   async #sendPending(): Promise<void> {
     const rejected = this.#rejected;
     this.#rejected = [];
-    for (const row of rejected) await this.#reject(row);
+    for (const each of rejected) await this.#reject(each);
     const pending = this.#pending;
     this.#pending = [];
-    for (const { partition, batch, records } of pending) {
-      await this.#options.pace?.rows();
-      await this.#sender.send(partition, batch);
-      this.#options.pace?.took(records);
+    for (const chunk of pending) {
+      await this.#sendChunk(chunk);
+      crashPoint('mid-refresh');
     }
+  }
+
+  async #sendChunk({ partition, packed, records, bytes }: PackedChunk): Promise<void> {
+    const { pace, signal } = this.#options;
+    for (let rows = await pace?.rows(); rows !== undefined && rows < 1; rows = await pace?.rows()) {
+      signal?.throwIfAborted();
+    }
+    signal?.throwIfAborted();
+    await this.#sender.send(partition, packed);
+    pace?.took(records);
+    this.bytes += bytes;
   }
 
   async #finishSending(): Promise<void> {
@@ -305,36 +324,10 @@ export class DumpPass implements DumpFile {
     await this.#options.rejectedRows.drained();
   }
 
-  async #reject(row: RejectedRow): Promise<void> {
-    if (row.key === null && this.#areStraysKnown) return;
+  async #reject({ row, isStray }: { row: RejectedRow; isStray: boolean }): Promise<void> {
+    if (isStray && this.#areStraysKnown) return;
     this.#options.rejectedRows.add(row);
     this.#options.onRejected(row.reason);
     await this.#options.rejectedRows.room();
   }
-}
-
-async function checkUnchanged(file: InputFile): Promise<void> {
-  const { size, mtime } = await stat(file.path);
-  if (size !== file.size || mtime.getTime() !== file.modified.getTime()) throw changedMeanwhile(file);
-}
-
-function changedMeanwhile({ name }: InputFile): ReelflowError {
-  return new ReelflowError('inputChanged', `${name} changed while it was read`, {
-    detail: 'Its size, its date or its rows are not those of the first pass.',
-    hint: 'Replace files by renaming finished ones. Run the same command again.',
-  });
-}
-
-function withoutNewline({ name }: InputFile, rows: number): ReelflowError {
-  return new ReelflowError('cutFile', `${name} does not end with a newline`, {
-    detail: `It breaks off in line ${rows + 1}. Nothing of it was sent.`,
-    hint: 'Fetch the file again. To send its rows without removing any, use --upsert.',
-  });
-}
-
-function unsorted({ name }: InputFile, { row }: UnsortedRows): ReelflowError {
-  return new ReelflowError('input', `${name} is not sorted by id`, {
-    detail: `Line ${row + 2} has a lower id than a line before it. Nothing of it was sent.`,
-    hint: 'Sort the lines behind the header by their first column, or send the rows with --upsert.',
-  });
 }

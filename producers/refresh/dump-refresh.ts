@@ -6,10 +6,11 @@ import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import type { Producer } from 'kafkajs';
 import { LogReader } from '../../kafka/log.ts';
+import { crashPoint } from '../../runtime/crash-points.ts';
 import { ReelflowError } from '../../runtime/errors.ts';
 import { type DatasetName, datasets } from '../../topics/catalog.ts';
 import { ChunkDecoder } from '../../topics/chunk.ts';
-import { NewerIndex } from '../../topics/dump-index.ts';
+import { type Directory, NewerIndex } from '../../topics/dump-index.ts';
 import { groupSize } from '../../topics/id-groups.ts';
 import { type Registry, schemaText } from '../../topics/registry.ts';
 import type { Appender } from '../appender.ts';
@@ -17,12 +18,15 @@ import { FileReplay, type FileReplayOptions, type FileReplayRun } from '../file-
 import type { InputFile } from '../input-files.ts';
 import { Pace } from '../pace.ts';
 import { RejectedRows } from '../rejected-rows.ts';
+import { checkPlannedRejections, type RejectionCounts } from '../rejection-limit.ts';
 import { DatasetRefresh } from './dataset-refresh.ts';
 import { DumpPass } from './dump-pass.ts';
 import { EmptyDump } from './empty-dump.ts';
-import { KafkaIndexLog, KafkaSourceLog } from './kafka-logs.ts';
+import { UnsortedRows } from './group-reader.ts';
+import { ConsumerRefusals, KafkaIndexLog, KafkaSourceLog } from './kafka-logs.ts';
 import { LoadHasher } from './load-hasher.ts';
 import { checkDate, checkPlan, type DatasetPlan, type Guards } from './plan.ts';
+import { SortedCopy } from './sorted-copy.ts';
 
 export interface RefreshOptions extends Guards {
   /** Send every group of the dump, also those that the index knows. Default false. */
@@ -60,22 +64,25 @@ type Task = {
   readonly dataset: DatasetName;
   readonly refresh: DatasetRefresh;
 } & (
-  | { readonly kind: 'refresh' | 'load'; readonly file: InputFile; readonly pass: DumpPass }
+  | { readonly kind: 'refresh' | 'load'; readonly file: InputFile; pass: DumpPass; sorted?: SortedCopy }
   | { readonly kind: 'drop'; readonly pass: EmptyDump }
 );
 
 export class DumpRefresh {
   readonly #input: DumpRefreshInput;
   readonly #reader: LogReader;
+  readonly #refusals: ConsumerRefusals;
   readonly plans: Plans = {};
 
   constructor(input: DumpRefreshInput) {
     this.#input = input;
-    this.#reader = new LogReader(input.options.broker);
+    const { broker, names } = input.options;
+    this.#reader = new LogReader(broker);
+    this.#refusals = new ConsumerRefusals(broker, this.#reader, names.deadLetter);
   }
 
   /**
-   * @throws ReelflowError tooManyRemoved, cutFile, datasetAbsent, olderDump, futureDump, inputChanged, newerIndex, input, and
+   * @throws ReelflowError tooManyRemoved, cutFile, rowsRejected, datasetAbsent, olderDump, futureDump, inputChanged, newerIndex, input, and
    *   what the broker and the registry give; nothing was sent then, but for the parts of topics that were empty
    */
   async run(): Promise<void> {
@@ -84,19 +91,24 @@ export class DumpRefresh {
       const { options, run, files } = this.#input;
       const { producer } = run;
       const index = await KafkaIndexLog.open(options.broker, producer, options.names.dumpIndex);
+      const nowMs = await index.brokerTimeMs();
       for (const file of files) {
         if (run.journal.datasets[file.dataset]?.done) continue;
-        tasks.push(await this.#open(index, file));
+        tasks.push(await this.#open(index, file, nowMs));
       }
       tasks.push(...(await this.#openAbsent(index)));
       for (const task of tasks) {
-        if (task.kind !== 'load') this.plans[task.dataset] = await task.refresh.plan(task.pass);
+        if (task.kind !== 'load') this.plans[task.dataset] = await this.#plan(task);
       }
+      const refused: Partial<Record<DatasetName, RejectionCounts>> = {};
       for (const task of tasks) {
         const plan = this.plans[task.dataset];
-        if (plan !== undefined && task.kind === 'refresh')
-          checkPlan(task.dataset, task.file.name, plan, options);
+        if (plan === undefined || task.kind !== 'refresh') continue;
+        checkPlan(task.dataset, task.file.name, plan, options);
+        const { rows: read, rejected, rejections } = task.pass;
+        refused[task.dataset] = { read, rejected, rejections };
       }
+      checkPlannedRejections(refused, options.maxRejected);
       if (options.dryRun === true) return;
       run.journal.loads = tasks.filter(({ kind }) => kind === 'load').map(({ dataset }) => dataset);
       await run.saveJournal();
@@ -105,14 +117,18 @@ export class DumpRefresh {
         await (task.kind === 'load' ? this.#load(task) : this.#send(task));
       }
     } finally {
-      for (const task of tasks) if (task.kind !== 'drop') await task.pass.close();
+      for (const task of tasks) {
+        if (task.kind === 'drop') continue;
+        await task.pass.close();
+        await task.sorted?.close();
+      }
       await this.#reader.close();
     }
   }
 
-  async #open(index: KafkaIndexLog, file: InputFile): Promise<Task> {
+  async #open(index: KafkaIndexLog, file: InputFile, nowMs: number): Promise<Task> {
     const { dataset } = file;
-    const { options, resumedLoads, run, shards, folder } = this.#input;
+    const { options, resumedLoads } = this.#input;
     const schemaId = await this.#schemaIdOf(dataset);
     const refresh = this.#refreshOf(index, dataset, schemaId, file);
     let isLoad = resumedLoads.includes(dataset);
@@ -121,16 +137,50 @@ export class DumpRefresh {
       isLoad = refresh.isEmptyTopic;
     }
     const before = refresh.directory;
-    const date = { asOfMs: file.modified.getTime(), nowMs: Date.now() };
+    const date = { asOfMs: file.modified.getTime(), nowMs };
     checkDate(
       file.name,
       { ...date, ...(before !== undefined && !isLoad && { beforeMs: before.asOfMs }) },
       options,
     );
     if (isLoad) await refresh.beginLoad();
+    const pass = this.#passOf(file, schemaId, before?.strays);
+    return { dataset, refresh, kind: isLoad ? 'load' : 'refresh', file, pass };
+  }
+
+  /** A file that is not sorted is sorted first, which takes as much space in the state folder as its rows. */
+  async #plan(task: Task): Promise<DatasetPlan> {
+    try {
+      return await task.refresh.plan(task.pass);
+    } catch (thrown) {
+      if (!(thrown instanceof UnsortedRows) || task.kind === 'drop') throw thrown;
+      const { dataset, file, refresh } = task;
+      const { options, folder } = this.#input;
+      options.logger.warn({ dataset, file: file.name, row: thrown.row }, 'not sorted by id: sorting a copy');
+      await task.pass.close();
+      task.sorted = await SortedCopy.of(file, {
+        path: join(folder, `${dataset}.sorted`),
+        signal: options.signal,
+        onProgress: (bytesRead) => this.#report(task.pass, file, 'compare', bytesRead),
+      });
+      const schemaId = await this.#schemaIdOf(dataset);
+      task.pass = this.#passOf(task.sorted.file, schemaId, refresh.directory?.strays, task.sorted);
+      return await refresh.plan(task.pass);
+    }
+  }
+
+  #passOf(
+    file: InputFile,
+    schemaId: number,
+    straysBefore: Directory['strays'] | undefined,
+    sorted?: SortedCopy,
+  ): DumpPass {
+    const { dataset } = file;
+    const { options, run, shards, folder } = this.#input;
     const { names, broker, signal, rate } = options;
     const pass = new DumpPass({
       file,
+      ...(sorted !== undefined && { originalRow: (row: number) => sorted.originalRow(row) }),
       shards,
       schemaId,
       runId: run.journal.runId,
@@ -145,7 +195,7 @@ export class DumpRefresh {
         ...(file.layout.names !== undefined && { columns: file.layout.names }),
         ...(signal !== undefined && { signal }),
       }),
-      straysBefore: before?.strays,
+      straysBefore,
       spoolPath: join(folder, `${dataset}.spool`),
       spoolBytesMax: options.spoolBytesMax ?? spoolBytesMaxDefault,
       pace: rate === undefined ? undefined : new Pace(rate),
@@ -153,7 +203,7 @@ export class DumpRefresh {
       onProgress: (step, bytesRead) => this.#report(pass, file, step, bytesRead),
       onRejected: (reason) => options.onRejected?.(reason),
     });
-    return { dataset, refresh, kind: isLoad ? 'load' : 'refresh', file, pass };
+    return pass;
   }
 
   /** @throws ReelflowError datasetAbsent */
@@ -194,7 +244,14 @@ export class DumpRefresh {
       runId: run.journal.runId,
       asOfMs: file?.modified.getTime() ?? Date.parse(run.journal.asOf),
       fingerprint: fingerprintOf(dataset, file),
-      log: new KafkaSourceLog(options.broker, this.#reader, topic, dataset, decoder),
+      log: new KafkaSourceLog({
+        broker: options.broker,
+        reader: this.#reader,
+        topic,
+        dataset,
+        decoder,
+        refusals: this.#refusals,
+      }),
       index,
       ...(options.full === true && { full: true }),
     });
@@ -207,6 +264,7 @@ export class DumpRefresh {
     await refresh.send(pass);
     await refresh.settle(pass);
     await refresh.close();
+    crashPoint('after-index-before-journal');
     if (task.kind === 'drop') return;
     const { rows, unchanged, rejected, rejections, chunks, bytes } = task.pass;
     const seconds = (performance.now() - started) / 1000;
@@ -229,6 +287,7 @@ export class DumpRefresh {
     const hasher = new LoadHasher(datasets[dataset], file.layout);
     const load = new FileReplay(options, run, file, await this.#schemaIdOf(dataset), hasher);
     await load.run();
+    crashPoint('after-load-before-index');
     // Without an index the next refresh reads the topic and sends every group.
     if (!load.isDone || !hasher.isWhole) return;
     refresh.loaded(hasher.entries, hasher.strays);

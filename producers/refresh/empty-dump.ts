@@ -8,7 +8,7 @@ import { Chunker } from '../chunker.ts';
 import { layoutOf } from '../file-layout.ts';
 import { packedRecordOf } from '../record-batch.ts';
 import { BatchSender } from './batch-sender.ts';
-import type { DumpFile, Touched } from './dataset-refresh.ts';
+import type { DumpFile, Written } from './dataset-refresh.ts';
 import { GroupEntries } from './group-entries.ts';
 import type { DumpFindings } from './plan.ts';
 
@@ -73,7 +73,7 @@ export class EmptyDump implements DumpFile {
     await this.send([...groups]);
   }
 
-  isOwn({ partition, offset, runId }: Touched): boolean {
+  isOwn({ partition, offset, runId }: Written): boolean {
     return runId === this.#options.runId && this.#sender.isOwn(partition, offset);
   }
 

@@ -9,6 +9,7 @@
 import { messageBytesMax } from '../../topics/catalog.ts';
 import { groupSize } from '../../topics/id-groups.ts';
 import { finalHigh, finalLow, mixA, mixB, seedA, seedB } from './id-hash.ts';
+import { LineId } from './line-id.ts';
 
 /** The rows of a file do not come in the order of their ids. */
 export class UnsortedRows extends Error {
@@ -52,15 +53,10 @@ export interface GroupReaderOptions {
 }
 
 const newline = 0x0a;
-const tab = 0x09;
-const carriageReturn = 0x0d;
-const zero = 0x30;
-const quote = 0x22;
 /** What the word steps may read past a line. */
 const slackBytes = 8;
 /** A longer line is refused whatever it holds; only so much of it is kept. */
-const lineBytesMax = messageBytesMax + 1;
-const digitsMin = 7;
+export const lineBytesMax = messageBytesMax + 1;
 const lanesCount = 3;
 
 class Lane implements ClosedGroup {
@@ -131,8 +127,7 @@ function eachRun(
 
 export class GroupReader {
   readonly #options: GroupReaderOptions;
-  readonly #prefix: number;
-  readonly #prefixSecond: number;
+  readonly #ids: LineId;
   readonly #lanes = Array.from({ length: lanesCount }, () => new Lane());
   #lane = this.#lanes[0] as Lane;
   /** [the beginning of an open line][the present piece][slack] */
@@ -151,8 +146,7 @@ export class GroupReader {
 
   constructor(options: GroupReaderOptions) {
     this.#options = options;
-    this.#prefix = options.prefix.charCodeAt(0);
-    this.#prefixSecond = options.prefix.charCodeAt(1);
+    this.#ids = new LineId(options.prefix, options.idColumn);
   }
 
   /** Rows read, the header not counted. */
@@ -213,7 +207,7 @@ export class GroupReader {
   #readLines(end: number): number {
     const bytes = this.#work;
     const view = this.#view;
-    const { idColumn, keepRows } = this.#options;
+    const { keepRows } = this.#options;
     let p = 0;
     while (this.#skip > 0 && p < end) {
       p = bytes.indexOf(newline, p) + 1;
@@ -222,7 +216,7 @@ export class GroupReader {
     let lane = this.#lane;
     while (p < end) {
       const start = p;
-      const id = idColumn === 0 ? this.#idAt(bytes, p) : this.#idInColumn(bytes, p, idColumn);
+      const id = this.#ids.at(bytes, p);
       let a: number;
       let b: number;
       if (id < 0) {
@@ -280,35 +274,6 @@ export class GroupReader {
     }
     this.#lane = lane;
     return p;
-  }
-
-  /** The number of the id at `at`, which may have quotes around it, or -1. */
-  #idAt(bytes: Buffer, at: number): number {
-    const p = bytes[at] === quote ? at + 1 : at;
-    if (bytes[p] !== this.#prefix || bytes[p + 1] !== this.#prefixSecond) return -1;
-    let q = p + 2;
-    let id = 0;
-    for (;;) {
-      const digit = (bytes[q] as number) - zero;
-      if (digit < 0 || digit > 9) break;
-      id = id * 10 + digit;
-      q++;
-    }
-    const digits = q - p - 2;
-    const wellFormed =
-      digits === digitsMin ||
-      ((digits === digitsMin + 1 || digits === digitsMin + 2) && bytes[p + 2] !== zero);
-    const behind = bytes[p > at && bytes[q] === quote ? q + 1 : q];
-    return wellFormed && (behind === tab || behind === newline || behind === carriageReturn) ? id : -1;
-  }
-
-  #idInColumn(bytes: Buffer, start: number, column: number): number {
-    let p = start;
-    for (let passed = 0; passed < column; p++) {
-      if (bytes[p] === newline) return -1;
-      if (bytes[p] === tab) passed++;
-    }
-    return this.#idAt(bytes, p);
   }
 
   /** Begins an id in its lane, and its group. */

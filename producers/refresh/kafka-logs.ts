@@ -5,14 +5,26 @@ import { logBounds } from '../../kafka/bounds.ts';
 import type { Broker } from '../../kafka/client.ts';
 import type { LogReader } from '../../kafka/log.ts';
 import { scan, scanTopic } from '../../kafka/scan.ts';
+import { crashPoint } from '../../runtime/crash-points.ts';
 import type { DatasetName } from '../../topics/catalog.ts';
 import { datasets } from '../../topics/catalog.ts';
-import { type ChunkDecoder, deleteColumns, RejectedMessage, recordColumns } from '../../topics/chunk.ts';
+import {
+  type ChunkDecoder,
+  deleteColumns,
+  RejectedMessage,
+  recordColumns,
+  runIdOf,
+} from '../../topics/chunk.ts';
+import { readDeadLetter } from '../../topics/dead-letter.ts';
 import { Ownership } from '../../topics/ownership.ts';
 import { sendFailure } from '../producer.ts';
-import type { IndexLog, LogRange, SourceLog, Touched } from './dataset-refresh.ts';
+import type { IndexLog, LogRange, Refusals, SourceLog, Touched, Written } from './dataset-refresh.ts';
 
 const hashHexDigits = 32;
+/** Compaction leaves one message of this key; no dataset has this name. */
+const clockKey = 'clock';
+
+type Place = Refusals['places'][number];
 
 export class KafkaSourceLog implements SourceLog {
   readonly #broker: Broker;
@@ -20,13 +32,26 @@ export class KafkaSourceLog implements SourceLog {
   readonly #topic: string;
   readonly #dataset: DatasetName;
   readonly #decoder: ChunkDecoder;
+  readonly #refusals: ConsumerRefusals;
 
-  constructor(broker: Broker, reader: LogReader, topic: string, dataset: DatasetName, decoder: ChunkDecoder) {
-    this.#broker = broker;
-    this.#reader = reader;
-    this.#topic = topic;
-    this.#dataset = dataset;
-    this.#decoder = decoder;
+  constructor(options: {
+    readonly broker: Broker;
+    readonly reader: LogReader;
+    readonly topic: string;
+    readonly dataset: DatasetName;
+    readonly decoder: ChunkDecoder;
+    readonly refusals: ConsumerRefusals;
+  }) {
+    this.#broker = options.broker;
+    this.#reader = options.reader;
+    this.#topic = options.topic;
+    this.#dataset = options.dataset;
+    this.#decoder = options.decoder;
+    this.#refusals = options.refusals;
+  }
+
+  refusals(since: readonly number[]): Promise<Refusals> {
+    return this.#refusals.of(this.#topic, since);
   }
 
   async bounds(): Promise<{ start: number; end: number }[]> {
@@ -47,7 +72,11 @@ export class KafkaSourceLog implements SourceLog {
     return undefined;
   }
 
-  async scan(ranges: readonly LogRange[], onTouched: (touched: Touched) => void): Promise<void> {
+  async scan(
+    ranges: readonly LogRange[],
+    onTouched: (touched: Touched) => void,
+    isOwn: (written: Written) => boolean = () => false,
+  ): Promise<void> {
     const { idPrefix, columns } = datasets[this.#dataset];
     const records = recordColumns(this.#dataset, [(columns[0] as { name: string }).name]);
     const deletes = deleteColumns(this.#dataset);
@@ -59,6 +88,7 @@ export class KafkaSourceLog implements SourceLog {
         deletes.clear();
         try {
           const own = this.#decoder.isOwn(value) ? value : await this.#decoder.resolve(value as Buffer);
+          if (isOwn({ partition, offset, runId: runIdOf(own as Buffer) })) continue;
           const { runId, replaces } = this.#decoder.decode(own as Buffer, records, deletes);
           ownership.check(records, 0, partition, 0);
           ownership.check(deletes, 0, partition, 0);
@@ -82,6 +112,54 @@ function* idsOf(...columns: ArrayLike<number>[]): Generator<number> {
       last = id;
       yield id;
     }
+  }
+}
+
+/** Reads the dead letters of consumers, once for all datasets whose index has read equally many. */
+export class ConsumerRefusals {
+  readonly #broker: Broker;
+  readonly #reader: LogReader;
+  readonly #topic: string;
+  readonly #read = new Map<string, Promise<{ byTopic: Map<string, Place[]>; end: number[] }>>();
+
+  /** @param topic of the dead letters, which exists */
+  constructor(broker: Broker, reader: LogReader, topic: string) {
+    this.#broker = broker;
+    this.#reader = reader;
+    this.#topic = topic;
+  }
+
+  async of(topic: string, since: readonly number[]): Promise<Refusals> {
+    const key = since.join();
+    const found = this.#read.get(key) ?? this.#from(since);
+    this.#read.set(key, found);
+    const { byTopic, end } = await found;
+    return { places: byTopic.get(topic) ?? [], end };
+  }
+
+  async #from(since: readonly number[]): Promise<{ byTopic: Map<string, Place[]>; end: number[] }> {
+    const bounds = (await logBounds(this.#broker, [this.#topic])).get(this.#topic) ?? new Map();
+    const ranges = [...bounds].map(([partition, { start, end }]) => {
+      const next = since[partition] ?? start;
+      // A topic that was recreated or trimmed is read from its start.
+      return { partition, start: next < start || next > end ? start : next, end };
+    });
+    const byTopic = new Map<string, Place[]>();
+    const seen = new Set<string>();
+    for await (const { partition: from, messages } of scan(this.#reader, this.#topic, ranges)) {
+      for (const message of messages) {
+        const entry = readDeadLetter({ ...message, partition: from });
+        if (entry.kind !== 'letter' || !('topic' in entry.letter.source)) continue;
+        const { topic, partition, offset } = entry.letter.source;
+        const place = `${topic}/${partition}/${offset}`;
+        if (seen.has(place)) continue;
+        seen.add(place);
+        byTopic.set(topic, [...(byTopic.get(topic) ?? []), { partition, offset }]);
+      }
+    }
+    const end: number[] = [];
+    for (const range of ranges) end[range.partition] = range.end;
+    return { byTopic, end };
   }
 }
 
@@ -110,9 +188,21 @@ export class KafkaIndexLog implements IndexLog {
     return log;
   }
 
+  /** The time of the broker, which it stamps on a message of the index; of this host, where the topic is not set so. */
+  async brokerTimeMs(): Promise<number> {
+    const [receipt] = await this.#send([{ key: clockKey, value: Buffer.of(0) }]);
+    const timeMs = Number(receipt?.logAppendTime ?? -1);
+    return timeMs >= 0 ? timeMs : Date.now();
+  }
+
   async append(messages: readonly { readonly key: string; readonly value: Buffer | null }[]): Promise<void> {
+    crashPoint('before-index-message');
+    await this.#send(messages);
+  }
+
+  async #send(messages: readonly { readonly key: string; readonly value: Buffer | null }[]) {
     try {
-      await this.#producer.send({
+      return await this.#producer.send({
         topic: this.#topic,
         acks: -1,
         compression: kafkajs.CompressionTypes.ZSTD,

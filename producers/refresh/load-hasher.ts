@@ -7,13 +7,13 @@ import type { Directory } from '../../topics/dump-index.ts';
 import type { RejectedRow } from '../chunker.ts';
 import type { Layout } from '../file-layout.ts';
 import type { FileObserver } from '../file-replay.ts';
-import { notId, parseId, personPrefix, titlePrefix } from '../row-ids.ts';
 import { GroupEntries } from './group-entries.ts';
 import { GroupReader, UnsortedRows } from './group-reader.ts';
+import { LineId } from './line-id.ts';
 
 export class LoadHasher implements FileObserver {
   readonly entries = new GroupEntries();
-  readonly #prefix: number;
+  readonly #ids: LineId;
   readonly #reader: GroupReader;
   /** How many rows of an id were rejected. */
   readonly #rejected = new Map<number, number>();
@@ -22,7 +22,7 @@ export class LoadHasher implements FileObserver {
   #isEnded = false;
 
   constructor(dataset: Dataset, layout: Layout) {
-    this.#prefix = dataset.idPrefix === 'tt' ? titlePrefix : personPrefix;
+    this.#ids = new LineId(dataset.idPrefix, layout.order[0] as number);
     this.#reader = new GroupReader({
       prefix: dataset.idPrefix,
       idColumn: layout.order[0] as number,
@@ -51,10 +51,9 @@ export class LoadHasher implements FileObserver {
     this.#read(() => this.#reader.push(piece));
   }
 
-  rejected({ key, original }: RejectedRow): void {
-    if (key === null) return;
-    const id = parseId(Buffer.concat([original.subarray(0, 16), Buffer.from('\n')]), 0, this.#prefix);
-    if (id !== notId) this.#rejected.set(id, (this.#rejected.get(id) ?? 0) + 1);
+  rejected({ original }: RejectedRow): void {
+    const id = this.#ids.at(Buffer.concat([original, Buffer.from('\n')]), 0);
+    if (id >= 0) this.#rejected.set(id, (this.#rejected.get(id) ?? 0) + 1);
   }
 
   acknowledged(partition: number): void {

@@ -121,7 +121,7 @@ export interface DumpDate {
   readonly nowMs: number;
 }
 
-/** The largest difference of two hosts' clocks. */
+/** A file may be dated so much later than the broker's time: clocks of hosts differ. */
 const clockToleranceMs = 60_000;
 
 /**
@@ -154,8 +154,8 @@ export function checkDate(file: string, date: DumpDate, guards: Guards): void {
   const { asOfMs, beforeMs, nowMs } = date;
   if (asOfMs > nowMs + clockToleranceMs) {
     throw new ReelflowError('futureDump', `${file} is dated in the future`, {
-      detail: `It is of ${text(asOfMs)}, the clock says ${text(nowMs)}. Nothing was sent.`,
-      hint: 'Check the modification time of the file and the clocks.',
+      detail: `It is of ${text(asOfMs)}, the broker's clock says ${text(nowMs)}. Nothing was sent.`,
+      hint: 'Check the modification time of the file, and the clock of the broker.',
     });
   }
   if (beforeMs !== undefined && asOfMs < beforeMs && guards.allowOlder !== true) {

@@ -5,15 +5,18 @@
 import { type FileHandle, mkdir, open, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 
-interface Place {
+/** A message that was cut: its record, packed. */
+export interface PackedChunk {
   readonly partition: number;
-  readonly at: number;
+  readonly packed: Buffer;
+  /** Records, and bytes before compression. */
+  readonly records: number;
   readonly bytes: number;
 }
 
-export interface SpooledBatch {
-  readonly partition: number;
-  readonly batch: Buffer;
+interface Place extends Omit<PackedChunk, 'packed'> {
+  readonly at: number;
+  readonly packedBytes: number;
 }
 
 export class Spool {
@@ -30,22 +33,22 @@ export class Spool {
     return this.#end;
   }
 
-  async write(partition: number, batch: Buffer): Promise<void> {
+  async write({ packed, ...chunk }: PackedChunk): Promise<void> {
     if (this.#file === undefined) {
       await mkdir(dirname(this.#path), { recursive: true });
       this.#file = await open(this.#path, 'w+');
     }
-    await this.#file.write(batch, 0, batch.length, this.#end);
-    this.#places.push({ partition, at: this.#end, bytes: batch.length });
-    this.#end += batch.length;
+    await this.#file.write(packed, 0, packed.length, this.#end);
+    this.#places.push({ ...chunk, at: this.#end, packedBytes: packed.length });
+    this.#end += packed.length;
   }
 
-  /** The batches in the order in which they were written. */
-  async *read(): AsyncGenerator<SpooledBatch> {
-    for (const { partition, at, bytes } of this.#places) {
-      const batch = Buffer.allocUnsafe(bytes);
-      await (this.#file as FileHandle).read(batch, 0, bytes, at);
-      yield { partition, batch };
+  /** The chunks in the order in which they were written. */
+  async *read(): AsyncGenerator<PackedChunk> {
+    for (const { at, packedBytes, ...chunk } of this.#places) {
+      const packed = Buffer.allocUnsafe(packedBytes);
+      await (this.#file as FileHandle).read(packed, 0, packedBytes, at);
+      yield { ...chunk, packed };
     }
   }
 

@@ -200,7 +200,7 @@ async function produce(): Promise<void> {
   while (isProducing) {
     const dump = dumps.next(0.12);
     // The first goes slower, so that it is killed on its way as well.
-    const args = ['replay', dump, ...common('state-producer'), '--rate', '15000', '--json'];
+    const args = ['replay', dump, '--upsert', ...common('state-producer'), '--rate', '15000', '--json'];
     let resume: string[] = [];
     for (;;) {
       const { code, stderr } = await runOnce([...args, ...resume]);

@@ -96,7 +96,7 @@ describe('a processor that is killed', () => {
     'after-publish-before-mark',
     'after-mark-before-offset-commit',
   ])('%s', async (point, { place }) => {
-    await place.replay(both);
+    await place.upsert(both);
     for (const passage of [1, 4]) {
       await dies(place, `${point}:${passage}`, place.args('process', '--until-caught-up', ...small));
     }
@@ -112,7 +112,7 @@ describe('a processor that is killed while it writes a backup', () => {
   test('after-backup-before-rename', async ({ place }) => {
     const shared = ['--backups', join(place.folder, 'backups')];
     await place.pipeline(first, { process: [...small, ...shared] });
-    await place.replay(second);
+    await place.upsert(second);
     const again = place.args('process', '--until-caught-up', ...small, ...shared);
     await dies(place, 'after-backup-before-rename', again);
     rmSync(place.state, { recursive: true });
@@ -135,7 +135,7 @@ describe('a sink that is killed', () => {
   ];
   test(points.join(', '), async ({ place }) => {
     await place.pipeline(first, { process: small });
-    await place.replay(second);
+    await place.upsert(second);
     await place.process(...small);
     const before = currentSnapshot(place.gold) ?? '';
     const reader = followCurrent(place.gold, 10);
@@ -155,11 +155,11 @@ describe('a sink that is killed', () => {
 describe('a producer that is killed', () => {
   // Method: small files reach the point when a file ends and when the run does.
   test('after-ack-before-journal', async ({ place }) => {
-    await dies(place, 'after-ack-before-journal:2', place.args('replay', first));
-    await dies(place, 'after-ack-before-journal:3', place.args('replay', first, '--resume'));
-    await place.replay(first, '--resume');
-    await dies(place, 'after-ack-before-journal:1', place.args('replay', second));
-    await place.replay(second, '--resume');
+    await dies(place, 'after-ack-before-journal:2', place.args('replay', '--upsert', first));
+    await dies(place, 'after-ack-before-journal:3', place.args('replay', '--upsert', first, '--resume'));
+    await place.upsert(first, '--resume');
+    await dies(place, 'after-ack-before-journal:1', place.args('replay', '--upsert', second));
+    await place.upsert(second, '--resume');
     await place.process(...small);
     await place.sink();
     await expectUndisturbed(place);

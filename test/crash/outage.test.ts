@@ -60,12 +60,12 @@ describe.skipIf(why !== '')(`a broker outage of ${outageSeconds} s${why}`, () =>
   }) => {
     const data = await smallDataset(join(place.folder, 'data'), 6_000, 7);
     const first = ['--shards', '4', '--datasets', 'title.ratings'];
-    await succeed(place, 'replay', data, '--json', ...first);
+    await succeed(place, 'replay', data, '--upsert', '--json', ...first);
     const state = (n: number) => ['--state', join(place.folder, `state-${n}`)];
     const members = [1, 2].map((n) =>
       place.start([...place.args('process', '--json', ...busy), ...state(n)], env),
     );
-    const replay = place.start(place.args('replay', data, '--json', '--rate', '2000'), env);
+    const replay = place.start(place.args('replay', data, '--upsert', '--json', '--rate', '2000'), env);
     await until('both members publish', () =>
       members.every((member) => member.log.filter(isMicroBatch).length >= 10),
     );
@@ -95,7 +95,7 @@ describe.skipIf(why !== '')(`a broker outage of ${outageSeconds} s${why}`, () =>
       expect(finished.stderr).not.toContain('defect');
     }
     const report = lastJson<ReplayReport>(
-      sent.code === 0 ? sent : await succeed(place, 'replay', data, '--resume', '--json'),
+      sent.code === 0 ? sent : await succeed(place, 'replay', data, '--upsert', '--resume', '--json'),
     );
     await succeed(place, 'process', '--until-caught-up', '--json', ...state(1));
     await succeed(place, 'sink', '--once', '--json');
@@ -110,7 +110,7 @@ describe.skipIf(why !== '')(`a broker outage of ${outageSeconds} s${why}`, () =>
 
   test('a processor ends on SIGTERM during the outage, and the next run continues', async ({ place }) => {
     const data = await smallDataset(join(place.folder, 'data'), 3_000, 8);
-    await succeed(place, 'replay', data, '--json', '--shards', '4');
+    await succeed(place, 'replay', data, '--upsert', '--json', '--shards', '4');
     const member = place.start(place.args('process', '--json', ...busy), env);
     await until('the member publishes', () => member.log.filter(isMicroBatch).length >= 3);
     await kill();

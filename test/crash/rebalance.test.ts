@@ -120,7 +120,7 @@ describe('members', () => {
   test('own each shard once while they go from 1 to 3, 2 and 1 under load, and lose or double nothing', async ({
     place,
   }) => {
-    const replay = place.start(place.args('replay', first, '--rate', '3000'));
+    const replay = place.start(place.args('replay', '--upsert', first, '--rate', '3000'));
     const one = member(place, 'shared');
     await one.logged('a micro-batch', isMessage('micro-batch'));
     await settled([one]);
@@ -152,14 +152,14 @@ describe('a shard', () => {
       expect(end, end.stderr.slice(-3_000)).toMatchObject({ code: 0 });
       return finished.log.filter(isMessage('catching up silently to the published position')).length;
     };
-    await place.replay(first);
+    await place.upsert(first);
     expect(await silently('a')).toBe(0);
     cpSync(join(place.folder, 'a'), join(place.folder, 'yesterday'), { recursive: true });
-    await place.replay(second);
+    await place.upsert(second);
     expect(await silently('a')).toBe(0);
     expect(await silently('b'), 'shards without a store').toBe(shards.length);
     expect(await silently('yesterday'), 'shards with an old store').toBe(shards.length);
-    await place.replay(second);
+    await place.upsert(second);
     expect(await silently('yesterday')).toBe(0);
     expect(await silently('b'), 'shards that another has moved on').toBe(shards.length);
     expect(await place.sink()).toMatchObject({ refused: 0 });
@@ -169,13 +169,13 @@ describe('a shard', () => {
   // Method: a member is put to sleep in the middle of its work until the group has given its shards to another; while
   // that one works, it wakes up and goes on where it was, until it notices. Then both share the shards.
   test('with two owners, one suspended past its session, stays exact', async ({ place }) => {
-    await place.replay(first);
+    await place.upsert(first);
     const zombie = member(place, 'zombie');
     await zombie.logged('a micro-batch', isMessage('micro-batch'));
     zombie.kill('SIGSTOP');
     const heir = member(place, 'heir');
     await until('the heir owns all shards', () => opened(heir).length === shards.length);
-    await place.replay(second);
+    await place.upsert(second);
     zombie.kill('SIGCONT');
     await settled([zombie, heir]);
     await until('the group has committed the end offsets', () => place.hasCaughtUp());

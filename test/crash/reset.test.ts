@@ -112,12 +112,12 @@ test('begins a generation that ignores older stores and deltas, and keeps CURREN
 // second reset follows the first, over deltas that were trimmed.
 test('recovers after the topics were recreated, and again over trimmed deltas', async ({ place }) => {
   await place.pipeline(data, { replay: few });
-  await place.replay(data);
+  await place.upsert(data);
   await place.process();
   const { snapshot } = await place.sink();
   for (const dataset of [...titleTopics, 'name.basics'] as const)
     await recreateTopic(place.names.source(dataset));
-  await place.replay(other);
+  await place.upsert(other);
   expectFailure(await place.run(place.args('process', '--until-caught-up')), 'sourceReplaced');
   expectFailure(await place.run(place.args('sink', '--once')), 'sourceReplaced');
   expect(currentSnapshot(place.gold)).toBe(snapshot);
@@ -155,7 +155,7 @@ test('refuses while a member of the processors or a sink is active', async ({ pl
     );
     if (stage === 'process') await member.logged('an open shard', ({ msg }) => msg === 'shard opened');
     else {
-      await place.replay(data, '--datasets', 'name.basics');
+      await place.upsert(data, '--datasets', 'name.basics');
       await member.logged('a snapshot', ({ msg }) => msg === 'snapshot published');
     }
     const ends = await endsOf(place.names.deltas);

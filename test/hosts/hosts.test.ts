@@ -124,7 +124,7 @@ describe.skipIf(why !== undefined)('members on several hosts', () => {
       reelflow(`member-${number}`, host, 'process', '--window', '250ms', '--shards', String(shards));
     const data = join(folder, 'data');
     const replay = (name: string) =>
-      reelflow(name, brokerHost, 'replay', data, '--json', '--shards', String(shards));
+      reelflow(name, brokerHost, 'replay', data, '--upsert', '--json', '--shards', String(shards));
 
     const differences = async () => {
       const id = currentSnapshot(gold) ?? 'none';

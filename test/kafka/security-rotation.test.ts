@@ -168,7 +168,7 @@ describe.skipIf(why !== '')(`a broker that wants certificates and tokens${why}`,
     };
     const replay = async (name: string, titles: number) => {
       const data = await smallDataset(join(place.folder, name), titles, titles);
-      await succeeds(place.run(place.args('replay', data, '--verbose'), withEndpoint()));
+      await succeeds(place.run(place.args('replay', data, '--upsert', '--verbose'), withEndpoint()));
     };
     await replay('data', 50);
     const processor = place.start(

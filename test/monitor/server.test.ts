@@ -44,7 +44,7 @@ describe.skipIf(!hasBrowser)(`the page in Chromium${whyNoBrowser}`, () => {
     const processor = place.start(place.args('process'));
     await place.replay(data);
     // Last, so that it is the newest of the dead letters.
-    const broken = await place.run(place.args('replay', join(bad, 'title.ratings.tsv')));
+    const broken = await place.run(place.args('replay', '--upsert', join(bad, 'title.ratings.tsv')));
     expect(broken.code).toBe(34);
     await until('the processor has caught up', () => place.hasCaughtUp(), patience.timeout);
     const sink = place.start(place.args('sink', '--interval', '2s'));
@@ -113,7 +113,7 @@ describe.skipIf(!hasBrowser)(`the page in Chromium${whyNoBrowser}`, () => {
     await processor.done;
     const verdict = page.locator('#headline');
     await verdict.getByText('No processor is running').waitFor(patience);
-    await place.replay(data);
+    await place.upsert(data);
     await verdict.getByRole('heading', { name: 'Processors have stopped' }).waitFor(patience);
     await flow.getByText('STOP').waitFor(patience);
     expect(await page.title()).toContain('Processors have stopped');

@@ -114,7 +114,7 @@ test('accounts close after a replay, a second one, rejected messages, and a sink
   const first = await expectClosed(place);
   expect(sumOf(first, 'rejected')).toBe(0);
 
-  await place.replay(data);
+  await place.upsert(data);
   await place.process('--max-records', '500');
   await place.sink();
   const second = await expectClosed(place);
@@ -144,7 +144,7 @@ test('accounts close after a replay, a second one, rejected messages, and a sink
   expect(third.accounting[people]?.rejected).toBe(shards);
 
   rmSync(place.state, { recursive: true });
-  await place.replay(data, '--datasets', 'title.ratings');
+  await place.upsert(data, '--datasets', 'title.ratings');
   await place.process();
   await place.sink();
   const fourth = await expectClosed(place);

@@ -55,7 +55,7 @@ test('a delta whose rows cannot be decoded counts neither for the sink nor for t
     const promise = encodeDeltaHeader(schemaId, { ...header, range, part: 1, parts: 1 });
     await sendTo(place.names.deltas, shard, [Buffer.concat([promise, Buffer.from([0x02, 0x02])])]);
   }
-  await place.replay(data);
+  await place.upsert(data);
   await place.process();
   expect(await place.sink()).toMatchObject({ refused: 0 });
   expect(await place.differences(data)).toEqual([]);
@@ -78,7 +78,7 @@ test('a topic that was recreated is noticed by a sink that runs once; reset is t
   await ensureRetainedTopics(broker, [{ topic: deltas, partitions: shards }]);
   expect(await expectRefusal(place, 'sourceReplaced', sinkOnce(place))).toContain('ends at offset 0');
   while ((await endsOf(deltas)).some((end, shard) => end < (ends[shard] ?? 0))) {
-    await place.replay(data, '--datasets', 'title.ratings');
+    await place.upsert(data, '--datasets', 'title.ratings');
     await place.process();
   }
   expect(await expectRefusal(place, 'sourceReplaced', sinkOnce(place))).toContain('another delta');
@@ -92,7 +92,7 @@ test('a topic that was recreated is noticed by a sink that runs once; reset is t
 
 test('deltas that are trimmed too far stop sink and processor; reset is the way out', async ({ place }) => {
   await place.pipeline(data, { replay: few });
-  await place.replay(data);
+  await place.upsert(data);
   await place.process();
   const all = (await endsOf(place.names.deltas)).map((offset, partition) => ({ partition, offset }));
   await deleteBefore(broker, place.names.deltas, all);
@@ -115,7 +115,7 @@ test('a reset refuses while a sink runs once, and before an emptied topic is fil
   const topic = place.names.source('title.ratings');
   await recreateTopic(topic);
   expect(await expectRefusal(place, 'input', place.args('reset'))).toContain(topic);
-  await place.replay(data, '--datasets', 'title.ratings');
+  await place.upsert(data, '--datasets', 'title.ratings');
   await reset(place);
   await place.process();
   await place.sink();

@@ -52,10 +52,10 @@ describe('a source topic that is another one under the same name (sourceReplaced
     const ends = await endsOf(topic);
     await recreateTopic(topic);
     expect(await expectRefusal(place, 'sourceReplaced', processOnce(place))).toContain('shorter');
-    await place.replay(other, ...ratings);
+    await place.upsert(other, ...ratings);
     expect(await endsOf(topic)).toEqual(ends);
     expect(await expectRefusal(place, 'sourceReplaced', processOnce(place))).toContain(`${topic}/`);
-    await place.replay(data, ...ratings);
+    await place.upsert(data, ...ratings);
     await expectRefusal(place, 'sourceReplaced', processOnce(place));
     await resetAndRunAgain(place);
     // Ratings of both: rows that only the other has are of titles that this one may not have, or has.
@@ -74,8 +74,8 @@ describe('a source topic that is another one under the same name (sourceReplaced
     member.kill('SIGSTOP');
     const topic = place.names.source('title.ratings');
     await recreateTopic(topic);
-    await place.replay(other, ...ratings);
-    await place.replay(other, ...ratings);
+    await place.upsert(other, ...ratings);
+    await place.upsert(other, ...ratings);
     member.kill('SIGCONT');
     expect(expectFailure(await member.done, 'sourceReplaced')).toContain(topic);
     expect(await standOf(place)).toEqual(before);
@@ -91,12 +91,12 @@ describe('the topic of names', () => {
     const ends = await endsOf(topic);
     await deleteTopic(topic);
     await expectRefusal(place, 'sourceLost', sinkOnce(place));
-    await place.replay(other, '--datasets', 'name.basics');
+    await place.upsert(other, '--datasets', 'name.basics');
     expect(await endsOf(topic)).toEqual(ends);
     await expectRefusal(place, 'sourceReplaced', sinkOnce(place));
     await recreateTopic(topic);
     expect(await expectRefusal(place, 'sourceReplaced', sinkOnce(place))).toContain('shorter');
-    await place.replay(data, '--datasets', 'name.basics');
+    await place.upsert(data, '--datasets', 'name.basics');
     await resetAndRunAgain(place);
     expect(await place.differences(data)).toEqual([]);
   });

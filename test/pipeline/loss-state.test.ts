@@ -186,7 +186,7 @@ describe("the sink's state", () => {
     expect(finished, finished.stderr).toMatchObject({ code: 0 });
     expect(finished.stderr).toContain('restoring from the newest snapshot');
     // Something new makes it publish: the whole data once more.
-    await place.replay(data);
+    await place.upsert(data);
     const process = await place.run(inside('process', folders));
     expect(process, process.stderr).toMatchObject({ code: 0 });
     const sink = await place.run(inside('sink', folders));
@@ -239,7 +239,7 @@ test('deltas that the sink has trimmed are not needed by a processor without a s
   const own = new Place();
   try {
     await own.pipeline(data, { replay: ['--shards', String(shards)] });
-    await own.replay(data);
+    await own.upsert(data);
     await own.process();
     await own.sink('--keep', '1');
     const bounds = (await logBounds(broker, [own.names.deltas])).get(own.names.deltas);
@@ -248,7 +248,7 @@ test('deltas that the sink has trimmed are not needed by a processor without a s
       expect(start).toBeLessThan(end);
     }
     for (const path of storesBelow(own.state)) rmSync(path);
-    await own.replay(data);
+    await own.upsert(data);
     const finished = await own.run(own.args('process', '--until-caught-up', '--json'));
     expect(finished, finished.stderr).toMatchObject({ code: 0 });
     expect(finished.stderr.match(/catching up silently/g)).toHaveLength(shards);

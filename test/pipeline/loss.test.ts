@@ -56,8 +56,8 @@ async function replayHalves(place: Place, folder: string): Promise<string> {
   const half = (n: number) => `${[header, ...rows.filter((_, i) => i % 2 === n)].join('\n')}\n`;
   const texts = Object.fromEntries(datasetNames.map((name) => [name, textOf(data, name)]));
   const left = writeDatasets(join(folder, 'left'), { ...texts, 'title.ratings': half(1) });
-  await place.replay(place.files('first', { 'title.ratings.tsv': half(0) }), ...few, ...ratings);
-  await place.replay(left);
+  await place.upsert(place.files('first', { 'title.ratings.tsv': half(0) }), ...few, ...ratings);
+  await place.upsert(left);
   return left;
 }
 
@@ -70,8 +70,8 @@ describe('messages that were never applied and are gone', () => {
     await place.pipeline(data, { replay: few });
     const before = place.manifest;
     const topic = place.names.source('title.ratings');
-    await place.replay(data, ...ratings);
-    await place.replay(data, ...ratings);
+    await place.upsert(data, ...ratings);
+    await place.upsert(data, ...ratings);
     expect(await endsOf(topic)).toEqual([3, 3]);
     await deleteBefore(broker, topic, [
       { partition: 0, offset: 2 },
@@ -141,7 +141,7 @@ describe('messages that were never applied and are gone', () => {
 
 describe('while a member runs', () => {
   test('a topic that is deleted ends it (sourceLost)', async ({ place }) => {
-    await place.replay(data, ...few);
+    await place.upsert(data, ...few);
     await place.process();
     const before = await standOf(place);
     const member = place.start(place.args('process', '--stuck-after', '500ms'));
@@ -153,7 +153,7 @@ describe('while a member runs', () => {
   });
 
   test('and at a start, another partition count ends it (topicMismatch)', async ({ place }) => {
-    await place.replay(data, ...few);
+    await place.upsert(data, ...few);
     await place.process();
     const before = await standOf(place);
     const member = place.start(place.args('process', '--stuck-after', '500ms'));
@@ -173,7 +173,7 @@ describe('while a member runs', () => {
 test('a batch that cannot be decoded ends the processor, until it is skipped by its position', async ({
   place,
 }) => {
-  await place.replay(data, ...few);
+  await place.upsert(data, ...few);
   await place.process();
   const topic = place.names.source('title.ratings');
   const bomb = [Buffer.alloc(30_000_000), Buffer.alloc(30_000_000), Buffer.alloc(30_000_000)];
@@ -190,7 +190,7 @@ test('a batch that cannot be decoded ends the processor, until it is skipped by 
   expect(skipped.rejected).toBe(3);
   // Nothing behind it yet: the next start has no message to prove the topic by, and must do without.
   await place.process();
-  await place.replay(data, ...ratings);
+  await place.upsert(data, ...ratings);
   await place.process();
   await place.sink();
   expect(place.manifest.shards[1]?.sources[topic]).toMatchObject({ rejected: 3, next: 5 });

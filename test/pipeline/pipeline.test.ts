@@ -173,7 +173,7 @@ describe('gold', () => {
       expect(applied, dataset).toBe(first.datasets[dataset]?.produced);
     }
 
-    const again = await place.replay(small);
+    const again = await place.upsert(small);
     expect(again.runId).not.toBe(first.runId);
     const processed = await place.process();
     expect(processed).toMatchObject({ applied: 0, rejected: 0 });
@@ -196,7 +196,9 @@ describe('gold', () => {
       dataset,
       `${old[dataset]}${rowsOf(corrected[dataset]).join('\n')}\n`,
     ]);
-    await place.pipeline(writeDatasets(join(place.folder, 'corrected'), corrected));
+    await place.pipeline(writeDatasets(join(place.folder, 'corrected'), corrected), {
+      replay: ['--upsert'],
+    });
     const expected = writeDatasets(join(place.folder, 'overlaid'), Object.fromEntries(overlaid));
     expect(await place.differences(expected)).toEqual([]);
     expect(hashesOf(place.manifest)).not.toEqual(hashesOf(before));

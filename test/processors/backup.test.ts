@@ -357,10 +357,10 @@ placeTest('a member without a store takes a shard over from the backups of anoth
   const data = await smallDataset(join(place.folder, 'data'), 300, 5);
   const shared = ['--backups', join(place.folder, 'backups')];
   await place.pipeline(data, { replay: ['--shards', String(shards)], process: shared });
-  await place.replay(data);
+  await place.upsert(data);
   await place.process();
   const other = join(place.folder, 'other-state');
-  await place.replay(data, '--datasets', 'title.ratings');
+  await place.upsert(data, '--datasets', 'title.ratings');
   const taken = await place.run(place.args('process', '--until-caught-up', ...shared, '--state', other));
   expect(taken, taken.stderr).toMatchObject({ code: 0 });
   expect(taken.stderr.match(/restored from backup/g)).toHaveLength(shards);

@@ -21,11 +21,11 @@ function expectRefused(finished: Finished, topic: string): void {
 test('a processor whose deltas become too large for their topic ends, and continues when the limit is raised', async ({
   place,
 }) => {
-  await place.replay(ratings(place, 'one', 'tt0000001\t5.7\t2\n'), ...more);
+  await place.upsert(ratings(place, 'one', 'tt0000001\t5.7\t2\n'), ...more);
   const member = place.start(place.args('process', '--shards', '1', '--verbose'));
   await member.logged('a micro-batch', ({ msg }) => msg === 'micro-batch');
   await limit(place.names.deltas, 80);
-  await place.replay(ratings(place, 'two', 'tt0000002\t6.1\t30\n'), ...more);
+  await place.upsert(ratings(place, 'two', 'tt0000002\t6.1\t30\n'), ...more);
   expectRefused(await member.done, place.names.deltas);
   expectRefused(await place.run(place.args('process', '--shards', '1')), place.names.deltas);
   await limit(place.names.deltas, 1_048_588);
@@ -36,10 +36,10 @@ test('a processor whose deltas become too large for their topic ends, and contin
 });
 
 test('a replay into a topic with a lower message limit is refused before it sends', async ({ place }) => {
-  await place.replay(ratings(place, 'one', 'tt0000001\t5.7\t2\n'), ...more);
+  await place.upsert(ratings(place, 'one', 'tt0000001\t5.7\t2\n'), ...more);
   await limit(place.names.source('title.ratings'), 50_000);
   const finished = await place.run(
-    place.args('replay', ratings(place, 'two', 'tt0000002\t6.1\t30\n'), ...more),
+    place.args('replay', '--upsert', ratings(place, 'two', 'tt0000002\t6.1\t30\n'), ...more),
   );
   expectRefused(finished, place.names.source('title.ratings'));
 });

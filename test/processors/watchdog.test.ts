@@ -3,7 +3,6 @@
  * the command itself with a broker whose answers to fetches are swallowed on the way, or whose group belongs to others.
  */
 
-import { connect, createServer, type Server, type Socket } from 'node:net';
 import { afterEach, beforeEach, describe, expect, inject, it, vi } from 'vitest';
 import { serveObservers } from '../../cli/observe.ts';
 import { type LogBounds, UnknownTopic } from '../../kafka/bounds.ts';
@@ -24,6 +23,7 @@ import {
   test,
   until,
 } from '../support/harness.ts';
+import { RequestGate } from '../support/request-gate.ts';
 
 vi.setConfig({ testTimeout: 240_000 });
 
@@ -169,71 +169,7 @@ describe('the watchdog', () => {
   });
 });
 
-/**
- * A way to the broker that swallows fetches on demand. Metadata answers name the broker's own port: they are
- * rewritten to this one, or clients would go round it.
- */
-class Swallower {
-  readonly port: number;
-  isSwallowing = false;
-  readonly #server: Server;
-  readonly #sockets = new Set<Socket>();
-
-  private constructor(port: number, target: { host: string; port: number }) {
-    this.port = port;
-    const address = (of: number) => {
-      const bytes = Buffer.from(`\0\x09127.0.0.1\0\0\0\0`, 'latin1');
-      bytes.writeInt32BE(of, 11);
-      return bytes;
-    };
-    this.#server = createServer((near) => {
-      const far = connect(target);
-      let waiting = Buffer.alloc(0);
-      near.on('data', (data) => {
-        waiting = Buffer.concat([waiting, data]);
-        while (waiting.length >= 8) {
-          const length = 4 + waiting.readInt32BE(0);
-          if (waiting.length < length) return;
-          const fetchKey = 1;
-          if (!(this.isSwallowing && waiting.readInt16BE(4) === fetchKey))
-            far.write(waiting.subarray(0, length));
-          waiting = waiting.subarray(length);
-        }
-      });
-      far.on('data', (data: Buffer) => {
-        for (
-          let at = data.indexOf(address(target.port));
-          at >= 0;
-          at = data.indexOf(address(target.port), at + 1)
-        ) {
-          address(port).copy(data, at);
-        }
-        near.write(data);
-      });
-      for (const socket of [near, far]) {
-        this.#sockets.add(socket);
-        socket.on('error', () => undefined);
-        socket.on('close', () => {
-          near.destroy();
-          far.destroy();
-        });
-      }
-    });
-  }
-
-  static async to(target: { host: string; port: number }, port: number): Promise<Swallower> {
-    const swallower = new Swallower(port, target);
-    const { promise, resolve } = Promise.withResolvers<void>();
-    swallower.#server.listen(port, '127.0.0.1', resolve);
-    await promise;
-    return swallower;
-  }
-
-  close(): void {
-    this.#server.close();
-    for (const socket of this.#sockets) socket.destroy();
-  }
-}
+const fetchKey = 1;
 
 const health = async (port: number, path: string): Promise<number> =>
   fetch(`http://127.0.0.1:${port}${path}`).then(
@@ -252,9 +188,9 @@ describe('a process', () => {
   test('becomes healthy, then ready, and ends as stuck when its fetches get no answer', async ({ place }) => {
     const [host = '', ports = ''] = inject('brokers')[0]?.split(':') ?? [];
     const [port, healthPort] = (await freePorts(2)) as [number, number];
-    const swallower = await Swallower.to({ host, port: Number(ports) }, port);
-    place.onEnd(() => swallower.close());
-    await place.replay(aTitle(place, 1), ...ratings);
+    const gate = await RequestGate.to({ host, port: Number(ports) }, port);
+    place.onEnd(() => gate.close());
+    await place.upsert(aTitle(place, 1), ...ratings);
     const member = place.start(
       place.args('process', '--stuck-after', '2s', '--listen', String(healthPort), '--shards', '1'),
       { KAFKA_BROKERS: `127.0.0.1:${port}` },
@@ -271,8 +207,8 @@ describe('a process', () => {
     expect(wasUnready).toBe(true);
     expect(await health(healthPort, '/healthz')).toBe(200);
     expect(await health(healthPort, '/other')).toBe(404);
-    swallower.isSwallowing = true;
-    await place.replay(aTitle(place, 2), ...ratings);
+    gate.stops = (request) => request.readInt16BE(4) === fetchKey;
+    await place.upsert(aTitle(place, 2), ...ratings);
     const finished = await member.done;
     expect(expectFailure(finished, 'stuck')).toContain('Shard 0 makes no progress');
     expect(await health(healthPort, '/healthz')).toBe(0);
@@ -284,7 +220,7 @@ describe('a process', () => {
     const [port] = (await freePorts(1)) as [number];
     const door = await Door.to({ host: url.hostname, port: Number(url.port) }, port);
     place.onEnd(() => door.shut());
-    await place.replay(aTitle(place, 1), ...ratings);
+    await place.upsert(aTitle(place, 1), ...ratings);
     const schema = JSON.parse(schemaText('imdb.title.ratings'));
     schema.fields.push({ name: 'note', type: 'string', default: '' });
     const id = await registerSchema(`${place.names.source('title.ratings')}-value`, schema);
@@ -315,7 +251,7 @@ describe('a process', () => {
 
   // Method: a plain kafkajs consumer is in the group first, with an assigner that ours does not know.
   test('ends when kafkajs gives up the membership', async ({ place }) => {
-    await place.replay(aTitle(place, 1), ...ratings);
+    await place.upsert(aTitle(place, 1), ...ratings);
     const groupId = place.names.processorGroup;
     const foreign = broker.kafka.consumer({ groupId });
     place.onEnd(() => foreign.disconnect());

@@ -68,6 +68,7 @@ function optionsFor(inputs: string | string[], more: Partial<ReplayOptions> = {}
     names: topicNamesIn(namespace()),
     inputs: typeof inputs === 'string' ? [inputs] : inputs,
     state: folder(),
+    mode: 'upsert',
     ...more,
   };
 }
@@ -412,6 +413,7 @@ describe('a replay that is resumed', () => {
             namespace: names.namespace,
             inputs,
             state,
+            mode: options.mode,
             rate: 100_000,
           }),
         ],

@@ -39,13 +39,13 @@ export const refreshMutants: readonly RefreshMutant[] = [
   ),
   refresh(
     'the own range is not read again',
-    'await log.scan(ranges, (touched) => {',
-    'await (async (_: unknown) => {})((touched: Touched) => {',
+    'await log.scan(\n      ranges,',
+    'await (async (..._: unknown[]) => {})(\n      ranges,',
   ),
   refresh(
     'a group that others wrote to stays known',
-    '      touch(this.#entries, touched);\n      for',
-    '      for',
+    '        touch(this.#entries, touched);\n        for',
+    '        for',
   ),
   refresh(
     'blocks need not match the directory',
@@ -74,6 +74,12 @@ export const refreshMutants: readonly RefreshMutant[] = [
     'if (dump.acknowledged(partition) > (this.#ownSeen[partition] ?? 0)) this.#replaced.add(partition);',
     '',
   ),
+  refresh(
+    'what consumers refused stays known',
+    'await this.#distrustRefused(offsets.filter(({ offset }) => offset >= start && offset < mark.offset));',
+    '',
+  ),
+  refresh('dead letters count again in every run', 'this.#letters = refusals.end;', ''),
   refresh(
     'emptied groups stay in the index',
     'for (const group of emptied) this.#entries.remove(group);',

@@ -1,11 +1,11 @@
 /**
  * The refresh protocol of the product on a modelled topic and a modelled index, under seeded schedules: replays that are
  * killed between any two steps or run beside each other, foreign producers, requests that arrive twice and late, topics
- * that are recreated, shortened or trimmed, index messages that are lost, damaged or old. Then one replay runs
- * undisturbed, and the topic must hold exactly its dump.
+ * that are recreated, shortened or trimmed, messages that consumers refuse, index messages that are lost, damaged or old.
+ * Then one replay runs undisturbed, and the topic must hold exactly its dump.
  */
 import { crc32 } from 'node:zlib';
-import { DatasetRefresh, type DumpFile, type Touched } from '../../producers/refresh/dataset-refresh.ts';
+import { DatasetRefresh, type DumpFile, type Written } from '../../producers/refresh/dataset-refresh.ts';
 import { GroupEntries, type GroupEntry } from '../../producers/refresh/group-entries.ts';
 import { blockKey, partitionOf } from '../../topics/catalog.ts';
 import { blockOfGroup, groupOf, groupSize } from '../../topics/id-groups.ts';
@@ -18,6 +18,8 @@ const ids = [10_000, 10_001, 10_050, 10_051, 20_000, 20_001];
 type Rows = ReadonlyMap<number, string>;
 
 interface Message {
+  /** Consumers did not apply it, and there is a dead letter. */
+  isRefused?: true;
   readonly runId: string;
   readonly replaces: readonly number[];
   readonly rows: Rows;
@@ -51,7 +53,7 @@ class Topic {
     const rows = new Map<number, string>();
     for (const log of this.logs) {
       for (const message of log) {
-        if (message === undefined) continue;
+        if (message === undefined || message.isRefused) continue;
         for (const id of rows.keys()) if (message.replaces.includes(groupOf(id))) rows.delete(id);
         for (const [id, value] of message.rows) rows.set(id, value);
       }
@@ -90,6 +92,8 @@ class World {
   readonly indexHistory: [string, Buffer | undefined][] = [];
   /** Requests that the network has kept a copy of. */
   readonly late: [Message, number][] = [];
+  /** Places of refused messages. */
+  readonly letters: { partition: number; offset: number }[] = [];
   sent = 0;
   runs = 0;
 
@@ -148,12 +152,14 @@ async function replay(
         const message = topic.logs[partition]?.[offset];
         return message && hashOf(message);
       },
-      scan: async (ranges, onTouched) => {
+      refusals: async ([since = 0]) => ({ places: world.letters.slice(since), end: [world.letters.length] }),
+      scan: async (ranges, onTouched, isOwn) => {
         for (const { partition, start, end } of ranges) {
           for (let offset = start; offset < end; offset++) {
             const message = topic.logs[partition]?.[offset];
             if (message === undefined) continue;
             const { replaces, rows, runId: writer } = message;
+            if (isOwn?.({ partition, offset, runId: writer })) continue;
             onTouched({ partition, offset, runId: writer, replaces, ids: rows.keys() });
           }
         }
@@ -199,7 +205,7 @@ async function replay(
         if (rows !== undefined) onSent(group, entryOfRows(rows));
       }
     },
-    isOwn: ({ partition, offset, runId: writer }: Touched) =>
+    isOwn: ({ partition, offset, runId: writer }: Written) =>
       writer === runId && own.has(`${partition}/${offset}`),
     acknowledged: (partition) => acknowledged[partition] as number,
   };
@@ -346,7 +352,7 @@ function disturb(
   const partition = below(partitions);
   const log = topic.logs[partition] as (Message | undefined)[];
   const first = topic.starts[partition] as number;
-  const kind = below(7);
+  const kind = below(8);
   if (kind === 0) {
     note('the topic is recreated');
     topic.logs = topic.logs.map(() => []);
@@ -373,6 +379,12 @@ function disturb(
     const [old, value] = indexHistory[below(indexHistory.length)] as [string, Buffer | undefined];
     note(`the index has an older ${old}`);
     world.writeIndex(old, value ?? null);
+  } else if (kind === 7 && log.length > first) {
+    const offset = first + below(log.length - first);
+    note(`a consumer refuses ${partition}/${offset}`);
+    // A copy of it that arrives late is another message.
+    log[offset] = { ...(log[offset] as Message), isRefused: true };
+    world.letters.push({ partition, offset });
   } else if (kind === 6 && random() < 0.5) {
     note('the index is lost');
     index.clear();

@@ -131,12 +131,12 @@ test.skipIf(!existsSync('/proc/self/status'))(
   'memory and disk stop growing',
   async ({ place }) => {
     const dumps = await Dumps.make(join(place.folder, 'data'), titles, 1, new Chance(1));
-    await place.replay(dumps.next(share), '--shards', String(shards));
+    await place.upsert(dumps.next(share), '--shards', String(shards));
     const processor = place.start(place.args('process', '--window', '200ms'));
     const sink = place.start(place.args('sink', '--interval', '500ms', '--keep', String(keep)));
     const samples: Sample[] = [];
     for (let round = 0; round < rounds; round++) {
-      await place.replay(dumps.next(share));
+      await place.upsert(dumps.next(share));
       await caughtUp(place, [processor, sink]);
       const now = await sample(place, processor, sink);
       samples.push(now);

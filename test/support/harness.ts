@@ -243,6 +243,11 @@ export class Place {
     return this.#succeed('replay', data, '--json', ...more);
   }
 
+  /** Sends every row of these files, and removes none. */
+  async upsert(data: string, ...more: string[]): Promise<ReplayReport> {
+    return this.replay(data, '--upsert', ...more);
+  }
+
   /** One processor member until it has caught up. */
   async process(...more: string[]): Promise<ProcessorReport> {
     return this.#succeed('process', '--until-caught-up', '--json', ...more);

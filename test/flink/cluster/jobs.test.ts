@@ -101,7 +101,7 @@ async function replayUnevenly(place: Place, data: string): Promise<void> {
     writeDatasets(join(place.folder, name), { [dataset]: `${lines.join('\n')}\n` });
   const others = datasetNames.filter((dataset) => dataset !== 'title.ratings');
   const replay = (folder: string, ...names: DatasetName[]) =>
-    succeed(place, place.args('replay', folder, '--shards', '3', '--datasets', names.join(',')));
+    succeed(place, place.args('replay', folder, '--upsert', '--shards', '3', '--datasets', names.join(',')));
   await replay(data, ...others);
   await replay(data, 'title.ratings');
   await replay(data, 'title.akas');
@@ -237,7 +237,7 @@ describe.skipIf('why' in java)('Flink', () => {
   test.skipIf(!existsSync(sample))(
     'bounded, on real files: equal to the batch computation',
     async ({ place }) => {
-      await place.replay(sample, '--shards', '2');
+      await place.upsert(sample, '--shards', '2');
       const out = join(place.folder, 'tables');
       await succeed(place, flinkArgs(place, '--bounded', '--out', out));
       expect(await differencesFrom(out, (connection) => batchGold(connection, sample, 'expected'))).toEqual(
@@ -303,7 +303,7 @@ describe.skipIf('why' in java)('Flink', () => {
     place,
   }) => {
     const data = await smallDataset(join(place.folder, 'data'), 300, 6);
-    await place.replay(data, '--shards', '2');
+    await place.upsert(data, '--shards', '2');
     const first = place.start(flinkArgs(place));
     const state = join(place.state, 'flink', place.namespace);
     const gateway = () => JSON.parse(readFileSync(join(state, 'gateway.pid'), 'utf8')) as { pid: number };
@@ -315,7 +315,7 @@ describe.skipIf('why' in java)('Flink', () => {
     const texts = Object.fromEntries(datasetNames.map((dataset) => [dataset, textOf(data, dataset)]));
     texts['title.ratings'] = (texts['title.ratings'] as string).replaceAll(/\t\d\.\d\t/g, '\t3.3\t');
     const later = writeDatasets(join(place.folder, 'later'), texts);
-    await place.replay(later);
+    await place.upsert(later);
     const second = place.start(flinkArgs(place));
     await untilTables(place, later);
 
@@ -380,7 +380,7 @@ describe.skipIf('why' in java)('a cluster', () => {
     const checkpoints = (id: string, of = cluster) => of.ask<Checkpoints>(`/jobs/${id}/checkpoints`);
 
     const data = await smallDataset(join(place.folder, 'data'), 300, 7);
-    await place.replay(data, '--shards', '2');
+    await place.upsert(data, '--shards', '2');
     const first = await submitted('--rest', cluster.rest);
     await untilTables(place, data);
     expect(await state(first)).toBe('RUNNING');
@@ -412,7 +412,7 @@ describe.skipIf('why' in java)('a cluster', () => {
       return writeDatasets(join(place.folder, `rated-${rating}`), texts);
     };
     const later = rated('3.3');
-    await place.replay(later);
+    await place.upsert(later);
     await untilTables(place, later);
     const { counts } = await checkpoints(first);
     // Each attempt before the new task manager started counts, too.
@@ -433,7 +433,7 @@ describe.skipIf('why' in java)('a cluster', () => {
 
     const whole = await clusterOf('whole', true);
     const last = rated('8.1');
-    await place.replay(last);
+    await place.upsert(last);
     const third = await submitted('--gateway', await whole.startGateway(), '--from', from);
     await untilTables(place, last);
     expect((await checkpoints(third, whole)).counts.restored).toBeGreaterThan(0);

@@ -2,155 +2,23 @@
  * Refreshes on a real broker, each test in a namespace of its own. What the topics hold is folded by avsc, with the rule of
  * `replaces` written out once more; it must be the rows of the newest dump, whatever was replayed before.
  */
-import { randomBytes } from 'node:crypto';
-import { mkdtempSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
-import { afterEach, describe, expect, inject, it } from 'vitest';
-import { logBounds } from '../../../kafka/bounds.ts';
-import { createBroker, withAdmin } from '../../../kafka/client.ts';
-import { scanTopic } from '../../../kafka/scan.ts';
-import { type ReplayOptions, replay } from '../../../producers/replay.ts';
+import { describe, expect, it, vi } from 'vitest';
+import { withAdmin } from '../../../kafka/client.ts';
+import type { ReplayOptions } from '../../../producers/replay.ts';
 import type { FailureKind } from '../../../runtime/errors.ts';
-import { createLogger } from '../../../runtime/logger.ts';
-import { type DatasetName, datasets, idText, topicNamesIn } from '../../../topics/catalog.ts';
-import { groupOf } from '../../../topics/id-groups.ts';
-import { Registry } from '../../../topics/registry.ts';
-
-type Row = Record<string, unknown>;
-
-const logger = createLogger('silent');
-const broker = createBroker({ brokers: inject('brokers'), registryUrl: inject('registryUrl') }, logger);
-const registry = new Registry({ url: inject('registryUrl') });
-const folders: string[] = [];
-const namespaces: string[] = [];
-
-afterEach(async ({ task }) => {
-  if (task.result?.state === 'fail') return;
-  for (const folder of folders.splice(0)) rmSync(folder, { recursive: true, force: true });
-  await withAdmin(broker, async (admin) => {
-    const topics = (await admin.listTopics()).filter((topic) =>
-      namespaces.some((namespace) => topic.startsWith(`${namespace}.`)),
-    );
-    if (topics.length > 0) await admin.deleteTopics({ topics });
-  });
-  namespaces.length = 0;
-});
-
-function folder(): string {
-  const path = mkdtempSync(join(tmpdir(), 'reelflow-refresh-'));
-  folders.push(path);
-  return path;
-}
-
-/** A pipeline's left end, and the dumps that are replayed into it. */
-class Place {
-  readonly options: Omit<ReplayOptions, 'inputs'>;
-  #day = 0;
-
-  constructor() {
-    const namespace = `refresh-${randomBytes(5).toString('hex')}`;
-    namespaces.push(namespace);
-    const names = topicNamesIn(namespace);
-    this.options = { broker, registry, logger, names, state: folder(), mode: 'refresh', shards: 2 };
-  }
-
-  /** Files of a dump that is a day newer than the one before. */
-  dump(files: Partial<Record<DatasetName, string | Buffer>>, day = ++this.#day): string {
-    const directory = folder();
-    // Dates of files are finer than milliseconds.
-    const time = Date.UTC(2026, 0, day) / 1000 + 0.0006;
-    for (const [dataset, content] of Object.entries(files)) {
-      const path = join(directory, `${dataset}.tsv${typeof content === 'string' ? '' : '.gz'}`);
-      writeFileSync(path, content);
-      utimesSync(path, time, time);
-    }
-    return directory;
-  }
-
-  replay(directory: string, more: Partial<ReplayOptions> = {}) {
-    return replay({ ...this.options, inputs: [directory], ...more });
-  }
-
-  /** What the topic holds. */
-  async held(dataset: DatasetName): Promise<Map<string, Row>> {
-    const { columns, keyColumns } = datasets[dataset];
-    const keyOf = (row: Row) =>
-      columns
-        .slice(0, keyColumns)
-        .map(({ name }) => String(row[name]))
-        .join(' ');
-    const rows = new Map<string, Row>();
-    for await (const { messages } of scanTopic(broker, this.options.names.source(dataset))) {
-      for (const { value } of messages) {
-        const bytes = value as Buffer;
-        const type = await registry.writer(bytes.readInt32BE(1));
-        const chunk = type?.fromBuffer(bytes.subarray(5)) as {
-          replaces: number[];
-          records: Row[];
-          deletes: Row[];
-        };
-        for (const key of rows.keys()) {
-          if (chunk.replaces.includes(groupOf(Number(key.slice(2).split(' ')[0])))) rows.delete(key);
-        }
-        for (const row of chunk.records) rows.set(keyOf(row), { ...row });
-        for (const row of chunk.deletes) rows.delete(keyOf(row));
-      }
-    }
-    return rows;
-  }
-
-  async keys(dataset: DatasetName): Promise<string[]> {
-    return [...(await this.held(dataset)).keys()].sort();
-  }
-
-  /** Messages on all source topics. */
-  async messages(): Promise<number> {
-    const { names } = this.options;
-    const topics = (Object.keys(datasets) as DatasetName[]).map((dataset) => names.source(dataset));
-    const bounds = await logBounds(broker, topics);
-    return [...bounds.values()].flatMap((of) => [...of.values()]).reduce((sum, { end }) => sum + end, 0);
-  }
-}
-
-const header = (dataset: DatasetName) => datasets[dataset].columns.map(({ name }) => name).join('\t');
-const fileOf = (dataset: DatasetName, lines: readonly string[]) =>
-  `${[header(dataset), ...lines].join('\n')}\n`;
-const ratings = (votes: Readonly<Record<number, number>>) =>
-  fileOf(
-    'title.ratings',
-    Object.entries(votes)
-      .map(([id, count]) => `${idText('tt', Number(id))}\t5.0\t${count}`)
-      .sort(),
-  );
-const basics = (ids: readonly number[]) =>
-  fileOf('title.basics', ids.map((id) => `${idText('tt', id)}\tmovie\tA\tA\t0\t1994\t\\N\t90\tDrama`).sort());
-const many = (votes: (id: number) => number | undefined, count = 2_000) => {
-  const all: Record<number, number> = {};
-  for (let id = 1; id <= count; id++) {
-    const vote = votes(id);
-    // Far apart, so that there are several blocks, and ids of both lengths.
-    if (vote !== undefined) all[id * 9_973] = vote;
-  }
-  return all;
-};
-const titles = (votes: Readonly<Record<number, number>>) => basics(Object.keys(votes).map(Number));
-const votesOf = async (place: Place) =>
-  Object.fromEntries(
-    [...(await place.held('title.ratings'))].map(([key, row]) => [Number(key.slice(2)), row.numVotes]),
-  );
-const dumpOf = (votes: Readonly<Record<number, number>>) => ({
-  'title.ratings': ratings(votes),
-  'title.basics': titles(votes),
-});
-
-async function failureOf(work: Promise<unknown>): Promise<{ kind?: FailureKind; detail?: string }> {
-  return work.then(
-    () => ({}),
-    (thrown) => thrown,
-  );
-}
+import { type DatasetName, idText } from '../../../topics/catalog.ts';
+import {
+  broker,
+  dumpOf,
+  failureOf,
+  fileOf,
+  many,
+  DumpPlace as Place,
+  ratings,
+  shuffled,
+  votesOf,
+} from '../../support/dump-place.ts';
 
 const a = many((id) => id);
 /** Some rows changed, some vanished, some are new. */
@@ -170,6 +38,25 @@ describe('the topics hold exactly the newest dump', () => {
       expect(await votesOf(place)).toEqual(votes);
       expect((await place.keys('title.basics')).length).toBe(Object.keys(votes).length);
     }
+  });
+
+  it.each([
+    ['from a spool', {}],
+    ['from a second reading', { spoolBytesMax: -1 }],
+  ])('rows in random order are sorted into a copy: %s', async (_, more) => {
+    const place = new Place();
+    for (const votes of [a, b, c]) {
+      await place.replay(place.dump({ ...dumpOf(votes), 'title.ratings': shuffled(ratings(votes)) }), more);
+      expect(await votesOf(place)).toEqual(votes);
+    }
+    const again = await place.replay(
+      place.dump({ ...dumpOf(c), 'title.ratings': shuffled(ratings(c)) }),
+      more,
+    );
+    expect(again).toMatchObject({ unchanged: 2 * Object.keys(c).length, produced: 0 });
+    // The date, hash and lines of the copy are those of the file.
+    const sorted = await place.replay(place.dump(dumpOf(c)), more);
+    expect(sorted).toMatchObject({ unchanged: 2 * Object.keys(c).length, produced: 0 });
   });
 
   it('of what did not change nothing is sent', async () => {
@@ -239,6 +126,33 @@ describe('the topics hold exactly the newest dump', () => {
     expect((await place.replay(place.dump(broken))).rejected).toBe(0);
   });
 
+  // Method: the values are quoted, so no line begins with its id.
+  it('rejected rows of a quoted file are dead letters, and their ids count as absent', async () => {
+    const place = new Place();
+    const quoted = (...rows: string[][]) =>
+      [['tconst', 'averageRating', 'numVotes'], ...rows]
+        .map((row) => `${row.map((value) => `"${value}"`).join('\t')}\n`)
+        .join('');
+    const good = many((id) => id, 200);
+    const rows = Object.entries(good).map(([id, votes]) => [idText('tt', Number(id)), '5.0', String(votes)]);
+    const sorted = (...more: string[][]) =>
+      quoted(...[...rows, ...more].sort(([x = ''], [y = '']) => (x < y ? -1 : 1)));
+    const replay = (file: string) =>
+      place.replay(place.dump({ ...dumpOf(good), 'title.ratings': file }), { maxRejected: 5 });
+    const bad = (id: number) => [idText('tt', id), 'five', '1'];
+    expect((await replay(sorted(bad(1), bad(2)))).rejected).toBe(2);
+    // One of the refused ids is gone, another one has come: neither had a valid row.
+    const report = await replay(sorted(bad(2), bad(3)));
+    expect(report.plan?.['title.ratings']).toMatchObject({
+      refused: 2,
+      vanished: { ids: 0 },
+      new: { ids: 0 },
+    });
+    expect(report.rejected).toBe(2);
+    expect(await place.deadLetters()).toBe(4);
+    expect(await votesOf(place)).toEqual(good);
+  });
+
   it('a dataset that the dump lacks stays until it is dropped', async () => {
     const place = new Place();
     const episode = fileOf('title.episode', ['tt0000002\ttt0000001\t1\t1']);
@@ -278,17 +192,18 @@ describe('nothing is sent and nothing removed', () => {
     ['a last line without its newline', 'cutFile', { 'title.ratings': ratings(b).slice(0, -1) }],
     ['an HTML page', 'input', { 'title.ratings': gzipSync('<html><body>Not found</body></html>') }],
     [
-      'rows that are not sorted',
-      'input',
-      { 'title.ratings': fileOf('title.ratings', ['tt0000002\t5.0\t1', 'tt0000001\t5.0\t1']) },
+      'more rejected rows than the limit',
+      'rowsRejected',
+      { 'title.ratings': ratings(b).replaceAll('\t5.0\t1', '\tfive\t1') },
+      { maxRemoved: 100 },
     ],
   ];
-  it.each(cases)('%s: %s', async (_, kind, files) => {
+  it.each(cases)('%s: %s', async (_, kind, files, more = {}) => {
     const place = new Place();
     await place.replay(place.dump(dumpOf(a)));
     const messages = await place.messages();
     const bad = place.dump({ ...dumpOf(b), ...files });
-    expect(await failureOf(place.replay(bad))).toMatchObject({ kind });
+    expect(await failureOf(place.replay(bad, more))).toMatchObject({ kind });
     expect(await place.messages()).toBe(messages);
     expect(await votesOf(place)).toEqual(a);
     await place.replay(place.dump(dumpOf(b)));
@@ -305,12 +220,17 @@ describe('nothing is sent and nothing removed', () => {
     expect(await votesOf(place)).toEqual(b);
   });
 
-  it('a dump of the future', async () => {
+  // Method: the clock of this host says that the file is old; the broker's clock counts.
+  it('a dump of the future, whatever the clock of this host says', async () => {
     const place = new Place();
     await place.replay(place.dump(dumpOf(a)));
-    expect(await failureOf(place.replay(place.dump(dumpOf(b), 36_500)))).toMatchObject({
-      kind: 'futureDump',
-    });
+    const future = place.dump(dumpOf(b), 36_500);
+    vi.useFakeTimers({ toFake: ['Date'], now: Date.UTC(2200, 0, 1) });
+    try {
+      expect(await failureOf(place.replay(future))).toMatchObject({ kind: 'futureDump' });
+    } finally {
+      vi.useRealTimers();
+    }
     expect(await votesOf(place)).toEqual(a);
   });
 });

@@ -1,0 +1,24 @@
+/** What is wrong with a file of a dump. */
+import { stat } from 'node:fs/promises';
+import { ReelflowError } from '../../runtime/errors.ts';
+import type { InputFile } from '../input-files.ts';
+
+/** @throws ReelflowError inputChanged */
+export async function checkUnchanged(file: InputFile): Promise<void> {
+  const { size, mtime } = await stat(file.path);
+  if (size !== file.size || mtime.getTime() !== file.modified.getTime()) throw changedMeanwhile(file);
+}
+
+export function changedMeanwhile({ name }: InputFile): ReelflowError {
+  return new ReelflowError('inputChanged', `${name} changed while it was read`, {
+    detail: 'Its size, its date or its rows are not those of the first pass.',
+    hint: 'Replace files by renaming finished ones. Run the same command again.',
+  });
+}
+
+export function withoutNewline({ name }: InputFile, rows: number): ReelflowError {
+  return new ReelflowError('cutFile', `${name} does not end with a newline`, {
+    detail: `It breaks off in line ${rows + 1}. Nothing of it was sent.`,
+    hint: 'Fetch the file again. To send its rows without removing any, use --upsert.',
+  });
+}
