@@ -26,12 +26,18 @@ export class Publisher {
   readonly #chain: DeltaChain;
   /** First offset of the delta partition that is not folded. */
   #next: number;
+  #resetBy: string | undefined;
 
   /** @param start first offset in the delta partition */
   constructor(options: PublisherOptions, start: number) {
     this.#options = options;
     this.#next = start;
     this.#chain = new DeltaChain(start > 0 ? 'trimmed' : undefined);
+  }
+
+  /** The reset whose mark has begun this generation; undefined if it was not folded. */
+  get resetBy(): string | undefined {
+    return this.#resetBy;
   }
 
   /** Records in the folded deltas of this generation. */
@@ -99,9 +105,12 @@ export class Publisher {
     }
   }
 
-  #count({ kind, range }: DeltaHeader): void {
+  #count({ kind, range, storeId }: DeltaHeader): void {
     if (kind !== 'delta') this.records = 0;
-    if (kind === 'reset') return;
+    if (kind === 'reset') {
+      this.#resetBy = storeId;
+      return;
+    }
     for (const { applied, duplicate, rejected } of range) this.records += applied + duplicate + rejected;
   }
 

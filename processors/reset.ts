@@ -18,6 +18,7 @@ import { encodeDelta } from '../topics/delta-wire.ts';
 import { nextIn } from '../topics/position.ts';
 import type { Registry } from '../topics/registry.ts';
 import { Publisher } from './publisher.ts';
+import { nextGeneration, publishMarks } from './reset-marks.ts';
 import { ShardRequests } from './shard-requests.ts';
 
 export interface ResetOptions {
@@ -90,37 +91,22 @@ export async function reset({
       isTrimmed ||= start > 0;
     }
     const all = [...publishers.values()];
-    const generation = Math.max(generationMin, ...all.map(({ published }) => published.generation)) + 1;
     refuseWhileEmpty(all, bounds);
     const records = isTrimmed ? null : all.reduce((sum, { records: seen }) => sum + seen, 0);
     let messages = 0;
     for (const topic of sources) {
       for (const { start, end } of bounds.get(topic)?.values() ?? []) messages += end - start;
     }
+    const marking = { publishers, generationMin };
+    let generation = nextGeneration(marking);
     if (!dryRun) {
       await producer.connect();
-      for (const [shard, publisher] of publishers) {
-        const range = sources.map((topic) => ({
-          topic,
-          from: 0,
-          to: bounds.get(topic)?.get(shard)?.end ?? 0,
-          applied: 0,
-          duplicate: 0,
-          rejected: 0,
-          removed: 0,
-          gaps: [],
-        }));
-        const header = {
-          shard,
-          shards,
-          generation,
-          cubeSet: '',
-          storeId: 'reset',
-          kind: 'reset',
-          range,
-        } as const;
-        await publisher.publish(encodeDelta(deltaSchemaId, { ...header, recordTimeMs: Date.now() }));
-      }
+      generation = await publishMarks({
+        ...marking,
+        endsOf: (shard) =>
+          Object.fromEntries(sources.map((topic) => [topic, bounds.get(topic)?.get(shard)?.end ?? 0])),
+        encode: (mark) => encodeDelta(deltaSchemaId, mark),
+      });
       // Without these commits monitors would show no lag until a processor starts.
       const processed = sources.filter((topic) => topic !== names.source('name.basics'));
       const partitions = Array.from({ length: shards }, (_, partition) => partition);

@@ -44,8 +44,15 @@ function gapsIn({ shards }: NonNullable<Current>, shard: number): Gaps {
   return Object.fromEntries(sources.map(([topic, { gaps }]) => [topic, gaps]));
 }
 
-/** Whether the sink holds everything that CURRENT holds and that a reset asked for: a snapshot never goes back. */
-export function hasReached({ shards, people, peopleTopic }: Held, current: Current): boolean {
+/** Present end offset of a partition of a source; 0 for a topic that does not exist any more. */
+export type EndOf = (topic: string, partition: number) => number;
+
+/**
+ * Whether the sink holds everything that CURRENT holds and that a reset asked for: a snapshot never goes back. After a
+ * reset the sources may be shorter than CURRENT is: then all that they hold is enough. The mark alone is not, because the
+ * mark of a reset that was killed may arrive long after it, when CURRENT has moved on.
+ */
+export function hasReached({ shards, people, peopleTopic }: Held, current: Current, endOf: EndOf): boolean {
   const nextPerson = (partition: number) => people.get(partition)?.next ?? 0;
   for (const { shard, chain, heldUntil } of shards.values()) {
     for (const [topic, end] of Object.entries(heldUntil)) {
@@ -58,20 +65,23 @@ export function hasReached({ shards, people, peopleTopic }: Held, current: Curre
   cubeSets.delete('');
   if (cubeSets.size > 1) return false;
   if (current === undefined) return true;
-  // Positions of an older generation are no longer comparable.
   const isReset = (shard: number) =>
     (shards.get(shard)?.chain.generation ?? 0) > (current.shards[shard]?.generation ?? 0);
+  const wanted = (topic: string, shard: number, next: number) => {
+    if (!isReset(shard)) return next;
+    // The mark names the topics that the cubes of the new generation read.
+    return topic in (shards.get(shard)?.heldUntil ?? {}) ? Math.min(next, endOf(topic, shard)) : 0;
+  };
   const hasPeople = Object.entries(current.input[peopleTopic] ?? {}).every(
-    ([partition, [, end]]) => isReset(Number(partition)) || nextPerson(Number(partition)) >= end,
+    ([partition, [, end]]) => nextPerson(Number(partition)) >= wanted(peopleTopic, Number(partition), end),
   );
   return (
     hasPeople &&
     Object.entries(current.shards).every(([shard, { sources }]) => {
       const state = shards.get(Number(shard));
       if (state === undefined) return false;
-      if (isReset(Number(shard))) return true;
       const position: Position = Object.fromEntries(
-        Object.entries(sources).map(([topic, { next }]) => [topic, next]),
+        Object.entries(sources).map(([topic, { next }]) => [topic, wanted(topic, Number(shard), next)]),
       );
       return notAfter(position, state.chain.position);
     })

@@ -3,8 +3,10 @@
  * no kept snapshot needs, pushes to the bucket and writes the lake. Only the snapshot itself must succeed; the rest is repeated after the
  * next one.
  */
+import { type BoundsByTopic, logBounds } from '../kafka/bounds.ts';
 import type { Broker } from '../kafka/client.ts';
-import { deleteBefore } from '../kafka/topics.ts';
+import { untilServed } from '../kafka/outage.ts';
+import { deleteBefore, partitionCounts } from '../kafka/topics.ts';
 import { messageOf, ReelflowError } from '../runtime/errors.ts';
 import { cubes, fingerprintOf } from '../tables/cubes/cube-set.ts';
 import type { TopicNames } from '../topics/catalog.ts';
@@ -34,6 +36,8 @@ export interface PublicationOptions {
   /** Length of the history of ratings, in days before the newest dump. */
   readonly historyDays: number;
   readonly metrics?: SinkMetrics | undefined;
+  /** Ends the wait for a broker. */
+  readonly signal?: AbortSignal;
 }
 
 export class Publication {
@@ -64,21 +68,32 @@ export class Publication {
     const isSame = Object.entries(current.shards).every(
       ([shard, { generation }]) => store.shards.get(Number(shard))?.chain.generation === generation,
     );
-    return isSame && hasReached(held, current) ? current : undefined;
+    const reached = isSame && hasReached(held, current, () => Number.POSITIVE_INFINITY);
+    return reached ? current : undefined;
   }
 
   /**
    * Whether a snapshot would hold something that CURRENT does not hold, or a history of another length, and everything
    * that CURRENT holds.
    */
-  isDue(): boolean {
+  async isDue(): Promise<boolean> {
     const { gold, store, historyDays } = this.#options;
     if (store.isEmpty) return false;
     const id = currentSnapshot(gold);
     const current = id === undefined ? undefined : readManifest(gold, id);
     const held = { shards: store.shards, people: store.peopleStates, peopleTopic: this.#peopleTopic };
     const isNew = isAhead(held, current) || current?.history?.days !== historyDays;
-    return isNew && hasReached(held, current) && this.#declaresAllCubes();
+    if (!isNew || !hasReached(held, current, () => 0) || !this.#declaresAllCubes()) return false;
+    if (hasReached(held, current, () => Number.POSITIVE_INFINITY)) return true;
+    // A reset has begun all again, and less than CURRENT is held: it is enough if the sources hold no more.
+    const ends = await this.#endsOfSources(Object.keys(current?.input ?? {}));
+    return hasReached(held, current, (topic, partition) => ends.get(topic)?.get(partition)?.end ?? 0);
+  }
+
+  async #endsOfSources(topics: readonly string[]): Promise<BoundsByTopic> {
+    const { broker, signal } = this.#options;
+    const read = async () => logBounds(broker, [...(await partitionCounts(broker, topics)).keys()]);
+    return untilServed(broker.outages, 'reading end offsets', read, signal);
   }
 
   /** False while processors of another version send other cubes than this sink declares. */

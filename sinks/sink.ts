@@ -210,7 +210,8 @@ class Sink {
       await this.#intake.step();
       await sleep(gatherMs);
       if (performance.now() < publishAtMs) continue;
-      if (this.#isActive && this.#publication.isDue() && (await this.#isLevel())) await this.#publish();
+      if (this.#isActive && (await this.#publication.isDue()) && (await this.#isLevel()))
+        await this.#publish();
       if (this.#isActive) await this.#publication.register('log');
       if (this.#isActive) await this.#publication.push('log');
       if (this.#isActive) await this.#trimSources();
@@ -220,7 +221,7 @@ class Sink {
       await this.#untilServed(() => this.#intake.findTopics());
       await this.#intake.readTo(await this.#untilServed(() => this.#intake.bounds()));
       await this.#commitAlone();
-      if (!signal.aborted && this.#publication.isDue()) {
+      if (!signal.aborted && (await this.#publication.isDue())) {
         await this.#untilServed(() => this.#ratings.level());
         if (!signal.aborted) await this.#publish();
       }

@@ -13,6 +13,7 @@ import { OutsideLog } from '../../kafka/log.ts';
 import { dealShards } from '../../kafka/shard-assignment.ts';
 import type { Plan } from '../../processors/plan.ts';
 import { Publisher } from '../../processors/publisher.ts';
+import { publishMarks } from '../../processors/reset-marks.ts';
 import type { OutboxEntry } from '../../processors/shard-store.ts';
 import { Tenure } from '../../processors/tenure.ts';
 import { ReelflowError } from '../../runtime/errors.ts';
@@ -901,25 +902,15 @@ export class World {
     for (const [shard, publisher] of publishers.entries()) {
       await publisher.fold(this.#deltas[shard]?.messages.length ?? 0);
     }
-    const generation = Math.max(...publishers.map(({ published }) => published.generation)) + 1;
     this.counts.resets += 1;
-    for (const [shard, publisher] of publishers.entries()) {
-      const ends = this.#ends(shard);
-      this.#marks.set(`${generation}/${shard}`, ends);
-      const range = topics.map((topic) => ({
-        topic,
-        from: 0,
-        to: nextIn(ends, topic),
-        applied: 0,
-        duplicate: 0,
-        rejected: 0,
-        removed: 0,
-        gaps: [],
-      }));
-      const head = { shard, shards: this.#schedule.shards, generation, cubeSet: '', storeId: 'reset' };
-      const header = { ...head, kind: 'reset', range, recordTimeMs: 0, part: 1, parts: 1 } as const;
-      await publisher.publish([encodeDeltaHeader(schemaId, header)]);
-    }
+    const ends = publishers.map((_, shard) => this.#ends(shard));
+    const generation = await publishMarks({
+      publishers: new Map(publishers.entries()),
+      generationMin: 0,
+      endsOf: (shard) => ends[shard] ?? {},
+      encode: (mark) => [encodeDeltaHeader(schemaId, { ...mark, part: 1, parts: 1 })],
+    });
+    for (const [shard, position] of ends.entries()) this.#marks.set(`${generation}/${shard}`, position);
   }
 
   // The sink
@@ -1035,18 +1026,19 @@ export class World {
       people: new Map(),
       peopleTopic: 'names',
     };
-    if (!isAhead(held, newest?.current) || !hasReached(held, newest?.current)) return;
+    if (
+      !isAhead(held, newest?.current) ||
+      !hasReached(held, newest?.current, (topic, shard) => nextIn(this.#ends(shard), topic))
+    )
+      return;
     const cubeSets = new Set([...shards.values()].map(({ state }) => state.chain.cubeSet));
     if (cubeSets.has('') ? cubeSets.size > 2 : cubeSets.size > 1) {
       throw new Broken('a snapshot holds the cubes of two versions');
     }
     for (const [shard, { state }] of newest?.shards ?? []) {
       const now = shards.get(shard)?.state.chain ?? { generation: -1, position: {} };
-      if (
-        now.generation === state.chain.generation
-          ? !notAfter(state.chain.position, now.position)
-          : now.generation < state.chain.generation
-      ) {
+      // Also after a reset: the sources of these schedules never become shorter.
+      if (now.generation < state.chain.generation || !notAfter(state.chain.position, now.position)) {
         throw new Broken('a snapshot went backwards');
       }
     }

@@ -142,8 +142,39 @@ describe('the sink holds everything that CURRENT holds or a reset asked for', ()
     ],
     [
       'a reset asked for as many names',
-      held([{ generation: 1, position: { a: 7 }, heldUntil: { a: 7, [peopleTopic]: 4 } }], [4]),
+      held([{ generation: 1, position: { a: 7 }, heldUntil: { a: 7, [peopleTopic]: 9 } }], [9]),
       current([{ position: { a: 5 } }], [9]),
+      true,
+    ],
+    // The mark of a reset that was killed may arrive when CURRENT is behind what it names.
+    [
+      'a late mark asked for less than CURRENT holds',
+      held([{ generation: 1, position: { a: 4 }, heldUntil: { a: 3 } }]),
+      current([{ position: { a: 5 } }]),
+      false,
+    ],
+    [
+      'a late mark asked for fewer names than CURRENT holds',
+      held([{ generation: 1, position: { a: 5 }, heldUntil: { a: 3, [peopleTopic]: 1 } }], [2]),
+      current([{ position: { a: 5 } }], [3]),
+      false,
+    ],
+    [
+      'the source holds less than CURRENT',
+      held([{ generation: 1, position: { short: 4 }, heldUntil: { short: 4 } }]),
+      current([{ position: { short: 9 } }]),
+      true,
+    ],
+    [
+      'the source holds less than CURRENT, and more than the sink',
+      held([{ generation: 1, position: { short: 3 }, heldUntil: { short: 2 } }]),
+      current([{ position: { short: 9 } }]),
+      false,
+    ],
+    [
+      'cubes do not read a topic any more',
+      held([{ generation: 1, position: { a: 5 }, heldUntil: { a: 5 } }]),
+      current([{ position: { a: 5, b: 5 } }]),
       true,
     ],
     [
@@ -160,7 +191,7 @@ describe('the sink holds everything that CURRENT holds or a reset asked for', ()
     ],
   ];
   test.for(table)('%s', ([, has, newest, expected]) => {
-    expect(hasReached(has, newest)).toBe(expected);
+    expect(hasReached(has, newest, (topic) => (topic === 'short' ? 4 : 100))).toBe(expected);
   });
 });
 
