@@ -12,7 +12,8 @@ import { withCoordinator } from './groups.ts';
 import { untilServed } from './outage.ts';
 import { type ShardAssignment, wholeShards } from './shard-assignment.ts';
 
-const sessionTimeoutMs = 6_000;
+/** After this time without a heartbeat the coordinator removes a member. */
+export const sessionTimeoutMs = 6_000;
 const heartbeatIntervalMs = 1_000;
 /** How long leaving may take: kafkajs waits for pending requests, on a dead connection for half a minute. */
 const leaveWithinMs = 5_000;

@@ -90,7 +90,7 @@ export class Assignment {
       (shard) => !wanted.has(shard.number) || superseded.has(shard),
     );
     for (const shard of lost) this.#open.delete(shard.number);
-    await Promise.all(lost.map((shard) => shard.close(graceMs)));
+    await Promise.all(lost.map((shard) => shard.close(graceMs, true)));
     const gained = [...wanted].filter((number) => !this.#open.has(number));
     await Promise.all(
       gained.map(async (number) => {

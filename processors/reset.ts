@@ -4,12 +4,13 @@
  * it reaches them again, so CURRENT stays until a snapshot that is as complete replaces it.
  */
 
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type LogBounds, logBounds } from '../kafka/bounds.ts';
 import { type Broker, withAdmin } from '../kafka/client.ts';
 import { asBrokerError } from '../kafka/failures.ts';
 import { withCoordinator } from '../kafka/groups.ts';
 import { LogReader } from '../kafka/log.ts';
-import { commitAlone } from '../kafka/membership.ts';
+import { commitAlone, sessionTimeoutMs } from '../kafka/membership.ts';
 import { partitionCounts } from '../kafka/topics.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import { cubes } from '../tables/cubes/cube-set.ts';
@@ -40,10 +41,13 @@ export interface ResetReport {
   readonly records: number | null;
 }
 
+/** The coordinator checks sessions with some delay. */
+const leaveMarginMs = 2_000;
 /** How long a reset waits for the brokers in total, in milliseconds. */
 const patienceMs = 30_000;
 
 /**
+ * Waits for a session for members that have ended to leave their groups.
  * @throws ReelflowError busy, while the processor or the sink group has members; input, if there is nothing to reset, or
  *   if a topic with published rows is empty now
  */
@@ -152,15 +156,28 @@ function refuseWhileEmpty(
   }
 }
 
+/** A member that was killed, or that had no time to leave, stays in its group for a session. */
 async function refuseWhileActive(broker: Broker, groups: readonly string[]): Promise<void> {
-  await withAdmin(broker, async (admin) => {
-    const { groups: described } = await withCoordinator(() => admin.describeGroups([...groups]));
-    for (const { groupId, members } of described) {
-      if (members.length === 0) continue;
+  const startedMs = performance.now();
+  for (;;) {
+    const active = await activeGroups(broker, groups);
+    const [first] = active;
+    if (first === undefined) return;
+    if (performance.now() - startedMs > sessionTimeoutMs + leaveMarginMs) {
       throw new ReelflowError('busy', 'Members are active', {
-        detail: `Group ${groupId} has ${members.length}: ${members.map(({ clientHost }) => clientHost).join(', ')}.`,
-        hint: 'End processors and sink first. A killed member leaves the group after 6 s.',
+        detail: `Group ${first.groupId} has ${first.hosts.length}: ${first.hosts.join(', ')}.`,
+        hint: 'End processors and sink first.',
       });
     }
-  });
+    await sleep(500);
+  }
+}
+
+async function activeGroups(broker: Broker, groups: readonly string[]) {
+  const { groups: described } = await withAdmin(broker, (admin) =>
+    withCoordinator(() => admin.describeGroups([...groups])),
+  );
+  return described
+    .filter(({ members }) => members.length > 0)
+    .map(({ groupId, members }) => ({ groupId, hosts: members.map(({ clientHost }) => clientHost) }));
 }

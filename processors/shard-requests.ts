@@ -21,11 +21,15 @@ export interface RequestContext {
   readonly signal: AbortSignal;
 }
 
+/** The group has given the shard to another member. */
+export class ShardLost extends Error {}
+
 export class ShardRequests {
   readonly #context: RequestContext;
   readonly #shard: number;
   readonly #ending = new AbortController();
   readonly #waiting = new Set<string>();
+  #isLost = false;
 
   constructor(shard: number, context: RequestContext) {
     this.#shard = shard;
@@ -37,12 +41,15 @@ export class ShardRequests {
     return this.#waiting.size > 0;
   }
 
-  /** From now on a failed request is not repeated. */
-  end(): void {
+  /** From now on a failed request is not repeated. @param isLost whether nothing may be sent any more, either */
+  end(isLost: boolean): void {
+    this.#isLost = isLost;
     this.#ending.abort();
   }
 
-  send(record: ProducerRecord): Promise<RecordMetadata[]> {
+  /** @throws ShardLost; ReelflowError of the broker */
+  async send(record: ProducerRecord): Promise<RecordMetadata[]> {
+    if (this.#isLost) throw new ShardLost(`shard ${this.#shard} has another owner`);
     return this.#served('publishing', record.topic, () => this.#context.producer.send(record));
   }
 

@@ -334,11 +334,13 @@ export class Shard {
    * Lets the micro-batch that is being applied finish, drops the open one and closes the store. A delta that cannot be
    * published now stays in the outbox.
    * @param graceMs after this time the transaction is interrupted and rolled back
+   * @param isLost whether another member owns the shard now. Then nothing more is sent: on a slow machine the new owner may
+   *   have published before this one has finished, and its delta would be refused
    */
-  async close(graceMs: number): Promise<void> {
+  async close(graceMs: number, isLost = false): Promise<void> {
     this.#mode = 'closed';
     clearTimeout(this.#windowTimer);
-    this.#requests.end();
+    this.#requests.end(isLost);
     const interrupt = setTimeout(() => this.#tenure?.store.connection.interrupt(), graceMs);
     const done = Promise.all([this.#backup?.end(), this.#working?.catch(() => undefined)]);
     // A request may hang until its timeout. The store is consistent whenever it is closed.

@@ -147,6 +147,15 @@ test('recovers after the topics were recreated, and again over trimmed deltas', 
   }
 });
 
+test('waits until a killed member has left its group', async ({ place }) => {
+  await place.pipeline(data, { replay: few });
+  const member = place.start(place.args('process', '--json'));
+  await member.logged('its shards', ({ msg }) => msg === 'shards assigned');
+  member.kill('SIGKILL');
+  await member.done;
+  expect((await reset(place)).generation).toBe(1);
+});
+
 test('refuses while a member of the processors or a sink is active', async ({ place }) => {
   await place.pipeline(data, { replay: few });
   for (const stage of ['process', 'sink'] as const) {

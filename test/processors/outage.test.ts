@@ -193,3 +193,21 @@ test('a micro-batch interrupted by closing does not fail the member', async () =
   await started.shard.close(0);
   expect(failures).toBe(0);
 });
+
+// Method: the group gives the shard away while a micro-batch is being applied, as it happens in a rebalance under load.
+test('a shard that another member owns commits its micro-batch, and leaves its delta to the next owner', async () => {
+  const started = await start();
+  produce(1);
+  started.shard.aimAt(logs.ends);
+  await started.fetch();
+  await started.shard.close(5_000, true);
+  expect(attempts).toBe(0);
+  expect(logs.deltas).toHaveLength(0);
+  const next = await start();
+  expect(logs.deltas).toHaveLength(1);
+  produce(2);
+  next.shard.aimAt(logs.ends);
+  await next.until(logs.ends);
+  expect(logs.deltas).toHaveLength(2);
+  expectExact();
+});
