@@ -14,7 +14,18 @@ export function cubeTable({ name, columns }: CubeShape): string {
   return `cube_${name}_${createHash('sha256').update(text).digest('hex').slice(0, 8)}`;
 }
 
+/** The temporary table with the sums of a cube. */
+export const sumsTable = ({ name }: CubeShape) => `${name}_sums`;
+
+/** The revision of the cube that a row came with. No column of a cube can have this name. */
+export const revisionColumn = '"the revision"';
+
 const isMeasure = ({ kind }: CubeColumn) => kind === 'long';
+const keyOf = ({ columns }: CubeShape) => [
+  'shard',
+  ...columns.filter((column) => !isMeasure(column)).map(({ name }) => name),
+];
+const measuresOf = ({ columns }: CubeShape) => columns.filter(isMeasure).map(({ name }) => name);
 
 /** The columns of a cube that hold dictionary numbers. */
 export const textsOf = ({ columns }: CubeShape) =>
@@ -22,16 +33,61 @@ export const textsOf = ({ columns }: CubeShape) =>
 
 /** Column definitions. Measures are integers below 2^53 in DOUBLE columns: their sums are exact in any order. */
 export const definitionsOf = ({ columns }: CubeShape) =>
-  columns.map((column) => `${column.name} ${isMeasure(column) ? 'DOUBLE' : 'INTEGER'}`).join(', ');
+  [
+    'shard INTEGER',
+    `${revisionColumn} INTEGER`,
+    ...columns.map((column) => `${column.name} ${isMeasure(column) ? 'DOUBLE' : 'INTEGER'}`),
+  ].join(', ');
 
-/** SELECT of the rows of a cube, summed per shard, without those that sum to 0. */
-export function selectSums(shape: CubeShape, type: 'BIGINT' | 'DOUBLE'): string {
-  const names = (ofMeasures: boolean) =>
-    shape.columns.filter((column) => isMeasure(column) === ofMeasures).map(({ name }) => name);
-  const key = ['shard', ...names(false)].join(', ');
-  const measures = names(true);
+/** A SELECT of the sums over a relation per shard and key, without those that are 0. */
+function selectSumsOf(shape: CubeShape, relation: string, type: string, constant = ''): string {
+  const measures = measuresOf(shape);
+  const [shard, ...key] = keyOf(shape);
+  const sums = measures.map((name) => `sum(${name})::${type} AS ${name}`);
   return `
-    SELECT ${key}, ${measures.map((name) => `sum(${name})::${type} AS ${name}`).join(', ')}
-    FROM sink.${cubeTable(shape)} GROUP BY ${key}
+    SELECT ${[shard, ...(constant === '' ? [] : [constant]), ...namesInOrder(shape, key, sums)].join(', ')}
+    FROM ${relation} GROUP BY ${keyOf(shape).join(', ')}
     HAVING ${measures.map((name) => `sum(${name}) <> 0`).join(' OR ')}`;
+}
+
+/** Key and sums in the order of the cube's columns. */
+function namesInOrder({ columns }: CubeShape, key: string[], sums: string[]): string[] {
+  const keys = key.values();
+  const measures = sums.values();
+  return columns.map((column) => String((isMeasure(column) ? measures : keys).next().value));
+}
+
+/**
+ * SELECT of the rows of a cube, summed per shard, without those that sum to 0.
+ * @param revision of the sums, for a table of the cube
+ */
+export function selectSums(shape: CubeShape, type: 'BIGINT' | 'DOUBLE', revision?: number): string {
+  const constant = revision === undefined ? '' : `${revision}::INTEGER AS ${revisionColumn}`;
+  return selectSumsOf(shape, `sink.${cubeTable(shape)}`, type, constant);
+}
+
+/** Statements that add the rows of a cube after a revision to its sums. They touch only the keys of these rows. */
+export function addRecent(shape: CubeShape, revision: number): string[] {
+  const key = keyOf(shape);
+  const names = ['shard', ...shape.columns.map(({ name }) => name)].join(', ');
+  const sums = sumsTable(shape);
+  const same = key.map((name) => `old.${name} IS NOT DISTINCT FROM recent.${name}`).join(' AND ');
+  return [
+    `CREATE OR REPLACE TEMP TABLE recent AS
+      SELECT ${names} FROM sink.${cubeTable(shape)} WHERE ${revisionColumn} > ${revision}`,
+    `CREATE OR REPLACE TEMP TABLE replaced AS
+      SELECT old.rowid AS row, ${names
+        .split(', ')
+        .map((name) => `old.${name}`)
+        .join(', ')}
+      FROM ${sums} AS old SEMI JOIN recent ON ${same}`,
+    `DELETE FROM ${sums} WHERE rowid IN (SELECT row FROM replaced)`,
+    `INSERT INTO ${sums} ${selectSumsOf(
+      shape,
+      `(SELECT ${names} FROM replaced UNION ALL SELECT ${names} FROM recent)`,
+      'BIGINT',
+    )}`,
+    'DROP TABLE recent',
+    'DROP TABLE replaced',
+  ];
 }

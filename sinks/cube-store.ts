@@ -8,32 +8,29 @@ import { mkdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
-import { appendNumbers, memoryBytesOf, readNumbers } from '../database/duckdb.ts';
-import { databasePath, parquetFile, sqlPath } from '../database/sql.ts';
+import { memoryBytesOf, readNumbers } from '../database/duckdb.ts';
+import { databasePath } from '../database/sql.ts';
 import { asOpeningError, asStorageError, type Storage } from '../database/storage-errors.ts';
 import { loadDictionary, storeDictionary } from '../database/stored-dictionary.ts';
 import { ReelflowError } from '../runtime/errors.ts';
-import { columnsOf } from '../tables/cubes/cube.ts';
-import { cubes } from '../tables/cubes/cube-set.ts';
 import type { CubeRows } from '../topics/cube-rows.ts';
 import { Dictionary } from '../topics/dictionary.ts';
 import { IdSet } from '../topics/id-set.ts';
-import { type CubeShape, cubeTable, definitionsOf, selectSums, textsOf } from './cube-sql.ts';
+import { CubeTables } from './cube-tables.ts';
 import { type PeopleRows, type WrittenPeople, writePeople } from './people-table.ts';
 import { RatingHistory } from './rating-history.ts';
 import type { PeopleState, ShardState } from './shard-state.ts';
 
 const formatVersion = 5;
-/** A smaller cube is not worth summing. */
-const compactedRowsMin = 100_000;
-/** Of COPY. Higher levels of zstd take up to twice the time for a few per cent of the bytes. */
-export const parquetOptions = 'FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1';
 
-const declaredShapes: readonly CubeShape[] = cubes.map((cube) => ({
-  name: cube.name,
-  columns: columnsOf(cube),
-}));
-const declaredTables = new Set(declaredShapes.map(cubeTable));
+/** What a snapshot was made from. */
+export interface Published {
+  readonly snapshot: string;
+  /** Fingerprint of the declarations and versions that made it. */
+  readonly maker: string;
+  /** Of each relation. */
+  readonly revisions: Readonly<Record<string, number>>;
+}
 
 export class CubeStore {
   readonly connection: DuckDBConnection;
@@ -49,18 +46,17 @@ export class CubeStore {
   #dictionaryStored = 0;
   readonly #closed = new AbortController();
   #interrupting: NodeJS.Timeout | undefined;
-  /** By table: the cubes that the database holds. */
-  readonly #tables = new Map<string, CubeShape>();
-  /** Tables that the open transaction creates. */
-  readonly #created = new Map<string, CubeShape>();
-  /** Rows of each cube at its last export: what compacting it would leave. */
-  readonly #exportedRows = new Map<string, number>();
+  readonly #cubes: CubeTables;
+  #namesRevision = 0;
+  /** What the last snapshot was made from. */
+  #published: Published | undefined;
 
   private constructor(instance: DuckDBInstance, connection: DuckDBConnection, path: string) {
     this.#instance = instance;
     this.connection = connection;
     this.path = path;
     this.ratings = new RatingHistory(connection);
+    this.#cubes = new CubeTables(connection);
   }
 
   /**
@@ -129,14 +125,15 @@ export class CubeStore {
     try {
       await work();
       const words = await this.#storeDictionary();
+      await this.#cubes.writeRevisions();
       await this.connection.run('COMMIT');
       this.#dictionaryStored = words;
-      for (const [table, shape] of this.#created) this.#tables.set(table, shape);
+      this.#cubes.committed();
     } catch (thrown) {
       await this.connection.run('ROLLBACK').catch(() => undefined);
       throw asStorageError(thrown, storageOf(this.path));
     } finally {
-      this.#created.clear();
+      this.#cubes.ended();
     }
   }
 
@@ -151,35 +148,31 @@ export class CubeStore {
   }
 
   /** Appends rows of one cube of one shard. */
-  async addCubeRows(shard: number, { cube, columns, length }: CubeRows): Promise<void> {
-    if (length === 0) return;
-    const name = await this.#provideTable({ name: cube, columns });
-    const values = [new Int32Array(length).fill(shard), ...columns.map((column) => column.values)];
-    const nullable = [false, ...columns.map(({ kind }) => kind !== 'long')];
-    await appendNumbers(this.connection, { catalog: 'sink', name }, values, length, nullable);
-  }
-
-  /** The table of a cube, which the open transaction creates if there is none. */
-  async #provideTable({ name, columns }: CubeShape): Promise<string> {
-    const shape = { name, columns: columns.map((column) => ({ name: column.name, kind: column.kind })) };
-    const table = cubeTable(shape);
-    if (this.#tables.has(table) || this.#created.has(table)) return table;
-    await this.connection.run(`CREATE TABLE ${table} (shard INTEGER, ${definitionsOf(shape)})`);
-    await this.connection.run('INSERT INTO cube VALUES ($1)', [JSON.stringify(shape)]);
-    this.#created.set(table, shape);
-    return table;
+  addCubeRows(shard: number, rows: CubeRows): Promise<void> {
+    return this.#cubes.add(shard, rows);
   }
 
   /** Deletes the cubes of a shard: a base or a reset starts without them. */
-  async clearShard(shard: number): Promise<void> {
-    for (const table of [...this.#tables.keys(), ...this.#created.keys()]) {
-      await this.connection.run(`DELETE FROM ${table} WHERE shard = ${shard}`);
-    }
+  clearShard(shard: number): Promise<void> {
+    return this.#cubes.clear(shard);
   }
 
   /** Upserts and deletes rows of name.basics. @returns how many rows of the table changed */
-  writePeople(rows: PeopleRows): Promise<WrittenPeople> {
-    return writePeople(this.connection, rows);
+  async writePeople(rows: PeopleRows): Promise<WrittenPeople> {
+    const written = await writePeople(this.connection, rows);
+    if (written.changed + written.removed > 0) await this.#changeNames();
+    return written;
+  }
+
+  /** A revision that is rolled back stays in memory: the next one is another again. */
+  async #changeNames(): Promise<void> {
+    this.#namesRevision += 1;
+    await this.#writeNamesRevision();
+  }
+
+  async #writeNamesRevision(): Promise<void> {
+    await this.connection.run('DELETE FROM names_revision');
+    await this.connection.run(`INSERT INTO names_revision VALUES (${this.#namesRevision})`);
   }
 
   async putShard(state: ShardState): Promise<void> {
@@ -191,6 +184,7 @@ export class CubeStore {
   /** Deletes all names, so that the topic is read again from its start. `personIds` keeps them, which costs only look-ups. */
   async clearPeople(): Promise<void> {
     await this.connection.run('DELETE FROM names');
+    await this.#changeNames();
     await this.connection.run('DELETE FROM name_source');
   }
 
@@ -202,73 +196,41 @@ export class CubeStore {
     ]);
   }
 
-  /**
-   * Creates the relations that the gold tables read, one for each declared cube and with its name. They hold sums per shard,
-   * with texts in place of dictionary numbers and without rows that sum to 0. `<cube>_sums` is the same with the numbers.
-   */
-  async sumCubes(): Promise<void> {
-    for (const shape of declaredShapes) {
-      const texts = textsOf(shape);
-      const sums = `${shape.name}_sums`;
-      await this.connection.run(`CREATE OR REPLACE TEMP TABLE ${sums} AS ${selectSums(shape, 'BIGINT')}`);
-      const columns = ['shard', ...shape.columns.map(({ name }) => name)].map((name) =>
-        texts.includes(name) ? `${name}_text.value AS ${name}` : `${sums}.${name}`,
-      );
-      const dictionaries = texts.map(
-        (name) => `LEFT JOIN sink.dictionary AS ${name}_text ON ${name}_text.number = ${sums}.${name}`,
-      );
-      await this.connection.run(`
-        CREATE OR REPLACE TEMP VIEW ${shape.name} AS
-        SELECT ${columns.join(', ')} FROM ${sums} ${dictionaries.join(' ')}`);
-    }
+  /** Brings the relations of these cubes up to date: see `CubeTables.sum`. */
+  sumCubes(names: ReadonlySet<string>): Promise<{ whole: number; recent: number }> {
+    return this.#cubes.sum(names);
   }
 
-  /**
-   * Sums the rows of each cube in place if that removes more than half of them. The last export has shown how many would stay.
-   * @returns rows before and after
-   */
-  async compact(): Promise<{ before: number; after: number }> {
-    let before = 0;
-    let after = 0;
-    for (const [table, shape] of [...this.#tables]) {
-      const rows = await this.#count(`sink.${table}`);
-      if (rows === 0 && !declaredTables.has(table)) {
-        await this.#drop(table, shape);
-        continue;
-      }
-      const least = this.#exportedRows.get(table) ?? rows;
-      before += rows;
-      if (rows <= compactedRowsMin || rows <= least * 2) {
-        after += rows;
-        continue;
-      }
-      await this.transaction(async () => {
-        await this.connection.run(`CREATE TABLE sink.compacted AS ${selectSums(shape, 'DOUBLE')}`);
-        await this.connection.run(`DROP TABLE sink.${table}`);
-        await this.connection.run(`ALTER TABLE sink.compacted RENAME TO ${table}`);
-      });
-      after += await this.#count(`sink.${table}`);
-    }
-    return { before, after };
+  /** Sums cubes in place: see `CubeTables.compact`. */
+  compact(): Promise<{ before: number; after: number }> {
+    return this.#cubes.compact((work) => this.transaction(work));
   }
 
-  /** Drops the table of a cube that no shard sends any longer and that this version does not declare. */
-  async #drop(table: string, shape: CubeShape): Promise<void> {
+  /** Writes a cube that is up to date to `<folder>/<cube>.parquet`, for `restore`. */
+  exportCube(folder: string, cube: string): Promise<void> {
+    return this.#cubes.export(folder, cube);
+  }
+
+  /** Revisions of what gold tables read, by relation. A relation that is not named here may have changed at any time. */
+  get revisions(): Readonly<Record<string, number>> {
+    // The dictionary only ever gets words that no earlier row has.
+    return { ...this.#cubes.revisions, names: this.#namesRevision, dictionary: 0 };
+  }
+
+  /** What the last recorded snapshot was made from. */
+  get published(): Published | undefined {
+    return this.#published;
+  }
+
+  /** Records what a published snapshot was made from. */
+  async recordPublished(published: Published): Promise<void> {
     await this.transaction(async () => {
-      await this.connection.run(`DROP TABLE ${table}`);
-      await this.connection.run('DELETE FROM cube WHERE shape = $1', [JSON.stringify(shape)]);
+      await this.connection.run('DELETE FROM published');
+      await this.connection.run('INSERT INTO published VALUES ($1)', [JSON.stringify(published)]);
+      // In memory it may be ahead, and a revision that is published must never come again.
+      await this.#writeNamesRevision();
     });
-    this.#tables.delete(table);
-  }
-
-  /** Writes the relations of `sumCubes` to `<folder>/<cube>.parquet`, for `restore`. */
-  async exportCubes(folder: string): Promise<void> {
-    mkdirSync(folder, { recursive: true });
-    for (const shape of declaredShapes) {
-      const path = sqlPath(join(folder, `${shape.name}.parquet`));
-      const copied = await this.connection.runAndReadAll(`COPY ${shape.name} TO ${path} (${parquetOptions})`);
-      this.#exportedRows.set(cubeTable(shape), Number(copied.getRows()[0]?.[0]));
-    }
+    this.#published = published;
   }
 
   /**
@@ -278,23 +240,11 @@ export class CubeStore {
   async restore(folder: string, shards: readonly ShardState[]): Promise<void> {
     const { connection, dictionary } = this;
     await this.transaction(async () => {
-      for (const shape of declaredShapes) {
-        const file = parquetFile(join(folder, `${shape.name}.parquet`));
-        const texts = textsOf(shape);
-        for (const name of texts) {
-          const words = await connection.runAndReadAll(
-            `SELECT DISTINCT ${name} FROM ${file} WHERE ${name} IS NOT NULL`,
-          );
-          for (const [word] of words.getRows()) dictionary.numberOfText(String(word));
-        }
+      await this.#cubes.restore(folder, async (select) => {
+        const words = await connection.runAndReadAll(select);
+        for (const [word] of words.getRows()) dictionary.numberOfText(String(word));
         this.#dictionaryStored = await this.#storeDictionary();
-        const columns = shape.columns.map(({ name }) =>
-          texts.includes(name) ? `(SELECT number FROM dictionary WHERE value = ${name})` : name,
-        );
-        await connection.run(
-          `INSERT INTO ${cubeTable(shape)} SELECT shard, ${columns.join(', ')} FROM ${file}`,
-        );
-      }
+      });
       for (const state of shards) await this.putShard(state);
     });
     for (const state of shards) this.shards.set(state.shard, state);
@@ -334,7 +284,9 @@ export class CubeStore {
       'CREATE TABLE IF NOT EXISTS name_source (partition INTEGER, state VARCHAR)',
       'CREATE TABLE IF NOT EXISTS names (nconst INTEGER, primaryName VARCHAR)',
       'CREATE TABLE IF NOT EXISTS dictionary (number INTEGER, value VARCHAR)',
-      'CREATE TABLE IF NOT EXISTS cube (shape VARCHAR)',
+      'CREATE TABLE IF NOT EXISTS names_revision (revision INTEGER)',
+      'CREATE TABLE IF NOT EXISTS published (value VARCHAR)',
+      ...CubeTables.definitions,
     ]) {
       await connection.run(statement);
     }
@@ -345,13 +297,12 @@ export class CubeStore {
 
   async #load(): Promise<void> {
     const { connection } = this;
-    for (const [text] of (await connection.runAndReadAll('SELECT shape FROM cube')).getRows()) {
-      const shape = JSON.parse(String(text)) as CubeShape;
-      this.#tables.set(cubeTable(shape), shape);
-    }
-    await this.transaction(async () => {
-      for (const shape of declaredShapes) await this.#provideTable(shape);
-    });
+    await this.#cubes.load();
+    await this.transaction(() => this.#cubes.provideDeclared());
+    const [revision] = (await connection.runAndReadAll('SELECT revision FROM names_revision')).getRows();
+    this.#namesRevision = Number(revision?.[0] ?? 0);
+    const [published] = (await connection.runAndReadAll('SELECT value FROM published')).getRows();
+    this.#published = published && (JSON.parse(String(published[0])) as Published);
     for (const [state] of (await connection.runAndReadAll('SELECT state FROM shard')).getRows()) {
       const shard = JSON.parse(String(state)) as ShardState;
       this.shards.set(shard.shard, shard);
@@ -369,11 +320,6 @@ export class CubeStore {
 
   async #storeDictionary(): Promise<number> {
     return storeDictionary(this.connection, 'dictionary', this.dictionary, this.#dictionaryStored);
-  }
-
-  async #count(relation: string): Promise<number> {
-    const rows = await this.connection.runAndReadAll(`SELECT count(*) FROM ${relation}`);
-    return Number(rows.getRows()[0]?.[0]);
   }
 }
 

@@ -30,7 +30,7 @@ export interface CubeRows {
 }
 
 /** Names of cubes and columns become names of relations and columns of SQL. */
-const namePattern = /^[A-Za-z][A-Za-z0-9_]{0,62}$/;
+const namePattern = /^[A-Za-z_]\w{0,62}$/;
 /** The sink's own column beside those of a cube. */
 const reservedName = 'shard';
 

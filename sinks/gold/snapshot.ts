@@ -1,7 +1,8 @@
 /**
  * Publishes a snapshot:
  *
- * 1. sum the cubes, write every table and the cubes per shard into `snapshots/.<id>`, and sync each file;
+ * 1. sum the cubes, write every table and the cubes per shard into `snapshots/.<id>`, and sync each file; a file whose cubes
+ *    have not changed since the snapshot before is linked;
  * 2. write the manifest last, sync the folder;
  * 3. rename the folder to `snapshots/<id>`, sync its parent;
  * 4. swap the catalogue by rename: after a crash from here on CURRENT is older, so the next run publishes both again;
@@ -10,6 +11,7 @@
  * A reader that follows CURRENT finds a complete snapshot at every moment. A crash leaves a folder whose name starts with a
  * dot, which the next run removes, or a complete snapshot that CURRENT does not name, which counts as any other for
  * retention. A failure leaves nothing.
+ * What a snapshot was made from is recorded last.
  */
 import { existsSync, mkdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -27,8 +29,10 @@ import { goldTables } from '../../tables/gold-tables.ts';
 import { scalesOf } from '../../tables/scales.ts';
 import { startAfter } from '../../topics/position.ts';
 import { noRecords, type RecordCounts, sumOf } from '../../topics/record-counts.ts';
-import { type CubeStore, parquetOptions } from '../cube-store.ts';
+import type { CubeStore } from '../cube-store.ts';
+import { parquetOptions } from '../cube-tables.ts';
 import { writeCatalogue } from './catalogue.ts';
+import { EarlierFiles, makerOf, relationsOf } from './earlier-files.ts';
 import { goldStorage } from './gold-storage.ts';
 import {
   currentSnapshot,
@@ -61,11 +65,9 @@ export async function publishSnapshot(store: CubeStore, context: SnapshotContext
   const building = join(snapshotsFolder(gold), `.${id}`);
   try {
     mkdirSync(building, { recursive: true });
-    await store.sumCubes();
-    await store.ratings.createViews();
-    const tables: Manifest['tables'] = {};
-    for (const table of goldTables) tables[table.name] = await writeTable(store, table, building);
-    const cubes = await writeCubes(store, join(building, 'cubes'));
+    mkdirSync(join(building, 'cubes'));
+    const maker = makerOf(context.reelflowVersion);
+    const { tables, cubes } = await writeFiles(store, building, EarlierFiles.of(store, gold, maker));
     crashPoint('after-parquet-before-manifest');
 
     const manifest = manifestOf(store, context, id, created, { tables, cubes });
@@ -74,6 +76,8 @@ export async function publishSnapshot(store: CubeStore, context: SnapshotContext
     syncPath(building);
 
     await putInPlace(gold, building, manifest);
+    // After a crash before this line, the next snapshot takes over no file.
+    await store.recordPublished({ snapshot: id, maker, revisions: store.revisions });
     return manifest;
   } catch (thrown) {
     removeQuietly(building);
@@ -110,16 +114,43 @@ function removeQuietly(folder: string): void {
   }
 }
 
-async function writeCubes(store: CubeStore, folder: string): Promise<NonNullable<Manifest['cubes']>> {
-  await store.exportCubes(folder);
+/** Writes all tables and cubes, or takes over what has not changed since the snapshot before. */
+async function writeFiles(
+  store: CubeStore,
+  building: string,
+  earlier: EarlierFiles | undefined,
+): Promise<{ tables: Manifest['tables']; cubes: NonNullable<Manifest['cubes']> }> {
+  const taken = new Map<GoldTable, Manifest['tables'][string] | undefined>();
+  for (const table of goldTables) taken.set(table, await earlier?.table(table, building));
+  const takenCubes = new Map<string, NonNullable<Manifest['cubes']>[string] | undefined>();
+  for (const { name } of declaredCubes) takenCubes.set(name, await earlier?.cube(name, building));
+
+  const missing = goldTables.filter((table) => taken.get(table) === undefined);
+  const missingCubes = declaredCubes
+    .map(({ name }) => name)
+    .filter((name) => takenCubes.get(name) === undefined);
+  const known = new Set(declaredCubes.map(({ name }) => name));
+  await store.sumCubes(new Set([...missingCubes, ...missing.flatMap((table) => relationsOf(table, known))]));
+  await store.ratings.createViews();
+  const tables: Manifest['tables'] = {};
+  for (const [table, entry] of taken)
+    tables[table.name] = entry ?? (await writeTable(store, table, building));
   const cubes: NonNullable<Manifest['cubes']> = {};
-  for (const { name } of declaredCubes) {
-    const path = join(folder, `${name}.parquet`);
-    syncPath(path);
-    cubes[name] = { bytes: statSync(path).size, sha256: await fileSha256(path) };
-  }
-  syncPath(folder);
-  return cubes;
+  for (const [name, entry] of takenCubes) cubes[name] = entry ?? (await writeCube(store, name, building));
+  syncPath(join(building, 'cubes'));
+  return { tables, cubes };
+}
+
+async function writeCube(
+  store: CubeStore,
+  name: string,
+  building: string,
+): Promise<NonNullable<Manifest['cubes']>[string]> {
+  const folder = join(building, 'cubes');
+  await store.exportCube(folder, name);
+  const path = join(folder, `${name}.parquet`);
+  syncPath(path);
+  return { bytes: statSync(path).size, sha256: await fileSha256(path) };
 }
 
 /** Checks the cubes of a snapshot against its manifest. @throws ReelflowError goldUnusable */

@@ -1,5 +1,5 @@
 /** The sink's cubes on a real DuckDB file: signed rows gather, and are summed in place when that makes them fewer than half. */
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
@@ -32,8 +32,9 @@ async function add(shard: number, sign: 1 | -1, cube = cubeNamed('contributor'))
 
 /** Writes the cubes out as a snapshot does. @returns the rows of the contributor cube, by shard */
 async function exported(name: string): Promise<unknown[]> {
-  await store.sumCubes();
-  await store.exportCubes(join(folder, name));
+  await store.sumCubes(new Set(['contributor']));
+  mkdirSync(join(folder, name));
+  await store.exportCube(join(folder, name), 'contributor');
   const rows = await store.connection.runAndReadAll(
     `SELECT shard, count(*)::INTEGER, sum(titles)::INTEGER FROM '${join(folder, name, 'contributor.parquet')}'
     GROUP BY shard ORDER BY shard`,
@@ -50,6 +51,16 @@ test('rows are summed in place if the sum is less than half, and a snapshot does
   ]);
   expect(await store.compact()).toEqual({ before: 6 * groups, after: 2 * groups });
   expect(await exported('after')).toEqual(before);
+  // What comes next is added to the sums that the store has, and not to the rows that were summed in place.
+  await add(1, 1);
+  const expected = [
+    [0, groups, 3 * groups],
+    [1, groups, 4 * groups],
+  ];
+  expect(await exported('next')).toEqual(expected);
+  store.close();
+  store = await CubeStore.open(folder, { clusterId: 'cluster', namespace: '' }, '500MB');
+  expect(await exported('again')).toEqual(expected);
 });
 
 test('rows stay as they are if a sum would not halve them', async () => {

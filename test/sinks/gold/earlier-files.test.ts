@@ -1,0 +1,232 @@
+/** Snapshots that take over files of the one before, against snapshots of a store that publishes for the first time. */
+import { appendFileSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { fileSha256 } from '../../../runtime/files.ts';
+import { CubeStore } from '../../../sinks/cube-store.ts';
+import { currentSnapshot, filesOf, type Manifest, snapshotFolder } from '../../../sinks/gold/manifest.ts';
+import { retain } from '../../../sinks/gold/retention.ts';
+import { publishSnapshot } from '../../../sinks/gold/snapshot.ts';
+import { type Cube, rowsOf } from '../../../tables/cubes/cube.ts';
+import { cubes } from '../../../tables/cubes/cube-set.ts';
+import { nullInt } from '../../../topics/row-plan.ts';
+import { Chance } from '../../chaos/chance.ts';
+import { cubeNamed, rowOf } from '../../support/cube-rows.ts';
+
+const identity = { clusterId: 'cluster', namespace: '' };
+let folder: string;
+let gold: string;
+let store: CubeStore;
+
+const openStore = (name: string) => CubeStore.open(join(folder, name), identity, '500MB');
+const publish = (from = store, to = gold) =>
+  publishSnapshot(from, {
+    gold: to,
+    ...identity,
+    schemas: {},
+    peopleTopic: 'names',
+    reelflowVersion: '0',
+    historyDays: 400,
+  });
+
+beforeEach(async () => {
+  folder = mkdtempSync(join(tmpdir(), 'reelflow-earlier-'));
+  gold = join(folder, 'gold');
+  store = await openStore('state');
+  await store.transaction(async () => {
+    for (const step of everyCube) await step(store);
+  });
+});
+afterEach(() => {
+  store.close();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+type Step = (store: CubeStore) => Promise<unknown>;
+
+/** One title with everything. */
+const everyCube: readonly Step[] = [
+  (to) =>
+    to.addCubeRows(0, rowOf(cubeNamed('title'), 1999, to.dictionary.numberOfText('Drama'), 55, 1, 10, 90, 1)),
+  (to) => to.addCubeRows(0, rowOf(cubeNamed('contributor'), 7, 55, 1, 2, 10)),
+  (to) => to.addCubeRows(0, rowOf(cubeNamed('region'), to.dictionary.numberOfText('hu'), 55, 1, 1, 10)),
+  (to) => to.addCubeRows(0, rowOf(cubeNamed('feature_ratings'), 1, 55, 1, 10)),
+];
+
+const name =
+  (id: number, text: string): Step =>
+  (to) =>
+    to.writePeople({
+      length: 1,
+      text: `${id}\u001f${text}\u001e`,
+      odd: [],
+      mayExist: true,
+      mayRepeat: false,
+      deletes: [],
+      removed: [],
+    });
+
+const pathsOf =
+  ({ id }: Pick<Manifest, 'id'>) =>
+  (path: string) =>
+    join(snapshotFolder(gold, id), path);
+
+/** Files of a snapshot that no earlier one has. */
+const written = (manifest: Manifest) =>
+  filesOf(manifest)
+    .map(({ path }) => path)
+    .filter((path) => statSync(pathsOf(manifest)(path)).nlink === 1);
+
+async function expectWhole(manifest: Manifest): Promise<void> {
+  for (const { path, sha256, bytes } of filesOf(manifest)) {
+    expect(await fileSha256(pathsOf(manifest)(path)), path).toBe(sha256);
+    expect(statSync(pathsOf(manifest)(path)).size, path).toBe(bytes);
+  }
+}
+
+test('a snapshot writes only the tables and cubes that have changed, also after the sink was started again', async () => {
+  const first = await publish();
+  expect(written(first)).toHaveLength(filesOf(first).length);
+  expect(written(await publish())).toEqual([]);
+
+  await store.transaction(async () => {
+    await store.addCubeRows(1, rowOf(cubeNamed('region'), store.dictionary.numberOfText('de'), 60, 1, 1, 5));
+  });
+  expect(written(await publish())).toEqual(['region_analysis.parquet', 'cubes/region.parquet']);
+
+  await store.transaction(async () => {
+    await name(7, 'Ada')(store);
+  });
+  store.close();
+  store = await openStore('state');
+  expect(written(await publish())).toEqual(['contributor_analysis.parquet']);
+
+  await store.transaction(async () => {
+    await store.addCubeRows(0, rowOf(cubeNamed('feature_akas'), 1, 3, 2));
+  });
+  store.close();
+  store = await openStore('state');
+  const last = await publish();
+  expect(written(last)).toEqual(['title_features.parquet', 'cubes/feature_akas.parquet']);
+  // Of what was linked, the snapshots before are not needed.
+  retain(gold, 1);
+  await expectWhole(last);
+});
+
+test('a store whose last snapshot is not CURRENT, or of another version, takes over no file', async () => {
+  const first = await publish();
+  const second = await publish();
+  writeFileSync(join(gold, 'CURRENT'), `${first.id}\n`);
+  const third = await publish();
+  expect(written(third)).toHaveLength(filesOf(third).length);
+  expect(currentSnapshot(gold)).not.toBe(second.id);
+  const newer = await publishSnapshot(store, {
+    gold,
+    ...identity,
+    schemas: {},
+    peopleTopic: 'names',
+    reelflowVersion: '1',
+    historyDays: 400,
+  });
+  expect(written(newer)).toHaveLength(filesOf(newer).length);
+});
+
+test('a file of the snapshot before that was altered or lost is written again', async () => {
+  const first = await publish();
+  appendFileSync(pathsOf(first)('region_analysis.parquet'), 'x');
+  rmSync(pathsOf(first)('cubes/title.parquet'));
+  const second = await publish();
+  expect(written(second)).toEqual(['region_analysis.parquet', 'cubes/title.parquet']);
+  await expectWhole(second);
+});
+
+// Method: random steps; after each one the store brings its sums up to date, and a new store that takes all steps sums once.
+// Some of the states are published, restored and published again.
+test('sums and snapshots after each of many changes are those of all changes at once', async () => {
+  const chance = new Chance(20261127);
+  const steps: Step[] = [...everyCube];
+  const chosen = ['title', 'contributor', 'feature_basics'].map(cubeNamed);
+  /** What was added, so that it can be taken back. */
+  const added: ((sign: 1 | -1) => Step)[] = [];
+  const change = (): Step => {
+    const shard = chance.int(0, 1);
+    const kind = chance.int(0, 19);
+    if (kind === 0) {
+      added.length = 0;
+      return async (to) => {
+        for (const each of [0, 1]) await to.clearShard(each);
+      };
+    }
+    if (kind === 1) return name(chance.int(0, 8), `name ${chance.int(0, 4)}`);
+    if (kind < 8 && added.length > 0)
+      return (added.splice(chance.int(0, added.length - 1), 1)[0] as (typeof added)[0])(-1);
+    return more(chance.pick(chosen), shard, chance.pick([1, 3, 60]));
+  };
+  const more = (cube: Cube, shard: number, length: number): Step => {
+    const keys = cube.key.map((column) =>
+      Int32Array.from({ length }, (_, row) => {
+        if (column === 'tconst' || column === 'nconst') return row * 2 + shard;
+        if (column === 'rating') return chance.int(10, 12);
+        return chance.int(0, 4) === 0 ? nullInt : chance.int(0, 3);
+      }),
+    );
+    const add =
+      (sign: 1 | -1): Step =>
+      (to) => {
+        for (const text of ['a', 'b', 'c', 'd']) to.dictionary.numberOfText(text);
+        const measures = cube.measures.map((_, m) => new Float64Array(length).fill(sign * (m + 1)));
+        return to.addCubeRows(shard, rowsOf(cube, [...keys, ...measures], length));
+      };
+    added.push(add);
+    return add(1);
+  };
+  steps.push(...chosen.map((cube) => more(cube, 0, 300)));
+  for (const step of steps.slice(everyCube.length))
+    await store.transaction(async () => void (await step(store)));
+  const hashes = ({ tables }: Manifest) =>
+    Object.fromEntries(
+      Object.entries(tables).map(([table, { contentHash, rows }]) => [table, [contentHash, rows]]),
+    );
+  const all = new Set(cubes.map((cube) => cube.name));
+  const sumsOf = async ({ connection }: CubeStore) => {
+    const sums: Record<string, unknown> = {};
+    for (const cube of all) {
+      sums[cube] = (await connection.runAndReadAll(`FROM ${cube} ORDER BY ALL`)).getRowsJson();
+    }
+    return sums;
+  };
+  const summed = { whole: 0, recent: 0 };
+  for (let round = 1; round <= 16; round++) {
+    const next = Array.from({ length: chance.int(1, 3) }, change);
+    for (const step of next) await store.transaction(async () => void (await step(store)));
+    steps.push(...next);
+    const { whole, recent } = await store.sumCubes(all);
+    summed.whole += whole;
+    summed.recent += recent;
+    const other = await openStore(`other-${round}`);
+    await other.transaction(async () => {
+      for (const step of steps) await step(other);
+    });
+    await other.sumCubes(all);
+    expect(await sumsOf(store), `round ${round}`).toEqual(await sumsOf(other));
+    if (round % 8 === 0) {
+      const manifest = await publish();
+      expect(hashes(manifest)).toEqual(hashes(await publish(other, join(folder, `gold-${round}`))));
+      const restored = await openStore(`restored-${round}`);
+      await restored.restore(pathsOf(manifest)('cubes'), []);
+      await restored.sumCubes(all);
+      expect(await sumsOf(restored)).toEqual(await sumsOf(store));
+      restored.close();
+      await expectWhole(manifest);
+    }
+    other.close();
+    if (chance.int(0, 5) === 0) {
+      store.close();
+      store = await openStore('state');
+      await store.sumCubes(all);
+    }
+  }
+  expect(summed.whole).toBeGreaterThan(5);
+  expect(summed.recent).toBeGreaterThan(5);
+}, 120_000);
