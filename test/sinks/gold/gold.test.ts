@@ -60,7 +60,7 @@ beforeAll(async () => {
     'title.basics': textOf(data, 'title.basics'),
     'title.ratings': `${corrected.join('\n')}\n`,
   });
-  second = await place.pipeline(newer);
+  second = await place.pipeline(newer, { replay: ['--upsert'] });
 }, 240_000);
 
 afterAll(() => place.close(false));
