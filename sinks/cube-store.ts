@@ -227,7 +227,7 @@ export class CubeStore {
     await this.transaction(async () => {
       await this.connection.run('DELETE FROM published');
       await this.connection.run('INSERT INTO published VALUES ($1)', [JSON.stringify(published)]);
-      // In memory it may be ahead, and a revision that is published must never come again.
+      // In memory it may be ahead, and a revision that is published must not repeat.
       await this.#writeNamesRevision();
     });
     this.#published = published;
