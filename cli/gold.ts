@@ -61,7 +61,7 @@ export function goldCommand(): Command {
     .option('--dry-run', 'print what would be removed, and remove nothing')
     .option(
       '--lake <url>',
-      "the sink's DuckLake catalogue, whose versions expire first, given as ducklake:FILE",
+      "the sink's lake, whose versions expire first, given as ducklake:FILE or iceberg:DIR",
     )
     .action(prune);
   return gold;
@@ -215,7 +215,7 @@ async function expireFirst(gold: string, keep: number, url: string): Promise<voi
     import('../sinks/gold/retention.ts'),
   ]);
   const place = lakePlaceOf(url);
-  if (place.kind !== 'file') {
+  if (place.kind === 'object') {
     throw new ReelflowError('usage', 'Pruning a folder does not change a bucket', {
       detail: url,
       hint: 'Omit --lake: its versions expire with the next push.',

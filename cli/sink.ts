@@ -37,7 +37,7 @@ export function sinkCommand(): Command {
     .option('--history <days>', 'days of rating history to keep', integerIn(0, 100_000), 400)
     .addOption(listenOption(observersHelp))
     .option('--push <url>', 'push every snapshot to this bucket, given as s3://bucket/prefix')
-    .option('--lake <url>', 'show every snapshot in this DuckLake catalogue, given as ducklake:FILE')
+    .option('--lake <url>', 'show every snapshot in this lake, given as ducklake:FILE or iceberg:DIR')
     .addOption(
       new Option(
         '--trim <mode>',
@@ -103,7 +103,7 @@ async function run(flags: Flags): Promise<void> {
 async function lakeOf({ lake, push }: Flags): Promise<LakePlace | undefined> {
   if (lake === undefined) return undefined;
   const place = (await import('../sinks/gold/lake.ts')).lakePlaceOf(lake);
-  if (place.kind === 'file' || push !== undefined) return place;
+  if (place.kind !== 'object' || push !== undefined) return place;
   throw new ReelflowError('usage', 'A lake in a bucket shows the snapshots of a bucket', {
     detail: `--lake ${lake} without --push.`,
     hint: 'Add --push s3://bucket/prefix, or write the lake to a file.',

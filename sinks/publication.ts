@@ -141,7 +141,7 @@ export class Publication {
   /** A snapshot that cannot be removed takes room, but must not end the sink: the next publication tries again. */
   #retain(): readonly string[] {
     const { gold, keep, broker, metrics, lake } = this.#options;
-    const { removed, failed } = retain(gold, keep, lake?.place.kind === 'file' ? lake.newest : undefined);
+    const { removed, failed } = retain(gold, keep, lake?.place.kind === 'object' ? undefined : lake?.newest);
     const failures = failed.map(({ id, reason }) => `${id}: ${reason}`);
     if (failures.join() !== this.#failures) {
       if (failures.length > 0) broker.logger.warn({ failures }, 'old snapshots cannot be removed');
@@ -180,7 +180,13 @@ export class Publication {
   async register(onFailure: 'log' | 'throw'): Promise<void> {
     const { gold, keep, lake } = this.#options;
     const current = currentSnapshot(gold);
-    if (lake?.place.kind !== 'file' || current === undefined || current === lake.newest) return;
+    if (
+      lake === undefined ||
+      lake.place.kind === 'object' ||
+      current === undefined ||
+      current === lake.newest
+    )
+      return;
     await this.#show(lake, stayingSnapshots(gold, keep), onFailure);
   }
 

@@ -12,11 +12,11 @@
  * version, and would have to hold for all of them.
  */
 import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
-import { parquetFile, sqlFile, sqlPath, sqlText } from '../../database/sql.ts';
+import { sqlPath, sqlText } from '../../database/sql.ts';
 import { ReelflowError } from '../../runtime/errors.ts';
-import { type ColumnNote, notesKey } from '../../tables/column-notes.ts';
 import { type LakeColumn, lakeColumns, lakeFormat, lakeTables } from './ducklake-tables.ts';
 import { type Manifest, readManifest, tableFile } from './manifest.ts';
+import { readParquetTable } from './parquet-columns.ts';
 
 export interface LakeContent {
   /** The folder with the snapshots that become versions. */
@@ -301,18 +301,11 @@ class LakeWriter {
   }
 
   async #definitionOf(file: string): Promise<TableDefinition> {
-    const described = await this.#rows(`DESCRIBE SELECT * FROM ${parquetFile(file)}`);
-    const [[text] = []] = await this.#rows(
-      `SELECT decode(value) FROM parquet_kv_metadata(${sqlFile(file)}) WHERE decode(key) = ${sqlText(notesKey)}`,
-    );
-    const notes = JSON.parse(String(text ?? '{}')) as Notes;
+    const { about, columns } = await readParquetTable(this.#connection, file);
     return {
-      columns: lakeColumns(described.map(([name, type]) => [String(name), String(type)])),
-      about: notes.about ?? '',
-      comments: Object.entries(notes.columns ?? {}).map(([name, { about, unit }]) => [
-        name,
-        unit === undefined ? about : `${about} Unit: ${unit}.`,
-      ]),
+      columns: lakeColumns(columns.map(({ name, type }) => [name, type])),
+      about,
+      comments: columns.map(({ name, comment }) => [name, comment]),
     };
   }
 
@@ -406,12 +399,6 @@ interface TableDefinition {
   readonly about: string;
   /** By column, in the order of the columns. */
   readonly comments: readonly (readonly [column: string, comment: string])[];
-}
-
-/** The notes in a gold file. */
-interface Notes {
-  readonly about?: string;
-  readonly columns?: Readonly<Record<string, ColumnNote>>;
 }
 
 const unusable = (detail: string, cause?: unknown) =>

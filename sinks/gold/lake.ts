@@ -1,9 +1,9 @@
 /**
- * Keeps a DuckLake catalogue of gold up to date: a file, or an object of a bucket that the snapshots are pushed to. Each
- * change replaces it whole, by a rename or by a conditional request. So a reader has a catalogue of the old or of the new
- * snapshots, and never waits for the sink, nor the sink for a reader.
+ * Keeps a lake over gold up to date: a DuckLake catalogue, which is a file or an object of the bucket that the snapshots are
+ * pushed to, or Iceberg tables in a folder (`iceberg.ts`). Each change replaces a catalogue whole, by a rename or by a
+ * conditional request. So a reader has the old or the new one, and never waits for the sink, nor the sink for a reader.
  *
- * The catalogue follows from the snapshots that exist, so each attempt does what earlier ones have left.
+ * A lake follows from the snapshots that exist, so each attempt does what earlier ones have left.
  */
 import { copyFileSync, existsSync, mkdtempSync, renameSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -11,22 +11,28 @@ import { basename, dirname, join, resolve } from 'node:path';
 import { crashPoint } from '../../runtime/crash-points.ts';
 import { messageOf, ReelflowError } from '../../runtime/errors.ts';
 import { syncPath } from '../../runtime/files.ts';
-import { buildLake, type LakeChange, newestInLake } from './ducklake.ts';
+import { buildLake, type LakeChange, type LakeContent, newestInLake } from './ducklake.ts';
+import { newestInIceberg, writeIceberg } from './iceberg.ts';
 
-/** Where a catalogue lies: the path of a file, or a bucket's prefix and a name below it. */
+/** Where a lake lies: a catalogue's file, or a bucket's prefix and a name below it, or the folder of Iceberg tables. */
 export type LakePlace =
   | { readonly kind: 'file'; readonly path: string }
+  | { readonly kind: 'folder'; readonly path: string }
   | { readonly kind: 'object'; readonly prefix: string; readonly name: string };
 
 /** @param url as `ATTACH` takes it. @throws ReelflowError usage */
 export function lakePlaceOf(url: string): LakePlace {
-  const [, path = ''] = /^ducklake:(.+)$/.exec(url) ?? [];
+  const [, format, path = ''] = /^(ducklake|iceberg):(.+)$/.exec(url) ?? [];
+  const isLocal = path !== '' && !/^[a-z][a-z0-9+.-]*:/i.test(path);
+  if (format === 'iceberg' && isLocal) return { kind: 'folder', path };
   const [, prefix, name] = /^(s3:\/\/[^/]+(?:\/.+)?)\/([^/]+)$/.exec(path) ?? [];
-  if (prefix !== undefined && name !== undefined) return { kind: 'object', prefix, name };
-  if (path !== '' && !path.endsWith('/') && !/^[a-z][a-z0-9+.-]*:/i.test(path)) return { kind: 'file', path };
-  throw new ReelflowError('usage', `${url} is not a catalogue that reelflow can write`, {
-    detail: 'A catalogue is a DuckDB file, in a folder or in a bucket.',
-    hint: 'Write it as ducklake:FILE or ducklake:s3://bucket/FILE.',
+  if (format === 'ducklake' && isLocal && !path.endsWith('/')) return { kind: 'file', path };
+  if (format === 'ducklake' && prefix !== undefined && name !== undefined)
+    return { kind: 'object', prefix, name };
+  throw new ReelflowError('usage', `${url} is not a lake that reelflow can write`, {
+    detail:
+      'It writes a DuckLake catalogue as a DuckDB file, in a folder or in a bucket, and Iceberg tables in a folder.',
+    hint: 'Write it as ducklake:FILE, ducklake:s3://bucket/FILE or iceberg:DIR.',
   });
 }
 
@@ -58,9 +64,13 @@ export class Lake {
    * @throws ReelflowError lakeUnusable, foreignCluster, if the file is not a catalogue of this gold: it is not replaced
    */
   async open(): Promise<void> {
-    if (this.place.kind !== 'file') return;
-    const { path } = this.place;
+    if (this.place.kind === 'object') return;
+    const { kind, path } = this.place;
     if (!existsSync(path)) return;
+    if (kind === 'folder') {
+      this.#newest = await mapErrors(path, async () => newestInIceberg(path, this.#options));
+      return;
+    }
     this.#newest = await inWorkshop(path, (workshop) => newestInLake(copyIn(path, workshop), this.#options));
   }
 
@@ -72,10 +82,11 @@ export class Lake {
    */
   async show(snapshots: readonly string[]): Promise<LakeChange> {
     const { place } = this;
-    const change =
-      place.kind === 'file'
-        ? await this.#replaceFile(place.path, snapshots)
-        : await this.#replaceObject(place, snapshots);
+    const change = await (place.kind === 'file'
+      ? this.#replaceFile(place.path, snapshots)
+      : place.kind === 'object'
+        ? this.#replaceObject(place, snapshots)
+        : mapErrors(place.path, () => writeIceberg(resolve(place.path), this.#contentOf(snapshots))));
     this.#newest = change.newest;
     return change;
   }
@@ -124,9 +135,13 @@ export class Lake {
   }
 
   #build(workshop: string, old: string | undefined, snapshots: readonly string[]): Promise<LakeChange> {
+    return buildLake(old, join(workshop, builtName), this.#contentOf(snapshots));
+  }
+
+  #contentOf(snapshots: readonly string[]): LakeContent {
     const { gold, clusterId, namespace, bucket } = this.#options;
     const dataPath = `${(bucket ?? resolve(gold)).replace(/\/+$/, '')}/`;
-    return buildLake(old, join(workshop, builtName), { gold, dataPath, clusterId, namespace, snapshots });
+    return { gold, dataPath, clusterId, namespace, snapshots };
   }
 }
 
@@ -141,25 +156,31 @@ function copyIn(path: string, workshop: string): string {
 }
 
 /** Runs `work` with a temporary folder. @param where the catalogue, for errors. @throws ReelflowError lakeUnusable */
-async function inWorkshop<T>(where: string, work: (workshop: string) => Promise<T>): Promise<T> {
-  let workshop: string | undefined;
+function inWorkshop<T>(where: string, work: (workshop: string) => Promise<T>): Promise<T> {
+  return mapErrors(where, async () => {
+    const workshop = mkdtempSync(join(tmpdir(), 'reelflow-lake-'));
+    try {
+      return await work(workshop);
+    } finally {
+      rmSync(workshop, { recursive: true, force: true });
+    }
+  });
+}
+
+/** @param where the lake, for errors. @throws ReelflowError lakeUnusable for errors of files and DuckDB */
+async function mapErrors<T>(where: string, work: () => Promise<T>): Promise<T> {
   try {
-    workshop = mkdtempSync(join(tmpdir(), 'reelflow-lake-'));
-    return await work(workshop);
+    return await work();
   } catch (thrown) {
     if (thrown instanceof ReelflowError && thrown.kind !== 'lakeUnusable') throw thrown;
-    const {
-      message = undefined,
-      detail = messageOf(thrown),
-      hint = undefined,
-    } = thrown instanceof ReelflowError ? thrown : {};
-    throw new ReelflowError('lakeUnusable', message ?? 'The lake cannot be written', {
-      detail: `${where}: ${detail}`,
-      hint:
-        hint ?? 'Check permissions and free space. Gold is complete; the next attempt adds what is missing.',
-      cause: thrown,
-    });
-  } finally {
-    if (workshop !== undefined) rmSync(workshop, { recursive: true, force: true });
+    const [what, detail, hint] =
+      thrown instanceof ReelflowError
+        ? [thrown.message, thrown.detail, thrown.hint]
+        : [
+            'The lake cannot be written',
+            messageOf(thrown),
+            'Check permissions and free space. Gold is complete; the next attempt adds what is missing.',
+          ];
+    throw new ReelflowError('lakeUnusable', what, { detail: `${where}: ${detail}`, hint, cause: thrown });
   }
 }

@@ -3,28 +3,14 @@
  * sink's store that the test fills, without a broker. What needs the extension is skipped without Python with
  * `test/support/lake-requirements.txt`, and says so.
  */
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
-import {
-  cpSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
-import { tmpdir } from 'node:os';
+import { cpSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { parquetFile, sqlText } from '../../../database/sql.ts';
 import type { Broker } from '../../../kafka/client.ts';
 import { exitCodes, type FailureKind } from '../../../runtime/errors.ts';
 import { createLogger } from '../../../runtime/logger.ts';
-import { CubeStore } from '../../../sinks/cube-store.ts';
-import { Lake, lakePlaceOf } from '../../../sinks/gold/lake.ts';
+import { lakePlaceOf } from '../../../sinks/gold/lake.ts';
 import {
   listSnapshots,
   type Manifest,
@@ -33,60 +19,31 @@ import {
   snapshotFolder,
   tableFile,
 } from '../../../sinks/gold/manifest.ts';
-import { pinSnapshot, retain, stayingSnapshots } from '../../../sinks/gold/retention.ts';
-import { publishSnapshot } from '../../../sinks/gold/snapshot.ts';
+import { pinSnapshot, retain } from '../../../sinks/gold/retention.ts';
 import { Publication } from '../../../sinks/publication.ts';
 import type { SinkMetrics } from '../../../sinks/sink-metrics.ts';
 import { topicNamesIn } from '../../../topics/catalog.ts';
-import { nullInt } from '../../../topics/row-plan.ts';
-import { cubeNamed, rowOf } from '../../support/cube-rows.ts';
 import { expectFailure, onDatabase } from '../../support/damage.ts';
+import { GoldLab, labIdentity } from '../../support/gold-lab.ts';
 import { Place, smallDataset } from '../../support/harness.ts';
 import { hasPackages, pythonDuckdb } from '../../support/python-duckdb.ts';
 
 vi.setConfig({ testTimeout: 240_000 });
 
 const hasExtension = await hasPackages('duckdb_extension_ducklake, pytz');
-const identity = { clusterId: 'cluster', namespace: '' };
+const identity = labIdentity;
 
-let folder: string;
-let gold: string;
+let lab: GoldLab;
 let path: string;
-let store: CubeStore;
-let titles = 0;
 
 beforeEach(async () => {
-  titles = 0;
-  folder = mkdtempSync(join(tmpdir(), 'reelflow-lake-test-'));
-  gold = join(folder, 'gold');
-  path = join(folder, 'lake.ducklake');
-  store = await CubeStore.open(join(folder, 'state'), identity, '500MB');
+  lab = await GoldLab.open();
+  path = join(lab.folder, 'lake.ducklake');
 });
-afterEach(() => {
-  store.close();
-  rmSync(folder, { recursive: true, force: true });
-});
+afterEach(() => lab.close());
 
-const addTitle = (year: number) =>
-  store.transaction(() => store.addCubeRows(0, rowOf(cubeNamed('title'), year, nullInt, 70, 1, 100, 90, 1)));
-
-/** Publishes a snapshot with one title more than the one before, in a decade of its own. */
-async function publish(into = gold): Promise<Manifest> {
-  titles += 1;
-  await addTitle(1800 + titles * 10);
-  const source = {
-    ...identity,
-    schemas: {},
-    peopleTopic: 'names',
-    historyDays: 400,
-    reelflowVersion: 'test',
-  };
-  return store.onAllThreads(() => publishSnapshot(store, { gold: into, ...source }));
-}
-
-const lakeAt = (file = path, of = gold) => new Lake({ kind: 'file', path: file }, { gold: of, ...identity });
-
-const show = (keep = 10) => lakeAt().show(stayingSnapshots(gold, keep));
+const publish = () => lab.publish();
+const show = (keep = 10) => lab.show({ kind: 'file', path }, keep);
 
 /** Statements of one session that has the lake attached as `lake`. */
 const inLake = async (...statements: string[]) =>
@@ -105,8 +62,7 @@ const versionOf = ({ id }: Manifest) => Number(id.split('_')[2]);
 
 /** By version of the catalogue: the snapshots that its files lie in. Reads the tables as the specification says. */
 async function snapshotsByVersion(file = path): Promise<Record<string, string[]>> {
-  const copy = join(folder, 'copy.duckdb');
-  cpSync(file, copy);
+  const copy = lab.copyOf(file);
   const rows = await onDatabase(
     copy,
     `SELECT snapshot_id, split_part(path, '/', 2), count(*) FROM ducklake_snapshot LEFT JOIN ducklake_data_file
@@ -115,7 +71,7 @@ async function snapshotsByVersion(file = path): Promise<Record<string, string[]>
   );
   const found: Record<string, string[]> = {};
   for (const [version, snapshot, files] of rows) {
-    const tables = Object.keys(readManifest(gold, String(snapshot)).tables).length;
+    const tables = Object.keys(readManifest(lab.gold, String(snapshot)).tables).length;
     found[String(version)] = [...(found[String(version)] ?? []), `${snapshot}: ${Number(files) === tables}`];
   }
   return found;
@@ -140,18 +96,18 @@ describe.skipIf(!hasExtension)('the ducklake extension (Python: test/support/lak
       ...pairs.map(({ manifest, table }) =>
         compare(
           `lake.${table} AT (VERSION => ${versionOf(manifest)})`,
-          parquetFile(tableFile(gold, manifest.id, table)),
+          parquetFile(tableFile(lab.gold, manifest.id, table)),
         ),
       ),
       ...tables.map((table) =>
-        compare(`lake.${table}`, parquetFile(tableFile(gold, snapshots[2].id, table))),
+        compare(`lake.${table}`, parquetFile(tableFile(lab.gold, snapshots[2].id, table))),
       ),
     );
     expect(found).toEqual([
       ...pairs.map(({ rows }) => [[rows, 0, 0]]),
       ...tables.map((table) => [[snapshots[2].tables[table]?.rows, 0, 0]]),
     ]);
-    expect(total).toEqual([[titles, 1810, 1, 7]]);
+    expect(total).toEqual([[lab.titles, 1810, 1, 7]]);
     expect(names?.flat().sort()).toEqual([...tables].sort());
     expect(String(comments)).toContain('ecade');
     const written = commits?.map(([version, author, info]) => [version, author, JSON.parse(String(info))]);
@@ -171,10 +127,10 @@ describe.skipIf(!hasExtension)('the ducklake extension (Python: test/support/lak
     await show();
     // The next snapshot as a later version of reelflow might write it.
     const second = await publish();
-    const manifest = join(snapshotFolder(gold, second.id), 'manifest.json');
+    const manifest = join(snapshotFolder(lab.gold, second.id), 'manifest.json');
     const { genre_analysis: gone, region_analysis, ...rest } = second.tables;
-    const file = tableFile(gold, second.id, 'decade_trends');
-    const other = tableFile(gold, second.id, 'extra');
+    const file = tableFile(lab.gold, second.id, 'decade_trends');
+    const other = tableFile(lab.gold, second.id, 'extra');
     await onDatabase(
       ':memory:',
       `COPY (SELECT *, [{'n': 1}.n, 2]::INTEGER[] AS added FROM ${parquetFile(file)}) TO '${other}' (FORMAT parquet)`,
@@ -201,7 +157,7 @@ describe.skipIf(!hasExtension)('the ducklake extension (Python: test/support/lak
       `SELECT count(*) FROM (DESCRIBE lake.decade_trends) WHERE column_name = 'added'`,
     );
     expect(gone).toBeDefined();
-    expect(found.slice(0, 3)).toEqual([[[titles - 2]], [[titles - 1, 2]], [[titles - 1, 2]]]);
+    expect(found.slice(0, 3)).toEqual([[[lab.titles - 2]], [[lab.titles - 1, 2]], [[lab.titles - 1, 2]]]);
     const created = (found[5] as string[][][])[0]?.[0];
     expect(created).toEqual(['main.decade_trends', 'main.genre_analysis']);
     expect(found[6]).toEqual([[0]]);
@@ -210,10 +166,10 @@ describe.skipIf(!hasExtension)('the ducklake extension (Python: test/support/lak
   it('finds no version whose files retention has removed, and all rows of the others', async () => {
     const all = [await publish(), await publish(), await publish(), await publish()] as const;
     await show();
-    pinSnapshot(gold, all[0].id);
+    pinSnapshot(lab.gold, all[0].id);
     const { expired } = await show(2);
     expect(expired).toEqual([all[1].id]);
-    expect(retain(gold, 2).removed).toEqual([all[1].id]);
+    expect(retain(lab.gold, 2).removed).toEqual([all[1].id]);
     const staying = [all[0], all[2], all[3]];
     const found = await inLake(
       "SELECT snapshot_id FROM ducklake_snapshots('lake') ORDER BY ALL",
@@ -230,8 +186,8 @@ describe.skipIf(!hasExtension)('the ducklake extension (Python: test/support/lak
   });
 
   it.each(['region=eu', "it's a*[X]b"])('reads gold and a catalogue under %s', async (name) => {
-    gold = join(folder, name, 'gold');
-    path = join(folder, name, 'lake.ducklake');
+    lab.gold = join(lab.folder, name, 'gold');
+    path = join(lab.folder, name, 'lake.ducklake');
     const { tables } = await publish();
     await show();
     const [columns, rows] = await inLake(
@@ -265,10 +221,10 @@ describe('a catalogue', () => {
     const first = await publish();
     const second = await publish();
     await show();
-    writeFileSync(join(gold, 'CURRENT'), `${first.id}\n`);
+    writeFileSync(join(lab.gold, 'CURRENT'), `${first.id}\n`);
     await show();
     expect(await snapshotsByVersion()).toEqual(expected(first));
-    rmSync(snapshotFolder(gold, second.id), { recursive: true });
+    rmSync(snapshotFolder(lab.gold, second.id), { recursive: true });
     const third = await publish();
     await show();
     expect(Object.values(await snapshotsByVersion())).toEqual(Object.values(expected(first, third)));
@@ -278,7 +234,7 @@ describe('a catalogue', () => {
     await publish();
     await publish();
     await show();
-    rmSync(gold, { recursive: true });
+    rmSync(lab.gold, { recursive: true });
     vi.useFakeTimers({ toFake: ['Date'], now: Date.now() + 60_000 });
     const again = await publish().finally(() => vi.useRealTimers());
     expect(again.id).toBe(nextSnapshotId(undefined, new Date(again.created)));
@@ -289,9 +245,9 @@ describe('a catalogue', () => {
   it('moves with the gold folder', async () => {
     await publish();
     await show();
-    const moved = join(folder, 'moved');
-    renameSync(gold, moved);
-    gold = moved;
+    const moved = join(lab.folder, 'moved');
+    renameSync(lab.gold, moved);
+    lab.gold = moved;
     expect(await show()).toMatchObject({ added: [], expired: [], isChanged: true });
     const [[dataPath] = []] = await onDatabase(
       path,
@@ -333,12 +289,12 @@ describe('a catalogue', () => {
       ],
     };
     for (const [what, [kind, spoil]] of Object.entries(spoilt)) {
-      path = join(folder, `${what}.ducklake`);
+      path = join(lab.folder, `${what}.ducklake`);
       cpSync(good, path);
       await spoil(path);
       const before = readFileSync(path);
       await expect(show(), what).rejects.toMatchObject({ kind });
-      await expect(lakeAt().open(), what).rejects.toMatchObject({ kind });
+      await expect(lab.lake({ kind: 'file', path }).open(), what).rejects.toMatchObject({ kind });
       expect(readFileSync(path).equals(before), what).toBe(true);
     }
   });
@@ -359,28 +315,7 @@ describe('a catalogue', () => {
 });
 
 describe('a process that is killed while it writes the catalogue', () => {
-  /** Runs `show` in a process of its own, and kills it there or after so many milliseconds. */
-  async function killed(at: string | number, keep: number): Promise<void> {
-    const source = join(import.meta.dirname, '..', '..', '..', 'sinks', 'gold');
-    const program = `
-      const { Lake } = await import(${JSON.stringify(join(source, 'lake.ts'))});
-      const { stayingSnapshots } = await import(${JSON.stringify(join(source, 'retention.ts'))});
-      process.stdout.write('ready');
-      const lake = new Lake({ kind: 'file', path: ${JSON.stringify(path)} }, ${JSON.stringify({ gold, ...identity })});
-      await lake.show(stayingSnapshots(${JSON.stringify(gold)}, ${keep}));`;
-    const child = spawn(process.execPath, ['--input-type=module', '-e', program], {
-      env: { ...process.env, ...(typeof at === 'string' && { REELFLOW_CRASH_AT: at }) },
-      stdio: ['ignore', 'pipe', 'ignore'],
-    });
-    const ended = once(child, 'close');
-    if (typeof at === 'number') {
-      await once(child.stdout, 'data');
-      await sleep(at);
-      child.kill('SIGKILL');
-    }
-    const [, signal] = await ended;
-    if (typeof at === 'string') expect(signal, `${at} was not reached`).toBe('SIGKILL');
-  }
+  const killed = (at: string | number, keep: number) => lab.showKilled({ kind: 'file', path }, at, keep);
 
   it('leaves the old or the new one, and the next attempt completes it', async () => {
     const first = await publish();
@@ -390,7 +325,7 @@ describe('a process that is killed while it writes the catalogue', () => {
     expect(await snapshotsByVersion()).toEqual(expected(first));
     await killed('after-lake-before-retention', 1);
     expect(await snapshotsByVersion()).toEqual(expected(second));
-    expect(listSnapshots(gold)).toEqual([first.id, second.id]);
+    expect(listSnapshots(lab.gold)).toEqual([first.id, second.id]);
     let before = second;
     for (const ms of [0, 60, 200]) {
       const next = await publish();
@@ -402,7 +337,7 @@ describe('a process that is killed while it writes the catalogue', () => {
     }
     await show(1);
     expect(Object.keys(await snapshotsByVersion())).toHaveLength(1);
-    expect(existsSync(join(folder, '.lake.ducklake'))).toBe(false);
+    expect(existsSync(join(lab.folder, '.lake.ducklake'))).toBe(false);
   });
 });
 
@@ -414,15 +349,15 @@ describe('a sink whose catalogue cannot be written', () => {
       unremovable: () => undefined,
       lakeFailures: (attempts: number) => failures.push(attempts),
     } as unknown as SinkMetrics;
-    const place = join(folder, 'place');
+    const place = join(lab.folder, 'place');
     mkdirSync(place);
     path = join(place, 'lake.ducklake');
-    const lake = lakeAt();
+    const lake = lab.lake({ kind: 'file', path });
     const publication = new Publication({
       broker: { logger: createLogger('silent') } as Broker,
       names: topicNamesIn(''),
-      store,
-      gold,
+      store: lab.store,
+      gold: lab.gold,
       clusterId: 'cluster',
       schemas: {},
       keep: 1,
@@ -431,7 +366,7 @@ describe('a sink whose catalogue cannot be written', () => {
       reelflowVersion: 'test',
       metrics,
     });
-    const change = () => addTitle(1990);
+    const change = () => lab.addTitle(1990);
     await change();
     const first = await publication.publish();
     expect(await snapshotsByVersion()).toEqual(expected(first));
@@ -441,7 +376,7 @@ describe('a sink whose catalogue cannot be written', () => {
     await change();
     const third = await publication.publish();
     // The second one was never in the catalogue.
-    expect(listSnapshots(gold)).toEqual([first.id, third.id]);
+    expect(listSnapshots(lab.gold)).toEqual([first.id, third.id]);
     expect(second.id < third.id).toBe(true);
     await expect(publication.register('throw')).rejects.toMatchObject({ kind: 'lakeUnusable' });
     await publication.register('log');
@@ -451,7 +386,7 @@ describe('a sink whose catalogue cannot be written', () => {
     await publication.register('log');
     await change();
     const fourth = await publication.publish();
-    expect(listSnapshots(gold)).toEqual([fourth.id]);
+    expect(listSnapshots(lab.gold)).toEqual([fourth.id]);
     expect(await snapshotsByVersion()).toEqual(expected(fourth));
     expect(failures).toEqual([0, 1, 2, 2, 3, 0, 0]);
   });
@@ -471,7 +406,7 @@ it('sink --lake publishes also where the catalogue cannot be written, says so, a
     expect(readFileSync(damaged, 'utf8')).toBe('a text');
     expect(failed.code).toBe(exitCodes.lakeUnusable);
     const { id } = place.manifest;
-    gold = place.gold;
+    lab.gold = place.gold;
     path = join(place.folder, 'lake.ducklake');
     const done = await sink('--lake', `ducklake:${path}`);
     expect(done, done.stderr).toMatchObject({ code: 0 });
@@ -479,18 +414,18 @@ it('sink --lake publishes also where the catalogue cannot be written, says so, a
     expectFailure(await sink('--lake', 'ducklake:s3://bucket/lake'), 'usage');
 
     const newer = nextSnapshotId(id, new Date());
-    cpSync(snapshotFolder(gold, id), snapshotFolder(gold, newer), { recursive: true });
+    cpSync(snapshotFolder(lab.gold, id), snapshotFolder(lab.gold, newer), { recursive: true });
     writeFileSync(
-      join(snapshotFolder(gold, newer), 'manifest.json'),
+      join(snapshotFolder(lab.gold, newer), 'manifest.json'),
       JSON.stringify({ ...place.manifest, id: newer }),
     );
-    writeFileSync(join(gold, 'CURRENT'), newer);
+    writeFileSync(join(lab.gold, 'CURRENT'), newer);
     const prune = (lake: string) =>
-      place.run(['gold', 'prune', '--gold', gold, '--keep', '1', '--lake', lake]);
+      place.run(['gold', 'prune', '--gold', lab.gold, '--keep', '1', '--lake', lake]);
     expectFailure(await prune(`ducklake:${damaged}`), 'lakeUnusable');
-    expect(listSnapshots(gold)).toEqual([id, newer]);
+    expect(listSnapshots(lab.gold)).toEqual([id, newer]);
     expect(await prune(`ducklake:${path}`)).toMatchObject({ code: 0 });
-    expect(listSnapshots(gold)).toEqual([newer]);
+    expect(listSnapshots(lab.gold)).toEqual([newer]);
     expect(await snapshotsByVersion()).toEqual({ 2: [`${newer}: true`] });
   } finally {
     await place.close(false);

@@ -1,0 +1,95 @@
+/** Gold without a broker: a sink's store that a test fills, whose snapshots differ by one title each. */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { cpSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { expect } from 'vitest';
+import { CubeStore } from '../../sinks/cube-store.ts';
+import { Lake, type LakePlace } from '../../sinks/gold/lake.ts';
+import type { Manifest } from '../../sinks/gold/manifest.ts';
+import { stayingSnapshots } from '../../sinks/gold/retention.ts';
+import { publishSnapshot } from '../../sinks/gold/snapshot.ts';
+import { nullInt } from '../../topics/row-plan.ts';
+import { cubeNamed, rowOf } from './cube-rows.ts';
+
+export const labIdentity = { clusterId: 'cluster', namespace: '' };
+
+const sources = join(import.meta.dirname, '..', '..', 'sinks', 'gold');
+
+export class GoldLab {
+  readonly folder: string;
+  readonly store: CubeStore;
+  gold: string;
+  titles = 0;
+
+  private constructor(folder: string, store: CubeStore) {
+    this.folder = folder;
+    this.store = store;
+    this.gold = join(folder, 'gold');
+  }
+
+  static async open(): Promise<GoldLab> {
+    const folder = mkdtempSync(join(tmpdir(), 'reelflow-gold-lab-'));
+    return new GoldLab(folder, await CubeStore.open(join(folder, 'state'), labIdentity, '500MB'));
+  }
+
+  close(): void {
+    this.store.close();
+    rmSync(this.folder, { recursive: true, force: true });
+  }
+
+  async addTitle(year: number): Promise<void> {
+    const rows = rowOf(cubeNamed('title'), year, nullInt, 70, 1, 100, 90, 1);
+    await this.store.transaction(() => this.store.addCubeRows(0, rows));
+  }
+
+  /** Publishes a snapshot with one title more than the one before, in a decade of its own. */
+  async publish(): Promise<Manifest> {
+    this.titles += 1;
+    await this.addTitle(1800 + this.titles * 10);
+    const source = { schemas: {}, peopleTopic: 'names', historyDays: 400, reelflowVersion: 'test' };
+    return this.store.onAllThreads(() =>
+      publishSnapshot(this.store, { gold: this.gold, ...labIdentity, ...source }),
+    );
+  }
+
+  lake(place: LakePlace): Lake {
+    return new Lake(place, { gold: this.gold, ...labIdentity });
+  }
+
+  /** Makes the lake show the snapshots that retention would leave. */
+  show(place: LakePlace, keep = 10) {
+    return this.lake(place).show(stayingSnapshots(this.gold, keep));
+  }
+
+  /** Runs `show` in a process of its own, which is killed at a crash point or after so many milliseconds. */
+  async showKilled(place: LakePlace, at: string | number, keep: number): Promise<void> {
+    const program = `
+      const { Lake } = await import(${JSON.stringify(join(sources, 'lake.ts'))});
+      const { stayingSnapshots } = await import(${JSON.stringify(join(sources, 'retention.ts'))});
+      process.stdout.write('ready');
+      const of = ${JSON.stringify({ gold: this.gold, ...labIdentity })};
+      await new Lake(${JSON.stringify(place)}, of).show(stayingSnapshots(of.gold, ${keep}));`;
+    const child = spawn(process.execPath, ['--input-type=module', '-e', program], {
+      env: { ...process.env, ...(typeof at === 'string' && { REELFLOW_CRASH_AT: at }) },
+      stdio: ['ignore', 'pipe', 'ignore'],
+    });
+    const ended = once(child, 'close');
+    if (typeof at === 'number') {
+      await once(child.stdout, 'data');
+      await sleep(at);
+      child.kill('SIGKILL');
+    }
+    const [, signal] = await ended;
+    if (typeof at === 'string') expect(signal, `${at} was not reached`).toBe('SIGKILL');
+  }
+
+  /** A copy of a file, for readers that would lock or change it. */
+  copyOf(file: string): string {
+    const copy = join(this.folder, 'copy');
+    cpSync(file, copy);
+    return copy;
+  }
+}
