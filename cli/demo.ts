@@ -3,15 +3,26 @@ import { createHash } from 'node:crypto';
 import { existsSync, realpathSync, renameSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { Command } from 'commander';
+import type { GoldTable } from '../tables/gold-table.ts';
 import { type Context, openContext } from './context.ts';
+import { declarationsOf } from './declared.ts';
 import { whole } from './figures.ts';
 import { viewText } from './gold-text.ts';
-import { type CommonFlags, commonOptions, describeDefault, integerIn, localFolder } from './options.ts';
+import {
+  type CommonFlags,
+  commonOptions,
+  describeDefault,
+  integerIn,
+  localFolder,
+  type TablesFlags,
+  tablesArguments,
+  tablesOptions,
+} from './options.ts';
 import { print, printJson } from './output.ts';
 import type { PipelineReport } from './pipeline.ts';
 import { stopSignal } from './stop.ts';
 
-interface Flags extends CommonFlags {
+interface Flags extends CommonFlags, TablesFlags {
   data?: string;
   titles: number;
   seed: number;
@@ -25,7 +36,7 @@ export function demoCommand(): Command {
     .option('--data <dir>', 'folder of IMDb datasets; default a synthetic dataset')
     .option('--titles <n>', 'titles of the synthetic dataset', integerIn(1, 30_000_000), 10_000)
     .option('--seed <s>', 'seed of the synthetic dataset', integerIn(0, 2 ** 31 - 1), 1);
-  commonOptions(command);
+  commonOptions(tablesOptions(command));
   describeDefault(command, '--gold', join(localFolder, 'demo', '<namespace>'));
   describeDefault(command, '--namespace', 'one per dataset');
   return command.action(run);
@@ -35,6 +46,7 @@ async function run(flags: Flags, command: Command): Promise<void> {
   const say = (line: string) => {
     if (!flags.json) print(line);
   };
+  const { tables } = await declarationsOf(flags);
   const { findServices, portsFrom } = await import('../kafka/local/services.ts');
   const services = await findServices({
     env: process.env,
@@ -67,7 +79,7 @@ async function run(flags: Flags, command: Command): Promise<void> {
   }
   const { replayText } = await import('./replay.ts');
   say(replayText(report.replay));
-  if (snapshot !== null) say(await tablesText(gold, snapshot));
+  if (snapshot !== null) say(await tablesText(gold, snapshot, tables));
   const { read } = report.replay;
   const rate = whole(read / report.seconds);
   say(`${whole(read)} records from file to gold in ${report.seconds.toFixed(1)} s: ${rate} records/s`);
@@ -116,12 +128,14 @@ async function pipeline(context: Context, data: string, flags: Flags): Promise<P
   const { replayProgress } = await import('./replay.ts');
   const progress = await replayProgress(context.logger);
   const { namespace } = context.places;
+  const declared = tablesArguments(flags);
   try {
     return await runPipeline({
       context,
       data,
       logs: join(localFolder, 'logs', namespace === '' ? '_' : namespace),
-      processArguments: flags.verbose ? ['--verbose'] : [],
+      processArguments: [...(flags.verbose ? ['--verbose'] : []), ...declared],
+      sinkArguments: declared,
       signal: stopSignal(),
       onProgress: progress.show,
       onStage: (stage) => {
@@ -135,16 +149,21 @@ async function pipeline(context: Context, data: string, flags: Flags): Promise<P
 }
 
 /** The first rows of each gold table. */
-async function tablesText(gold: string, snapshot: string): Promise<string> {
-  const [{ GoldReader }, { goldTables }] = await Promise.all([
+async function tablesText(gold: string, snapshot: string, tables: readonly GoldTable[]): Promise<string> {
+  const [{ GoldReader }, { readManifest }] = await Promise.all([
     import('../sinks/gold/gold-reader.ts'),
-    import('../tables/gold-tables.ts'),
+    import('../sinks/gold/manifest.ts'),
   ]);
-  return GoldReader.open(gold, async (reader) => {
-    const texts: string[] = [];
-    for (const { name } of goldTables) {
-      texts.push(`\n${viewText(await reader.rows(snapshot, name, rowsShown))}`);
-    }
-    return texts.join('\n');
-  });
+  const held = readManifest(gold, snapshot).tables;
+  return GoldReader.open(
+    gold,
+    async (reader) => {
+      const texts: string[] = [];
+      for (const { name } of tables.filter((table) => table.name in held)) {
+        texts.push(`\n${viewText(await reader.rows(snapshot, name, rowsShown))}`);
+      }
+      return texts.join('\n');
+    },
+    tables,
+  );
 }

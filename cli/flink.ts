@@ -4,12 +4,15 @@ import { Command, Option } from 'commander';
 import type { FlinkContext } from '../flink/run.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import { openContext } from './context.ts';
+import { declarationsOf } from './declared.ts';
 import { whole } from './figures.ts';
-import { type CommonFlags, commonOptions, localFolder } from './options.ts';
+import { type CommonFlags, commonOptions, localFolder, type TablesFlags, tablesOptions } from './options.ts';
 import { print, printJson } from './output.ts';
 import { stopSignal } from './stop.ts';
 
-interface JavaFlags extends CommonFlags {
+interface DeclaredFlags extends CommonFlags, TablesFlags {}
+
+interface JavaFlags extends DeclaredFlags {
   jars: string;
 }
 
@@ -28,7 +31,7 @@ interface RunFlags extends JavaFlags {
 export function flinkCommand(): Command {
   const command = new Command('flink').description('compute the gold tables on Apache Flink');
   command.addCommand(
-    commonOptions(
+    declaredOptions(
       new Command('sql').description(
         'print the statements that keep the tables up to date on topics, without passwords',
       ),
@@ -55,17 +58,27 @@ export function flinkCommand(): Command {
   return command;
 }
 
-function javaOptions(command: Command): Command {
-  return commonOptions(command).option('--jars <dir>', 'folder that caches jars', join(localFolder, 'jars'));
+function declaredOptions(command: Command): Command {
+  return commonOptions(tablesOptions(command));
 }
 
-async function contextOf(flags: CommonFlags, jars = ''): Promise<FlinkContext> {
+function javaOptions(command: Command): Command {
+  return declaredOptions(command).option(
+    '--jars <dir>',
+    'folder that caches jars',
+    join(localFolder, 'jars'),
+  );
+}
+
+async function contextOf(flags: DeclaredFlags, jars = ''): Promise<FlinkContext> {
+  const declarations = await declarationsOf(flags);
   const signal = stopSignal();
   const { broker, registry, names, endpoints, places, logger } = await openContext(flags, undefined, signal);
   return {
     broker,
     registry,
     names,
+    declarations,
     endpoints,
     signal,
     folder: join(places.state, 'flink', places.namespace || 'default'),
@@ -75,21 +88,16 @@ async function contextOf(flags: CommonFlags, jars = ''): Promise<FlinkContext> {
   };
 }
 
-async function sql(flags: CommonFlags): Promise<void> {
-  const [{ flinkStatements }, { inspectSources }, { cubes }, { goldTables }] = await Promise.all([
+async function sql(flags: DeclaredFlags): Promise<void> {
+  const [{ flinkStatements }, { inspectSources }] = await Promise.all([
     import('../flink/sql.ts'),
     import('../flink/sources.ts'),
-    import('../tables/cubes/cube-set.ts'),
-    import('../tables/gold-tables.ts'),
   ]);
   const context = await contextOf(flags);
-  const { names, endpoints } = context;
-  const { shards } = await inspectSources(context, cubes);
+  const { names, endpoints, declarations } = context;
+  const { shards } = await inspectSources(context, declarations.cubes);
   const destination = { kind: 'topics' } as const;
-  const statements = flinkStatements(
-    { cubes, tables: goldTables, names, endpoints, shards, destination },
-    String,
-  );
+  const statements = flinkStatements({ ...declarations, names, endpoints, shards, destination }, String);
   print(flags.json ? JSON.stringify(statements) : statements.map((each) => `${each};`).join('\n\n'));
 }
 

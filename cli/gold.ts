@@ -3,9 +3,10 @@ import { writeFileSync } from 'node:fs';
 import { Command, InvalidArgumentError } from 'commander';
 import { messageOf, ReelflowError } from '../runtime/errors.ts';
 import type { RetentionPlan } from '../sinks/gold/retention.ts';
+import { declarationsOf } from './declared.ts';
 import { figure } from './figures.ts';
 import { diffText, snapshotsText, viewText } from './gold-text.ts';
-import { goldOption, integerIn, outputOptions } from './options.ts';
+import { goldOption, integerIn, outputOptions, type TablesFlags, tablesOption } from './options.ts';
 import { print, printJson } from './output.ts';
 import { drawPlot } from './plot.ts';
 
@@ -13,6 +14,8 @@ interface Flags {
   gold: string;
   json?: true;
 }
+
+type TableFlags = Flags & Pick<TablesFlags, 'tables'>;
 
 export function goldCommand(): Command {
   const gold = new Command('gold').description('list, show, compare, pin, export and prune snapshots');
@@ -23,17 +26,17 @@ export function goldCommand(): Command {
   };
   const at = 'id of a snapshot, or a time (UTC unless it has a zone): the newest snapshot at that time';
   add('list', 'list all snapshots, oldest first').action(list);
-  add('show', 'show the first rows of a table, and a plot')
+  tablesOption(add('show', 'show the first rows of a table, and a plot'))
     .argument('<table>', 'name of the table, such as `genre_analysis`')
     .option('--at <id|time>', at)
     .option('--rows <n>', 'number of rows', integerIn(0, 100_000), 20)
     .action(show);
-  add('diff', 'show what changed between two snapshots')
+  tablesOption(add('diff', 'show what changed between two snapshots'))
     .argument('<from>', at)
     .argument('[to]', 'the same; default the newest')
     .option('--rows <n>', 'number of changes shown per table', integerIn(0, 100_000), 5)
     .action(diff);
-  add('report', 'write a page with charts and the changes since the previous snapshot')
+  tablesOption(add('report', 'write a page with charts and the changes since the previous snapshot'))
     .option('--at <id|time>', at)
     .option('--out <file>', 'file to write; default reelflow-<id>.html')
     .action(report);
@@ -47,7 +50,7 @@ export function goldCommand(): Command {
     .argument('<url>', 's3://bucket/prefix')
     .option('--keep <n>', 'number of snapshots to keep in the bucket', integerIn(1, 100_000), 10)
     .action(push);
-  add('pull', 'copy the newest snapshot of a bucket into the gold folder')
+  tablesOption(add('pull', 'copy the newest snapshot of a bucket into the gold folder'))
     .argument('<url>', 's3://bucket/prefix')
     .action(pull);
   add('pin', 'exclude a snapshot from retention')
@@ -75,41 +78,51 @@ async function list({ gold, json }: Flags): Promise<void> {
   print(snapshotsText(snapshots));
 }
 
-async function show(table: string, flags: Flags & { at?: string; rows: number }): Promise<void> {
-  const [{ snapshotAt }, { GoldReader }, { goldTables }] = await Promise.all([
+async function show(table: string, flags: TableFlags & { at?: string; rows: number }): Promise<void> {
+  const { tables } = await declarationsOf(flags);
+  const [{ snapshotAt }, { GoldReader }] = await Promise.all([
     import('../sinks/gold/history.ts'),
     import('../sinks/gold/gold-reader.ts'),
-    import('../tables/gold-tables.ts'),
   ]);
   const id = snapshotAt(flags.gold, flags.at);
-  const plot = goldTables.find(({ name }) => name === table)?.plots[0];
-  await GoldReader.open(flags.gold, async (reader) => {
-    const view = await reader.rows(id, table, flags.rows);
-    if (flags.json) return printJson(view);
-    const points = plot === undefined ? [] : await reader.points(id, table, plot);
-    const picture = plot === undefined ? '' : await drawPlot(plot, points, process.stdout.columns ?? 80);
-    print([viewText(view), picture].filter((part) => part !== '').join('\n\n'));
-  });
+  const plot = tables.find(({ name }) => name === table)?.plots[0];
+  await GoldReader.open(
+    flags.gold,
+    async (reader) => {
+      const view = await reader.rows(id, table, flags.rows);
+      if (flags.json) return printJson(view);
+      const points = plot === undefined ? [] : await reader.points(id, table, plot);
+      const picture = plot === undefined ? '' : await drawPlot(plot, points, process.stdout.columns ?? 80);
+      print([viewText(view), picture].filter((part) => part !== '').join('\n\n'));
+    },
+    tables,
+  );
 }
 
-async function diff(from: string, to: string | undefined, flags: Flags & { rows: number }): Promise<void> {
+async function diff(
+  from: string,
+  to: string | undefined,
+  flags: TableFlags & { rows: number },
+): Promise<void> {
+  const { tables } = await declarationsOf(flags);
   const [{ snapshotAt }, { GoldReader }] = await Promise.all([
     import('../sinks/gold/history.ts'),
     import('../sinks/gold/gold-reader.ts'),
   ]);
   const [before, after] = [snapshotAt(flags.gold, from), snapshotAt(flags.gold, to)];
-  const found = await GoldReader.open(flags.gold, (reader) => reader.diff(before, after, flags.rows));
+  const found = await GoldReader.open(flags.gold, (reader) => reader.diff(before, after, flags.rows), tables);
   print(flags.json ? JSON.stringify(found) : diffText(found));
 }
 
-async function report(flags: Flags & { at?: string; out?: string }): Promise<void> {
+async function report(flags: TableFlags & { at?: string; out?: string }): Promise<void> {
+  const { tables } = await declarationsOf(flags);
   const [{ snapshotAt }, { reportPage }] = await Promise.all([
     import('../sinks/gold/history.ts'),
     import('../sinks/gold/report.ts'),
   ]);
   const id = snapshotAt(flags.gold, flags.at);
   const file = flags.out ?? `reelflow-${id}.html`;
-  const page = await reportPage(flags.gold, id);
+  const page = await reportPage(flags.gold, id, tables);
   try {
     writeFileSync(file, page);
   } catch (thrown) {
@@ -155,12 +168,14 @@ async function push(url: string, { gold, json, keep }: Flags & { keep: number })
   for (const id of removed) print(`${id} is removed from it.`);
 }
 
-async function pull(url: string, { gold, json }: Flags): Promise<void> {
+async function pull(url: string, flags: TableFlags): Promise<void> {
+  const { gold, json } = flags;
+  const { tables } = await declarationsOf(flags);
   const [{ pullGold }, { withGoldLock }] = await Promise.all([
     import('../sinks/gold/bucket.ts'),
     import('../sinks/gold/retention.ts'),
   ]);
-  const report = await withGoldLock(gold, { patienceMs: 2_000 }, () => pullGold(gold, url));
+  const report = await withGoldLock(gold, { patienceMs: 2_000 }, () => pullGold(gold, url, tables));
   if (json) return printJson(report);
   const { snapshot, pulled } = report;
   print(pulled ? `Snapshot ${snapshot} is in ${gold}.` : `${gold} has ${snapshot} already.`);

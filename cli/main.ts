@@ -22,6 +22,7 @@ import { servicesCommand } from './services.ts';
 import { sinkCommand } from './sink.ts';
 import { statusCommand } from './status.ts';
 import { stoppedExitCode, stopReason } from './stop.ts';
+import { tablesCommand } from './tables.ts';
 import { verifyCommand } from './verify.ts';
 import { packageVersion } from './version.ts';
 
@@ -53,6 +54,7 @@ export function createProgram(): Command {
     verifyCommand(),
     flinkCommand(),
     goldCommand(),
+    tablesCommand(),
   ]) {
     program.addCommand(command);
   }

@@ -2,7 +2,9 @@
 import { randomBytes } from 'node:crypto';
 import { Command } from 'commander';
 import type { RunningPage } from '../monitor/server.ts';
+import type { GoldTable } from '../tables/gold-table.ts';
 import { type Context, openContext } from './context.ts';
+import { declarationsOf } from './declared.ts';
 import { pipelineGroups } from './lag.ts';
 import { letterJson, openLetter } from './letter.ts';
 import {
@@ -12,11 +14,13 @@ import {
   listenOption,
   periodOption,
   severalOption,
+  type TablesFlags,
+  tablesOption,
 } from './options.ts';
 import { print } from './output.ts';
 import { stopSignal } from './stop.ts';
 
-interface Flags extends CommonFlags {
+interface Flags extends CommonFlags, Pick<TablesFlags, 'tables'> {
   listen: ListenAddress;
   group: string[];
   over?: number;
@@ -44,12 +48,17 @@ export function monitorCommand(): Command {
     .addOption(
       periodOption('--over <period>', 'judge groups by the observations of this period, default 60s'),
     );
-  return commonOptions(command).action(run);
+  return commonOptions(tablesOption(command)).action(run);
 }
 
 async function run({ listen, group, over, ...flags }: Flags): Promise<void> {
+  const { tables } = await declarationsOf(flags);
   const signal = stopSignal();
-  const page = await openPage(await openContext(flags, undefined, signal), { listen, group, over }, signal);
+  const page = await openPage(
+    await openContext(flags, undefined, signal),
+    { tables, listen, group, over },
+    signal,
+  );
   print(flags.json ? JSON.stringify({ url: page.url }) : page.url);
   await page.done;
 }
@@ -58,10 +67,16 @@ async function run({ listen, group, over, ...flags }: Flags): Promise<void> {
 export async function openPage(
   context: Context,
   {
+    tables,
     listen,
     group = [],
     over,
-  }: { listen: ListenAddress; group?: readonly string[]; over?: number | undefined },
+  }: {
+    tables: readonly GoldTable[];
+    listen: ListenAddress;
+    group?: readonly string[];
+    over?: number | undefined;
+  },
   signal: AbortSignal,
 ): Promise<RunningPage> {
   const [
@@ -102,7 +117,7 @@ export async function openPage(
       const found = await openLetter(context, at);
       return found && letterJson(found, letterBounds);
     },
-    plots: plotsOf(places.gold),
+    plots: plotsOf(places.gold, tables),
     metrics: async () => ({ type: registry.contentType, text: await registry.metrics() }),
     logger,
     signal,
@@ -110,12 +125,12 @@ export async function openPage(
 }
 
 /** The plots of a snapshot, computed once: all viewers ask for the newest one, and a snapshot never changes. */
-function plotsOf(gold: string): (id: string) => Promise<object | undefined> {
+function plotsOf(gold: string, tables: readonly GoldTable[]): (id: string) => Promise<object | undefined> {
   let drawn: { id: string; plots: Promise<object> } | undefined;
   return async (id) => {
     const { listSnapshots } = await import('../sinks/gold/manifest.ts');
     if (!listSnapshots(gold).includes(id)) return undefined;
-    if (drawn?.id !== id) drawn = { id, plots: draw(gold, id) };
+    if (drawn?.id !== id) drawn = { id, plots: draw(gold, id, tables) };
     const { plots } = drawn;
     plots.catch(() => {
       drawn = undefined;
@@ -124,19 +139,24 @@ function plotsOf(gold: string): (id: string) => Promise<object | undefined> {
   };
 }
 
-async function draw(gold: string, id: string): Promise<object> {
-  const [{ GoldReader }, { goldTables }] = await Promise.all([
+async function draw(gold: string, id: string, tables: readonly GoldTable[]): Promise<object> {
+  const [{ GoldReader }, { readManifest }] = await Promise.all([
     import('../sinks/gold/gold-reader.ts'),
-    import('../tables/gold-tables.ts'),
+    import('../sinks/gold/manifest.ts'),
   ]);
-  return GoldReader.open(gold, async (reader) => {
-    const plots: object[] = [];
-    for (const { name, plots: own } of goldTables) {
-      for (const plot of own) {
-        const { title, kind } = plot;
-        plots.push({ table: name, title, kind, points: await reader.points(id, name, plot) });
+  const held = readManifest(gold, id).tables;
+  return GoldReader.open(
+    gold,
+    async (reader) => {
+      const plots: object[] = [];
+      for (const { name, plots: own } of tables.filter((table) => table.name in held)) {
+        for (const plot of own) {
+          const { title, kind } = plot;
+          plots.push({ table: name, title, kind, points: await reader.points(id, name, plot) });
+        }
       }
-    }
-    return { snapshot: id, plots };
-  });
+      return { snapshot: id, plots };
+    },
+    tables,
+  );
 }

@@ -32,6 +32,32 @@ export function goldOption(command: Command): Command {
   return command.option('--gold <dir>', 'gold folder', `${localFolder}/gold`);
 }
 
+/** Where declarations come from. */
+export interface TablesFlags {
+  tables?: string;
+  only?: string[];
+}
+
+/** For commands that read tables. */
+export function tablesOption(command: Command): Command {
+  const about = 'folder with SQL files that declare more cubes and tables';
+  return command.addOption(new Option('--tables <dir>', about).env('REELFLOW_TABLES'));
+}
+
+/** For commands that compute tables. */
+export function tablesOptions(command: Command): Command {
+  return tablesOption(command).addOption(
+    new Option('--only <list>', 'only these of the built-in tables, separated by commas').argParser(
+      (text: string) => text.split(',').map((name) => name.trim()),
+    ),
+  );
+}
+
+/** The same flags for a command that runs as a child. */
+export function tablesArguments({ tables, only }: TablesFlags): string[] {
+  return [...(tables ? ['--tables', tables] : []), ...(only ? ['--only', only.join()] : [])];
+}
+
 export function commonOptions(command: Command): Command {
   goldOption(command)
     .option('--state <dir>', 'state folder', `${localFolder}/state`)

@@ -1,5 +1,6 @@
 /** `reelflow process`: one processor member. */
 import { Command } from 'commander';
+import { declarationsOf } from './declared.ts';
 import type { HealthView } from './observe.ts';
 import {
   commonOptions,
@@ -10,11 +11,13 @@ import {
   periodOption,
   severalOption,
   sizeOption,
+  type TablesFlags,
+  tablesOptions,
 } from './options.ts';
 import { printJson } from './output.ts';
 import { finishSignal, openStage, type StageFlags } from './stage.ts';
 
-interface Flags extends StageFlags {
+interface Flags extends StageFlags, TablesFlags {
   window: number;
   maxRecords: number;
   maxBytes: number;
@@ -52,10 +55,11 @@ export function processCommand(): Command {
     .addOption(listenOption(observersHelp))
     .addOption(memoryOption("limit of DuckDB's memory for all shards of this member"))
     .option('--shards <n>', 'partition count of topics that do not exist yet', integerIn(1, 1_000), 4);
-  return commonOptions(command).action(run);
+  return commonOptions(tablesOptions(command)).action(run);
 }
 
 async function run(flags: Flags): Promise<void> {
+  const { cubes } = await declarationsOf(flags);
   let health = (): HealthView => ({ isHealthy: true, isReady: false });
   const { broker, registry, names, places, signal, stopped, observed } = await openStage(
     'process',
@@ -74,6 +78,7 @@ async function run(flags: Flags): Promise<void> {
     acceptLoss: flags.acceptLoss === true,
     memoryLimit: flags.memory,
     shards: flags.shards,
+    cubeSet: cubes,
     stuckAfterMs: flags.stuckAfter,
     skipBatches: flags.skipBatch,
     backups:

@@ -8,6 +8,7 @@ import { resolve } from 'node:path';
 import { Command } from 'commander';
 import { ReelflowError } from '../runtime/errors.ts';
 import { openContext } from './context.ts';
+import { declarationsOf } from './declared.ts';
 import { whole } from './figures.ts';
 import type { Member, MemberEnd } from './member.ts';
 import { openPage } from './monitor.ts';
@@ -20,12 +21,15 @@ import {
   localFolder,
   memoryOption,
   periodOption,
+  type TablesFlags,
+  tablesArguments,
+  tablesOptions,
 } from './options.ts';
 import { print, printJson } from './output.ts';
 import { memberPorts } from './ports.ts';
 import { stopReason, stopSignal } from './stop.ts';
 
-interface Flags extends CommonFlags {
+interface Flags extends CommonFlags, TablesFlags {
   processors: number;
   interval: number;
   listen: ListenAddress;
@@ -50,12 +54,13 @@ export function runCommand(): Command {
       `serve health and metrics of the sink on port ${memberPorts.sink} of this address, of processors on ${memberPorts.processor(1)} and up`,
     )
     .addOption(memoryOption("limit of DuckDB's memory, for each processor and for the sink"));
-  return commonOptions(command).action(run);
+  return commonOptions(tablesOptions(command)).action(run);
 }
 
 async function run(dir: string | undefined, flags: Flags): Promise<void> {
   const signal = stopSignal();
   requireFolder(dir);
+  const { tables } = await declarationsOf(flags);
   const { findServices, portsFrom } = await import('../kafka/local/services.ts');
   const services = await findServices({
     env: process.env,
@@ -68,7 +73,11 @@ async function run(dir: string | undefined, flags: Flags): Promise<void> {
   const { clusterIdOf } = await import('../kafka/client.ts');
   await clusterIdOf(context.broker);
   const closed = new AbortController();
-  const page = await openPage(context, { listen: flags.listen }, AbortSignal.any([signal, closed.signal]));
+  const page = await openPage(
+    context,
+    { tables, listen: flags.listen },
+    AbortSignal.any([signal, closed.signal]),
+  );
 
   const { gold, state, namespace } = context.places;
   if (flags.json)
@@ -117,19 +126,27 @@ function requireFolder(dir: string | undefined): void {
 }
 
 function startMembers(
-  { processors, interval, memory, metrics, gold, state, namespace, verbose }: Flags,
+  flags: Flags,
   dir: string | undefined,
   start: (name: string, args: string[]) => Member,
 ): Member[] {
+  const { processors, interval, memory, metrics, gold, state, namespace, verbose } = flags;
   const common = ['--gold', gold, '--state', state, '--namespace', namespace, '--json'];
   if (verbose) common.push('--verbose');
   const observed = (port: number) => (metrics === undefined ? [] : ['--listen', `${metrics}:${port}`]);
   const members: Member[] = [];
   for (let n = 1; n <= processors; n++) {
-    const more = ['--memory', memory, ...observed(memberPorts.processor(n))];
+    const more = [...tablesArguments(flags), '--memory', memory, ...observed(memberPorts.processor(n))];
     members.push(start(`processor-${n}`, ['process', ...common, ...more]));
   }
-  const sinkFlags = ['--interval', `${interval}ms`, '--memory', memory, ...observed(memberPorts.sink)];
+  const sinkFlags = [
+    ...tablesArguments(flags),
+    '--interval',
+    `${interval}ms`,
+    '--memory',
+    memory,
+    ...observed(memberPorts.sink),
+  ];
   members.push(start('sink', ['sink', ...common, ...sinkFlags]));
   if (dir !== undefined) members.push(start('replay', ['replay', dir, ...common]));
   return members;

@@ -3,6 +3,7 @@ import { Command, Option } from 'commander';
 import { ReelflowError } from '../runtime/errors.ts';
 import type { LakePlace } from '../sinks/gold/lake.ts';
 import type { TrimMode } from '../sinks/source-trim.ts';
+import { declarationsOf } from './declared.ts';
 import { whole } from './figures.ts';
 import type { HealthView } from './observe.ts';
 import {
@@ -12,12 +13,14 @@ import {
   memoryOption,
   observersHelp,
   periodOption,
+  type TablesFlags,
+  tablesOptions,
 } from './options.ts';
 import { print, printJson } from './output.ts';
 import { finishSignal, openStage, type StageFlags } from './stage.ts';
 import { packageVersion } from './version.ts';
 
-interface Flags extends StageFlags {
+interface Flags extends StageFlags, TablesFlags {
   interval: number;
   once?: true;
   keep: number;
@@ -47,10 +50,11 @@ export function sinkCommand(): Command {
         .default('delete'),
     )
     .addOption(memoryOption("limit of DuckDB's memory"));
-  return commonOptions(command).action(run);
+  return commonOptions(tablesOptions(command)).action(run);
 }
 
 async function run(flags: Flags): Promise<void> {
+  const declarations = await declarationsOf(flags);
   const lake = await lakeOf(flags);
   let health = (): HealthView => ({ isHealthy: true, isReady: false });
   const { broker, registry, names, places, signal, stopped, observed } = await openStage(
@@ -78,6 +82,7 @@ async function run(flags: Flags): Promise<void> {
     ...(lake !== undefined && { lake }),
     memoryLimit: flags.memory,
     reelflowVersion: packageVersion(),
+    declarations,
     signal,
     ...observed,
     onOpen: () => {

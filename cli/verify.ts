@@ -4,14 +4,22 @@ import { ReelflowError } from '../runtime/errors.ts';
 import type { ReadProgress } from '../sinks/verify/topic-rows.ts';
 import type { Verification, VerifyOptions } from '../sinks/verify/verify.ts';
 import { inNamespaceOf, logLevelOf, namespaceText, openContext } from './context.ts';
+import { declarationsOf } from './declared.ts';
 import { whole } from './figures.ts';
-import { type CommonFlags, commonOptions, memoryOption, severalOption } from './options.ts';
+import {
+  type CommonFlags,
+  commonOptions,
+  memoryOption,
+  severalOption,
+  type TablesFlags,
+  tablesOptions,
+} from './options.ts';
 import { print } from './output.ts';
 import { openProgress, type Progress } from './progress.ts';
 import { stoppedExitCode, stopSignal } from './stop.ts';
 import { tableText } from './table.ts';
 
-interface Flags extends CommonFlags {
+interface Flags extends CommonFlags, TablesFlags {
   data?: string;
   memory: string;
   skipBatch: string[];
@@ -30,10 +38,11 @@ export function verifyCommand(): Command {
       ),
     )
     .addOption(memoryOption("limit of DuckDB's memory"));
-  return commonOptions(command).action(run);
+  return commonOptions(tablesOptions(command)).action(run);
 }
 
 async function run(snapshot: string | undefined, given: Flags, command: Command): Promise<void> {
+  const declarations = await declarationsOf(given);
   const [{ verifySnapshot }, { currentSnapshot }] = await Promise.all([
     import('../sinks/verify/verify.ts'),
     import('../sinks/gold/manifest.ts'),
@@ -48,6 +57,7 @@ async function run(snapshot: string | undefined, given: Flags, command: Command)
       input,
       memoryLimit: flags.memory,
       skipBatches: flags.skipBatch,
+      declarations,
       signal,
       onProgress: progress.show,
     });

@@ -10,8 +10,8 @@ import { ensureCompactedTopics } from '../kafka/topics.ts';
 import type { Endpoints } from '../runtime/config.ts';
 import type { Secret } from '../runtime/credentials.ts';
 import { ReelflowError } from '../runtime/errors.ts';
-import { cubes } from '../tables/cubes/cube-set.ts';
-import { goldTables } from '../tables/gold-tables.ts';
+import type { Declarations } from '../tables/built-in.ts';
+import type { GoldTable } from '../tables/gold-table.ts';
 import type { TopicNames } from '../topics/catalog.ts';
 import type { Registry } from '../topics/registry.ts';
 import { flinkTls } from './connections.ts';
@@ -25,6 +25,7 @@ export interface FlinkContext {
   readonly broker: Broker;
   readonly registry: Registry;
   readonly names: TopicNames;
+  readonly declarations: Declarations;
   readonly endpoints: Endpoints;
   /** Holds log, temporary files and checkpoints of a local Flink. */
   readonly folder: string;
@@ -35,7 +36,9 @@ export interface FlinkContext {
   readonly onProgress?: (line: string) => void;
 }
 
-const tables = goldTables.filter(({ onlyDuckdb }) => onlyDuckdb === undefined);
+/** The tables that Flink computes. */
+const sharedTables = ({ declarations }: FlinkContext) =>
+  declarations.tables.filter(({ onlyDuckdb }) => onlyDuckdb === undefined);
 const reveal = (secret: Secret) => secret.reveal();
 
 function secretsOf({ security, registryCredentials }: Endpoints): Secret[] {
@@ -50,8 +53,9 @@ function jobOf(
   { shards }: SourceTopics,
   destination: FlinkJob['destination'],
 ): FlinkJob {
-  const { names, endpoints } = context;
-  return { cubes, tables, names, endpoints, shards, destination };
+  const { names, endpoints, declarations } = context;
+  const tables = sharedTables(context);
+  return { cubes: declarations.cubes, tables, names, endpoints, shards, destination };
 }
 
 /**
@@ -97,7 +101,7 @@ export interface BoundedReport {
  */
 export async function runBounded(context: FlinkContext, out: string): Promise<BoundedReport> {
   const started = performance.now();
-  const sources = await inspectSources(context, cubes);
+  const sources = await inspectSources(context, context.declarations.cubes);
   const parts = join(resolve(context.folder), `parts-${randomUUID()}`);
   try {
     mkdirSync(out, { recursive: true });
@@ -109,7 +113,7 @@ export async function runBounded(context: FlinkContext, out: string): Promise<Bo
       ),
     );
     return {
-      tables: await gather(parts, out),
+      tables: await gather(sharedTables(context), parts, out),
       input: Object.fromEntries(
         [...sources.ends].map(([topic, ends]) => [
           topic,
@@ -124,7 +128,11 @@ export async function runBounded(context: FlinkContext, out: string): Promise<Bo
 }
 
 /** Merges the parts that Flink wrote into one file per table. */
-async function gather(parts: string, out: string): Promise<BoundedReport['tables']> {
+async function gather(
+  tables: readonly GoldTable[],
+  parts: string,
+  out: string,
+): Promise<BoundedReport['tables']> {
   const instance = await DuckDBInstance.create(':memory:');
   const connection = await instance.connect();
   const report: Record<string, { rows: number; bytes: number }> = {};
@@ -162,7 +170,9 @@ async function gather(parts: string, out: string): Promise<BoundedReport['tables
 // Unbounded
 
 /** Creates the result topics and registers their schemas. */
-async function prepareResults({ broker, registry, names }: FlinkContext, shards: number): Promise<void> {
+async function prepareResults(context: FlinkContext, shards: number): Promise<void> {
+  const { broker, registry, names } = context;
+  const tables = sharedTables(context);
   const topics = tables.map(({ name }) => ({ topic: names.goldTable(name), partitions: shards }));
   await ensureCompactedTopics(broker, topics);
   for (const table of tables) {
@@ -180,7 +190,7 @@ export async function runUnbounded(
   context: FlinkContext,
   onStart?: (from: string | undefined) => void,
 ): Promise<void> {
-  const sources = await inspectSources(context, cubes);
+  const sources = await inspectSources(context, context.declarations.cubes);
   await prepareResults(context, sources.shards);
   const job = jobOf(context, sources, { kind: 'topics' });
   // Only the same statements can start from a checkpoint. Other statements start from the beginning, in another folder.
@@ -233,7 +243,7 @@ export async function submit(
   cluster: Cluster,
   options: { checkpoints?: string; from?: string } = {},
 ): Promise<string> {
-  const sources = await inspectSources(context, cubes);
+  const sources = await inspectSources(context, context.declarations.cubes);
   const job = { ...jobOf(context, sources, { kind: 'topics' }), ...options };
   if ('gateway' in cluster) {
     const probe = await SqlGateway.open({ url: cluster.gateway, signal: context.signal });

@@ -13,6 +13,8 @@ import { databasePath } from '../database/sql.ts';
 import { asOpeningError, asStorageError, type Storage } from '../database/storage-errors.ts';
 import { loadDictionary, storeDictionary } from '../database/stored-dictionary.ts';
 import { ReelflowError } from '../runtime/errors.ts';
+import type { Cube } from '../tables/cubes/cube.ts';
+import { cubes, fingerprintOf } from '../tables/cubes/cube-set.ts';
 import type { CubeRows } from '../topics/cube-rows.ts';
 import { Dictionary } from '../topics/dictionary.ts';
 import { IdSet } from '../topics/id-set.ts';
@@ -47,16 +49,24 @@ export class CubeStore {
   readonly #closed = new AbortController();
   #interrupting: NodeJS.Timeout | undefined;
   readonly #cubes: CubeTables;
+  /** Changes with the declaration of any cube. */
+  readonly cubeFingerprint: string;
   #namesRevision = 0;
   /** What the last snapshot was made from. */
   #published: Published | undefined;
 
-  private constructor(instance: DuckDBInstance, connection: DuckDBConnection, path: string) {
+  private constructor(
+    instance: DuckDBInstance,
+    connection: DuckDBConnection,
+    path: string,
+    declared: readonly Cube[],
+  ) {
     this.#instance = instance;
     this.connection = connection;
     this.path = path;
     this.ratings = new RatingHistory(connection);
-    this.#cubes = new CubeTables(connection);
+    this.#cubes = new CubeTables(connection, declared);
+    this.cubeFingerprint = fingerprintOf(declared);
   }
 
   /**
@@ -67,6 +77,7 @@ export class CubeStore {
     folder: string,
     identity: { clusterId: string; namespace: string },
     memoryLimit: string,
+    declared: readonly Cube[] = cubes,
   ): Promise<CubeStore> {
     const path = join(folder, 'sink.duckdb');
     try {
@@ -76,7 +87,7 @@ export class CubeStore {
         temp_directory: join(folder, 'spill-sink'),
         threads: '1',
       });
-      const store = new CubeStore(instance, await instance.connect(), path);
+      const store = new CubeStore(instance, await instance.connect(), path, declared);
       await store.#prepare(identity);
       await store.#load();
       await store.ratings.open();
@@ -113,6 +124,11 @@ export class CubeStore {
     clearTimeout(this.#interrupting);
     this.connection.closeSync();
     this.#instance.closeSync();
+  }
+
+  /** Names of the declared cubes. */
+  get declaredCubes(): string[] {
+    return this.#cubes.names;
   }
 
   get isEmpty(): boolean {

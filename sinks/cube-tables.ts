@@ -6,8 +6,7 @@ import { join } from 'node:path';
 import type { DuckDBConnection } from '@duckdb/node-api';
 import { appendNumbers } from '../database/duckdb.ts';
 import { parquetFile, sqlPath } from '../database/sql.ts';
-import { columnsOf } from '../tables/cubes/cube.ts';
-import { cubes } from '../tables/cubes/cube-set.ts';
+import { type Cube, columnsOf } from '../tables/cubes/cube.ts';
 import type { CubeRows } from '../topics/cube-rows.ts';
 import {
   addRecent,
@@ -27,12 +26,6 @@ const recentShareMax = 0.2;
 /** Of COPY. Higher levels of zstd take up to twice the time for a few per cent of the bytes. */
 export const parquetOptions = 'FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1';
 
-const declaredShapes: readonly CubeShape[] = cubes.map((cube) => ({
-  name: cube.name,
-  columns: columnsOf(cube),
-}));
-const declaredTables = new Set(declaredShapes.map(cubeTable));
-
 /** A sum in a temporary table. */
 interface Sum {
   /** Of the cube, when it was summed. */
@@ -44,6 +37,7 @@ interface Sum {
 
 export class CubeTables {
   readonly #connection: DuckDBConnection;
+  readonly #declared: readonly CubeShape[];
   /** By table: the cubes that the database holds. */
   readonly #shapes = new Map<string, CubeShape>();
   /** Tables that the open transaction creates. */
@@ -56,8 +50,9 @@ export class CubeTables {
   /** By table: the sums of this process. */
   readonly #sums = new Map<string, Sum>();
 
-  constructor(connection: DuckDBConnection) {
+  constructor(connection: DuckDBConnection, declared: readonly Cube[]) {
     this.#connection = connection;
+    this.#declared = declared.map((cube) => ({ name: cube.name, columns: columnsOf(cube) }));
   }
 
   static readonly definitions: readonly string[] = [
@@ -76,15 +71,20 @@ export class CubeTables {
     }
   }
 
+  /** Names of the declared cubes. */
+  get names(): string[] {
+    return this.#declared.map(({ name }) => name);
+  }
+
   /** Creates the tables of the declared cubes, as part of the open transaction. */
   async provideDeclared(): Promise<void> {
-    for (const shape of declaredShapes) await this.#provide(shape);
+    for (const shape of this.#declared) await this.#provide(shape);
   }
 
   /** Revisions of the declared cubes, by name. */
   get revisions(): Readonly<Record<string, number>> {
     return Object.fromEntries(
-      declaredShapes.map((shape) => [shape.name, this.#revisionOf(cubeTable(shape))]),
+      this.#declared.map((shape) => [shape.name, this.#revisionOf(cubeTable(shape))]),
     );
   }
 
@@ -161,7 +161,7 @@ export class CubeTables {
    */
   async sum(names: ReadonlySet<string>): Promise<{ whole: number; recent: number }> {
     const summed = { whole: 0, recent: 0 };
-    for (const shape of declaredShapes.filter(({ name }) => names.has(name))) {
+    for (const shape of this.#declared.filter(({ name }) => names.has(name))) {
       const table = cubeTable(shape);
       const revision = this.#revisionOf(table);
       const before = this.#sums.get(table);
@@ -220,6 +220,7 @@ export class CubeTables {
   ): Promise<{ before: number; after: number }> {
     let before = 0;
     let after = 0;
+    const declaredTables = new Set(this.#declared.map(cubeTable));
     for (const [table, shape] of [...this.#shapes]) {
       const rows = await this.#count(`sink.${table}`);
       if (rows === 0 && !declaredTables.has(table)) {
@@ -274,7 +275,7 @@ export class CubeTables {
    * @param numbered stores the texts of a SELECT in the dictionary
    */
   async restore(folder: string, numbered: (texts: string) => Promise<void>): Promise<void> {
-    for (const shape of declaredShapes) {
+    for (const shape of this.#declared) {
       const file = parquetFile(join(folder, `${shape.name}.parquet`));
       const texts = textsOf(shape);
       for (const name of texts)

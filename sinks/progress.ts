@@ -1,4 +1,5 @@
 /** Decides when a snapshot may follow another: it must hold more, and nothing less. Pure functions. */
+import { type GoldTable, tableFingerprint } from '../tables/gold-table.ts';
 import { type Gaps, nextIn, notAfter, type Position, sameGaps } from '../topics/position.ts';
 import type { Manifest } from './gold/manifest.ts';
 import type { PeopleState, ShardState } from './shard-state.ts';
@@ -22,6 +23,25 @@ export function shardsOfOtherCubes(shards: Held['shards'], cubeSet: string): num
   return [...shards.values()]
     .filter(({ chain }) => chain.cubeSet !== '' && chain.cubeSet !== cubeSet)
     .map(({ shard }) => shard);
+}
+
+/** Whether a snapshot would have other tables than CURRENT, or the same ones computed in another way. */
+export function declaresOtherTables(
+  tables: readonly GoldTable[],
+  current: Pick<Manifest, 'tables' | 'leftOut'> | undefined,
+): boolean {
+  if (current === undefined) return true;
+  const { tables: held, leftOut = {} } = current;
+  const declared = new Set(tables.map(({ name }) => name));
+  return (
+    Object.keys(held).some((name) => !declared.has(name)) ||
+    tables.some((table) => {
+      const of = held[table.name];
+      // A table that failed would fail again on the same rows.
+      if (of === undefined) return leftOut[table.name] === undefined;
+      return of.declaration !== undefined && of.declaration !== tableFingerprint(table);
+    })
+  );
 }
 
 /** Whether the sink holds something that CURRENT does not hold. */

@@ -8,14 +8,15 @@ import type { Broker } from '../kafka/client.ts';
 import { untilServed } from '../kafka/outage.ts';
 import { deleteBefore, partitionCounts } from '../kafka/topics.ts';
 import { messageOf, ReelflowError } from '../runtime/errors.ts';
-import { cubes, fingerprintOf } from '../tables/cubes/cube-set.ts';
+import type { Declarations } from '../tables/built-in.ts';
+import { fingerprintOf } from '../tables/cubes/cube-set.ts';
 import type { TopicNames } from '../topics/catalog.ts';
 import type { CubeStore } from './cube-store.ts';
 import type { Lake } from './gold/lake.ts';
 import { currentSnapshot, type Manifest, readManifest } from './gold/manifest.ts';
 import { newestSnapshots, retain, stayingSnapshots } from './gold/retention.ts';
 import { publishSnapshot } from './gold/snapshot.ts';
-import { hasReached, isAhead, shardsOfOtherCubes } from './progress.ts';
+import { declaresOtherTables, hasReached, isAhead, shardsOfOtherCubes } from './progress.ts';
 import type { SinkMetrics } from './sink-metrics.ts';
 
 export interface PublicationOptions {
@@ -38,12 +39,14 @@ export interface PublicationOptions {
   readonly metrics?: SinkMetrics | undefined;
   /** Ends the wait for a broker. */
   readonly signal?: AbortSignal;
+  readonly declarations: Declarations;
 }
 
 export class Publication {
   readonly #options: PublicationOptions;
   readonly #peopleTopic: string;
-  readonly #cubeSet = fingerprintOf(cubes);
+  /** Fingerprint of the declared cubes. */
+  readonly #cubeSet: string;
   /** The shards of the last warning about their cubes. */
   #otherCubes = '';
   /** The snapshot that CURRENT names in the bucket. */
@@ -55,6 +58,7 @@ export class Publication {
 
   constructor(options: PublicationOptions) {
     this.#options = options;
+    this.#cubeSet = fingerprintOf(options.declarations.cubes);
     this.#peopleTopic = options.names.source('name.basics');
   }
 
@@ -77,12 +81,15 @@ export class Publication {
    * that CURRENT holds.
    */
   async isDue(): Promise<boolean> {
-    const { gold, store, historyDays } = this.#options;
+    const { gold, store, historyDays, declarations } = this.#options;
     if (store.isEmpty) return false;
     const id = currentSnapshot(gold);
     const current = id === undefined ? undefined : readManifest(gold, id);
     const held = { shards: store.shards, people: store.peopleStates, peopleTopic: this.#peopleTopic };
-    const isNew = isAhead(held, current) || current?.history?.days !== historyDays;
+    const isNew =
+      isAhead(held, current) ||
+      current?.history?.days !== historyDays ||
+      declaresOtherTables(declarations.tables, current);
     if (!isNew || !hasReached(held, current, () => 0) || !this.#declaresAllCubes()) return false;
     if (hasReached(held, current, () => Number.POSITIVE_INFINITY)) return true;
     // A reset has begun all again, and less than CURRENT is held: it is enough if the sources hold no more.
@@ -111,8 +118,18 @@ export class Publication {
 
   /** @throws ReelflowError diskFull, goldUnusable */
   async publish(): Promise<Manifest> {
-    const { gold, names, clusterId, schemas, reelflowVersion, historyDays, broker, store, metrics } =
-      this.#options;
+    const {
+      gold,
+      names,
+      clusterId,
+      schemas,
+      reelflowVersion,
+      historyDays,
+      broker,
+      store,
+      metrics,
+      declarations,
+    } = this.#options;
     const startedMs = performance.now();
     const manifest = await store.onAllThreads(() =>
       publishSnapshot(store, {
@@ -123,8 +140,12 @@ export class Publication {
         peopleTopic: this.#peopleTopic,
         reelflowVersion,
         historyDays,
+        tables: declarations.tables,
       }),
     );
+    for (const [table, reason] of Object.entries(manifest.leftOut ?? {})) {
+      broker.logger.error({ table, reason }, 'the snapshot lacks a table: its SQL failed');
+    }
     const publishedMs = performance.now() - startedMs;
     // Versions expire before their files go.
     await this.register('log');

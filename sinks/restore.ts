@@ -1,6 +1,7 @@
 /** Restores the sink's state from the newest snapshot, which holds the cubes of every shard and their positions. */
 import { join } from 'node:path';
 import type { Logger } from '../runtime/logger.ts';
+import type { Cube } from '../tables/cubes/cube.ts';
 import { cubes } from '../tables/cubes/cube-set.ts';
 import type { Gaps, Position } from '../topics/position.ts';
 import { noRecords, sumOf } from '../topics/record-counts.ts';
@@ -14,9 +15,15 @@ import type { ShardState } from './shard-state.ts';
  * cubes; then the store stays empty, and the sink reads all deltas, or finds that they were trimmed.
  * @throws ReelflowError goldUnusable
  */
-export async function restoreFrom(store: CubeStore, gold: string, id: string, logger: Logger): Promise<void> {
+export async function restoreFrom(
+  store: CubeStore,
+  gold: string,
+  id: string,
+  logger: Logger,
+  declared: readonly Cube[] = cubes,
+): Promise<void> {
   const manifest = readManifest(gold, id);
-  const lacking = cubes.map(({ name }) => name).filter((name) => manifest.cubes?.[name] === undefined);
+  const lacking = declared.map(({ name }) => name).filter((name) => manifest.cubes?.[name] === undefined);
   if (lacking.length > 0) {
     logger.warn({ snapshot: id, lacking }, 'the newest snapshot has other cubes: all deltas are read again');
     return;

@@ -13,6 +13,7 @@ import { commitAlone, Membership } from '../kafka/membership.ts';
 import { untilServed } from '../kafka/outage.ts';
 import { isAbort, messageOf, ReelflowError } from '../runtime/errors.ts';
 import { logEveryMinute } from '../runtime/logger.ts';
+import { builtIn, type Declarations } from '../tables/built-in.ts';
 import type { TopicNames } from '../topics/catalog.ts';
 import { ChunkDecoder } from '../topics/chunk.ts';
 import type { Registry } from '../topics/registry.ts';
@@ -59,6 +60,8 @@ export interface SinkOptions {
   /** Called once the state is open. */
   readonly onOpen?: () => void;
   readonly metrics?: SinkMetrics;
+  /** Cubes and gold tables; default the built-in ones. */
+  readonly declarations?: Declarations;
 }
 
 export interface SinkReport {
@@ -113,6 +116,7 @@ export async function runSink(options: SinkOptions): Promise<SinkReport> {
 class Sink {
   readonly #options: SinkOptions;
   readonly #peopleTopic: string;
+  readonly #declarations: Declarations;
   #store!: CubeStore;
   #intake!: Intake;
   #ratings!: RatingIntake;
@@ -135,6 +139,7 @@ class Sink {
 
   constructor(options: SinkOptions) {
     this.#options = options;
+    this.#declarations = options.declarations ?? builtIn;
     this.#peopleTopic = options.names.source('name.basics');
   }
 
@@ -150,7 +155,9 @@ class Sink {
       broker.logger.warn({ reason: thrown.detail }, 'lake not readable');
     });
     const folder = join(state, clusterId, names.namespace === '' ? '_' : names.namespace);
-    const store = await CubeStore.open(folder, { clusterId, namespace: names.namespace }, memoryLimit);
+    const identity = { clusterId, namespace: names.namespace };
+    const { cubes } = this.#declarations;
+    const store = await CubeStore.open(folder, identity, memoryLimit, cubes);
     this.#store = store;
     store.interruptAfter(signal, graceMs);
     const deltaSchemaId = await registry.register(names.deltas, 'reelflow.deltas');
@@ -162,8 +169,17 @@ class Sink {
       [`${this.#peopleTopic}-value`]: peopleSchemaId,
       [`${topic}-value`]: ratingsSchemaId,
     };
-    if (store.isEmpty && current !== undefined) await restoreFrom(store, gold, current, broker.logger);
-    this.#publication = new Publication({ ...this.#options, store, clusterId, schemas, lake });
+    if (store.isEmpty && current !== undefined) {
+      await restoreFrom(store, gold, current, broker.logger, cubes);
+    }
+    this.#publication = new Publication({
+      ...this.#options,
+      declarations: this.#declarations,
+      store,
+      clusterId,
+      schemas,
+      lake,
+    });
     this.#intake = new Intake({
       ...this.#options,
       store,

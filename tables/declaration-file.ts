@@ -84,6 +84,11 @@ export class DeclarationFile {
     if (this.sql === '') this.fail(this.sqlLine, 'there is no SELECT after the comment', 'Write one SELECT.');
   }
 
+  /** `cube`, `table` or whatever the metadata says. */
+  get kind(): unknown {
+    return isMap(this.#document.contents) ? this.#document.get('kind') : undefined;
+  }
+
   /** The metadata. @throws DeclarationProblem at the first value that the schema does not allow */
   metadata<T>(schema: z.ZodType<T>): T {
     const parsed = schema.safeParse(this.#document.toJS());
@@ -96,7 +101,7 @@ export class DeclarationFile {
       unknown.length > 0
         ? `${what} is no property of a declaration`
         : `${what}: ${messageOf(issue).toLowerCase()}`;
-    throw this.problem(this.lineOf(path), reason, 'Compare with the files of tables/built-in.');
+    throw this.problem(this.lineOf(path), reason, 'Compare with an example: `reelflow tables new NAME`.');
   }
 
   /** The line of a value of the metadata, or of the innermost one around it that exists. */

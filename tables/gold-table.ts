@@ -2,8 +2,10 @@
  * What a gold table is. It has an integer form, from which its content hash is taken, and a final form whose doubles are
  * computed from these integers at the very end. So no figure depends on the order of the rows, the batches or the shards.
  */
+import { createHash } from 'node:crypto';
 import { messageOf } from '../runtime/errors.ts';
 import type { ColumnNote } from './column-notes.ts';
+import type { Cube } from './cubes/cube.ts';
 import { cubes } from './cubes/cube-set.ts';
 import { checkPortable } from './portable-sql.ts';
 
@@ -23,6 +25,8 @@ export type GoldColumnType = 'BIGINT' | 'INTEGER' | 'DOUBLE' | 'VARCHAR' | 'VARC
 
 export interface GoldTable {
   readonly name: string;
+  /** The file of a user's declaration; absent for built-in tables. */
+  readonly file?: string;
   /** What a row is, for readers who have only the file. */
   readonly about: string;
   /** The cubes and other relations of the sink that the integer form reads. */
@@ -51,12 +55,20 @@ export interface GoldTable {
   readonly onlyDuckdb?: string;
 }
 
+/** Changes with everything that decides what the rows of a table are and what its file says about them. */
+export function tableFingerprint({ file: _, plots: __, ...declared }: GoldTable): string {
+  return createHash('sha256').update(JSON.stringify(declared)).digest('hex').slice(0, 16);
+}
+
 /**
  * Checks that each table is in SQL that DuckDB and Flink share, or gives the reason why only DuckDB computes it.
  * @throws RangeError that names the table and what one of the engines rejects
  */
-export function declaredTables(tables: readonly GoldTable[]): readonly GoldTable[] {
-  const relations = cubes.flatMap(({ name, key, measures }) => [name, ...key, ...measures]);
+export function declaredTables(
+  tables: readonly GoldTable[],
+  declared: readonly Cube[] = cubes,
+): readonly GoldTable[] {
+  const relations = declared.flatMap(({ name, key, measures }) => [name, ...key, ...measures]);
   for (const { name, integers, select, key, attributes = [], measures, onlyDuckdb } of tables) {
     if (onlyDuckdb !== undefined) continue;
     try {

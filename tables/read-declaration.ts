@@ -91,17 +91,20 @@ export function readCube(file: DeclarationFile): Cube {
   };
 }
 
+/** White space and comments. */
+const gap = '(?:\\s|--[^\\n]*\\n|/\\*[\\s\\S]*?\\*/)*';
+
 /**
  * The two forms of a table. `WITH integers AS (A) SELECT B FROM integers C` has the integer form A, and computes the columns
  * B of the final form. A plain SELECT is both forms.
  */
 function splitSql(file: DeclarationFile, columns: readonly string[]) {
   const { sql } = file;
-  const start = /^WITH\s+integers\s+AS\s*\(/i.exec(sql)?.[0];
+  const start = new RegExp(`^${gap}WITH\\s+integers\\s+AS\\s*\\(`, 'i').exec(sql)?.[0];
   if (start === undefined) return { integers: sql, select: columns.join(', '), beside: '' };
   try {
     const close = topLevel(sql, start.length, /\)/y);
-    const select = /\s*SELECT\s/iy;
+    const select = new RegExp(`${gap}SELECT\\s`, 'iy');
     select.lastIndex = close + 1;
     if (!select.test(sql)) throw new RangeError('WITH integers AS (…) is not followed by SELECT');
     const from = topLevel(sql, select.lastIndex, /FROM\s+integers\b/iy);

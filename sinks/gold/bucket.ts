@@ -23,6 +23,8 @@ import * as S3 from '@aws-sdk/client-s3';
 import { crashPoint } from '../../runtime/crash-points.ts';
 import { messageOf, ReelflowError } from '../../runtime/errors.ts';
 import { fileSha256, syncPath } from '../../runtime/files.ts';
+import type { GoldTable } from '../../tables/gold-table.ts';
+import { goldTables } from '../../tables/gold-tables.ts';
 import {
   currentSnapshot,
   filesOf,
@@ -115,7 +117,11 @@ export async function pushGold(
  * @returns its id, and whether it was fetched
  * @throws ReelflowError goldUnusable, if the bucket has none or an object was altered; foreignCluster; bucketUnusable
  */
-export async function pullGold(gold: string, url: string): Promise<{ snapshot: string; pulled: boolean }> {
+export async function pullGold(
+  gold: string,
+  url: string,
+  tables: readonly GoldTable[] = goldTables,
+): Promise<{ snapshot: string; pulled: boolean }> {
   const bucket = new Bucket(placeOf(url));
   try {
     const current = await bucket.current();
@@ -132,7 +138,7 @@ export async function pullGold(gold: string, url: string): Promise<{ snapshot: s
     const building = join(snapshotsFolder(gold), `.${manifest.id}`);
     try {
       await bucket.getSnapshot(manifest, building);
-      await putInPlace(gold, building, manifest);
+      await putInPlace(gold, building, manifest, tables);
     } finally {
       rmSync(building, { recursive: true, force: true });
     }

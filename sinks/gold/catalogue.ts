@@ -13,13 +13,18 @@ import { DuckDBInstance } from '@duckdb/node-api';
 import { sqlFile, sqlPath, sqlText } from '../../database/sql.ts';
 import { syncPath } from '../../runtime/files.ts';
 import { noteOf } from '../../tables/column-notes.ts';
+import type { GoldTable } from '../../tables/gold-table.ts';
 import { goldTables } from '../../tables/gold-tables.ts';
 import type { Manifest } from './manifest.ts';
 
 export const catalogueFile = (gold: string) => join(gold, 'gold.duckdb');
 
 /** Replaces the catalogue by one of this snapshot, whose files exist already. */
-export async function writeCatalogue(gold: string, { id, created, tables }: Manifest): Promise<void> {
+export async function writeCatalogue(
+  gold: string,
+  { id, created, tables }: Manifest,
+  declared: readonly GoldTable[] = goldTables,
+): Promise<void> {
   const path = catalogueFile(gold);
   const building = join(gold, '.gold.duckdb');
   // DuckDB cannot create a database under every path that gold may have.
@@ -34,7 +39,7 @@ export async function writeCatalogue(gold: string, { id, created, tables }: Mani
     await connection.run(
       `CREATE TABLE snapshot AS SELECT '${id}' AS id, TIMESTAMPTZ '${created}' AS created`,
     );
-    for (const { name, about, notes } of goldTables.filter((table) => table.name in tables)) {
+    for (const { name, about, notes } of declared.filter((table) => table.name in tables)) {
       const file = `coalesce(getvariable('gold'), ${sqlFile(gold)}) || '/snapshots/${id}/${name}.parquet'`;
       await connection.run(
         `CREATE VIEW ${name} AS SELECT * FROM read_parquet(${file}, hive_partitioning = false)`,

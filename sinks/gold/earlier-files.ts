@@ -8,16 +8,14 @@ import { join } from 'node:path';
 import { version as duckdbVersion } from '@duckdb/node-api';
 import { fileSha256, syncPath } from '../../runtime/files.ts';
 import { columnNotes } from '../../tables/column-notes.ts';
-import { cubes, fingerprintOf } from '../../tables/cubes/cube-set.ts';
 import type { GoldTable } from '../../tables/gold-table.ts';
-import { goldTables } from '../../tables/gold-tables.ts';
 import type { CubeStore } from '../cube-store.ts';
 import { currentSnapshot, type Manifest, manifestVersion, readManifest, snapshotFolder } from './manifest.ts';
 
-/** Changes with everything but the rows that decides the bytes of a snapshot. */
-export function makerOf(reelflowVersion: string): string {
+/** Changes with everything but the rows that decides the bytes of a snapshot. @param cubes their fingerprint */
+export function makerOf(reelflowVersion: string, cubes: string, tables: readonly GoldTable[]): string {
   const versions = [reelflowVersion, duckdbVersion(), manifestVersion];
-  const declared = [fingerprintOf(cubes), goldTables, columnNotes];
+  const declared = [cubes, tables, columnNotes];
   return createHash('sha256')
     .update(JSON.stringify([versions, declared]))
     .digest('hex')

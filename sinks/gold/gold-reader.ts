@@ -5,7 +5,7 @@ import { parquetFile, sqlText } from '../../database/sql.ts';
 import { storageFaultOf } from '../../database/storage-errors.ts';
 import { messageOf, ReelflowError } from '../../runtime/errors.ts';
 import { type ColumnNote, columnNotes } from '../../tables/column-notes.ts';
-import type { Plot } from '../../tables/gold-table.ts';
+import type { GoldTable, Plot } from '../../tables/gold-table.ts';
 import { goldTables } from '../../tables/gold-tables.ts';
 import { type Manifest, readManifest, tableFile } from './manifest.ts';
 
@@ -64,16 +64,28 @@ export class GoldReader {
   readonly #gold: string;
   readonly #connection: DuckDBConnection;
   readonly #instance: DuckDBInstance;
+  readonly #tables: readonly GoldTable[];
 
-  private constructor(gold: string, instance: DuckDBInstance, connection: DuckDBConnection) {
+  private constructor(
+    gold: string,
+    instance: DuckDBInstance,
+    connection: DuckDBConnection,
+    tables: readonly GoldTable[],
+  ) {
+    this.#tables = tables;
     this.#gold = gold;
     this.#instance = instance;
     this.#connection = connection;
   }
 
-  static async open<T>(gold: string, work: (reader: GoldReader) => Promise<T>): Promise<T> {
+  /** @param tables declarations of the tables; default the built-in ones */
+  static async open<T>(
+    gold: string,
+    work: (reader: GoldReader) => Promise<T>,
+    tables = goldTables,
+  ): Promise<T> {
     const instance = await DuckDBInstance.create(':memory:');
-    const reader = new GoldReader(gold, instance, await instance.connect());
+    const reader = new GoldReader(gold, instance, await instance.connect(), tables);
     try {
       return await work(reader);
     } finally {
@@ -88,7 +100,7 @@ export class GoldReader {
     const file = this.#file(manifest, table);
     return this.#reading(manifest, table, async () => {
       const described = await this.#all(`DESCRIBE SELECT * FROM ${file}`);
-      const declared = goldTables.find(({ name }) => name === table);
+      const declared = this.#tables.find(({ name }) => name === table);
       const columns = described.map(([name, type]): TableColumn => {
         const note = declared?.notes?.[String(name)] ?? columnNotes[String(name)] ?? { about: '' };
         return { name: String(name), type: String(type), ...note };
@@ -133,7 +145,7 @@ export class GoldReader {
     const [was, is] = [before.tables[table], after.tables[table]];
     const rows = [was?.rows ?? null, is?.rows ?? null] as const;
     const none = { rows, added: 0, removed: 0, changed: 0, first: [] };
-    const key = goldTables.find(({ name }) => name === table)?.key;
+    const key = this.#tables.find(({ name }) => name === table)?.key;
     if (was === undefined || is === undefined || key === undefined) {
       return {
         ...none,

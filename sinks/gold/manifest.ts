@@ -59,9 +59,17 @@ export const manifestSchema = z
             'SHA-256 over keys and integer measures in canonical order: equal for equal input',
           ),
           scales: scales.optional(),
+          declaration: z
+            .string()
+            .optional()
+            .describe('fingerprint of the declaration. Snapshots of earlier versions lack it.'),
         }),
       )
       .describe('by name'),
+    leftOut: z
+      .record(z.string(), z.string())
+      .optional()
+      .describe("by name: the user's tables that the snapshot lacks, with the error of their SQL"),
     cubes: z
       .record(
         z.string(),

@@ -6,7 +6,7 @@
 import * as Plots from '@observablehq/plot';
 import { parseHTML } from 'linkedom';
 import type { ColumnNote } from '../../tables/column-notes.ts';
-import type { Plot } from '../../tables/gold-table.ts';
+import type { GoldTable, Plot } from '../../tables/gold-table.ts';
 import { goldTables } from '../../tables/gold-tables.ts';
 import {
   type Cell,
@@ -30,24 +30,32 @@ const letterWidth = 6.8;
  * The page about a snapshot.
  * @throws ReelflowError goldUnusable, if a file of it or of the previous snapshot is missing or was altered
  */
-export async function reportPage(gold: string, id: string): Promise<string> {
+export async function reportPage(
+  gold: string,
+  id: string,
+  tables: readonly GoldTable[] = goldTables,
+): Promise<string> {
   const manifest = readManifest(gold, id);
   const before = listSnapshots(gold).findLast((other) => other < id);
-  return GoldReader.open(gold, async (reader) => {
-    const diff = before === undefined ? undefined : await reader.diff(before, id, changesShown);
-    const sections: string[] = [];
-    for (const { name, plots } of goldTables.filter(({ name }) => name in manifest.tables)) {
-      const figures: string[] = [];
-      for (const plot of plots) {
-        const now = await reader.points(id, name, plot);
-        const hasBefore = (diff?.tables[name]?.rows[0] ?? null) !== null;
-        const then = hasBefore ? await reader.points(before as string, name, plot, now) : [];
-        figures.push(figureOf(plot, now, then));
+  return GoldReader.open(
+    gold,
+    async (reader) => {
+      const diff = before === undefined ? undefined : await reader.diff(before, id, changesShown);
+      const sections: string[] = [];
+      for (const { name, plots } of tables.filter(({ name }) => name in manifest.tables)) {
+        const figures: string[] = [];
+        for (const plot of plots) {
+          const now = await reader.points(id, name, plot);
+          const hasBefore = (diff?.tables[name]?.rows[0] ?? null) !== null;
+          const then = hasBefore ? await reader.points(before as string, name, plot, now) : [];
+          figures.push(figureOf(plot, now, then));
+        }
+        sections.push(sectionOf(await reader.rows(id, name, rowsShown), figures));
       }
-      sections.push(sectionOf(await reader.rows(id, name, rowsShown), figures));
-    }
-    return pageOf(manifest, before, diff === undefined ? '' : changesOf(diff), sections);
-  });
+      return pageOf(manifest, before, diff === undefined ? '' : changesOf(diff), sections);
+    },
+    tables,
+  );
 }
 
 function pageOf(manifest: Manifest, before: string | undefined, changes: string, sections: string[]): string {

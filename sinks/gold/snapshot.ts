@@ -17,14 +17,13 @@ import { existsSync, mkdirSync, renameSync, rmSync, statSync, writeFileSync } fr
 import { join } from 'node:path';
 import { type DuckDBConnection, version as duckdbVersion } from '@duckdb/node-api';
 import { sqlPath, sqlText } from '../../database/sql.ts';
-import { asStorageError } from '../../database/storage-errors.ts';
+import { asStorageError, storageFaultOf } from '../../database/storage-errors.ts';
 import { crashPoint } from '../../runtime/crash-points.ts';
-import { ReelflowError } from '../../runtime/errors.ts';
+import { messageOf, ReelflowError } from '../../runtime/errors.ts';
 import { fileSha256, syncPath } from '../../runtime/files.ts';
 import { noteOf, notesKey } from '../../tables/column-notes.ts';
 import { contentHash } from '../../tables/content-hash.ts';
-import { cubes as declaredCubes } from '../../tables/cubes/cube-set.ts';
-import type { GoldTable } from '../../tables/gold-table.ts';
+import { type GoldTable, tableFingerprint } from '../../tables/gold-table.ts';
 import { goldTables } from '../../tables/gold-tables.ts';
 import { scalesOf } from '../../tables/scales.ts';
 import { startAfter } from '../../topics/position.ts';
@@ -55,27 +54,30 @@ export interface SnapshotContext {
   readonly reelflowVersion: string;
   /** Length of the history of ratings, in days before the newest dump. */
   readonly historyDays: number;
+  /** Default: the built-in ones. */
+  readonly tables?: readonly GoldTable[];
 }
 
 /** Writes and publishes a snapshot of the store. @throws ReelflowError diskFull, goldUnusable */
 export async function publishSnapshot(store: CubeStore, context: SnapshotContext): Promise<Manifest> {
-  const { gold } = context;
+  const { gold, tables: declared = goldTables } = context;
   const created = new Date();
   const id = nextSnapshotId(newestId(gold), created);
   const building = join(snapshotsFolder(gold), `.${id}`);
   try {
     mkdirSync(building, { recursive: true });
     mkdirSync(join(building, 'cubes'));
-    const maker = makerOf(context.reelflowVersion);
-    const { tables, cubes } = await writeFiles(store, building, EarlierFiles.of(store, gold, maker));
+    const maker = makerOf(context.reelflowVersion, store.cubeFingerprint, declared);
+    const earlier = EarlierFiles.of(store, gold, maker);
+    const files = await writeFiles(store, building, declared, earlier);
     crashPoint('after-parquet-before-manifest');
 
-    const manifest = manifestOf(store, context, id, created, { tables, cubes });
+    const manifest = manifestOf(store, context, id, created, files);
     writeFileSync(join(building, 'manifest.json'), `${JSON.stringify(manifest, undefined, 2)}\n`);
     syncPath(join(building, 'manifest.json'));
     syncPath(building);
 
-    await putInPlace(gold, building, manifest);
+    await putInPlace(gold, building, manifest, declared);
     // After a crash before this line, the next snapshot takes over no file.
     await store.recordPublished({ snapshot: id, maker, revisions: store.revisions });
     return manifest;
@@ -86,12 +88,17 @@ export async function publishSnapshot(store: CubeStore, context: SnapshotContext
 }
 
 /** Steps 3 to 5: makes a complete folder the newest snapshot. After a failure the folder has its old name again. */
-export async function putInPlace(gold: string, building: string, manifest: Manifest): Promise<void> {
+export async function putInPlace(
+  gold: string,
+  building: string,
+  manifest: Manifest,
+  tables: readonly GoldTable[] = goldTables,
+): Promise<void> {
   const folder = snapshotFolder(gold, manifest.id);
   renameSync(building, folder);
   try {
     syncPath(snapshotsFolder(gold));
-    await writeCatalogue(gold, manifest);
+    await writeCatalogue(gold, manifest, tables);
     crashPoint('after-manifest-before-current');
 
     const next = join(gold, '.CURRENT');
@@ -118,27 +125,41 @@ function removeQuietly(folder: string): void {
 async function writeFiles(
   store: CubeStore,
   building: string,
+  declared: readonly GoldTable[],
   earlier: EarlierFiles | undefined,
-): Promise<{ tables: Manifest['tables']; cubes: NonNullable<Manifest['cubes']> }> {
+): Promise<Pick<Manifest, 'tables' | 'leftOut' | 'cubes'>> {
   const taken = new Map<GoldTable, Manifest['tables'][string] | undefined>();
-  for (const table of goldTables) taken.set(table, await earlier?.table(table, building));
+  for (const table of declared) taken.set(table, await earlier?.table(table, building));
   const takenCubes = new Map<string, NonNullable<Manifest['cubes']>[string] | undefined>();
-  for (const { name } of declaredCubes) takenCubes.set(name, await earlier?.cube(name, building));
+  for (const name of store.declaredCubes) takenCubes.set(name, await earlier?.cube(name, building));
 
-  const missing = goldTables.filter((table) => taken.get(table) === undefined);
-  const missingCubes = declaredCubes
-    .map(({ name }) => name)
-    .filter((name) => takenCubes.get(name) === undefined);
-  const known = new Set(declaredCubes.map(({ name }) => name));
+  const missing = declared.filter((table) => taken.get(table) === undefined);
+  const known = new Set(store.declaredCubes);
+  const missingCubes = [...known].filter((name) => takenCubes.get(name) === undefined);
   await store.sumCubes(new Set([...missingCubes, ...missing.flatMap((table) => relationsOf(table, known))]));
   await store.ratings.createViews();
   const tables: Manifest['tables'] = {};
-  for (const [table, entry] of taken)
-    tables[table.name] = entry ?? (await writeTable(store, table, building));
+  const leftOut: Record<string, string> = {};
+  for (const [table, entry] of taken) {
+    try {
+      tables[table.name] = entry ?? (await writeTable(store, table, building));
+    } catch (thrown) {
+      if (!isOwnFault(table, thrown)) throw thrown;
+      // A user's table must not stop the others.
+      rmSync(join(building, `${table.name}.parquet`), { force: true });
+      leftOut[table.name] = messageOf(thrown);
+    }
+  }
   const cubes: NonNullable<Manifest['cubes']> = {};
   for (const [name, entry] of takenCubes) cubes[name] = entry ?? (await writeCube(store, name, building));
   syncPath(join(building, 'cubes'));
-  return { tables, cubes };
+  return { tables, ...(Object.keys(leftOut).length > 0 && { leftOut }), cubes };
+}
+
+/** Whether the SQL of a user's table failed, rather than the disk or this process. */
+function isOwnFault({ file }: GoldTable, thrown: unknown): boolean {
+  const fault = storageFaultOf(thrown);
+  return file !== undefined && (fault === undefined || fault === 'outOfMemory');
 }
 
 async function writeCube(
@@ -190,6 +211,7 @@ async function writeTable(
     sha256: await fileSha256(path),
     contentHash: await contentHash(connection, table, 'integers'),
     ...(scales === undefined ? {} : { scales }),
+    declaration: tableFingerprint(table),
   };
 }
 
@@ -220,7 +242,7 @@ function manifestOf(
   context: SnapshotContext,
   id: string,
   created: Date,
-  files: Pick<Manifest, 'tables' | 'cubes'>,
+  files: Pick<Manifest, 'tables' | 'leftOut' | 'cubes'>,
 ): Manifest {
   const input: Manifest['input'] = {};
   const accounting: Record<string, RecordCounts> = {};

@@ -3,8 +3,9 @@
  * only joins and plain `avg` and `stddev_samp` over doubles. It takes column lists from the declarations, never SQL.
  */
 import type { DuckDBConnection } from '@duckdb/node-api';
-import { goldTables } from '../../tables/gold-tables.ts';
+import { builtIn } from '../../tables/built-in.ts';
 import { genreColumns, standardised } from '../../tables/training-features.ts';
+import { computeDeclared, exactTable } from './declared-gold.ts';
 
 /** Measures over the joined rating. */
 const measures = {
@@ -99,24 +100,30 @@ const batchRelations = {
   ],
   batch_principals: ['tconst INTEGER', 'ordering INTEGER', 'nconst INTEGER'],
   batch_akas: ['titleId INTEGER', 'ordering INTEGER', 'region VARCHAR'],
+  batch_crew: ['tconst INTEGER'],
+  batch_episodes: ['tconst INTEGER'],
   batch_names: ['nconst INTEGER', 'primaryName VARCHAR'],
 } as const;
 
 export type BatchRelation = keyof typeof batchRelations;
-
-/** The relation that holds the columns of a table and the exact sums. */
-export const exactTable = (table: string) => `${table}_exact`;
 
 /**
  * Computes the gold tables and their `exactTable`s from `batchRelations`, with the rows in the contract's order, then drops
  * the relations. Needs `preserve_insertion_order`.
  * @param schema is created if it does not exist; existing tables are replaced
  */
-export async function computeGold(connection: DuckDBConnection, schema: string): Promise<void> {
+export async function computeGold(
+  connection: DuckDBConnection,
+  schema: string,
+  { cubes, tables } = builtIn,
+): Promise<void> {
   await connection.run(`CREATE OR REPLACE TEMP VIEW batch_titles AS
     SELECT * FROM batch_basics JOIN batch_ratings USING (tconst)`);
   await connection.run(`CREATE SCHEMA IF NOT EXISTS "${schema}"`);
-  for (const { name, columns } of goldTables) {
+  const own = tables.filter(({ file }) => file !== undefined);
+  if (own.length > 0) await computeDeclared(connection, schema, cubes, own);
+  for (const { name, columns, file } of tables) {
+    if (file !== undefined) continue;
     const query = queries[name];
     if (query === undefined) throw new RangeError(`the oracle has no query for the gold table ${name}`);
     const exact = `"${schema}"."${exactTable(name)}"`;

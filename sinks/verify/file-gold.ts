@@ -4,8 +4,11 @@
  */
 import type { DuckDBConnection } from '@duckdb/node-api';
 import { ReelflowError } from '../../runtime/errors.ts';
+import { builtIn } from '../../tables/built-in.ts';
+import type { DatasetName } from '../../topics/catalog.ts';
 import { type BatchRelation, computeGold, lastOfEachKey } from './batch-gold.ts';
 import { type FileRows, withRows } from './file-rows.ts';
+import { isText, moreColumnsOf } from './more-columns.ts';
 
 /** The rules of a dataset. Columns without a rule are text, which accepts everything. */
 interface DatasetRules {
@@ -44,13 +47,31 @@ const rules = {
     used: ['tconst', 'ordering', 'nconst'],
     key: ['tconst', 'ordering'],
     valid: { tconst: 'is_title', ordering: 'is_count', nconst: 'is_name' },
+    coded: ['category'],
   },
   'title.akas': {
     required: false,
     used: ['titleId', 'ordering', 'region'],
     key: ['titleId', 'ordering'],
     valid: { titleId: 'is_title', ordering: 'is_count', isOriginalTitle: 'is_flag_or_null' },
-    coded: ['region'],
+    coded: ['region', 'types', 'attributes'],
+  },
+  'title.crew': {
+    required: false,
+    used: ['tconst'],
+    key: ['tconst'],
+    valid: { tconst: 'is_title' },
+  },
+  'title.episode': {
+    required: false,
+    used: ['tconst'],
+    key: ['tconst'],
+    valid: {
+      tconst: 'is_title',
+      parentTconst: 'is_title',
+      seasonNumber: 'is_int_or_null',
+      episodeNumber: 'is_int_or_null',
+    },
   },
   'name.basics': {
     required: false,
@@ -110,11 +131,13 @@ export async function batchGold(
   connection: DuckDBConnection,
   dataDir: string,
   schema = 'batch',
+  declarations = builtIn,
 ): Promise<void> {
   // Row numbers must follow the file.
   await connection.run('SET preserve_insertion_order = true');
   await connection.run(officialMacros);
   await connection.run(validityMacros);
+  const more = moreColumnsOf(declarations.cubes);
   await load(connection, dataDir, 'title.ratings', {
     table: 'batch_ratings',
     columns: `${number('tconst')}, averageRating::DOUBLE AS rating, numVotes::BIGINT AS votes`,
@@ -124,23 +147,38 @@ export async function batchGold(
     columns: `${number('tconst')}, titleType, isAdult = '1' AS isAdult, startYear::INTEGER AS startYear,
       runtimeMinutes::INTEGER AS runtimeMinutes, genres`,
     only: 'WHERE tconst IN (SELECT tconst FROM batch_ratings)',
+    more: more.get('title.basics'),
   });
   await load(connection, dataDir, 'title.principals', {
     table: 'batch_principals',
     columns: `${number('tconst')}, ordering::INTEGER AS ordering, ${number('nconst')}`,
     only: 'WHERE tconst IN (SELECT tconst FROM batch_ratings)',
+    more: more.get('title.principals'),
   });
   await load(connection, dataDir, 'title.akas', {
     table: 'batch_akas',
     columns: `${number('titleId')}, ordering::INTEGER AS ordering, region`,
     only: 'WHERE titleId IN (SELECT tconst FROM batch_ratings)',
+    more: more.get('title.akas'),
+  });
+  await load(connection, dataDir, 'title.crew', {
+    table: 'batch_crew',
+    columns: number('tconst'),
+    only: 'WHERE tconst IN (SELECT tconst FROM batch_ratings)',
+    more: more.get('title.crew'),
+  });
+  await load(connection, dataDir, 'title.episode', {
+    table: 'batch_episodes',
+    columns: number('tconst'),
+    only: 'WHERE tconst IN (SELECT tconst FROM batch_ratings)',
+    more: more.get('title.episode'),
   });
   await load(connection, dataDir, 'name.basics', {
     table: 'batch_names',
     columns: `${number('nconst')}, primaryName`,
     only: 'WHERE nconst IN (SELECT nconst FROM batch_principals)',
   });
-  await computeGold(connection, schema);
+  await computeGold(connection, schema, declarations);
 }
 
 /** A relation of the batch computation, and the rows of a dataset that fill it. */
@@ -149,6 +187,8 @@ interface FileRelation {
   readonly columns: string;
   /** The rows that gold needs, by relations that were loaded before. */
   readonly only?: string;
+  /** Columns that cubes of users read besides. */
+  readonly more?: readonly string[] | undefined;
 }
 
 /** Loads the last valid row of each key. */
@@ -156,19 +196,32 @@ async function load(
   connection: DuckDBConnection,
   dataDir: string,
   dataset: keyof typeof rules,
-  { table, columns, only }: FileRelation,
+  { table, columns, only, more = [] }: FileRelation,
 ): Promise<void> {
   await withRows(connection, dataDir, dataset, async (rows) => {
-    requireColumns(dataDir, dataset, rows);
-    await connection.run(readQuery(rules[dataset], rows, columns));
+    const { used, ...of }: DatasetRules = rules[dataset];
+    const all = { ...of, used: [...used, ...more] };
+    requireColumns(dataDir, dataset, all, rows);
+    const selected = [columns, ...more.map((column) => typed(dataset, column, all.valid[column]))];
+    await connection.run(readQuery(all, rows, selected.join(', ')));
   });
   const last = lastOfEachKey('batch_rows', rules[dataset].key, only);
   await connection.run(`CREATE OR REPLACE TEMP TABLE ${table} AS SELECT * EXCLUDE line FROM (${last})`);
   await connection.run('DROP TABLE batch_rows');
 }
 
-function requireColumns(dataDir: string, dataset: keyof typeof rules, rows: FileRows | undefined): void {
-  const { required, used }: DatasetRules = rules[dataset];
+/** A column as contributions read it: an id as its number, a flag as 0 or 1. */
+function typed(dataset: DatasetName, column: string, rule: string | undefined): string {
+  if (rule === 'is_title' || rule === 'is_name') return number(column);
+  return isText(dataset, column) ? column : `${column}::INTEGER AS ${column}`;
+}
+
+function requireColumns(
+  dataDir: string,
+  dataset: keyof typeof rules,
+  { required, used }: DatasetRules,
+  rows: FileRows | undefined,
+): void {
   if (rows === undefined) {
     if (!required) return;
     throw new ReelflowError('input', `${dataset} is missing`, {

@@ -7,6 +7,7 @@ import type { DatasetName } from '../../topics/catalog.ts';
 import type { Dictionary } from '../../topics/dictionary.ts';
 import { groupSize } from '../../topics/id-groups.ts';
 import { type BatchRelation, lastOfEachKey } from './batch-gold.ts';
+import { isText, type MoreColumns } from './more-columns.ts';
 import { keyColumnsOf, replacedTable, rowTable } from './row-loader.ts';
 
 interface RelationStep {
@@ -44,6 +45,18 @@ const steps: readonly RelationStep[] = [
     only: 'WHERE titleId IN (SELECT tconst FROM batch_ratings)',
   },
   {
+    relation: 'batch_crew',
+    dataset: 'title.crew',
+    columns: 'tconst',
+    only: 'WHERE tconst IN (SELECT tconst FROM batch_ratings)',
+  },
+  {
+    relation: 'batch_episodes',
+    dataset: 'title.episode',
+    columns: 'tconst',
+    only: 'WHERE tconst IN (SELECT tconst FROM batch_ratings)',
+  },
+  {
     relation: 'batch_names',
     dataset: 'name.basics',
     columns: 'nconst, primaryName',
@@ -54,8 +67,13 @@ const steps: readonly RelationStep[] = [
 /**
  * Makes the relations that `computeGold` reads, and drops the tables of the loaders.
  * @param dictionary the texts behind dictionary numbers
+ * @param more columns that the loaders have besides
  */
-export async function keepLastVersions(connection: DuckDBConnection, dictionary: Dictionary): Promise<void> {
+export async function keepLastVersions(
+  connection: DuckDBConnection,
+  dictionary: Dictionary,
+  more: MoreColumns = new Map(),
+): Promise<void> {
   await connection.run(
     `CREATE TEMP TABLE words AS SELECT (unnest(range(len(texts))))::INTEGER AS number, unnest(texts) AS value
      FROM (SELECT $texts AS texts)`,
@@ -64,8 +82,9 @@ export async function keepLastVersions(connection: DuckDBConnection, dictionary:
   );
   for (const { relation, dataset, columns, only } of steps) {
     const key = keyColumnsOf(dataset);
+    const added = (more.get(dataset) ?? []).map((name) => (isText(dataset, name) ? word(name) : name));
     await connection.run(
-      `CREATE OR REPLACE TEMP TABLE ${relation} AS SELECT ${columns}
+      `CREATE OR REPLACE TEMP TABLE ${relation} AS SELECT ${[columns, ...added].join(', ')}
        FROM (${lastOfEachKey(rowTable(dataset), key, only)})
        LEFT JOIN (
          SELECT idGroup, max(rowsBefore)::BIGINT AS rowsReplaced FROM ${replacedTable(dataset)} GROUP BY idGroup

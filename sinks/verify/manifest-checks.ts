@@ -5,10 +5,9 @@ import type { DuckDBConnection } from '@duckdb/node-api';
 import { fileSha256 } from '../../runtime/files.ts';
 import { contentHash } from '../../tables/content-hash.ts';
 import type { GoldTable } from '../../tables/gold-table.ts';
-import { goldTables } from '../../tables/gold-tables.ts';
 import { startAfter } from '../../topics/position.ts';
 import { filesOf, type Manifest, type Scales, snapshotFolder } from '../gold/manifest.ts';
-import { exactTable } from './batch-gold.ts';
+import { exactTable } from './declared-gold.ts';
 import type { InputCount } from './topic-rows.ts';
 
 /** A difference between the snapshot and its input. */
@@ -27,8 +26,8 @@ export interface TopicAccounting {
 }
 
 /** The manifest names exactly the declared tables. */
-export function checkTableNames({ tables }: Manifest): Finding[] {
-  const declared = goldTables.map(({ name }) => name);
+export function checkTableNames({ tables }: Manifest, expected: readonly GoldTable[]): Finding[] {
+  const declared = expected.map(({ name }) => name);
   return [
     ...declared
       .filter((name) => tables[name] === undefined)

@@ -32,8 +32,10 @@ const readColumns: Readonly<Partial<Record<DatasetName, ReadColumns>>> = {
   'name.basics': { columns: ['nconst', 'primaryName'], text: 'primaryName' },
 };
 
-const columnsOf = (dataset: DatasetName): ReadColumns =>
-  readColumns[dataset] ?? { columns: keyColumnsOf(dataset) };
+const columnsOf = (dataset: DatasetName, more: readonly string[]): ReadColumns => {
+  const { columns, ...of } = readColumns[dataset] ?? { columns: keyColumnsOf(dataset) };
+  return { columns: [...columns, ...more], ...of };
+};
 
 export const keyColumnsOf = (dataset: DatasetName) =>
   datasets[dataset].columns.slice(0, datasets[dataset].keyColumns).map(({ name }) => name);
@@ -62,8 +64,9 @@ export class RowLoader {
     catalog: string,
     dataset: DatasetName,
     dictionary: Dictionary,
+    more: readonly string[],
   ) {
-    const { columns, text } = columnsOf(dataset);
+    const { columns, text } = columnsOf(dataset, more);
     const dictionaries = Object.fromEntries(columns.map((column) => [column, dictionary]));
     this.#connection = connection;
     this.#catalog = catalog;
@@ -77,18 +80,20 @@ export class RowLoader {
   /**
    * Creates the tables of a dataset.
    * @param catalog the name of the connection's database
+   * @param more columns besides those of reelflow's tables
    */
   static async create(
     connection: DuckDBConnection,
     catalog: string,
     dataset: DatasetName,
     dictionary: Dictionary,
+    more: readonly string[] = [],
   ): Promise<RowLoader> {
-    const { columns, text } = columnsOf(dataset);
+    const { columns, text } = columnsOf(dataset, more);
     const definitions = columns.map((name) => `${name} ${name === text ? 'VARCHAR' : 'INTEGER'}`);
     await connection.run(`CREATE TABLE ${rowTable(dataset)} (${definitions.join(', ')}, deleted INTEGER)`);
     await connection.run(`CREATE TABLE ${replacedTable(dataset)} (idGroup INTEGER, rowsBefore DOUBLE)`);
-    return new RowLoader(connection, catalog, dataset, dictionary);
+    return new RowLoader(connection, catalog, dataset, dictionary, more);
   }
 
   /** True while deletes are pending, so that no later upsert can precede them in the table. */

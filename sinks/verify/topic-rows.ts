@@ -9,6 +9,7 @@ import type { DuckDBConnection } from '@duckdb/node-api';
 import type { Broker } from '../../kafka/client.ts';
 import { type LogMessage, LogReader } from '../../kafka/log.ts';
 import { ReelflowError } from '../../runtime/errors.ts';
+import type { Cube } from '../../tables/cubes/cube.ts';
 import { type DatasetName, datasetNames, datasets, type TopicNames } from '../../topics/catalog.ts';
 import { ChunkDecoder, RejectedMessage } from '../../topics/chunk.ts';
 import { Dictionary } from '../../topics/dictionary.ts';
@@ -16,6 +17,7 @@ import { Ownership } from '../../topics/ownership.ts';
 import type { Registry } from '../../topics/registry.ts';
 import type { Manifest } from '../gold/manifest.ts';
 import { keepLastVersions } from './last-versions.ts';
+import { moreColumnsOf } from './more-columns.ts';
 import { RowLoader } from './row-loader.ts';
 import { readRanges, requireRanges, type TopicRanges } from './topic-ranges.ts';
 
@@ -43,6 +45,8 @@ export interface ReadProgress {
 }
 
 export interface ReadOptions {
+  /** Cubes whose columns are loaded too. */
+  readonly cubes?: readonly Cube[];
   readonly signal: AbortSignal;
   /** Record batches that cannot be decoded and count as rejected, as in the stream: `topic:partition:offset`. */
   readonly skipBatches?: readonly string[];
@@ -61,14 +65,15 @@ export async function loadTopicRows(
   catalog: string,
   manifest: Manifest,
   { broker, registry, names }: InputTopics,
-  { signal, skipBatches, onProgress }: ReadOptions,
+  { signal, skipBatches, onProgress, cubes = [] }: ReadOptions,
 ): Promise<Map<string, InputCount>> {
   const inputs = inputsOf(manifest, names);
   const partitions = await requireRanges(broker, inputs);
   const dictionary = new Dictionary();
+  const more = moreColumnsOf(cubes);
   const loaders = new Map<DatasetName, RowLoader>();
   for (const dataset of datasetNames) {
-    loaders.set(dataset, await RowLoader.create(connection, catalog, dataset, dictionary));
+    loaders.set(dataset, await RowLoader.create(connection, catalog, dataset, dictionary, more.get(dataset)));
   }
   const messagesTotal = inputs
     .flatMap(({ ranges }) => ranges)
@@ -101,7 +106,7 @@ export async function loadTopicRows(
   } finally {
     await reader.close();
   }
-  await keepLastVersions(connection, dictionary);
+  await keepLastVersions(connection, dictionary, more);
   return counts;
 }
 

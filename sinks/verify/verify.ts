@@ -10,7 +10,7 @@ import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
 import { databasePath } from '../../database/sql.ts';
 import { asStorageError, type Storage } from '../../database/storage-errors.ts';
 import { ReelflowError } from '../../runtime/errors.ts';
-import { goldTables } from '../../tables/gold-tables.ts';
+import { builtIn, type Declarations } from '../../tables/built-in.ts';
 import { currentSnapshot, readManifest, snapshotFolder } from '../gold/manifest.ts';
 import { computeGold } from './batch-gold.ts';
 import { compareTable, type Difference } from './compare.ts';
@@ -37,6 +37,8 @@ export interface VerifyOptions {
   readonly memoryLimit: string;
   /** Positions of record batches that cannot be decoded and were skipped: `topic:partition:offset`. */
   readonly skipBatches?: readonly string[];
+  /** Default: the built-in ones. */
+  readonly declarations?: Declarations;
   readonly signal: AbortSignal;
   readonly onProgress?: (progress: ReadProgress) => void;
 }
@@ -69,7 +71,7 @@ const shownPerTable = 5;
  */
 export async function verifySnapshot(options: VerifyOptions): Promise<Verification> {
   const startedMs = performance.now();
-  const { gold, input, signal } = options;
+  const { gold, input, signal, declarations = builtIn } = options;
   const id = options.snapshot ?? newestOf(gold);
   const manifest = readManifest(gold, id);
   if (!('folder' in input)) await requireSameCluster(manifest, input);
@@ -81,22 +83,25 @@ export async function verifySnapshot(options: VerifyOptions): Promise<Verificati
     // 1. Check the files, before the computation starts.
     const ofFiles = await checkFiles(gold, manifest);
     const altered = new Set(ofFiles.map(({ about }) => about));
-    findings.push(...checkTableNames(manifest), ...ofFiles);
+    findings.push(...checkTableNames(manifest, declarations.tables), ...ofFiles);
 
     // 2. Recompute the tables.
     if ('folder' in input) {
-      await batchGold(connection, input.folder, schema);
+      await batchGold(connection, input.folder, schema, declarations);
     } else {
-      const counts = await loadTopicRows(connection, catalog, manifest, input, options);
+      const counts = await loadTopicRows(connection, catalog, manifest, input, {
+        ...options,
+        cubes: declarations.cubes,
+      });
       signal.throwIfAborted();
-      await computeGold(connection, schema);
+      await computeGold(connection, schema, declarations);
       const accounted = checkAccounting(manifest, counts);
       accounting = accounted.accounting;
       findings.push(...accounted.findings, ...checkPositions(manifest));
     }
 
     // 3. Compare figure by figure, then check the manifest's claims about the content.
-    for (const table of goldTables) {
+    for (const table of declarations.tables) {
       signal.throwIfAborted();
       const { name } = table;
       const folder = snapshotFolder(gold, id);

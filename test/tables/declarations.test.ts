@@ -92,9 +92,12 @@ test('a plain SELECT is the integer form, and the final form has its columns', (
 });
 
 test('WITH integers AS splits the two forms, whatever brackets, texts and comments hold', () => {
-  const sql = `WITH integers AS (
+  const sql = `-- The integers (first)
+  /* ) */ WITH integers AS (
     SELECT ')' AS a, count(*) AS n FROM title -- ) FROM integers
-  ) SELECT a, (SELECT max(n) FROM integers) AS most, 'FROM integers' AS text FROM integers JOIN other ON b = a`;
+  )
+  -- Then fractions.
+  SELECT a, (SELECT max(n) FROM integers) AS most, 'FROM integers' AS text FROM integers JOIN other ON b = a`;
   const { integers, select, beside } = readGoldTable(
     new DeclarationFile(fileOf(plain.replace(/\*\/[\s\S]*/, `*/\n${sql}`))),
   );

@@ -22,6 +22,7 @@ import {
 import { pinSnapshot, retain } from '../../../sinks/gold/retention.ts';
 import { Publication } from '../../../sinks/publication.ts';
 import type { SinkMetrics } from '../../../sinks/sink-metrics.ts';
+import { builtIn } from '../../../tables/built-in.ts';
 import { topicNamesIn } from '../../../topics/catalog.ts';
 import { expectFailure, onDatabase } from '../../support/damage.ts';
 import { GoldLab, labIdentity } from '../../support/gold-lab.ts';
@@ -354,6 +355,7 @@ describe('a sink whose catalogue cannot be written', () => {
     path = join(place, 'lake.ducklake');
     const lake = lab.lake({ kind: 'file', path });
     const publication = new Publication({
+      declarations: builtIn,
       broker: { logger: createLogger('silent') } as Broker,
       names: topicNamesIn(''),
       store: lab.store,

@@ -60,11 +60,8 @@ async function relationsOf(chunks: readonly Chunk[], isFlushed: boolean): Promis
     principals: await lines('SELECT tconst, ordering, nconst FROM batch_principals'),
     akas: await lines('SELECT titleId, ordering, region FROM batch_akas'),
   };
-  for (const name of ['ratings', 'basics', 'principals', 'akas', 'names']) {
+  for (const name of ['ratings', 'basics', 'principals', 'akas', 'crew', 'episodes', 'names']) {
     await connection.run(`DROP TABLE batch_${name}`);
-  }
-  for (const dataset of ['title_crew', 'title_episode']) {
-    await connection.run(`DROP TABLE rows_${dataset}; DROP TABLE replaced_${dataset}`);
   }
   await connection.run('DROP TABLE words');
   return relations;

@@ -1,0 +1,137 @@
+/** `reelflow tables`: list, check, try and begin declarations of cubes and gold tables, without a broker. */
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { Command } from 'commander';
+import { messageOf, ReelflowError, systemCodeOf } from '../runtime/errors.ts';
+import type { Declarations } from '../tables/built-in.ts';
+import { declarationsOf } from './declared.ts';
+import { whole } from './figures.ts';
+import { viewText } from './gold-text.ts';
+import { integerIn, outputOptions, type TablesFlags, tablesOption } from './options.ts';
+import { print, printJson } from './output.ts';
+import { tableText } from './table.ts';
+
+interface Flags extends TablesFlags {
+  json?: true;
+}
+
+export function tablesCommand(): Command {
+  const tables = new Command('tables').description('list, check, try and begin declarations of tables');
+  const add = (name: string, description: string) => {
+    const command = new Command(name).description(description);
+    tables.addCommand(outputOptions(tablesOption(command)));
+    return command;
+  };
+  add('list', 'list all cubes and tables with what they read').action(list);
+  add('check', 'check the declarations of --tables and name file, line and reason of each problem').action(
+    check,
+  );
+  add('try', 'compute tables from small IMDb files and show their first rows')
+    .requiredOption('--data <dir>', 'folder of IMDb files')
+    .option('--table <name>', 'only this table; default all of --tables')
+    .option('--rows <n>', 'number of rows', integerIn(0, 100_000), 20)
+    .action(tryTables);
+  add('new', 'write a commented example of a table')
+    .argument('<name>', 'name of the table: lower-case letters, digits and _')
+    .action(begin);
+  return tables;
+}
+
+async function list(flags: Flags): Promise<void> {
+  const declarations = await declarationsOf(flags);
+  const rows = [
+    ...declarations.cubes.map(({ name, reads, onlyDuckdb }) => ({
+      name,
+      kind: 'cube',
+      reads: Object.keys(reads),
+      engines: onlyDuckdb === undefined ? 'DuckDB, Flink' : 'DuckDB',
+      file: null,
+    })),
+    ...declarations.tables.map(({ name, reads, onlyDuckdb, file = null }) => ({
+      name,
+      kind: 'table',
+      reads,
+      engines: onlyDuckdb === undefined ? 'DuckDB, Flink' : 'DuckDB',
+      file,
+    })),
+  ];
+  if (flags.json) return printJson(rows);
+  print(
+    tableText(
+      [
+        { head: 'name', cell: ({ name }) => name },
+        { head: 'kind', cell: ({ kind }) => kind },
+        { head: 'engines', cell: ({ engines }) => engines },
+        { head: 'reads', cell: ({ reads }) => reads.join(', ') },
+        { head: 'file', cell: ({ file }) => file ?? '' },
+      ],
+      rows,
+    ),
+  );
+}
+
+async function check(flags: Flags): Promise<void> {
+  const folder = requireFolder(flags);
+  const declarations = await declarationsOf(flags);
+  const { builtIn } = await import('../tables/built-in.ts');
+  const tables = ownTables(declarations).map(({ name }) => name);
+  const cubes = declarations.cubes.map(({ name }) => name).slice(builtIn.cubes.length);
+  if (flags.json) return printJson({ folder, cubes, tables });
+  print(
+    `${folder} is correct: ${whole(cubes.length)} cubes and ${whole(tables.length)} tables: ${[...cubes, ...tables].join(', ')}`,
+  );
+}
+
+const ownTables = ({ tables }: Declarations) => tables.filter(({ file }) => file !== undefined);
+
+function requireFolder({ tables }: Flags): string {
+  if (tables !== undefined && tables !== '') return tables;
+  throw new ReelflowError('usage', 'No folder of declarations is named', {
+    hint: 'Name it with --tables or REELFLOW_TABLES.',
+  });
+}
+
+async function tryTables(flags: Flags & { data: string; table?: string; rows: number }): Promise<void> {
+  const declarations = await declarationsOf(flags);
+  const wanted =
+    flags.table === undefined
+      ? ownTables(declarations)
+      : declarations.tables.filter(({ name }) => name === flags.table);
+  if (wanted.length === 0) {
+    throw new ReelflowError('usage', `There is no table ${flags.table ?? 'to try'}`, {
+      detail: `The tables are ${declarations.tables.map(({ name }) => name).join(', ')}.`,
+      hint: 'Name one with --table, or a folder of declarations with --tables.',
+    });
+  }
+  const { tryOut } = await import('../sinks/verify/try-tables.ts');
+  const views = await tryOut(flags.data, { cubes: declarations.cubes, tables: wanted }, flags.rows);
+  if (flags.json) return printJson(views);
+  print(views.map(viewText).join('\n\n'));
+}
+
+async function begin(name: string, flags: Flags): Promise<void> {
+  const folder = flags.tables ?? '.';
+  if (!/^[a-z][a-z0-9_]{0,62}$/.test(name)) {
+    throw new ReelflowError('usage', `${name} is no name of a table`, {
+      hint: 'Use lower-case letters, digits and _.',
+    });
+  }
+  const { exampleTable } = await import('../tables/example.ts');
+  const file = join(folder, `${name}.sql`);
+  try {
+    mkdirSync(folder, { recursive: true });
+    writeFileSync(file, exampleTable, { flag: 'wx' });
+  } catch (thrown) {
+    const isTaken = systemCodeOf(thrown) === 'EEXIST';
+    throw new ReelflowError('usage', isTaken ? `${file} exists already` : `${file} cannot be written`, {
+      detail: isTaken ? '' : messageOf(thrown),
+      hint: 'Use another name or folder.',
+      cause: thrown,
+    });
+  }
+  print(
+    flags.json
+      ? JSON.stringify({ file })
+      : `${file}\nCheck it with: reelflow tables check --tables ${folder}`,
+  );
+}

@@ -1,0 +1,35 @@
+/** Columns of the datasets that cubes of users read and the tables of reelflow do not: the batch computation reads them too. */
+import type { Cube } from '../../tables/cubes/cube.ts';
+import { type DatasetName, datasets } from '../../topics/catalog.ts';
+
+/** Relation, and the columns that it always has. */
+export const heldColumns = {
+  'title.ratings': ['tconst', 'averageRating', 'numVotes'],
+  'title.basics': ['tconst', 'titleType', 'isAdult', 'startYear', 'runtimeMinutes', 'genres'],
+  'title.principals': ['tconst', 'ordering', 'nconst'],
+  'title.akas': ['titleId', 'ordering', 'region'],
+  'title.crew': ['tconst'],
+  'title.episode': ['tconst'],
+} as const;
+
+export type MoreColumns = ReadonlyMap<DatasetName, readonly string[]>;
+
+/** By dataset, the columns besides `heldColumns`. */
+export function moreColumnsOf(cubes: readonly Cube[]): MoreColumns {
+  const more = new Map<DatasetName, string[]>();
+  for (const [dataset, held] of Object.entries(heldColumns) as [
+    keyof typeof heldColumns,
+    readonly string[],
+  ][]) {
+    const read = new Set(cubes.flatMap(({ reads }) => reads[dataset] ?? []));
+    const columns = [...read].filter((column) => !held.includes(column));
+    if (columns.length > 0) more.set(dataset, columns);
+  }
+  return more;
+}
+
+/** Whether a column holds texts, not ids or numbers. */
+export function isText(dataset: DatasetName, column: string): boolean {
+  const type = datasets[dataset].columns.find(({ name }) => name === column)?.type ?? '';
+  return type.endsWith('string') && !/Tconst$|^nconst$|^tconst$|^titleId$/.test(column);
+}

@@ -1,0 +1,46 @@
+/** Computes declared tables from IMDb files, without a broker, to show what rows they would have. */
+import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
+import type { Declarations } from '../../tables/built-in.ts';
+import { columnNotes } from '../../tables/column-notes.ts';
+import type { GoldTable } from '../../tables/gold-table.ts';
+import type { Cell, TableView } from '../gold/gold-reader.ts';
+import { batchGold } from './file-gold.ts';
+
+/** The first rows of each table. @throws ReelflowError input, for files that cannot be read */
+export async function tryOut(
+  folder: string,
+  declarations: Declarations,
+  rowsMax: number,
+): Promise<TableView[]> {
+  const instance = await DuckDBInstance.create(':memory:');
+  const connection = await instance.connect();
+  try {
+    await batchGold(connection, folder, 'tried', declarations);
+    const views: TableView[] = [];
+    for (const table of declarations.tables) views.push(await viewOf(connection, table, rowsMax));
+    return views;
+  } finally {
+    connection.closeSync();
+    instance.closeSync();
+  }
+}
+
+async function viewOf(connection: DuckDBConnection, table: GoldTable, rowsMax: number): Promise<TableView> {
+  const { name, about, columns, notes } = table;
+  const reader = await connection.runAndReadAll(`FROM tried.${name} LIMIT ${rowsMax}`);
+  const counted = await connection.runAndReadAll(`SELECT count(*)::INTEGER FROM tried.${name}`);
+  return {
+    snapshot: 'tried',
+    table: name,
+    about,
+    columns: Object.entries(columns).map(([column, type]) => ({
+      name: column,
+      type,
+      ...(notes?.[column] ?? columnNotes[column] ?? { about: '' }),
+    })),
+    rowsTotal: Number(counted.getRows()[0]?.[0]),
+    rows: reader
+      .getRowsJS()
+      .map((row) => row.map((value) => (typeof value === 'bigint' ? Number(value) : (value as Cell)))),
+  };
+}

@@ -1,0 +1,138 @@
+/** Reads and checks a folder of declarations. Every file is looked at, so one run shows the first problem of each. */
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
+import { messageOf } from '../runtime/errors.ts';
+import { builtIn } from './built-in.ts';
+import { checkCube } from './cube-check.ts';
+import type { Cube } from './cubes/cube.ts';
+import { declaredCubes } from './cubes/cube-set.ts';
+import { DeclarationFile, DeclarationProblem, type Problem } from './declaration-file.ts';
+import { declaredTables, type GoldTable } from './gold-table.ts';
+import { readCube, readGoldTable } from './read-declaration.ts';
+import { checkTable, createSamples, goldRelations } from './table-check.ts';
+
+export interface CheckedFolder {
+  readonly problems: readonly Problem[];
+  readonly cubes: readonly Cube[];
+  readonly tables: readonly GoldTable[];
+}
+
+/** Names that relations of the sink or of a check have. */
+const reserved = new Set([
+  'names',
+  'dictionary',
+  'integers',
+  'scales',
+  'shard',
+  'meta',
+  'snapshot',
+  'changes',
+]);
+
+/** @param onFile receives each file before it is read */
+export async function readFolder(folder: string, onFile?: (file: string) => void): Promise<CheckedFolder> {
+  const problems: Problem[] = [];
+  const tables: GoldTable[] = [];
+  let names: string[];
+  try {
+    names = readdirSync(folder)
+      .filter((name) => name.endsWith('.sql'))
+      .sort();
+  } catch (thrown) {
+    const problem = {
+      file: folder,
+      line: 1,
+      reason: messageOf(thrown),
+      hint: 'Name a folder with SQL files.',
+    };
+    return { problems: [problem], cubes: [], tables };
+  }
+  if (names.length === 0) {
+    const reason = 'the folder holds no SQL file';
+    return {
+      problems: [{ file: folder, line: 1, reason, hint: 'Write a declaration into it.' }],
+      cubes: [],
+      tables,
+    };
+  }
+  const cubes: Cube[] = [];
+  await inSandbox(async (connection) => {
+    const files: DeclarationFile[] = [];
+    const attempt = async (path: string, work: () => Promise<void>) => {
+      onFile?.(path);
+      try {
+        await work();
+      } catch (thrown) {
+        if (!(thrown instanceof DeclarationProblem)) throw thrown;
+        problems.push(thrown.problem);
+      }
+    };
+    for (const name of names) {
+      const path = join(folder, name);
+      await attempt(path, async () => {
+        const file = new DeclarationFile(path);
+        checkName(file);
+        files.push(file);
+      });
+    }
+    // Tables may read the cubes of the same folder.
+    for (const file of files.filter(({ kind }) => kind === 'cube')) {
+      await attempt(file.path, async () => {
+        const cube = readCube(file);
+        await checkCube(connection, file, cube);
+        checkShared(file, () => declaredCubes([cube]));
+        cubes.push(cube);
+      });
+    }
+    const all = [...builtIn.cubes, ...cubes];
+    const relations = goldRelations(all);
+    await createSamples(connection, relations);
+    for (const file of files.filter(({ kind }) => kind !== 'cube')) {
+      await attempt(file.path, async () => {
+        const table = readGoldTable(file);
+        await checkTable(connection, file, table, relations);
+        checkShared(file, () => declaredTables([table], all));
+        tables.push({ ...table, file: file.path });
+      });
+    }
+  });
+  problems.sort((a, b) => (a.file < b.file ? -1 : 1));
+  return { problems, cubes, tables };
+}
+
+function checkName(file: DeclarationFile): void {
+  const { name } = file;
+  const taken = [...builtIn.tables, ...builtIn.cubes].some((declared) => declared.name === name);
+  if (taken || reserved.has(name)) {
+    file.fail(1, `${name} is a name of reelflow's own`, 'Rename the file.');
+  }
+}
+
+/** Flink computes every cube and table that does not say why not. */
+function checkShared(file: DeclarationFile, check: () => unknown): void {
+  try {
+    check();
+  } catch (thrown) {
+    file.fail(
+      file.sqlLine,
+      `Flink cannot compute it: ${messageOf(thrown).replace(/^(gold table|cube) \w+: /, '')}`,
+      'Write SQL that both engines share, or add a line `onlyDuckdb: why` to the metadata.',
+    );
+  }
+}
+
+/** A database in memory without files, network, extensions and changes of its settings. */
+async function inSandbox(work: (connection: DuckDBConnection) => Promise<void>): Promise<void> {
+  const instance = await DuckDBInstance.create(':memory:', { memory_limit: '512MB', threads: '4' });
+  const connection = await instance.connect();
+  try {
+    await connection.run("SET temp_directory = ''");
+    await connection.run('SET enable_external_access = false');
+    await connection.run('SET lock_configuration = true');
+    await work(connection);
+  } finally {
+    connection.closeSync();
+    instance.closeSync();
+  }
+}
