@@ -19,6 +19,8 @@ export interface End {
   readonly signal: NodeJS.Signals | null;
   /** What it said last. */
   readonly words: string;
+  /** Whether it had done a piece of work. */
+  readonly hasWorked: boolean;
 }
 
 export interface Tally {
@@ -96,7 +98,8 @@ export class Actor {
     this.#expects = signal === 'SIGKILL' ? 'a kill' : 'an end';
     this.#child.kill(signal);
     const timer = setTimeout(() => {
-      this.#onEnd({ role: this.role, code: null, signal: null, words: `did not end 30 s after ${signal}` });
+      const words = `did not end 30 s after ${signal}`;
+      this.#onEnd({ role: this.role, code: null, signal: null, words, hasWorked: this.#hasWorked });
       this.#expects = 'a kill';
       this.#child?.kill('SIGKILL');
     }, 30_000);
@@ -153,7 +156,7 @@ export class Actor {
         const ours =
           signal === 'SIGKILL' || signal === 'SIGTERM' || (this.#expects === 'an end' && code === 0);
         const expected = this.#expects !== 'nothing' && ours;
-        if (!expected) this.#onEnd({ role: this.role, code, signal, words });
+        if (!expected) this.#onEnd({ role: this.role, code, signal, words, hasWorked: this.#hasWorked });
         resolve();
         // A supervisor waits a moment before it starts what has just failed.
         if (this.#isWanted)

@@ -38,6 +38,7 @@ interface Flags {
   kills: number;
   minutes: number;
   titles: number;
+  outageMax: number;
   keep?: true;
 }
 
@@ -47,6 +48,7 @@ const flags = new Command('test:chaos')
   .option('--kills <n>', 'number of kill -9', Number, 200)
   .option('--minutes <n>', 'stop injecting faults after this many minutes', Number, 20)
   .option('--titles <n>', 'titles of the first dump', Number, 3_000)
+  .option('--outage-max <seconds>', 'longest outage of broker or registry, 5 at least', Number, 120)
   .option('--keep', 'keep the folder of a run that passed')
   .parse()
   .opts<Flags>();
@@ -58,6 +60,8 @@ const weights = {
   'kill the sink': 20,
   'kill the broker': 2,
   'kill the registry': 2,
+  'outage of the broker': 1,
+  'outage of the registry': 1,
   'stop a member past its session': 5,
   'stop the sink past its session': 1,
   'members join or leave': 6,
@@ -132,10 +136,12 @@ const dumps = await Dumps.make(
   new Chance(flags.seed ^ 0x5eed),
 );
 
-function onEnd({ role, code, signal, words }: End): void {
+function onEnd({ role, code, signal, words, hasWorked }: End): void {
   const kind = Object.entries(exitCodes).find(([, value]) => value === code)?.[0] ?? String(code ?? signal);
   count(ends, `${role.replace(/ .*/, '')}: ${kind}`);
-  if (isFaulting && excused.has(code)) return;
+  // A command may give up at its start. One that is at work waits until broker and registry are back.
+  const isWaiting = code === exitCodes.brokerUnreachable || code === exitCodes.registryUnreachable;
+  if (isFaulting && excused.has(code) && !(isWaiting && hasWorked)) return;
   violate(`${role} ended by itself with ${kind}: ${words.split('\n').slice(-8).join('\n')}`);
 }
 
@@ -313,6 +319,19 @@ async function commit(fault: Fault, draw: { who: number; ms: number; patient: bo
         kills += 1;
         count(done, fault);
         await delay(ms % 1_000);
+        await service.restart();
+        await delay(2_000);
+      });
+    }
+    case 'outage of the broker':
+    case 'outage of the registry': {
+      const service = fault === 'outage of the broker' ? services.broker : services.registry;
+      const forMs = 5_000 + (ms / 100_000) * (flags.outageMax - 5) * 1_000;
+      return beside('kill a service', async () => {
+        say(`${fault} for ${Math.round(forMs / 1_000)} s`);
+        await service.kill('SIGKILL');
+        count(done, fault);
+        await delay(forMs);
         await service.restart();
         await delay(2_000);
       });
