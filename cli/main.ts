@@ -65,10 +65,14 @@ export function createProgram(): Command {
 /** Runs a command line and sets the exit code. @param argv as in `process.argv` */
 export async function main(argv: readonly string[]): Promise<void> {
   watchOutput();
+  // An error that no code waits for, such as one of a stream or a timer. Without this Node prints a stack trace.
+  process.once('uncaughtException', async (thrown) => {
+    process.exit(await report(thrown, argv.includes('--verbose')));
+  });
   try {
     await createProgram().parseAsync(argv);
   } catch (thrown) {
-    process.exitCode = report(thrown, argv.includes('--verbose'));
+    process.exitCode = await report(thrown, argv.includes('--verbose'));
   }
   // The command has returned. A request that is still waiting for an answer must not keep the process alive.
   setTimeout(() => process.exit(), endWithinMs).unref();
@@ -80,17 +84,21 @@ function exitOverride(command: Command): void {
 }
 
 /** Writes an error for people to standard error. @returns the exit code */
-function report(thrown: unknown, verbose: boolean): number {
-  if (thrown instanceof CommanderError) {
+async function report(error: unknown, verbose: boolean): Promise<number> {
+  if (error instanceof CommanderError) {
     // commander has printed its message; help and version are no errors.
-    return thrown.exitCode === 0 ? 0 : exitCodes.usage;
+    return error.exitCode === 0 ? 0 : exitCodes.usage;
   }
+
   // A wait or a step that was given up because the command was asked to end.
   const reason = stopReason();
-  if (reason !== undefined && (isAbort(thrown) || thrown === reason)) {
+  if (reason !== undefined && (isAbort(error) || error === reason)) {
     if (reason !== 'SIGPIPE') process.stderr.write('Interrupted.\n');
     return stoppedExitCode();
   }
+  // Loaded only here: help and a good run need none of it.
+  const thrown =
+    error instanceof ReelflowError ? error : await (await import('./faults.ts')).asExternalFault(error);
   const lines: string[] = [];
   if (thrown instanceof ReelflowError) {
     lines.push(`Error: ${thrown.message}`);

@@ -1,0 +1,68 @@
+/**
+ * What remains unmapped when an error reaches the command line. Errors of the broker, the registry, DuckDB and the file
+ * system are mapped where they enter; one that was not is still no defect of reelflow, and must not be called one.
+ */
+import { messageOf, ReelflowError, systemCodeOf } from '../runtime/errors.ts';
+
+/** The file system, also below a folder that was removed meanwhile. */
+const fileCodes =
+  /^E(ACCES|PERM|ROFS|NOSPC|DQUOT|NOTDIR|ISDIR|EXIST|NOENT|IO|MFILE|NFILE|BUSY|STALE|LOOP|NAMETOOLONG|NOTEMPTY|FBIG)$/;
+const socketCodes =
+  /^(E(CONN(REFUSED|RESET|ABORTED)|ADDRNOTAVAIL|HOSTUNREACH|NETUNREACH|NETDOWN|TIMEDOUT|PIPE)|ENOTFOUND|EAI_AGAIN|UND_ERR_(SOCKET|CONNECT_TIMEOUT|HEADERS_TIMEOUT|BODY_TIMEOUT))$/;
+/** DuckDB has no codes, only the names of its errors; those of its own queries would be our mistake. */
+const duckdbStorage = /^(IO|Permission|Serialization|Out of Memory) Error: /;
+
+/** @returns a ReelflowError for a fault from outside, or the error itself: a defect */
+export async function asExternalFault(thrown: unknown): Promise<unknown> {
+  const chain = [...causesOf(thrown)];
+  const known = chain.find((error) => error instanceof ReelflowError);
+  if (known !== undefined) return known;
+  if (chain.some(({ name }) => name.startsWith('KafkaJS'))) {
+    const { asBrokerError } = await import('../kafka/failures.ts');
+    const mapped = asBrokerError(thrown, { brokers: ['the brokers'] });
+    if (mapped instanceof ReelflowError) return mapped;
+  }
+  const detail = messageOf(thrown);
+  for (const error of chain) {
+    const code = systemCodeOf(error) ?? '';
+    if (code === 'ENOSPC' || code === 'EDQUOT' || /no space left|max_temp_directory_size/i.test(detail)) {
+      return new ReelflowError('diskFull', 'A disk is full', {
+        detail,
+        hint: 'Free disk space and start again; nothing is lost.',
+        cause: thrown,
+      });
+    }
+    if (/^Out of Memory Error: /.test(error.message)) {
+      return new ReelflowError('stateUnusable', 'The memory limit is too small', {
+        detail: detail.split('\n', 1)[0] ?? '',
+        hint: 'Raise --memory.',
+        cause: thrown,
+      });
+    }
+    if (fileCodes.test(code) || duckdbStorage.test(error.message)) {
+      return new ReelflowError('stateUnusable', 'A file or folder cannot be used', {
+        detail,
+        hint: 'Check that the path in the detail exists, its permissions and its disk.',
+        cause: thrown,
+      });
+    }
+    if (socketCodes.test(code)) {
+      return new ReelflowError('brokerUnreachable', 'A connection has failed', {
+        detail,
+        hint: 'Check that the service at the address in the detail answers from this machine.',
+        cause: thrown,
+      });
+    }
+  }
+  return thrown;
+}
+
+function* causesOf(thrown: unknown): Generator<Error> {
+  const seen = new Set<unknown>();
+  for (let error = thrown; error instanceof Error && !seen.has(error); error = error.cause) {
+    seen.add(error);
+    yield error;
+    const { errors } = error as { errors?: unknown };
+    if (Array.isArray(errors)) for (const each of errors) if (each instanceof Error) yield each;
+  }
+}
