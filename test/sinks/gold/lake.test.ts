@@ -204,7 +204,10 @@ describe('a catalogue', () => {
     const all = [await publish(), await publish()] as const;
     await show();
     const third = await publish();
+    // What a program leaves that had the old file open for writing, and was killed.
+    writeFileSync(`${path}.wal`, 'a log');
     await show();
+    expect(existsSync(`${path}.wal`)).toBe(false);
     expect(await snapshotsByVersion()).toEqual(expected(...all, third));
     await show(2);
     expect(await snapshotsByVersion()).toEqual(expected(all[1], third));
