@@ -39,14 +39,21 @@ export async function openContext(
   signal?: AbortSignal,
   log: { readonly component: string; readonly level?: LogLevel } = { component: 'cli' },
 ): Promise<Context> {
-  const [{ endpointsOf }, { createBroker }, { OutageMonitor }, { Registry }, { createLogger }] =
-    await Promise.all([
-      import('../kafka/local/services.ts'),
-      import('../kafka/client.ts'),
-      import('../kafka/outage.ts'),
-      import('../topics/registry.ts'),
-      import('../runtime/logger.ts'),
-    ]);
+  const [
+    { endpointsOf },
+    { createBroker },
+    { OutageMonitor },
+    { Registry },
+    { registryAccess },
+    { createLogger },
+  ] = await Promise.all([
+    import('../kafka/local/services.ts'),
+    import('../kafka/client.ts'),
+    import('../kafka/outage.ts'),
+    import('../topics/registry.ts'),
+    import('../runtime/registry-security.ts'),
+    import('../runtime/logger.ts'),
+  ]);
   const endpoints = found ?? endpointsOf({ env: process.env, folder: localFolder });
   const logger = createLogger(log.level ?? logLevelOf(flags), about(log.component));
   return {
@@ -55,7 +62,7 @@ export async function openContext(
     broker: createBroker(endpoints, logger),
     registry: new Registry({
       url: endpoints.registryUrl,
-      ...(endpoints.registryCredentials && { credentials: endpoints.registryCredentials }),
+      access: registryAccess(endpoints.registrySecurity),
       ...(signal !== undefined && { signal }),
       outages: new OutageMonitor(logger, 'Schema Registry'),
     }),

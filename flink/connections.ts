@@ -60,9 +60,15 @@ function saslOptions(sasl: Sasl, reveal: (secret: Secret) => string) {
 
 export function formatOptions(
   prefix: '' | 'value.',
-  { registryUrl, registryCredentials: credentials }: Endpoints,
+  { registryUrl, registrySecurity: { credentials, tokenFile, tls } = {} }: Endpoints,
   reveal: (secret: Secret) => string,
 ) {
+  if (tokenFile !== undefined || tls !== undefined) {
+    throw new ReelflowError('usage', 'Flink jobs reach the registry with a user and a password only', {
+      detail: 'A job cannot read renewed tokens or certificates.',
+      hint: 'Set SCHEMA_REGISTRY_USERNAME for flink commands, and unset SCHEMA_REGISTRY_BEARER_TOKEN_FILE and SCHEMA_REGISTRY_SSL_….',
+    });
+  }
   return {
     [`${prefix}format`]: 'avro-confluent',
     [`${prefix}avro-confluent.url`]: registryUrl,

@@ -41,11 +41,11 @@ const sharedTables = ({ declarations }: FlinkContext) =>
   declarations.tables.filter(({ onlyDuckdb }) => onlyDuckdb === undefined);
 const reveal = (secret: Secret) => secret.reveal();
 
-function secretsOf({ security, registryCredentials }: Endpoints): Secret[] {
+function secretsOf({ security, registrySecurity }: Endpoints): Secret[] {
   const { tls, sasl } = security ?? {};
   const { key } = (tls && flinkTls(tls)) ?? {};
   const password = sasl !== undefined && 'password' in sasl ? sasl.password : undefined;
-  return [key, password, registryCredentials?.password].filter((secret) => secret !== undefined);
+  return [key, password, registrySecurity?.credentials?.password].filter((secret) => secret !== undefined);
 }
 
 function jobOf(

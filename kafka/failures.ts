@@ -3,8 +3,14 @@
  * not enough, because it says nothing about failures that kafkajs has wrapped or has given up.
  */
 import type { Endpoints } from '../runtime/config.ts';
-import { isCertificateError, messageOf, ReelflowError, systemCodeOf } from '../runtime/errors.ts';
-import { certificateRefused, isCertificateAlert, problemOfFiles } from './security.ts';
+import {
+  isCertificateAlert,
+  isCertificateError,
+  messageOf,
+  ReelflowError,
+  systemCodeOf,
+} from '../runtime/errors.ts';
+import { certificateRefused, problemOfFiles } from './security.ts';
 
 /** A fetch failed in a way that a later one may not: a broker stopped, or a leader moved. */
 export class LogInterrupted extends Error {

@@ -2,7 +2,7 @@
 import type { ISocketFactory, KafkaConfig } from 'kafkajs';
 import defaultSocketFactory from 'kafkajs/src/network/socketFactory.js';
 import { type BrokerSecurity, readTls, type TlsFiles } from '../runtime/broker-security.ts';
-import { ReelflowError, systemCodeOf } from '../runtime/errors.ts';
+import { ReelflowError } from '../runtime/errors.ts';
 import { BearerTokens, bearerMechanism } from './oauth.ts';
 import { withIPv6 } from './seeds.ts';
 
@@ -47,14 +47,6 @@ function renewingSocketFactory(tls: TlsFiles): ISocketFactory {
     return createSocket({ ...target, ssl });
   };
 }
-
-/** What a TLS peer says when it does not accept the certificate of a client (RFC 8446, section 6.2), as OpenSSL names it. */
-const certificateAlerts =
-  /ALERT_(BAD_CERTIFICATE|UNSUPPORTED_CERTIFICATE|CERTIFICATE_(REVOKED|EXPIRED|UNKNOWN|REQUIRED)|UNKNOWN_CA|ACCESS_DENIED)/;
-
-/** Whether a connection failed because the broker refused the certificate of this client, or the absence of one. */
-export const isCertificateAlert = (error: Error): boolean =>
-  certificateAlerts.test(systemCodeOf(error) ?? '');
 
 /**
  * What is wrong with the files of a client certificate, when a connection failed: unreadable ones can be half of a

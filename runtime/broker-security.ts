@@ -80,7 +80,7 @@ export function isWithoutCredentials(url: string): boolean {
   return !parsed?.username && !parsed?.password;
 }
 
-function isHttpsOrLoopback(url: string): boolean {
+export function isHttpsOrLoopback(url: string): boolean {
   const { protocol, hostname } = URL.parse(url) ?? {};
   return protocol !== 'http:' || /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(hostname ?? '');
 }
@@ -199,23 +199,32 @@ export interface TlsMaterial {
   };
 }
 
-/** @throws ReelflowError usage, when a file cannot be read, is not what it should be, or the key is another's */
-export function readTls({ caFile, client }: TlsFiles): TlsMaterial {
-  const ca = caFile === undefined ? undefined : fileText('KAFKA_SSL_CA_FILE', caFile);
-  return { ...(ca !== undefined && { ca }), ...(client !== undefined && { client: readClient(client) }) };
+/**
+ * @param prefix of the variables that name the files, for errors
+ * @throws ReelflowError usage, when a file cannot be read, is not what it should be, or the key is another's
+ */
+export function readTls({ caFile, client }: TlsFiles, prefix = 'KAFKA_SSL'): TlsMaterial {
+  const ca = caFile === undefined ? undefined : fileText(`${prefix}_CA_FILE`, caFile);
+  return {
+    ...(ca !== undefined && { ca }),
+    ...(client !== undefined && { client: readClient(client, prefix) }),
+  };
 }
 
-function readClient({ certificateFile, keyFile, keyPassword }: NonNullable<TlsFiles['client']>) {
-  const chain = fileText('KAFKA_SSL_CERTIFICATE_FILE', certificateFile);
-  const keyText = fileText('KAFKA_SSL_KEY_FILE', keyFile);
+function readClient(
+  { certificateFile, keyFile, keyPassword }: NonNullable<TlsFiles['client']>,
+  prefix: string,
+) {
+  const chain = fileText(`${prefix}_CERTIFICATE_FILE`, certificateFile);
+  const keyText = fileText(`${prefix}_KEY_FILE`, keyFile);
   const certificate = parsed(
-    'KAFKA_SSL_CERTIFICATE_FILE',
+    `${prefix}_CERTIFICATE_FILE`,
     'It must be a PEM certificate, followed by its chain.',
     () => new X509Certificate(chain),
   );
   const key = parsed(
-    'KAFKA_SSL_KEY_FILE',
-    'It must be a PEM private key. An encrypted one needs KAFKA_SSL_KEY_PASSWORD or KAFKA_SSL_KEY_PASSWORD_FILE.',
+    `${prefix}_KEY_FILE`,
+    `It must be a PEM private key. An encrypted one needs ${prefix}_KEY_PASSWORD or ${prefix}_KEY_PASSWORD_FILE.`,
     () =>
       createPrivateKey({
         key: keyText,
@@ -225,7 +234,7 @@ function readClient({ certificateFile, keyFile, keyPassword }: NonNullable<TlsFi
   if (!certificate.checkPrivateKey(key)) {
     throw new ReelflowError('usage', 'The key is not that of the client certificate', {
       detail: `${certificateFile}, ${keyFile}`,
-      hint: 'Set KAFKA_SSL_CERTIFICATE_FILE and KAFKA_SSL_KEY_FILE to files of one pair.',
+      hint: `Set ${prefix}_CERTIFICATE_FILE and ${prefix}_KEY_FILE to files of one pair.`,
     });
   }
   return { chain, certificate, key };

@@ -10,8 +10,8 @@ import {
   securityOf,
   securityVariables,
 } from './broker-security.ts';
-import { type Credentials, credentialsOf } from './credentials.ts';
 import { ReelflowError } from './errors.ts';
+import { type RegistrySecurity, registrySecurityOf, registryVariables } from './registry-security.ts';
 
 const addressList = z
   .string()
@@ -32,9 +32,7 @@ const environment = z.object({
     .refine(isWithoutCredentials, 'the URL must not contain a user or password; use SCHEMA_REGISTRY_USERNAME')
     .optional(),
   ...securityVariables,
-  SCHEMA_REGISTRY_USERNAME: z.string().optional(),
-  SCHEMA_REGISTRY_PASSWORD: z.string().optional(),
-  SCHEMA_REGISTRY_PASSWORD_FILE: z.string().optional(),
+  ...registryVariables,
 });
 
 /** Addresses and credentials of broker and registry. */
@@ -43,8 +41,7 @@ export interface Endpoints {
   readonly brokers: string[];
   readonly registryUrl: string;
   readonly security?: BrokerSecurity;
-  /** Basic authentication to the registry. */
-  readonly registryCredentials?: Credentials;
+  readonly registrySecurity?: RegistrySecurity;
 }
 
 /** Folders and namespace, which every command takes as options. */
@@ -85,11 +82,11 @@ export function endpointsFromEnvironment(env: NodeJS.ProcessEnv): Endpoints | un
     });
   }
   const security = securityOf(access);
-  const registryCredentials = credentialsOf(access, 'SCHEMA_REGISTRY');
+  const registrySecurity = registrySecurityOf(access, registryUrl);
   return {
     brokers,
     registryUrl,
     ...(security !== undefined && { security }),
-    ...(registryCredentials !== undefined && { registryCredentials }),
+    ...(Object.keys(registrySecurity).length > 0 && { registrySecurity }),
   };
 }

@@ -115,3 +115,11 @@ export function isCertificateError(thrown: unknown): boolean {
   }
   return false;
 }
+
+/** What a TLS peer says when it does not accept the certificate of a client (RFC 8446, section 6.2), as OpenSSL names it. */
+const certificateAlerts =
+  /ALERT_(BAD_CERTIFICATE|UNSUPPORTED_CERTIFICATE|CERTIFICATE_(REVOKED|EXPIRED|UNKNOWN|REQUIRED)|UNKNOWN_CA|ACCESS_DENIED)/;
+
+/** Whether a connection failed because the peer refused the certificate of this client, or the absence of one. */
+export const isCertificateAlert = (thrown: unknown): boolean =>
+  certificateAlerts.test(systemCodeOf(thrown) ?? '');

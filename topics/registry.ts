@@ -6,7 +6,7 @@
 import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import avsc, { type Type } from 'avsc';
-import { isCertificateError, messageOf, ReelflowError } from '../runtime/errors.ts';
+import { isCertificateAlert, isCertificateError, messageOf, ReelflowError } from '../runtime/errors.ts';
 import {
   type Answer,
   connectionFailure,
@@ -14,7 +14,8 @@ import {
   exchange,
   isAbsent,
   obstacleOf,
-} from './registry-http.ts';
+} from '../runtime/registry-http.ts';
+import { type RegistryAccess, registryAccess } from '../runtime/registry-security.ts';
 
 /** The text of `topics/schemas/<name>.avsc`; names are topics without their namespace. */
 export function schemaText(name: string): string {
@@ -28,8 +29,8 @@ export class UnusableSchema extends Error {
 
 export interface RegistryOptions {
   readonly url: string;
-  /** Basic authentication. */
-  readonly credentials?: { readonly username: string; readonly password: { reveal(): string } };
+  /** How this client identifies itself; absent: not at all. */
+  readonly access?: RegistryAccess;
   /** Receives every wait; the outage monitor of the process. */
   readonly outages?: {
     waits(activity: string, reason: string): void;
@@ -183,19 +184,15 @@ export class Registry {
   }
 
   async #try({ method, path, body }: Request): Promise<Reply> {
-    const { url, credentials, signal } = this.#options;
-    const authorization =
-      credentials === undefined
-        ? undefined
-        : `Basic ${Buffer.from(`${credentials.username}:${credentials.password.reveal()}`).toString('base64')}`;
+    const { url, access = registryAccess(), signal } = this.#options;
     try {
       const answer = await exchange(`${url}/${path}`, {
         method,
-        headers: authorization === undefined ? {} : { authorization },
+        ...access.request(),
         ...(body !== undefined && { body }),
         ...(signal !== undefined && { signal }),
       });
-      if (answer.status === 401 || answer.status === 403) throw this.#accessRefused(answer);
+      if (answer.status === 401 || answer.status === 403) throw this.#accessRefused(answer.text);
       const obstacle = obstacleOf(answer);
       if (obstacle === undefined) return { obstacle, answer };
       const asked = `${method} ${path}: ${answer.text}`;
@@ -204,6 +201,7 @@ export class Registry {
       signal?.throwIfAborted();
       if (thrown instanceof ReelflowError) throw thrown;
       if (isCertificateError(thrown)) throw this.#untrusted(thrown);
+      if (isCertificateAlert(thrown)) throw this.#accessRefused(messageOf(thrown));
       return { obstacle: 'absent', reason: connectionFailure(thrown), retryAfterMs: undefined };
     }
   }
@@ -237,18 +235,18 @@ export class Registry {
     });
   }
 
-  #accessRefused(answer: Answer): ReelflowError {
-    const { url, credentials } = this.#options;
+  #accessRefused(text: string): ReelflowError {
+    const { url, access = registryAccess() } = this.#options;
     return new ReelflowError('accessRefused', 'The Schema Registry does not let us in', {
-      detail: `${url}: ${answer.text} (${credentials === undefined ? 'without a user' : `as ${credentials.username}`})`,
-      hint: 'Check SCHEMA_REGISTRY_USERNAME, its password, and the rights of this user.',
+      detail: `${url}: ${text} (${access.login})`,
+      hint: 'Check SCHEMA_REGISTRY_USERNAME and its password, SCHEMA_REGISTRY_BEARER_TOKEN_FILE or SCHEMA_REGISTRY_SSL_CERTIFICATE_FILE, and the rights there.',
     });
   }
 
   #untrusted(thrown: unknown): ReelflowError {
     return new ReelflowError('untrusted', "The Schema Registry's certificate is not trusted", {
       detail: `${this.#options.url}: ${messageOf(thrown)}`,
-      hint: 'Name the certificate of its authority (PEM) in NODE_EXTRA_CA_CERTS, and the registry as its certificate does.',
+      hint: 'Name the certificate of its authority (PEM) in SCHEMA_REGISTRY_SSL_CA_FILE, and the registry as its certificate does.',
       cause: thrown,
     });
   }

@@ -1,7 +1,8 @@
 /** Checks whether a port is free and whether a broker or a registry answers. */
 import { connect, createServer } from 'node:net';
-import type { Credentials } from '../../runtime/credentials.ts';
 import { messageOf, ReelflowError, systemCodeOf } from '../../runtime/errors.ts';
+import { exchange } from '../../runtime/registry-http.ts';
+import { registryAccess } from '../../runtime/registry-security.ts';
 
 /** The result of a check, or why there is none. */
 export type Probe<T> = { readonly found: T } | { readonly why: string };
@@ -60,15 +61,16 @@ export function answersKafka(port: number, host = '127.0.0.1'): Promise<boolean>
   });
 }
 
-/** Whether a schema registry answers at this URL and accepts the credentials. */
-export async function answersRegistry(url: string, credentials?: Credentials): Promise<boolean> {
-  const login = credentials && `${credentials.username}:${credentials.password.reveal()}`;
+/** Whether a schema registry answers at this URL and accepts what this client identifies itself with. */
+export async function answersRegistry(url: string, access = registryAccess()): Promise<boolean> {
   try {
-    const response = await fetch(`${url.replace(/\/$/, '')}/subjects`, {
-      headers: login === undefined ? {} : { authorization: `Basic ${Buffer.from(login).toString('base64')}` },
-      signal: AbortSignal.timeout(5000),
+    const signal = AbortSignal.timeout(5_000);
+    const { status } = await exchange(`${url.replace(/\/$/, '')}/subjects`, {
+      method: 'GET',
+      ...access.request(),
+      signal,
     });
-    return response.ok;
+    return status === 200;
   } catch {
     return false;
   }

@@ -8,6 +8,7 @@ import { type Endpoints, endpointsFromEnvironment } from '../../runtime/config.t
 import { messageOf, ReelflowError } from '../../runtime/errors.ts';
 import { withFolderLock } from '../../runtime/folder-lock.ts';
 import { createLogger, type Logger } from '../../runtime/logger.ts';
+import { registryAccess } from '../../runtime/registry-security.ts';
 import { clusterIdOf, createBroker } from '../client.ts';
 import { composeDown, composeRecord, composeUp, findDocker, type Ports } from './docker.ts';
 import { findJvm } from './jars.ts';
@@ -237,10 +238,10 @@ function endpointsAt(ports: Ports): Endpoints {
 
 /** The status of services that reelflow did not start: a service that answers is running. */
 async function statusElsewhere(endpoints: Endpoints): Promise<ServiceStatus[]> {
-  const { brokers, registryUrl, registryCredentials } = endpoints;
+  const { brokers, registryUrl, registrySecurity } = endpoints;
   const [broker, registry] = await Promise.all([
     answersBroker(endpoints),
-    answersRegistry(registryUrl, registryCredentials),
+    answersRegistry(registryUrl, registryAccess(registrySecurity)),
   ]);
   const elsewhere = { pid: null, log: null };
   return [

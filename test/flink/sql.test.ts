@@ -163,7 +163,7 @@ describe('the SQL', () => {
         tls: { caFile: join(folder, 'ca.pem') },
         sasl: { mechanism: 'SCRAM-SHA-512', username: 'us"er', password: new Secret("pass'word") },
       },
-      registryCredentials: { username: 'reader', password: new Secret('letmein') },
+      registrySecurity: { credentials: { username: 'reader', password: new Secret('letmein') } },
     };
     const printed = sqlOf({ endpoints });
     expect(printed).not.toMatch(/pass''?word|letmein/);

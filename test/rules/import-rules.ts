@@ -21,7 +21,10 @@ const everything: Rule = { rooms: [...stage.rooms, 'producers', 'processors', 's
 const rules: Readonly<Record<string, Rule>> = {
   runtime: { rooms: [] },
   kafka: { rooms: ['runtime'], not: /^@duckdb\/|^avsc$/ },
-  topics: { rooms: ['runtime/errors.ts'], not: /^kafkajs(\/|$)|^@duckdb\// },
+  topics: {
+    rooms: ['runtime/errors.ts', 'runtime/registry-http.ts', 'runtime/registry-security.ts'],
+    not: /^kafkajs(\/|$)|^@duckdb\//,
+  },
   database: { rooms: ['runtime', 'topics'], not: /^kafkajs(\/|$)/ },
   tables: { rooms: ['topics', 'database', 'runtime'], not: /^kafkajs(\/|$)/ },
   producers: stage,

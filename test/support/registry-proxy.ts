@@ -1,5 +1,12 @@
 /** An HTTP proxy before the real Schema Registry, as an ingress is: it passes requests on, or answers in its place. */
-import { createServer, type IncomingHttpHeaders, request, type Server } from 'node:http';
+import {
+  createServer,
+  type IncomingHttpHeaders,
+  type RequestListener,
+  request,
+  type Server,
+} from 'node:http';
+import { createServer as createSecureServer, type ServerOptions } from 'node:https';
 import type { AddressInfo } from 'node:net';
 
 export interface ProxyAnswer {
@@ -27,14 +34,16 @@ export const ingressPage: ProxyAnswer = {
 export class RegistryProxy {
   readonly #server: Server;
   readonly #target: URL;
+  readonly #scheme: string;
   /** Answers in place of the registry, or undefined to pass the request on. */
   answer: (request: ProxyRequest) => ProxyAnswer | undefined = () => undefined;
   readonly requests: ProxyRequest[] = [];
 
-  private constructor(target: string) {
+  private constructor(target: string, tls: ServerOptions | undefined) {
     this.#target = new URL(target);
+    this.#scheme = tls === undefined ? 'http' : 'https';
     const { hostname, port } = this.#target;
-    this.#server = createServer((incoming, outgoing) => {
+    const listener: RequestListener = (incoming, outgoing) => {
       const { method = '', url: path = '', headers } = incoming;
       const asked = { method, path, headers, atMs: performance.now() };
       this.requests.push(asked);
@@ -56,12 +65,13 @@ export class RegistryProxy {
       });
       if (isCut) outgoing.write(body, () => outgoing.destroy());
       else outgoing.end(body);
-    });
+    };
+    this.#server = tls === undefined ? createServer(listener) : createSecureServer(tls, listener);
   }
 
-  /** @param target URL of the registry, with its path */
-  static async before(target: string): Promise<RegistryProxy> {
-    const proxy = new RegistryProxy(target);
+  /** @param target URL of the registry, with its path. @param tls makes it an https server */
+  static async before(target: string, tls?: ServerOptions): Promise<RegistryProxy> {
+    const proxy = new RegistryProxy(target, tls);
     const { promise, resolve } = Promise.withResolvers<void>();
     proxy.#server.listen(0, '127.0.0.1', resolve);
     await promise;
@@ -71,7 +81,7 @@ export class RegistryProxy {
   /** The URL of the registry through this proxy. */
   get url(): string {
     const { port } = this.#server.address() as AddressInfo;
-    return `http://127.0.0.1:${port}${this.#target.pathname.replace(/\/$/, '')}`;
+    return `${this.#scheme}://127.0.0.1:${port}${this.#target.pathname.replace(/\/$/, '')}`;
   }
 
   async close(): Promise<void> {

@@ -4,8 +4,8 @@ import pino from 'pino';
 import { afterEach, beforeEach, describe, expect, inject, test } from 'vitest';
 import { OutageMonitor } from '../../kafka/outage.ts';
 import { ReelflowError } from '../../runtime/errors.ts';
+import { retryAfter } from '../../runtime/registry-http.ts';
 import { Registry, type RegistryOptions, UnusableSchema } from '../../topics/registry.ts';
-import { retryAfter } from '../../topics/registry-http.ts';
 import { ingressPage, type ProxyAnswer, RegistryProxy } from '../support/registry-proxy.ts';
 
 let proxy: RegistryProxy;

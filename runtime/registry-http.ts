@@ -5,7 +5,7 @@
  */
 import { type IncomingHttpHeaders, request as plainRequest } from 'node:http';
 import { type RequestOptions, request as secureRequest } from 'node:https';
-import { messageOf } from '../runtime/errors.ts';
+import { messageOf } from './errors.ts';
 
 export interface Exchange {
   readonly method: 'GET' | 'POST' | 'PUT';

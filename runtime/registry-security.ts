@@ -1,0 +1,127 @@
+/**
+ * How requests to the Schema Registry are secured: basic authentication, a bearer token, client certificates. Files of tokens and
+ * certificates are read for each request, so that another program may renew them.
+ */
+import { z } from 'zod';
+import { isHttpsOrLoopback, readTls, type TlsFiles } from './broker-security.ts';
+import { type Credentials, credentialsOf, fileText, secretOf } from './credentials.ts';
+import { ReelflowError } from './errors.ts';
+import type { Exchange } from './registry-http.ts';
+
+const text = z.string().optional();
+
+export const registryVariables = {
+  SCHEMA_REGISTRY_USERNAME: text,
+  SCHEMA_REGISTRY_PASSWORD: text,
+  SCHEMA_REGISTRY_PASSWORD_FILE: text,
+  SCHEMA_REGISTRY_BEARER_TOKEN_FILE: text,
+  SCHEMA_REGISTRY_SSL_CA_FILE: text,
+  SCHEMA_REGISTRY_SSL_CERTIFICATE_FILE: text,
+  SCHEMA_REGISTRY_SSL_KEY_FILE: text,
+  SCHEMA_REGISTRY_SSL_KEY_PASSWORD: text,
+  SCHEMA_REGISTRY_SSL_KEY_PASSWORD_FILE: text,
+};
+
+type Environment = z.infer<z.ZodObject<typeof registryVariables>>;
+
+const sslPrefix = 'SCHEMA_REGISTRY_SSL';
+
+/** Absent means no authentication, and the authorities of the system. */
+export interface RegistrySecurity {
+  readonly credentials?: Credentials;
+  readonly tokenFile?: string;
+  readonly tls?: TlsFiles;
+}
+
+/** @throws ReelflowError usage, when settings conflict, would have no effect or name files that cannot be used */
+export function registrySecurityOf(env: Environment, url: string | undefined): RegistrySecurity {
+  const credentials = credentialsOf(env, 'SCHEMA_REGISTRY');
+  const tokenFile = env.SCHEMA_REGISTRY_BEARER_TOKEN_FILE;
+  if (tokenFile !== undefined) {
+    if (credentials !== undefined) {
+      throw new ReelflowError('usage', 'Two ways to authenticate to the registry are set', {
+        hint: 'Unset SCHEMA_REGISTRY_USERNAME or SCHEMA_REGISTRY_BEARER_TOKEN_FILE.',
+      });
+    }
+    if (url !== undefined && !isHttpsOrLoopback(url)) {
+      throw new ReelflowError('usage', 'A bearer token needs an https registry', {
+        detail: 'Plain http would send the token unencrypted.',
+        hint: 'Set SCHEMA_REGISTRY_URL to an https URL.',
+      });
+    }
+    fileText('SCHEMA_REGISTRY_BEARER_TOKEN_FILE', tokenFile);
+  }
+  const tls = tlsOf(env, url);
+  return {
+    ...(credentials !== undefined && { credentials }),
+    ...(tokenFile !== undefined && { tokenFile }),
+    ...(tls !== undefined && { tls }),
+  };
+}
+
+function tlsOf(env: Environment, url: string | undefined): TlsFiles | undefined {
+  const { SCHEMA_REGISTRY_SSL_CA_FILE: caFile, SCHEMA_REGISTRY_SSL_CERTIFICATE_FILE: certificateFile } = env;
+  const keyFile = env.SCHEMA_REGISTRY_SSL_KEY_FILE;
+  const keyPassword = secretOf(env, `${sslPrefix}_KEY_PASSWORD`);
+  if ([caFile, certificateFile, keyFile, keyPassword].every((each) => each === undefined)) return undefined;
+  if (url?.startsWith('http:')) {
+    throw new ReelflowError('usage', `${sslPrefix}_… is set but the registry's URL is http`, {
+      detail: 'It would have no effect, and the connection would be less secure than it seems.',
+      hint: `Set SCHEMA_REGISTRY_URL to an https URL, or unset ${sslPrefix}_….`,
+    });
+  }
+  if ((certificateFile === undefined) !== (keyFile === undefined) || (keyPassword && !keyFile)) {
+    throw new ReelflowError('usage', 'A client certificate goes with its key', {
+      hint: `Set both ${sslPrefix}_CERTIFICATE_FILE and ${sslPrefix}_KEY_FILE.`,
+    });
+  }
+  const tls = {
+    ...(caFile !== undefined && { caFile }),
+    ...(certificateFile !== undefined &&
+      keyFile !== undefined && {
+        client: { certificateFile, keyFile, ...(keyPassword !== undefined && { keyPassword }) },
+      }),
+  };
+  readTls(tls, sslPrefix);
+  return tls;
+}
+
+export interface RegistryAccess {
+  /** What a request carries now. @throws ReelflowError usage, when a file cannot be read */
+  request(): Pick<Exchange, 'headers' | 'tls'>;
+  /** How this client identifies itself, for errors; no secret. */
+  readonly login: string;
+}
+
+export function registryAccess({ credentials, tokenFile, tls }: RegistrySecurity = {}): RegistryAccess {
+  const authorization = () => {
+    if (tokenFile !== undefined) {
+      return `Bearer ${fileText('SCHEMA_REGISTRY_BEARER_TOKEN_FILE', tokenFile).trim()}`;
+    }
+    if (credentials === undefined) return undefined;
+    const pair = `${credentials.username}:${credentials.password.reveal()}`;
+    return `Basic ${Buffer.from(pair).toString('base64')}`;
+  };
+  const ways = [
+    ...(credentials === undefined ? [] : [`as ${credentials.username}`]),
+    ...(tokenFile === undefined ? [] : [`with the token of ${tokenFile}`]),
+    ...(tls?.client === undefined ? [] : [`with the certificate of ${tls.client.certificateFile}`]),
+  ];
+  return {
+    request: () => {
+      const value = authorization();
+      const { ca, client } = tls === undefined ? {} : readTls(tls, sslPrefix);
+      return {
+        headers: value === undefined ? {} : { authorization: value },
+        tls: {
+          ...(ca !== undefined && { ca }),
+          ...(client !== undefined && {
+            cert: client.chain,
+            key: client.key.export({ type: 'pkcs8', format: 'pem' }) as string,
+          }),
+        },
+      };
+    },
+    login: ways.length === 0 ? 'without a user' : ways.join(', '),
+  };
+}
