@@ -78,6 +78,9 @@ async function snapshotsByVersion(file = path): Promise<Record<string, string[]>
   return found;
 }
 
+const rowsIn = async (table: string) =>
+  Number((await onDatabase(lab.copyOf(path), `SELECT count(*) FROM ${table}`))[0]?.[0]);
+
 const expected = (...manifests: Manifest[]) =>
   Object.fromEntries(manifests.map((manifest) => [versionOf(manifest), [`${manifest.id}: true`]]));
 
@@ -162,6 +165,11 @@ describe.skipIf(!hasExtension)('the ducklake extension (Python: test/support/lak
     const created = (found[5] as string[][][])[0]?.[0];
     expect(created).toEqual(['main.decade_trends', 'main.genre_analysis']);
     expect(found[6]).toEqual([[0]]);
+    await show(1);
+    for (const name of ['table', 'tag', 'column_mapping', 'table_stats', 'schema_versions']) {
+      expect(await rowsIn(`ducklake_${name}`), name).toBe(Object.keys(third.tables).length);
+    }
+    expect(await rowsIn('ducklake_name_mapping')).toBe(await rowsIn('ducklake_column'));
   });
 
   it('finds no version whose files retention has removed, and all rows of the others', async () => {
@@ -211,6 +219,7 @@ describe('a catalogue', () => {
     expect(await snapshotsByVersion()).toEqual(expected(...all, third));
     await show(2);
     expect(await snapshotsByVersion()).toEqual(expected(all[1], third));
+    expect(await rowsIn('ducklake_data_file')).toBe(2 * Object.keys(third.tables).length);
   });
 
   it('is not touched when it shows the snapshots already', async () => {
