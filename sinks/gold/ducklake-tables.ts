@@ -61,27 +61,14 @@ export const lakeTables = [
     sort_direction VARCHAR, null_order VARCHAR)`,
 ] as const;
 
-/** Names of the types in a catalogue, by DuckDB's names. */
+/** Names of the types of gold columns in a catalogue, by DuckDB's names. */
 const scalarTypes: Readonly<Record<string, string>> = {
   BOOLEAN: 'boolean',
-  TINYINT: 'int8',
-  SMALLINT: 'int16',
   INTEGER: 'int32',
   BIGINT: 'int64',
-  HUGEINT: 'int128',
-  UTINYINT: 'uint8',
-  USMALLINT: 'uint16',
-  UINTEGER: 'uint32',
-  UBIGINT: 'uint64',
-  FLOAT: 'float32',
   DOUBLE: 'float64',
   VARCHAR: 'varchar',
-  BLOB: 'blob',
   DATE: 'date',
-  TIME: 'time',
-  TIMESTAMP: 'timestamp',
-  'TIMESTAMP WITH TIME ZONE': 'timestamptz',
-  UUID: 'uuid',
 };
 
 /** A column of a catalogue's table. Ids count from 1 within the table, in the order of the columns. */
@@ -105,8 +92,7 @@ export function lakeColumns(columns: readonly (readonly [name: string, type: str
   const add = (name: string, type: string, parent: number | null, source: string) => {
     const id = found.length + 1;
     const element = type.endsWith('[]') ? type.slice(0, -2) : undefined;
-    const decimal = /^DECIMAL\(\d+,\d+\)$/.test(type) ? type.toLowerCase() : undefined;
-    const written = element === undefined ? (scalarTypes[type] ?? decimal) : 'list';
+    const written = element === undefined ? scalarTypes[type] : 'list';
     if (written === undefined) throw new RangeError(`column ${name} has the type ${type}`);
     found.push({ id, parent, name, type: written, source });
     // DuckDB writes a list as a group `list` of fields `element`.

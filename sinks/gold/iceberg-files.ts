@@ -27,33 +27,26 @@ export interface IcebergSchema {
   readonly fields: readonly IcebergField[];
 }
 
-/** Iceberg's types, by DuckDB's names. */
+/** Iceberg's types for gold columns, by DuckDB's names. */
 const types: Readonly<Record<string, string>> = {
   BOOLEAN: 'boolean',
-  TINYINT: 'int',
-  SMALLINT: 'int',
   INTEGER: 'int',
   BIGINT: 'long',
-  FLOAT: 'float',
   DOUBLE: 'double',
   VARCHAR: 'string',
   DATE: 'date',
-  TIME: 'time',
-  TIMESTAMP: 'timestamp',
-  'TIMESTAMP WITH TIME ZONE': 'timestamptz',
 };
 
-const typeOf = (name: string, type: string): string => {
-  const decimal = /^DECIMAL\((\d+),(\d+)\)$/.exec(type);
-  const found = decimal === null ? types[type] : `decimal(${decimal[1]}, ${decimal[2]})`;
+function typeOf(name: string, type: string): string {
+  const found = types[type];
   if (found !== undefined) return found;
-  throw new RangeError(`Iceberg has no type for column ${name}, which is ${type}`);
-};
+  throw new RangeError(`column ${name} has the type ${type}`);
+}
 
 /**
  * The schema of a table. A column has the same id in all schemas of its table: files have no ids, so they are matched by name.
  * @param idOf the id of a column, or of `<column>.element`
- * @throws RangeError for a type that Iceberg lacks
+ * @throws RangeError for a type that gold tables do not have
  */
 export function icebergSchema(
   { columns }: ParquetTable,

@@ -132,7 +132,7 @@ describe.skipIf(!isThere)('PyIceberg and DuckDB (Python: test/support/lake-requi
       string,
       string,
     ];
-    const columns = 'total_titles, [decade, 2]::INTEGER[] AS added, decade';
+    const columns = "total_titles, [decade, 2]::INTEGER[] AS added, decade, DATE '2026-01-02' AS day";
     await onDatabase(
       ':memory:',
       `COPY (SELECT ${columns} FROM ${parquetFile(file)}) TO '${extra}' (FORMAT parquet)`,

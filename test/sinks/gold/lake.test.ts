@@ -137,7 +137,7 @@ describe.skipIf(!hasExtension)('the ducklake extension (Python: test/support/lak
     const other = tableFile(lab.gold, second.id, 'extra');
     await onDatabase(
       ':memory:',
-      `COPY (SELECT *, [{'n': 1}.n, 2]::INTEGER[] AS added FROM ${parquetFile(file)}) TO '${other}' (FORMAT parquet)`,
+      `COPY (SELECT *, [1, 2]::INTEGER[] AS added, DATE '2026-01-02' AS day FROM ${parquetFile(file)}) TO '${other}' (FORMAT parquet)`,
     );
     cpSync(other, file);
     const tables = {
@@ -152,7 +152,7 @@ describe.skipIf(!hasExtension)('the ducklake extension (Python: test/support/lak
     const found = await inLake(
       `SELECT count(*) FROM lake.decade_trends AT (VERSION => ${versionOf(first)})`,
       `SELECT count(added), max(added[2]) FROM lake.decade_trends AT (VERSION => ${versionOf(second)})`,
-      `SELECT count(added), max(added[2]) FROM lake.extra AT (VERSION => ${versionOf(second)})`,
+      `SELECT count(added), max(day) FROM lake.extra AT (VERSION => ${versionOf(second)})`,
       ...[first, second, third].map(
         ({ id }) =>
           `SELECT list(t ORDER BY t) FROM (SELECT DISTINCT unnest(flatten(map_values(changes))) AS t
@@ -161,7 +161,11 @@ describe.skipIf(!hasExtension)('the ducklake extension (Python: test/support/lak
       `SELECT count(*) FROM (DESCRIBE lake.decade_trends) WHERE column_name = 'added'`,
     );
     expect(gone).toBeDefined();
-    expect(found.slice(0, 3)).toEqual([[[lab.titles - 2]], [[lab.titles - 1, 2]], [[lab.titles - 1, 2]]]);
+    expect(found.slice(0, 3)).toEqual([
+      [[lab.titles - 2]],
+      [[lab.titles - 1, 2]],
+      [[lab.titles - 1, '2026-01-02']],
+    ]);
     const created = (found[5] as string[][][])[0]?.[0];
     expect(created).toEqual(['main.decade_trends', 'main.genre_analysis']);
     expect(found[6]).toEqual([[0]]);
