@@ -43,9 +43,13 @@ export async function* scan(
       .filter(({ start, end }) => end > start)
       .map(({ partition, start, end }) => [partition, { next: start, end }]),
   );
+  // For a single message the broker need not send any later one.
+  const [only] = ranges;
+  const isSingle = only !== undefined && ranges.length === 1 && only.end - only.start <= 1;
+  const bounds = isSingle ? { ...fetchBounds, partitionBytesMax: 1 } : fetchBounds;
   const request = () => {
     const wants = [...open].map(([partition, { next }]) => ({ topic, partition, next }));
-    const answer = reader.fetch(wants, fetchBounds);
+    const answer = reader.fetch(wants, bounds);
     // It may fail before the loop awaits it.
     answer.catch(() => undefined);
     return answer;

@@ -40,6 +40,7 @@ export class Appender {
   readonly #closed = new AbortController();
   /** By topic: replays of different datasets do not fence each other. */
   readonly #identities = new Map<string, Promise<ProducerIdentity>>();
+  readonly #renewals = new Map<string, number>();
 
   constructor(broker: Broker) {
     this.#broker = broker;
@@ -75,9 +76,17 @@ export class Appender {
         if (code === 'DUPLICATE_SEQUENCE_NUMBER') return undefined;
         if (fenced.includes(code)) throw fencedBy(topic, thrown);
         if (!lostState.includes(code)) throw sendFailure(thrown, topic, this.#broker);
-        if (this.#identities.get(topic) === identity) this.#identities.delete(topic);
+        if (this.#identities.get(topic) === identity) {
+          this.#identities.delete(topic);
+          this.#renewals.set(topic, this.renewals(topic) + 1);
+        }
       }
     }
+  }
+
+  /** How often the broker had lost the state of this producer of a topic. */
+  renewals(topic: string): number {
+    return this.#renewals.get(topic) ?? 0;
   }
 
   /** Also ends attempts in progress. */

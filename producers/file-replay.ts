@@ -63,7 +63,7 @@ export interface FileObserver {
   /** The rows of the piece were read; the rejected ones are reported. */
   push(piece: Buffer): void;
   rejected(row: RejectedRow): void;
-  acknowledged(partition: number): void;
+  acknowledged(partition: number, offset: number | undefined): void;
   end(): void;
 }
 
@@ -133,10 +133,10 @@ export class FileReplay {
       ...stop,
       appender,
       topic: names.source(dataset),
-      onAcknowledged: (chunk) => {
+      onAcknowledged: (chunk, offset) => {
         progress.chunks += 1;
         progress.bytes += chunk.value.length;
-        observer?.acknowledged(chunk.partition);
+        observer?.acknowledged(chunk.partition, offset);
         this.#chunker.recycle(chunk);
       },
     });

@@ -12,7 +12,8 @@ const inFlightBytesMax = 12_000_000;
 export interface SenderOptions {
   readonly appender: Appender;
   readonly topic: string;
-  readonly onAcknowledged: (chunk: Chunk) => void;
+  /** @param offset undefined where the broker has not named it */
+  readonly onAcknowledged: (chunk: Chunk, offset: number | undefined) => void;
   readonly signal?: AbortSignal;
 }
 
@@ -58,12 +59,12 @@ export class Sender {
     try {
       for (let chunk = lane[0]; chunk !== undefined && !this.#inFlight.failed; chunk = lane[0]) {
         const { room, start, value, key } = chunk;
-        await appender.append(topic, partition, (stamp) =>
+        const offset = await appender.append(topic, partition, (stamp) =>
           recordBatchOf(room.bytes, start, start + value.length, key, Date.now(), stamp),
         );
         lane.shift();
         this.#inFlight.acknowledge(chunk);
-        onAcknowledged(chunk);
+        onAcknowledged(chunk, offset);
       }
       this.#lanes.delete(partition);
     } catch (thrown) {

@@ -4,6 +4,7 @@
  */
 import type { Appender } from '../appender.ts';
 import { batchOfPacked } from '../record-batch.ts';
+import { OwnOffsets } from './own-offsets.ts';
 
 const inFlightBytesMax = 12_000_000;
 
@@ -11,8 +12,7 @@ export class BatchSender {
   readonly #appender: Appender;
   readonly #topic: string;
   readonly #lanes = new Map<number, Promise<void>>();
-  readonly #offsets = new Map<number, Set<number>>();
-  readonly #acknowledged = new Map<number, number>();
+  readonly own: OwnOffsets;
   #inFlightBytes = 0;
   #freed = Promise.withResolvers<void>();
   #failure: { thrown: unknown } | undefined;
@@ -21,6 +21,7 @@ export class BatchSender {
   constructor(appender: Appender, topic: string) {
     this.#appender = appender;
     this.#topic = topic;
+    this.own = new OwnOffsets(appender, topic);
   }
 
   /** Returns when there is room for more. @throws what an append threw */
@@ -41,26 +42,13 @@ export class BatchSender {
     this.#check();
   }
 
-  isOwn(partition: number, offset: number): boolean {
-    return this.#offsets.get(partition)?.has(offset) === true;
-  }
-
-  acknowledged(partition: number): number {
-    return this.#acknowledged.get(partition) ?? 0;
-  }
-
   async #append(partition: number, packed: Buffer): Promise<void> {
     if (this.#failure === undefined) {
       try {
         const offset = await this.#appender.append(this.#topic, partition, (stamp) =>
           batchOfPacked(packed, Date.now(), stamp),
         );
-        // A message whose place is not known counts as a foreign one: its groups are sent again.
-        if (offset !== undefined) {
-          const own = this.#offsets.get(partition) ?? new Set();
-          this.#offsets.set(partition, own.add(offset));
-          this.#acknowledged.set(partition, this.acknowledged(partition) + 1);
-        }
+        this.own.add(partition, offset);
         this.chunks++;
       } catch (thrown) {
         this.#failure ??= { thrown };

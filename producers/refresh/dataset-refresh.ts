@@ -95,6 +95,8 @@ export interface DumpFile {
   isOwn(written: Written): boolean;
   /** How many own messages the partition must hold at least: those that were acknowledged. */
   acknowledged(partition: number): number;
+  /** The offsets of the own messages, if none between the first and the last can be missing when these two are there. */
+  vouched(partition: number): ReadonlySet<number> | undefined;
 }
 
 export interface DatasetRefreshOptions {
@@ -217,7 +219,7 @@ export class DatasetRefresh {
   }
 
   /** Step 4. */
-  async settle(dump: Pick<DumpFile, 'isOwn' | 'acknowledged' | 'sendAgain'>): Promise<void> {
+  async settle(dump: Pick<DumpFile, 'isOwn' | 'acknowledged' | 'vouched' | 'sendAgain'>): Promise<void> {
     const { settlementsMax = 3 } = this.#options;
     for (let attempt = 1; ; attempt++) {
       const foreign = await this.#readOwnRange(dump);
@@ -320,14 +322,16 @@ export class DatasetRefresh {
    * messages, was replaced: its mark will not hold.
    * @returns the groups that others touched, which are unknown now
    */
-  async #readOwnRange(dump: Pick<DumpFile, 'isOwn' | 'acknowledged'>): Promise<Set<number>> {
+  async #readOwnRange(dump: Pick<DumpFile, 'isOwn' | 'acknowledged' | 'vouched'>): Promise<Set<number>> {
     const { log } = this.#options;
     const bounds = await log.bounds();
     const ranges: LogRange[] = [];
     for (const [partition, { start, end }] of bounds.entries()) {
       const mark = this.#marks[partition];
       if (mark !== undefined && (await this.#holds(mark, partition, start, end))) {
-        ranges.push({ partition, start: mark.offset, end });
+        const read = await this.#endOfVouched(dump, { partition, start: mark.offset, end });
+        this.#ownSeen[partition] = (this.#ownSeen[partition] ?? 0) + read - mark.offset;
+        ranges.push({ partition, start: read, end });
       } else {
         this.#replaced.add(partition);
       }
@@ -352,6 +356,28 @@ export class DatasetRefresh {
     }
     this.#marks = await this.#marksOf(bounds);
     return foreign;
+  }
+
+  /** Where own messages end that need not be read: the start of the range, unless the broker vouches for some. */
+  async #endOfVouched(
+    dump: Pick<DumpFile, 'isOwn' | 'vouched'>,
+    { partition, start, end }: LogRange,
+  ): Promise<number> {
+    const vouched = dump.vouched(partition);
+    if (vouched === undefined) return start;
+    let next = start;
+    while (next < end && vouched.has(next)) next++;
+    if (next === start) return start;
+    for (const offset of new Set([start, next - 1])) {
+      let isThere = false;
+      const probe = (written: Written) => {
+        isThere = dump.isOwn(written);
+        return isThere;
+      };
+      await this.#options.log.scan([{ partition, start: offset, end: offset + 1 }], () => undefined, probe);
+      if (!isThere) return start;
+    }
+    return next;
   }
 
   async #marksOf(bounds: readonly { readonly start: number; readonly end: number }[]): Promise<IndexMark[]> {

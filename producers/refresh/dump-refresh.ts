@@ -25,6 +25,7 @@ import { EmptyDump } from './empty-dump.ts';
 import { UnsortedRows } from './group-reader.ts';
 import { ConsumerRefusals, KafkaIndexLog, KafkaSourceLog } from './kafka-logs.ts';
 import { LoadHasher } from './load-hasher.ts';
+import { OwnOffsets } from './own-offsets.ts';
 import { checkDate, checkPlan, type DatasetPlan, type Guards } from './plan.ts';
 import { SortedCopy } from './sorted-copy.ts';
 
@@ -144,6 +145,7 @@ export class DumpRefresh {
       options,
     );
     if (isLoad) await refresh.beginLoad();
+    await SortedCopy.removeLeft(this.#sortedPath(dataset));
     const pass = this.#passOf(file, schemaId, before?.strays);
     return { dataset, refresh, kind: isLoad ? 'load' : 'refresh', file, pass };
   }
@@ -155,11 +157,11 @@ export class DumpRefresh {
     } catch (thrown) {
       if (!(thrown instanceof UnsortedRows) || task.kind === 'drop') throw thrown;
       const { dataset, file, refresh } = task;
-      const { options, folder } = this.#input;
+      const { options } = this.#input;
       options.logger.warn({ dataset, file: file.name, row: thrown.row }, 'not sorted by id: sorting a copy');
       await task.pass.close();
       task.sorted = await SortedCopy.of(file, {
-        path: join(folder, `${dataset}.sorted`),
+        path: this.#sortedPath(dataset),
         signal: options.signal,
         onProgress: (bytesRead) => this.#report(task.pass, file, 'compare', bytesRead),
       });
@@ -167,6 +169,10 @@ export class DumpRefresh {
       task.pass = this.#passOf(task.sorted.file, schemaId, refresh.directory?.strays, task.sorted);
       return await refresh.plan(task.pass);
     }
+  }
+
+  #sortedPath(dataset: DatasetName): string {
+    return join(this.#input.folder, `${dataset}.sorted`);
   }
 
   #passOf(
@@ -284,7 +290,8 @@ export class DumpRefresh {
 
   async #load({ dataset, refresh, file, pass }: Extract<Task, { kind: 'refresh' | 'load' }>): Promise<void> {
     const { options, run } = this.#input;
-    const hasher = new LoadHasher(datasets[dataset], file.layout);
+    const own = new OwnOffsets(run.appender, options.names.source(dataset));
+    const hasher = new LoadHasher(datasets[dataset], file.layout, own);
     const load = new FileReplay(options, run, file, await this.#schemaIdOf(dataset), hasher);
     await load.run();
     crashPoint('after-load-before-index');
@@ -293,7 +300,8 @@ export class DumpRefresh {
     refresh.loaded(hasher.entries, hasher.strays);
     await refresh.settle({
       isOwn: ({ runId }) => runId === run.journal.runId,
-      acknowledged: (partition) => hasher.acknowledgedIn(partition),
+      acknowledged: (partition) => own.acknowledged(partition),
+      vouched: (partition) => own.vouched(partition),
       sendAgain: (groups, onSent) => pass.sendAgain(groups, onSent),
     });
     await refresh.close();

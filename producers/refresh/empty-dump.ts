@@ -74,10 +74,14 @@ export class EmptyDump implements DumpFile {
   }
 
   isOwn({ partition, offset, runId }: Written): boolean {
-    return runId === this.#options.runId && this.#sender.isOwn(partition, offset);
+    return runId === this.#options.runId && this.#sender.own.has(partition, offset);
   }
 
   acknowledged(partition: number): number {
-    return this.#sender.acknowledged(partition);
+    return this.#sender.own.acknowledged(partition);
+  }
+
+  vouched(partition: number): ReadonlySet<number> | undefined {
+    return this.#sender.own.vouched(partition);
   }
 }

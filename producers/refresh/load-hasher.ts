@@ -10,6 +10,7 @@ import type { FileObserver } from '../file-replay.ts';
 import { GroupEntries } from './group-entries.ts';
 import { GroupReader, UnsortedRows } from './group-reader.ts';
 import { LineId } from './line-id.ts';
+import type { OwnOffsets } from './own-offsets.ts';
 
 export class LoadHasher implements FileObserver {
   readonly entries = new GroupEntries();
@@ -17,11 +18,13 @@ export class LoadHasher implements FileObserver {
   readonly #reader: GroupReader;
   /** How many rows of an id were rejected. */
   readonly #rejected = new Map<number, number>();
-  readonly #acknowledged = new Map<number, number>();
+  /** Of this attempt. */
+  readonly own: OwnOffsets;
   #isUnsorted = false;
   #isEnded = false;
 
-  constructor(dataset: Dataset, layout: Layout) {
+  constructor(dataset: Dataset, layout: Layout, own: OwnOffsets) {
+    this.own = own;
     this.#ids = new LineId(dataset.idPrefix, layout.order[0] as number);
     this.#reader = new GroupReader({
       prefix: dataset.idPrefix,
@@ -42,11 +45,6 @@ export class LoadHasher implements FileObserver {
     return this.#reader.strays;
   }
 
-  /** Acknowledged chunks of a partition, of this attempt. */
-  acknowledgedIn(partition: number): number {
-    return this.#acknowledged.get(partition) ?? 0;
-  }
-
   push(piece: Buffer): void {
     this.#read(() => this.#reader.push(piece));
   }
@@ -56,8 +54,8 @@ export class LoadHasher implements FileObserver {
     if (id >= 0) this.#rejected.set(id, (this.#rejected.get(id) ?? 0) + 1);
   }
 
-  acknowledged(partition: number): void {
-    this.#acknowledged.set(partition, this.acknowledgedIn(partition) + 1);
+  acknowledged(partition: number, offset: number | undefined): void {
+    this.own.add(partition, offset);
   }
 
   end(): void {

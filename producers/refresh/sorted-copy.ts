@@ -56,7 +56,7 @@ export class SortedCopy {
    */
   static async of(file: InputFile, options: SortedCopyOptions): Promise<SortedCopy> {
     const { path } = options;
-    await remove(path);
+    await SortedCopy.removeLeft(path);
     try {
       return new SortedCopy(await sort(file, options));
     } catch (thrown) {
@@ -65,6 +65,11 @@ export class SortedCopy {
         ? thrown
         : unusable(path, thrown);
     }
+  }
+
+  /** Removes what a killed run has left. */
+  static async removeLeft(path: string): Promise<void> {
+    await remove(path);
   }
 
   /** The number in the original file of a row of the copy, both from 0. */

@@ -79,6 +79,8 @@ export const refreshMutants: readonly RefreshMutant[] = [
     'await this.#distrustRefused(offsets.filter(({ offset }) => offset >= start && offset < mark.offset));',
     '',
   ),
+  refresh('the first own message may be another one', 'new Set([start, next - 1])', 'new Set([next - 1])'),
+  refresh('the last own message may be gone', 'new Set([start, next - 1])', 'new Set([start])'),
   refresh('dead letters count again in every run', 'this.#letters = refusals.end;', ''),
   refresh(
     'emptied groups stay in the index',

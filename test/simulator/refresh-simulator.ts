@@ -18,6 +18,7 @@ const ids = [10_000, 10_001, 10_050, 10_051, 20_000, 20_001];
 type Rows = ReadonlyMap<number, string>;
 
 interface Message {
+  readonly number: number;
   /** Consumers did not apply it, and there is a dead letter. */
   isRefused?: true;
   readonly runId: string;
@@ -63,6 +64,8 @@ class Topic {
 }
 
 const partitionOfGroup = (group: number) => partitionOf(blockKey('tt', blockOfGroup(group)), partitions);
+/** Stays when consumers refuse the message. */
+const idOfMessage = ({ runId, number }: Message) => `${runId}/${number}`;
 const hashOf = (message: Message) => JSON.stringify([message.runId, message.replaces, [...message.rows]]);
 
 function groupsOf(rows: Rows): Map<number, Map<number, string>> {
@@ -122,11 +125,36 @@ async function replay(
   const groups = groupsOf(dump);
   const own = new Set<string>();
   const acknowledged: number[] = Array(partitions).fill(0);
+  /** What the broker knows of this producer. */
+  const sentBy: { messages: Message[]; offsets: Set<number>; last: number; isVouched: boolean }[] =
+    Array.from({ length: partitions }, () => ({
+      messages: [],
+      offsets: new Set(),
+      last: -1,
+      isVouched: true,
+    }));
   let different: number[] = [];
   const send = async (group: number) => {
     await turn();
-    const message: Message = { runId, replaces: [group], rows: groups.get(group) ?? new Map() };
+    const message: Message = {
+      number: world.sent,
+      runId,
+      replaces: [group],
+      rows: groups.get(group) ?? new Map(),
+    };
+    // The broker refuses a message whose predecessor it has lost, unless it has lost all of them.
+    const home = sentBy[partitionOfGroup(group)] as (typeof sentBy)[number];
+    const held = new Set(
+      topic.logs[partitionOfGroup(group)]?.map((entry) => entry?.runId && idOfMessage(entry)),
+    );
+    const left = home.messages.filter((each) => held.has(idOfMessage(each)));
+    if (left.length > 0 && left.at(-1) !== home.messages.at(-1))
+      for (const each of sentBy) each.isVouched = false;
+    home.messages.push(message);
     const { partition, offset } = topic.append(message, group);
+    home.isVouched &&= offset > home.last;
+    home.last = offset;
+    home.offsets.add(offset);
     own.add(`${partition}/${offset}`);
     acknowledged[partition] = (acknowledged[partition] as number) + 1;
     world.sent++;
@@ -208,6 +236,10 @@ async function replay(
     isOwn: ({ partition, offset, runId: writer }: Written) =>
       writer === runId && own.has(`${partition}/${offset}`),
     acknowledged: (partition) => acknowledged[partition] as number,
+    vouched: (partition) => {
+      const { offsets, isVouched } = sentBy[partition] as (typeof sentBy)[number];
+      return isVouched ? offsets : undefined;
+    },
   };
   await refresh.open();
   await turn();
@@ -291,7 +323,7 @@ async function run(seed: number): Promise<Omit<RefreshFailure, 'seed'> | undefin
   };
   const upsert = async (turn: Turn, id: number, value: string, replaces: number[]) => {
     await turn();
-    topic.append({ runId: 'foreign', replaces, rows: new Map([[id, value]]) }, groupOf(id));
+    topic.append({ number: -1, runId: 'foreign', replaces, rows: new Map([[id, value]]) }, groupOf(id));
   };
 
   for (let step = 3 + below(30); step > 0; step--) {
@@ -353,14 +385,28 @@ function disturb(
   const log = topic.logs[partition] as (Message | undefined)[];
   const first = topic.starts[partition] as number;
   const kind = below(8);
+  /** Others write where messages were lost. */
+  const refill = (home: number, count: number) => {
+    if (count === 0 || random() < 0.5) return;
+    const own = ids.filter((id) => partitionOfGroup(groupOf(id)) === home);
+    for (let left = 1 + below(count); left > 0; left--) {
+      const id = own[below(own.length)] as number;
+      note(`others write ${id} to partition ${home}`);
+      topic.append({ number: -1, runId: 'foreign', replaces: [], rows: new Map([[id, 'w']]) }, groupOf(id));
+    }
+  };
   if (kind === 0) {
     note('the topic is recreated');
+    const lost = topic.logs.map((each) => each.length);
     topic.logs = topic.logs.map(() => []);
     topic.starts.fill(0);
+    for (const [each, count] of lost.entries()) refill(each, count);
   } else if (kind === 1 && log.length > first) {
-    const length = first + below(log.length - first);
+    const length = random() < 0.5 ? log.length - 1 : first + below(log.length - first);
     note(`partition ${partition} loses its tail from ${length} on`);
+    const lost = log.length - length;
     log.length = length;
+    refill(partition, lost);
   } else if (kind === 2 && log.length > 0) {
     const next = Math.max(first, below(log.length) + 1);
     note(`partition ${partition} is trimmed before ${next}`);

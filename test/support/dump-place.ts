@@ -16,6 +16,7 @@ import { createLogger } from '../../runtime/logger.ts';
 import { type DatasetName, datasets, idText, topicNamesIn } from '../../topics/catalog.ts';
 import { groupOf } from '../../topics/id-groups.ts';
 import { Registry } from '../../topics/registry.ts';
+import { until } from './harness.ts';
 
 type Row = Record<string, unknown>;
 
@@ -158,6 +159,17 @@ export const dumpOf = (votes: Readonly<Record<number, number>>) => ({
   'title.ratings': ratings(votes),
   'title.basics': titles(votes),
 });
+
+/** Deletes topics and waits until the broker lists them no more: a replay would take them for existing ones. */
+export async function deleteTopics(...topics: string[]): Promise<void> {
+  await withAdmin(broker, async (admin) => {
+    await admin.deleteTopics({ topics });
+    await until('the topics are gone', async () => {
+      const left = await admin.listTopics();
+      return !topics.some((topic) => left.includes(topic));
+    });
+  });
+}
 
 export async function failureOf(work: Promise<unknown>): Promise<{ kind?: FailureKind; detail?: string }> {
   return work.then(

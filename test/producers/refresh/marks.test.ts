@@ -5,7 +5,6 @@
 import { utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
-import { withAdmin } from '../../../kafka/client.ts';
 import { scanTopic } from '../../../kafka/scan.ts';
 import { deleteBefore } from '../../../kafka/topics.ts';
 import { createProducer } from '../../../producers/producer.ts';
@@ -15,6 +14,7 @@ import { deadLetterMessage } from '../../../topics/dead-letter.ts';
 import {
   broker,
   DumpPlace,
+  deleteTopics,
   failureOf,
   fileOf,
   folder,
@@ -233,8 +233,6 @@ it('a topic of the index that is deleted and one of the source that is recreated
   const place = new DumpPlace();
   const { names } = place.options;
   await replay(place, dump(place, a));
-  await withAdmin(broker, (admin) =>
-    admin.deleteTopics({ topics: [names.source('title.ratings'), names.dumpIndex] }),
-  );
+  await deleteTopics(names.source('title.ratings'), names.dumpIndex);
   await expectExact(place, b);
 });

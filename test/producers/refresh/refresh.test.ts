@@ -4,12 +4,11 @@
  */
 import { gzipSync } from 'node:zlib';
 import { describe, expect, it, vi } from 'vitest';
-import { withAdmin } from '../../../kafka/client.ts';
 import type { ReplayOptions } from '../../../producers/replay.ts';
 import type { FailureKind } from '../../../runtime/errors.ts';
 import { type DatasetName, idText } from '../../../topics/catalog.ts';
 import {
-  broker,
+  deleteTopics,
   dumpOf,
   failureOf,
   fileOf,
@@ -103,7 +102,7 @@ describe('the topics hold exactly the newest dump', () => {
     const { names } = place.options;
     await place.replay(place.dump(dumpOf(a)));
     const topic = what === 'index' ? names.dumpIndex : names.source('title.ratings');
-    await withAdmin(broker, (admin) => admin.deleteTopics({ topics: [topic] }));
+    await deleteTopics(topic);
     await place.replay(place.dump(dumpOf(b)));
     expect(await votesOf(place)).toEqual(b);
     const again = await place.replay(place.dump(dumpOf(b)));
