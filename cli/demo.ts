@@ -70,10 +70,21 @@ async function run(flags: Flags, command: Command): Promise<void> {
   const snapshot = report.sink.snapshot ?? currentSnapshot(gold) ?? null;
   const folder = snapshot === null ? gold : snapshotFolder(gold, snapshot);
   if (flags.json) {
-    const { read, produced, rejected, chunks, bytes, runId, absent } = report.replay;
+    const { read, unchanged, produced, rejected, chunks, bytes, runId, absent } = report.replay;
     const { seconds, secondsUntil } = report;
     const recordsPerSecond = Math.round(read / seconds);
-    const line = { read, produced, rejected, seconds, recordsPerSecond, chunks, bytes, runId, absent };
+    const line = {
+      read,
+      unchanged,
+      produced,
+      rejected,
+      seconds,
+      recordsPerSecond,
+      chunks,
+      bytes,
+      runId,
+      absent,
+    };
     const places = { gold: resolve(gold), folder: resolve(folder), namespace };
     return printJson({ ...line, secondsUntil, snapshot, ...places });
   }
