@@ -35,7 +35,7 @@ export function viewText({ snapshot, table, about, columns, rows, rowsTotal }: T
   const drawn = tableText(
     shown.map((column, at) => ({
       head: column.unit === undefined ? column.name : `${column.name}\n${column.unit}`,
-      align: /^(VARCHAR|BOOLEAN)|\[\]$/.test(column.type) ? ('left' as const) : ('right' as const),
+      align: /^(VARCHAR|BOOLEAN|DATE)|\[\]$/.test(column.type) ? ('left' as const) : ('right' as const),
       // The leading columns are the key and the main measures.
       drop: at < 2 ? 0 : at,
       cell: (row: (typeof rows)[number]) => cellText(row[at], column),

@@ -9,6 +9,7 @@ import { diffText, snapshotsText, viewText } from './gold-text.ts';
 import { goldOption, integerIn, outputOptions, type TablesFlags, tablesOption } from './options.ts';
 import { print, printJson } from './output.ts';
 import { drawPlot } from './plot.ts';
+import { historyRowsMax, titlePlots } from './title-plots.ts';
 
 interface Flags {
   gold: string;
@@ -30,6 +31,7 @@ export function goldCommand(): Command {
     .argument('<table>', 'name of the table, such as `genre_analysis`')
     .option('--at <id|time>', at)
     .option('--rows <n>', 'number of rows', integerIn(0, 100_000), 20)
+    .option('--title <tconst>', 'show the rows of this title only, and draw its history')
     .action(show);
   tablesOption(add('diff', 'show what changed between two snapshots'))
     .argument('<from>', at)
@@ -78,22 +80,40 @@ async function list({ gold, json }: Flags): Promise<void> {
   print(snapshotsText(snapshots));
 }
 
-async function show(table: string, flags: TableFlags & { at?: string; rows: number }): Promise<void> {
+interface ShowFlags extends TableFlags {
+  at?: string;
+  rows: number;
+  title?: string;
+}
+
+async function show(table: string, flags: ShowFlags): Promise<void> {
   const { tables } = await declarationsOf(flags);
   const [{ snapshotAt }, { GoldReader }] = await Promise.all([
     import('../sinks/gold/history.ts'),
     import('../sinks/gold/gold-reader.ts'),
   ]);
-  const id = snapshotAt(flags.gold, flags.at);
-  const plot = tables.find(({ name }) => name === table)?.plots[0];
+  const { gold, rows, title, json } = flags;
+  const id = snapshotAt(gold, flags.at);
   await GoldReader.open(
-    flags.gold,
+    gold,
     async (reader) => {
-      const view = await reader.rows(id, table, flags.rows);
-      if (flags.json) return printJson(view);
-      const points = plot === undefined ? [] : await reader.points(id, table, plot);
-      const picture = plot === undefined ? '' : await drawPlot(plot, points, process.stdout.columns ?? 80);
-      print([viewText(view), picture].filter((part) => part !== '').join('\n\n'));
+      const view = await reader.rows(id, table, rows, title);
+      if (json) return printJson(view);
+      const width = process.stdout.columns ?? 80;
+      const pictures: string[] = [];
+      if (title !== undefined) {
+        const { history } = (await import('../sinks/gold/manifest.ts')).readManifest(gold, id);
+        const whole = await reader.rows(id, table, historyRowsMax, title);
+        for (const [plot, points] of titlePlots(whole, history?.newest)) {
+          pictures.push(await drawPlot(plot, points, width));
+        }
+      } else {
+        const plot = tables.find(({ name }) => name === table)?.plots[0];
+        if (plot !== undefined) {
+          pictures.push(await drawPlot(plot, await reader.points(id, table, plot), width));
+        }
+      }
+      print([viewText(view), ...pictures].filter((part) => part !== '').join('\n\n'));
     },
     tables,
   );

@@ -1,12 +1,14 @@
 /** Plots for a terminal: bars, and a line over numbers. */
 import type { Point } from '../sinks/gold/gold-reader.ts';
 import type { Plot } from '../tables/gold-table.ts';
+import { dayText } from '../topics/day.ts';
 import { figure } from './figures.ts';
 
 const eighths = ['', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
 const labelMax = 32;
 const lineHeight = 12;
 const xTicksMax = 8;
+const dayMs = 86_400_000;
 
 /** @param width columns of the terminal. @returns lines, '' when there is nothing to draw */
 export async function drawPlot(plot: Plot, points: readonly Point[], width: number): Promise<string> {
@@ -34,7 +36,11 @@ const cut = (text: string) => (text.length > labelMax ? `${text.slice(0, labelMa
 
 async function line(points: readonly Point[], width: number): Promise<string> {
   const { default: draw } = await import('simple-ascii-chart');
-  const coordinates = points.map(([x, y]): [number, number] => [Number(x), y]);
+  const isDate = points.some(([x]) => typeof x === 'string');
+  const coordinates = points.map(([x, y]): [number, number] => [
+    typeof x === 'string' ? Date.parse(x) / dayMs : x,
+    y,
+  ]);
   const [xs, ys] = [coordinates.map(([x]) => x), coordinates.map(([, y]) => y)];
   const [lowest, highest] = [Math.min(...ys), Math.max(...ys)];
   return draw(coordinates, {
@@ -42,6 +48,7 @@ async function line(points: readonly Point[], width: number): Promise<string> {
     height: lineHeight,
     customXAxisTicks: xs.filter((_, i) => i % Math.ceil(xs.length / xTicksMax) === 0),
     customYAxisTicks: [0, 1, 2, 3].map((step) => lowest + ((highest - lowest) * step) / 3),
-    formatter: (value, { axis }) => (axis === 'x' ? String(Math.round(value)) : figure(value)),
+    formatter: (value, { axis }) =>
+      axis === 'x' ? (isDate ? dayText(value) : String(Math.round(value))) : figure(value),
   }).trimEnd();
 }

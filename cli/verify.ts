@@ -147,6 +147,7 @@ function verificationText(verification: Verification, data?: string): string {
     );
   }
   lines.push(...verification.findings.map(({ about, text }) => `${about}: ${text}`));
+  lines.push(...verification.unchecked.map((text) => `Not checked: ${text}`));
   const { snapshot, namespace, equal, seconds } = verification;
   const from = data === undefined ? 'its input on the topics' : data;
   lines.push(

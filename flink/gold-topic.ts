@@ -8,6 +8,7 @@ const avroTypes = {
   VARCHAR: 'string',
   BOOLEAN: 'boolean',
   'VARCHAR[]': { type: 'array', items: 'string' },
+  DATE: { type: 'int', logicalType: 'date' },
 } as const;
 
 /** The Avro schema of a table's rows. Every column may be null, as in Parquet. */

@@ -121,6 +121,7 @@ const flinkTypes: Readonly<Record<GoldColumnType, string>> = {
   VARCHAR: 'STRING',
   BOOLEAN: 'BOOLEAN',
   'VARCHAR[]': 'ARRAY<STRING>',
+  DATE: 'DATE',
 };
 
 function resultTable(

@@ -230,7 +230,11 @@ export class CubeStore {
   /** Revisions of what gold tables read, by relation. A relation that is not named here may have changed at any time. */
   get revisions(): Readonly<Record<string, number>> {
     // The dictionary only ever gets words that no earlier row has.
-    return { ...this.#cubes.revisions, names: this.#namesRevision, dictionary: 0 };
+    const history = this.ratings.revision;
+    return {
+      ...this.#cubes.revisions,
+      ...{ names: this.#namesRevision, dictionary: 0, history, history_span: history },
+    };
   }
 
   /** What the last recorded snapshot was made from. */
@@ -245,6 +249,7 @@ export class CubeStore {
       await this.connection.run('INSERT INTO published VALUES ($1)', [JSON.stringify(published)]);
       // In memory it may be ahead, and a revision that is published must not repeat.
       await this.#writeNamesRevision();
+      await this.ratings.writeRevision();
     });
     this.#published = published;
   }

@@ -73,6 +73,7 @@ export class RatingHistory {
   #titles: IdSet | undefined;
   /** The cut-offs of the last pruning, by shard. */
   #pruned = '';
+  #revision = 0;
 
   constructor(connection: DuckDBConnection) {
     this.#connection = connection;
@@ -86,6 +87,11 @@ export class RatingHistory {
     await this.#connection.run(
       'CREATE TABLE IF NOT EXISTS sink.rating_source (shard INTEGER, state VARCHAR)',
     );
+    await this.#connection.run('CREATE TABLE IF NOT EXISTS sink.rating_revision (revision INTEGER)');
+    const [revision] = (
+      await this.#connection.runAndReadAll('SELECT revision FROM sink.rating_revision')
+    ).getRows();
+    this.#revision = Number(revision?.[0] ?? 0);
     const rows = await this.#connection.runAndReadAll('SELECT state FROM sink.rating_source');
     for (const [text] of rows.getRows()) {
       const state = JSON.parse(String(text)) as RatingState;
@@ -161,8 +167,22 @@ export class RatingHistory {
         AND (tenths IS DISTINCT FROM tenthsBefore OR votes IS DISTINCT FROM votesBefore)`);
   }
 
+  /** Another one after every change of what the relations of `createViews` hold. */
+  get revision(): number {
+    return this.#revision;
+  }
+
+  /** A revision that is rolled back stays in memory: the next one is another again. */
+  async writeRevision(): Promise<void> {
+    await this.#connection.run('DELETE FROM sink.rating_revision');
+    await this.#connection.run(`INSERT INTO sink.rating_revision VALUES (${this.#revision})`);
+  }
+
+  /** Commits the state with the rows that led to it. */
   async put(state: RatingState): Promise<void> {
     const { shard } = state;
+    this.#revision += 1;
+    await this.writeRevision();
     await this.#connection.run(`DELETE FROM sink.rating_source WHERE shard = ${shard}`);
     await this.#connection.run('INSERT INTO sink.rating_source VALUES ($1, $2)', [
       shard,

@@ -30,6 +30,9 @@ const tableNames = [
   'contributor_analysis',
   'region_analysis',
   'title_features',
+  'rating_history',
+  'trends',
+  'movers',
 ];
 
 export interface Declarations {

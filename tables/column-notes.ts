@@ -49,6 +49,7 @@ export const columnNotes: Readonly<Record<string, ColumnNote>> = {
       'One to three genres, joined by commas as IMDb writes them; a list in title_features; null if there are none.',
   },
   startYear: { about: 'Year in which a title was first shown.', unit: 'year' },
+  day: { about: 'Date of the dump, in UTC.' },
   decade: { about: 'First year of the decade: startYear rounded down to tens.', unit: 'year' },
   nconst: { about: 'IMDb id of a person.' },
   primaryName: { about: 'Name by which the person is best known; null if it is unknown.' },

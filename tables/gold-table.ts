@@ -14,14 +14,14 @@ export interface Plot {
   readonly title: string;
   /** `bar`: the largest values, largest first; `line`: all values, in the order of x. */
   readonly kind: 'bar' | 'line';
-  /** SQL over the columns of the final form: the label of a bar, or the number on the axis. */
+  /** SQL over the columns of the final form: the label of a bar, or the number or date on the axis. */
   readonly x: string;
   /** SQL that aggregates the rows of one x. */
   readonly y: string;
 }
 
 /** A DuckDB type. */
-export type GoldColumnType = 'BIGINT' | 'INTEGER' | 'DOUBLE' | 'VARCHAR' | 'VARCHAR[]' | 'BOOLEAN';
+export type GoldColumnType = 'BIGINT' | 'INTEGER' | 'DOUBLE' | 'VARCHAR' | 'VARCHAR[]' | 'BOOLEAN' | 'DATE';
 
 export interface GoldTable {
   readonly name: string;

@@ -8,3 +8,6 @@ import { builtIn } from './built-in.ts';
 import { declaredTables, type GoldTable } from './gold-table.ts';
 
 export const goldTables: readonly GoldTable[] = declaredTables(builtIn.tables);
+
+/** Whether a table depends on earlier versions of the rows: no single dump determines it. */
+export const isOfHistory = ({ reads }: GoldTable) => reads.includes('history');

@@ -10,7 +10,7 @@ const identifier = z.string().regex(/^[A-Za-z_]\w*$/, 'a name of letters, digits
 const sentence = z.string().min(1);
 const names = z.array(identifier).min(1);
 
-const columnType = z.enum(['BIGINT', 'INTEGER', 'DOUBLE', 'VARCHAR', 'VARCHAR[]', 'BOOLEAN']);
+const columnType = z.enum(['BIGINT', 'INTEGER', 'DOUBLE', 'VARCHAR', 'VARCHAR[]', 'BOOLEAN', 'DATE']);
 const column = z.union([
   columnType,
   z.strictObject({ type: columnType, about: sentence.optional(), unit: sentence.optional() }),

@@ -61,7 +61,7 @@ function bars(points) {
 
 function line(title, points) {
   const [width, height, left, bottom] = [360, 190, 46, 22];
-  const xs = points.map(([x]) => Number(x));
+  const xs = points.map(([x]) => numberOf(x));
   const ys = points.map(([, y]) => y);
   const [x0, x1] = [Math.min(...xs), Math.max(...xs)];
   // Counts start at zero; other values at their minimum.
@@ -70,7 +70,7 @@ function line(title, points) {
     ? [0, Math.max(...ys)]
     : [Math.floor(Math.min(...ys)), Math.ceil(Math.max(...ys))];
   const place = ([x, y]) => [
-    left + ((Number(x) - x0) / (x1 - x0 || 1)) * (width - left - 8),
+    left + ((numberOf(x) - x0) / (x1 - x0 || 1)) * (width - left - 8),
     8 + (1 - (y - low) / (high - low || 1)) * (height - bottom - 14),
   ];
   const first = points[0];
@@ -90,8 +90,8 @@ function line(title, points) {
     );
   }
   for (const [x, anchor] of [
-    [x0, 'start'],
-    [x1, 'end'],
+    [first[0], 'start'],
+    [last[0], 'end'],
   ]) {
     const [at] = place([x, low]);
     picture.append(svg('text', { x: at, y: height - 5, 'text-anchor': anchor }, String(x)));
@@ -117,6 +117,9 @@ function line(title, points) {
   const figures = el('details', {}, el('summary', {}, 'Figures'), el('table', {}, el('tbody', {}, rows)));
   return el('div', {}, picture, figures);
 }
+
+/** A number, or a date such as 2026-11-27 as days. */
+const numberOf = (x) => (typeof x === 'number' ? x : Date.parse(x) / 86_400_000);
 
 const short = (value) =>
   new Intl.NumberFormat('en-US', { notation: 'compact', maximumFractionDigits: 1 }).format(value);

@@ -15,7 +15,7 @@ export interface TableColumn extends ColumnNote {
   readonly type: string;
 }
 
-/** A value of a row: whole numbers are numbers, lists are arrays. */
+/** A value of a row: whole numbers are numbers, lists are arrays, dates are texts. */
 export type Cell = string | number | boolean | null | readonly Cell[];
 
 export interface TableView {
@@ -28,7 +28,7 @@ export interface TableView {
   readonly rows: readonly (readonly Cell[])[];
 }
 
-/** x and y of a plot; x is a text for bars. */
+/** x and y of a plot; x is a text for bars and for dates. */
 export type Point = readonly [x: string | number, y: number];
 
 /** A row that differs between two snapshots. */
@@ -94,8 +94,12 @@ export class GoldReader {
     }
   }
 
-  /** The first rows of a table. @throws ReelflowError usage, for a table that the snapshot does not have; goldUnusable */
-  async rows(id: string, table: string, rowsMax: number): Promise<TableView> {
+  /**
+   * The first rows of a table.
+   * @param title restricts them to one title, by its id
+   * @throws ReelflowError usage, for a table that the snapshot does not have, or has no titles; goldUnusable
+   */
+  async rows(id: string, table: string, rowsMax: number, title?: string): Promise<TableView> {
     const manifest = readManifest(this.#gold, id);
     const file = this.#file(manifest, table);
     return this.#reading(manifest, table, async () => {
@@ -105,9 +109,17 @@ export class GoldReader {
         const note = declared?.notes?.[String(name)] ?? columnNotes[String(name)] ?? { about: '' };
         return { name: String(name), type: String(type), ...note };
       });
-      const rows = await this.#all(`SELECT * FROM ${file} LIMIT ${rowsMax}`);
       const about = declared?.about ?? '';
-      return { snapshot: id, table, about, columns, rowsTotal: manifest.tables[table]?.rows ?? 0, rows };
+      const view = { snapshot: id, table, about, columns };
+      if (title === undefined) {
+        const rows = await this.#all(`SELECT * FROM ${file} LIMIT ${rowsMax}`);
+        return { ...view, rowsTotal: manifest.tables[table]?.rows ?? 0, rows };
+      }
+      if (!columns.some(({ name }) => name === 'tconst')) throw withoutTitles(table);
+      const from = `FROM ${file} WHERE tconst = ${sqlText(title)}`;
+      const [[rowsTotal] = []] = await this.#all(`SELECT count(*) ${from}`);
+      const rows = await this.#all(`SELECT * ${from} LIMIT ${rowsMax}`);
+      return { ...view, rowsTotal: Number(rowsTotal), rows };
     });
   }
 
@@ -117,7 +129,7 @@ export class GoldReader {
    * @throws ReelflowError usage, goldUnusable
    */
   async points(id: string, table: string, { kind, x, y }: Plot, like?: readonly Point[]): Promise<Point[]> {
-    const among = like?.map(([at]) => (kind === 'bar' ? sqlText(String(at)) : String(at)));
+    const among = like?.map(([at]) => (typeof at === 'string' ? sqlText(at) : String(at)));
     if (among?.length === 0) return [];
     const manifest = readManifest(this.#gold, id);
     const file = this.#file(manifest, table);
@@ -234,8 +246,15 @@ export class GoldReader {
 function cellOf(value: unknown): Cell {
   if (typeof value === 'bigint') return Number(value);
   if (Array.isArray(value)) return value.map(cellOf);
+  if (value instanceof Date) return value.toISOString().slice(0, 10);
   return (value ?? null) as Cell;
 }
+
+const withoutTitles = (table: string) =>
+  new ReelflowError('usage', `${table} has no rows of single titles`, {
+    detail: 'It has no column tconst.',
+    hint: 'Omit --title, or name a table such as rating_history.',
+  });
 
 const damaged = (id: string, detail: string, cause?: unknown) =>
   new ReelflowError('goldUnusable', `A file of snapshot ${id} is missing or was altered`, {

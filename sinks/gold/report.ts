@@ -157,8 +157,12 @@ function tableOf(head: readonly string[], rows: readonly (readonly string[])[]):
   return `<div class="scroll" tabindex="0"><table><thead>${row('th', head)}</thead><tbody>${rows.map((cells) => row('td', cells)).join('')}</tbody></table></div>`;
 }
 
+const tickText = (value: number | Date) =>
+  value instanceof Date ? value.toISOString().slice(0, 10) : String(value);
+
 /** A plot in two widths. @param then the points of the previous snapshot */
 function figureOf(plot: Plot, now: readonly Point[], then: readonly Point[]): string {
+  if (now.length === 0) return `<figure><figcaption>${safe(plot.title)}</figcaption><p>No rows.</p></figure>`;
   const drawings = Object.entries(widths).map(
     ([name, width]) => `<div class="${name}">${draw(plot, now, then, width)}</div>`,
   );
@@ -168,9 +172,12 @@ function figureOf(plot: Plot, now: readonly Point[], then: readonly Point[]): st
 function draw(plot: Plot, now: readonly Point[], then: readonly Point[], width: number): string {
   const { document } = parseHTML('<html><body></body></html>');
   const shared = { document, width, ariaLabel: plot.title, style: { background: 'none' } };
-  const [x, y] = [([at]: Point) => at, ([, height]: Point) => height];
+  const [x, y] = [
+    ([at]: Point) => (plot.kind === 'line' && typeof at === 'string' ? new Date(at) : at),
+    ([, height]: Point) => height,
+  ];
   if (plot.kind === 'line') {
-    const axis = { tickFormat: (value: number) => String(value), ticks: width / 85, label: null };
+    const axis = { tickFormat: tickText, ticks: width / 85, label: null };
     return Plots.plot({
       ...shared,
       height: Math.min(300, width * 0.6),

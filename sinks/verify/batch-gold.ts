@@ -4,7 +4,9 @@
  */
 import type { DuckDBConnection } from '@duckdb/node-api';
 import { builtIn } from '../../tables/built-in.ts';
+import { isOfHistory } from '../../tables/gold-tables.ts';
 import { genreColumns, standardised } from '../../tables/training-features.ts';
+import { historyQueries, historyRelations } from './batch-history.ts';
 import { computeDeclared, exactTable } from './declared-gold.ts';
 
 /** Measures over the joined rating. */
@@ -24,7 +26,7 @@ const tenths = 'round(rating * 10)::BIGINT';
 const exact = `sum(${tenths})::BIGINT AS s1, sum(${tenths} * ${tenths})::BIGINT AS s2,
         max(${tenths}) AS max_tenths, min(${tenths}) AS min_tenths`;
 
-/** By gold table: a query for its columns and the exact sums behind the doubles, with the rows in the contract's order. */
+/** By gold table of the last versions: a query for its columns and the exact sums behind the doubles, with the rows in the contract's order. */
 const queries: Readonly<Record<string, string>> = {
   genre_analysis: `
       SELECT genres, ${select('total_titles', 'avg_rating', 'total_votes')}, avg(startYear) AS avg_year,
@@ -111,20 +113,23 @@ export type BatchRelation = keyof typeof batchRelations;
  * Computes the gold tables and their `exactTable`s from `batchRelations`, with the rows in the contract's order, then drops
  * the relations. Needs `preserve_insertion_order`.
  * @param schema is created if it does not exist; existing tables are replaced
+ * @param withHistory whether `historyRelations` exist, and the tables over them are wanted
  */
 export async function computeGold(
   connection: DuckDBConnection,
   schema: string,
   { cubes, tables } = builtIn,
+  withHistory = false,
 ): Promise<void> {
   await connection.run(`CREATE OR REPLACE TEMP VIEW batch_titles AS
     SELECT * FROM batch_basics JOIN batch_ratings USING (tconst)`);
   await connection.run(`CREATE SCHEMA IF NOT EXISTS "${schema}"`);
-  const own = tables.filter(({ file }) => file !== undefined);
+  const computed = tables.filter((table) => withHistory || !isOfHistory(table));
+  const own = computed.filter(({ file }) => file !== undefined);
   if (own.length > 0) await computeDeclared(connection, schema, cubes, own);
-  for (const { name, columns, file } of tables) {
+  for (const { name, columns, file } of computed) {
     if (file !== undefined) continue;
-    const query = queries[name];
+    const query = queries[name] ?? historyQueries[name];
     if (query === undefined) throw new RangeError(`the oracle has no query for the gold table ${name}`);
     const exact = `"${schema}"."${exactTable(name)}"`;
     const wanted = Object.keys(columns).map((column) => `"${column}"`);
@@ -134,7 +139,9 @@ export async function computeGold(
     );
   }
   await connection.run('DROP VIEW batch_titles');
-  for (const relation of Object.keys(batchRelations)) await connection.run(`DROP TABLE ${relation}`);
+  for (const relation of [...Object.keys(batchRelations), ...(withHistory ? historyRelations : [])]) {
+    await connection.run(`DROP TABLE ${relation}`);
+  }
 }
 
 /**

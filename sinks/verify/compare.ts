@@ -6,7 +6,7 @@ import { parquetFile } from '../../database/sql.ts';
 import { storageFaultOf } from '../../database/storage-errors.ts';
 import { messageOf } from '../../runtime/errors.ts';
 import type { GoldTable } from '../../tables/gold-table.ts';
-import { goldTables } from '../../tables/gold-tables.ts';
+import { goldTables, isOfHistory } from '../../tables/gold-tables.ts';
 
 /** A difference between a gold table and the recomputed one. Values are texts, null is 'NULL'. */
 export interface Difference {
@@ -28,7 +28,7 @@ export interface TableComparison {
   readonly first: readonly Difference[];
 }
 
-/** As `compareTable` for all gold tables. */
+/** As `compareTable` for all gold tables that a single dump determines. */
 export async function compareTables(
   connection: DuckDBConnection,
   expectedSchema: string,
@@ -36,7 +36,7 @@ export async function compareTables(
   perTable = 10,
 ): Promise<TableComparison[]> {
   const comparisons: TableComparison[] = [];
-  for (const table of goldTables) {
+  for (const table of goldTables.filter((one) => !isOfHistory(one))) {
     comparisons.push(await compareTable(connection, table, expectedSchema, actualDir, perTable));
   }
   return comparisons;

@@ -125,6 +125,7 @@ const number = (id: string) => `substr(${id}, 3)::INTEGER AS ${id}`;
  * not count. Of several rows with the same key, the last one in the file counts. A missing optional dataset counts as empty.
  *
  * @param schema is created if it does not exist; existing tables are replaced
+ * @param loadHistory makes `historyRelations` once the files are loaded. Without it the tables over them are left out
  * @throws ReelflowError input, if a required file or column is missing, or if a file cannot be read
  */
 export async function batchGold(
@@ -132,6 +133,7 @@ export async function batchGold(
   dataDir: string,
   schema = 'batch',
   declarations = builtIn,
+  loadHistory?: () => Promise<void>,
 ): Promise<void> {
   // Row numbers must follow the file.
   await connection.run('SET preserve_insertion_order = true');
@@ -178,7 +180,8 @@ export async function batchGold(
     columns: `${number('nconst')}, primaryName`,
     only: 'WHERE nconst IN (SELECT nconst FROM batch_principals)',
   });
-  await computeGold(connection, schema, declarations);
+  await loadHistory?.();
+  await computeGold(connection, schema, declarations, loadHistory !== undefined);
 }
 
 /** A relation of the batch computation, and the rows of a dataset that fill it. */

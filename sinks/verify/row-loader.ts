@@ -7,6 +7,7 @@ import { type DuckDBConnection, DuckDBDataChunk, INTEGER, VARCHAR } from '@duckd
 import { appendNumbers } from '../../database/duckdb.ts';
 import { type DatasetName, datasets } from '../../topics/catalog.ts';
 import { type ChunkDecoder, deleteColumns, recordColumns } from '../../topics/chunk.ts';
+import { dayOf } from '../../topics/day.ts';
 import type { Dictionary } from '../../topics/dictionary.ts';
 import type { Ownership } from '../../topics/ownership.ts';
 import { nullInt } from '../../topics/row-plan.ts';
@@ -42,10 +43,21 @@ export const keyColumnsOf = (dataset: DatasetName) =>
 
 /** The rows, with `deleted` = 1 for a delete: only its key has values. */
 export const rowTable = (dataset: DatasetName) => `rows_${dataset.replace('.', '_')}`;
+/** The messages, with their first row and the day of their dump. Only ratings have such a table: it makes their history. */
+export const messageTable = (dataset: DatasetName) => `messages_${dataset.replace('.', '_')}`;
 /** The replaced groups, with the number of rows before each replacement. */
 export const replacedTable = (dataset: DatasetName) => `replaced_${dataset.replace('.', '_')}`;
 
 const flushRows = 100_000;
+export const datasetWithHistory: DatasetName = 'title.ratings';
+
+interface Message {
+  readonly partition: number;
+  readonly firstRow: number;
+  readonly rowCount: number;
+  /** In days since 1970-01-01. */
+  readonly day: number;
+}
 
 export class RowLoader {
   readonly #connection: DuckDBConnection;
@@ -53,7 +65,10 @@ export class RowLoader {
   readonly #dataset: DatasetName;
   readonly #records: Columns;
   readonly #deletes: Columns;
-  readonly #replaced: { group: number; rowsBefore: number }[] = [];
+  readonly #replaced: { group: number; rowsBefore: number; message: number }[] = [];
+  readonly #messages: Message[] = [];
+  /** Messages before those of `#messages`. */
+  #messagesFlushed = 0;
   readonly #isText: boolean;
   readonly #width: number;
   /** Rows in the table. */
@@ -92,7 +107,14 @@ export class RowLoader {
     const { columns, text } = columnsOf(dataset, more);
     const definitions = columns.map((name) => `${name} ${name === text ? 'VARCHAR' : 'INTEGER'}`);
     await connection.run(`CREATE TABLE ${rowTable(dataset)} (${definitions.join(', ')}, deleted INTEGER)`);
-    await connection.run(`CREATE TABLE ${replacedTable(dataset)} (idGroup INTEGER, rowsBefore DOUBLE)`);
+    await connection.run(
+      `CREATE TABLE ${replacedTable(dataset)} (idGroup INTEGER, rowsBefore DOUBLE, message INTEGER)`,
+    );
+    if (dataset === datasetWithHistory) {
+      await connection.run(
+        `CREATE OR REPLACE TABLE ${messageTable(dataset)} (message INTEGER, partition INTEGER, firstRow DOUBLE, rowCount INTEGER, day INTEGER)`,
+      );
+    }
     return new RowLoader(connection, catalog, dataset, dictionary, more);
   }
 
@@ -109,7 +131,8 @@ export class RowLoader {
    */
   decode(value: Buffer, decoder: ChunkDecoder, ownership: Ownership, partition: number): number {
     const { length, textLength } = this.#records;
-    const { records: upserts, deletes, replaces } = decoder.decode(value, this.#records, this.#deletes);
+    const header = decoder.decode(value, this.#records, this.#deletes);
+    const { records: upserts, deletes, replaces } = header;
     const records = upserts + deletes;
     try {
       ownership.check(this.#records, length, partition, records);
@@ -122,7 +145,9 @@ export class RowLoader {
       throw thrown;
     }
     const rowsBefore = this.#flushed + length;
-    for (const group of replaces) this.#replaced.push({ group, rowsBefore });
+    const message = this.#messagesFlushed + this.#messages.length;
+    for (const group of replaces) this.#replaced.push({ group, rowsBefore, message });
+    this.#messages.push({ partition, firstRow: rowsBefore, rowCount: records, day: dayOf(header.asOfMs) });
     return records;
   }
 
@@ -134,14 +159,36 @@ export class RowLoader {
       [
         Int32Array.from(this.#replaced, ({ group }) => group),
         Float64Array.from(this.#replaced, ({ rowsBefore }) => rowsBefore),
+        Int32Array.from(this.#replaced, ({ message }) => message),
       ],
       this.#replaced.length,
-      [false, false],
+      [false, false, false],
     );
+    if (this.#dataset === datasetWithHistory) await this.#appendMessages();
+    this.#messagesFlushed += this.#messages.length;
+    this.#messages.length = 0;
     this.#flushed += this.#records.length + this.#deletes.length;
     this.#records.clear();
     this.#deletes.clear();
     this.#replaced.length = 0;
+  }
+
+  async #appendMessages(): Promise<void> {
+    const messages = this.#messages;
+    const before = this.#messagesFlushed;
+    await appendNumbers(
+      this.#connection,
+      { catalog: this.#catalog, name: messageTable(this.#dataset) },
+      [
+        Int32Array.from(messages, (_, at) => before + at),
+        Int32Array.from(messages, ({ partition }) => partition),
+        Float64Array.from(messages, ({ firstRow }) => firstRow),
+        Int32Array.from(messages, ({ rowCount }) => rowCount),
+        Int32Array.from(messages, ({ day }) => day),
+      ],
+      messages.length,
+      [false, false, false, false, false],
+    );
   }
 
   get #table(): { catalog: string; name: string } {

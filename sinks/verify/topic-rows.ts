@@ -6,6 +6,7 @@
  * Memory is bounded: the rows go to DuckDB, which spills, a hundred thousand at a time.
  */
 import type { DuckDBConnection } from '@duckdb/node-api';
+import { logBounds } from '../../kafka/bounds.ts';
 import type { Broker } from '../../kafka/client.ts';
 import { type LogMessage, LogReader } from '../../kafka/log.ts';
 import { ReelflowError } from '../../runtime/errors.ts';
@@ -16,9 +17,10 @@ import { Dictionary } from '../../topics/dictionary.ts';
 import { Ownership } from '../../topics/ownership.ts';
 import type { Registry } from '../../topics/registry.ts';
 import type { Manifest } from '../gold/manifest.ts';
+import { historyDaysDefault, historyFromRows } from './batch-history.ts';
 import { keepLastVersions } from './last-versions.ts';
 import { moreColumnsOf } from './more-columns.ts';
-import { RowLoader } from './row-loader.ts';
+import { datasetWithHistory, RowLoader } from './row-loader.ts';
 import { readRanges, requireRanges, type TopicRanges } from './topic-ranges.ts';
 
 /** The pipeline whose topics hold the input. */
@@ -33,6 +35,13 @@ export interface InputCount {
   /** Upserts and deletes, including those of rejected messages. */
   records: number;
   rejected: number;
+}
+
+export interface TopicRows {
+  /** By topic. */
+  readonly counts: Map<string, InputCount>;
+  /** Whether the log holds every version of the ratings that the history was made from. */
+  readonly hasHistory: boolean;
 }
 
 export interface ReadProgress {
@@ -56,7 +65,6 @@ export interface ReadOptions {
 /**
  * Loads the input of a snapshot into the relations that `computeGold` reads.
  * @param catalog the name of the connection's database
- * @returns counts by topic
  * @throws ReelflowError sourceLost or sourceReplaced, when a topic does not hold its range; goldUnusable, when the manifest
  *   names a topic without a dataset; undecodableBatch; brokerUnreachable
  */
@@ -66,8 +74,9 @@ export async function loadTopicRows(
   manifest: Manifest,
   { broker, registry, names }: InputTopics,
   { signal, skipBatches, onProgress, cubes = [] }: ReadOptions,
-): Promise<Map<string, InputCount>> {
+): Promise<TopicRows> {
   const inputs = inputsOf(manifest, names);
+  const earlier = await earlierRatings(broker, inputs, names.source(datasetWithHistory), manifest);
   const partitions = await requireRanges(broker, inputs);
   const dictionary = new Dictionary();
   const more = moreColumnsOf(cubes);
@@ -90,10 +99,14 @@ export async function loadTopicRows(
       const ownership = new Ownership(datasets[dataset].idPrefix, partitions.get(topic) ?? 1);
       const count = { records: 0, rejected: 0 };
       counts.set(topic, count);
-      for await (const { partition, messages } of readRanges(reader, input, signal)) {
+      const ranges = (topic === earlier?.topic ? earlier : input).ranges;
+      for await (const { partition, messages } of readRanges(reader, { ...input, ranges }, signal)) {
         for (const message of messages) {
           if (message.isMarker) continue;
           const taken = await take(message, partition, { decoder, ownership, rows });
+          // The history begins before the input if the topic has a base.
+          if (message.offset < (input.ranges.find((one) => one.partition === partition)?.start ?? 0))
+            continue;
           count.records += taken.records;
           count.rejected += taken.rejected;
           recordsRead += taken.records;
@@ -106,8 +119,33 @@ export async function loadTopicRows(
   } finally {
     await reader.close();
   }
+  const hasHistory = earlier !== undefined;
+  if (hasHistory) await historyFromRows(connection, manifest.history?.days ?? historyDaysDefault);
   await keepLastVersions(connection, dictionary, more);
-  return counts;
+  return { counts, hasHistory };
+}
+
+/**
+ * The range of title.ratings that the history was made from: it begins before the input if that starts at a base.
+ * @returns undefined if the log does not hold it any more
+ */
+async function earlierRatings(
+  broker: Broker,
+  inputs: readonly TopicRanges[],
+  topic: string,
+  { history }: Manifest,
+): Promise<TopicRanges | undefined> {
+  const input = inputs.find((one) => one.topic === topic);
+  if (input === undefined || input.ranges.every(({ start }) => start === 0)) {
+    return input ?? { topic, dataset: datasetWithHistory, ranges: [] };
+  }
+  const logs = (await logBounds(broker, [topic])).get(topic);
+  const ranges = input.ranges.map((range) => {
+    const [from, to] = history?.gaps[range.partition]?.[0] ?? [0, 0];
+    return { ...range, start: Math.min(range.start, from === 0 ? to : 0) };
+  });
+  const isHeld = ranges.every(({ partition, start }) => (logs?.get(partition)?.start ?? 0) <= start);
+  return isHeld ? { ...input, ranges } : undefined;
 }
 
 function inputsOf(manifest: Manifest, names: TopicNames): TopicRanges[] {

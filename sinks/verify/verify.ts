@@ -13,6 +13,7 @@ import { ReelflowError } from '../../runtime/errors.ts';
 import { builtIn, type Declarations } from '../../tables/built-in.ts';
 import { currentSnapshot, readManifest, snapshotFolder } from '../gold/manifest.ts';
 import { computeGold } from './batch-gold.ts';
+import { checkHistory, historyFromSnapshot, uncheckedEarlierRows } from './batch-history.ts';
 import { compareTable, type Difference } from './compare.ts';
 import { batchGold } from './file-gold.ts';
 import {
@@ -57,6 +58,8 @@ export interface Verification {
   readonly findings: readonly Finding[];
   /** Tables and cubes whose file is missing or is not the one that the manifest describes. */
   readonly altered: readonly string[];
+  /** What this input cannot check. */
+  readonly unchecked: readonly string[];
   readonly seconds: number;
 }
 
@@ -86,15 +89,22 @@ export async function verifySnapshot(options: VerifyOptions): Promise<Verificati
     findings.push(...checkTableNames(manifest, declarations.tables), ...ofFiles);
 
     // 2. Recompute the tables.
+    let unchecked: Verification['unchecked'] = [];
+    const takeHistory = async () => {
+      findings.push(...(await historyFromSnapshot(connection, manifest, snapshotFolder(gold, id))));
+      unchecked = uncheckedEarlierRows;
+    };
     if ('folder' in input) {
-      await batchGold(connection, input.folder, schema, declarations);
+      await batchGold(connection, input.folder, schema, declarations, takeHistory);
     } else {
-      const counts = await loadTopicRows(connection, catalog, manifest, input, {
+      const { counts, hasHistory } = await loadTopicRows(connection, catalog, manifest, input, {
         ...options,
         cubes: declarations.cubes,
       });
       signal.throwIfAborted();
-      await computeGold(connection, schema, declarations);
+      if (hasHistory) findings.push(...(await checkHistory(connection, manifest)));
+      else await takeHistory();
+      await computeGold(connection, schema, declarations, true);
       const accounted = checkAccounting(manifest, counts);
       accounting = accounted.accounting;
       findings.push(...accounted.findings, ...checkPositions(manifest));
@@ -125,7 +135,10 @@ export async function verifySnapshot(options: VerifyOptions): Promise<Verificati
     const seconds = (performance.now() - startedMs) / 1000;
     const equal = findings.length === 0;
     const { namespace } = manifest;
-    return { snapshot: id, namespace, equal, tables, accounting, findings, altered: [...altered], seconds };
+    return {
+      ...{ snapshot: id, namespace, equal, tables, accounting, findings },
+      ...{ altered: [...altered], unchecked, seconds },
+    };
   });
 }
 

@@ -308,3 +308,14 @@ test.each(Object.keys(wrongReadings))('the random logs tell the history from a w
   });
   expect(differing.length).toBeGreaterThan(0);
 });
+
+test('pruning deletes from the store what can never matter again', async () => {
+  const log = Array.from({ length: 20 }, (_, i) => [dump(100 + i, [[1, 1 + (i % 9), 1]], [1])]);
+  const gone = [dump(100, [[2, 5, 5]], [2]), dump(101, [], [2])];
+  await historyOf([gone, ...log], 3, Array(21).fill(true));
+  const stored = await store.connection.runAndReadAll(
+    'SELECT tconst, day FROM sink.rating_days ORDER BY ALL',
+  );
+  // The cut-off is day 116: the newest row before it stays, because a message may still replace the one at it.
+  expect(stored.getRowsJson()).toEqual([115, 116, 117, 118, 119].map((day) => [1, day]));
+});

@@ -230,3 +230,30 @@ test('sums and snapshots after each of many changes are those of all changes at 
   expect(summed.whole).toBeGreaterThan(5);
   expect(summed.recent).toBeGreaterThan(5);
 }, 120_000);
+
+test('a changed history writes its tables and no others, also after the sink was started again', async () => {
+  await publish();
+  const state = {
+    ...{ shard: 0, generation: 0, next: 1, lastHash: '', newestDay: 20_000, historyDays: 400 },
+    gaps: [],
+  };
+  const one = (value: number) => Int32Array.of(value);
+  const rated = {
+    length: 1,
+    isFresh: true,
+    tconst: one(1),
+    day: one(20_000),
+    tenths: one(55),
+    votes: one(10),
+  };
+  await store.transaction(async () => {
+    await store.ratings.write(0, rated);
+    await store.ratings.put(state);
+  });
+  store.close();
+  store = await openStore('state');
+  expect(written(await publish())).toEqual(
+    ['rating_history', 'trends', 'movers'].map((of) => `${of}.parquet`),
+  );
+  expect(written(await publish())).toEqual([]);
+});
