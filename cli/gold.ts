@@ -2,11 +2,20 @@
 import { writeFileSync } from 'node:fs';
 import { Command, InvalidArgumentError } from 'commander';
 import { messageOf, ReelflowError } from '../runtime/errors.ts';
-import type { RetentionPlan } from '../sinks/gold/retention.ts';
+import type { Keep, RetentionPlan } from '../sinks/gold/retention.ts';
 import { declarationsOf } from './declared.ts';
 import { figure } from './figures.ts';
 import { diffText, snapshotsText, viewText } from './gold-text.ts';
-import { goldOption, integerIn, outputOptions, type TablesFlags, tablesOption } from './options.ts';
+import {
+  goldOption,
+  integerIn,
+  type KeepFlags,
+  keepOf,
+  keepOptions,
+  outputOptions,
+  type TablesFlags,
+  tablesOption,
+} from './options.ts';
 import { print, printJson } from './output.ts';
 import { drawPlot } from './plot.ts';
 import { historyRowsMax, titlePlots } from './title-plots.ts';
@@ -48,10 +57,11 @@ export function goldCommand(): Command {
     .option('--at <id|time>', at)
     .option('--python <file>', 'a Python with deltalake and pyarrow; default REELFLOW_PYTHON, .venv, python3')
     .action(exportTables);
-  add('push', 'copy the newest snapshot to a bucket')
-    .argument('<url>', 's3://bucket/prefix')
-    .option('--keep <n>', 'number of snapshots to keep in the bucket', integerIn(1, 100_000), 10)
-    .action(push);
+  keepOptions(
+    add('push', 'copy the newest snapshot to a bucket')
+      .argument('<url>', 's3://bucket/prefix')
+      .option('--keep <n>', 'number of snapshots to keep in the bucket', integerIn(1, 100_000), 10),
+  ).action(push);
   tablesOption(add('pull', 'copy the newest snapshot of a bucket into the gold folder'))
     .argument('<url>', 's3://bucket/prefix')
     .action(pull);
@@ -61,14 +71,18 @@ export function goldCommand(): Command {
   add('unpin', 'subject a snapshot to retention again')
     .argument('<snapshot>', at)
     .action((snapshot, flags) => pin(snapshot, flags, false));
-  add('prune', 'remove old snapshots; CURRENT and pinned ones stay')
-    .requiredOption('--keep <n>', 'number of snapshots to keep', integerIn(1, 100_000))
+  const prune = add('prune', 'remove old snapshots; CURRENT and pinned ones stay').requiredOption(
+    '--keep <n>',
+    'number of snapshots to keep',
+    integerIn(1, 100_000),
+  );
+  keepOptions(prune, { daily: 0, monthly: 0 })
     .option('--dry-run', 'print what would be removed, and remove nothing')
     .option(
       '--lake <url>',
       "the sink's lake, whose versions expire first, given as ducklake:FILE or iceberg:DIR",
     )
-    .action(prune);
+    .action(removeOld);
   return gold;
 }
 
@@ -177,9 +191,9 @@ async function exportTables(
   print(`Snapshot ${exported.snapshot} in ${exported.folder}`);
 }
 
-async function push(url: string, { gold, json, keep }: Flags & { keep: number }): Promise<void> {
+async function push(url: string, { gold, json, ...keep }: Flags & KeepFlags): Promise<void> {
   const { pushGold } = await import('../sinks/gold/bucket.ts');
-  const report = await pushGold(gold, url, keep);
+  const report = await pushGold(gold, url, keepOf(keep));
   if (json) return printJson(report);
   const { snapshot, pushed, bytes, removed } = report;
   print(
@@ -212,13 +226,13 @@ async function pin(at: string | undefined, { gold, json }: Flags, wanted: boolea
   print(`Snapshot ${id} ${changed ? 'is now' : 'was already'} ${wanted ? 'pinned' : 'unpinned'}.`);
 }
 
-interface PruneFlags extends Flags {
-  keep: number;
+interface PruneFlags extends Flags, KeepFlags {
   dryRun?: boolean;
   lake?: string;
 }
 
-async function prune({ gold, json, keep, dryRun = false, lake }: PruneFlags): Promise<void> {
+async function removeOld({ gold, json, dryRun = false, lake, ...flags }: PruneFlags): Promise<void> {
+  const keep = keepOf(flags);
   const [{ historyOf }, { planRetention, retain, withGoldLock }] = await Promise.all([
     import('../sinks/gold/history.ts'),
     import('../sinks/gold/retention.ts'),
@@ -243,7 +257,7 @@ async function prune({ gold, json, keep, dryRun = false, lake }: PruneFlags): Pr
 }
 
 /** @throws ReelflowError usage, lakeUnusable, foreignCluster: then nothing is removed */
-async function expireFirst(gold: string, keep: number, url: string): Promise<void> {
+async function expireFirst(gold: string, keep: Keep, url: string): Promise<void> {
   const [{ Lake, lakePlaceOf }, { currentSnapshot, readManifest }, { stayingSnapshots }] = await Promise.all([
     import('../sinks/gold/lake.ts'),
     import('../sinks/gold/manifest.ts'),
@@ -260,9 +274,16 @@ async function expireFirst(gold: string, keep: number, url: string): Promise<voi
   await new Lake(place, { gold, clusterId, namespace }).show(stayingSnapshots(gold, keep));
 }
 
+const stayTexts = {
+  current: 'CURRENT names it',
+  pinned: 'it is pinned',
+  lake: 'the lake shows it',
+  daily: 'it is the last of its day',
+  monthly: 'it is the last of its month',
+} as const;
+
 function printPruned(dryRun: boolean, removed: readonly string[], stay: RetentionPlan['stay']): void {
-  const reasons = { current: 'CURRENT names it', pinned: 'it is pinned', lake: 'the lake shows it' };
-  for (const { id, because } of stay) print(`${id} stays: ${reasons[because]}.`);
+  for (const { id, because } of stay) print(`${id} stays: ${stayTexts[because]}.`);
   for (const id of removed) print(`${id} ${dryRun ? 'would be' : 'is'} removed.`);
   if (removed.length === 0) print('Nothing to remove.');
 }

@@ -99,6 +99,35 @@ export const memoryOption = (help: string) => typed('--memory <size>', help, mem
 export const listenOption = (help: string, usual?: string) =>
   typed('--listen <address>', help, listenAddressOf, usual);
 
+export interface KeepFlags {
+  keep: number;
+  keepDaily: number;
+  keepMonthly: number;
+}
+
+/** Which snapshots stay. @param usual how many by age: 0 where only the asked-for number may stay */
+export function keepOptions(command: Command, usual = { daily: 30, monthly: 12 }): Command {
+  return command
+    .option(
+      '--keep-daily <n>',
+      'also the last snapshot of each of this many days',
+      integerIn(0, 100_000),
+      usual.daily,
+    )
+    .option(
+      '--keep-monthly <n>',
+      'also the last snapshot of each of this many months',
+      integerIn(0, 100_000),
+      usual.monthly,
+    );
+}
+
+export const keepOf = ({ keep, keepDaily, keepMonthly }: KeepFlags) => ({
+  newest: keep,
+  daily: keepDaily,
+  monthly: keepMonthly,
+});
+
 /** Reads a whole number in a range. */
 export function integerIn(min: number, max = Number.MAX_SAFE_INTEGER): (text: string) => number {
   return (text) => {

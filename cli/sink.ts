@@ -9,6 +9,9 @@ import type { HealthView } from './observe.ts';
 import {
   commonOptions,
   integerIn,
+  type KeepFlags,
+  keepOf,
+  keepOptions,
   listenOption,
   memoryOption,
   observersHelp,
@@ -20,10 +23,9 @@ import { print, printJson } from './output.ts';
 import { finishSignal, openStage, type StageFlags } from './stage.ts';
 import { packageVersion } from './version.ts';
 
-interface Flags extends StageFlags, TablesFlags {
+interface Flags extends StageFlags, TablesFlags, KeepFlags {
   interval: number;
   once?: true;
-  keep: number;
   memory: string;
   push?: string;
   history: number;
@@ -36,7 +38,7 @@ export function sinkCommand(): Command {
     .description('fold deltas and names into Parquet snapshots until SIGTERM')
     .addOption(periodOption('--interval <period>', 'time between two snapshots', '60s'))
     .option('--once', 'read up to the present end offsets, publish a snapshot if something changed, and end')
-    .option('--keep <n>', 'number of snapshots to keep', integerIn(1, 100_000), 10)
+    .option('--keep <n>', 'number of newest snapshots to keep', integerIn(1, 100_000), 10)
     .option('--history <days>', 'days of rating history to keep', integerIn(0, 100_000), 400)
     .addOption(listenOption(observersHelp))
     .option('--push <url>', 'push every snapshot to this bucket, given as s3://bucket/prefix')
@@ -50,12 +52,16 @@ export function sinkCommand(): Command {
         .default('delete'),
     )
     .addOption(memoryOption("limit of DuckDB's memory"));
+  keepOptions(command);
   return commonOptions(tablesOptions(command)).action(run);
 }
 
 async function run(flags: Flags): Promise<void> {
   const declarations = await declarationsOf(flags);
   const lake = await lakeOf(flags);
+
+  // A bucket that cannot be used is named now, not after the first snapshot.
+  if (flags.push !== undefined) (await import('../sinks/gold/bucket.ts')).placeOf(flags.push);
   let health = (): HealthView => ({ isHealthy: true, isReady: false });
   const { broker, registry, names, places, signal, stopped, observed } = await openStage(
     'sink',
@@ -75,7 +81,7 @@ async function run(flags: Flags): Promise<void> {
     state: places.state,
     intervalMs: flags.interval,
     finish: finishSignal(flags.once === true),
-    keep: flags.keep,
+    keep: keepOf(flags),
     historyDays: flags.history,
     trim: flags.trim,
     ...(flags.push !== undefined && { pushTo: flags.push }),

@@ -15,6 +15,11 @@ const startCommands: Readonly<Record<StageName, string>> = {
   sink: 'reelflow sink',
 };
 
+/** The folder in which the stages of a pipeline keep their state. @throws ReelflowError brokerUnreachable */
+export async function stateFolderOf(broker: Broker, { state, namespace }: Places): Promise<string> {
+  return join(state, await clusterIdOf(broker), namespace === '' ? '_' : namespace);
+}
+
 /**
  * Whether the state folder of this machine holds state of a stage. The folder depends on the cluster's id: while no broker
  * has answered, there is none.
@@ -31,10 +36,8 @@ export class LocalState {
 
   /** To be called before `has`. A broker that is away changes nothing. */
   async find(): Promise<this> {
-    const { state, namespace } = this.#places;
     try {
-      const cluster = await clusterIdOf(this.#broker);
-      this.#folder = join(state, cluster, namespace === '' ? '_' : namespace);
+      this.#folder = await stateFolderOf(this.#broker, this.#places);
     } catch (thrown) {
       if (!(thrown instanceof ReelflowError)) throw thrown;
     }

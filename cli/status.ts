@@ -36,13 +36,21 @@ export function statusCommand(): Command {
 }
 
 async function run(given: CommonFlags, command: Command): Promise<void> {
-  const [{ currentSnapshot, readManifest }, { logBounds }, { partitionCounts }, { requireSameCluster }] =
-    await Promise.all([
-      import('../sinks/gold/manifest.ts'),
-      import('../kafka/bounds.ts'),
-      import('../kafka/topics.ts'),
-      import('../sinks/verify/same-cluster.ts'),
-    ]);
+  const [
+    { currentSnapshot, readManifest },
+    { logBounds },
+    { partitionCounts },
+    { requireSameCluster },
+    { readChecked, recordsSince },
+    { stateFolderOf },
+  ] = await Promise.all([
+    import('../sinks/gold/manifest.ts'),
+    import('../kafka/bounds.ts'),
+    import('../kafka/topics.ts'),
+    import('../sinks/verify/same-cluster.ts'),
+    import('../sinks/checked.ts'),
+    import('./stage-notes.ts'),
+  ]);
   const current = currentSnapshot(given.gold);
   const flags = await inNamespaceOf(current, given, command);
   const { broker, names, places } = await openContext(flags);
@@ -77,8 +85,20 @@ async function run(given: CommonFlags, command: Command): Promise<void> {
   }
   const { accounting, created, namespace } = manifest;
   const generation = Math.max(0, ...Object.values(manifest.shards).map((shard) => shard.generation));
-  if (flags.json)
-    return printJson({ snapshot: current, namespace, generation, partitions: lines, accounting, stages });
+  const checked = readChecked(await stateFolderOf(broker, places), current);
+  const since = checked === undefined ? 0 : recordsSince(manifest, checked);
+  if (flags.json) {
+    const shown = checked === undefined ? null : { at: checked.at, records: since };
+    return printJson({
+      snapshot: current,
+      namespace,
+      checked: shown,
+      generation,
+      partitions: lines,
+      accounting,
+      stages,
+    });
+  }
   const totals = Object.entries(accounting).map(([topic, counts]) => ({ topic, ...counts }));
   const lost = lines.flatMap(({ topic, partition, gaps }) =>
     gaps.map(
@@ -90,6 +110,11 @@ async function run(given: CommonFlags, command: Command): Promise<void> {
       tableText(columns, [...lines, ...totals]),
       ...lost,
       `Snapshot ${current} of ${namespaceText(namespace)}, generation ${generation}, created ${created}`,
+      ...(checked === undefined
+        ? []
+        : [
+            `Checked ${checked.at}: ${whole(since)} more records, and every table still equals the snapshot.`,
+          ]),
       ...notes,
     ].join('\n'),
   );

@@ -11,10 +11,11 @@ import { messageOf, ReelflowError } from '../runtime/errors.ts';
 import type { Declarations } from '../tables/built-in.ts';
 import { fingerprintOf } from '../tables/cubes/cube-set.ts';
 import type { TopicNames } from '../topics/catalog.ts';
+import { readChecked, tellsNothingNew, writeChecked } from './checked.ts';
 import type { CubeStore } from './cube-store.ts';
 import type { Lake } from './gold/lake.ts';
 import { currentSnapshot, type Manifest, readManifest } from './gold/manifest.ts';
-import { newestSnapshots, retain, stayingSnapshots } from './gold/retention.ts';
+import { type Keep, newestSnapshots, retain, stayingSnapshots } from './gold/retention.ts';
 import { publishSnapshot } from './gold/snapshot.ts';
 import { declaresOtherTables, hasReached, isAhead, shardsOfOtherCubes } from './progress.ts';
 import type { SinkMetrics } from './sink-metrics.ts';
@@ -27,8 +28,9 @@ export interface PublicationOptions {
   readonly clusterId: string;
   /** subject → registry id */
   readonly schemas: Readonly<Record<string, number>>;
-  /** Number of snapshots to keep. */
-  readonly keep: number;
+  readonly keep: Keep;
+  /** The sink's state folder. */
+  readonly folder: string;
   /** Bucket that receives every snapshot, `s3://bucket/prefix`. */
   readonly pushTo?: string;
   /** Catalogue that shows every snapshot. */
@@ -86,8 +88,10 @@ export class Publication {
     const id = currentSnapshot(gold);
     const current = id === undefined ? undefined : readManifest(gold, id);
     const held = { shards: store.shards, people: store.peopleStates, peopleTopic: this.#peopleTopic };
+    // Input that was checked already is not computed again at every interval.
+    const checked = readChecked(this.#options.folder, id);
     const isNew =
-      isAhead(held, current) ||
+      isAhead(held, checked ?? current) ||
       current?.history?.days !== historyDays ||
       declaresOtherTables(declarations.tables, current);
     if (!isNew || !hasReached(held, current, () => 0) || !this.#declaresAllCubes()) return false;
@@ -116,8 +120,12 @@ export class Publication {
     return shards === '';
   }
 
-  /** @throws ReelflowError diskFull, goldUnusable */
-  async publish(): Promise<Manifest> {
+  /**
+   * Publishes, unless every table equals the one of CURRENT: then the input is recorded as checked.
+   * @returns undefined if nothing was published
+   * @throws ReelflowError diskFull, goldUnusable
+   */
+  async publish(): Promise<Manifest | undefined> {
     const {
       gold,
       names,
@@ -131,6 +139,9 @@ export class Publication {
       declarations,
     } = this.#options;
     const startedMs = performance.now();
+    const id = currentSnapshot(gold);
+    const current = id === undefined ? undefined : readManifest(gold, id);
+    let isEqual = false;
     const manifest = await store.onAllThreads(() =>
       publishSnapshot(store, {
         gold,
@@ -141,8 +152,19 @@ export class Publication {
         reelflowVersion,
         historyDays,
         tables: declarations.tables,
+        isWorthIt: (next) => {
+          isEqual = tellsNothingNew(next, current);
+          return !isEqual;
+        },
       }),
     );
+    if (isEqual) {
+      const { created: at, input, shards, accounting } = manifest;
+      writeChecked(this.#options.folder, { snapshot: id as string, at, input, shards, accounting });
+      broker.logger.info({ snapshot: id }, 'every table equals the newest snapshot');
+      metrics?.checked(at);
+      return undefined;
+    }
     for (const [table, reason] of Object.entries(manifest.leftOut ?? {})) {
       broker.logger.error({ table, reason }, 'the snapshot lacks a table: its SQL failed');
     }
@@ -179,7 +201,7 @@ export class Publication {
    */
   async #trimDeltas(): Promise<void> {
     const { gold, keep, broker, names } = this.#options;
-    const [oldest] = newestSnapshots(gold, keep);
+    const [oldest] = newestSnapshots(gold, keep.newest);
     if (oldest === undefined) return;
     const { shards } = readManifest(gold, oldest);
     const partitions = Object.entries(shards)

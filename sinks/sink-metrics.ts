@@ -14,6 +14,7 @@ export class SinkMetrics extends MemberMetrics {
   readonly #snapshots: Counter;
   readonly #snapshotSeconds: Histogram;
   readonly #created: Gauge;
+  readonly #checked: Gauge;
   readonly #rows: Gauge<'table'>;
   readonly #sourcesDeleted: Counter;
   readonly #unremovable: Gauge;
@@ -66,6 +67,12 @@ export class SinkMetrics extends MemberMetrics {
     });
     // A gauge without labels exports 0 before it is set, but there may be no snapshot.
     this.#created.remove();
+    this.#checked = new Gauge({
+      name: 'reelflow_sink_checked_timestamp_seconds',
+      help: 'When the tables were computed last: published, or equal to those of CURRENT',
+      registers,
+    });
+    this.#checked.remove();
     this.#rows = new Gauge({
       name: 'reelflow_sink_snapshot_rows',
       help: 'Rows of each table in the snapshot of CURRENT',
@@ -119,6 +126,12 @@ export class SinkMetrics extends MemberMetrics {
     this.#snapshots.inc();
     this.#snapshotSeconds.observe(ms / 1000);
     this.current(manifest);
+    this.checked(manifest.created);
+  }
+
+  /** @param at when every table was found equal to CURRENT */
+  checked(at: string): void {
+    this.#checked.set(Date.parse(at) / 1000);
   }
 
   /** Exports the snapshot that CURRENT names. */

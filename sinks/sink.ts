@@ -17,11 +17,12 @@ import { builtIn, type Declarations } from '../tables/built-in.ts';
 import type { TopicNames } from '../topics/catalog.ts';
 import { ChunkDecoder } from '../topics/chunk.ts';
 import type { Registry } from '../topics/registry.ts';
+import { readChecked } from './checked.ts';
 import { CubeStore } from './cube-store.ts';
 import { goldStorage } from './gold/gold-storage.ts';
 import { Lake, type LakePlace } from './gold/lake.ts';
 import { currentSnapshot, type Manifest, readManifest } from './gold/manifest.ts';
-import { withGoldLock } from './gold/retention.ts';
+import { type Keep, withGoldLock } from './gold/retention.ts';
 import { Intake } from './intake.ts';
 import { Publication } from './publication.ts';
 import { RatingIntake } from './rating-intake.ts';
@@ -42,8 +43,8 @@ export interface SinkOptions {
    * at the start, the sink does not join the group.
    */
   readonly finish?: AbortSignal;
-  /** Number of snapshots to keep. */
-  readonly keep: number;
+  /** Which snapshots stay. */
+  readonly keep: Keep;
   /** Bucket that receives every snapshot, `s3://bucket/prefix`. */
   readonly pushTo?: string;
   /** Length of the history of ratings, in days before the newest dump. */
@@ -176,6 +177,7 @@ class Sink {
       ...this.#options,
       declarations: this.#declarations,
       store,
+      folder,
       clusterId,
       schemas,
       lake,
@@ -203,7 +205,11 @@ class Sink {
       memoryBytes: () => store.memoryBytes(),
       outageSeconds: () => ({ broker: broker.outages.seconds, registry: registry.outage?.seconds ?? 0 }),
     });
-    if (current !== undefined) metrics?.current(readManifest(gold, current));
+    if (current !== undefined) {
+      const manifest = readManifest(gold, current);
+      metrics?.current(manifest);
+      metrics?.checked(readChecked(folder, current)?.at ?? manifest.created);
+    }
     this.#endLog = logEveryMinute(
       broker.logger,
       'applied',
@@ -350,6 +356,7 @@ class Sink {
 
   async #publish(): Promise<void> {
     const manifest = await this.#publication.publish();
+    if (manifest === undefined) return;
     this.#snapshots = { snapshot: manifest.id, snapshots: this.#snapshots.snapshots + 1 };
     this.#options.onSnapshot?.(manifest);
   }

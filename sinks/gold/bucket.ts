@@ -35,7 +35,7 @@ import {
   snapshotIdIn,
   snapshotsFolder,
 } from './manifest.ts';
-import { isPinned } from './retention.ts';
+import { isPinned, type Keep, keptForAge } from './retention.ts';
 import { putInPlace } from './snapshot.ts';
 
 export interface PushReport {
@@ -74,15 +74,15 @@ export function placeOf(url: string): Place {
 export type BeforeRemoval = (snapshots: readonly string[]) => Promise<string | undefined>;
 
 /**
- * Pushes the snapshot that CURRENT of the folder names, and removes snapshots that are older than the newest `keep` of the
- * bucket and not pinned in the folder.
+ * Pushes the snapshot that CURRENT of the folder names, and removes those of the bucket that `keep` does not
+ * name and that are not pinned in the folder.
  * @throws ReelflowError goldUnusable, if there is nothing to push, a file was altered, or the bucket is newer; foreignCluster;
  *   busy, if another push has replaced CURRENT meanwhile; bucketUnusable
  */
 export async function pushGold(
   gold: string,
   url: string,
-  keep: number,
+  keep: Keep,
   before: BeforeRemoval = async () => undefined,
 ): Promise<PushReport> {
   const id = currentSnapshot(gold);
@@ -273,12 +273,18 @@ export class Bucket {
     }
   }
 
-  /** Removes all but the newest `keep`, `current` and snapshots pinned in the folder. @returns the removed ids */
-  async retain(gold: string, keep: number, current: string, before: BeforeRemoval): Promise<string[]> {
+  /**
+   * Removes what the rule of the folder removes, but not `current` and snapshots pinned in the folder.
+   * @returns the removed ids
+   */
+  async retain(gold: string, keep: Keep, current: string, before: BeforeRemoval): Promise<string[]> {
     const all = [
       ...new Set((await this.#list('snapshots/')).map((key) => key.split('/')[1] as string)),
     ].sort();
-    const old = all.slice(0, -keep).filter((id) => id < current && !isPinned(gold, id));
+    const forAge = keptForAge(all, keep);
+    const old = all
+      .slice(0, -keep.newest)
+      .filter((id) => id < current && !forAge.has(id) && !isPinned(gold, id));
     const spared = await before(all.filter((id) => id <= current && !old.includes(id)));
     const removable = old.filter((id) => id !== spared);
     for (const id of removable) {

@@ -1,5 +1,5 @@
 /**
- * Which snapshots stay: the newest ones, the one that CURRENT names, and pinned ones. A pin is a file inside the folder of its
+ * Which snapshots stay: the newest ones, the last ones of days and months, the one that CURRENT names, and pinned ones. A pin is a file inside the folder of its
  * snapshot. A removal first renames the folder, after which no pin can be set, and only then looks for one. So a pin and a
  * removal, which need not know of each other, cannot both succeed.
  */
@@ -45,29 +45,68 @@ export function unpinSnapshot(gold: string, id: string): boolean {
 /** Ids of the newest `keep` snapshots, oldest first. */
 export const newestSnapshots = (gold: string, keep: number) => listSnapshots(gold).slice(-keep);
 
+/** How many snapshots stay. */
+export interface Keep {
+  /** The newest; at least 1. */
+  readonly newest: number;
+  /** The last one of each of this many days (UTC) that have snapshots. Default 0. */
+  readonly daily?: number;
+  /** The last one of each of this many months. Default 0. */
+  readonly monthly?: number;
+}
+
+type Reason = 'current' | 'pinned' | 'lake' | 'daily' | 'monthly';
+
 export interface RetentionPlan {
   /** Oldest first. */
   readonly remove: readonly string[];
   /** Older snapshots that stay. */
-  readonly stay: readonly { readonly id: string; readonly because: 'current' | 'pinned' | 'lake' }[];
+  readonly stay: readonly { readonly id: string; readonly because: Reason }[];
+}
+
+/** Digits of an id that name its day and its month. */
+const dayDigits = 8;
+const monthDigits = 6;
+
+/**
+ * The snapshots that stay for their age: the last one of a day, and of a month. A period without snapshots does not count, so
+ * a pause uses up no history.
+ * @param ids ascending
+ */
+export function keptForAge(
+  ids: readonly string[],
+  { daily = 0, monthly = 0 }: Keep,
+): Map<string, 'daily' | 'monthly'> {
+  const lastOf = (digits: number, periods: number) => {
+    const last = new Map(ids.map((id) => [id.slice(0, digits), id]));
+    return periods === 0 ? [] : [...last.values()].slice(-periods);
+  };
+  return new Map([
+    ...lastOf(monthDigits, monthly).map((id) => [id, 'monthly'] as const),
+    ...lastOf(dayDigits, daily).map((id) => [id, 'daily'] as const),
+  ]);
 }
 
 /** Plans `retain`. Changes nothing. */
-export function planRetention(gold: string, keep: number, spared?: string): RetentionPlan {
+export function planRetention(gold: string, keep: Keep, spared?: string): RetentionPlan {
   const current = currentSnapshot(gold);
+  const ids = listSnapshots(gold);
+  const forAge = keptForAge(ids, keep);
   const remove: string[] = [];
-  const stay: { id: string; because: 'current' | 'pinned' | 'lake' }[] = [];
-  for (const id of listSnapshots(gold).slice(0, -keep)) {
+  const stay: { id: string; because: Reason }[] = [];
+  for (const id of ids.slice(0, -keep.newest)) {
+    const because = forAge.get(id);
     if (id === current) stay.push({ id, because: 'current' });
     else if (isPinned(gold, id)) stay.push({ id, because: 'pinned' });
     else if (id === spared) stay.push({ id, because: 'lake' });
+    else if (because !== undefined) stay.push({ id, because });
     else remove.push(id);
   }
   return { remove, stay };
 }
 
 /** Ids of the snapshots that `retain` leaves, up to CURRENT, oldest first. */
-export function stayingSnapshots(gold: string, keep: number): string[] {
+export function stayingSnapshots(gold: string, keep: Keep): string[] {
   const current = currentSnapshot(gold) ?? '';
   const gone = new Set(planRetention(gold, keep).remove);
   return listSnapshots(gold).filter((id) => id <= current && !gone.has(id));
@@ -83,10 +122,9 @@ export interface Retention {
 /**
  * Removes the snapshots of the plan and the remains of crashes. A snapshot that cannot be removed does not keep the others
  * from being removed. The caller holds the lock of the gold folder.
- * @param keep at least 1
  * @param spared a snapshot that stays too: the newest one of a lake that could not be written
  */
-export function retain(gold: string, keep: number, spared?: string): Retention {
+export function retain(gold: string, keep: Keep, spared?: string): Retention {
   const folder = snapshotsFolder(gold);
   const removed: string[] = [];
   const failed: { id: string; reason: string }[] = [];

@@ -52,13 +52,15 @@ export interface SnapshotContext {
   readonly schemas: Readonly<Record<string, number>>;
   readonly peopleTopic: string;
   readonly reelflowVersion: string;
+  /** Decides, once the tables are computed, whether they are published. Default: they are. */
+  readonly isWorthIt?: (manifest: Manifest) => boolean;
   /** Length of the history of ratings, in days before the newest dump. */
   readonly historyDays: number;
   /** Default: the built-in ones. */
   readonly tables?: readonly GoldTable[];
 }
 
-/** Writes and publishes a snapshot of the store. @throws ReelflowError diskFull, goldUnusable */
+/** Writes and publishes a snapshot of the store, unless it is not worth it. @throws ReelflowError diskFull, goldUnusable */
 export async function publishSnapshot(store: CubeStore, context: SnapshotContext): Promise<Manifest> {
   const { gold, tables: declared = goldTables } = context;
   const created = new Date();
@@ -70,9 +72,13 @@ export async function publishSnapshot(store: CubeStore, context: SnapshotContext
     const maker = makerOf(context.reelflowVersion, store.cubeFingerprint, declared);
     const earlier = EarlierFiles.of(store, gold, maker);
     const files = await writeFiles(store, building, declared, earlier);
+    const manifest = manifestOf(store, context, id, created, files);
+    if (context.isWorthIt?.(manifest) === false) {
+      removeQuietly(building);
+      return manifest;
+    }
     crashPoint('after-parquet-before-manifest');
 
-    const manifest = manifestOf(store, context, id, created, files);
     writeFileSync(join(building, 'manifest.json'), `${JSON.stringify(manifest, undefined, 2)}\n`);
     syncPath(join(building, 'manifest.json'));
     syncPath(building);

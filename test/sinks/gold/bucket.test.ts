@@ -139,14 +139,14 @@ describe.skipIf(server === undefined)('a bucket (Java and Maven)', () => {
   it('contains the files of the snapshot that CURRENT names, byte for byte', () =>
     within(async (run) => {
       const { id, tables } = await run.publish();
-      const report = await pushGold(run.gold, run.url, 10);
+      const report = await pushGold(run.gold, run.url, { newest: 10 });
       expect(report).toMatchObject({ snapshot: id, pushed: true, removed: [] });
       expect(await run.text('CURRENT')).toBe(`${id}\n`);
       for (const table of Object.keys(tables)) {
         const local = readFileSync(tableFile(run.gold, id, table), 'latin1');
         expect((await run.text(`snapshots/${id}/${table}.parquet`)) === local, table).toBe(true);
       }
-      expect(await pushGold(run.gold, run.url, 10)).toMatchObject({ pushed: false, bytes: 0 });
+      expect(await pushGold(run.gold, run.url, { newest: 10 })).toMatchObject({ pushed: false, bytes: 0 });
     }));
 
   it('keeps the newest snapshots and those that are pinned', () =>
@@ -155,7 +155,7 @@ describe.skipIf(server === undefined)('a bucket (Java and Maven)', () => {
       for (let i = 0; i < 4; i++) {
         ids.push((await run.publish()).id);
         if (i === 0) pinSnapshot(run.gold, ids[0] as string);
-        await pushGold(run.gold, run.url, 2);
+        await pushGold(run.gold, run.url, { newest: 2 });
       }
       const left = new Set(
         (await run.keys()).map((key) => key.split('/')[1]).filter((id) => id !== undefined),
@@ -166,12 +166,12 @@ describe.skipIf(server === undefined)('a bucket (Java and Maven)', () => {
   it('never shows a reader of CURRENT an incomplete or older snapshot', () =>
     within(async (run) => {
       await run.publish();
-      await pushGold(run.gold, run.url, 2);
+      await pushGold(run.gold, run.url, { newest: 2 });
       let isOver = false;
       const pushing = (async () => {
         for (let i = 0; i < 6; i++) {
           await run.publish();
-          await pushGold(run.gold, run.url, 2);
+          await pushGold(run.gold, run.url, { newest: 2 });
         }
         isOver = true;
       })();
@@ -192,13 +192,13 @@ describe.skipIf(server === undefined)('a bucket (Java and Maven)', () => {
   it('refuses one of two concurrent pushes, and CURRENT names a complete snapshot', () =>
     within(async (run) => {
       await run.publish();
-      await pushGold(run.gold, run.url, 10);
+      await pushGold(run.gold, run.url, { newest: 10 });
       await run.publish();
       const other = `${run.gold}-other`;
       cpSync(run.gold, other, { recursive: true });
       const results = await Promise.allSettled([
-        pushGold(run.gold, run.url, 10),
-        pushGold(other, run.url, 10),
+        pushGold(run.gold, run.url, { newest: 10 }),
+        pushGold(other, run.url, { newest: 10 }),
       ]);
       const lost = results.filter(({ status }) => status === 'rejected') as PromiseRejectedResult[];
       // One may also have come after the other was done, and found nothing to do.
@@ -213,11 +213,11 @@ describe.skipIf(server === undefined)('a bucket (Java and Maven)', () => {
   it('refuses to replace a CURRENT that is not the one that was read', () =>
     within(async (run) => {
       await run.publish();
-      await pushGold(run.gold, run.url, 10);
+      await pushGold(run.gold, run.url, { newest: 10 });
       await run.publish();
       const stale = new Bucket(placeOf(run.url));
       const read = await stale.current();
-      await pushGold(run.gold, run.url, 10);
+      await pushGold(run.gold, run.url, { newest: 10 });
       await failureOf(stale.replaceCurrent('20200101_000000_000001', read?.tag), 'busy');
       await failureOf(stale.replaceCurrent('20200101_000000_000001', undefined), 'busy');
       stale.close();
@@ -228,7 +228,7 @@ describe.skipIf(server === undefined)('a bucket (Java and Maven)', () => {
     const place = new Place();
     await within(async (run) => {
       const { id } = await run.publish();
-      await pushGold(run.gold, run.url, 10);
+      await pushGold(run.gold, run.url, { newest: 10 });
       const { id: next } = await run.publish();
       const args = ['gold', 'push', run.url, '--gold', run.gold, '--json'];
       const killed = await place.run(args, { REELFLOW_CRASH_AT: 'after-objects-before-bucket-current' });
@@ -243,7 +243,7 @@ describe.skipIf(server === undefined)('a bucket (Java and Maven)', () => {
   it('gives an empty folder the newest snapshot, and a folder that has it nothing', () =>
     within(async (run) => {
       const { id, tables } = await run.publish();
-      await pushGold(run.gold, run.url, 10);
+      await pushGold(run.gold, run.url, { newest: 10 });
       const pulled = join(folder, `${run.prefix}-pulled`);
       mkdirSync(join(pulled, 'snapshots'), { recursive: true });
       await run.put(`snapshots/${id}/../../outside.json`, 'outside').catch(() => undefined);
@@ -266,7 +266,7 @@ describe.skipIf(server === undefined)('a bucket (Java and Maven)', () => {
     (name) =>
       within(async (run) => {
         const { id } = await run.publish();
-        await pushGold(run.gold, run.url, 10);
+        await pushGold(run.gold, run.url, { newest: 10 });
         await run.put(`snapshots/${id}/${name}`, 'something else');
         const pulled = join(folder, `${run.prefix}-pulled`);
         mkdirSync(join(pulled, 'snapshots'), { recursive: true });
@@ -279,26 +279,28 @@ describe.skipIf(server === undefined)('a bucket (Java and Maven)', () => {
   it('of another cluster, a newer state or a newer version is refused and stays as it is', () =>
     within(async (run) => {
       const { id } = await run.publish();
-      await pushGold(run.gold, run.url, 10);
+      await pushGold(run.gold, run.url, { newest: 10 });
       await within(async (foreign) => {
         await foreign.publish();
-        await failureOf(pushGold(foreign.gold, run.url, 10), 'foreignCluster');
+        await failureOf(pushGold(foreign.gold, run.url, { newest: 10 }), 'foreignCluster');
       }, 'another-cluster');
       const behind = `${run.gold}-behind`;
       cpSync(run.gold, behind, { recursive: true });
       const { id: newest } = await run.publish();
-      await pushGold(run.gold, run.url, 10);
-      expect((await failureOf(pushGold(behind, run.url, 10), 'goldUnusable')).message).toContain('newer');
+      await pushGold(run.gold, run.url, { newest: 10 });
+      expect((await failureOf(pushGold(behind, run.url, { newest: 10 }), 'goldUnusable')).message).toContain(
+        'newer',
+      );
       const manifest = JSON.parse(await run.text(`snapshots/${newest}/manifest.json`));
       manifest.versions.manifest += 1;
       await run.put(`snapshots/${newest}/manifest.json`, JSON.stringify(manifest));
       await run.publish();
-      expect((await failureOf(pushGold(run.gold, run.url, 10), 'goldUnusable')).message).toContain(
-        'newer version',
-      );
+      expect(
+        (await failureOf(pushGold(run.gold, run.url, { newest: 10 }), 'goldUnusable')).message,
+      ).toContain('newer version');
       expect((await run.text('CURRENT')).trim()).toBe(newest);
       await run.put('CURRENT', '../../etc');
-      await failureOf(pushGold(run.gold, run.url, 10), 'goldUnusable');
+      await failureOf(pushGold(run.gold, run.url, { newest: 10 }), 'goldUnusable');
       expect(id < newest).toBe(true);
     }));
 
@@ -351,7 +353,7 @@ describe.skipIf(server === undefined)('a bucket (Java and Maven)', () => {
       within(async (run) => {
         const { id } = await run.publish();
         appendFileSync(join(snapshotFolder(run.gold, id), name), 'x');
-        const { detail } = await failureOf(pushGold(run.gold, run.url, 10), 'goldUnusable');
+        const { detail } = await failureOf(pushGold(run.gold, run.url, { newest: 10 }), 'goldUnusable');
         expect(detail).toContain(name);
         expect(await run.keys()).not.toContain('CURRENT');
       }),
@@ -360,12 +362,15 @@ describe.skipIf(server === undefined)('a bucket (Java and Maven)', () => {
   it('that does not exist, or may not be used, is an error with its name', () =>
     within(async (run) => {
       await run.publish();
-      const { detail } = await failureOf(pushGold(run.gold, 's3://no-such-bucket/x', 10), 'bucketUnusable');
+      const { detail } = await failureOf(
+        pushGold(run.gold, 's3://no-such-bucket/x', { newest: 10 }),
+        'bucketUnusable',
+      );
       expect(detail).toContain('NoSuchBucket');
       const secret = process.env.AWS_SECRET_ACCESS_KEY;
       process.env.AWS_SECRET_ACCESS_KEY = 'wrong';
       try {
-        const error = await failureOf(pushGold(run.gold, run.url, 10), 'bucketUnusable');
+        const error = await failureOf(pushGold(run.gold, run.url, { newest: 10 }), 'bucketUnusable');
         expect(`${error.message} ${error.detail}`).not.toContain('wrong');
       } finally {
         process.env.AWS_SECRET_ACCESS_KEY = String(secret);
@@ -406,5 +411,5 @@ it('a folder without a snapshot has nothing to push', async () => {
   const empty = join(folder, 'empty');
   mkdirSync(empty);
   writeFileSync(join(empty, 'something'), '');
-  await failureOf(pushGold(empty, 's3://some-bucket', 1), 'goldUnusable');
+  await failureOf(pushGold(empty, 's3://some-bucket', { newest: 1 }), 'goldUnusable');
 });

@@ -31,7 +31,15 @@ import {
   snapshotFolder,
   tableFile,
 } from '../../../sinks/gold/manifest.ts';
-import { isPinned, pinSnapshot, retain, unpinSnapshot, withGoldLock } from '../../../sinks/gold/retention.ts';
+import {
+  isPinned,
+  type Keep,
+  keptForAge,
+  pinSnapshot,
+  retain,
+  unpinSnapshot,
+  withGoldLock,
+} from '../../../sinks/gold/retention.ts';
 import { columnNotes, noteOf, notesKey } from '../../../tables/column-notes.ts';
 import { goldTables, isOfHistory } from '../../../tables/gold-tables.ts';
 import { expectFailure } from '../../support/damage.ts';
@@ -359,10 +367,48 @@ describe('retention', () => {
     expect(pruned).toMatchObject({ dryRun: false, removed: [plain] });
     expect(listSnapshots(folder)).toEqual([oldest, current, newest]);
     // The sink's own retention is the same.
-    expect(retain(folder, 1).removed).toEqual([]);
+    expect(retain(folder, { newest: 1 }).removed).toEqual([]);
     await succeeded(gold(folder, 'unpin', oldest));
-    expect(retain(folder, 1).removed).toEqual([oldest]);
+    expect(retain(folder, { newest: 1 }).removed).toEqual([oldest]);
     expect(listSnapshots(folder)).toEqual([current, newest]);
+  });
+
+  it('keeps the last snapshot of days and of months that have some, beside the newest', () => {
+    const ids = [
+      '20251130_230000_000001',
+      '20251231_235959_000002',
+      '20260115_080000_000003',
+      '20260115_200000_000004',
+      '20260201_080000_000005',
+      '20260203_080000_000006',
+      '20260203_090000_000007',
+    ];
+    const kept = (keep: Omit<Keep, 'newest'>) => Object.fromEntries(keptForAge(ids, { newest: 1, ...keep }));
+    expect(kept({})).toEqual({});
+    expect(kept({ daily: 3 })).toEqual({
+      '20260115_200000_000004': 'daily',
+      '20260201_080000_000005': 'daily',
+      '20260203_090000_000007': 'daily',
+    });
+    expect(kept({ daily: 1, monthly: 3 })).toEqual({
+      '20251231_235959_000002': 'monthly',
+      '20260115_200000_000004': 'monthly',
+      '20260203_090000_000007': 'daily',
+    });
+    expect(Object.keys(kept({ daily: 100, monthly: 100 }))).toHaveLength(5);
+  });
+
+  it('removes what neither number nor age keeps, and says why the others stay', async () => {
+    const { folder, ids } = longHistory();
+    const [, , current = ''] = ids;
+    for (const id of ['20200101_080000_000001', '20200101_090000_000002']) {
+      cpSync(snapshotFolder(folder, second.id), snapshotFolder(folder, id), { recursive: true });
+      writeFileSync(join(snapshotFolder(folder, id), 'manifest.json'), JSON.stringify({ ...second, id }));
+    }
+    const pruned = await succeeded(gold(folder, 'prune', '--keep', '1', '--keep-daily', '9', '--dry-run'));
+    expect(pruned.stdout).toContain('20200101_080000_000001 would be removed.');
+    expect(pruned.stdout).toContain('20200101_090000_000002 stays: it is the last of its day.');
+    expect(pruned.stdout).toContain(`${current} stays: CURRENT names it.`);
   });
 
   it('restores a snapshot that was pinned just before its folder was renamed', () => {
@@ -371,7 +417,7 @@ describe('retention', () => {
     pinSnapshot(folder, oldest);
     // As a crash leaves it between the rename and the look for a pin.
     renameSync(snapshotFolder(folder, oldest), snapshotFolder(folder, `.${oldest}`));
-    expect(retain(folder, 4).removed).toEqual([]);
+    expect(retain(folder, { newest: 4 }).removed).toEqual([]);
     expect(listSnapshots(folder)).toEqual(ids);
     expect(isPinned(folder, oldest)).toBe(true);
   });
@@ -379,7 +425,7 @@ describe('retention', () => {
   it('removes the remains of crashes', () => {
     const folder = copy();
     renameSync(snapshotFolder(folder, first.id), snapshotFolder(folder, `.${first.id}`));
-    retain(folder, 10);
+    retain(folder, { newest: 10 });
     expect(existsSync(snapshotFolder(folder, `.${first.id}`))).toBe(false);
     expect(existsSync(snapshotFolder(folder, first.id))).toBe(false);
   });

@@ -192,7 +192,7 @@ test('a snapshot that cannot be removed does not keep the others, and is removed
   const undo = makeUnremovable(snapshotFolder(gold, first));
   if (undo === undefined) skip('this user may neither mount nor lack a right');
   try {
-    const { removed, failed } = retain(gold, 2);
+    const { removed, failed } = retain(gold, { newest: 2 });
     expect(removed).toEqual([second]);
     expect(failed).toMatchObject([{ id: first }]);
     expect(readManifest(gold, currentSnapshot(gold) ?? '').id).toBe(ids.at(-1));
@@ -200,7 +200,7 @@ test('a snapshot that cannot be removed does not keep the others, and is removed
   } finally {
     for (const path of [snapshotFolder(gold, first), join(gold, 'snapshots', `.${first}`)]) undo?.(path);
   }
-  retain(gold, 2);
+  retain(gold, { newest: 2 });
   expect(readdirSync(join(gold, 'snapshots'))).toEqual(listSnapshots(gold));
   expect(listSnapshots(gold)).toHaveLength(2);
 });
