@@ -33,7 +33,7 @@ export default defineConfig({
           ...shared,
           name: 'unit',
           include: ['test/**/*.test.ts'],
-          exclude: ['test/{crash,chaos,flink/cluster,hosts,soak}/**'],
+          exclude: ['test/{crash,chaos,flink/cluster,hosts,package,soak}/**'],
         },
       },
       // Kills, pauses and resets services: minutes of waiting for sessions to end.
@@ -44,6 +44,8 @@ export default defineConfig({
       project('hosts', 'test/hosts/*.test.ts', { pool: 'forks', fileParallelism: false }),
       // Starts a Spark session, up to minutes: needs pyspark and Java.
       project('spark', 'test/docs/examples.test.ts'),
+      // Packs, installs from the registry, and runs the installed package.
+      project('package', 'test/package/*.test.ts'),
       // An hour of dumps in fast motion.
       project('soak', 'test/soak/*.test.ts'),
     ],
