@@ -4,12 +4,14 @@
  */
 import { Command, CommanderError } from 'commander';
 import { exitCodes, isAbort, messageOf, ReelflowError } from '../runtime/errors.ts';
+import { completionCommand } from './completion.ts';
 import { demoCommand } from './demo.ts';
 import { dlqCommand } from './dlq.ts';
 import { downloadCommand } from './download.ts';
 import { flinkCommand } from './flink.ts';
 import { generateCommand } from './generate.ts';
 import { goldCommand } from './gold.ts';
+import { qualifiedHint } from './hint.ts';
 import { lagCommand } from './lag.ts';
 import { monitorCommand } from './monitor.ts';
 import { watchOutput } from './output.ts';
@@ -55,6 +57,7 @@ export function createProgram(): Command {
     flinkCommand(),
     goldCommand(),
     tablesCommand(),
+    completionCommand(),
   ]) {
     program.addCommand(command);
   }
@@ -65,14 +68,21 @@ export function createProgram(): Command {
 /** Runs a command line and sets the exit code. @param argv as in `process.argv` */
 export async function main(argv: readonly string[]): Promise<void> {
   watchOutput();
+  const program = createProgram();
+  let running = program;
+  program.hook('preAction', (_, command) => {
+    running = command;
+  });
+  const reported = (thrown: unknown) =>
+    report(thrown, argv.includes('--verbose'), (hint) => qualifiedHint(hint, program, running));
   // An error that no code waits for, such as one of a stream or a timer. Without this Node prints a stack trace.
   process.once('uncaughtException', async (thrown) => {
-    process.exit(await report(thrown, argv.includes('--verbose')));
+    process.exit(await reported(thrown));
   });
   try {
-    await createProgram().parseAsync(argv);
+    await program.parseAsync(argv);
   } catch (thrown) {
-    process.exitCode = await report(thrown, argv.includes('--verbose'));
+    process.exitCode = await reported(thrown);
   }
   // The command has returned. A request that is still waiting for an answer must not keep the process alive.
   setTimeout(() => process.exit(), endWithinMs).unref();
@@ -84,7 +94,11 @@ function exitOverride(command: Command): void {
 }
 
 /** Writes an error for people to standard error. @returns the exit code */
-async function report(error: unknown, verbose: boolean): Promise<number> {
+async function report(
+  error: unknown,
+  verbose: boolean,
+  qualified: (hint: string) => string,
+): Promise<number> {
   if (error instanceof CommanderError) {
     // commander has printed its message; help and version are no errors.
     return error.exitCode === 0 ? 0 : exitCodes.usage;
@@ -98,12 +112,15 @@ async function report(error: unknown, verbose: boolean): Promise<number> {
   }
   // Loaded only here: help and a good run need none of it.
   const thrown =
-    error instanceof ReelflowError ? error : await (await import('./faults.ts')).asExternalFault(error);
+    error instanceof ReelflowError
+      ? error
+      : (missingPackage(error) ?? (await (await import('./faults.ts')).asExternalFault(error)));
   const lines: string[] = [];
-  if (thrown instanceof ReelflowError) {
-    lines.push(`Error: ${thrown.message}`);
-    if (thrown.detail !== '') lines.push(`Detail: ${thrown.detail}`);
-    if (thrown.hint !== '') lines.push(`Hint: ${thrown.hint}`);
+  const known = thrown instanceof ReelflowError ? thrown : undefined;
+  if (known !== undefined) {
+    lines.push(`Error: ${known.message}`);
+    if (known.detail !== '') lines.push(`Detail: ${known.detail}`);
+    if (known.hint !== '') lines.push(`Hint: ${qualified(known.hint)}`);
   } else {
     lines.push(
       `Error: ${messageOf(thrown)}`,
@@ -112,7 +129,30 @@ async function report(error: unknown, verbose: boolean): Promise<number> {
   }
   if (verbose && thrown instanceof Error) lines.push(thrown.stack ?? '', causesOf(thrown));
   process.stderr.write(`${lines.filter((line) => line !== '').join('\n')}\n`);
-  return thrown instanceof ReelflowError ? thrown.exitCode : exitCodes.defect;
+  return known?.exitCode ?? exitCodes.defect;
+}
+
+/** Packages that an installation may lack, and what needs them. */
+const separablePackages: Readonly<Record<string, string>> = {
+  '@aws-sdk/client-s3': 'A bucket needs it.',
+  '@observablehq/plot': 'The report needs it.',
+  linkedom: 'The report needs it.',
+};
+
+/** The error of a command that loads a package which is absent. */
+function missingPackage(thrown: unknown): ReelflowError | undefined {
+  const [, name = ''] =
+    /^Cannot find (?:package|module) '((?:@[\w-]+\/)?[\w.-]+)/.exec(messageOf(thrown)) ?? [];
+  const isBinding = name.startsWith('@duckdb/node-bindings-');
+  const detail = isBinding
+    ? 'It is DuckDB for this kind of machine; `--omit=optional` leaves it out.'
+    : separablePackages[name];
+  if (detail === undefined) return undefined;
+  return new ReelflowError('usage', `The package ${name} is not installed`, {
+    detail,
+    hint: isBinding ? 'Install reelflow again, without --omit=optional.' : `Run \`npm install ${name}\`.`,
+    cause: thrown,
+  });
 }
 
 function causesOf(error: Error): string {

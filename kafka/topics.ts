@@ -202,7 +202,7 @@ async function checkSettings(
       if (value !== wanted) {
         throw new ReelflowError('topicMismatch', `Topic ${resourceName} ${what}`, {
           detail: `Its ${name} is ${value}; it must be ${wanted}, because ${why}.`,
-          hint: `kafka-configs.sh --alter --topic ${resourceName} --add-config ${name}=${wanted}`,
+          hint: `Run \`kafka-configs.sh --alter --topic ${resourceName} --add-config ${name}=${wanted}\`.`,
         });
       }
     }
@@ -212,7 +212,7 @@ async function checkSettings(
     if (valueBytesMax !== undefined && limit !== undefined && Number(limit) < least) {
       throw new ReelflowError('brokerRefused', `Topic ${resourceName} refuses large messages`, {
         detail: `Its max.message.bytes is ${limit}, messages have up to ${least} bytes.`,
-        hint: `kafka-configs.sh --alter --topic ${resourceName} --add-config max.message.bytes=1048588`,
+        hint: `Run \`kafka-configs.sh --alter --topic ${resourceName} --add-config max.message.bytes=1048588\`.`,
       });
     }
   }

@@ -61,7 +61,7 @@ export class GoldLab {
 
   /** Makes the lake show the snapshots that retention would leave. */
   show(place: LakePlace, keep = 10) {
-    return this.lake(place).show(stayingSnapshots(this.gold, keep));
+    return this.lake(place).show(stayingSnapshots(this.gold, { newest: keep }));
   }
 
   /** Runs `show` in a process of its own, which is killed at a crash point or after so many milliseconds. */
@@ -71,7 +71,7 @@ export class GoldLab {
       const { stayingSnapshots } = await import(${JSON.stringify(join(sources, 'retention.ts'))});
       process.stdout.write('ready');
       const of = ${JSON.stringify({ gold: this.gold, ...labIdentity })};
-      await new Lake(${JSON.stringify(place)}, of).show(stayingSnapshots(of.gold, ${keep}));`;
+      await new Lake(${JSON.stringify(place)}, of).show(stayingSnapshots(of.gold, { newest: ${keep} }));`;
     const child = spawn(process.execPath, ['--input-type=module', '-e', program], {
       env: { ...process.env, ...(typeof at === 'string' && { REELFLOW_CRASH_AT: at }) },
       stdio: ['ignore', 'pipe', 'ignore'],

@@ -310,8 +310,8 @@ describe.skipIf(server === undefined)('a bucket (Java and Maven)', () => {
       const of = { clusterId: 'a-cluster', namespace: '', gold: run.gold, bucket: run.url };
       const lake = new Lake(place, of);
       const shown: { change: LakeChange; keys: string[] }[] = [];
-      const push = (keep: number) =>
-        pushGold(run.gold, run.url, keep, async (staying) => {
+      const push = (newest: number) =>
+        pushGold(run.gold, run.url, { newest }, async (staying) => {
           shown.push({ change: await lake.show(staying), keys: await run.keys() });
           return lake.newest;
         });

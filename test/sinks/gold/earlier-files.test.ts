@@ -110,7 +110,7 @@ test('a snapshot writes only the tables and cubes that have changed, also after 
   const last = await publish();
   expect(written(last)).toEqual(['title_features.parquet', 'cubes/feature_akas.parquet']);
   // Of what was linked, the snapshots before are not needed.
-  retain(gold, 1);
+  retain(gold, { newest: 1 });
   await expectWhole(last);
 });
 

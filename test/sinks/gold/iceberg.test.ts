@@ -107,7 +107,7 @@ describe.skipIf(!isThere)('PyIceberg and DuckDB (Python: test/support/lake-requi
     const all = [await lab.publish(), await lab.publish(), await lab.publish()] as const;
     await show();
     expect(await show(2)).toMatchObject({ added: [], expired: [all[0].id] });
-    expect(retain(lab.gold, 2).removed).toEqual([all[0].id]);
+    expect(retain(lab.gold, { newest: 2 }).removed).toEqual([all[0].id]);
     const staying = all.slice(1);
     expect(await readBack(staying)).toEqual(allRead(staying));
     const folder = join(path, 'decade_trends');

@@ -182,7 +182,7 @@ describe.skipIf(!hasExtension)('the ducklake extension (Python: test/support/lak
     pinSnapshot(lab.gold, all[0].id);
     const { expired } = await show(2);
     expect(expired).toEqual([all[1].id]);
-    expect(retain(lab.gold, 2).removed).toEqual([all[1].id]);
+    expect(retain(lab.gold, { newest: 2 }).removed).toEqual([all[1].id]);
     const staying = [all[0], all[2], all[3]];
     const found = await inLake(
       "SELECT snapshot_id FROM ducklake_snapshots('lake') ORDER BY ALL",
@@ -378,7 +378,8 @@ describe('a sink whose catalogue cannot be written', () => {
       gold: lab.gold,
       clusterId: 'cluster',
       schemas: {},
-      keep: 1,
+      keep: { newest: 1 },
+      folder: lab.folder,
       historyDays: 400,
       lake,
       reelflowVersion: 'test',
@@ -386,13 +387,14 @@ describe('a sink whose catalogue cannot be written', () => {
     });
     const change = () => lab.addTitle(1990);
     await change();
-    const first = await publication.publish();
+    const publish = async () => (await publication.publish()) as Manifest;
+    const first = await publish();
     expect(await snapshotsByVersion()).toEqual(expected(first));
     renameSync(place, `${place}.away`);
     await change();
-    const second = await publication.publish();
+    const second = await publish();
     await change();
-    const third = await publication.publish();
+    const third = await publish();
     // The second one was never in the catalogue.
     expect(listSnapshots(lab.gold)).toEqual([first.id, third.id]);
     expect(second.id < third.id).toBe(true);
@@ -403,7 +405,7 @@ describe('a sink whose catalogue cannot be written', () => {
     expect(await snapshotsByVersion()).toEqual(expected(third));
     await publication.register('log');
     await change();
-    const fourth = await publication.publish();
+    const fourth = await publish();
     expect(listSnapshots(lab.gold)).toEqual([fourth.id]);
     expect(await snapshotsByVersion()).toEqual(expected(fourth));
     expect(failures).toEqual([0, 1, 2, 2, 3, 0, 0]);
