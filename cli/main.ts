@@ -14,6 +14,7 @@ import { goldCommand } from './gold.ts';
 import { qualifiedHint } from './hint.ts';
 import { lagCommand } from './lag.ts';
 import { monitorCommand } from './monitor.ts';
+import { describeForms } from './options.ts';
 import { watchOutput } from './output.ts';
 import { processCommand } from './process.ts';
 import { refreshCommand } from './refresh.ts';
@@ -62,6 +63,7 @@ export function createProgram(): Command {
     program.addCommand(command);
   }
   exitOverride(program);
+  describeForms(program);
   return program;
 }
 

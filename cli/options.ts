@@ -70,6 +70,30 @@ export function commonOptions(command: Command): Command {
   return outputOptions(command);
 }
 
+/** What the values of options look like, by their placeholder; help shows the lines that a command needs. */
+const forms: readonly (readonly [placeholder: RegExp, line: string])[] = [
+  [/<period>/, 'A period is written as 250ms, 1s, 5m, 2h or 1d.'],
+  [/<size>/, 'A size is written as 500kB, 64MB, 1GB or 1GiB; a memory limit also as 50%.'],
+  [
+    /<[^>]*time>/,
+    'A time is written as 2026-11-21, 2026-11-21T10:30 or 2026-11-21T10:30:00+01:00;\nwithout a zone it is UTC.',
+  ],
+];
+
+/** Adds the accepted forms of values to the help of a command and of those below it. */
+export function describeForms(command: Command): void {
+  for (const inner of command.commands) describeForms(inner);
+  const flags = command.options.map((option) => option.flags).join(' ');
+  const args = command.registeredArguments.map(({ description }) => description).join(' ');
+  const lines = forms
+    .filter(
+      ([placeholder]) =>
+        placeholder.test(flags) || (placeholder.source.includes('time') && /\btime\b/.test(args)),
+    )
+    .map(([, line]) => line);
+  if (lines.length > 0) command.addHelpText('after', `\n${lines.join('\n')}`);
+}
+
 /** Lets help show another default for an option that a command shares with others. */
 export function describeDefault(command: Command, long: string, text: string): void {
   const option = command.options.find((one) => one.long === long);
