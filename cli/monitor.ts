@@ -26,6 +26,7 @@ interface Flags extends CommonFlags, Pick<TablesFlags, 'tables'> {
   over?: number;
 }
 
+const endWithinMs = 100;
 /** How much the page shows of a dead letter. */
 const letterBounds = { bytes: 2_000, rows: 5 };
 
@@ -61,6 +62,8 @@ async function run({ listen, group, over, ...flags }: Flags): Promise<void> {
   );
   print(flags.json ? JSON.stringify({ url: page.url }) : page.url);
   await page.done;
+  // What still waits for a broker changes nothing.
+  setTimeout(() => process.exit(), endWithinMs).unref();
 }
 
 /** Serves the page until the signal. @throws ReelflowError usage, if it cannot listen */

@@ -1,6 +1,8 @@
 #!/usr/bin/env -S node --initial-old-space-size=256 --single-threaded-gc
-// Starts the command line: the built files where the package is installed, the sources in a checkout, where Node
-// runs TypeScript as it is (it does not under node_modules).
+// Starts the command line: the built files where there are no sources (in the package and in the image), the sources in a
+// checkout, where Node runs TypeScript as it is.
+import { existsSync } from 'node:fs';
+
 const [major, minor] = process.versions.node.split('.').map(Number);
 if (major < 22 || (major === 22 && minor < 22)) {
   process.stderr.write(
@@ -9,7 +11,7 @@ if (major < 22 || (major === 22 && minor < 22)) {
   );
   process.exit(2);
 }
-const isInstalled = import.meta.dirname.includes('node_modules');
+const isInstalled = !existsSync(`${import.meta.dirname}/main.ts`);
 // Taking the types out of the sources is most of a short command's time (`--help`: 0.25 of 0.35 CPU s): kept between runs.
 if (!isInstalled) {
   const { enableCompileCache } = await import('node:module');

@@ -40,6 +40,8 @@ const viewersMax = 50;
 /** A viewer with more unread bytes is disconnected. */
 const unsentBytesMax = 4_000_000;
 const answerWithinMs = 15_000;
+/** Longer than an observation takes that waits for a broker in vain. */
+const observedWithinMs = 120_000;
 const cookie = 'reelflow-monitor';
 
 const files: Readonly<Record<string, { file: string; type: string }>> = {
@@ -98,6 +100,8 @@ class Page {
   readonly #viewers = new Set<ServerResponse>();
   /** The newest event, for viewers that connect between two looks. */
   #last = '';
+  /** When the last observation ended, with a view or a failure. */
+  #lookedMs = performance.now();
 
   constructor(options: PageOptions) {
     this.#options = options;
@@ -109,14 +113,22 @@ class Page {
   /** Observes and sends the view to all viewers, until the signal. */
   async run(): Promise<void> {
     const { look, signal, logger } = this.#options;
+    // An observation that waits for a broker must not delay the end: it changes nothing.
+    const ended = new Promise<never>((_, reject) => {
+      signal.addEventListener('abort', () => reject(signal.reason), { once: true });
+    });
+    ended.catch(() => undefined);
     while (!signal.aborted) {
       try {
-        this.#send('view', await look(signal));
+        const looking = look(signal);
+        looking.catch(() => undefined);
+        this.#send('view', await Promise.race([looking, ended]));
       } catch (thrown) {
         if (signal.aborted) break;
         logger.error({ reason: messageOf(thrown) }, 'the observation failed');
         this.#send('failure', { text: failureText(thrown) });
       }
+      this.#lookedMs = performance.now();
       await sleep(lookEveryMs, undefined, { signal }).catch(() => undefined);
     }
     for (const viewer of this.#viewers) viewer.end();
@@ -128,6 +140,9 @@ class Page {
     try {
       if (request.method !== 'GET' && request.method !== 'HEAD')
         return say(response, 405, 'Only GET is supported.');
+      // For supervisors, which know no token and call by address: it shows nothing but whether the page observes.
+      if (url.pathname === '/healthz')
+        return json(response, this.#isHealthy ? 200 : 503, { isHealthy: this.#isHealthy });
       if (!this.#isKnownHost(request)) return say(response, 421, 'Unknown Host header.');
       if (!this.#isAdmitted(request, url, response)) return;
       await this.#route(url, request, response);
@@ -137,6 +152,10 @@ class Page {
       if (!response.headersSent) json(response, 502, { error: failureText(thrown) });
       else response.destroy();
     }
+  }
+
+  get #isHealthy(): boolean {
+    return performance.now() - this.#lookedMs < observedWithinMs;
   }
 
   /** A page whose name points to this address (DNS rebinding) sends its own name as Host. */

@@ -104,7 +104,11 @@ export async function runSink(options: SinkOptions): Promise<SinkReport> {
         return await sink.run();
       } catch (thrown) {
         // SIGTERM while it waited for a service or ran a long statement: the work is rolled back.
-        const isEnd = isAbort(thrown) || isPassing(thrown) || storageFaultOf(thrown) === 'interrupted';
+        const isEnd =
+          thrown === signal.reason ||
+          isAbort(thrown) ||
+          isPassing(thrown) ||
+          storageFaultOf(thrown) === 'interrupted';
         if (signal.aborted && isEnd) return sink.report;
         throw thrown;
       } finally {

@@ -11,6 +11,7 @@ import { fileURLToPath } from 'node:url';
 import type { Command } from 'commander';
 import { StatefulSet } from 'kubernetes-models/apps/v1';
 import { CronJob } from 'kubernetes-models/batch/v1';
+import { NetworkPolicy } from 'kubernetes-models/networking.k8s.io/v1';
 import { PodDisruptionBudget } from 'kubernetes-models/policy/v1';
 import { ConfigMap, PersistentVolumeClaim, Service } from 'kubernetes-models/v1';
 import { afterAll, describe, expect, test, vi } from 'vitest';
@@ -18,6 +19,7 @@ import { parse, parseAllDocuments } from 'yaml';
 import { monitorCommand } from '../../cli/monitor.ts';
 import { processCommand } from '../../cli/process.ts';
 import { refreshCommand } from '../../cli/refresh.ts';
+import { runCommand } from '../../cli/run.ts';
 import { sinkCommand } from '../../cli/sink.ts';
 import { endpointsFromEnvironment } from '../../runtime/config.ts';
 import { exitCodes } from '../../runtime/errors.ts';
@@ -25,7 +27,7 @@ import { exitCodes } from '../../runtime/errors.ts';
 vi.setConfig({ testTimeout: 120_000 });
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
-const manifestText = ['reelflow', 'refresh']
+const manifestText = ['reelflow', 'monitor', 'network', 'refresh']
   .map((name) => readFileSync(join(root, `deploy/kubernetes/${name}.yaml`), 'utf8'))
   .join('---\n');
 const compose = parse(readFileSync(join(root, 'docker-compose.yml'), 'utf8'), { merge: true });
@@ -44,10 +46,19 @@ interface Manifest {
 const documents = (text: string) =>
   parseAllDocuments(text, { merge: true }).map((document) => document.toJS() as Manifest);
 const manifests = documents(manifestText);
-const kinds = { ConfigMap, CronJob, PersistentVolumeClaim, Service, StatefulSet, PodDisruptionBudget };
+const kinds = {
+  ConfigMap,
+  CronJob,
+  NetworkPolicy,
+  PersistentVolumeClaim,
+  Service,
+  StatefulSet,
+  PodDisruptionBudget,
+};
 const modules: Record<string, string> = {
   ConfigMap: 'kubernetes-models/v1',
   CronJob: 'kubernetes-models/batch/v1',
+  NetworkPolicy: 'kubernetes-models/networking.k8s.io/v1',
   PersistentVolumeClaim: 'kubernetes-models/v1',
   Service: 'kubernetes-models/v1',
   StatefulSet: 'kubernetes-models/apps/v1',
@@ -89,7 +100,7 @@ const containers = manifests.flatMap((manifest) => templateOf(manifest)?.spec.co
 
 describe('the Kubernetes manifests', () => {
   test('have no field that the API does not know, and no value of another type', () => {
-    expect(manifests).toHaveLength(6 + 2);
+    expect(manifests).toHaveLength(6 + 1 + 1 + 2);
     expect(compile(manifests)).toBe('');
   });
 
@@ -114,7 +125,7 @@ describe('the Kubernetes manifests', () => {
     const labels = sets.map(({ spec }) => spec.template.metadata.labels);
     for (const { kind, spec } of manifests) {
       const selector = spec?.selector?.matchLabels ?? spec?.selector;
-      if (!['ConfigMap', 'CronJob', 'PersistentVolumeClaim'].includes(kind)) {
+      if (!['ConfigMap', 'CronJob', 'NetworkPolicy', 'PersistentVolumeClaim'].includes(kind)) {
         expect(labels).toContainEqual(selector);
       }
     }
@@ -174,18 +185,23 @@ test('every command in deploy/ and the compose file is one that we have', () => 
   );
   const commands: string[][] = [
     ...containers.map(({ args }: { args: string[] }) => args),
-    ...Object.values(compose.services as Record<string, { image: string; command: string[] }>).flatMap(
-      ({ image, command }) => (image === 'reelflow' ? [command] : []),
+    ...Object.values(
+      compose.services as Record<string, { image: string; command: string[]; entrypoint?: string[] }>,
+    ).flatMap(({ image, command, entrypoint }) =>
+      image === 'reelflow' && entrypoint === undefined ? [command] : [],
     ),
+    // What the image runs without a command.
+    JSON.parse(/^CMD (\[.*\])$/m.exec(readFileSync(join(root, 'Dockerfile'), 'utf8'))?.[1] ?? '[]'),
     // systemd puts the instance's name in place of %i.
     ...starts.map((start) => start.replaceAll('%i', '1').split(' ')),
   ];
-  expect(commands).toHaveLength(4 + 3 + 3);
+  expect(commands).toHaveLength(4 + 3 + 1 + 4);
   const known: Record<string, () => Command> = {
     process: processCommand,
     sink: sinkCommand,
     refresh: refreshCommand,
     monitor: monitorCommand,
+    run: runCommand,
   };
   for (const [name = '', ...args] of commands) {
     const command = known[name]?.().exitOverride();
@@ -273,6 +289,6 @@ test.skipIf(!hasCompose)(
       '--services',
     ];
     const services = execFileSync('docker', args, { encoding: 'utf8' }).trim().split('\n').sort();
-    expect(services).toEqual(['broker', 'monitor', 'processor', 'registry', 'sink']);
+    expect(services).toEqual(['broker', 'gold-owner', 'monitor', 'processor', 'registry', 'sink']);
   },
 );

@@ -181,6 +181,15 @@ describe('the server of the page', () => {
     };
     return { url: new URL(page.url), close };
   };
+
+  test('tells a supervisor without a token or a known name that it is alive, and ends while an observation waits', async () => {
+    const { url, close } = await serve({ token: 'secret', look: () => new Promise(() => undefined) });
+    const answer = await fetch(new URL('/healthz', url.origin));
+    expect([answer.status, await answer.json()]).toEqual([200, { isHealthy: true }]);
+    expect((await fetch(new URL('/', url.origin))).status).toBe(401);
+    // The observation above never ends.
+    await close();
+  });
   const status = async (url: URL, path: string, init: RequestInit = {}) =>
     (await fetch(new URL(path, url), { redirect: 'manual', ...init })).status;
 
