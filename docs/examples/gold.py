@@ -1,8 +1,6 @@
 """What the examples share: the files of a gold folder, and the command line."""
 
 import argparse
-import json
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Callable
 
@@ -13,23 +11,12 @@ class Gold:
     """Reads CURRENT once, so all tables are of one snapshot, whatever is published meanwhile."""
 
     def __init__(self, folder: str | Path):
-        self.snapshots = Path(folder).absolute() / "snapshots"
-        self.current = (Path(folder) / "CURRENT").read_text().strip()
+        current = (Path(folder) / "CURRENT").read_text().strip()
+        self.snapshot = Path(folder).absolute() / "snapshots" / current
 
-    def table(self, name: str, snapshot: str | None = None) -> str:
-        """The file of a table, in the current snapshot or in another one."""
-        return str(self.snapshots / (snapshot or self.current) / f"{name}.parquet")
-
-    def before(self, days: int) -> str:
-        """The newest snapshot that is at least so many days older than the current one; else the oldest that is left."""
-        # A folder without a manifest is no snapshot.
-        ids = sorted(path.parent.name for path in self.snapshots.glob("[0-9]*/manifest.json"))
-        until = self._created(self.current) - timedelta(days=days)
-        return next((id for id in reversed(ids) if self._created(id) <= until), ids[0])
-
-    def _created(self, snapshot: str) -> datetime:
-        manifest = json.loads((self.snapshots / snapshot / "manifest.json").read_text())
-        return datetime.fromisoformat(manifest["created"].replace("Z", "+00:00"))
+    def table(self, name: str) -> str:
+        """The file of a table."""
+        return str(self.snapshot / f"{name}.parquet")
 
 
 def spark_session():

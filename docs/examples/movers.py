@@ -1,78 +1,60 @@
-"""Which titles gained the most votes since last week, and how did their ratings change?
+"""Which titles moved most since last week?
 
-    python docs/examples/movers.py .reelflow/gold --days 7 --engine polars
+    python docs/examples/movers.py .reelflow/gold --days 7 --ranking votes --engine polars
 
-Compares title_features of two snapshots: the current one, and the newest one that is so many days older. Retention must
-keep that one: run the sink with a larger --keep, or pin a snapshot a week.
+Reads movers: of the 7 and of the 30 days before the newest dump, the 100 titles that gained most votes (`--ranking votes`)
+and the 100 whose rating changed most (`--ranking rating`).
 """
 
 from gold import Gold, Rows, main, spark_session
 
-columns = ["tconst", "votes_gained", "rating_change", "averageRating"]
+columns = ["place", "tconst", "titleType", "startYear", "votes_gained", "rating_change", "averageRating"]
 
 sql = """
-    SELECT tconst, after.numVotes - before.numVotes AS votes_gained,
-      round(after.averageRating - before.averageRating, 1) AS rating_change, after.averageRating
-    FROM {after} AS after JOIN {before} AS before USING (tconst)
-    WHERE after.numVotes > before.numVotes
-    ORDER BY votes_gained DESC, tconst LIMIT {top}"""
+    SELECT {columns} FROM {table}
+    WHERE days = {days} AND ranking = '{ranking}' AND place <= {top} ORDER BY place"""
 
 
-def with_duckdb(gold: Gold, days: int, top: int) -> Rows:
+def with_duckdb(gold: Gold, days: int, ranking: str, top: int) -> Rows:
     import duckdb
 
-    def table(snapshot: str) -> str:
-        return f"read_parquet('{gold.table('title_features', snapshot)}', hive_partitioning = false)"
-
-    found = duckdb.sql(sql.format(after=table(gold.current), before=table(gold.before(days)), top=top))
+    table = f"read_parquet('{gold.table('movers')}', hive_partitioning = false)"
+    query = sql.format(columns=", ".join(columns), table=table, days=days, ranking=ranking, top=top)
+    found = duckdb.sql(query)
     return [dict(zip(found.columns, row)) for row in found.fetchall()]
 
 
-def with_pandas(gold: Gold, days: int, top: int) -> Rows:
+def with_pandas(gold: Gold, days: int, ranking: str, top: int) -> Rows:
     import pandas
 
-    def table(snapshot: str):
-        read = ["tconst", "averageRating", "numVotes"]
-        return pandas.read_parquet(gold.table("title_features", snapshot), columns=read, partitioning=None)
-
-    both = table(gold.current).merge(table(gold.before(days)), on="tconst", suffixes=("", "_before"))
-    both["votes_gained"] = both.numVotes - both.numVotes_before
-    both["rating_change"] = (both.averageRating - both.averageRating_before).round(1)
-    gained = both[both.votes_gained > 0]
-    return gained.sort_values(["votes_gained", "tconst"], ascending=[False, True])[columns].head(top).to_dict("records")
+    # The types of pyarrow keep whole numbers whole beside nulls.
+    movers = pandas.read_parquet(gold.table("movers"), partitioning=None, dtype_backend="pyarrow")
+    found = movers[(movers.days == days) & (movers.ranking == ranking) & (movers.place <= top)]
+    rows = found.sort_values("place")[columns].to_dict("records")
+    return [{name: None if pandas.isna(value) else value for name, value in row.items()} for row in rows]
 
 
-def with_polars(gold: Gold, days: int, top: int) -> Rows:
+def with_polars(gold: Gold, days: int, ranking: str, top: int) -> Rows:
     import polars
     from polars import col
 
-    def table(snapshot: str):
-        return polars.scan_parquet(gold.table("title_features", snapshot), hive_partitioning=False)
-
     return (
-        table(gold.current)
-        .join(table(gold.before(days)), on="tconst", suffix="_before")
-        .with_columns(
-            votes_gained=col("numVotes") - col("numVotes_before"),
-            rating_change=(col("averageRating") - col("averageRating_before")).round(1),
-        )
-        .filter(col("votes_gained") > 0)
-        .sort("votes_gained", "tconst", descending=[True, False])
+        polars.scan_parquet(gold.table("movers"), hive_partitioning=False)
+        .filter(col("place") <= top, days=days, ranking=ranking)
+        .sort("place")
         .select(columns)
-        .head(top)
         .collect()
         .to_dicts()
     )
 
 
-def with_spark(gold: Gold, days: int, top: int) -> Rows:
+def with_spark(gold: Gold, days: int, ranking: str, top: int) -> Rows:
     spark = spark_session()
-    for name, snapshot in {"after": gold.current, "before": gold.before(days)}.items():
-        spark.read.parquet(gold.table("title_features", snapshot)).createOrReplaceTempView(f"{name}_week")
-    found = spark.sql(sql.format(after="after_week", before="before_week", top=top))
-    return [row.asDict() for row in found.collect()]
+    spark.read.parquet(gold.table("movers")).createOrReplaceTempView("movers")
+    query = sql.format(columns=", ".join(columns), table="movers", days=days, ranking=ranking, top=top)
+    return [row.asDict() for row in spark.sql(query).collect()]
 
 
 if __name__ == "__main__":
     engines = {"duckdb": with_duckdb, "pandas": with_pandas, "polars": with_polars, "spark": with_spark}
-    main(__doc__, engines, days=7, top=10)
+    main(__doc__, engines, days=7, ranking="votes", top=10)
