@@ -6,6 +6,7 @@
  * was counted when it was set, in brackets, and about a tenth more. Where a count falls, take its bound down.
  */
 import { createReadStream, mkdtempSync, rmSync } from 'node:fs';
+import { Session } from 'node:inspector/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
@@ -15,7 +16,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { applyMicroBatch } from '../../processors/apply.ts';
 import { MicroBatch } from '../../processors/micro-batch.ts';
 import type { ShardStore } from '../../processors/shard-store.ts';
-import { Chunker } from '../../producers/chunker.ts';
+import { type Chunk, Chunker } from '../../producers/chunker.ts';
 import { layoutOf } from '../../producers/file-layout.ts';
 import { recordBatchOf } from '../../producers/record-batch.ts';
 import { generate } from '../../producers/synthetic/synthetic.ts';
@@ -44,6 +45,22 @@ beforeAll(async () => {
   await generate({ titles, seed: 1, out: join(folder, 'data'), datasets: cubeDatasets });
   sent = [];
   const seen = new Set<object>();
+  await produce((dataset, { room, start, value, key, records }) => {
+    const kept = Buffer.from(value);
+    const batch = recordBatchOf(room.bytes, start, start + value.length, key, 0, {
+      producerId: 1n,
+      epoch: 0,
+      sequence: 0,
+    });
+    sent.push({ dataset, value: kept, records, batchBytes: batch.length });
+    seen.add(room);
+  });
+  rooms = seen.size;
+});
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+/** Cuts the datasets into chunks. */
+async function produce(take: (dataset: CubeDataset, chunk: Chunk) => void): Promise<void> {
   for (const dataset of cubeDatasets) {
     const layout = layoutOf(
       datasets[dataset],
@@ -58,15 +75,7 @@ beforeAll(async () => {
       runId: 'costs',
       asOf: new Date(0),
       onChunk: (chunk) => {
-        const { room, start, value, key, records } = chunk;
-        const kept = Buffer.from(value);
-        const batch = recordBatchOf(room.bytes, start, start + value.length, key, 0, {
-          producerId: 1n,
-          epoch: 0,
-          sequence: 0,
-        });
-        sent.push({ dataset, value: kept, records, batchBytes: batch.length });
-        seen.add(room);
+        take(dataset, chunk);
         chunker.recycle(chunk);
       },
       onRejected: ({ reason }) => expect.unreachable(`a row was rejected: ${reason}`),
@@ -76,9 +85,24 @@ beforeAll(async () => {
     }
     chunker.end();
   }
-  rooms = seen.size;
-});
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
+}
+
+/** Bytes of the objects that `work` creates on the heap, by V8's sampling of its allocations; buffers lie outside. */
+async function allocatedBytes(work: () => unknown): Promise<number> {
+  const session = new Session();
+  session.connect();
+  await session.post('HeapProfiler.startSampling', {
+    samplingInterval: 4096,
+    includeObjectsCollectedByMajorGC: true,
+    includeObjectsCollectedByMinorGC: true,
+  } as object);
+  await work();
+  const { profile } = await session.post('HeapProfiler.stopSampling');
+  session.disconnect();
+  const sizeOf = ({ selfSize, children }: typeof profile.head): number =>
+    children.reduce((sum, child) => sum + sizeOf(child), selfSize);
+  return sizeOf(profile.head);
+}
 
 const total = (of: (sent: Sent) => number) => sent.reduce((sum, each) => sum + of(each), 0);
 
@@ -93,6 +117,12 @@ describe('the producer', () => {
     const records = total((each) => each.records);
     expect(total(({ value }) => value.length) / records).toBeLessThan(51); // [46.9]
     expect(total(({ batchBytes }) => batchBytes) / records).toBeLessThan(12.6); // [11.4]
+  });
+
+  it('creates few objects for the records that it reads', async () => {
+    const records = total((each) => each.records);
+    const bytes = await allocatedBytes(() => produce(() => undefined));
+    expect(bytes / records).toBeLessThan(6); // [4.3]
   });
 
   it('writes each dataset into as many buffers as there are partitions, however many chunks there are', () => {
@@ -137,6 +167,14 @@ function stagerOf(store: ShardStore): (messages: readonly Sent[]) => MicroBatch 
 }
 
 describe('a micro-batch', () => {
+  it('creates few objects for the records that it stages', async () => {
+    const staged = stagerOf(await createStore());
+    const records = total((each) => each.records);
+    staged(sent.slice(0, 1));
+    const bytes = await allocatedBytes(() => staged(sent.slice(1)));
+    expect(bytes / records).toBeLessThan(7); // [5.1]
+  });
+
   it('makes a delta of few bytes a row', async () => {
     const store = await createStore();
     const { entry, deltaRows } = await apply(store, stagerOf(store)(sent));
