@@ -39,7 +39,9 @@ beforeAll(async () => {
   const ratings = [header, row.replace(/\d+$/, '7654321'), ...rest, ''].join('\n');
   const basics = textOf(data, 'title.basics');
   const newer = { 'title.basics': basics, 'title.ratings': ratings };
-  second = await place.pipeline(writeDatasets(join(place.folder, 'newer'), newer));
+  second = await place.pipeline(writeDatasets(join(place.folder, 'newer'), newer), {
+    replay: ['--upsert'],
+  });
 }, 240_000);
 
 afterAll(() => place.close(false));

@@ -45,7 +45,9 @@ beforeAll(async () => {
   });
   const basics = textOf(data, 'title.basics');
   const newer = { 'title.basics': basics, 'title.ratings': `${ratings}\n`, 'name.basics': `${names}\n` };
-  second = await place.pipeline(writeDatasets(join(place.folder, 'newer'), newer));
+  second = await place.pipeline(writeDatasets(join(place.folder, 'newer'), newer), {
+    replay: ['--upsert'],
+  });
   file = join(place.folder, 'report.html');
   const finished = await place.run(['gold', 'report', '--gold', place.gold, '--out', file]);
   expect(finished, finished.stderr).toMatchObject({ code: 0, stdout: `${file}\n` });
