@@ -13,7 +13,15 @@ import { startJvmBroker } from '../../kafka/local/jvm.ts';
 import { freePorts } from '../../kafka/local/probe.ts';
 import type { ReplayReport } from '../../producers/replay-report.ts';
 import { datasetNames } from '../../topics/catalog.ts';
-import { type Finished, lastJson, type Place, smallDataset, test, until } from '../support/harness.ts';
+import {
+  type Finished,
+  lastJson,
+  type Place,
+  smallDataset,
+  test,
+  textOf,
+  until,
+} from '../support/harness.ts';
 
 const outageSeconds = Number(process.env.OUTAGE_SECONDS ?? 25);
 vi.setConfig({ testTimeout: 600_000 + outageSeconds * 1_000, hookTimeout: 300_000 });
@@ -123,4 +131,109 @@ describe.skipIf(why !== '')(`a broker outage of ${outageSeconds} s${why}`, () =>
     await succeed(place, 'sink', '--once', '--json');
     expect(await place.differences(data)).toEqual([]);
   });
+
+  /** What a probe of a supervisor gets. */
+  const probe = async (port: number, path: string) => {
+    const response = await fetch(`http://127.0.0.1:${port}${path}`);
+    return { status: response.status, ...((await response.json()) as { detail?: string }) };
+  };
+
+  test('a busy sink waits for the broker, is not ready meanwhile, and publishes exactly afterwards', async ({
+    place,
+  }) => {
+    const data = await smallDataset(join(place.folder, 'data'), 3_000, 9);
+    await succeed(place, 'replay', data, '--json', '--shards', '4', '--datasets', 'name.basics');
+    const [port] = (await freePorts(1)) as [number];
+    const processor = place.start(place.args('process', '--json', ...busy), env);
+    const sink = place.start(
+      place.args('sink', '--json', '--interval', '300ms', '--listen', String(port)),
+      env,
+    );
+    const replay = place.start(place.args('replay', data, '--upsert', '--json', '--rate', '2000'), env);
+    const published = () => sink.log.filter(({ msg }) => msg === 'snapshot published').length;
+    await until('the sink publishes', () => published() >= 2);
+    expect(await probe(port, '/readyz')).toMatchObject({ status: 200 });
+    await kill();
+    await sink.logged('the outage', ({ msg }) => msg === 'Kafka broker outage: waiting until it ends');
+    const during = await probe(port, '/readyz');
+    expect(during).toMatchObject({
+      status: 503,
+      detail: expect.stringMatching(/^broker outage for \d+ s: ./),
+    });
+    expect(await probe(port, '/healthz')).toMatchObject({ status: 200 });
+    await sleep(outageSeconds * 1_000);
+    expect(sink.isDone).toBe(false);
+    await start();
+    const sent = await replay.done;
+    expect(sent, sent.stderr.slice(-4_000)).toMatchObject({ code: 0 });
+    await sink.logged('the end', ({ msg }) => msg === 'Kafka broker outage is over');
+    await until('the sink is ready again', async () => (await probe(port, '/readyz')).status === 200);
+    expect(await processor.terminate()).toMatchObject({ code: 0 });
+    await succeed(place, 'process', '--until-caught-up', '--json');
+    const finished = await sink.terminate();
+    expect(finished, finished.stderr.slice(-4_000)).toMatchObject({ code: 0 });
+    for (const words of ['outage: waiting', 'outage is over']) {
+      expect(finished.stderr.split(words)).toHaveLength(2);
+    }
+    await succeed(place, 'sink', '--once', '--json');
+    expect(await place.differences(data)).toEqual([]);
+  });
+
+  // Method: the second dump has other ratings, and rows that are rejected, so chunks, dead letters and the index are sent.
+  test.for(['--upsert', '--refresh'] as const)(
+    'a replay with %s waits for the broker and ends complete',
+    async (mode, { place }) => {
+      const data = await smallDataset(join(place.folder, 'data'), 2_000, 10);
+      const names = ['--datasets', 'title.basics,title.ratings'];
+      await succeed(place, 'replay', data, '--json', '--shards', '4', ...names);
+      const isBad = (at: number) => at % 500 === 7;
+      const changed = textOf(data, 'title.ratings')
+        .trimEnd()
+        .split('\n')
+        .map((row, at) => (at === 0 ? row : row.replace(/\d+$/, isBad(at) ? 'many' : '4321')));
+      const next = place.files('next', {
+        'title.basics.tsv': textOf(data, 'title.basics'),
+        'title.ratings.tsv': `${changed.join('\n')}\n`,
+      });
+      const [port] = (await freePorts(1)) as [number];
+      const modes = mode === '--upsert' ? [mode] : [];
+      const replay = place.start(
+        place.args('replay', next, '--json', ...modes, '--rate', '200', '--listen', String(port), ...names),
+        env,
+      );
+      const metrics = async () => (await fetch(`http://127.0.0.1:${port}/metrics`)).text();
+      await until('it has sent rows', async () =>
+        /reelflow_replay_records_total\{[^}]*\} [1-9]/.test(await metrics().catch(() => '')),
+      );
+      await kill();
+      await replay.logged('the outage', ({ msg }) => msg === 'Kafka broker outage: waiting until it ends');
+      await sleep(outageSeconds * 1_000);
+      expect(replay.isDone).toBe(false);
+      await start();
+      const finished = await replay.done;
+      expect(finished, finished.stderr.slice(-4_000)).toMatchObject({ code: 0 });
+      const report = lastJson<ReplayReport>(finished);
+      expect(report.interrupted).toBe(false);
+      expect(report.read).toBe(report.unchanged + report.produced + report.rejected);
+      expect(report.rejected).toBe(changed.filter((row) => row.endsWith('many')).length);
+      await succeed(place, 'process', '--until-caught-up', '--json');
+      await succeed(place, 'sink', '--once', '--json');
+      // A rejected row keeps the version before it; a dump that is all that the topics hold has none.
+      const before = new Map(
+        textOf(data, 'title.ratings')
+          .split('\n')
+          .map((row) => [row.split('\t')[0], row]),
+      );
+      const expected = place.files('expected', {
+        'title.basics.tsv': textOf(data, 'title.basics'),
+        'title.ratings.tsv': `${changed
+          .flatMap((row) => {
+            if (!row.endsWith('many')) return [row];
+            return mode === '--upsert' ? [before.get(row.split('\t')[0])] : [];
+          })
+          .join('\n')}\n`,
+      });
+      expect(await place.differences(expected)).toEqual([]);
+    },
+  );
 });

@@ -16,7 +16,7 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { afterEach, describe, expect, test } from 'vitest';
+import { afterEach, describe, expect, test, vi } from 'vitest';
 import { parse } from 'yaml';
 import { createBroker } from '../../../kafka/client.ts';
 import { findJvm } from '../../../kafka/local/jars.ts';
@@ -34,6 +34,9 @@ import { identityOf, isRunning, readRecord } from '../../../runtime/detached-pro
 import { ReelflowError } from '../../../runtime/errors.ts';
 import { withFolderLock } from '../../../runtime/folder-lock.ts';
 import { createLogger } from '../../../runtime/logger.ts';
+
+// Starting two Java processes takes seconds, and minutes on a busy machine.
+vi.setConfig({ testTimeout: 300_000 });
 
 const root = fileURLToPath(new URL('../../..', import.meta.url));
 const jars = join(root, '.reelflow', 'jars');
