@@ -32,7 +32,8 @@ interface Node {
 
 function nodesOf(command: Command, path = ''): Node[] {
   const commands = command.commands.map((one) => ({ name: one.name(), about: one.description() }));
-  const options = command.options.map((option) => ({
+  const shown = command.options.filter(({ hidden }) => !hidden);
+  const options = shown.map((option) => ({
     long: option.long ?? '',
     about: option.description,
     value: valueKind(option),

@@ -30,7 +30,10 @@ const marksOf = ({ isCurrent, isPinned }: SnapshotSummary) =>
   [isCurrent ? 'CURRENT' : '', isPinned ? 'pinned' : ''].filter((mark) => mark !== '').join(', ');
 
 /** The rows of a gold table, with the units under the names of the columns. */
-export function viewText({ snapshot, table, about, columns, rows, rowsTotal }: TableView): string {
+export function viewText(
+  { snapshot, table, about, columns, rows, rowsTotal }: TableView,
+  width?: number,
+): string {
   const shown = columns.slice(0, columnsShown);
   const drawn = tableText(
     shown.map((column, at) => ({
@@ -41,8 +44,11 @@ export function viewText({ snapshot, table, about, columns, rows, rowsTotal }: T
       cell: (row: (typeof rows)[number]) => cellText(row[at], column),
     })),
     rows,
+    width,
   );
-  const left = columns.length > shown.length ? `, ${shown.length} of ${columns.length} columns` : '';
+  // A narrow terminal drops some of them.
+  const drawnCount = (drawn.split('\n', 1)[0] ?? '').trim().split(/ {2,}/).length;
+  const left = columns.length > drawnCount ? `, ${drawnCount} of ${columns.length} columns` : '';
   return `${drawn}\n${table}: ${about} ${figure(rows.length)} of ${figure(rowsTotal)} rows${left}, snapshot ${snapshot}`;
 }
 

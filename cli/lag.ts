@@ -136,6 +136,16 @@ function refuse({ rows, groups }: LagReport, failOn: keyof typeof failsOn, named
   });
 }
 
+/**
+ * The lines that a screen has room for; the last one says how many are left out.
+ * @param room lines of the screen; a screen of unknown height has room for all
+ */
+export function firstLines(lines: readonly string[], room: number): readonly string[] {
+  if (!(room >= 1) || lines.length <= room) return lines;
+  const shown = lines.slice(0, room - 1);
+  return [...shown, `… ${lines.length - shown.length} more lines: enlarge the window, or name a --group`];
+}
+
 /** Draws `text` every second until a signal. While no broker answers it shows the reason and tries again. */
 async function redraw(text: (width: number) => Promise<string>): Promise<void> {
   const signal = stopSignal();
@@ -150,9 +160,9 @@ async function redraw(text: (width: number) => Promise<string>): Promise<void> {
       now = `${thrown.message}: ${thrown.detail}`;
     }
     const lines = `${new Date().toISOString()}\n${now}`.split('\n');
-    // From the top, each line cleared to its end, then everything below: no flicker. Lines that do not fit are left out.
+    // From the top, each line cleared to its end, then everything below: no flicker.
     if (isTerminal) {
-      const shown = lines.slice(0, Math.max(1, process.stdout.rows - 1));
+      const shown = firstLines(lines, process.stdout.rows - 1);
       process.stdout.write(`\x1b[H${shown.map((line) => `${line}\x1b[K\n`).join('')}\x1b[J`);
     } else {
       print(`${lines.join('\n')}\n`);

@@ -57,10 +57,11 @@ test('bash offers every command and every option of each', () => {
   const expected: string[][] = [];
   walk(createProgram(), ['reelflow'], (command, path) => {
     lines.push(`${path.join(' ')} --`);
-    expected.push([...command.options.map(({ long }) => long ?? ''), '--help'].sort());
+    const shown = command.options.filter(({ hidden }) => !hidden);
+    expected.push([...shown.map(({ long }) => long ?? ''), '--help'].sort());
     if (command.commands.length === 0) return;
     lines.push(`${path.join(' ')} `);
-    const options = [...command.options.map(({ long }) => long ?? ''), '--help'];
+    const options = [...shown.map(({ long }) => long ?? ''), '--help'];
     expected.push([...command.commands.map((one) => one.name()), ...options].sort());
   });
   expect(lines.length).toBeGreaterThan(35);

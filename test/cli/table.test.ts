@@ -1,5 +1,7 @@
 /** Tables at given widths: what is dropped, what is cut, what stays, and how wide characters count. */
 import { describe, expect, test } from 'vitest';
+import { viewText } from '../../cli/gold-text.ts';
+import { firstLines } from '../../cli/lag.ts';
 import { lagText } from '../../cli/lag-text.ts';
 import { tableText, widthOf } from '../../cli/table.ts';
 import type { LagReport } from '../../monitor/lag.ts';
@@ -79,4 +81,24 @@ test('lag at 80 columns shows topic, partition, lag, state and the time to catch
   for (const line of lines) expect(widthOf(line)).toBeLessThanOrEqual(80);
   expect(lines[0]).toMatch(/^topic +partition +lag +state .*caught up in/);
   expect(lines[2]).toMatch(/^a-namespace\S+ +11 +1,000,000,000 +WARN .*1 d 1 h/);
+});
+
+test('a gold table names the number of columns that it shows', () => {
+  const view = {
+    snapshot: '20260101_000000_000001',
+    table: 'some',
+    about: 'Some rows.',
+    columns: ['first', 'second', 'third'].map((name) => ({ name, type: 'INTEGER', about: '' })),
+    rowsTotal: 1,
+    rows: [[1, 2, 3]],
+  };
+  expect(viewText(view, 80)).toContain('1 of 1 rows, snapshot');
+  expect(viewText(view, 16)).toContain('1 of 1 rows, 2 of 3 columns, snapshot');
+});
+
+test('a screen that is too low says how many lines are missing, and one of unknown height shows all', () => {
+  const lines = ['1', '2', '3', '4', '5'];
+  expect(firstLines(lines, 5)).toEqual(lines);
+  expect(firstLines(lines, 3)).toEqual(['1', '2', expect.stringMatching(/^… 3 more lines: /)]);
+  for (const unknown of [0, -1, Number.NaN]) expect(firstLines(lines, unknown)).toEqual(lines);
 });
