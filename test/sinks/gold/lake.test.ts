@@ -25,15 +25,11 @@ import type { SinkMetrics } from '../../../sinks/sink-metrics.ts';
 import { builtIn } from '../../../tables/built-in.ts';
 import { topicNamesIn } from '../../../topics/catalog.ts';
 import { expectFailure, onDatabase } from '../../support/damage.ts';
-import { GoldLab, labIdentity } from '../../support/gold-lab.ts';
+import { GoldLab, labIdentity as identity } from '../../support/gold-lab.ts';
 import { Place, smallDataset } from '../../support/harness.ts';
 import { hasPackages, pythonDuckdb } from '../../support/python-duckdb.ts';
 
-vi.setConfig({ testTimeout: 240_000 });
-
 const hasExtension = await hasPackages('duckdb_extension_ducklake, pytz');
-const identity = labIdentity;
-
 let lab: GoldLab;
 let path: string;
 
