@@ -233,7 +233,7 @@ describe.skipIf('why' in jvm)('broker and registry as Java processes', () => {
     // In this order: with a forgotten store the second schema would be given the first one's id.
     expect(await schemaId(endpoints.registryUrl, 'Second')).not.toBe(first);
     expect(await schemaId(endpoints.registryUrl, 'First')).toBe(first);
-  }, 60_000);
+  });
 
   test('killed processes restart on the same data', async () => {
     const folder = temporaryFolder();
@@ -262,7 +262,7 @@ describe.skipIf('why' in jvm)('broker and registry as Java processes', () => {
     expect(await schemaId(endpoints.registryUrl, 'AfterTheKill')).not.toBe(id);
     expect(await schemaId(endpoints.registryUrl, 'JustBeforeTheKill')).toBe(id);
     await services.stop();
-  }, 60_000);
+  });
 
   test('a port that another process holds is named, with the way to choose another, and nothing is left running', async () => {
     const folder = temporaryFolder();
