@@ -241,12 +241,12 @@ export interface ListenAddress {
   readonly port: number;
 }
 
-/** Reads where to listen: `9464` (on 127.0.0.1), `0.0.0.0:9464`, `[::]:9464`. */
+/** Reads where to listen: `9471` (on 127.0.0.1), `0.0.0.0:9471`, `[::]:9471`. */
 export function listenAddressOf(text: string): ListenAddress {
   const [, address = '127.0.0.1', digits] = /^(?:([\w.-]+|\[[\da-fA-F:.]+\]):)?(\d{1,5})$/.exec(text) ?? [];
   const port = Number(digits);
   if (!(port >= 1 && port <= 65_535)) {
-    throw new InvalidArgumentError('Use a port such as 9464 or an address such as 0.0.0.0:9464.');
+    throw new InvalidArgumentError('Use a port such as 9471 or an address such as 0.0.0.0:9471.');
   }
   return { host: address.replace(/^\[|\]$/g, ''), port };
 }
