@@ -97,11 +97,12 @@ export async function pushGold(
     // 1. identity of the bucket, and the CURRENT that may be replaced
     const manifest = readManifest(gold, id);
     const current = await bucket.current();
-    if (current !== undefined) refuseForeign(bucket.url, await bucket.manifest(current.id), manifest);
+    const earlier = current && (await bucket.manifest(current.id));
+    if (earlier !== undefined) refuseForeign(bucket.url, earlier, manifest);
     if (current?.id === id)
       return { snapshot: id, pushed: false, bytes: 0, removed: await bucket.retain(gold, keep, id, before) };
     // 2. files, then manifest
-    const bytes = await bucket.putSnapshot(gold, manifest);
+    const bytes = await bucket.putSnapshot(gold, manifest, earlier);
     crashPoint('after-objects-before-bucket-current');
     // 3. CURRENT
     await bucket.replaceCurrent(id, current?.tag);
@@ -200,19 +201,26 @@ export class Bucket {
     );
   }
 
-  /** @returns bytes sent. @throws ReelflowError goldUnusable, for a file that differs from the manifest */
-  async putSnapshot(gold: string, manifest: Manifest): Promise<number> {
+  /**
+   * @param earlier a snapshot of the bucket, whose equal files the store copies itself
+   * @returns bytes sent
+   * @throws ReelflowError goldUnusable, for a file that differs from the manifest
+   */
+  async putSnapshot(gold: string, manifest: Manifest, earlier?: Manifest): Promise<number> {
     const { id } = manifest;
     const folder = snapshotFolder(gold, id);
     let bytes = 0;
     const hashes = new Map(filesOf(manifest).map(({ path, sha256 }) => [path, sha256]));
+    const had = new Map((earlier ? filesOf(earlier) : []).map(({ path, sha256 }) => [path, sha256]));
     // Manifests of earlier versions do not list the cubes.
     const cubes = readdirSync(join(folder, 'cubes')).map((name) => `cubes/${name}`);
     for (const path of new Set([...hashes.keys(), ...cubes, 'manifest.json'])) {
       const file = join(folder, path);
       const sha256 = hashes.get(path);
       if (sha256 !== undefined && (await sha256OrNone(file)) !== sha256) throw altered(id, file);
-      bytes += await this.#put(`snapshots/${id}/${path}`, file);
+      const isSame = sha256 !== undefined && had.get(path) === sha256;
+      const same = isSame ? `snapshots/${earlier?.id}/${path}` : undefined;
+      bytes += await this.#put(`snapshots/${id}/${path}`, file, same);
     }
     return bytes;
   }
@@ -297,15 +305,33 @@ export class Bucket {
     return removable;
   }
 
-  async #put(key: string, file: string): Promise<number> {
+  /** @param same an object that should have the same bytes. @returns bytes sent */
+  async #put(key: string, file: string, same?: string): Promise<number> {
     const { size } = statSync(file);
     const md5 = createHash('md5');
     await pipeline(createReadStream(file), md5);
+    const hash = md5.digest();
+    if (same !== undefined && (await this.#copy(same, key, hash.toString('hex')))) return 0;
     // The store compares the received bytes with the hash.
-    const ContentMD5 = md5.digest('base64');
+    const ContentMD5 = hash.toString('base64');
     const body = { Body: createReadStream(file), ContentLength: size, ContentMD5 };
     await this.#asked(this.#client.send(new S3.PutObjectCommand({ ...this.#object(key), ...body })));
     return size;
+  }
+
+  /** @returns false if the store does not copy, or the object has not this hash: then the file is sent */
+  async #copy(from: string, to: string, md5: string): Promise<boolean> {
+    const { Bucket, Key } = this.#object(from);
+    const CopySource = [Bucket, ...Key.split('/')].map(encodeURIComponent).join('/');
+    try {
+      const source = { CopySource, CopySourceIfMatch: `"${md5}"` };
+      await this.#client.send(new S3.CopyObjectCommand({ ...this.#object(to), ...source }));
+      return true;
+    } catch (thrown) {
+      if ((thrown as Partial<S3.S3ServiceException>).$metadata?.httpStatusCode === undefined)
+        throw this.#error(thrown);
+      return false;
+    }
   }
 
   /** All keys below a prefix, relative to the prefix of the place. */

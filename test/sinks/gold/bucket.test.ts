@@ -10,6 +10,7 @@ import {
   mkdtempSync,
   readFileSync,
   rmSync,
+  statSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -24,6 +25,7 @@ import type { LakeChange } from '../../../sinks/gold/ducklake.ts';
 import { Lake, lakePlaceOf } from '../../../sinks/gold/lake.ts';
 import {
   currentSnapshot,
+  filesOf,
   listSnapshots,
   type Manifest,
   readManifest,
@@ -147,6 +149,35 @@ describe.skipIf(server === undefined)('a bucket (Java and Maven)', () => {
         expect((await run.text(`snapshots/${id}/${table}.parquet`)) === local, table).toBe(true);
       }
       expect(await pushGold(run.gold, run.url, { newest: 10 })).toMatchObject({ pushed: false, bytes: 0 });
+    }));
+
+  it('copies the files that have not changed, unless one of them was altered in the bucket', () =>
+    within(async (run) => {
+      const push = () => pushGold(run.gold, run.url, { newest: 10 });
+      const sizeOf = (manifest: Manifest, isSent: (path: string) => boolean) =>
+        filesOf(manifest)
+          .filter(({ path }) => isSent(path))
+          .reduce((sum, { bytes }) => sum + bytes, statSync(manifestFile(manifest)).size);
+      const manifestFile = ({ id }: Manifest) => join(snapshotFolder(run.gold, id), 'manifest.json');
+      const first = await run.publish();
+      expect((await push()).bytes).toBe(sizeOf(first, () => true));
+      const second = await run.publish();
+      const hashes = new Map(filesOf(first).map(({ path, sha256 }) => [path, sha256]));
+      const changed = filesOf(second).filter(({ path, sha256 }) => hashes.get(path) !== sha256);
+      expect(changed.map(({ path }) => path)).toContain('cubes/title.parquet');
+      expect(changed.length).toBeLessThan(filesOf(second).length / 2);
+      const isChanged = (path: string) => changed.some((each) => each.path === path);
+      expect((await push()).bytes).toBe(sizeOf(second, isChanged));
+      expect((await run.keys()).filter((key) => key.includes(second.id))).toHaveLength(
+        filesOf(second).length + 1,
+      );
+
+      await run.put(`snapshots/${second.id}/region_analysis.parquet`, 'altered');
+      const third = await run.publish();
+      expect((await push()).bytes).toBe(
+        sizeOf(third, (path) => isChanged(path) || path === 'region_analysis.parquet'),
+      );
+      await pullGold(join(folder, `${run.prefix}-pulled`), run.url);
     }));
 
   it('keeps the newest snapshots and those that are pinned', () =>
