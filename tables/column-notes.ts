@@ -53,6 +53,8 @@ export const columnNotes: Readonly<Record<string, ColumnNote>> = {
   decade: { about: 'First year of the decade: startYear rounded down to tens.', unit: 'year' },
   nconst: { about: 'IMDb id of a person.' },
   primaryName: { about: 'Name by which the person is best known; null if it is unknown.' },
+  genre: { about: 'A single genre.' },
+  language: { about: 'Language of an alternative title, as IMDb writes it.' },
   region: { about: 'Region of an alternative title, as IMDb writes it.' },
   total_titles: { about: 'Number of rated titles, each counted once.', unit: 'titles' },
   total_votes: { about: 'Votes on these titles.', unit: 'votes' },

@@ -57,6 +57,21 @@ const queries: Readonly<Record<string, string>> = {
       FROM (SELECT region, titleId AS tconst, count(*) AS akas FROM batch_akas WHERE region IS NOT NULL GROUP BY ALL)
       JOIN batch_ratings USING (tconst)
       GROUP BY region ORDER BY total_titles DESC, region`,
+  genres: `
+      SELECT genre, ${select('total_titles', 'avg_rating', 'total_votes', 'rating_volatility', 'max_rating', 'min_rating')},
+        ${exact}
+      FROM (SELECT DISTINCT tconst, regexp_split_to_table(genres, ',') AS genre, rating, votes FROM batch_titles)
+      WHERE length(genre) > 0 GROUP BY genre ORDER BY total_titles DESC, genre`,
+  title_types: `
+      SELECT titleType, ${select('total_titles', 'avg_rating', 'total_votes', 'rating_volatility', 'max_rating', 'min_rating')},
+        ${exact}
+      FROM batch_titles WHERE titleType IS NOT NULL GROUP BY titleType ORDER BY total_titles DESC, titleType`,
+  languages: `
+      SELECT language, ${select('total_titles')}, sum(akas)::BIGINT AS total_akas,
+        ${select('avg_rating', 'total_votes', 'rating_volatility', 'max_rating', 'min_rating')}, ${exact}
+      FROM (SELECT language, titleId AS tconst, count(*) AS akas FROM batch_akas WHERE language IS NOT NULL GROUP BY ALL)
+      JOIN batch_ratings USING (tconst)
+      GROUP BY language ORDER BY total_titles DESC, language`,
   title_features: `
       WITH titles AS (
         SELECT format('tt{:07d}', tconst) AS tconst, titleType, startYear, runtimeMinutes, isAdult, genres AS genres_text,
@@ -101,7 +116,7 @@ const batchRelations = {
     'genres VARCHAR',
   ],
   batch_principals: ['tconst INTEGER', 'ordering INTEGER', 'nconst INTEGER'],
-  batch_akas: ['titleId INTEGER', 'ordering INTEGER', 'region VARCHAR'],
+  batch_akas: ['titleId INTEGER', 'ordering INTEGER', 'region VARCHAR', 'language VARCHAR'],
   batch_crew: ['tconst INTEGER'],
   batch_episodes: ['tconst INTEGER'],
   batch_names: ['nconst INTEGER', 'primaryName VARCHAR'],

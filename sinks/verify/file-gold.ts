@@ -51,7 +51,7 @@ const rules = {
   },
   'title.akas': {
     required: false,
-    used: ['titleId', 'ordering', 'region'],
+    used: ['titleId', 'ordering', 'region', 'language'],
     key: ['titleId', 'ordering'],
     valid: { titleId: 'is_title', ordering: 'is_count', isOriginalTitle: 'is_flag_or_null' },
     coded: ['region', 'types', 'attributes'],
@@ -159,7 +159,7 @@ export async function batchGold(
   });
   await load(connection, dataDir, 'title.akas', {
     table: 'batch_akas',
-    columns: `${number('titleId')}, ordering::INTEGER AS ordering, region`,
+    columns: `${number('titleId')}, ordering::INTEGER AS ordering, region, language`,
     only: 'WHERE titleId IN (SELECT tconst FROM batch_ratings)',
     more: more.get('title.akas'),
   });

@@ -41,7 +41,7 @@ const steps: readonly RelationStep[] = [
   {
     relation: 'batch_akas',
     dataset: 'title.akas',
-    columns: `titleId, ordering, ${word('region')}`,
+    columns: `titleId, ordering, ${word('region')}, ${word('language')}`,
     only: 'WHERE titleId IN (SELECT tconst FROM batch_ratings)',
   },
   {

@@ -7,7 +7,7 @@ export const heldColumns = {
   'title.ratings': ['tconst', 'averageRating', 'numVotes'],
   'title.basics': ['tconst', 'titleType', 'isAdult', 'startYear', 'runtimeMinutes', 'genres'],
   'title.principals': ['tconst', 'ordering', 'nconst'],
-  'title.akas': ['titleId', 'ordering', 'region'],
+  'title.akas': ['titleId', 'ordering', 'region', 'language'],
   'title.crew': ['tconst'],
   'title.episode': ['tconst'],
 } as const;

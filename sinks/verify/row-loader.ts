@@ -29,7 +29,7 @@ const readColumns: Readonly<Partial<Record<DatasetName, ReadColumns>>> = {
     columns: ['tconst', 'titleType', 'isAdult', 'startYear', 'runtimeMinutes', 'genres'],
   },
   'title.principals': { columns: ['tconst', 'ordering', 'nconst'] },
-  'title.akas': { columns: ['titleId', 'ordering', 'region'] },
+  'title.akas': { columns: ['titleId', 'ordering', 'region', 'language'] },
   'name.basics': { columns: ['nconst', 'primaryName'], text: 'primaryName' },
 };
 

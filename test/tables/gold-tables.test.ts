@@ -18,3 +18,24 @@ test('a year whose decade is not an INTEGER leaves decade_trends, and no year ma
     instance.closeSync();
   }
 });
+
+test('genres counts a title once in each of its genres, and in no empty one', async () => {
+  const instance = await DuckDBInstance.create(':memory:');
+  const connection = await instance.connect();
+  try {
+    await connection.run(`CREATE TABLE title AS
+      SELECT unnest(['Drama', 'Drama,Drama', ',Action,', '', ',', 'Action,Drama', NULL]) AS genres,
+        70 AS rating, 2::BIGINT AS titles, 5::BIGINT AS votes`);
+    const table = goldTables.find(({ name }) => name === 'genres');
+    const reader = await connection.runAndReadAll(
+      `SELECT genre, total_titles::INTEGER FROM (${table?.integers}) ORDER BY genre`,
+    );
+    expect(reader.getRowsJson()).toEqual([
+      ['Action', 4],
+      ['Drama', 6],
+    ]);
+  } finally {
+    connection.closeSync();
+    instance.closeSync();
+  }
+});

@@ -120,6 +120,13 @@ const expected = {
     ['DE', '2', '3', 7, '150', Math.SQRT2, 8, 6],
     ['GB', '1', '1', 8, '50', null, 8, 8],
   ],
+  genres: [
+    ['Drama', '2', 7, '150', Math.SQRT2, 8, 6],
+    ['Comedy', '1', 7, '20', null, 7, 7],
+    ['Kitsch', '1', 7, '20', null, 7, 7],
+  ],
+  title_types: [['movie', '4', 6.5, '173', Math.sqrt(5 / 3), 8, 5]],
+  languages: [['de', '2', '3', 7, '150', Math.SQRT2, 8, 6]],
   // Known years are 1994, 1999 and 1994, known runtimes 100 and 90. Buckets, as Python's hashlib has them: 86, 81, 74, 22, 89.
   title_features: [
     features(
@@ -363,7 +370,7 @@ describe('batchGold', () => {
     await batchGold(connection, dir);
     const count = async (table: string) =>
       (await connection.runAndReadAll(`SELECT count(*) FROM batch.${table}`)).getRowsJson()[0]?.[0];
-    expect(await Promise.all(tables.map(count))).toEqual(['2', '1', '3', '0', '0', '5']);
+    expect(await Promise.all(tables.map(count))).toEqual(['2', '1', '3', '0', '0', '3', '1', '0', '5']);
   });
 
   it('names a missing or duplicate dataset, and a missing column', async () => {
