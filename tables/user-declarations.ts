@@ -13,15 +13,13 @@ const program = fileURLToPath(new URL(`./check-process.${ending}`, import.meta.u
 
 /**
  * The cubes and tables of a folder.
- * @param timeoutMs the longest time for all of its files
+ * @param timeoutMs the longest time for one of its files
  * @throws ReelflowError declarationUnusable, with file, line and hint of each problem
  */
 export async function userDeclarations(folder: string, timeoutMs = 30_000): Promise<Declarations> {
   const child = fork(program, [folder], {
     execArgv: ['--max-old-space-size=512', '--disable-warning=ExperimentalWarning'],
     stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
-    timeout: timeoutMs,
-    killSignal: 'SIGKILL',
   });
   let trace = '';
   child.stderr?.setEncoding('utf8').on('data', (text: string) => {
@@ -29,14 +27,22 @@ export async function userDeclarations(folder: string, timeoutMs = 30_000): Prom
   });
   let file = folder;
   let answer: ProcessAnswer | undefined;
+  // The time of a file begins with its check: a busy machine may take long to start the child.
+  let timer: NodeJS.Timeout | undefined;
   child.on('message', (message: ProcessAnswer) => {
-    if (message.kind === 'checking') file = message.file;
-    else answer = message;
+    clearTimeout(timer);
+    if (message.kind !== 'checking') {
+      answer = message;
+      return;
+    }
+    file = message.file;
+    timer = setTimeout(() => child.kill('SIGKILL'), timeoutMs);
   });
   const end = await new Promise<string>((resolve) => {
     child.on('error', (error) => resolve(error.message));
     child.on('close', (code, signal) => resolve(signal ?? `exit code ${code}`));
   });
+  clearTimeout(timer);
   if (answer?.kind === 'declarations') return answer;
   if (answer === undefined && end === 'exit code 1')
     throw new Error(`the check of ${file} failed: ${trace.trim()}`);
