@@ -26,6 +26,7 @@ interface Flags extends StageFlags {
   full?: true;
   dryRun?: true;
   maxRemoved?: number;
+  baseAbove?: number;
   allowOlder?: true;
   drop?: DatasetName[];
 }
@@ -57,6 +58,11 @@ export function replayCommand(): Command {
       'refuse a dump that lacks more of the ids of a dataset; default 1',
       percent,
     )
+    .option(
+      '--base-above <times>',
+      'send a dataset whole, as a base, if its topic holds more than so many times its records; default 2',
+      times,
+    )
     .option('--allow-older', 'accept a dump that is older than the topics')
     .addOption(datasetsOption('--drop <list>', 'remove all rows of datasets that the dump lacks'));
   return commonOptions(command).action(run);
@@ -70,16 +76,24 @@ export function percent(text: string): number {
   return value;
 }
 
+function times(text: string): number {
+  const value = Number(text);
+  if (text.trim() === '' || !(value >= 1 && value <= 1_000_000)) {
+    throw new InvalidArgumentError('Use a number from 1 on.');
+  }
+  return value;
+}
+
 /** @throws ReelflowError usage */
 function modeOptions(flags: Flags): Partial<ReplayOptions> {
-  const { refresh, upsert, full, dryRun, maxRemoved, allowOlder, drop } = flags;
-  const own = { full, dryRun, maxRemoved, allowOlder, drop };
+  const { refresh, upsert, full, dryRun, maxRemoved, baseAbove, allowOlder, drop } = flags;
+  const own = { full, dryRun, maxRemoved, baseAbove, allowOlder, drop };
   const given = Object.entries(own).filter(([, value]) => value !== undefined);
   if (upsert === undefined) return { mode: 'refresh', ...Object.fromEntries(given) };
   if (refresh === undefined && given.length === 0) return { mode: 'upsert' };
   throw new ReelflowError('usage', 'These options exclude each other', {
     detail:
-      'With --upsert nothing is compared or removed: --refresh, --full, --dry-run, --max-removed, --allow-older and --drop have no meaning.',
+      'With --upsert nothing is compared or removed: --refresh, --full, --dry-run, --max-removed, --base-above, --allow-older and --drop have no meaning.',
     hint: 'Leave --upsert out, or the other options.',
   });
 }
@@ -190,6 +204,7 @@ function planText(plans: NonNullable<ReplayReport['plan']>): string {
       count('vanished ids', ({ vanished }) => vanished.ids),
       count('unknown groups', ({ unknown }) => unknown.groups),
       count('refused rows', ({ refused }) => refused),
+      { head: 'sent as', drop: 3, cell: ([, { isBase }]) => (isBase ? 'base' : 'changes') },
     ],
     lines,
   );

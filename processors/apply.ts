@@ -159,14 +159,16 @@ function countSources(
 
 /** What the marks of a base that a micro-batch has read make of the state of their source. */
 function afterMarks(
-  { from, beginsBase, endsBase }: SourceProgress,
+  { from, beginsBase, endsBase, hasRefused }: SourceProgress,
   state: SourceState,
   { applied, duplicate, rejected, removed }: RecordCounts,
 ): Pick<SourceCount, 'state' | 'startsAtBase'> {
-  const openBase =
+  // A refused message of a base leaves the rows that it should have replaced.
+  const begun =
     beginsBase === undefined
       ? state.openBase
       : { id: beginsBase, begin: from, before: { applied, duplicate, rejected, removed } };
+  const openBase = hasRefused === true ? undefined : begun;
   const isWhole = endsBase !== undefined && endsBase.id === openBase?.id;
   const base = isWhole ? { begin: openBase.begin, end: endsBase.next } : undefined;
   const gaps = base && gapsAfterBase(state.gaps, base);

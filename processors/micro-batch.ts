@@ -25,6 +25,8 @@ export interface SourceProgress {
   to: number;
   /** Offsets that the log lost before the first message. */
   readonly gap?: Gap;
+  /** Whether a message was refused. */
+  hasRefused?: true;
   /** The base whose begin is the first message. */
   beginsBase?: string;
   /** The base whose end was read last, and the offset behind it. */
@@ -146,7 +148,8 @@ export class MicroBatch {
   /** Counts a message that cannot be applied. It becomes a dead letter with this micro-batch. */
   reject(message: SourceMessage, rejection: RejectedMessage): void {
     this.rejected.push({ message, rejection });
-    this.#advance(message, { runId: '', chunk: -1 }, rejection.records, rejection.records);
+    const { records } = rejection;
+    this.#advance(message, { runId: '', chunk: -1 }, records, records).hasRefused = true;
   }
 
   /** Skips an offset that holds no message. */

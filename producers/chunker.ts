@@ -4,6 +4,7 @@
  * result does not depend on the sizes of the pieces. The chunker knows neither Kafka nor files.
  */
 import { isUtf8 } from 'node:buffer';
+import { type BaseMark, baseMarkBytes } from '../topics/base.ts';
 import {
   blockKey,
   blockSize,
@@ -262,6 +263,24 @@ export class Chunker {
     for (const open of this.#open) if (open !== undefined && open.from.row < row) this.#cut(open);
   }
 
+  /** Hands over the open chunks, then a mark of a base for every partition. */
+  mark(mark: BaseMark): void {
+    this.cut();
+    for (let partition = 0; partition < this.#shards; partition++) {
+      const room = this.#roomForChunk();
+      const number = this.#nextChunk[partition] as number;
+      this.#nextChunk[partition] = number + 1;
+      // A count of records that is 0 ends them already.
+      const start = this.#header.write(room.bytes, number, 0);
+      let end = this.#header.end;
+      room.bytes[end++] = 0; // no deletes
+      room.bytes[end++] = 0; // no groups
+      end += baseMarkBytes(mark).copy(room.bytes, end);
+      const value = room.bytes.subarray(start, end);
+      this.#onChunk({ partition, key: 'base', value, records: 0, from: this.read, room, start });
+    }
+  }
+
   /** Takes the memory of a chunk back after its value was used. */
   recycle(chunk: Chunk): void {
     this.#pool.push(chunk.room);
@@ -423,10 +442,13 @@ export class Chunker {
   }
 
   #begin(): OpenChunk {
-    const room = this.#pool.pop() ?? roomOf(Buffer.allocUnsafeSlow(messageBytesMax + 2 * marginBytes));
-    const open = new OpenChunk(this.#partition, room, this.#header.end);
+    const open = new OpenChunk(this.#partition, this.#roomForChunk(), this.#header.end);
     this.#open[this.#partition] = open;
     return open;
+  }
+
+  #roomForChunk(): Room {
+    return this.#pool.pop() ?? roomOf(Buffer.allocUnsafeSlow(messageBytesMax + 2 * marginBytes));
   }
 
   #cut(open: OpenChunk): void {

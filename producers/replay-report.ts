@@ -37,7 +37,10 @@ export interface ReplayReport extends ReplayCounts {
 }
 
 /** A plan without its lists. */
-export type ReportedPlan = Pick<DatasetPlan, 'rows' | 'changed' | 'new' | 'vanished' | 'unknown' | 'refused'>;
+export type ReportedPlan = Pick<
+  DatasetPlan,
+  'rows' | 'changed' | 'new' | 'vanished' | 'unknown' | 'refused' | 'isBase'
+>;
 
 export function reportOf(
   journal: Journal,

@@ -145,8 +145,8 @@ function dryRunReport(
 
 function reported(plans: Plans): Pick<ReplayReport, 'plan'> {
   const entries = Object.entries(plans).map(([dataset, each]) => {
-    const { rows, changed, new: fresh, vanished, unknown, refused } = each;
-    return [dataset, { rows, changed, new: fresh, vanished, unknown, refused }];
+    const { rows, changed, new: fresh, vanished, unknown, refused, isBase } = each;
+    return [dataset, { rows, changed, new: fresh, vanished, unknown, refused, isBase }];
   });
   return entries.length === 0 ? {} : { plan: Object.fromEntries(entries) };
 }

@@ -115,6 +115,8 @@ export class PersonIntake {
   /** Counts the records of a message that cannot be used. */
   reject(partition: number, message: LogMessage, records: number): void {
     this.#count(partition, message, records, records);
+    // A refused message of a base leaves the names that it should have replaced.
+    this.#states.set(partition, { ...this.#stateOf(partition), openBase: undefined });
   }
 
   /** Writes the staged rows, which are all of one partition. */

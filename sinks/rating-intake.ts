@@ -264,7 +264,7 @@ export class RatingIntake {
       const mark = baseMarkOf(value);
       return mark === undefined ? staged : afterMark(staged, mark, offset);
     } catch (thrown) {
-      if (thrown instanceof RejectedMessage) return after;
+      if (thrown instanceof RejectedMessage) return { ...after, openBase: undefined };
       throw thrown;
     }
   }

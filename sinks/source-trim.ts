@@ -3,13 +3,25 @@
  * base only if the shard, or the names, have read the base to its end. So the deltas in the topic and this sink need nothing
  * before it; stores and backups that are behind it begin at the base. Other readers are asked: a Flink job of ours by its
  * group, the history of ratings by its length. What is held back now is deleted at a later interval.
+ *
+ * Topics that no cube reads are in no snapshot. The dump index says where their bases begin, and their log that they are whole.
  */
 import { type BoundsByTopic, type LogBounds, logBounds } from '../kafka/bounds.ts';
 import type { Broker } from '../kafka/client.ts';
 import { type Group, readGroups } from '../kafka/groups.ts';
+import { LogReader } from '../kafka/log.ts';
+import { scanTopic } from '../kafka/scan.ts';
 import { deleteBefore, partitionCounts } from '../kafka/topics.ts';
 import { messageOf } from '../runtime/errors.ts';
-import type { TopicNames } from '../topics/catalog.ts';
+import { findBase } from '../topics/base.ts';
+import { type DatasetName, datasetNames, type TopicNames } from '../topics/catalog.ts';
+import {
+  DamagedIndex,
+  decodeDirectory,
+  directoryKey,
+  type IndexMark,
+  NewerIndex,
+} from '../topics/dump-index.ts';
 import type { Manifest } from './gold/manifest.ts';
 import type { SinkMetrics } from './sink-metrics.ts';
 
@@ -71,33 +83,43 @@ export interface SourceTrimOptions {
   readonly metrics?: SinkMetrics | undefined;
 }
 
+/** How often at most the dump index is read for the topics that no cube reads. */
+const indexEveryMs = 3_600_000;
+
 export class SourceTrim {
   readonly #options: SourceTrimOptions;
   /** Messages deleted since the start; in mode `report` those that could be. */
   deleted = 0;
   #reported = '';
+  /** The ranges from the begin of their last base on, of topics that no cube reads. */
+  #unread: Manifest['input'] = {};
+  /** The snapshot after which the index was read last, and when. */
+  #indexRead: { readonly id: string; readonly atMs: number } | undefined;
 
   constructor(options: SourceTrimOptions) {
     this.#options = options;
   }
 
   /** @param manifest of CURRENT, to which the state of the sink is not behind */
-  async run(manifest: Pick<Manifest, 'input'>): Promise<void> {
+  async run({ id, input }: Pick<Manifest, 'id' | 'input'>): Promise<void> {
     const { broker, mode } = this.#options;
     if (mode === 'off') return;
-    const isBased = Object.values(manifest.input).some((partitions) =>
-      Object.values(partitions).some(([begin]) => begin > 0),
-    );
-    if (!isBased) return;
     try {
-      const plan = await this.#plan(manifest);
+      await this.#readIndex(id, input);
+      const all = { ...this.#unread, ...input };
+      const isBased = Object.values(all).some((of) => Object.values(of).some(([begin]) => begin > 0));
+      if (!isBased) return;
+      const plan = await this.#plan(all);
       const free = plan.filter(({ neededBy }) => neededBy === undefined);
       const text = JSON.stringify(plan);
       if (text !== this.#reported) {
         this.#reported = text;
-        for (const { topic, partition, from, to, neededBy } of plan) {
-          const what = neededBy === undefined ? whatOf[mode] : 'messages before a base are still needed';
-          broker.logger.info({ topic, partition, from, to, ...(neededBy && { neededBy }) }, what);
+        for (const topic of new Set(plan.map((one) => one.topic))) {
+          const own = plan.filter((one) => one.topic === topic);
+          const needed = own.filter(({ neededBy }) => neededBy !== undefined);
+          const counts = { messages: countOf(own) - countOf(needed), stillNeeded: countOf(needed) };
+          const what = counts.messages > 0 ? whatOf[mode] : 'messages before a base are still needed';
+          broker.logger.info({ topic, ...counts, neededBy: needed[0]?.neededBy }, what);
         }
         if (mode === 'report') this.deleted = countOf(free);
       }
@@ -108,7 +130,51 @@ export class SourceTrim {
     }
   }
 
-  async #plan({ input }: Pick<Manifest, 'input'>): Promise<Trimmed[]> {
+  async #readIndex(id: string, input: Manifest['input']): Promise<void> {
+    const { broker, names } = this.#options;
+    const last = this.#indexRead;
+    const nowMs = performance.now();
+    if (last !== undefined && (last.id === id || nowMs - last.atMs < indexEveryMs)) return;
+    const unread = datasetNames.filter((dataset) => input[names.source(dataset)] === undefined);
+    const existing = await partitionCounts(broker, [
+      names.dumpIndex,
+      ...unread.map((dataset) => names.source(dataset)),
+    ]);
+    if (existing.has(names.dumpIndex)) this.#unread = await this.#basesOf(unread, existing);
+    this.#indexRead = { id, atMs: nowMs };
+  }
+
+  async #basesOf(
+    unread: readonly DatasetName[],
+    existing: ReadonlyMap<string, number>,
+  ): Promise<Manifest['input']> {
+    const { broker, names } = this.#options;
+    const directories = new Map<string, Buffer | null>();
+    for await (const { messages } of scanTopic(broker, names.dumpIndex)) {
+      for (const { key, value } of messages) directories.set(String(key), value);
+    }
+    const bases: Manifest['input'] = {};
+    const reader = new LogReader(broker);
+    try {
+      for (const dataset of unread) {
+        const topic = names.source(dataset);
+        const value = directories.get(directoryKey(dataset));
+        if (value == null || !existing.has(topic)) continue;
+        const bounds = (await logBounds(broker, [topic])).get(topic);
+        for (const [partition, { base = 0 }] of marksOf(value).entries()) {
+          const log = bounds?.get(partition);
+          if (log === undefined || log.start >= base || log.end < base) continue;
+          const whole = await findBase(reader, { topic, partition }, { start: base, end: log.end });
+          if (whole !== undefined) bases[topic] = { ...bases[topic], [partition]: [whole.begin, whole.end] };
+        }
+      }
+    } finally {
+      await reader.close();
+    }
+    return bases;
+  }
+
+  async #plan(input: Manifest['input']): Promise<Trimmed[]> {
     const { broker, names, ratingsKeptFrom } = this.#options;
     const existing = await partitionCounts(broker, Object.keys(input));
     const bounds = await logBounds(broker, [...existing.keys()]);
@@ -133,6 +199,16 @@ export class SourceTrim {
       this.deleted += countOf(own);
       metrics?.sourcesDeleted(countOf(own));
     }
+  }
+}
+
+/** The marks of a directory; none of one that cannot be read. */
+function marksOf(directory: Buffer): readonly IndexMark[] {
+  try {
+    return decodeDirectory(directory).marks;
+  } catch (thrown) {
+    if (thrown instanceof DamagedIndex || thrown instanceof NewerIndex) return [];
+    throw thrown;
   }
 }
 

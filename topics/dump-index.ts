@@ -124,6 +124,8 @@ export interface IndexMark {
   readonly offset: number;
   /** Hash of the message before it, hexadecimal; empty at offset 0. */
   readonly hash: string;
+  /** The begin of the last whole base: the log may start there as well as at `start`. */
+  readonly base?: number;
 }
 
 export interface Directory {
@@ -134,6 +136,8 @@ export interface Directory {
   readonly fingerprint: string;
   /** Rows of the dump that have no id of the dataset: how many, and the sum of their hashes. */
   readonly strays: { readonly rows: number; readonly low: number; readonly high: number };
+  /** Records that the topic holds since its last whole base, or since its start; absent in an index of an earlier version. */
+  readonly records?: number;
   /** By partition. */
   readonly marks: readonly IndexMark[];
   /** By partition of the dead-letter topic: letters before this offset are accounted for. Absent: none is. */

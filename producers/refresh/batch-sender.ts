@@ -13,6 +13,8 @@ export class BatchSender {
   readonly #topic: string;
   readonly #lanes = new Map<number, Promise<void>>();
   readonly own: OwnOffsets;
+  /** The last acknowledged offset. */
+  readonly #last = new Map<number, number | undefined>();
   #inFlightBytes = 0;
   #freed = Promise.withResolvers<void>();
   #failure: { thrown: unknown } | undefined;
@@ -42,6 +44,11 @@ export class BatchSender {
     this.#check();
   }
 
+  /** Where the last message of a partition is; undefined if that is not known. Call it after `drained`. */
+  lastOffset(partition: number): number | undefined {
+    return this.#last.get(partition);
+  }
+
   async #append(partition: number, packed: Buffer): Promise<void> {
     if (this.#failure === undefined) {
       try {
@@ -49,6 +56,7 @@ export class BatchSender {
           batchOfPacked(packed, Date.now(), stamp),
         );
         this.own.add(partition, offset);
+        this.#last.set(partition, offset);
         this.chunks++;
       } catch (thrown) {
         this.#failure ??= { thrown };

@@ -10,8 +10,14 @@
  * 4. `settle`: what others wrote since `open` was read ends, in between the own messages, is unknown and sent again.
  * 5. `close`: the entries, then the directory with the new marks.
  *
+ * When the topic holds many times the records of its dump, all groups count as unknown, so that step 3 sends the whole dump. It
+ * lies between two marks of a base: the first before everything that step 3 sends, the second after step 4, which has
+ * sent again what others wrote before the first.
+ *
  * Killed anywhere, the next run finds its own messages behind the marks and sends their groups again.
  */
+import { crashPoint } from '../../runtime/crash-points.ts';
+import type { BaseMark } from '../../topics/base.ts';
 import { blockKey, type DatasetName, datasets, partitionOf } from '../../topics/catalog.ts';
 import {
   blockHash,
@@ -39,6 +45,8 @@ export interface Written {
 
 /** What a message touches. */
 export interface Touched extends Written {
+  /** Records and deletes. */
+  readonly records: number;
   readonly replaces: Iterable<number>;
   /** Of records and of deletes. */
   readonly ids: Iterable<number>;
@@ -93,6 +101,8 @@ export interface DumpFile {
   sendAgain(groups: ReadonlySet<number>, onSent: (group: number, entry: GroupEntry) => void): Promise<void>;
   /** Whether a message of the topic is one that this run sent, at the offset that was acknowledged. */
   isOwn(written: Written): boolean;
+  /** Sends a mark of a base to every partition. @returns its offsets; undefined where that is not known */
+  mark(mark: BaseMark['mark']): Promise<readonly (number | undefined)[]>;
   /** How many own messages the partition must hold at least: those that were acknowledged. */
   acknowledged(partition: number): number;
   /** The offsets of the own messages, if none between the first and the last can be missing when these two are there. */
@@ -108,6 +118,8 @@ export interface DatasetRefreshOptions {
   readonly index: IndexLog;
   /** Take nothing of the index for granted. Default false. */
   readonly full?: boolean;
+  /** Send a base when the topic holds more than so many times the records of its dump. Default: never. */
+  readonly baseAbove?: number | undefined;
   /** How often groups that others wrote to during the run are sent again; the others stay unknown. Default 3. */
   readonly settlementsMax?: number;
 }
@@ -127,6 +139,15 @@ export class DatasetRefresh {
   /** Own messages that were found on the topic, by partition. */
   readonly #ownSeen: number[] = [];
   #letters: readonly number[] = [];
+  /** Records on the topic, as far as they are counted, since its last whole base. */
+  #records = 0;
+  /** Begins of the last whole base, by partition. */
+  #bases: (number | undefined)[] = [];
+  #isBase = false;
+  /** Records and begins as they were before this run's base. */
+  #before: { readonly bases: (number | undefined)[]; readonly records: number } = { bases: [], records: 0 };
+  /** Whether nothing that others wrote was left unsettled when the log was last read. */
+  #isSettled = false;
   #strays: Directory['strays'] = { rows: 0, low: 0, high: 0 };
   #findings: DumpFindings | undefined;
   #plan: DatasetPlan | undefined;
@@ -163,6 +184,9 @@ export class DatasetRefresh {
     this.#directory = this.#readDirectory();
     const marks = this.#directory?.marks ?? [];
     if (this.#directory !== undefined) this.#loadBlocks(this.#directory);
+    this.#bases = marks.map(({ base }) => base);
+    this.#records = this.#directory?.records ?? 0;
+    const recordsOfDump = this.#recordsOfEntries();
     const isSamePartitioning = marks.length === bounds.length;
     const ranges: LogRange[] = [];
     const refusals = await log.refusals(this.#directory?.letters ?? []);
@@ -176,6 +200,7 @@ export class DatasetRefresh {
         // The scan below reads what is not before the mark.
         await this.#distrustRefused(offsets.filter(({ offset }) => offset >= start && offset < mark.offset));
       } else {
+        this.#bases[partition] = undefined;
         this.#entries.makeAllUnknown(
           (block) => !isSamePartitioning || this.#partitionOf(block, bounds.length) === partition,
         );
@@ -183,8 +208,11 @@ export class DatasetRefresh {
       ranges.push({ partition, start: holds ? mark.offset : start, end });
     }
     this.#marks = await this.#marksOf(bounds);
-    await log.scan(ranges, (touched) => touch(this.#entries, touched));
-    if (full === true || this.#directory?.fingerprint !== fingerprint) this.#entries.makeAllUnknown();
+    await log.scan(ranges, (touched) => this.#touch(touched));
+    const { baseAbove = Number.POSITIVE_INFINITY } = this.#options;
+    this.#isBase = recordsOfDump > 0 && this.#records > baseAbove * recordsOfDump;
+    if (full === true || this.#isBase || this.#directory?.fingerprint !== fingerprint)
+      this.#entries.makeAllUnknown();
   }
 
   /** Step 2. */
@@ -192,15 +220,21 @@ export class DatasetRefresh {
     const findings = await dump.compare(this.#entries);
     this.#findings = findings;
     this.#strays = findings.strays;
-    this.#plan = planOf(this.#options.dataset, this.#entries, findings);
+    this.#plan = { ...planOf(this.#options.dataset, this.#entries, findings), isBase: this.#isBase };
     return this.#plan;
   }
 
   /** Step 3, for a dump that was planned. */
   async send(dump: DumpFile): Promise<void> {
     const { emptied } = this.#plan as DatasetPlan;
+    const { changed, rows, unchangedRows, refused } = this.#findings as DumpFindings;
+    if (this.#isBase) {
+      this.#before = { bases: this.#bases, records: this.#records };
+      this.#bases = [...(await dump.mark('begin'))];
+      this.#records = 0;
+    }
     await dump.send(emptied);
-    const { changed } = this.#findings as DumpFindings;
+    this.#records += rows - unchangedRows - refused;
     for (const { group, block, at } of changed) this.#entries.put(group, entryOf(block, at));
     for (const group of emptied) this.#entries.remove(group);
   }
@@ -216,6 +250,8 @@ export class DatasetRefresh {
   loaded(entries: GroupEntries, strays: Directory['strays']): void {
     this.#entries = entries;
     this.#strays = strays;
+    this.#records = this.#recordsOfEntries();
+    this.#bases = [];
   }
 
   /** Step 4. */
@@ -223,13 +259,32 @@ export class DatasetRefresh {
     const { settlementsMax = 3 } = this.#options;
     for (let attempt = 1; ; attempt++) {
       const foreign = await this.#readOwnRange(dump);
-      if (foreign.size === 0 || attempt > settlementsMax) return;
+      this.#isSettled = foreign.size === 0;
+      if (this.#isSettled || attempt > settlementsMax) return;
       await dump.sendAgain(foreign, (group, entry) => {
         this.#entries.put(group, entry);
         foreign.delete(group);
       });
       for (const group of foreign) this.#entries.remove(group);
     }
+  }
+
+  /**
+   * Ends a base, if this run sends one. There is no end where others may have written before the begin what was not sent
+   * again, or where the topic became another one during the run.
+   */
+  async endBase(
+    dump: Pick<DumpFile, 'isOwn' | 'acknowledged' | 'vouched' | 'sendAgain' | 'mark'>,
+  ): Promise<void> {
+    if (!this.#isBase) return;
+    if (this.#replaced.size > 0 || !this.#isSettled) {
+      this.#bases = this.#before.bases;
+      this.#records += this.#before.records;
+      return;
+    }
+    crashPoint('before-base-end');
+    await dump.mark('end');
+    await this.settle(dump);
   }
 
   /** Step 5. */
@@ -257,11 +312,21 @@ export class DatasetRefresh {
     for (const number of this.#messageHashes.keys()) {
       if (!blocks.has(number)) await add(blockMessageKey(dataset, number), null);
     }
-    const marks = this.#marks.map((mark, partition) =>
-      this.#replaced.has(partition) ? { ...mark, hash: 'replaced' } : mark,
-    );
-    const head = { runId, asOfMs, fingerprint, strays: this.#strays, marks, letters: this.#letters };
-    const directory: Directory = { ...head, blocks };
+    const marks = this.#marks.map((mark, partition): IndexMark => {
+      if (this.#replaced.has(partition)) return { ...mark, hash: 'replaced' };
+      const base = this.#bases[partition];
+      return base === undefined ? mark : { ...mark, base };
+    });
+    const directory: Directory = {
+      runId,
+      asOfMs,
+      fingerprint,
+      strays: this.#strays,
+      records: this.#records,
+      marks,
+      letters: this.#letters,
+      blocks,
+    };
     if (messages.length === 0 && isSame(this.#directory, directory)) return;
     if (messages.length > 0) await index.append(messages);
     await index.append([{ key: directoryKey(dataset), value: encodeDirectory(directory) }]);
@@ -310,10 +375,24 @@ export class DatasetRefresh {
     }
   }
 
-  /** Whether the log is still the one that the mark was made of. A log that lost its beginning may lack rows. */
+  #touch(touched: Touched): void {
+    this.#records += touched.records;
+    touch(this.#entries, touched);
+  }
+
+  #recordsOfEntries(): number {
+    let records = 0;
+    for (const { block, at } of this.#entries) records += block.rows[at] as number;
+    return records;
+  }
+
+  /**
+   * Whether the log is still the one that the mark was made of. A log that lost its beginning may lack rows, unless it starts
+   * at the base that the index knows.
+   */
   async #holds(mark: IndexMark, partition: number, start: number, end: number): Promise<boolean> {
     const { offset, hash } = mark;
-    if (start !== mark.start || offset > end) return false;
+    if ((start !== mark.start && start !== mark.base) || offset > end) return false;
     return offset === start ? hash === '' : (await this.#options.log.hashAt(partition, offset - 1)) === hash;
   }
 
@@ -345,7 +424,7 @@ export class DatasetRefresh {
     await log.scan(
       ranges,
       (touched) => {
-        touch(this.#entries, touched);
+        this.#touch(touched);
         for (const group of touched.replaces) foreign.add(group);
         for (const id of touched.ids) foreign.add(groupOf(id));
       },

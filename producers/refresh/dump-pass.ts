@@ -5,6 +5,7 @@
  */
 import { crashPoint } from '../../runtime/crash-points.ts';
 import { bytesOf } from '../../runtime/file-bytes.ts';
+import type { BaseMark } from '../../topics/base.ts';
 import { datasets } from '../../topics/catalog.ts';
 import type { Directory } from '../../topics/dump-index.ts';
 import { groupsOfBlock } from '../../topics/id-groups.ts';
@@ -194,6 +195,14 @@ export class DumpPass implements DumpFile {
     for (const group of left) this.#chunker.replaceGroup(group);
     await this.#finishSending();
     for (const [group, entry] of sent) onSent(group, entry);
+  }
+
+  async mark(mark: BaseMark['mark']): Promise<(number | undefined)[]> {
+    const { runId: id, shards } = this.#options;
+    this.#chunker.mark({ id, mark });
+    await this.#sendPending();
+    await this.#sender.drained();
+    return Array.from({ length: shards }, (_, partition) => this.#sender.lastOffset(partition));
   }
 
   isOwn({ partition, offset, runId }: Written): boolean {

@@ -38,6 +38,8 @@ export interface RefreshOptions extends Guards {
   readonly drop?: readonly DatasetName[];
   /** Largest spool of one dataset; above it the file is read twice. Default 4 GB. */
   readonly spoolBytesMax?: number;
+  /** Send a dataset as a base when its topic holds more than so many times the records of its dump. Default 2. */
+  readonly baseAbove?: number;
 }
 
 export interface DumpRefreshInput {
@@ -55,6 +57,7 @@ export interface DumpRefreshInput {
 }
 
 const spoolBytesMaxDefault = 4_000_000_000;
+const baseAboveDefault = 2;
 /** Raised when rows are hashed, accepted or encoded in another way. */
 const rulesVersion = 1;
 
@@ -259,6 +262,7 @@ export class DumpRefresh {
         refusals: this.#refusals,
       }),
       index,
+      baseAbove: file === undefined ? undefined : (options.baseAbove ?? baseAboveDefault),
       ...(options.full === true && { full: true }),
     });
   }
@@ -269,6 +273,7 @@ export class DumpRefresh {
     const started = performance.now();
     await refresh.send(pass);
     await refresh.settle(pass);
+    await refresh.endBase(pass);
     await refresh.close();
     crashPoint('after-index-before-journal');
     if (task.kind === 'drop') return;

@@ -73,6 +73,11 @@ export class EmptyDump implements DumpFile {
     await this.send([...groups]);
   }
 
+  /** An empty dump is no base: its topic holds nothing that a base could repeat. */
+  async mark(): Promise<never> {
+    throw new RangeError('an empty dump is sent as a base');
+  }
+
   isOwn({ partition, offset, runId }: Written): boolean {
     return runId === this.#options.runId && this.#sender.own.has(partition, offset);
   }

@@ -89,11 +89,18 @@ export class KafkaSourceLog implements SourceLog {
         try {
           const own = this.#decoder.isOwn(value) ? value : await this.#decoder.resolve(value as Buffer);
           if (isOwn({ partition, offset, runId: runIdOf(own as Buffer) })) continue;
-          const { runId, replaces } = this.#decoder.decode(own as Buffer, records, deletes);
+          const { runId, replaces, ...counts } = this.#decoder.decode(own as Buffer, records, deletes);
           ownership.check(records, 0, partition, 0);
           ownership.check(deletes, 0, partition, 0);
           ownership.checkGroups(replaces, partition, 0);
-          onTouched({ partition, offset, runId, replaces, ids: idsOf(records.column(0), deletes.column(0)) });
+          onTouched({
+            partition,
+            offset,
+            runId,
+            records: counts.records + counts.deletes,
+            replaces,
+            ids: idsOf(records.column(0), deletes.column(0)),
+          });
         } catch (thrown) {
           // Consumers refuse the message too: it touches nothing.
           if (!(thrown instanceof RejectedMessage)) throw thrown;

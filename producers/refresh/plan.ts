@@ -34,6 +34,8 @@ export interface DatasetPlan {
   readonly isCut: boolean;
   /** Groups of the index that the dump lacks: to be emptied. Ascending. */
   readonly emptied: readonly number[];
+  /** Whether the whole dump is sent as a base, because the topic holds many times its records. */
+  readonly isBase: boolean;
 }
 
 /** What a pass over the dump found. */
@@ -48,7 +50,11 @@ export interface DumpFindings {
   readonly lastId: number;
 }
 
-export function planOf(dataset: DatasetName, index: GroupEntries, dump: DumpFindings): DatasetPlan {
+export function planOf(
+  dataset: DatasetName,
+  index: GroupEntries,
+  dump: DumpFindings,
+): Omit<DatasetPlan, 'isBase'> {
   const tally = (): Tally => ({ groups: 0, ids: 0 });
   const changed = tally();
   const fresh = tally();

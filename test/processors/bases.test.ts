@@ -214,6 +214,17 @@ describe('a topic without the messages before a base', () => {
     expect(kinds).toEqual(['delta', 'delta', 'base']);
   });
 
+  test('needs them if a message of the base was refused, which should have replaced them', async () => {
+    story();
+    produce(markChunk('title.ratings', 'begin', 'base'));
+    logs.of(ratings).push(Buffer.from('damaged'));
+    produce(markChunk('title.ratings', 'end', 'base'));
+    await publishTo(logs.ends);
+    const { cubes, state } = published();
+    expect(cubes).toEqual(rows.cubes());
+    expect(state.chain.gaps[ratings]).toEqual([]);
+  });
+
   test('gives a rebuilt store the published state: it publishes nothing', async () => {
     story();
     const begin = produceBase('title.ratings');

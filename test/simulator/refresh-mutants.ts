@@ -29,7 +29,7 @@ const entries = (name: string, from: string, to: string): RefreshMutant => ({
 export const refreshMutants: readonly RefreshMutant[] = [
   refresh(
     'the log behind the marks is not read',
-    'await log.scan(ranges, (touched) => touch(this.#entries, touched));',
+    'await log.scan(ranges, (touched) => this.#touch(touched));',
     '',
   ),
   entries(
@@ -44,7 +44,7 @@ export const refreshMutants: readonly RefreshMutant[] = [
   ),
   refresh(
     'a group that others wrote to stays known',
-    '        touch(this.#entries, touched);\n        for',
+    '        this.#touch(touched);\n        for',
     '        for',
   ),
   refresh(
@@ -53,7 +53,26 @@ export const refreshMutants: readonly RefreshMutant[] = [
     'value !== undefined',
   ),
   refresh('a missing block has no groups', 'block.state.fill(entryState.unknown);', ''),
-  refresh('a trimmed log is taken for whole', 'start !== mark.start || offset > end', 'offset > end'),
+  refresh(
+    'a trimmed log is taken for whole',
+    '(start !== mark.start && start !== mark.base) || offset > end',
+    'offset > end',
+  ),
+  refresh(
+    'a base holds only what changed',
+    'if (full === true || this.#isBase || this.#directory',
+    'if (full === true || this.#directory',
+  ),
+  refresh(
+    'a base ends although others wrote before it what was not sent again',
+    'if (this.#replaced.size > 0 || !this.#isSettled) {',
+    'if (this.#replaced.size > 0) {',
+  ),
+  refresh(
+    'a base begins behind what it repeats',
+    '    await dump.send(emptied);\n    this.#records',
+    "    await dump.send(emptied);\n    if (this.#isBase) this.#bases = [...(await dump.mark('begin'))];\n    this.#records",
+  ),
   refresh(
     'the message before a mark may be another one',
     '(await this.#options.log.hashAt(partition, offset - 1)) === hash;',
@@ -126,7 +145,7 @@ if (import.meta.main) {
   for (const [number, { name }] of refreshMutants.entries()) {
     const url = `${new URL('./refresh-simulator.ts', import.meta.url).href}?mutant=${number}`;
     const { simulateRefresh } = (await import(url)) as typeof import('./refresh-simulator.ts');
-    const failure = await simulateRefresh(seed, schedulesMax);
+    const failure = await simulateRefresh(seed, schedulesMax, name.startsWith('a base'));
     const schedules = failure === undefined ? null : failure.seed - seed + 1;
     process.stdout.write(`${JSON.stringify({ name, schedules, reason: failure?.reason ?? null })}\n`);
   }

@@ -7,6 +7,7 @@
 import { crc32 } from 'node:zlib';
 import { DatasetRefresh, type DumpFile, type Written } from '../../producers/refresh/dataset-refresh.ts';
 import { GroupEntries, type GroupEntry } from '../../producers/refresh/group-entries.ts';
+import { type Base, type BaseMark, followBase, type OpenBase } from '../../topics/base.ts';
 import { blockKey, partitionOf } from '../../topics/catalog.ts';
 import { blockOfGroup, groupOf, groupSize } from '../../topics/id-groups.ts';
 
@@ -24,6 +25,7 @@ interface Message {
   readonly runId: string;
   readonly replaces: readonly number[];
   readonly rows: Rows;
+  readonly mark?: BaseMark;
 }
 
 /** Mulberry32. */
@@ -41,6 +43,8 @@ function randomFrom(seed: number): () => number {
 class Topic {
   logs: (Message | undefined)[][] = Array.from({ length: partitions }, () => []);
   starts: number[] = Array(partitions).fill(0);
+  /** Where a partition last lost its tail. A base that was open then may end without what was lost. */
+  tailsLost: number[] = Array(partitions).fill(0);
 
   append(message: Message, group: number): { partition: number; offset: number } {
     const partition = partitionOfGroup(group);
@@ -49,11 +53,12 @@ class Topic {
     return { partition, offset: log.length - 1 };
   }
 
-  /** What a consumer holds that reads everything that is left. */
-  fold(): Map<number, string> {
+  /** What a consumer holds that reads everything that is left, of one partition from an offset on. */
+  fold(only?: number, from = 0): Map<number, string> {
     const rows = new Map<number, string>();
-    for (const log of this.logs) {
-      for (const message of log) {
+    for (const [partition, log] of this.logs.entries()) {
+      if (only !== undefined && only !== partition) continue;
+      for (const message of log.slice(from)) {
         if (message === undefined || message.isRefused) continue;
         for (const id of rows.keys()) if (message.replaces.includes(groupOf(id))) rows.delete(id);
         for (const [id, value] of message.rows) rows.set(id, value);
@@ -61,12 +66,27 @@ class Topic {
     }
     return rows;
   }
+
+  /** Whole bases of a partition. */
+  bases(partition: number): Base[] {
+    const found: Base[] = [];
+    let open: OpenBase | undefined;
+    for (const [offset, message] of (this.logs[partition] ?? []).entries()) {
+      if (message?.isRefused) open = undefined;
+      if (message?.mark === undefined) continue;
+      const followed = followBase(open, message.mark, offset);
+      if (followed.whole !== undefined) found.push(followed.whole);
+      open = followed.open;
+    }
+    return found;
+  }
 }
 
 const partitionOfGroup = (group: number) => partitionOf(blockKey('tt', blockOfGroup(group)), partitions);
 /** Stays when consumers refuse the message. */
 const idOfMessage = ({ runId, number }: Message) => `${runId}/${number}`;
-const hashOf = (message: Message) => JSON.stringify([message.runId, message.replaces, [...message.rows]]);
+const hashOf = (message: Message) =>
+  JSON.stringify([message.runId, message.replaces, [...message.rows], message.mark]);
 
 function groupsOf(rows: Rows): Map<number, Map<number, string>> {
   const groups = new Map<number, Map<number, string>>();
@@ -112,13 +132,14 @@ interface ReplayOptions {
   readonly isDuplicated?: () => boolean;
   readonly full?: boolean;
   readonly settlementsMax?: number;
+  readonly baseAbove?: number | undefined;
 }
 
 /** One replay, a turn before every step that others can see or come between. */
 async function replay(
   world: World,
   turn: Turn,
-  { dump, isDuplicated, full, settlementsMax = 3 }: ReplayOptions,
+  { dump, isDuplicated, full, settlementsMax = 3, baseAbove }: ReplayOptions,
 ): Promise<void> {
   const { topic } = world;
   const runId = `run ${world.runs++}`;
@@ -134,6 +155,24 @@ async function replay(
       isVouched: true,
     }));
   let different: number[] = [];
+  // The broker refuses a message whose predecessor it has lost, unless it has lost all of them.
+  const vouch = (partition: number, message: Message) => {
+    const home = sentBy[partition] as (typeof sentBy)[number];
+    const held = new Set(topic.logs[partition]?.map((entry) => entry?.runId && idOfMessage(entry)));
+    const left = home.messages.filter((each) => held.has(idOfMessage(each)));
+    if (left.length > 0 && left.at(-1) !== home.messages.at(-1))
+      for (const each of sentBy) each.isVouched = false;
+    home.messages.push(message);
+  };
+  const acknowledge = (partition: number, offset: number) => {
+    const home = sentBy[partition] as (typeof sentBy)[number];
+    home.isVouched &&= offset > home.last;
+    home.last = offset;
+    home.offsets.add(offset);
+    own.add(`${partition}/${offset}`);
+    acknowledged[partition] = (acknowledged[partition] as number) + 1;
+    world.sent++;
+  };
   const send = async (group: number) => {
     await turn();
     const message: Message = {
@@ -142,22 +181,9 @@ async function replay(
       replaces: [group],
       rows: groups.get(group) ?? new Map(),
     };
-    // The broker refuses a message whose predecessor it has lost, unless it has lost all of them.
-    const home = sentBy[partitionOfGroup(group)] as (typeof sentBy)[number];
-    const held = new Set(
-      topic.logs[partitionOfGroup(group)]?.map((entry) => entry?.runId && idOfMessage(entry)),
-    );
-    const left = home.messages.filter((each) => held.has(idOfMessage(each)));
-    if (left.length > 0 && left.at(-1) !== home.messages.at(-1))
-      for (const each of sentBy) each.isVouched = false;
-    home.messages.push(message);
+    vouch(partitionOfGroup(group), message);
     const { partition, offset } = topic.append(message, group);
-    home.isVouched &&= offset > home.last;
-    home.last = offset;
-    home.offsets.add(offset);
-    own.add(`${partition}/${offset}`);
-    acknowledged[partition] = (acknowledged[partition] as number) + 1;
-    world.sent++;
+    acknowledge(partition, offset);
     if (isDuplicated?.()) world.late.push([message, group]);
   };
   await turn();
@@ -167,6 +193,7 @@ async function replay(
     asOfMs: 0,
     fingerprint: 'rules',
     settlementsMax,
+    baseAbove,
     ...(full === true && { full }),
     log: {
       bounds: async () => {
@@ -188,7 +215,7 @@ async function replay(
             if (message === undefined) continue;
             const { replaces, rows, runId: writer } = message;
             if (isOwn?.({ partition, offset, runId: writer })) continue;
-            onTouched({ partition, offset, runId: writer, replaces, ids: rows.keys() });
+            onTouched({ partition, offset, runId: writer, records: rows.size, replaces, ids: rows.keys() });
           }
         }
       },
@@ -233,6 +260,24 @@ async function replay(
         if (rows !== undefined) onSent(group, entryOfRows(rows));
       }
     },
+    mark: async (mark) => {
+      const offsets: number[] = [];
+      for (const [partition, log] of topic.logs.entries()) {
+        await turn();
+        const message: Message = {
+          number: world.sent,
+          runId,
+          replaces: [],
+          rows: new Map(),
+          mark: { id: runId, mark },
+        };
+        vouch(partition, message);
+        const offset = log.push(message) - 1;
+        acknowledge(partition, offset);
+        offsets.push(offset);
+      }
+      return offsets;
+    },
     isOwn: ({ partition, offset, runId: writer }: Written) =>
       writer === runId && own.has(`${partition}/${offset}`),
     acknowledged: (partition) => acknowledged[partition] as number,
@@ -246,6 +291,7 @@ async function replay(
   await refresh.plan(file);
   await refresh.send(file);
   await refresh.settle(file);
+  await refresh.endBase(file);
   await refresh.close();
 }
 
@@ -304,7 +350,18 @@ export interface RefreshFailure {
 
 const text = (rows: Rows) => JSON.stringify([...rows].sort(([a], [b]) => a - b));
 
-async function run(seed: number): Promise<Omit<RefreshFailure, 'seed'> | undefined> {
+/** Everything before the begin of a whole base must be dispensable. */
+function brokenBase(topic: Topic): string | undefined {
+  for (let partition = 0; partition < partitions; partition++) {
+    const base = topic.bases(partition).at(-1);
+    if (base === undefined || base.begin < (topic.tailsLost[partition] as number)) continue;
+    const [all, behind] = [topic.fold(partition), topic.fold(partition, base.begin)];
+    if (text(all) !== text(behind)) return `without what is before a base, ${text(all)} is ${text(behind)}`;
+  }
+  return undefined;
+}
+
+async function run(seed: number, withBases: boolean): Promise<Omit<RefreshFailure, 'seed'> | undefined> {
   const random = randomFrom(seed);
   const below = (limit: number) => Math.floor(random() * limit);
   const pick = <T>(from: readonly T[]) => from[below(from.length)] as T;
@@ -334,8 +391,9 @@ async function run(seed: number): Promise<Omit<RefreshFailure, 'seed'> | undefin
         const isDuplicating = random() < 0.3;
         const full = random() < 0.05;
         const settlementsMax = below(3);
+        const baseAbove = withBases ? pick([2, 0]) : undefined;
         start(`replay of ${text(dump)}`, (turn) =>
-          replay(world, turn, { dump, full, settlementsMax, isDuplicated: () => isDuplicating }),
+          replay(world, turn, { dump, full, settlementsMax, baseAbove, isDuplicated: () => isDuplicating }),
         );
       } else {
         const [id, value] = [pick(ids), pick(['x', 'y', 'z'])];
@@ -350,13 +408,26 @@ async function run(seed: number): Promise<Omit<RefreshFailure, 'seed'> | undefin
       const [[message, group]] = world.late.splice(below(world.late.length), 1) as [[Message, number]];
       note(`a late copy arrives: ${group}`);
       topic.append(message, group);
-    } else if (kind < 0.35) {
+    } else if (withBases && kind < 0.34) {
+      const partition = below(partitions);
+      const base = topic.bases(partition).at(-1);
+      if (base === undefined) continue;
+      note(`partition ${partition} loses what is before its base at ${base.begin}`);
+      topic.logs[partition]?.fill(undefined, 0, base.begin);
+      topic.starts[partition] = base.begin;
+    } else if (kind < (withBases ? 0.38 : 0.35)) {
       disturb(world, random, below, note);
     } else {
       const process = pick(processes);
-      note(`step of ${process.name}`);
-      await process.step();
+      // Most runs are cut off or come between others; some end, or there would be few bases.
+      const steps = withBases && random() < 0.1 ? Number.POSITIVE_INFINITY : 1;
+      note(`${steps === 1 ? 'step' : 'end'} of ${process.name}`);
+      for (let taken = 0; taken < steps && !process.isDone; taken++) await process.step();
       processes = processes.filter(({ isDone }) => !isDone);
+      if (process.isDone) {
+        const broken = brokenBase(topic);
+        if (broken !== undefined) return { reason: broken, trace };
+      }
     }
   }
 
@@ -406,6 +477,7 @@ function disturb(
     note(`partition ${partition} loses its tail from ${length} on`);
     const lost = log.length - length;
     log.length = length;
+    topic.tailsLost[partition] = length;
     refill(partition, lost);
   } else if (kind === 2 && log.length > 0) {
     const next = Math.max(first, below(log.length) + 1);
@@ -437,10 +509,21 @@ function disturb(
   }
 }
 
-/** Runs schedules until one fails. @returns the failure, or undefined */
-export async function simulateRefresh(seed: number, schedules: number): Promise<RefreshFailure | undefined> {
+/**
+ * Runs schedules until one fails.
+ * @param withBases replays send bases, more of them end, and the messages before a base are deleted
+ * @returns the failure, or undefined
+ */
+export async function simulateRefresh(
+  seed: number,
+  schedules: number,
+  withBases = false,
+): Promise<RefreshFailure | undefined> {
   for (let nth = 0; nth < schedules; nth++) {
-    const failure = await run(seed + nth).catch((thrown) => ({ reason: String(thrown), trace: [] }));
+    const failure = await run(seed + nth, withBases).catch((thrown) => ({
+      reason: String(thrown),
+      trace: [],
+    }));
     if (failure !== undefined) return { seed: seed + nth, ...failure };
   }
   return undefined;

@@ -19,6 +19,7 @@ test.each([
   ['a random', randomSeed],
 ])('an undisturbed replay leaves exactly its dump, whatever came before: %s seed, %i', async (_, seed) => {
   expect(await simulateRefresh(seed, schedules)).toBeUndefined();
+  expect(await simulateRefresh(seed, schedules, true)).toBeUndefined();
 });
 
 test('the simulator detects each missing clause of the protocol', async () => {

@@ -55,7 +55,9 @@ export class DumpPlace {
     const namespace = `refresh-${randomBytes(5).toString('hex')}`;
     namespaces.push(namespace);
     const names = topicNamesIn(namespace);
-    this.options = { broker, registry, logger, names, state: folder(), shards: 2 };
+    // Without bases, so that what a replay sends is what its dump changes.
+    const baseAbove = Number.POSITIVE_INFINITY;
+    this.options = { broker, registry, logger, names, state: folder(), shards: 2, baseAbove };
   }
 
   /** Files of a dump that is a day newer than the one before. */
