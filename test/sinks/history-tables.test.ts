@@ -9,6 +9,7 @@ import { DuckDBInstance } from '@duckdb/node-api';
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
 import { ReelflowError } from '../../runtime/errors.ts';
 import { currentSnapshot, type Manifest, readManifest, tableFile } from '../../sinks/gold/manifest.ts';
+import { reportPage } from '../../sinks/gold/report.ts';
 import { verifySnapshot } from '../../sinks/verify/verify.ts';
 import { idText } from '../../topics/catalog.ts';
 import { Registry } from '../../topics/registry.ts';
@@ -307,6 +308,16 @@ describe('gold show', () => {
     expect(wrong.stderr).toContain('has no rows of single titles');
     expect(wrong.code).toBe(new ReelflowError('usage', '', {}).exitCode);
   });
+});
+
+test('the report draws the history by date, and the movers', async () => {
+  const page = await reportPage(place.gold, (snapshots.get(9) as Manifest).id);
+  const sectionOf = (table: string) => page.split(`<section id="${table}">`)[1]?.split('</section>')[0] ?? '';
+  // Three days with changes, on an axis of dates.
+  expect(sectionOf('rating_history')).toMatch(/<svg[\s\S]*2025-12-0\d/);
+  for (const table of ['trends', 'movers']) expect(sectionOf(table).split('<figure>')).toHaveLength(3);
+  expect(sectionOf('movers')).toContain(idText('tt', titles[48] as number));
+  expect(sectionOf('movers')).not.toContain('No rows.');
 });
 
 // Last, because it changes the log.
