@@ -148,7 +148,9 @@ test('daily dumps with kills: gold is exact every day, and nothing keeps growing
     Math.max(...samples.slice(from, to).map((sizes) => sizes[of]));
   for (const name of ['messages', 'records', 'deltas', 'indexKeys', 'storeBytes'] as const) {
     const before = highest(third, 2 * third, name);
-    expect(highest(2 * third, days, name), name).toBeLessThanOrEqual(before * 1.2 + shards * keep);
+    // A day may bring a chunk and a mark to every partition.
+    const slack = name === 'messages' ? 2 * shards * datasetNames.length : shards * keep;
+    expect(highest(2 * third, days, name), name).toBeLessThanOrEqual(before * 1.2 + slack);
   }
 
   // 2. a rebuild right after a base reads about as much as the first load
