@@ -152,9 +152,9 @@ test('cubes are those of the whole log after a base, from any store, with and wi
         expectAccounted(state, begins);
       },
     ),
-    { numRuns: 12 },
+    { numRuns: 8 },
   );
-}, 60_000);
+}, 600_000);
 
 const ratings = topicOf('title.ratings');
 
