@@ -163,6 +163,10 @@ const rows: readonly { readonly title: string; readonly lines: readonly (readonl
       [
         graph('Rows of gold', 'short', ['reelflow_sink_snapshot_rows', '{{table}}']),
         graph('Snapshots in an hour', 'short', ['sum(increase(reelflow_sink_snapshots_total[1h]))', '']),
+        graph('Source messages replaced by a base and deleted, in an hour', 'short', [
+          'sum(increase(reelflow_sink_source_messages_deleted_total[1h]))',
+          '',
+        ]),
         graph(
           'Dead letters in an hour',
           'short',
