@@ -10,8 +10,8 @@ import { messageOf } from './errors.ts';
 export interface Exchange {
   readonly method: 'GET' | 'POST' | 'PUT';
   readonly headers: Readonly<Record<string, string>>;
-  /** Sent as JSON. */
-  readonly body?: object;
+  /** Sent as it is. */
+  readonly body?: string;
   /** Certificates, for https. */
   readonly tls?: Pick<RequestOptions, 'ca' | 'cert' | 'key'>;
   readonly signal?: AbortSignal;
@@ -43,7 +43,6 @@ export async function exchange(url: string, options: Exchange): Promise<Answer> 
     method,
     headers: {
       accept: 'application/vnd.schemaregistry.v1+json, application/json',
-      ...(body !== undefined && { 'content-type': 'application/vnd.schemaregistry.v1+json' }),
       ...headers,
     },
     ...tls,
@@ -68,7 +67,7 @@ export async function exchange(url: string, options: Exchange): Promise<Answer> 
       resolve(answerOf(status, Buffer.concat(parts).toString(), received, retryAfterMs));
     });
   });
-  outgoing.end(body === undefined ? undefined : JSON.stringify(body));
+  outgoing.end(body);
   try {
     return await promise;
   } catch (thrown) {

@@ -5,16 +5,10 @@
  */
 import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { SchemaRegistry } from '@kafkajs/confluent-schema-registry';
 import avsc, { type Type } from 'avsc';
 import { isCertificateAlert, isCertificateError, messageOf, ReelflowError } from '../runtime/errors.ts';
-import {
-  type Answer,
-  connectionFailure,
-  type Exchange,
-  exchange,
-  isAbsent,
-  obstacleOf,
-} from '../runtime/registry-http.ts';
+import { type Answer, connectionFailure, exchange, isAbsent, obstacleOf } from '../runtime/registry-http.ts';
 import { type RegistryAccess, registryAccess } from '../runtime/registry-security.ts';
 
 /** The text of `topics/schemas/<name>.avsc`; names are topics without their namespace. */
@@ -53,7 +47,32 @@ const retryMs = { first: 500, most: 5_000 };
 /** A registry cannot send a member to sleep for longer than this. */
 const retryAfterMaxMs = 60_000;
 
-type Request = Pick<Exchange, 'method' | 'body'> & { readonly path: string };
+/** Fields that the package reads without a check, by its name of the request. */
+const requiredFields: Readonly<Record<string, readonly [name: string, type: string]>> = {
+  config: ['compatibilityLevel', 'string'],
+  register: ['id', 'number'],
+  latestVersion: ['id', 'number'],
+};
+
+type Middleware = NonNullable<ConstructorParameters<typeof SchemaRegistry>[0]['middlewares']>[number];
+type Respond = NonNullable<ReturnType<Middleware>['response']>;
+type Request = Parameters<Respond>[2];
+type Response = Awaited<ReturnType<Respond>>;
+
+/** The registry itself does not give what was asked for. */
+class Refusal extends Error {
+  readonly request: Request;
+  readonly answer: Answer;
+  /** The package takes any 404 for a subject without a compatibility: only the registry's own code may reach it as one. */
+  readonly status: 404 | undefined;
+
+  constructor(request: Request, answer: Answer, isMissing = isAbsent(answer)) {
+    super(answer.text);
+    this.request = request;
+    this.answer = answer;
+    this.status = isMissing ? 404 : undefined;
+  }
+}
 
 export class Registry {
   readonly #options: RegistryOptions;
@@ -76,31 +95,20 @@ export class Registry {
    *   registry refuses the schema; the abort reason of `signal`
    */
   async register(topic: string, schemaName: string, schema = schemaText(schemaName)): Promise<number> {
-    const subject = encodeURIComponent(`${topic}-value`);
-    const ask = (request: Request) => this.#ask(`schema of ${topic}`, request, true);
+    const { SchemaType, COMPATIBILITY } = await import('@kafkajs/confluent-schema-registry');
+    const client = await this.#client(`schema of ${topic}`, true);
+    const subject = { subject: `${topic}-value`, compatibility: COMPATIBILITY[compatibility] };
     for (let refusals = 1; ; refusals++) {
-      const found = await ask({ method: 'GET', path: `config/${subject}` });
-      const level = isOk(found) ? String(found.body?.compatibilityLevel).toUpperCase() : undefined;
-      // Clients that create a subject at the same moment overtake each other between these requests, and a client may
-      // have been killed there: a subject without a level gets one, and a refusal counts when it persists.
-      const isUnset = level === 'NONE' || isAbsent(found);
-      if (level !== compatibility && !isUnset) {
-        throw isOk(found) ? this.#otherLevel(topic, level) : this.#refused(topic, found);
+      try {
+        return (await client.register({ type: SchemaType.AVRO, schema }, subject)).id;
+      } catch (thrown) {
+        const level = otherLevelOf(thrown);
+        if (level !== undefined) throw this.#otherLevel(topic, level);
+        if (!(thrown instanceof Refusal)) throw thrown;
+        // Clients that create a subject at the same moment overtake each other between the package's requests: a
+        // refusal counts when it persists.
+        if (refusals === refusalsMax) throw this.#refused(topic, thrown.answer);
       }
-      const registered = await ask({
-        method: 'POST',
-        path: `subjects/${subject}/versions`,
-        body: { schema },
-      });
-      const last =
-        isOk(registered) && isUnset
-          ? await ask({ method: 'PUT', path: `config/${subject}`, body: { compatibility } })
-          : registered;
-      if (isOk(last)) {
-        const id = registered.body?.id;
-        if (typeof id === 'number') return id;
-      }
-      if (refusals === refusalsMax) throw this.#refused(topic, last);
       await this.#sleep(100 * refusals);
     }
   }
@@ -110,11 +118,14 @@ export class Registry {
    * @throws ReelflowError registryUnreachable, accessRefused, untrusted; the abort reason of `signal`
    */
   async latest(topic: string): Promise<number | undefined> {
-    const path = `subjects/${encodeURIComponent(`${topic}-value`)}/versions/latest`;
-    const answer = await this.#ask(`newest schema of ${topic}`, { method: 'GET', path }, true);
-    if (isAbsent(answer)) return undefined;
-    if (!isOk(answer)) throw this.#refusesToAnswer(path, answer);
-    return Number(answer.body?.id);
+    const client = await this.#client(`newest schema of ${topic}`, true);
+    try {
+      return await client.getLatestSchemaId(`${topic}-value`);
+    } catch (thrown) {
+      if (!(thrown instanceof Refusal)) throw thrown;
+      if (thrown.status === 404) return undefined;
+      throw this.#refusesToAnswer(thrown);
+    }
   }
 
   /**
@@ -134,28 +145,48 @@ export class Registry {
   }
 
   async #findWriter(id: number): Promise<Type | undefined> {
-    const path = `schemas/ids/${id}`;
-    const answer = await this.#ask(`schema ${id}`, { method: 'GET', path }, false);
-    if (isAbsent(answer)) return undefined;
-    if (!isOk(answer)) throw this.#refusesToAnswer(path, answer);
-    return this.#typeOf(id, answer, {});
-  }
-
-  /** @param types of named schemas, which it extends */
-  async #typeOf(id: number, { body }: Answer, types: Record<string, Type>): Promise<Type> {
-    const { schema, schemaType = 'AVRO', references } = body ?? {};
-    if (schemaType !== 'AVRO') throw new UnusableSchema(`is of type ${schemaType}, not Avro`);
-    for (const { subject, version } of Array.isArray(references) ? references : []) {
-      const path = `subjects/${encodeURIComponent(subject)}/versions/${version}`;
-      const answer = await this.#ask(`schema ${id}`, { method: 'GET', path }, false);
-      if (!isOk(answer)) throw new UnusableSchema(`refers to ${subject}, version ${version}: ${answer.text}`);
-      await this.#typeOf(id, answer, types);
-    }
+    const client = await this.#client(`schema ${id}`, false);
     try {
-      return avsc.Type.forSchema(JSON.parse(String(schema)), { registry: types });
+      const schema: unknown = await client.getSchema(id);
+      if (avsc.Type.isType(schema)) return schema as Type;
     } catch (thrown) {
+      if (thrown instanceof Refusal) {
+        const path = thrown.request.path();
+        if (!path.startsWith('/schemas/ids/')) {
+          throw new UnusableSchema(`refers to ${path}: ${thrown.answer.text}`);
+        }
+        if (thrown.status === 404) return undefined;
+        throw this.#refusesToAnswer(thrown);
+      }
+      if (thrown instanceof ReelflowError || this.#options.signal?.aborted) throw thrown;
       throw new UnusableSchema(messageOf(thrown));
     }
+    throw new UnusableSchema('is not of type Avro');
+  }
+
+  /**
+   * The package, which knows the requests, references and schema types, over our own exchange. Its own exchange never
+   * settles when an answer ends early, and a middleware would see neither headers nor the registry's error code, because
+   * the package's error middleware is nearer to the connection.
+   */
+  async #client(activity: string, isAtStart: boolean): Promise<SchemaRegistry> {
+    // Loading it takes a tenth of a second, and most commands need no registry.
+    const { SchemaRegistry } = await import('@kafkajs/confluent-schema-registry');
+    const middleware: Middleware = ({ resourceMethod }) => ({
+      response: async (_next, _renew, request) => {
+        const answer = await this.#ask(activity, request, isAtStart);
+        const required = requiredFields[resourceMethod];
+        const value = required && answer.body?.[required[0]];
+        if (!isOk(answer) || (required && typeof value !== required[1])) throw new Refusal(request, answer);
+        // A client may have been killed between creating a subject and setting its level: then the package sets it.
+        if (resourceMethod === 'config' && String(value).toUpperCase() === 'NONE') {
+          throw new Refusal(request, answer, true);
+        }
+        // The package reads nothing else of a response.
+        return { data: () => answer.body } as Response;
+      },
+    });
+    return new SchemaRegistry({ host: this.#options.url, retry: { retries: 0 }, middlewares: [middleware] });
   }
 
   /**
@@ -183,20 +214,24 @@ export class Registry {
     }
   }
 
-  async #try({ method, path, body }: Request): Promise<Reply> {
-    const { url, access = registryAccess(), signal } = this.#options;
+  async #try(request: Request): Promise<Reply> {
+    const { access = registryAccess(), signal } = this.#options;
+    const method = request.method().toUpperCase() as 'GET' | 'POST' | 'PUT';
+    const body = request.body();
     try {
-      const answer = await exchange(`${url}/${path}`, {
+      const { headers, tls } = access.request();
+      const answer = await exchange(request.url(), {
         method,
-        ...access.request(),
-        ...(body !== undefined && { body }),
+        headers: { ...(request.headers() as Record<string, string>), ...headers },
+        ...(tls !== undefined && { tls }),
+        ...(typeof body === 'string' && { body }),
         ...(signal !== undefined && { signal }),
       });
       if (answer.status === 401 || answer.status === 403) throw this.#accessRefused(answer.text);
       const obstacle = obstacleOf(answer);
       if (obstacle === undefined) return { obstacle, answer };
-      const asked = `${method} ${path}: ${answer.text}`;
-      return { obstacle, reason: asked, retryAfterMs: answer.retryAfterMs };
+      const reason = `${method} ${request.path()}: ${answer.text}`;
+      return { obstacle, reason, retryAfterMs: answer.retryAfterMs };
     } catch (thrown) {
       signal?.throwIfAborted();
       if (thrown instanceof ReelflowError) throw thrown;
@@ -211,7 +246,7 @@ export class Registry {
     await sleep(ms, undefined, signal === undefined ? {} : { signal });
   }
 
-  #otherLevel(topic: string, level: string | undefined): ReelflowError {
+  #otherLevel(topic: string, level: string): ReelflowError {
     return new ReelflowError('topicMismatch', `The subject of ${topic} has another compatibility`, {
       detail: `${this.#options.url}, ${topic}-value: ${level}, not ${compatibility}`,
       hint: `Set the compatibility of the subject to ${compatibility}, or use another --namespace.`,
@@ -228,9 +263,9 @@ export class Registry {
     });
   }
 
-  #refusesToAnswer(path: string, answer: Answer): ReelflowError {
+  #refusesToAnswer({ request, answer }: Refusal): ReelflowError {
     return new ReelflowError('registryUnreachable', 'The Schema Registry refuses to answer', {
-      detail: `${this.#options.url}/${path}: ${answer.text}`,
+      detail: `${request.url()}: ${answer.text}`,
       hint: 'Check what the detail names in the registry.',
     });
   }
@@ -275,3 +310,9 @@ type Reply =
     };
 
 const isOk = ({ status }: Answer): boolean => status >= 200 && status < 300;
+
+/** The level of a subject that the package refuses; it exports no class for this error. */
+const otherLevelOf = (thrown: unknown): string | undefined =>
+  (thrown as Error).name === 'ConfluentSchemaRegistryCompatibilityError'
+    ? (/!= (\w+)\)$/.exec(messageOf(thrown))?.[1] ?? messageOf(thrown))
+    : undefined;

@@ -44,18 +44,20 @@ test.each([
   ['database/duckdb.ts', 'kafkajs'],
   ['kafka/client.ts', '@duckdb/node-api'],
   ['kafka/client.ts', 'avsc'],
+  ['kafka/client.ts', '@kafkajs/confluent-schema-registry'],
 ])('%s may not import the package %s', (path, forbidden) => {
   expect(broken({ [path]: `import { a } from '${forbidden}';` })).toEqual([
     `${path} must not import ${forbidden}`,
   ]);
 });
 
-test('a stage may import topics, kafka and database, and topics may import Avro', () => {
+test('a stage may import topics, kafka and database, and topics may import the registry client', () => {
   expect(
     broken({
       'processors/apply.ts':
         "import { a } from '../topics/a.ts';\nimport { b } from '../kafka/b.ts';\nimport { c } from '../database/c.ts';",
-      'topics/registry.ts': "import avsc from 'avsc';",
+      'topics/registry.ts':
+        "import { d } from '@kafkajs/confluent-schema-registry';\nimport avsc from 'avsc';",
       'cli/demo.ts': "import { e } from '../sinks/e.ts';\nimport { f } from '../producers/f.ts';",
     }),
   ).toEqual([]);

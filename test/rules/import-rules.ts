@@ -20,7 +20,7 @@ const everything: Rule = { rooms: [...stage.rooms, 'producers', 'processors', 's
 
 const rules: Readonly<Record<string, Rule>> = {
   runtime: { rooms: [] },
-  kafka: { rooms: ['runtime'], not: /^@duckdb\/|^avsc$/ },
+  kafka: { rooms: ['runtime'], not: /^@duckdb\/|^avsc$|schema-registry$/ },
   topics: {
     rooms: ['runtime/errors.ts', 'runtime/registry-http.ts', 'runtime/registry-security.ts'],
     not: /^kafkajs(\/|$)|^@duckdb\//,

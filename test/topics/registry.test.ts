@@ -230,6 +230,22 @@ describe('an answer of the registry', () => {
     expect(failure.hint).not.toMatch(/compatible|schemas/);
   });
 
+  test('of status 404 with another code is a refusal, and nothing is registered', async () => {
+    const body = '{"error_code":40499,"message":"No such tenant"}';
+    proxy.answer = ({ method }) => (method === 'GET' ? { status: 404, body } : undefined);
+    const failure = await failureOf(client().register(topic, 'imdb.title.ratings'));
+    expect(failure.detail).toContain('HTTP 404: error 40499, No such tenant');
+    expect(proxy.requests.every(({ method }) => method === 'GET')).toBe(true);
+    expect((await failureOf(client().latest(topic))).kind).toBe('registryUnreachable');
+  });
+
+  test.for(['GET', 'POST'])('to %s without what was asked for is a refusal', async (silent) => {
+    proxy.answer = ({ method }) => (method === silent ? { status: 200, body: '{}' } : undefined);
+    const failure = await failureOf(client().register(topic, 'imdb.title.ratings'));
+    expect(failure.kind).toBe('topicMismatch');
+    expect(failure.detail).toContain('HTTP 200');
+  });
+
   test('that refuses a look-up is quoted', async () => {
     proxy.answer = () => ({ status: 422, body: '{"error_code":42202,"message":"Invalid version"}' });
     const failure = await failureOf(client().writer(5));
@@ -270,6 +286,17 @@ describe('an answer of the registry', () => {
   ] as const)('with a schema %s is no schema that can be read', async ([, body]) => {
     proxy.answer = () => ({ status: 200, body: JSON.stringify(body) });
     await expect(client().writer(5)).rejects.toThrow(UnusableSchema);
+  });
+
+  test('with a schema that refers to an unknown one is no schema that can be read', async () => {
+    const references = [{ name: 'Inner', subject: `${topic}-value`, version: 1 }];
+    proxy.answer = ({ path }) =>
+      path.includes('/subjects/')
+        ? undefined
+        : { status: 200, body: JSON.stringify({ schema: JSON.stringify(record()), references }) };
+    const reading = client().writer(5);
+    await expect(reading).rejects.toThrow(UnusableSchema);
+    await expect(reading).rejects.toThrow(/^refers to \/subjects\/.*HTTP 404: error 404/);
   });
 
   test('with a schema that refers to another one is read with it', async () => {
