@@ -317,10 +317,11 @@ describe('docker-compose.yml', () => {
     expect(compose.services.registry?.image).toBe(`apicurio/apicurio-registry:${version('apicurio')}`);
   });
 
-  test('listens on 127.0.0.1 only, and declares every volume that it mounts', () => {
+  test('listens on 127.0.0.1 only, and declares every volume that it mounts, folders of the host aside', () => {
     for (const { ports = [], volumes = [] } of Object.values(compose.services)) {
       for (const port of ports) expect(port).toMatch(/^127\.0\.0\.1:/);
-      for (const volume of volumes) expect(compose.volumes).toHaveProperty(volume.split(':')[0] as string);
+      for (const volume of volumes.filter((one) => !/^(\.|\/|\$\{\w+:-\.)/.test(one)))
+        expect(compose.volumes).toHaveProperty(volume.split(':')[0] as string);
     }
   });
 });
