@@ -202,7 +202,7 @@ function planText(plans: NonNullable<ReplayReport['plan']>): string {
       count('new ids', ({ new: fresh }) => fresh.ids),
       count('vanished groups', ({ vanished }) => vanished.groups, 2),
       count('vanished ids', ({ vanished }) => vanished.ids),
-      count('unknown groups', ({ unknown }) => unknown.groups),
+      count('unknown groups', ({ unknown }) => unknown.groups, 1),
       count('refused rows', ({ refused }) => refused),
       { head: 'sent as', drop: 3, cell: ([, { isBase }]) => (isBase ? 'base' : 'changes') },
     ],

@@ -27,6 +27,7 @@ import {
 } from './options.ts';
 import { print, printJson } from './output.ts';
 import { memberPorts } from './ports.ts';
+import { percent } from './replay.ts';
 import { stopReason, stopSignal } from './stop.ts';
 
 interface Flags extends CommonFlags, TablesFlags {
@@ -35,6 +36,8 @@ interface Flags extends CommonFlags, TablesFlags {
   listen: ListenAddress;
   metrics?: string;
   memory: string;
+  maxRemoved?: number;
+  allowOlder?: true;
 }
 
 export function runCommand(): Command {
@@ -53,7 +56,13 @@ export function runCommand(): Command {
       '--metrics <host>',
       `serve health and metrics of the sink on port ${memberPorts.sink} of this address, of processors on ${memberPorts.processor(1)} and up`,
     )
-    .addOption(memoryOption("limit of DuckDB's memory, for each processor and for the sink"));
+    .addOption(memoryOption("limit of DuckDB's memory, for each processor and for the sink"))
+    .option(
+      '--max-removed <percent>',
+      'refuse a dump that lacks more of the ids of a dataset; default 1',
+      percent,
+    )
+    .option('--allow-older', 'accept a dump that is older than the topics');
   return commonOptions(tablesOptions(command)).action(run);
 }
 
@@ -148,7 +157,14 @@ function startMembers(
     ...observed(memberPorts.sink),
   ];
   members.push(start('sink', ['sink', ...common, ...sinkFlags]));
-  if (dir !== undefined) members.push(start('replay', ['replay', dir, ...common]));
+  if (dir !== undefined) {
+    const { maxRemoved, allowOlder } = flags;
+    const guards = [
+      ...(maxRemoved === undefined ? [] : ['--max-removed', `${maxRemoved}`]),
+      ...(allowOlder === true ? ['--allow-older'] : []),
+    ];
+    members.push(start('replay', ['replay', dir, ...common, ...guards]));
+  }
   return members;
 }
 

@@ -106,7 +106,7 @@ async function tryTables(flags: Flags & { data: string; table?: string; rows: nu
   const { tryOut } = await import('../sinks/verify/try-tables.ts');
   const views = await tryOut(flags.data, { cubes: declarations.cubes, tables: wanted }, flags.rows);
   if (flags.json) return printJson(views);
-  print(views.map(viewText).join('\n\n'));
+  print(views.map((view) => viewText(view)).join('\n\n'));
 }
 
 async function begin(name: string, flags: Flags): Promise<void> {

@@ -97,12 +97,15 @@ const defectHint =
  * may be others than those that were replayed.
  */
 async function reasonOf(
-  { altered }: Verification,
+  { altered, undeclared }: Verification,
   { data }: Flags,
   fromTopics: () => Promise<Verification>,
 ): Promise<string> {
   if (altered.length > 0) {
     return `Files were altered after publication: ${altered.join(', ')}. Remove CURRENT, then run \`reelflow sink --once\` to publish again.`;
+  }
+  if (undeclared.length > 0) {
+    return `Name the folder that declares ${undeclared.join(', ')} with --tables, as the sink did.`;
   }
   if (data === undefined) return defectHint;
   try {

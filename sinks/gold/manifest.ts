@@ -175,7 +175,7 @@ export function readManifest(gold: string, id: string): Manifest {
   if (!idPattern.test(id) || !existsSync(path)) {
     throw new ReelflowError('goldUnusable', `There is no snapshot ${id}`, {
       detail: `${gold} has ${listSnapshots(gold).slice(-3).join(', ') || 'none'}.`,
-      hint: 'Omit the id to use the newest.',
+      hint: 'List the snapshots with `reelflow gold list`.',
     });
   }
   return parseManifest(id, path, readFileSync(path, 'utf8'));

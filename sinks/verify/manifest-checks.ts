@@ -25,16 +25,22 @@ export interface TopicAccounting {
   readonly rejected: number;
 }
 
+/** Tables of the manifest without a declaration here. */
+export function undeclaredTables({ tables }: Manifest, declared: readonly GoldTable[]): string[] {
+  const names = new Set(declared.map(({ name }) => name));
+  return Object.keys(tables).filter((name) => !names.has(name));
+}
+
 /** The manifest names exactly the declared tables. */
-export function checkTableNames({ tables }: Manifest, expected: readonly GoldTable[]): Finding[] {
-  const declared = expected.map(({ name }) => name);
+export function checkTableNames(manifest: Manifest, declared: readonly GoldTable[]): Finding[] {
   return [
     ...declared
-      .filter((name) => tables[name] === undefined)
-      .map((name) => ({ about: name, text: 'the manifest does not name it' })),
-    ...Object.keys(tables)
-      .filter((name) => !declared.includes(name))
-      .map((name) => ({ about: 'manifest', text: `it names an unknown table ${name}` })),
+      .filter(({ name }) => manifest.tables[name] === undefined)
+      .map(({ name }) => ({ about: name, text: 'the manifest does not name it' })),
+    ...undeclaredTables(manifest, declared).map((name) => ({
+      about: 'manifest',
+      text: `it names an unknown table ${name}`,
+    })),
   ];
 }
 

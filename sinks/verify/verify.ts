@@ -24,6 +24,7 @@ import {
   checkTableNames,
   type Finding,
   type TopicAccounting,
+  undeclaredTables,
 } from './manifest-checks.ts';
 import { requireSameCluster } from './same-cluster.ts';
 import { type InputTopics, loadTopicRows, type ReadProgress } from './topic-rows.ts';
@@ -58,6 +59,8 @@ export interface Verification {
   readonly findings: readonly Finding[];
   /** Tables and cubes whose file is missing or is not the one that the manifest describes. */
   readonly altered: readonly string[];
+  /** Tables of the snapshot that are declared nowhere here. They are findings, because nothing verifies them. */
+  readonly undeclared: readonly string[];
   /** What this input cannot check. */
   readonly unchecked: readonly string[];
   readonly seconds: number;
@@ -86,6 +89,7 @@ export async function verifySnapshot(options: VerifyOptions): Promise<Verificati
     // 1. Check the files, before the computation starts.
     const ofFiles = await checkFiles(gold, manifest);
     const altered = new Set(ofFiles.map(({ about }) => about));
+    const undeclared = undeclaredTables(manifest, declarations.tables);
     findings.push(...checkTableNames(manifest, declarations.tables), ...ofFiles);
 
     // 2. Recompute the tables.
@@ -137,7 +141,7 @@ export async function verifySnapshot(options: VerifyOptions): Promise<Verificati
     const { namespace } = manifest;
     return {
       ...{ snapshot: id, namespace, equal, tables, accounting, findings },
-      ...{ altered: [...altered], unchecked, seconds },
+      ...{ altered: [...altered], undeclared, unchecked, seconds },
     };
   });
 }

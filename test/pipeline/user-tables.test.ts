@@ -97,6 +97,22 @@ describe.sequential('tables of a user', () => {
     }
   });
 
+  it('are named by a verification without their folder, which is not called a defect', async () => {
+    const finished = await place.run(['verify', '--gold', place.gold, '--namespace', place.namespace]);
+    expect(finished.code).toBe(16);
+    expect(finished.stderr).toContain(
+      'Name the folder that declares votes_by_genre, votes_by_year with --tables',
+    );
+    expect(finished.stderr).not.toContain('defect');
+  });
+
+  it('show all their columns when they are tried in a pipe', async () => {
+    const args = ['tables', 'try', '--data', data, '--tables', tables, '--table', 'votes_by_genre'];
+    const { stdout } = await place.run(args);
+    expect(stdout).toContain('votes_by_genre');
+    expect(stdout).not.toMatch(/\d+ of \d+ columns/);
+  });
+
   it('have their notes and charts in show and report, by option or by variable', async () => {
     const shown = await place.run([
       'gold',
