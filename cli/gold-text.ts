@@ -63,6 +63,13 @@ function cellText(cell: Cell | undefined, column?: TableColumn): string {
     : figure(cell);
 }
 
+/** A change, with as many digits as show it. */
+function changeText(before: Cell | undefined, after: Cell | undefined): string {
+  const texts = [before, after].map((cell) => cellText(cell));
+  if (texts[0] !== texts[1]) return texts.join(' → ');
+  return `${String(before)} → ${String(after)}`;
+}
+
 export function diffText({ from, to, tables }: SnapshotDiff): string {
   const entries = Object.entries(tables);
   const rowsText = (n: number | null | undefined) => (n === null || n === undefined ? 'no table' : figure(n));
@@ -85,7 +92,7 @@ export function diffText({ from, to, tables }: SnapshotDiff): string {
   const lines: string[] = [];
   for (const [name, { added, removed, changed, first }] of entries) {
     for (const { kind, key, columns } of first) {
-      const figures = Object.entries(columns).map(([c, [b, a]]) => `${c} ${cellText(b)} → ${cellText(a)}`);
+      const figures = Object.entries(columns).map(([c, [b, a]]) => `${c} ${changeText(b, a)}`);
       lines.push(`${name}: ${key}: ${kind === 'changed' ? figures.join(', ') : kind}`);
     }
     const left = added + removed + changed - first.length;

@@ -127,7 +127,9 @@ async function show(table: string, flags: ShowFlags): Promise<void> {
           pictures.push(await drawPlot(plot, await reader.points(id, table, plot), width));
         }
       }
-      print([viewText(view), ...pictures].filter((part) => part !== '').join('\n\n'));
+      const absent = title !== undefined && view.rows.length === 0;
+      const remark = absent ? `${table} of snapshot ${id} has no title ${title}.` : '';
+      print([viewText(view), remark, ...pictures].filter((part) => part !== '').join('\n\n'));
     },
     tables,
   );
