@@ -40,6 +40,7 @@ test('--help loads the command line and its parser, and neither Kafka nor DuckDB
     'runtime/errors.ts',
     'runtime/package.ts',
     'topics/catalog.ts',
+    'topics/day.ts',
     'topics/record-counts.ts',
   ]);
   expect(stderr).not.toMatch(/^node:(http|net|tls|worker_threads|zlib)$/m);
