@@ -56,6 +56,7 @@ test('gold and content hashes after three dumps are those of a fresh pipeline fe
   await eight.replay(second, ...plausible);
   await eight.replay(third, ...plausible);
   expect(hashesOf(await stages(eight))).toEqual(freshThird);
-  expect(await eight.replay(third)).toMatchObject({ produced: 0, rejected: 0 });
+  // Three dumps are more than twice the last: without the option the topics would get a base.
+  expect(await eight.replay(third, '--base-above', '100')).toMatchObject({ produced: 0, rejected: 0 });
   expect(await eight.sink()).toMatchObject({ snapshot: null });
 });
