@@ -1,5 +1,5 @@
 /** `reelflow replay`: the producers. Results go to standard output, progress to standard error. */
-import { Command, InvalidArgumentError, Option } from 'commander';
+import { Command, InvalidArgumentError } from 'commander';
 import type { ReplayProgress } from '../producers/file-replay.ts';
 import { checkRejections, defaultMaxRejected } from '../producers/rejection-limit.ts';
 import type { ReplayOptions } from '../producers/replay.ts';
@@ -21,7 +21,6 @@ interface Flags extends StageFlags {
   rate?: number;
   resume?: true;
   shards?: number;
-  refresh?: true;
   upsert?: true;
   full?: true;
   dryRun?: true;
@@ -50,7 +49,6 @@ export function replayCommand(): Command {
       integerIn(1, 1_000),
     )
     .option('--upsert', 'add and replace rows, remove none: for files that are no whole dump')
-    .addOption(new Option('--refresh').hideHelp())
     .option('--full', 'send every row, also of what did not change')
     .option('--dry-run', 'print the plan, send nothing')
     .option(
@@ -86,14 +84,14 @@ function times(text: string): number {
 
 /** @throws ReelflowError usage */
 function modeOptions(flags: Flags): Partial<ReplayOptions> {
-  const { refresh, upsert, full, dryRun, maxRemoved, baseAbove, allowOlder, drop } = flags;
+  const { upsert, full, dryRun, maxRemoved, baseAbove, allowOlder, drop } = flags;
   const own = { full, dryRun, maxRemoved, baseAbove, allowOlder, drop };
   const given = Object.entries(own).filter(([, value]) => value !== undefined);
   if (upsert === undefined) return { mode: 'refresh', ...Object.fromEntries(given) };
-  if (refresh === undefined && given.length === 0) return { mode: 'upsert' };
+  if (given.length === 0) return { mode: 'upsert' };
   throw new ReelflowError('usage', 'These options exclude each other', {
     detail:
-      'With --upsert nothing is compared or removed: --refresh, --full, --dry-run, --max-removed, --base-above, --allow-older and --drop have no meaning.',
+      'With --upsert nothing is compared or removed: --full, --dry-run, --max-removed, --base-above, --allow-older and --drop have no meaning.',
     hint: 'Leave --upsert out, or the other options.',
   });
 }

@@ -189,7 +189,7 @@ beforeAll(async () => {
   const weekAgo = new Date(Date.now() - 8 * 86_400_000);
   for (const name of readdirSync(first)) utimesSync(join(first, name), weekAgo, weekAgo);
   await place.pipeline(first);
-  const refresh = { replay: ['--refresh', '--max-removed', '100'] };
+  const refresh = { replay: ['--max-removed', '100'] };
   await place.pipeline(writeDatasets(join(place.folder, 'later'), files(later)), refresh);
 }, 240_000);
 

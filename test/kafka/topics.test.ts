@@ -2,8 +2,8 @@
 
 import kafkajs from 'kafkajs';
 import { expect } from 'vitest';
-import { withAdmin } from '../../kafka/client.ts';
-import { ensureRetainedTopics } from '../../kafka/topics.ts';
+import { type Broker, withAdmin } from '../../kafka/client.ts';
+import { deleteBefore, ensureRetainedTopics } from '../../kafka/topics.ts';
 import { broker, limitOf, test } from '../support/harness.ts';
 
 // Method: fresh topics, some rounds, and as many clients at once as there may be stages on a new namespace.
@@ -44,4 +44,23 @@ test('a topic whose message limit is below the largest message is refused, with 
     detail: expect.stringContaining('max.message.bytes is 50000'),
   });
   await ensureRetainedTopics(broker, [{ topic, partitions: 1, valueBytesMax: 10_000 }]);
+});
+
+// Method: a real broker elects a leader too soon to be met without one, so a fake admin client answers.
+test('a deletion waits until the partitions of a fresh topic have a leader', async () => {
+  const deleted: unknown[] = [];
+  let looks = 0;
+  const admin = {
+    connect: async () => undefined,
+    disconnect: async () => undefined,
+    fetchTopicOffsets: async () => {
+      looks += 1;
+      if (looks < 3) throw Object.assign(new Error('not the leader'), { type: 'NOT_LEADER_FOR_PARTITION' });
+      return [];
+    },
+    deleteTopicRecords: async (request: unknown) => deleted.push(request),
+  };
+  const withFake = { ...broker, kafka: { admin: () => admin } } as unknown as Broker;
+  await deleteBefore(withFake, 'fresh', [{ partition: 0, offset: 7 }]);
+  expect(deleted).toEqual([{ topic: 'fresh', partitions: [{ partition: 0, offset: '7' }] }]);
 });

@@ -61,8 +61,7 @@ function writeDump(name: string, day: number, ratings: ReadonlyMap<number, Rated
   return folder;
 }
 
-const refresh = (folder: string, ...more: string[]) =>
-  place.replay(folder, '--refresh', '--max-removed', '50', ...more);
+const refresh = (folder: string, ...more: string[]) => place.replay(folder, '--max-removed', '50', ...more);
 
 async function publish(folder: string, ...more: string[]): Promise<Manifest> {
   await refresh(folder, ...more);
