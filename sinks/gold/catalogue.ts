@@ -39,19 +39,21 @@ export async function writeCatalogue(
     await connection.run(
       `CREATE TABLE snapshot AS SELECT '${id}' AS id, TIMESTAMPTZ '${created}' AS created`,
     );
-    for (const { name, about, notes } of declared.filter((table) => table.name in tables)) {
+    // As one text, because each of more than a hundred statements would be a commit.
+    const statements: string[] = ['BEGIN'];
+    for (const { name, about, notes, columns } of declared.filter((table) => table.name in tables)) {
       const file = `coalesce(getvariable('gold'), ${sqlFile(gold)}) || '/snapshots/${id}/${name}.parquet'`;
-      await connection.run(
+      statements.push(
         `CREATE VIEW ${name} AS SELECT * FROM read_parquet(${file}, hive_partitioning = false)`,
+        `COMMENT ON VIEW ${name} IS ${sqlText(about)}`,
       );
-      await connection.run(`COMMENT ON VIEW ${name} IS ${sqlText(about)}`);
-      const described = await connection.runAndReadAll(`DESCRIBE ${name}`);
-      for (const [column] of described.getRows()) {
-        const { about: meaning, unit } = noteOf(String(column), notes);
+      for (const column of Object.keys(columns)) {
+        const { about: meaning, unit } = noteOf(column, notes);
         const note = unit === undefined ? meaning : `${meaning} Unit: ${unit}.`;
-        await connection.run(`COMMENT ON COLUMN ${name}."${column}" IS ${sqlText(note)}`);
+        statements.push(`COMMENT ON COLUMN ${name}."${column}" IS ${sqlText(note)}`);
       }
     }
+    await connection.run([...statements, 'COMMIT'].join(';\n'));
     await connection.run('USE memory');
     await connection.run('DETACH catalogue');
     connection.closeSync();

@@ -8,13 +8,14 @@ import { join } from 'node:path';
 import { version as duckdbVersion } from '@duckdb/node-api';
 import { fileSha256, syncPath } from '../../runtime/files.ts';
 import { columnNotes } from '../../tables/column-notes.ts';
+import { contentHashVersion } from '../../tables/content-hash.ts';
 import type { GoldTable } from '../../tables/gold-table.ts';
 import type { CubeStore } from '../cube-store.ts';
 import { currentSnapshot, type Manifest, manifestVersion, readManifest, snapshotFolder } from './manifest.ts';
 
 /** Changes with everything but the rows that decides the bytes of a snapshot. @param cubes their fingerprint */
 export function makerOf(reelflowVersion: string, cubes: string, tables: readonly GoldTable[]): string {
-  const versions = [reelflowVersion, duckdbVersion(), manifestVersion];
+  const versions = [reelflowVersion, duckdbVersion(), manifestVersion, contentHashVersion];
   const declared = [cubes, tables, columnNotes];
   return createHash('sha256')
     .update(JSON.stringify([versions, declared]))

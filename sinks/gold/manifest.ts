@@ -55,9 +55,7 @@ export const manifestSchema = z
           rows: z.int(),
           bytes: z.int().describe('of <table>.parquet beside the manifest'),
           sha256: sha256.describe('of the file'),
-          contentHash: sha256.describe(
-            'SHA-256 over keys and integer measures in canonical order: equal for equal input',
-          ),
+          contentHash: sha256.describe('over keys and integer measures: equal for equal input'),
           scales: scales.optional(),
           declaration: z
             .string()
@@ -121,6 +119,10 @@ export const manifestSchema = z
     versions: z.object({
       reelflow: z.string(),
       duckdb: z.string(),
+      contentHash: z
+        .int()
+        .optional()
+        .describe('of the rule that gives the content hashes. Snapshots of earlier versions lack it: 1.'),
       manifest: z
         .int()
         .describe('of this schema; a reader refuses a version that is higher than the one it knows'),

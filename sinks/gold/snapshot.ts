@@ -22,7 +22,7 @@ import { crashPoint } from '../../runtime/crash-points.ts';
 import { messageOf, ReelflowError } from '../../runtime/errors.ts';
 import { fileSha256, syncPath } from '../../runtime/files.ts';
 import { noteOf, notesKey } from '../../tables/column-notes.ts';
-import { contentHash } from '../../tables/content-hash.ts';
+import { contentHashVersion, contentSum, hashOfSum } from '../../tables/content-hash.ts';
 import { type GoldTable, tableFingerprint } from '../../tables/gold-table.ts';
 import { goldTables } from '../../tables/gold-tables.ts';
 import { scalesOf } from '../../tables/scales.ts';
@@ -203,29 +203,28 @@ async function writeTable(
     table.standardised === undefined ? undefined : await readScales(connection, table.standardised);
   const path = join(folder, `${table.name}.parquet`);
   const select = `SELECT ${table.select} FROM integers ${table.beside ?? ''}`;
-  const notes = sqlText(JSON.stringify(await notesOf(connection, table, select)));
+  const notes = sqlText(JSON.stringify(notesOf(table)));
   await connection.run(
     `COPY (${select} ORDER BY ${table.order}) TO ${sqlPath(path)}
     (${parquetOptions}, KV_METADATA { ${notesKey}: ${notes} })`,
   );
   syncPath(path);
-  const rows = await connection.runAndReadAll('SELECT count(*) FROM integers');
+  const sum = await contentSum(connection, table, 'integers');
 
   return {
-    rows: Number(rows.getRows()[0]?.[0]),
+    rows: Number(sum.rows),
     bytes: statSync(path).size,
     sha256: await fileSha256(path),
-    contentHash: await contentHash(connection, table, 'integers'),
+    contentHash: hashOfSum(sum),
     ...(scales === undefined ? {} : { scales }),
     declaration: tableFingerprint(table),
   };
 }
 
 /** The notes in a table's file: what a row is, and the meaning and unit of each column. */
-async function notesOf(connection: DuckDBConnection, { about, notes }: GoldTable, select: string) {
-  const described = await connection.runAndReadAll(`DESCRIBE ${select}`);
-  const names = described.getRows().map(([name]) => String(name));
-  return { about, columns: Object.fromEntries(names.map((name) => [name, noteOf(name, notes)])) };
+function notesOf({ about, notes, columns }: GoldTable) {
+  const all = Object.keys(columns).map((name) => [name, noteOf(name, notes)]);
+  return { about, columns: Object.fromEntries(all) };
 }
 
 /** Creates the relation `scales` from the table `integers`. */
@@ -302,6 +301,11 @@ function manifestOf(
     names,
     history: store.ratings.summary(context.historyDays),
     schemas: { ...context.schemas },
-    versions: { reelflow: context.reelflowVersion, duckdb: duckdbVersion(), manifest: manifestVersion },
+    versions: {
+      reelflow: context.reelflowVersion,
+      duckdb: duckdbVersion(),
+      contentHash: contentHashVersion,
+      manifest: manifestVersion,
+    },
   };
 }
