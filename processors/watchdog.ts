@@ -40,11 +40,15 @@ const lookEveryMs = 3_000;
 
 export class Watchdog {
   readonly #options: WatchdogOptions;
-  readonly #moved = new Map<number, { progress: string; atMs: number }>();
+  /** Per shard: what it had reached when it last moved, and the time that it has been watched there. */
+  readonly #seen = new Map<number, { progress: string; stalledMs: number }>();
+  readonly #lookEveryMs: number;
+  #lookedMs = performance.now();
   #timer: NodeJS.Timeout | undefined;
 
   constructor(options: WatchdogOptions) {
     this.#options = options;
+    this.#lookEveryMs = Math.min(lookEveryMs, options.stuckAfterMs);
     this.#schedule();
   }
 
@@ -70,12 +74,12 @@ export class Watchdog {
           } else {
             // Without an answer there is nothing to compare; the fetch loop waits for the broker as well.
             this.#options.logger.debug({ reason: messageOf(thrown) }, 'the watchdog got no answer');
-            this.#moved.clear();
+            this.#seen.clear();
           }
         }
         if (this.#timer !== undefined) this.#schedule();
       },
-      Math.min(lookEveryMs, this.#options.stuckAfterMs),
+      this.#lookEveryMs,
     );
     this.#timer.unref();
   }
@@ -96,20 +100,27 @@ export class Watchdog {
       return;
     }
     const watched = shards();
+    // A process that was stopped, or got no processor, is late with its look. It could not work in that time either.
+    const now = performance.now();
+    const passedMs = Math.min(now - this.#lookedMs, 2 * this.#lookEveryMs);
+    this.#lookedMs = now;
     // One fetch loop feeds all shards: while one waits, none of them advances.
     const isWaiting = watched.some((shard) => shard.isWaiting);
     const ends = bounds.get(this.#options.deltas);
     if (watched.some(({ number, deltasSeen }) => (ends?.get(number)?.end ?? 0) > deltasSeen)) {
       this.#options.onForeignDeltas();
     }
-    for (const shard of watched) this.#lookAt(shard, positions.get(shard.number) ?? {}, bounds, isWaiting);
+    for (const shard of watched) {
+      const stalledMs = isWaiting ? 0 : (this.#seen.get(shard.number)?.stalledMs ?? 0) + passedMs;
+      this.#lookAt(shard, positions.get(shard.number) ?? {}, bounds, stalledMs);
+    }
   }
 
   #lookAt(
     shard: Watched,
     position: Position,
     bounds: ReadonlyMap<string, ReadonlyMap<number, LogBounds>>,
-    isWaiting: boolean,
+    stalledMs: number,
   ): void {
     const { stuckAfterMs, onFailure } = this.#options;
     let isBehind = false;
@@ -123,16 +134,12 @@ export class Watchdog {
       if (end > nextIn(shard.publishedPosition, topic)) isBehind = true;
     }
     const progress = JSON.stringify([shard.publishedPosition, shard.appliedPosition]);
-    const moved = this.#moved.get(shard.number);
-    const now = performance.now();
-    if (moved === undefined || moved.progress !== progress || !isBehind || isWaiting) {
-      this.#moved.set(shard.number, { progress, atMs: now });
-      return;
-    }
-    if (now - moved.atMs < stuckAfterMs) return;
+    const hasMoved = this.#seen.get(shard.number)?.progress !== progress;
+    this.#seen.set(shard.number, { progress, stalledMs: hasMoved || !isBehind ? 0 : stalledMs });
+    if (hasMoved || !isBehind || stalledMs < stuckAfterMs) return;
     onFailure(
       new ReelflowError('stuck', `Shard ${shard.number} makes no progress while its log grows`, {
-        detail: `It has been at ${positionText(shard.publishedPosition)} for ${Math.round((now - moved.atMs) / 1000)} s.`,
+        detail: `It has been at ${positionText(shard.publishedPosition)} for ${Math.round(stalledMs / 1000)} s.`,
         hint: 'Let a supervisor restart the processor. If this happens again, check its log with --verbose.',
       }),
     );

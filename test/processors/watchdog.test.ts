@@ -152,6 +152,19 @@ describe('the watchdog', () => {
     expect(failure).toMatchObject({ kind: 'stuck' });
   });
 
+  // Method: the clock jumps between two looks, as it does for a process that was stopped.
+  it('does not count the time in which the process was stopped', async () => {
+    ends[topic] = [11, 11];
+    await pass(7);
+    const now = performance.now.bind(performance);
+    vi.spyOn(performance, 'now').mockImplementation(() => now() + 600_000);
+    await pass(3);
+    expect(failure).toBeUndefined();
+    await pass(10);
+    expect(failure).toMatchObject({ kind: 'stuck' });
+    vi.mocked(performance.now).mockRestore();
+  });
+
   it('tells a topic that is gone, is shorter than what was applied, or has another partition count', async () => {
     const before = answer;
     answer = () => Promise.reject(new UnknownTopic(other, undefined));
