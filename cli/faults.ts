@@ -2,13 +2,18 @@
  * What remains unmapped when an error reaches the command line. Errors of the broker, the registry, DuckDB and the file
  * system are mapped where they enter; one that was not is still no defect of reelflow, and must not be called one.
  */
+import { relative } from 'node:path';
 import { messageOf, ReelflowError, systemCodeOf } from '../runtime/errors.ts';
+import { packageFile } from '../runtime/package.ts';
 
 /** The file system, also below a folder that was removed meanwhile. */
 const fileCodes =
   /^E(ACCES|PERM|ROFS|NOSPC|DQUOT|NOTDIR|ISDIR|EXIST|NOENT|IO|MFILE|NFILE|BUSY|STALE|LOOP|NAMETOOLONG|NOTEMPTY|FBIG)$/;
 const socketCodes =
   /^(E(CONN(REFUSED|RESET|ABORTED)|ADDRNOTAVAIL|HOSTUNREACH|NETUNREACH|NETDOWN|TIMEDOUT|PIPE)|ENOTFOUND|EAI_AGAIN|UND_ERR_(SOCKET|CONNECT_TIMEOUT|HEADERS_TIMEOUT|BODY_TIMEOUT))$/;
+/** Folders of the package. In a checkout, data and state of a user may lie beside them. */
+const ownFolders =
+  /^(dist|cli|database|flink|kafka|monitor|processors|producers|runtime|sinks|tables|topics)[\\/]/;
 /** DuckDB has no codes, only the names of its errors; those of its own queries would be our mistake. */
 const duckdbStorage = /^(IO|Permission|Serialization|Out of Memory) Error: /;
 
@@ -22,6 +27,7 @@ export async function asExternalFault(thrown: unknown): Promise<unknown> {
     const mapped = asBrokerError(thrown, { brokers: ['the brokers'] });
     if (mapped instanceof ReelflowError) return mapped;
   }
+  if (chain.some(isOwnFileMissing)) return thrown;
   const detail = messageOf(thrown);
   for (const error of chain) {
     const code = systemCodeOf(error) ?? '';
@@ -55,6 +61,16 @@ export async function asExternalFault(thrown: unknown): Promise<unknown> {
     }
   }
   return thrown;
+}
+
+/** A file that the package should have shipped: whoever packed it is to blame, not the user. */
+function isOwnFileMissing(error: Error): boolean {
+  const { path } = error as { path?: unknown };
+  return (
+    systemCodeOf(error) === 'ENOENT' &&
+    typeof path === 'string' &&
+    ownFolders.test(relative(packageFile(''), path))
+  );
 }
 
 function* causesOf(thrown: unknown): Generator<Error> {

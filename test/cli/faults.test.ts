@@ -8,6 +8,7 @@ import errors from 'kafkajs/src/errors.js';
 import { expect, test } from 'vitest';
 import { asExternalFault } from '../../cli/faults.ts';
 import { type FailureKind, ReelflowError } from '../../runtime/errors.ts';
+import { packageFile } from '../../runtime/package.ts';
 
 const thrownBy = (work: () => unknown): unknown => {
   try {
@@ -89,6 +90,16 @@ test('what DuckDB and a socket really throw is no defect', async () => {
   const { promise, resolve } = Promise.withResolvers<unknown>();
   createConnection({ host: '127.0.0.1', port: 1 }).on('error', resolve);
   expect(await asExternalFault(await promise)).toMatchObject({ kind: 'brokerUnreachable' });
+});
+
+test('a missing file is a defect if it belongs to the package, not if it lies beside it', async () => {
+  const missing = (path: string) => thrownBy(() => readFileSync(packageFile(path)));
+  for (const path of ['topics/schemas/none.avsc', 'dist/monitor/page/none.js']) {
+    expect(await asExternalFault(missing(path))).toMatchObject({ code: 'ENOENT' });
+  }
+  for (const path of ['gold/CURRENT.none', '.reelflow/state/none', '../none']) {
+    expect(await asExternalFault(missing(path))).toMatchObject({ kind: 'stateUnusable' });
+  }
 });
 
 test.for([
