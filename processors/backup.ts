@@ -20,6 +20,7 @@ import { freshStorePath } from './store-folder.ts';
 
 /** Backups to keep of each shard: one more than needed, in case the newest is damaged. */
 const keep = 2;
+const interruptEveryMs = 100;
 const idPattern = /^\d{17}-[0-9a-f]{8}$/;
 const cardFile = 'backup.json';
 const storeFile = 'store.duckdb';
@@ -75,6 +76,7 @@ export class Backups {
       mkdirSync(building);
       const path = join(building, storeFile);
       const { position, records } = await this.#copy(store, path, signal);
+      signal.throwIfAborted();
       const card: Card = { ...kind, position, records, sha256: await fileSha256(path) };
       syncPath(path);
       writeFileSync(join(building, cardFile), `${JSON.stringify(card)}\n`);
@@ -162,8 +164,10 @@ export class Backups {
   ): Promise<{ position: Position; records: number }> {
     const catalog = `backup_${randomUUID().replaceAll('-', '')}`;
     const connection = await this.#instance.connect();
-    const interrupt = () => connection.interrupt();
-    signal.addEventListener('abort', interrupt);
+    // Repeatedly, because an interrupt ends only the statement that runs at that moment.
+    const timer = setInterval(() => {
+      if (signal.aborted) connection.interrupt();
+    }, interruptEveryMs);
     try {
       signal.throwIfAborted();
       await connection.run(`ATTACH ${sqlText(databasePath(path))} AS ${catalog}`);
@@ -180,7 +184,7 @@ export class Backups {
         records: sources.reduce((sum, [, , seen]) => sum + seen, 0),
       };
     } finally {
-      signal.removeEventListener('abort', interrupt);
+      clearInterval(timer);
       await connection.run(`DETACH DATABASE IF EXISTS ${catalog}`).catch(() => undefined);
       connection.closeSync();
     }

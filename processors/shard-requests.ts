@@ -21,7 +21,7 @@ export interface RequestContext {
   readonly signal: AbortSignal;
 }
 
-/** The group has given the shard to another member. */
+/** The group has given the shard to another member, or the shard has closed before an answer came. */
 export class ShardLost extends Error {}
 
 export class ShardRequests {
@@ -29,6 +29,8 @@ export class ShardRequests {
   readonly #shard: number;
   readonly #ending = new AbortController();
   readonly #waiting = new Set<string>();
+  /** Rejects the requests that have no answer yet. */
+  readonly #pending = new Set<(reason: Error) => void>();
   #isLost = false;
 
   constructor(shard: number, context: RequestContext) {
@@ -45,6 +47,11 @@ export class ShardRequests {
   end(isLost: boolean): void {
     this.#isLost = isLost;
     this.#ending.abort();
+  }
+
+  /** Gives up the requests that have no answer yet: kafkajs waits half a minute for one. */
+  abandon(): void {
+    for (const reject of this.#pending) reject(new ShardLost(`shard ${this.#shard} has closed`));
   }
 
   /** @throws ShardLost; ReelflowError of the broker */
@@ -75,9 +82,18 @@ export class ShardRequests {
     };
     const either = AbortSignal.any([this.#ending.signal, signal]);
     try {
-      return await untilServed(monitor, `shard ${this.#shard}: ${what}`, work, either);
+      return await untilServed(monitor, `shard ${this.#shard}: ${what}`, () => this.#answered(work), either);
     } catch (thrown) {
       throw asBrokerError(thrown, endpoints, topic);
     }
+  }
+
+  #answered<T>(work: () => Promise<T>): Promise<T> {
+    const { promise, resolve, reject } = Promise.withResolvers<T>();
+    this.#pending.add(reject);
+    work()
+      .then(resolve, reject)
+      .finally(() => this.#pending.delete(reject));
+    return promise;
   }
 }

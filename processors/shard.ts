@@ -7,7 +7,6 @@
  * group. `planShard` repairs whatever a crash in between leaves unfinished.
  */
 
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { DuckDBInstance } from '@duckdb/node-api';
 import type { Fetched, Want } from '../kafka/log.ts';
 import { messageOf, ReelflowError } from '../runtime/errors.ts';
@@ -67,6 +66,7 @@ export interface ShardContext extends StagerOptions, RequestContext {
 
 /** How long a closing shard waits for a request after its transaction is interrupted, in milliseconds. */
 const hangMs = 2_000;
+const interruptEveryMs = 100;
 
 export class Shard {
   readonly identity: Omit<ShardIdentity, 'generation'>;
@@ -341,11 +341,16 @@ export class Shard {
     this.#mode = 'closed';
     clearTimeout(this.#windowTimer);
     this.#requests.end(isLost);
-    const interrupt = setTimeout(() => this.#tenure?.store.connection.interrupt(), graceMs);
-    const done = Promise.all([this.#backup?.end(), this.#working?.catch(() => undefined)]);
-    // A request may hang until its timeout. The store is consistent whenever it is closed.
-    await Promise.race([done, sleep(graceMs + hangMs, undefined, { ref: false })]);
-    clearTimeout(interrupt);
+    const startedMs = performance.now();
+    const timer = setInterval(() => {
+      const passedMs = performance.now() - startedMs;
+      // Repeatedly, because an interrupt ends only the statement that runs at that moment.
+      if (passedMs >= graceMs) this.#tenure?.store.connection.interrupt();
+      if (passedMs >= graceMs + hangMs) this.#requests.abandon();
+    }, interruptEveryMs);
+    // However long it takes: DuckDB crashes the process when a database is detached below a statement.
+    await Promise.all([this.#backup?.end(), this.#working?.catch(() => undefined)]);
+    clearInterval(timer);
     await this.#tenure?.store.close();
   }
 

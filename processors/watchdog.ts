@@ -58,29 +58,26 @@ export class Watchdog {
   }
 
   #schedule(): void {
-    this.#timer = setTimeout(
-      async () => {
-        try {
-          // Positions first: a shard may advance while the ends are being read, but no end lies before its earlier position.
-          const positions = new Map(
-            this.#options.shards().map(({ number, appliedPosition }) => [number, appliedPosition]),
-          );
-          this.#look(await this.#options.bounds(), positions);
-        } catch (thrown) {
-          if (thrown instanceof ReelflowError && thrown.kind !== 'brokerUnreachable') {
-            this.#options.onFailure(thrown);
-          } else if (thrown instanceof UnknownTopic) {
-            this.#options.onFailure(topicGone(messageOf(thrown)));
-          } else {
-            // Without an answer there is nothing to compare; the fetch loop waits for the broker as well.
-            this.#options.logger.debug({ reason: messageOf(thrown) }, 'the watchdog got no answer');
-            this.#seen.clear();
-          }
+    this.#timer = setTimeout(async () => {
+      try {
+        // Positions first: a shard may advance while the ends are being read, but no end lies before its earlier position.
+        const positions = new Map(
+          this.#options.shards().map(({ number, appliedPosition }) => [number, appliedPosition]),
+        );
+        this.#look(await this.#options.bounds(), positions);
+      } catch (thrown) {
+        if (thrown instanceof ReelflowError && thrown.kind !== 'brokerUnreachable') {
+          this.#options.onFailure(thrown);
+        } else if (thrown instanceof UnknownTopic) {
+          this.#options.onFailure(topicGone(messageOf(thrown)));
+        } else {
+          // Without an answer there is nothing to compare; the fetch loop waits for the broker as well.
+          this.#options.logger.debug({ reason: messageOf(thrown) }, 'the watchdog got no answer');
+          this.#seen.clear();
         }
-        if (this.#timer !== undefined) this.#schedule();
-      },
-      this.#lookEveryMs,
-    );
+      }
+      if (this.#timer !== undefined) this.#schedule();
+    }, this.#lookEveryMs);
     this.#timer.unref();
   }
 

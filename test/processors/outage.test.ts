@@ -5,9 +5,10 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { DuckDBInstance } from '@duckdb/node-api';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
 import errors from 'kafkajs/src/errors.js';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import type { ShardContext } from '../../processors/shard.ts';
 import { basics, type Chunk, rating } from '../support/chunks.ts';
 import { addDeltas, type Cubes, Rows } from '../support/cube-model.ts';
@@ -209,5 +210,59 @@ test('a shard that another member owns commits its micro-batch, and leaves its d
   next.shard.aimAt(logs.ends);
   await next.until(logs.ends);
   expect(logs.deltas).toHaveLength(2);
+  expectExact();
+});
+
+// Method: the delta is stored, and its answer never comes.
+test('a shard that closes does not wait for an answer that never comes', async () => {
+  const started = await start();
+  produce(1);
+  const { send } = producer;
+  const hanging = vi.spyOn(producer, 'send').mockImplementation(async (record) => {
+    await send(record);
+    return Promise.withResolvers<never>().promise;
+  });
+  started.shard.aimAt(logs.ends);
+  await started.fetch();
+  await until('the delta is stored', () => logs.deltas.length === 1);
+  const startedMs = performance.now();
+  await started.shard.close(0);
+  expect(performance.now() - startedMs).toBeLessThan(10_000);
+  hanging.mockRestore();
+  await (await start()).until(logs.ends);
+  expectExact();
+});
+
+// Method: a statement takes longer than the patience for it, and no interrupt meets it.
+test('a store is detached only after the last statement of its shard, and is whole', async () => {
+  const started = await start();
+  produce(1);
+  const events: string[] = [];
+  const { run } = DuckDBConnection.prototype;
+  const spy = vi.spyOn(DuckDBConnection.prototype, 'run').mockImplementation(async function (
+    this: DuckDBConnection,
+    sql,
+    ...rest
+  ) {
+    if (sql.startsWith('DETACH')) events.push('detach');
+    if (!sql.includes('.source VALUES')) return run.call(this, sql, ...rest);
+    events.push('statement');
+    await sleep(2_500);
+    const result = await run.call(this, sql, ...rest).finally(() => events.push('end'));
+    return result;
+  });
+  const interrupt = vi.spyOn(DuckDBConnection.prototype, 'interrupt');
+  started.shard.aimAt(logs.ends);
+  await started.fetch();
+  await until('the statement has begun', () => events.length > 0);
+  await started.shard.close(0);
+  expect(events.at(-1)).toBe('detach');
+  expect(events.filter((event) => event === 'end')).toHaveLength(
+    events.filter((event) => event === 'statement').length,
+  );
+  expect(interrupt.mock.calls.length).toBeGreaterThan(1);
+  spy.mockRestore();
+  interrupt.mockRestore();
+  await (await start()).until(logs.ends);
   expectExact();
 });
