@@ -82,12 +82,26 @@ export async function main(argv: readonly string[]): Promise<void> {
     process.exit(await reported(thrown));
   });
   try {
+    requireDirectory();
     await program.parseAsync(argv);
   } catch (thrown) {
     process.exitCode = await reported(thrown);
   }
   // The command has returned. A request that is still waiting for an answer must not keep the process alive.
   setTimeout(() => process.exit(), endWithinMs).unref();
+}
+
+/** Without a working directory, Node's recursive mkdir never returns for a relative path, and no signal ends it. */
+function requireDirectory(): void {
+  try {
+    process.cwd();
+  } catch (thrown) {
+    throw new ReelflowError('usage', 'The working directory does not exist any more', {
+      detail: messageOf(thrown),
+      hint: 'Change to another directory.',
+      cause: thrown,
+    });
+  }
 }
 
 function exitOverride(command: Command): void {

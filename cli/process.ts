@@ -1,4 +1,5 @@
 /** `reelflow process`: one processor member. */
+import { resolve } from 'node:path';
 import { Command } from 'commander';
 import { declarationsOf } from './declared.ts';
 import type { HealthView } from './observe.ts';
@@ -82,7 +83,9 @@ async function run(flags: Flags): Promise<void> {
     stuckAfterMs: flags.stuckAfter,
     skipBatches: flags.skipBatch,
     backups:
-      flags.backups === undefined ? undefined : { folder: flags.backups, everyMs: flags.backupInterval },
+      flags.backups === undefined
+        ? undefined
+        : { folder: resolve(flags.backups), everyMs: flags.backupInterval },
     signal,
     ...observed,
     onHealth: (ask) => {

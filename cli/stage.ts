@@ -2,6 +2,7 @@
  * What the three stage commands (process, sink, replay) share: a signal that ends them, the endpoints, and a server for
  * health and metrics. A stage may also run as a child of a pipeline, which asks it to finish.
  */
+import { resolve } from 'node:path';
 import type { Registry } from 'prom-client';
 import { type Context, logLevelOf, openContext } from './context.ts';
 import type { HealthView } from './observe.ts';
@@ -35,10 +36,14 @@ export async function openStage<Metrics>(
   // A replay shows bars on a terminal; the services show their events.
   const level = component === 'replay' || flags.verbose === true ? logLevelOf(flags) : 'info';
   const context = await openContext(flags, undefined, signal, { component, level });
-  const { logger, endpoints, places } = context;
+  const { logger, endpoints } = context;
+  // Full paths: Node's recursive mkdir never returns for a relative one when the working directory is removed meanwhile.
+  const { gold, state, namespace } = context.places;
+  const places = { gold: resolve(gold), state: resolve(state), namespace };
   logger.info({ brokers: endpoints.brokers, ...places }, 'started');
   const stage = {
     ...context,
+    places,
     signal,
     stopped: () => logger.info({ reason: stopReason() ?? 'done' }, 'stopped'),
   };
