@@ -63,7 +63,7 @@ export async function asExternalFault(thrown: unknown): Promise<unknown> {
   return thrown;
 }
 
-/** A file that the package should have shipped: whoever packed it is to blame, not the user. */
+/** A file that the package should have shipped: the user cannot have removed it from a folder of data. */
 function isOwnFileMissing(error: Error): boolean {
   const { path } = error as { path?: unknown };
   return (
