@@ -16,8 +16,8 @@ export interface Changes {
   /** Rows of titles that the store does not hold. */
   readonly fresh: readonly Int32Array[];
   readonly freshCount: number;
-  /** How many fresh rows are of rated titles. The table `fresh_<relation>` holds them. */
-  readonly freshRated: number;
+  /** The rated titles among them, each once. The table `fresh_<relation>` holds their rows, if there are any. */
+  readonly freshTitles: Int32Array;
   /** Rows of `change_<relation>`: known keys whose row will differ, and stored rows that a replacement removes. */
   readonly changed: number;
   /** How many of them a replacement removes. */
@@ -52,10 +52,14 @@ export async function findChanges(store: ShardStore, staged: StagedRows): Promis
   const titles = fresh[0] as Int32Array;
   let freshRated = 0;
   const isRated = new Uint8Array(freshCount);
+  const freshTitles: number[] = [];
   for (let row = 0; row < freshCount; row++) {
-    if (rated?.has(titles[row] as number) === true) {
+    const title = titles[row] as number;
+    if (rated?.has(title) === true) {
       isRated[row] = 1;
       freshRated += 1;
+      // The rows of a fresh title follow each other.
+      if (title !== freshTitles.at(-1)) freshTitles.push(title);
     }
   }
   if (freshRated > 0) {
@@ -72,7 +76,14 @@ export async function findChanges(store: ShardStore, staged: StagedRows): Promis
     changed = await selectChanges(store, dataset, staged.mayRepeat);
     if (replaced > 0) removed = await selectRemoved(store, dataset);
   }
-  return { staged, fresh, freshCount, freshRated, changed: changed + removed, removed };
+  return {
+    staged,
+    fresh,
+    freshCount,
+    freshTitles: Int32Array.from(freshTitles),
+    changed: changed + removed,
+    removed,
+  };
 }
 
 /** @returns how many ids the table of replaced ids holds; it exists if there are any */

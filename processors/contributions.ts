@@ -2,10 +2,11 @@
  * The change of the cubes that a micro-batch causes: the contribution of the affected titles after it minus their
  * contribution before it.
  */
-import { readNumbers } from '../database/duckdb.ts';
+import { appendNumbers, readNumbers } from '../database/duckdb.ts';
 import { type Cube, relationOf, rowsOf } from '../tables/cubes/cube.ts';
 import { type DatasetName, datasets } from '../topics/catalog.ts';
 import type { CubeRows } from '../topics/cube-rows.ts';
+import { IdSet } from '../topics/id-set.ts';
 import { type Changes, changeTable, freshTable } from './changes.ts';
 import type { ShardStore } from './shard-store.ts';
 
@@ -22,10 +23,16 @@ function changedTitles(cube: Cube, changes: ReadonlyMap<DatasetName, Changes>): 
     .map((dataset) => `SELECT ${titleOf(dataset)} AS title FROM ${changeTable(dataset)}`);
 }
 
+const noTitles = new Int32Array(0);
+
+/** The rated titles whose rows in a dataset are new to the store. */
+const freshTitlesOf = (dataset: DatasetName, changes: ReadonlyMap<DatasetName, Changes>) =>
+  changes.get(dataset)?.freshTitles ?? noTitles;
+
 /** Queries for the rated titles that are new to the store. */
 function freshTitles(cube: Cube, changes: ReadonlyMap<DatasetName, Changes>): string[] {
   return datasetsOf(cube)
-    .filter((dataset) => (changes.get(dataset)?.freshRated ?? 0) > 0)
+    .filter((dataset) => freshTitlesOf(dataset, changes).length > 0)
     .map((dataset) => `SELECT ${titleOf(dataset)} AS title FROM ${freshTable(dataset)}`);
 }
 
@@ -62,47 +69,179 @@ export async function cubeChanges(
   changes: ReadonlyMap<DatasetName, Changes>,
   befores: readonly Cube[],
 ): Promise<CubeRows[]> {
+  const { cubeSet } = store.identity;
+  const hasChanged = (cube: Cube) => changedTitles(cube, changes).length > 0;
+  const fresh = await FreshRelations.of(
+    cubeSet.filter((cube) => !hasChanged(cube)),
+    store,
+    changes,
+  );
   const rows: CubeRows[] = [];
-  for (const cube of store.identity.cubeSet) {
-    const changed = changedTitles(cube, changes);
-    const fresh = freshTitles(cube, changes);
-    if (changed.length + fresh.length === 0) continue;
-    const touched = datasetsOf(cube).filter((dataset) => {
-      const change = changes.get(dataset);
-      return (change?.changed ?? 0) + (change?.freshRated ?? 0) > 0;
-    });
-    const relations = datasetsOf(cube).map((dataset) => {
-      const columns = (store.projection.get(dataset) ?? []).join(', ');
-      const isFresh = (changes.get(dataset)?.freshRated ?? 0) > 0;
-      const title = titleOf(dataset);
-      const freshRows = `SELECT ${columns} FROM ${freshTable(dataset)}`;
-      // Fresh rows are all rows of their titles: the query reads only the other titles from the store.
-      const isAsked = !isFresh || touched.length > 1 || (changes.get(dataset)?.changed ?? 0) > 0;
-      const others = isFresh
-        ? `SELECT title FROM affected EXCEPT SELECT ${title} FROM ${freshTable(dataset)}`
-        : 'SELECT title FROM affected';
-      const stored = `SELECT ${columns} FROM ${store.table(dataset)} WHERE ${title} IN (${others})`;
-      const parts = [...(isFresh ? [freshRows] : []), ...(isAsked ? [stored] : [])];
-      return `${relationOf(dataset)} AS (${parts.join(' UNION ALL ')})`;
-    });
-    const { key, measures } = cube;
-    const signed = befores.includes(cube)
-      ? `SELECT ${[...key, ...measures].join(', ')} FROM after
-         UNION ALL
-         SELECT ${[...key, ...measures.map((name) => `-${name}`)].join(', ')} FROM ${beforeTable(cube)}`
-      : 'FROM after';
-    const { columns, length } = await readNumbers(
-      store.connection,
-      `WITH affected AS MATERIALIZED (SELECT DISTINCT title FROM (${[...changed, ...fresh].join(' UNION ALL ')})),
-      ${relations.join(', ')},
-      after AS (${cube.contribution})
-      SELECT ${key.map((name) => `${name}::INTEGER`).join(', ')},
-        ${measures.map((name) => `sum(${name})::DOUBLE AS ${name}`).join(', ')}
-      FROM (${signed}) AS signed
-      GROUP BY ${key.join(', ')}
-      HAVING ${measures.map((name) => `sum(${name}) <> 0`).join(' OR ')}`,
-    );
+  for (const cube of cubeSet) {
+    const query = hasChanged(cube)
+      ? differenceQuery(store, cube, changes, befores)
+      : additionQuery(cube, fresh);
+    if (query === undefined) continue;
+    const { columns, length } = await readNumbers(store.connection, query);
     if (length > 0) rows.push(rowsOf(cube, columns, length));
   }
   return rows;
+}
+
+const notZero = (measures: readonly string[]) => measures.map((measure) => `${measure} <> 0`).join(' OR ');
+
+/**
+ * The contribution of titles of which only fresh rows came: there is none before, and so no second sum.
+ * @returns undefined if nothing is added
+ */
+function additionQuery(cube: Cube, fresh: FreshRelations): string | undefined {
+  const relations = fresh.of(cube);
+  if (relations === undefined) return undefined;
+  const { key, measures } = cube;
+  return `WITH ${relations.join(', ')}, after AS (${cube.contribution})
+    SELECT ${key.map((name) => `${name}::INTEGER`).join(', ')},
+      ${measures.map((name) => `${name}::DOUBLE`).join(', ')}
+    FROM after WHERE ${notZero(measures)}`;
+}
+
+/** The contribution of titles with changed rows, after the micro-batch minus before it. */
+function differenceQuery(
+  store: ShardStore,
+  cube: Cube,
+  changes: ReadonlyMap<DatasetName, Changes>,
+  befores: readonly Cube[],
+): string {
+  const titles = [...changedTitles(cube, changes), ...freshTitles(cube, changes)];
+  const relations = datasetsOf(cube).map((dataset) => {
+    const columns = (store.projection.get(dataset) ?? []).join(', ');
+    const isFresh = freshTitlesOf(dataset, changes).length > 0;
+    const title = titleOf(dataset);
+    // Fresh rows are all rows of their titles: the query reads only the other titles from the store.
+    const others = isFresh
+      ? `SELECT title FROM affected EXCEPT SELECT ${title} FROM ${freshTable(dataset)}`
+      : 'SELECT title FROM affected';
+    const stored = `SELECT ${columns} FROM ${store.table(dataset)} WHERE ${title} IN (${others})`;
+    const parts = [...(isFresh ? [`SELECT ${columns} FROM ${freshTable(dataset)}`] : []), stored];
+    return `${relationOf(dataset)} AS (${parts.join(' UNION ALL ')})`;
+  });
+  const { key, measures } = cube;
+  const signed = befores.includes(cube)
+    ? `SELECT ${[...key, ...measures].join(', ')} FROM after
+       UNION ALL
+       SELECT ${[...key, ...measures.map((name) => `-${name}`)].join(', ')} FROM ${beforeTable(cube)}`
+    : 'FROM after';
+  return `WITH affected AS MATERIALIZED (SELECT DISTINCT title FROM (${titles.join(' UNION ALL ')})),
+    ${relations.join(', ')},
+    after AS (${cube.contribution})
+    SELECT ${key.map((name) => `${name}::INTEGER`).join(', ')},
+      ${measures.map((name) => `sum(${name})::DOUBLE AS ${name}`).join(', ')}
+    FROM (${signed}) AS signed
+    GROUP BY ${key.join(', ')}
+    HAVING ${notZero(measures.map((name) => `sum(${name})`))}`;
+}
+
+/** Titles that the store is asked for, in parts. */
+const askedTable = 'asked_titles';
+
+/** Rows of titles in one dataset, for a query. */
+interface FreshRelation {
+  readonly dataset: DatasetName;
+  readonly isFresh: boolean;
+  /** Titles whose rows lie in the store. */
+  readonly asked: Int32Array;
+  /** Their part of the table. */
+  readonly part: number;
+}
+
+/**
+ * The relations with all rows of the titles of which only fresh rows came, by the datasets of a cube. The titles are in memory,
+ * so no query has to find out for which of them the store must be read.
+ */
+class FreshRelations {
+  readonly #store: ShardStore;
+  readonly #changes: ReadonlyMap<DatasetName, Changes>;
+  readonly #relations = new Map<string, FreshRelation[]>();
+  #parts = 0;
+
+  private constructor(store: ShardStore, changes: ReadonlyMap<DatasetName, Changes>) {
+    this.#store = store;
+    this.#changes = changes;
+  }
+
+  static async of(
+    cubes: readonly Cube[],
+    store: ShardStore,
+    changes: ReadonlyMap<DatasetName, Changes>,
+  ): Promise<FreshRelations> {
+    const fresh = new FreshRelations(store, changes);
+    for (const cube of cubes) fresh.#add(datasetsOf(cube));
+    await fresh.#storeAsked();
+    return fresh;
+  }
+
+  /** @returns undefined if the titles have no rows in one of the datasets: then they contribute nothing */
+  of(cube: Cube): string[] | undefined {
+    const relations = this.#relations.get(datasetsOf(cube).join());
+    return relations?.map(({ dataset, isFresh, asked, part }) => {
+      const columns = (this.#store.projection.get(dataset) ?? []).join(', ');
+      const selects = isFresh ? [`SELECT ${columns} FROM ${freshTable(dataset)}`] : [];
+      if (asked.length > 0) {
+        const titles = `SELECT title FROM ${askedTable} WHERE part = ${part}`;
+        const stored = `SELECT ${columns} FROM ${this.#store.table(dataset)}`;
+        selects.push(`${stored} WHERE ${titleOf(dataset)} IN (${titles})`);
+      }
+      return `${relationOf(dataset)} AS (${selects.join(' UNION ALL ')})`;
+    });
+  }
+
+  #add(datasets: readonly DatasetName[]): void {
+    if (this.#relations.has(datasets.join())) return;
+    const relations = datasets.map((dataset) => ({
+      dataset,
+      isFresh: freshTitlesOf(dataset, this.#changes).length > 0,
+      asked: this.#titlesToAsk(dataset, datasets),
+      part: this.#parts++,
+    }));
+    if (relations.every(({ isFresh, asked }) => isFresh || asked.length > 0)) {
+      this.#relations.set(datasets.join(), relations);
+    }
+  }
+
+  /** Titles with fresh rows in another dataset, whose rows in this one can lie only in the store. */
+  #titlesToAsk(dataset: DatasetName, datasets: readonly DatasetName[]): Int32Array {
+    const present = this.#store.present.get(dataset);
+    const seen = new IdSet();
+    for (const title of freshTitlesOf(dataset, this.#changes)) seen.add(title);
+    const asked: number[] = [];
+    for (const other of datasets) {
+      if (other === dataset) continue;
+      for (const title of freshTitlesOf(other, this.#changes)) {
+        if (seen.has(title) || present?.has(title) !== true) continue;
+        seen.add(title);
+        asked.push(title);
+      }
+    }
+    return Int32Array.from(asked);
+  }
+
+  /** One table for all of them, because a table costs as much as many rows. */
+  async #storeAsked(): Promise<void> {
+    const asked = [...this.#relations.values()].flat().filter((relation) => relation.asked.length > 0);
+    if (asked.length === 0) return;
+    const length = asked.reduce((sum, relation) => sum + relation.asked.length, 0);
+    const parts = new Int32Array(length);
+    const titles = new Int32Array(length);
+    let at = 0;
+    for (const relation of asked) {
+      titles.set(relation.asked, at);
+      parts.fill(relation.part, at, at + relation.asked.length);
+      at += relation.asked.length;
+    }
+    const { connection } = this.#store;
+    await connection.run(`CREATE OR REPLACE TEMP TABLE ${askedTable} (part INTEGER, title INTEGER)`);
+    await appendNumbers(connection, { catalog: 'temp', name: askedTable }, [parts, titles], length, [
+      false,
+      false,
+    ]);
+  }
 }
