@@ -4,11 +4,14 @@
  */
 import { MalformedRows, readBlockCount, readLong } from './avro-reader.ts';
 import type { Dictionary } from './dictionary.ts';
+import { FastRows } from './fast-rows.ts';
 import { nullableBit, nullInt, op, type RowPlan, type Step } from './row-plan.ts';
 
 /** Growable columns of equal length. A text column holds the end of its row's bytes in `text`; null is `-1 - end`. */
 export class Columns {
   readonly plan: RowPlan;
+  /** Undefined if the plan has columns that only `decodeRecords` fills. */
+  readonly fast: FastRows | undefined;
   length = 0;
   ints: Int32Array[] = [];
   longs: Float64Array[] = [];
@@ -18,6 +21,7 @@ export class Columns {
 
   constructor(plan: RowPlan, capacity = 0) {
     this.plan = plan;
+    this.fast = FastRows.of(plan);
     for (const form of plan.forms) {
       this.ints.push(new Int32Array(form === 'long' ? 0 : capacity));
       this.longs.push(new Float64Array(form === 'long' ? capacity : 0));
@@ -77,137 +81,161 @@ export function decodeRows(from: Uint8Array, start: number, out: Columns): numbe
 // Reading past the end gives `undefined`, which the bit operators treat as 0, so every loop ends; the check after each
 // record then rejects the record.
 function decodeArray(from: Uint8Array, start: number, out: Columns): number {
-  const { steps, codes, targets } = out.plan;
-  const end = from.length;
   let at = start;
+  let isTaken = false;
   for (;;) {
     const [count, next] = readBlockCount(from, at);
     at = next;
     if (count === 0) return at;
     out.reserve(count);
-    const { ints, longs } = out;
-    const stopRow = out.length + count;
-    for (let row = out.length; row < stopRow; row++) {
-      for (let s = 0; s < codes.length; s++) {
-        const code = codes[s] as number;
-        if (code >= nullableBit) {
-          const branch = from[at++] as number;
-          if (branch === 0) {
-            const column = targets[s] as number;
-            if (column >= 0) {
-              const isText = code === (op.text | nullableBit);
-              (ints[column] as Int32Array)[row] = isText ? -1 - out.textLength : nullInt;
-            }
-            continue;
+    const stop = out.length + count;
+    const { fast } = out;
+    if (fast !== undefined && !isTaken) isTaken = fast.take(from, at);
+    if (fast === undefined || !isTaken) {
+      at = decodeRecords(from, at, out, out.length, stop);
+    } else {
+      for (let row = out.length; ; row++) {
+        row = fast.decode(at, out.ints, row, stop);
+        at = fast.at;
+        if (row === stop) break;
+        at = decodeRecords(from, at, out, row, row + 1);
+        fast.learn(out.ints, row);
+      }
+    }
+    out.length = stop;
+  }
+}
+
+/** Decodes the records from `at` on into rows [firstRow, stopRow). @returns the position after them */
+function decodeRecords(
+  from: Uint8Array,
+  start: number,
+  out: Columns,
+  firstRow: number,
+  stopRow: number,
+): number {
+  const { steps, codes, targets } = out.plan;
+  const { ints, longs } = out;
+  const end = from.length;
+  let at = start;
+  for (let row = firstRow; row < stopRow; row++) {
+    for (let s = 0; s < codes.length; s++) {
+      const code = codes[s] as number;
+      if (code >= nullableBit) {
+        const branch = from[at++] as number;
+        if (branch === 0) {
+          const column = targets[s] as number;
+          if (column >= 0) {
+            const isText = code === (op.text | nullableBit);
+            (ints[column] as Int32Array)[row] = isText ? -1 - out.textLength : nullInt;
           }
-          if (branch !== 2) throw malformed(steps, s, `union branch byte ${branch}`);
+          continue;
         }
-        switch (code & ~nullableBit) {
-          case op.skipString: {
-            // Nearly all strings are shorter than 64 bytes: their length is one byte, whose lowest bit is the sign.
-            const short = from[at] as number;
-            if ((short & 0x81) === 0) {
-              at += 1 + (short >>> 1);
-              break;
+        if (branch !== 2) throw malformed(steps, s, `union branch byte ${branch}`);
+      }
+      switch (code & ~nullableBit) {
+        case op.skipString: {
+          // Nearly all strings are shorter than 64 bytes: their length is one byte, whose lowest bit is the sign.
+          const short = from[at] as number;
+          if ((short & 0x81) === 0) {
+            at += 1 + (short >>> 1);
+            break;
+          }
+          const [size, next] = readLong(from, at);
+          if (size < 0) throw malformed(steps, s, 'negative string length');
+          at = next + size;
+          break;
+        }
+        case op.skipVarint: {
+          while ((from[at++] as number) >= 0x80);
+          break;
+        }
+        case op.skipDouble:
+          at += 8;
+          break;
+        case op.skipByte:
+          at += 1;
+          break;
+        case op.int: {
+          let byte = from[at++] as number;
+          let value = byte & 0x7f;
+          for (let shift = 7; byte >= 0x80; shift += 7) {
+            byte = from[at++] as number;
+            if (shift === 28 && byte > 0x0f) {
+              throw malformed(steps, s, 'int too long');
             }
-            const [size, next] = readLong(from, at);
-            if (size < 0) throw malformed(steps, s, 'negative string length');
-            at = next + size;
-            break;
+            value |= (byte & 0x7f) << shift;
           }
-          case op.skipVarint: {
-            while ((from[at++] as number) >= 0x80);
-            break;
+          value = (value >>> 1) ^ -(value & 1);
+          if (value === nullInt) throw new MalformedRows('invalid_value', `${steps[s]?.name} is ${value}`);
+          (ints[targets[s] as number] as Int32Array)[row] = value;
+          break;
+        }
+        case op.long: {
+          let byte = from[at++] as number;
+          let scale = 1;
+          let value = byte & 0x7f;
+          while (byte >= 0x80) {
+            scale *= 128;
+            if (scale > 2 ** 63) throw malformed(steps, s, 'long too long');
+            byte = from[at++] as number;
+            value += (byte & 0x7f) * scale;
           }
-          case op.skipDouble:
-            at += 8;
-            break;
-          case op.skipByte:
-            at += 1;
-            break;
-          case op.int: {
-            let byte = from[at++] as number;
-            let value = byte & 0x7f;
-            for (let shift = 7; byte >= 0x80; shift += 7) {
-              byte = from[at++] as number;
-              if (shift === 28 && byte > 0x0f) {
-                throw malformed(steps, s, 'int too long');
-              }
-              value |= (byte & 0x7f) << shift;
-            }
-            value = (value >>> 1) ^ -(value & 1);
-            if (value === nullInt) throw new MalformedRows('invalid_value', `${steps[s]?.name} is ${value}`);
-            (ints[targets[s] as number] as Int32Array)[row] = value;
-            break;
+          // A larger value would lose its sign bit.
+          if (value > Number.MAX_SAFE_INTEGER) {
+            throw malformed(steps, s, 'long too large');
           }
-          case op.long: {
-            let byte = from[at++] as number;
-            let scale = 1;
-            let value = byte & 0x7f;
-            while (byte >= 0x80) {
-              scale *= 128;
-              if (scale > 2 ** 63) throw malformed(steps, s, 'long too long');
-              byte = from[at++] as number;
-              value += (byte & 0x7f) * scale;
-            }
-            // A larger value would lose its sign bit.
-            if (value > Number.MAX_SAFE_INTEGER) {
-              throw malformed(steps, s, 'long too large');
-            }
-            const odd = value % 2;
-            (longs[targets[s] as number] as Float64Array)[row] = odd === 0 ? value / 2 : -(value + 1) / 2;
-            break;
+          const odd = value % 2;
+          (longs[targets[s] as number] as Float64Array)[row] = odd === 0 ? value / 2 : -(value + 1) / 2;
+          break;
+        }
+        case op.boolean: {
+          const byte = from[at++] as number;
+          if (byte > 1) throw malformed(steps, s, `boolean byte ${byte}`);
+          (ints[targets[s] as number] as Int32Array)[row] = byte;
+          break;
+        }
+        case op.tenths: {
+          if (at + 8 > end) throw new MalformedRows('undecodable', 'cut off');
+          doubleBytes.set(from.subarray(at, at + 8));
+          at += 8;
+          const tenths = Math.round((doubleValue[0] as number) * 10);
+          if (!(Math.abs((doubleValue[0] as number) * 10 - tenths) < 1e-6 && tenths >= 10 && tenths <= 100)) {
+            throw new MalformedRows('invalid_value', `${steps[s]?.name} is ${doubleValue[0]}`);
           }
-          case op.boolean: {
-            const byte = from[at++] as number;
-            if (byte > 1) throw malformed(steps, s, `boolean byte ${byte}`);
-            (ints[targets[s] as number] as Int32Array)[row] = byte;
-            break;
+          (ints[targets[s] as number] as Int32Array)[row] = tenths;
+          break;
+        }
+        default: {
+          // All other steps keep a string.
+          let size = from[at++] as number;
+          if ((size & 0x81) === 0) size >>>= 1;
+          else [size, at] = readLong(from, at - 1);
+          const stop = at + size;
+          if (size < 0) throw malformed(steps, s, 'negative string length');
+          if (stop > end) throw malformed(steps, s, 'string past the end');
+          const step = steps[s] as Step;
+          const into = ints[targets[s] as number] as Int32Array;
+          if (step.op === op.id) {
+            into[row] = idOf(from, at, stop, step);
+          } else if (step.op === op.dictionary) {
+            const word = (step.dictionary as Dictionary).numberOf(from, at, stop);
+            if (word < 0) throw new MalformedRows('invalid_value', `${step.name} is not UTF-8`);
+            into[row] = word;
+          } else {
+            const textEnd = out.textLength + size;
+            if (textEnd > out.text.length) out.text = grown(out.text, textEnd);
+            out.text.set(from.subarray(at, stop), out.textLength);
+            out.textLength = textEnd;
+            into[row] = textEnd;
           }
-          case op.tenths: {
-            if (at + 8 > end) throw new MalformedRows('undecodable', 'cut off');
-            doubleBytes.set(from.subarray(at, at + 8));
-            at += 8;
-            const tenths = Math.round((doubleValue[0] as number) * 10);
-            if (
-              !(Math.abs((doubleValue[0] as number) * 10 - tenths) < 1e-6 && tenths >= 10 && tenths <= 100)
-            ) {
-              throw new MalformedRows('invalid_value', `${steps[s]?.name} is ${doubleValue[0]}`);
-            }
-            (ints[targets[s] as number] as Int32Array)[row] = tenths;
-            break;
-          }
-          default: {
-            // All other steps keep a string.
-            let size = from[at++] as number;
-            if ((size & 0x81) === 0) size >>>= 1;
-            else [size, at] = readLong(from, at - 1);
-            const stop = at + size;
-            if (size < 0) throw malformed(steps, s, 'negative string length');
-            if (stop > end) throw malformed(steps, s, 'string past the end');
-            const step = steps[s] as Step;
-            const into = ints[targets[s] as number] as Int32Array;
-            if (step.op === op.id) {
-              into[row] = idOf(from, at, stop, step);
-            } else if (step.op === op.dictionary) {
-              const word = (step.dictionary as Dictionary).numberOf(from, at, stop);
-              if (word < 0) throw new MalformedRows('invalid_value', `${step.name} is not UTF-8`);
-              into[row] = word;
-            } else {
-              const textEnd = out.textLength + size;
-              if (textEnd > out.text.length) out.text = grown(out.text, textEnd);
-              out.text.set(from.subarray(at, stop), out.textLength);
-              out.textLength = textEnd;
-              into[row] = textEnd;
-            }
-            at = stop;
-          }
+          at = stop;
         }
       }
-      if (at > end) throw new MalformedRows('undecodable', 'a record, or a string in it, goes past the end');
     }
-    out.length = stopRow;
+    if (at > end) throw new MalformedRows('undecodable', 'a record, or a string in it, goes past the end');
   }
+  return at;
 }
 
 function malformed(steps: readonly Step[], at: number, what: string): MalformedRows {

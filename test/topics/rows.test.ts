@@ -230,6 +230,39 @@ describe.each(subjects.map((subject) => [subject.name, subject] as const))('%s',
   });
 });
 
+test('a word is a number of the dictionary of its columns, also where another has the same words', () => {
+  const subject: Subject = { name: 'title.akas', wanted: ['titleId', 'region', 'language'] };
+  const akas = (region: string | null, language: string | null) => ({
+    ...{ titleId: 'tt0000001', ordering: 1, title: '', region, language, types: null, attributes: null },
+    isOriginalTitle: null,
+  });
+  const long = 'x'.repeat(60);
+  const words = [null, '', 'DE', 'XDE', 'XDF', 'en', 'x'.repeat(52), 'x'.repeat(53), long];
+  const rows = words.flatMap((region) => words.map((language) => akas(region, language)));
+  for (const some of [rows, rows.toReversed()]) {
+    const { out, words } = columnsFor(subject);
+    // The second time all words are known that the fast decoder remembers.
+    for (const times of [1, 2]) {
+      decodeRows(encodeBlocks(subject, some, []), 0, out);
+      const expected = Array.from({ length: times }, () => some).flat();
+      expect(read(out, words)).toEqual(picked(expected, out));
+    }
+  }
+});
+
+test('rows are decoded alike whatever their number is', () => {
+  const subject: Subject = { name: 'title.ratings', wanted: ['tconst', 'averageRating', 'numVotes'] };
+  const ids = [1, 9_999_999, 10_000_000, 99_999_999, 100_000_000];
+  const rows = Array.from({ length: 9_000 }, (_, i) => ({
+    tconst: `tt${String((ids[i % 5] as number) - (i % 2)).padStart(7, '0')}`,
+    averageRating: (10 + (i % 91)) / 10,
+    numVotes: (i * 999_983) % 2_147_483_647,
+  }));
+  const { out, words } = columnsFor(subject);
+  decodeRows(encodeBlocks(subject, rows, [[4_500, true]]), 0, out);
+  expect(read(out, words)).toEqual(rows);
+});
+
 test('noise ends at once and takes memory in proportion to its length', () => {
   fc.assert(
     fc.property(fc.constantFrom(...subjects), fc.uint8Array({ maxLength: 200 }), (subject, bytes) => {
