@@ -15,15 +15,17 @@ import { loadDictionary, storeDictionary } from '../database/stored-dictionary.t
 import { ReelflowError } from '../runtime/errors.ts';
 import type { Cube } from '../tables/cubes/cube.ts';
 import { cubes, fingerprintOf } from '../tables/cubes/cube-set.ts';
+import type { GoldTable } from '../tables/gold-table.ts';
 import type { CubeRows } from '../topics/cube-rows.ts';
 import { Dictionary } from '../topics/dictionary.ts';
 import { IdSet } from '../topics/id-set.ts';
 import { CubeTables } from './cube-tables.ts';
+import { KeptTables } from './kept-tables.ts';
 import { type PeopleRows, type WrittenPeople, writePeople } from './people-table.ts';
 import { RatingHistory } from './rating-history.ts';
 import type { PeopleState, ShardState } from './shard-state.ts';
 
-const formatVersion = 5;
+const formatVersion = 6;
 
 /** What a snapshot was made from. */
 export interface Published {
@@ -44,6 +46,7 @@ export class CubeStore {
   /** By partition of name.basics. */
   readonly peopleStates = new Map<number, PeopleState>();
   readonly ratings: RatingHistory;
+  readonly kept: KeptTables;
   readonly #instance: DuckDBInstance;
   #dictionaryStored = 0;
   readonly #closed = new AbortController();
@@ -65,6 +68,7 @@ export class CubeStore {
     this.connection = connection;
     this.path = path;
     this.ratings = new RatingHistory(connection);
+    this.kept = new KeptTables(connection);
     this.#cubes = new CubeTables(connection, declared);
     this.cubeFingerprint = fingerprintOf(declared);
   }
@@ -169,13 +173,14 @@ export class CubeStore {
   }
 
   /** Deletes the cubes of a shard: a base or a reset starts without them. */
-  clearShard(shard: number): Promise<void> {
-    return this.#cubes.clear(shard);
+  async clearShard(shard: number): Promise<void> {
+    await this.kept.drop();
+    await this.#cubes.clear(shard);
   }
 
   /** Upserts and deletes rows of name.basics. @returns how many rows of the table changed */
   async writePeople(rows: PeopleRows): Promise<WrittenPeople> {
-    const written = await writePeople(this.connection, rows);
+    const written = await writePeople(this.connection, rows, (...ids) => this.kept.changeNames(...ids));
     if (written.changed + written.removed > 0) await this.#changeNames();
     return written;
   }
@@ -199,6 +204,7 @@ export class CubeStore {
 
   /** Deletes all names, so that the topic is read again from its start. `personIds` keeps them, which costs only look-ups. */
   async clearPeople(): Promise<void> {
+    await this.kept.drop();
     await this.connection.run('DELETE FROM names');
     await this.#changeNames();
     await this.connection.run('DELETE FROM name_source');
@@ -215,6 +221,17 @@ export class CubeStore {
   /** Brings the relations of these cubes up to date: see `CubeTables.sum`. */
   sumCubes(names: ReadonlySet<string>): Promise<{ whole: number; recent: number }> {
     return this.#cubes.sum(names);
+  }
+
+  /**
+   * Brings the kept integer forms of tables up to date, whose cubes must be: see `KeptTables.update`.
+   * @param maker fingerprint of the declarations and versions
+   */
+  keep(tables: readonly GoldTable[], maker: string): Promise<void> {
+    const { revisions } = this.#cubes;
+    return this.transaction(() =>
+      this.kept.update(tables, maker, revisions, (...of) => this.#cubes.changedIds(...of)),
+    );
   }
 
   /** Sums cubes in place: see `CubeTables.compact`. */
@@ -281,6 +298,14 @@ export class CubeStore {
       await this.#create(wanted);
       return;
     }
+    if (meta.get('format') === '5') {
+      // It only lacks what is kept. A version that does not record changed names must not write to it any more.
+      await connection.run('BEGIN');
+      for (const statement of KeptTables.definitions) await connection.run(statement);
+      await connection.run(`UPDATE meta SET value = '${formatVersion}' WHERE name = 'format'`);
+      await connection.run('COMMIT');
+      meta.set('format', String(formatVersion));
+    }
     for (const [name, value] of Object.entries(wanted)) {
       if (meta.get(name) === value) continue;
       throw new ReelflowError(
@@ -308,6 +333,7 @@ export class CubeStore {
       'CREATE TABLE IF NOT EXISTS names_revision (revision INTEGER)',
       'CREATE TABLE IF NOT EXISTS published (value VARCHAR)',
       ...CubeTables.definitions,
+      ...KeptTables.definitions,
     ]) {
       await connection.run(statement);
     }
@@ -319,6 +345,7 @@ export class CubeStore {
   async #load(): Promise<void> {
     const { connection } = this;
     await this.#cubes.load();
+    await this.kept.load();
     await this.transaction(() => this.#cubes.provideDeclared());
     const [revision] = (await connection.runAndReadAll('SELECT revision FROM names_revision')).getRows();
     this.#namesRevision = Number(revision?.[0] ?? 0);

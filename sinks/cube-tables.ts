@@ -81,6 +81,12 @@ export class CubeTables {
     for (const shape of this.#declared) await this.#provide(shape);
   }
 
+  /** A SELECT of the ids of the rows that a declared cube got after a revision. @param id column of its key */
+  changedIds(cube: string, id: string, revision: number): string {
+    const shape = this.#declared.find(({ name }) => name === cube) as CubeShape;
+    return `SELECT ${id} FROM sink.${cubeTable(shape)} WHERE ${revisionColumn} > ${revision}`;
+  }
+
   /** Revisions of the declared cubes, by name. */
   get revisions(): Readonly<Record<string, number>> {
     return Object.fromEntries(

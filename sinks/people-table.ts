@@ -29,10 +29,11 @@ export const unitSeparator = 0x1f;
 export const recordSeparator = 0x1e;
 export const nullMark = 0x01;
 
-/** Upserts and deletes rows. */
+/** Upserts and deletes rows. @param onChange receives a SELECT or VALUES of the ids that change, and its parameters */
 export async function writePeople(
   connection: DuckDBConnection,
   { length, text, odd, mayExist, mayRepeat, deletes, removed }: PeopleRows,
+  onChange: (ids: string, values?: string[]) => Promise<void>,
 ): Promise<WrittenPeople> {
   let changed = 0;
   const place = mayRepeat ? ', place' : '';
@@ -47,21 +48,26 @@ export async function writePeople(
   const rows = mayRepeat
     ? `SELECT nconst, primaryName FROM (${all}) QUALIFY row_number() OVER (PARTITION BY nconst ORDER BY place DESC) = 1`
     : all;
-  const values = [text, ...odd.map(([, name]) => name)];
+  const values: string[] = [text, ...odd.map(([, name]) => name)];
   if (length > 0 && !mayExist) {
     await connection.run(`INSERT INTO names ${rows}`, values);
+    await onChange(`SELECT nconst FROM (${rows})`, values);
     changed += length;
   } else if (length > 0) {
     await connection.run(
-      `CREATE OR REPLACE TEMP TABLE changed_names AS
+      `CREATE OR REPLACE TEMP TABLE latest_names AS
       SELECT latest.*, stored.rowid AS storedRow
       FROM (${rows}) AS latest LEFT JOIN names AS stored USING (nconst)
       WHERE stored.rowid IS NULL OR latest.primaryName IS DISTINCT FROM stored.primaryName`,
       values,
     );
-    await connection.run('DELETE FROM names WHERE rowid IN (SELECT storedRow FROM changed_names)');
-    await connection.run('INSERT INTO names SELECT nconst, primaryName FROM changed_names');
-    changed += await count(connection, 'changed_names');
+    await connection.run('DELETE FROM names WHERE rowid IN (SELECT storedRow FROM latest_names)');
+    await connection.run('INSERT INTO names SELECT nconst, primaryName FROM latest_names');
+    await onChange('SELECT nconst FROM latest_names');
+    changed += await count(connection, 'latest_names');
+  }
+  for (const ids of [deletes, removed]) {
+    if (ids.length > 0) await onChange(`VALUES ${ids.map((id) => `(${id})`).join(', ')}`);
   }
   changed += await deletePeople(connection, deletes);
   return { changed, removed: await deletePeople(connection, removed) };

@@ -48,6 +48,12 @@ export interface GoldTable {
   readonly select: string;
   /** A JOIN that the final form needs. It takes each distinct text apart once, not once per row. */
   readonly beside?: string;
+  /**
+   * A column of ids, `tconst` or `nconst`, that every relation but `dictionary` has: each row of the integer form is computed
+   * from the rows with its id alone, and has the id as a text in the column of this name. Then a snapshot computes only the
+   * rows of ids that changed.
+   */
+  readonly rowsBy?: string;
   /** Columns that the final form standardises. The relation `scales` holds their mean and deviation. */
   readonly standardised?: readonly string[];
   readonly order: string;

@@ -30,6 +30,7 @@ const tableMetadata = z.strictObject({
   attributes: names.optional(),
   measures: z.array(identifier),
   columns: z.record(identifier, column),
+  rowsBy: z.enum(['tconst', 'nconst']).optional(),
   standardised: names.optional(),
   order: sentence,
   plots: z.array(plot).default([]),
@@ -48,7 +49,8 @@ const cubeMetadata = z.strictObject({
 
 /** @throws DeclarationProblem */
 export function readGoldTable(file: DeclarationFile): GoldTable {
-  const { columns, about, attributes, standardised, onlyDuckdb, ...rest } = file.metadata(tableMetadata);
+  const { columns, about, attributes, rowsBy, standardised, onlyDuckdb, ...rest } =
+    file.metadata(tableMetadata);
   const notes = Object.entries(columns).flatMap(([name, of]) =>
     typeof of === 'string' || of.about === undefined
       ? []
@@ -70,6 +72,7 @@ export function readGoldTable(file: DeclarationFile): GoldTable {
     ...(notes.length > 0 && { notes: Object.fromEntries(notes) }),
     select,
     ...(beside !== '' && { beside }),
+    ...(rowsBy && { rowsBy }),
     ...(standardised && { standardised }),
     order: rest.order,
     ...(onlyDuckdb && { onlyDuckdb }),

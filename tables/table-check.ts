@@ -97,7 +97,7 @@ class TableCheck {
   }
 
   #checkMetadata(): void {
-    const { reads, key, attributes = [], measures, columns, notes, standardised } = this.#table;
+    const { reads, key, attributes = [], measures, columns, notes, rowsBy, standardised } = this.#table;
     for (const [i, name] of reads.entries()) {
       if (name in this.#relations) continue;
       throw this.#problem(
@@ -112,6 +112,9 @@ class TableCheck {
         'only built-in tables have standardised columns',
         'Remove the line.',
       );
+    }
+    if (rowsBy !== undefined) {
+      throw this.#problem(['rowsBy'], 'only built-in tables are kept by id', 'Remove the line.');
     }
     const seen = new Set<string>();
     for (const [property, names] of Object.entries({ key, attributes, measures })) {

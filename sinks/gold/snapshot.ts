@@ -30,6 +30,7 @@ import { startAfter } from '../../topics/position.ts';
 import { noRecords, type RecordCounts, sumOf } from '../../topics/record-counts.ts';
 import type { CubeStore } from '../cube-store.ts';
 import { parquetOptions } from '../cube-tables.ts';
+import { keptRelation } from '../kept-tables.ts';
 import { writeCatalogue } from './catalogue.ts';
 import { EarlierFiles, makerOf, relationsOf } from './earlier-files.ts';
 import { goldStorage } from './gold-storage.ts';
@@ -71,7 +72,7 @@ export async function publishSnapshot(store: CubeStore, context: SnapshotContext
     mkdirSync(join(building, 'cubes'));
     const maker = makerOf(context.reelflowVersion, store.cubeFingerprint, declared);
     const earlier = EarlierFiles.of(store, gold, maker);
-    const files = await writeFiles(store, building, declared, earlier);
+    const files = await writeFiles(store, building, declared, maker, earlier);
     const manifest = manifestOf(store, context, id, created, files);
     if (context.isWorthIt?.(manifest) === false) {
       removeQuietly(building);
@@ -132,6 +133,7 @@ async function writeFiles(
   store: CubeStore,
   building: string,
   declared: readonly GoldTable[],
+  maker: string,
   earlier: EarlierFiles | undefined,
 ): Promise<Pick<Manifest, 'tables' | 'leftOut' | 'cubes'>> {
   const taken = new Map<GoldTable, Manifest['tables'][string] | undefined>();
@@ -144,6 +146,10 @@ async function writeFiles(
   const missingCubes = [...known].filter((name) => takenCubes.get(name) === undefined);
   await store.sumCubes(new Set([...missingCubes, ...missing.flatMap((table) => relationsOf(table, known))]));
   await store.ratings.createViews();
+  await store.keep(
+    missing.filter(({ rowsBy }) => rowsBy !== undefined),
+    maker,
+  );
   const tables: Manifest['tables'] = {};
   const leftOut: Record<string, string> = {};
   for (const [table, entry] of taken) {
@@ -198,7 +204,12 @@ async function writeTable(
   folder: string,
 ): Promise<Manifest['tables'][string]> {
   const { connection } = store;
-  await connection.run(`CREATE OR REPLACE TEMP TABLE integers AS ${table.integers}`);
+  let rows = keptRelation(table);
+  if (table.rowsBy === undefined) {
+    rows = 'computed';
+    await connection.run(`CREATE OR REPLACE TEMP TABLE ${rows} AS ${table.integers}`);
+  }
+  await connection.run(`CREATE OR REPLACE TEMP VIEW integers AS FROM ${rows}`);
   const scales =
     table.standardised === undefined ? undefined : await readScales(connection, table.standardised);
   const path = join(folder, `${table.name}.parquet`);
@@ -209,7 +220,10 @@ async function writeTable(
     (${parquetOptions}, KV_METADATA { ${notesKey}: ${notes} })`,
   );
   syncPath(path);
-  const sum = await contentSum(connection, table, 'integers');
+  const sum =
+    table.rowsBy === undefined
+      ? await contentSum(connection, table, rows)
+      : await store.kept.contentOf(table);
 
   return {
     rows: Number(sum.rows),

@@ -4,6 +4,7 @@ about: People by the rated titles that they are credited on.
 reads: [contributor, names]
 key: [nconst]
 attributes: [primaryName]
+rowsBy: nconst
 measures: [total_titles, total_credits, total_votes, s1, s2, max_tenths, min_tenths]
 columns:
   nconst: VARCHAR

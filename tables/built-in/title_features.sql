@@ -54,6 +54,7 @@ columns:
   genre_western: BOOLEAN
   genre_other: BOOLEAN
   split: VARCHAR
+rowsBy: tconst
 standardised: [startYear, runtimeMinutes]
 order: tconst
 plots:

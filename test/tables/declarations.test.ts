@@ -73,6 +73,19 @@ test('every built-in table reads cubes, or relations of the sink, that its SQL n
   }
 });
 
+test('every relation of a table whose rows are computed by id has this id, and so has the table', () => {
+  const columns = new Map<string, readonly string[]>(cubes.map(({ name, key }) => [name, key]));
+  columns.set('names', ['nconst']);
+  const tables = goldTables.filter(({ rowsBy }) => rowsBy !== undefined);
+  expect(tables.length).toBeGreaterThan(0);
+  for (const { name, reads, key, rowsBy } of tables) {
+    expect(key, name).toContain(rowsBy);
+    for (const relation of reads.filter((each) => each !== 'dictionary')) {
+      expect(columns.get(relation), `${name} reads ${relation}`).toContain(rowsBy);
+    }
+  }
+});
+
 test('the built-in cubes have the fingerprint of the stores that exist', () => {
   expect(fingerprintOf(cubes)).toBe('19290e315f87cc83');
 });

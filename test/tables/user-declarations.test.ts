@@ -238,6 +238,7 @@ describe('refused', () => {
       sqlLine - 1,
       'Flink cannot compute it',
     ],
+    ['rows by id', good.replace('order:', 'rowsBy: tconst\norder:'), 11, 'kept by id'],
     ['standardised columns', good.replace('order:', 'standardised: [s1]\norder:'), 11, 'standardised'],
   ])('%s', async (_, text, line, reason) => {
     write(text);
