@@ -2,7 +2,9 @@
  * The declarations that come with reelflow, each a file `built-in/<name>.sql`. `npm run build` writes them into one JSON file,
  * so that an installed package starts without reading YAML.
  */
-import { existsSync, readFileSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Cube } from './cubes/cube.ts';
 import type { GoldTable } from './gold-table.ts';
@@ -49,9 +51,43 @@ const compiled = new URL('built-in.json', import.meta.url);
 
 export const builtIn: Declarations = existsSync(compiled)
   ? JSON.parse(readFileSync(compiled, 'utf8'))
-  : await readFiles();
+  : await ofCheckout();
 
-async function readFiles(): Promise<Declarations> {
+/**
+ * Loading a YAML parser and reading all files takes half as long again as a short command. So a checkout keeps the result, with
+ * the hash of all that it was made from: the files, and the code that reads them.
+ */
+async function ofCheckout(): Promise<Declarations> {
+  const kept = fileURLToPath(new URL('../node_modules/.cache/built-in.json', import.meta.url));
+  const hash = createHash('sha256');
+  for (const name of [...cubeNames, '', ...tableNames]) hash.update(`${name}\n${name && sqlOf(name)}`);
+  for (const reader of ['declaration-file.ts', 'read-declaration.ts']) {
+    hash.update(readFileSync(new URL(reader, import.meta.url)));
+  }
+  const made = hash.digest('hex');
+  try {
+    const { from, declarations } = JSON.parse(readFileSync(kept, 'utf8'));
+    if (from === made) return declarations;
+  } catch {
+    // There is none, or it cannot be read.
+  }
+  const declarations = await readFiles();
+  try {
+    mkdirSync(dirname(kept), { recursive: true });
+    writeFileSync(`${kept}.${process.pid}`, JSON.stringify({ from: made, declarations }));
+    renameSync(`${kept}.${process.pid}`, kept);
+  } catch {
+    // The folder belongs to another user: the next start reads the files again.
+  }
+  return declarations;
+}
+
+function sqlOf(name: string): string {
+  return readFileSync(`${builtInFolder}${name}.sql`, 'utf8');
+}
+
+/** Reads the SQL files. @throws DeclarationProblem */
+export async function readFiles(): Promise<Declarations> {
   const { DeclarationFile } = await import('./declaration-file.ts');
   const { readCube, readGoldTable } = await import('./read-declaration.ts');
   const file = (name: string) => new DeclarationFile(`${builtInFolder}${name}.sql`);

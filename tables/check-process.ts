@@ -3,8 +3,8 @@
  * time, or ends DuckDB, ends only this process.
  */
 import type { Cube } from './cubes/cube.ts';
-import type { Problem } from './declaration-file.ts';
 import { readFolder } from './declaration-folder.ts';
+import type { Problem } from './declaration-problem.ts';
 import type { GoldTable } from './gold-table.ts';
 
 export type ProcessAnswer =

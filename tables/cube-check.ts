@@ -7,7 +7,8 @@ import type { DuckDBConnection } from '@duckdb/node-api';
 import { messageOf } from '../runtime/errors.ts';
 import { type ColumnType, type DatasetName, datasets } from '../topics/catalog.ts';
 import { type Cube, relationOf } from './cubes/cube.ts';
-import type { DeclarationFile, DeclarationProblem, MetadataPath } from './declaration-file.ts';
+import type { DeclarationFile, MetadataPath } from './declaration-file.ts';
+import type { DeclarationProblem } from './declaration-problem.ts';
 import { type Relations, statementProblem } from './statement-check.ts';
 
 /** Texts with so many values that a number for each would fill the memory: 390 bytes and 14 µs a text. */

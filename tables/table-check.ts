@@ -9,7 +9,8 @@ import { messageOf } from '../runtime/errors.ts';
 import { columnNotes } from './column-notes.ts';
 import { contentHash } from './content-hash.ts';
 import { type Cube, columnsOf } from './cubes/cube.ts';
-import type { DeclarationFile, DeclarationProblem, MetadataPath } from './declaration-file.ts';
+import type { DeclarationFile, MetadataPath } from './declaration-file.ts';
+import type { DeclarationProblem } from './declaration-problem.ts';
 import type { GoldTable } from './gold-table.ts';
 import { type Relations, statementProblem } from './statement-check.ts';
 

@@ -6,7 +6,7 @@ import { fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { builtIn, type Declarations } from './built-in.ts';
 import type { ProcessAnswer } from './check-process.ts';
-import { declarationsUnusable } from './declaration-file.ts';
+import { declarationsUnusable } from './declaration-problem.ts';
 
 const ending = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
 const program = fileURLToPath(new URL(`./check-process.${ending}`, import.meta.url));

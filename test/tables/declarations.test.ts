@@ -6,7 +6,8 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { builtInFolder } from '../../tables/built-in.ts';
 import { noteOf } from '../../tables/column-notes.ts';
 import { cubes, fingerprintOf } from '../../tables/cubes/cube-set.ts';
-import { DeclarationFile, DeclarationProblem } from '../../tables/declaration-file.ts';
+import { DeclarationFile } from '../../tables/declaration-file.ts';
+import { DeclarationProblem } from '../../tables/declaration-problem.ts';
 import { goldTables } from '../../tables/gold-tables.ts';
 import { readCube, readGoldTable } from '../../tables/read-declaration.ts';
 
