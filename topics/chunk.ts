@@ -4,8 +4,9 @@
  * schema to ours: exact, but 18 times slower.
  */
 import { createHash } from 'node:crypto';
-import avsc, { type Schema, type Type } from 'avsc';
+import type { Schema, Type } from 'avsc';
 import { MalformedRows, readBlockCount, readLong, readString } from './avro-reader.ts';
+import { avroTypeOf } from './avro-type.ts';
 import { type BaseMark, baseMarkOf, readBaseMark } from './base.ts';
 import { type Dataset, type DatasetName, datasets } from './catalog.ts';
 import type { Dictionary } from './dictionary.ts';
@@ -156,8 +157,7 @@ export class ChunkDecoder {
   readonly #name: DatasetName;
   readonly #schemaId: number;
   readonly #registry: Pick<Registry, 'writer'>;
-  readonly #reader: Type;
-  readonly #readersBefore: readonly (readonly [AddedField, Type])[];
+  #ownType: Type | undefined;
   readonly #resolvers = new Map<number, { writer: Type; resolver: ReturnType<Type['createResolver']> }>();
   /** Ids of schemas that end before a field that was added. */
   readonly #endBefore = new Map<number, readonly [AddedField, Type]>();
@@ -167,8 +167,11 @@ export class ChunkDecoder {
     this.#name = name;
     this.#schemaId = schemaId;
     this.#registry = registry;
-    this.#reader = avsc.Type.forSchema(JSON.parse(schemaText(`imdb.${name}`)));
-    this.#readersBefore = addedFields.map((field) => [field, avsc.Type.forSchema(schemaBefore(field, name))]);
+  }
+
+  get #reader(): Type {
+    this.#ownType ??= avroTypeOf(JSON.parse(schemaText(`imdb.${this.#name}`)));
+    return this.#ownType;
   }
 
   /** Whether `decode` takes the value as it is; else it needs `resolve`. @throws RejectedMessage for a bad wire header */
@@ -201,9 +204,10 @@ export class ChunkDecoder {
       }
       try {
         const writer = registered;
-        const before = this.#readersBefore.find(([, type]) => writer.equals(type));
-        if (before !== undefined) {
-          this.#endBefore.set(id, before);
+        for (const field of addedFields) {
+          const type = avroTypeOf(schemaBefore(field, this.#name));
+          if (!writer.equals(type)) continue;
+          this.#endBefore.set(id, [field, type]);
           return value;
         }
         known = { writer, resolver: this.#reader.createResolver(writer) };

@@ -6,7 +6,7 @@
 import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { SchemaRegistry } from '@kafkajs/confluent-schema-registry';
-import avsc, { type Type } from 'avsc';
+import type { Type } from 'avsc';
 import { isCertificateAlert, isCertificateError, messageOf, ReelflowError } from '../runtime/errors.ts';
 import { type Answer, connectionFailure, exchange, isAbsent, obstacleOf } from '../runtime/registry-http.ts';
 import { type RegistryAccess, registryAccess } from '../runtime/registry-security.ts';
@@ -56,19 +56,28 @@ const requiredFields: Readonly<Record<string, readonly [name: string, type: stri
 
 type Middleware = NonNullable<ConstructorParameters<typeof SchemaRegistry>[0]['middlewares']>[number];
 type Respond = NonNullable<ReturnType<Middleware>['response']>;
-type Request = Parameters<Respond>[2];
+
+/** A request, apart from what identifies this client. */
+interface Asked {
+  readonly method: 'GET' | 'POST' | 'PUT';
+  /** Behind the URL of the registry. */
+  readonly path: string;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body?: string;
+}
+
 type Response = Awaited<ReturnType<Respond>>;
 
 /** The registry itself does not give what was asked for. */
 class Refusal extends Error {
-  readonly request: Request;
+  readonly asked: Asked;
   readonly answer: Answer;
   /** The package takes any 404 for a subject without a compatibility: only the registry's own code may reach it as one. */
   readonly status: 404 | undefined;
 
-  constructor(request: Request, answer: Answer, isMissing = isAbsent(answer)) {
+  constructor(asked: Asked, answer: Answer, isMissing = isAbsent(answer)) {
     super(answer.text);
-    this.request = request;
+    this.asked = asked;
     this.answer = answer;
     this.status = isMissing ? 404 : undefined;
   }
@@ -95,6 +104,8 @@ export class Registry {
    *   registry refuses the schema; the abort reason of `signal`
    */
   async register(topic: string, schemaName: string, schema = schemaText(schemaName)): Promise<number> {
+    const known = await this.#registered(topic, schema);
+    if (known !== undefined) return known;
     const { SchemaType, COMPATIBILITY } = await import('@kafkajs/confluent-schema-registry');
     const client = await this.#client(`schema of ${topic}`, true);
     const subject = { subject: `${topic}-value`, compatibility: COMPATIBILITY[compatibility] };
@@ -111,6 +122,28 @@ export class Registry {
       }
       await this.#sleep(100 * refusals);
     }
+  }
+
+  /**
+   * The id of a schema that its subject holds already, with our compatibility: the usual case, for which two requests at once
+   * suffice, without the package.
+   */
+  async #registered(topic: string, schema: string): Promise<number | undefined> {
+    const subject = encodeURIComponent(`${topic}-value`);
+    const activity = `schema of ${topic}`;
+    const headers = { 'content-type': 'application/vnd.schemaregistry.v1+json' };
+    const body = JSON.stringify({ schema });
+    const [level, found] = await Promise.all([
+      this.#ask(
+        `compatibility of ${topic}`,
+        { method: 'GET', path: `/config/${subject}`, headers: {} },
+        true,
+      ),
+      this.#ask(activity, { method: 'POST', path: `/subjects/${subject}`, headers, body }, true),
+    ]);
+    const id = found.body?.id;
+    const isOurs = isOk(level) && level.body?.compatibilityLevel === compatibility;
+    return isOurs && isOk(found) && typeof id === 'number' ? id : undefined;
   }
 
   /**
@@ -148,10 +181,11 @@ export class Registry {
     const client = await this.#client(`schema ${id}`, false);
     try {
       const schema: unknown = await client.getSchema(id);
+      const { default: avsc } = await import('avsc');
       if (avsc.Type.isType(schema)) return schema as Type;
     } catch (thrown) {
       if (thrown instanceof Refusal) {
-        const path = thrown.request.path();
+        const { path } = thrown.asked;
         if (!path.startsWith('/schemas/ids/')) {
           throw new UnusableSchema(`refers to ${path}: ${thrown.answer.text}`);
         }
@@ -174,13 +208,20 @@ export class Registry {
     const { SchemaRegistry } = await import('@kafkajs/confluent-schema-registry');
     const middleware: Middleware = ({ resourceMethod }) => ({
       response: async (_next, _renew, request) => {
-        const answer = await this.#ask(activity, request, isAtStart);
+        const body = request.body();
+        const asked: Asked = {
+          method: request.method().toUpperCase() as Asked['method'],
+          path: request.path(),
+          headers: request.headers() as Record<string, string>,
+          ...(typeof body === 'string' && { body }),
+        };
+        const answer = await this.#ask(activity, asked, isAtStart);
         const required = requiredFields[resourceMethod];
         const value = required && answer.body?.[required[0]];
-        if (!isOk(answer) || (required && typeof value !== required[1])) throw new Refusal(request, answer);
+        if (!isOk(answer) || (required && typeof value !== required[1])) throw new Refusal(asked, answer);
         // A client may have been killed between creating a subject and setting its level: then the package sets it.
         if (resourceMethod === 'config' && String(value).toUpperCase() === 'NONE') {
-          throw new Refusal(request, answer, true);
+          throw new Refusal(asked, answer, true);
         }
         // The package reads nothing else of a response.
         return { data: () => answer.body } as Response;
@@ -195,12 +236,12 @@ export class Registry {
    * @param isAtStart whether the command may end with an error that a person waits for
    * @throws ReelflowError accessRefused, untrusted, registryUnreachable; the abort reason of `signal`
    */
-  async #ask(activity: string, request: Request, isAtStart: boolean): Promise<Answer> {
+  async #ask(activity: string, asked: Asked, isAtStart: boolean): Promise<Answer> {
     const { outages, patienceMs = 5_000, foreignPatienceMs = 60_000 } = this.#options;
     const startedMs = performance.now();
     try {
       for (let pauseMs = retryMs.first; ; pauseMs = Math.min(2 * pauseMs, retryMs.most)) {
-        const reply = await this.#try(request);
+        const reply = await this.#try(asked);
         if (reply.obstacle === undefined) return reply.answer;
         const limitMs = { absent: patienceMs, foreign: foreignPatienceMs, busy: Number.POSITIVE_INFINITY };
         if (isAtStart && performance.now() - startedMs > limitMs[reply.obstacle]) {
@@ -214,23 +255,21 @@ export class Registry {
     }
   }
 
-  async #try(request: Request): Promise<Reply> {
-    const { access = registryAccess(), signal } = this.#options;
-    const method = request.method().toUpperCase() as 'GET' | 'POST' | 'PUT';
-    const body = request.body();
+  async #try({ method, path, headers: own, body }: Asked): Promise<Reply> {
+    const { url, access = registryAccess(), signal } = this.#options;
     try {
       const { headers, tls } = access.request();
-      const answer = await exchange(request.url(), {
+      const answer = await exchange(`${url}${path}`, {
         method,
-        headers: { ...(request.headers() as Record<string, string>), ...headers },
+        headers: { ...own, ...headers },
         ...(tls !== undefined && { tls }),
-        ...(typeof body === 'string' && { body }),
+        ...(body !== undefined && { body }),
         ...(signal !== undefined && { signal }),
       });
       if (answer.status === 401 || answer.status === 403) throw this.#accessRefused(answer.text);
       const obstacle = obstacleOf(answer);
       if (obstacle === undefined) return { obstacle, answer };
-      const reason = `${method} ${request.path()}: ${answer.text}`;
+      const reason = `${method} ${path}: ${answer.text}`;
       return { obstacle, reason, retryAfterMs: answer.retryAfterMs };
     } catch (thrown) {
       signal?.throwIfAborted();
@@ -263,9 +302,9 @@ export class Registry {
     });
   }
 
-  #refusesToAnswer({ request, answer }: Refusal): ReelflowError {
+  #refusesToAnswer({ asked, answer }: Refusal): ReelflowError {
     return new ReelflowError('registryUnreachable', 'The Schema Registry refuses to answer', {
-      detail: `${request.url()}: ${answer.text}`,
+      detail: `${this.#options.url}${asked.path}: ${answer.text}`,
       hint: 'Check what the detail names in the registry.',
     });
   }

@@ -4,10 +4,11 @@
  */
 
 import { randomBytes } from 'node:crypto';
-import avsc, { type Type } from 'avsc';
+import type { Type } from 'avsc';
 import type { LogBounds } from '../../kafka/bounds.ts';
 import { type LogReader, OutsideLog } from '../../kafka/log.ts';
 import { scan } from '../../kafka/scan.ts';
+import { avroTypeOf } from '../../topics/avro-type.ts';
 import { type DatasetName, datasetNames, datasets, type TopicNames } from '../../topics/catalog.ts';
 import {
   ChunkDecoder,
@@ -203,7 +204,7 @@ export class LetterOpener {
       purpose === 'sending'
         ? await registry.register(names.source(dataset), `imdb.${dataset}`)
         : unregistered;
-    const type = avsc.Type.forSchema(JSON.parse(schemaText(`imdb.${dataset}`)));
+    const type = avroTypeOf(JSON.parse(schemaText(`imdb.${dataset}`)));
     const codec = { type, schemaId, decoder: new ChunkDecoder(dataset, schemaId, registry) };
     this.#codecs.set(dataset, codec);
     return codec;

@@ -1,0 +1,10 @@
+/** Types of avsc, which take long to load and to build: only what our own decoders do not read needs one. */
+import { createRequire } from 'node:module';
+import type { Schema, Type } from 'avsc';
+
+const require = createRequire(import.meta.url);
+
+export function avroTypeOf(schema: Schema): Type {
+  const { Type } = require('avsc') as typeof import('avsc');
+  return Type.forSchema(schema);
+}
