@@ -2,10 +2,10 @@
  * The HTTP endpoints of a running stage: `/healthz` and `/readyz` answer 200 or 503 with the view as JSON, `/metrics` in
  * Prometheus' text format. They are read-only and contain no secret.
  */
-import { createServer } from 'node:http';
 import { collectDefaultMetrics, Registry } from 'prom-client';
 import { listenOn } from '../monitor/listen.ts';
 import { messageOf } from '../runtime/errors.ts';
+import { loadHttp } from '../runtime/http.ts';
 import type { ListenAddress } from './options.ts';
 
 export interface HealthView {
@@ -32,7 +32,7 @@ export async function serveObservers(
   health: () => HealthView,
 ): Promise<Registry> {
   const registry = processRegistry();
-  const server = createServer((request, response) => {
+  const server = loadHttp().createServer((request, response) => {
     const path = request.url ?? '';
     if (path === '/metrics') {
       registry.metrics().then(

@@ -5,10 +5,11 @@
  */
 import { createHash, timingSafeEqual } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { messageOf, ReelflowError } from '../runtime/errors.ts';
+import { loadHttp } from '../runtime/http.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { listenOn } from './listen.ts';
 import { failureText, type View } from './overview.ts';
@@ -77,7 +78,7 @@ export async function servePage(options: PageOptions): Promise<RunningPage> {
     });
   }
   const page = new Page(options);
-  const server = createServer(
+  const server = loadHttp().createServer(
     { requestTimeout: 10_000 },
     (request, response) => void page.answer(request, response),
   );

@@ -3,44 +3,40 @@
  * names here, because their files are replaced while a process runs: every new connection reads them again.
  */
 import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto';
-import { z } from 'zod';
 import { type Credentials, credentialsOf, fileText, type Secret, secretOf } from './credentials.ts';
+import { anyText, httpUrl, oneOf, refuseCredentials, type ValuesOf } from './environment.ts';
 import { messageOf, ReelflowError } from './errors.ts';
 
 const protocols = ['PLAINTEXT', 'SSL', 'SASL_PLAINTEXT', 'SASL_SSL'] as const;
 const passwordMechanisms = ['PLAIN', 'SCRAM-SHA-256', 'SCRAM-SHA-512'] as const;
 const mechanisms = [...passwordMechanisms, 'OAUTHBEARER'] as const;
 
-const text = z.string().optional();
-
 /** Names and meanings are those of Kafka's own clients. */
 export const securityVariables = {
-  KAFKA_SECURITY_PROTOCOL: z.enum(protocols).default('PLAINTEXT'),
-  KAFKA_SSL_CA_FILE: text,
-  KAFKA_SSL_CERTIFICATE_FILE: text,
-  KAFKA_SSL_KEY_FILE: text,
-  KAFKA_SSL_KEY_PASSWORD: text,
-  KAFKA_SSL_KEY_PASSWORD_FILE: text,
-  KAFKA_SASL_MECHANISM: z.enum(mechanisms).optional(),
-  KAFKA_SASL_USERNAME: text,
-  KAFKA_SASL_PASSWORD: text,
-  KAFKA_SASL_PASSWORD_FILE: text,
-  KAFKA_SASL_OAUTHBEARER_TOKEN_FILE: text,
-  KAFKA_SASL_OAUTHBEARER_TOKEN_ENDPOINT_URL: z
-    .url({ protocol: /^https?$/ })
-    .refine(
-      isWithoutCredentials,
-      'the URL must not contain a user or password; use KAFKA_SASL_OAUTHBEARER_CLIENT_ID',
-    )
-    .refine(isHttpsOrLoopback, 'https expected: plain http would send the client secret unencrypted')
-    .optional(),
-  KAFKA_SASL_OAUTHBEARER_CLIENT_ID: text,
-  KAFKA_SASL_OAUTHBEARER_CLIENT_SECRET: text,
-  KAFKA_SASL_OAUTHBEARER_CLIENT_SECRET_FILE: text,
-  KAFKA_SASL_OAUTHBEARER_SCOPE: text,
+  KAFKA_SECURITY_PROTOCOL: oneOf(protocols),
+  KAFKA_SSL_CA_FILE: anyText,
+  KAFKA_SSL_CERTIFICATE_FILE: anyText,
+  KAFKA_SSL_KEY_FILE: anyText,
+  KAFKA_SSL_KEY_PASSWORD: anyText,
+  KAFKA_SSL_KEY_PASSWORD_FILE: anyText,
+  KAFKA_SASL_MECHANISM: oneOf(mechanisms),
+  KAFKA_SASL_USERNAME: anyText,
+  KAFKA_SASL_PASSWORD: anyText,
+  KAFKA_SASL_PASSWORD_FILE: anyText,
+  KAFKA_SASL_OAUTHBEARER_TOKEN_FILE: anyText,
+  KAFKA_SASL_OAUTHBEARER_TOKEN_ENDPOINT_URL: httpUrl((url) => {
+    refuseCredentials(url, 'KAFKA_SASL_OAUTHBEARER_CLIENT_ID');
+    if (!isHttpsOrLoopback(url)) {
+      throw new RangeError('expected https: plain http would send the client secret unencrypted');
+    }
+  }),
+  KAFKA_SASL_OAUTHBEARER_CLIENT_ID: anyText,
+  KAFKA_SASL_OAUTHBEARER_CLIENT_SECRET: anyText,
+  KAFKA_SASL_OAUTHBEARER_CLIENT_SECRET_FILE: anyText,
+  KAFKA_SASL_OAUTHBEARER_SCOPE: anyText,
 };
 
-type Environment = z.infer<z.ZodObject<typeof securityVariables>>;
+type Environment = ValuesOf<typeof securityVariables>;
 
 /** PEM files. */
 export interface TlsFiles {
@@ -75,14 +71,8 @@ export interface BrokerSecurity {
   readonly sasl?: Sasl;
 }
 
-export function isWithoutCredentials(url: string): boolean {
-  const parsed = URL.parse(url);
-  return !parsed?.username && !parsed?.password;
-}
-
-export function isHttpsOrLoopback(url: string): boolean {
-  const { protocol, hostname } = URL.parse(url) ?? {};
-  return protocol !== 'http:' || /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(hostname ?? '');
+export function isHttpsOrLoopback({ protocol, hostname }: URL): boolean {
+  return protocol !== 'http:' || /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(hostname);
 }
 
 /**
@@ -91,7 +81,7 @@ export function isHttpsOrLoopback(url: string): boolean {
  * @throws ReelflowError usage
  */
 export function securityOf(env: Environment): BrokerSecurity | undefined {
-  const protocol = env.KAFKA_SECURITY_PROTOCOL;
+  const protocol = env.KAFKA_SECURITY_PROTOCOL ?? 'PLAINTEXT';
   const wantsTls = protocol === 'SSL' || protocol === 'SASL_SSL';
   const wantsSasl = protocol === 'SASL_PLAINTEXT' || protocol === 'SASL_SSL';
   // A setting without effect is a mistake that could send a password, or all data, unencrypted.

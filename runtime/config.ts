@@ -3,20 +3,17 @@
  * there is no global configuration.
  */
 import { isIPv6 } from 'node:net';
-import { z } from 'zod';
-import {
-  type BrokerSecurity,
-  isWithoutCredentials,
-  securityOf,
-  securityVariables,
-} from './broker-security.ts';
+import { type BrokerSecurity, securityOf, securityVariables } from './broker-security.ts';
+import { httpUrl, type Reader, readVariables, refuseCredentials } from './environment.ts';
 import { ReelflowError } from './errors.ts';
 import { type RegistrySecurity, registrySecurityOf, registryVariables } from './registry-security.ts';
 
-const addressList = z
-  .string()
-  .transform((text) => text.split(',').map((part) => part.trim()))
-  .pipe(z.array(z.string().refine(isAddress, 'host:port or [IPv6]:port expected')).min(1));
+const addressList: Reader<string[]> = (text) => {
+  const addresses = text.split(',').map((part) => part.trim());
+  const wrong = addresses.find((address) => !isAddress(address));
+  if (wrong !== undefined) throw new RangeError(`expected host:port or [IPv6]:port, not '${wrong}'`);
+  return addresses;
+};
 
 function isAddress(text: string): boolean {
   const [, ipv6, name, port] = /^(?:\[([^\s\]]+)\]|([^\s/:[\]|]+)):(\d{1,5})$/.exec(text) ?? [];
@@ -24,16 +21,12 @@ function isAddress(text: string): boolean {
 }
 
 /** Names and meanings are those of Kafka's clients. A password is set directly or as the path of its file. */
-const environment = z.object({
-  KAFKA_BROKERS: addressList.optional(),
-  SCHEMA_REGISTRY_URL: z
-    .url({ protocol: /^https?$/ })
-    // Errors and logs show the URL.
-    .refine(isWithoutCredentials, 'the URL must not contain a user or password; use SCHEMA_REGISTRY_USERNAME')
-    .optional(),
+const variables = {
+  KAFKA_BROKERS: addressList,
+  SCHEMA_REGISTRY_URL: httpUrl((url) => refuseCredentials(url, 'SCHEMA_REGISTRY_USERNAME')),
   ...securityVariables,
   ...registryVariables,
-});
+};
 
 /** Addresses and credentials of broker and registry. */
 export interface Endpoints {
@@ -59,17 +52,11 @@ export interface Places {
  * @throws ReelflowError usage, when only one of the two is set, one is malformed, or security settings conflict
  */
 export function endpointsFromEnvironment(env: NodeJS.ProcessEnv): Endpoints | undefined {
-  const named = Object.keys(environment.shape).map((name) => [name, env[name]] as const);
-  const parsed = environment.safeParse(
-    Object.fromEntries(named.filter(([, value]) => value !== undefined && value.trim() !== '')),
-  );
-  if (!parsed.success) {
-    throw new ReelflowError('usage', 'An environment variable is not valid', {
-      detail: z.prettifyError(parsed.error),
-      hint: 'KAFKA_BROKERS is host:port[,host:port …], with an IPv6 address in brackets, SCHEMA_REGISTRY_URL an http or https URL; the documentation lists the others.',
-    });
-  }
-  const { KAFKA_BROKERS: brokers, SCHEMA_REGISTRY_URL: registryUrl, ...access } = parsed.data;
+  const {
+    KAFKA_BROKERS: brokers,
+    SCHEMA_REGISTRY_URL: registryUrl,
+    ...access
+  } = readVariables(env, variables);
   if (brokers === undefined && registryUrl === undefined) return undefined;
   if (brokers === undefined || registryUrl === undefined) {
     const [set, unset] =

@@ -3,9 +3,10 @@
  * before a registry (an ingress, a load balancer, a login page) answers too, and such an answer says nothing about a
  * schema.
  */
-import { type IncomingHttpHeaders, request as plainRequest } from 'node:http';
-import { type RequestOptions, request as secureRequest } from 'node:https';
+import type { IncomingHttpHeaders } from 'node:http';
+import type { RequestOptions } from 'node:https';
 import { messageOf } from './errors.ts';
+import { loadHttpFor } from './http.ts';
 
 export interface Exchange {
   readonly method: 'GET' | 'POST' | 'PUT';
@@ -38,8 +39,7 @@ const textLengthMax = 300;
 export async function exchange(url: string, options: Exchange): Promise<Answer> {
   const { method, headers, body, tls, signal } = options;
   const { promise, resolve, reject } = Promise.withResolvers<Answer>();
-  const send = url.startsWith('https:') ? secureRequest : plainRequest;
-  const outgoing = send(url, {
+  const outgoing = loadHttpFor(url).request(url, {
     method,
     headers: {
       accept: 'application/vnd.schemaregistry.v1+json, application/json',

@@ -2,27 +2,25 @@
  * How requests to the Schema Registry are secured: basic authentication, a bearer token, client certificates. Files of tokens and
  * certificates are read for each request, so that another program may renew them.
  */
-import { z } from 'zod';
 import { isHttpsOrLoopback, readTls, type TlsFiles } from './broker-security.ts';
 import { type Credentials, credentialsOf, fileText, secretOf } from './credentials.ts';
+import { anyText, type ValuesOf } from './environment.ts';
 import { ReelflowError } from './errors.ts';
 import type { Exchange } from './registry-http.ts';
 
-const text = z.string().optional();
-
 export const registryVariables = {
-  SCHEMA_REGISTRY_USERNAME: text,
-  SCHEMA_REGISTRY_PASSWORD: text,
-  SCHEMA_REGISTRY_PASSWORD_FILE: text,
-  SCHEMA_REGISTRY_BEARER_TOKEN_FILE: text,
-  SCHEMA_REGISTRY_SSL_CA_FILE: text,
-  SCHEMA_REGISTRY_SSL_CERTIFICATE_FILE: text,
-  SCHEMA_REGISTRY_SSL_KEY_FILE: text,
-  SCHEMA_REGISTRY_SSL_KEY_PASSWORD: text,
-  SCHEMA_REGISTRY_SSL_KEY_PASSWORD_FILE: text,
+  SCHEMA_REGISTRY_USERNAME: anyText,
+  SCHEMA_REGISTRY_PASSWORD: anyText,
+  SCHEMA_REGISTRY_PASSWORD_FILE: anyText,
+  SCHEMA_REGISTRY_BEARER_TOKEN_FILE: anyText,
+  SCHEMA_REGISTRY_SSL_CA_FILE: anyText,
+  SCHEMA_REGISTRY_SSL_CERTIFICATE_FILE: anyText,
+  SCHEMA_REGISTRY_SSL_KEY_FILE: anyText,
+  SCHEMA_REGISTRY_SSL_KEY_PASSWORD: anyText,
+  SCHEMA_REGISTRY_SSL_KEY_PASSWORD_FILE: anyText,
 };
 
-type Environment = z.infer<z.ZodObject<typeof registryVariables>>;
+type Environment = ValuesOf<typeof registryVariables>;
 
 const sslPrefix = 'SCHEMA_REGISTRY_SSL';
 
@@ -43,7 +41,7 @@ export function registrySecurityOf(env: Environment, url: string | undefined): R
         hint: 'Unset SCHEMA_REGISTRY_USERNAME or SCHEMA_REGISTRY_BEARER_TOKEN_FILE.',
       });
     }
-    if (url !== undefined && !isHttpsOrLoopback(url)) {
+    if (url !== undefined && !isHttpsOrLoopback(new URL(url))) {
       throw new ReelflowError('usage', 'A bearer token needs an https registry', {
         detail: 'Plain http would send the token unencrypted.',
         hint: 'Set SCHEMA_REGISTRY_URL to an https URL.',

@@ -2,9 +2,9 @@
  * A file of an HTTP server, as the bytes that come over the wire. `fetch` unpacks what a server declares as packed; then no
  * announced length fits any more, and a `.gz` that was declared so arrives as text.
  */
-import { type IncomingMessage, request as plainRequest } from 'node:http';
-import { request as secureRequest } from 'node:https';
+import type { IncomingMessage } from 'node:http';
 import { messageOf, systemCodeOf } from '../../runtime/errors.ts';
+import { loadHttpFor } from '../../runtime/http.ts';
 
 /** A failure that may pass: the connection broke, the server is busy. */
 export class Interrupted extends Error {}
@@ -70,9 +70,8 @@ async function ask(
   signal: AbortSignal | undefined,
 ): Promise<IncomingMessage> {
   const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
-  const send = url.startsWith('https:') ? secureRequest : plainRequest;
   // `identity`: a length is that of the file, not of a compression on the way. Some servers compress all the same.
-  const outgoing = send(url, {
+  const outgoing = loadHttpFor(url).request(url, {
     headers: { ...headers, 'accept-encoding': 'identity' },
     agent: false,
     ...(signal !== undefined && { signal }),
