@@ -4,7 +4,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type Cluster from 'kafkajs/src/cluster/index.js';
-import { type Broker, withAdmin, withCluster } from './client.ts';
+import { type Broker, clusterTopics, withCluster } from './client.ts';
 import { isUnknownTopic, isWithoutLeader } from './failures.ts';
 
 export interface LogBounds {
@@ -59,7 +59,7 @@ export async function availableLogBounds(
   broker: Broker,
   topics: readonly string[],
 ): Promise<BoundsByTopic<LogBoundsAndWatermark>> {
-  const existing = await withAdmin(broker, async (admin) => new Set(await admin.listTopics()));
+  const { partitions: existing } = await clusterTopics(broker);
   const requested = [...new Set(topics)].filter((topic) => existing.has(topic));
   try {
     return await readWatermarks(broker, requested);
@@ -155,7 +155,7 @@ function joined<A, B, C>(
 }
 
 async function asUnknownTopic(broker: Broker, topics: readonly string[], thrown: unknown): Promise<unknown> {
-  const existing = await withAdmin(broker, async (admin) => new Set(await admin.listTopics()));
+  const { partitions: existing } = await clusterTopics(broker);
   // kafkajs names no topic. One that exists again by now is named with the others.
   const missing = topics.filter((topic) => !existing.has(topic));
   return new UnknownTopic((missing.length > 0 ? missing : topics).join(', '), thrown);

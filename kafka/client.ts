@@ -101,9 +101,31 @@ export async function withCluster<T>(
   }
 }
 
-/** The cluster's id, which ties state and gold to one cluster. */
+export interface ClusterTopics {
+  /** Ties state and gold to one cluster. */
+  readonly clusterId: string;
+  /** Partition counts of all topics. */
+  readonly partitions: ReadonlyMap<string, number>;
+}
+
+/** What one request tells of the cluster; kafkajs' admin would send four. @throws ReelflowError brokerUnreachable */
+export async function clusterTopics(broker: Broker): Promise<ClusterTopics> {
+  return withCluster(broker, [], clusterTopicsOf);
+}
+
+export async function clusterTopicsOf(cluster: Cluster): Promise<ClusterTopics> {
+  await cluster.refreshMetadata();
+  const { clusterId, topicMetadata } = cluster.brokerPool.metadata;
+  return {
+    clusterId,
+    partitions: new Map(
+      topicMetadata.map(({ topic, partitionMetadata }) => [topic, partitionMetadata.length]),
+    ),
+  };
+}
+
 export async function clusterIdOf(broker: Broker): Promise<string> {
-  return withAdmin(broker, async (admin) => (await admin.describeCluster()).clusterId);
+  return (await clusterTopics(broker)).clusterId;
 }
 
 // Most errors that kafkajs logs are followed by a retry that succeeds; the caller reports those that are not.

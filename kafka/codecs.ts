@@ -1,12 +1,11 @@
 /**
  * The five codecs of Kafka for kafkajs, each with a limit on the decompressed size, so that a small message cannot fill
- * the memory. Importing this file registers them; kafkajs keeps codecs in one global table.
+ * the memory. Importing this file registers them; kafkajs keeps codecs in one global table. LZ4 and Snappy, which only other
+ * clients write, are loaded with the first such message.
  */
 import { promisify } from 'node:util';
 import zlib from 'node:zlib';
 import kafkajs from 'kafkajs';
-import lz4 from 'lz4js';
-import snappy from 'snappyjs';
 
 const { CompressionCodecs, CompressionTypes } = kafkajs;
 
@@ -68,20 +67,25 @@ function zstdContentBytes(packed: Buffer): number | undefined {
   }
 }
 
+const loadLz4 = async () => (await import('lz4js')).default;
+
 CompressionCodecs[CompressionTypes.LZ4] = () => ({
-  compress: async (encoder: Encoder) => Buffer.from(lz4.compress(encoder.buffer)),
-  decompress: async (packed: Buffer) => Buffer.from(lz4.decompress(packed, batchBytesMax)),
+  compress: async (encoder: Encoder) => Buffer.from((await loadLz4()).compress(encoder.buffer)),
+  decompress: async (packed: Buffer) => Buffer.from((await loadLz4()).decompress(packed, batchBytesMax)),
 });
 
 /** Java clients frame snappy blocks as snappy-java does: magic, two int32 versions, then (int32 length, block)*. */
 const xerialMagic = Buffer.from([0x82, 0x53, 0x4e, 0x41, 0x50, 0x50, 0x59, 0x00]);
 
+const loadSnappy = async () => (await import('snappyjs')).default;
+
 CompressionCodecs[CompressionTypes.Snappy] = () => ({
-  compress: async (encoder: Encoder) => Buffer.from(snappy.compress(encoder.buffer)),
+  compress: async (encoder: Encoder) => Buffer.from((await loadSnappy()).compress(encoder.buffer)),
   decompress: async (packed: Buffer) => unpackSnappy(packed),
 });
 
-function unpackSnappy(packed: Buffer): Buffer {
+async function unpackSnappy(packed: Buffer): Promise<Buffer> {
+  const snappy = await loadSnappy();
   if (!packed.subarray(0, 8).equals(xerialMagic))
     return Buffer.from(snappy.uncompress(packed, batchBytesMax));
   const blocks: Buffer[] = [];

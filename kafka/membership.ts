@@ -2,7 +2,6 @@
  * Membership of a consumer group and nothing else: a permanently paused kafkajs consumer keeps the heartbeat and the
  * assignment, while `log.ts` reads the data. `shard-assignment.ts` assigns whole shards.
  */
-import './heartbeat.ts';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Consumer } from 'kafkajs';
 import { messageOf, ReelflowError } from '../runtime/errors.ts';
@@ -10,6 +9,7 @@ import type { Broker } from './client.ts';
 import { asBrokerError, isPassing, kafkaCodeOf } from './failures.ts';
 import { withCoordinator } from './groups.ts';
 import { untilServed } from './outage.ts';
+import { endPauses } from './paused-consumer.ts';
 import { type ShardAssignment, wholeShards } from './shard-assignment.ts';
 
 /** After this time without a heartbeat the coordinator removes a member. */
@@ -94,7 +94,7 @@ export class Membership {
       sessionTimeout: sessionTimeoutMs,
       rebalanceTimeout: sessionTimeoutMs,
       heartbeatInterval: heartbeatIntervalMs,
-      // While everything is paused, kafkajs sleeps this long between two checks of the heartbeat.
+      // How long a paused consumer sleeps between two checks of the heartbeat.
       maxWaitTimeInMs: 250,
       allowAutoTopicCreation: false,
       partitionAssigners: [wholeShards(this.#options)],
@@ -145,6 +145,7 @@ export class Membership {
     this.#leaving.abort();
     this.#options.broker.outages.resumes(membership);
     const left = this.#consumer.disconnect().catch(() => undefined);
+    endPauses(this.#options.groupId);
     await Promise.race([left, sleep(leaveWithinMs, undefined, { ref: false })]);
   }
 }

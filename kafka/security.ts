@@ -1,6 +1,7 @@
 /** What secures a connection, given to kafkajs; and which of our own files explains a connection that failed. */
+import { connect } from 'node:net';
 import type { ISocketFactory, KafkaConfig } from 'kafkajs';
-import defaultSocketFactory from 'kafkajs/src/network/socketFactory.js';
+import tlsSocketFactory from 'kafkajs/src/network/socketFactory.js';
 import { type BrokerSecurity, readTls, type TlsFiles } from '../runtime/broker-security.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import { BearerTokens, bearerMechanism } from './oauth.ts';
@@ -30,13 +31,19 @@ export function kafkajsSecurity(
             },
     }),
     reauthenticationThreshold: reauthenticationThresholdMs,
-    socketFactory: withIPv6(tls === undefined ? defaultSocketFactory() : renewingSocketFactory(tls)),
+    socketFactory: withIPv6(tls === undefined ? plainSocket : renewingSocketFactory(tls)),
   };
 }
 
+const keepAliveMs = 60_000;
+
+/** As kafkajs opens it, which would load TLS too. */
+const plainSocket: ISocketFactory = ({ host, port, onConnect }) =>
+  connect({ host, port }, onConnect).setKeepAlive(true, keepAliveMs);
+
 /** Reads the files again for each connection, so that a renewed certificate needs no restart. */
 function renewingSocketFactory(tls: TlsFiles): ISocketFactory {
-  const createSocket = defaultSocketFactory();
+  const createSocket = tlsSocketFactory();
   return (target) => {
     const { ca, client } = readTls(tls);
     const key = client?.key.export({ type: 'pkcs8', format: 'pem' });

@@ -5,7 +5,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import kafkajs from 'kafkajs';
 import { ReelflowError } from '../runtime/errors.ts';
-import { type Broker, withAdmin } from './client.ts';
+import { type Broker, clusterTopics, withAdmin } from './client.ts';
 import { isUnknownTopic, isWithoutLeader } from './failures.ts';
 
 export interface TopicSpec {
@@ -122,13 +122,13 @@ export async function partitionCounts(
   broker: Broker,
   topics: readonly string[],
 ): Promise<Map<string, number>> {
-  return withAdmin(broker, async (admin) => {
-    const existing = new Set(await admin.listTopics());
-    const asked = topics.filter((topic) => existing.has(topic));
-    if (asked.length === 0) return new Map();
-    const metadata = await metadataOf(admin, asked);
-    return new Map(metadata.map(({ name, partitions }) => [name, partitions.length]));
-  });
+  const { partitions } = await clusterTopics(broker);
+  return new Map(
+    topics.flatMap((topic) => {
+      const count = partitions.get(topic);
+      return count === undefined ? [] : [[topic, count] as const];
+    }),
+  );
 }
 
 /**

@@ -89,7 +89,14 @@ declare module 'kafkajs/src/cluster/index.js' {
     /** @param where the id of a transaction, if `coordinatorType` is 1 */
     findGroupCoordinator(where: { groupId: string; coordinatorType?: number }): Promise<Broker>;
     removeBroker(where: { host: string; port: number }): void;
-    brokerPool: { brokers: Readonly<Record<string, Broker>> };
+    brokerPool: {
+      brokers: Readonly<Record<string, Broker>>;
+      /** Of the target topics, or of all topics without any; absent before the first refresh. */
+      metadata: {
+        clusterId: string;
+        topicMetadata: { topic: string; partitionMetadata: unknown[] }[];
+      };
+    };
   }
 }
 
@@ -110,6 +117,12 @@ declare module 'kafkajs/src/protocol/encoder.js' {
 
 declare module 'kafkajs/src/consumer/consumerGroup.js' {
   export default class ConsumerGroup {
+    readonly groupId: string;
+    readonly maxWaitTime: number;
+    readonly cluster: { refreshMetadataIfNecessary(): Promise<void> };
+    checkForStaleAssignment(): void;
+    recoverFromFetch(thrown: unknown): Promise<void>;
+    fetch(nodeId: string): Promise<never[]>;
     /** When it last sent a heartbeat, by the wall clock. */
     lastRequest: number;
     heartbeat(options: { interval: number }): Promise<void>;

@@ -146,12 +146,10 @@ export async function servicesStatus(options: ServicesOptions): Promise<Services
 }
 
 /**
- * The endpoints for a stage: those of the environment, else the services that run in this folder. Starts nothing.
- * @throws ReelflowError usage for a half-set environment; services when none runs
+ * The endpoints of the services that were started in this folder, for a stage whose environment names none. Starts nothing.
+ * @throws ReelflowError services when none runs
  */
-export function endpointsOf({ env, folder }: Pick<ServicesOptions, 'env' | 'folder'>): Endpoints {
-  const named = endpointsFromEnvironment(env);
-  if (named !== undefined) return named;
+export function runningEndpoints(folder: string): Endpoints {
   const services = join(folder, 'services');
   const ports = composeRecord(services);
   if (ports !== undefined) return endpointsAt(ports);

@@ -38,6 +38,7 @@ const missing: Readonly<Record<string, (module: unknown) => string[]>> = {
       'removeBroker',
     ),
     ...inSource(Cluster, 'brokerPool'),
+    ...inSource(require('kafkajs/src/cluster/brokerPool.js'), 'metadata', 'brokers'),
     ...inClass(
       require('kafkajs/src/broker/index.js'),
       'listOffsets',
@@ -60,7 +61,10 @@ const missing: Readonly<Record<string, (module: unknown) => string[]>> = {
       'writeBuffer',
     ),
   'protocol/requests/produce/v7/response.js': (response) => inObject(response, 'decode', 'parse'),
-  'consumer/consumerGroup.js': (Group) => [...inClass(Group, 'heartbeat'), ...inSource(Group, 'lastRequest')],
+  'consumer/consumerGroup.js': (Group) => [
+    ...inClass(Group, 'heartbeat', 'fetch', 'checkForStaleAssignment', 'recoverFromFetch'),
+    ...inSource(Group, 'lastRequest', 'groupId', 'maxWaitTime', 'cluster'),
+  ],
   'consumer/batch.js': (Batch) => inSource(Batch, 'messages', 'messagesWithinOffset'),
   'loggers/index.js': (loggers) => inObject(loggers, 'createLogger'),
   'network/socketFactory.js': (factory) => (typeof factory === 'function' ? [] : ['the factory itself']),

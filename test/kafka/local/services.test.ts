@@ -23,9 +23,9 @@ import { findJvm } from '../../../kafka/local/jars.ts';
 import { startJvmServices } from '../../../kafka/local/jvm.ts';
 import { freePorts } from '../../../kafka/local/probe.ts';
 import {
-  endpointsOf,
   findServices,
   portsFrom,
+  runningEndpoints,
   servicesStatus,
   stopServices,
 } from '../../../kafka/local/services.ts';
@@ -133,7 +133,6 @@ describe('the order of ways', () => {
       why: [],
       started: [],
     });
-    expect(endpointsOf({ env: named, folder }).brokers).toEqual(['b:1', 'c:2']);
   });
 
   test.each([{ KAFKA_BROKERS: 'b:1' }, { SCHEMA_REGISTRY_URL: 'http://r:3' }])(
@@ -156,7 +155,7 @@ describe('the order of ways', () => {
 
   test('without running services a stage names the command that starts them', () => {
     const folder = temporaryFolder();
-    expect(() => endpointsOf({ env: {}, folder })).toThrow('There is no running broker and registry');
+    expect(() => runningEndpoints(folder)).toThrow('There is no running broker and registry');
   });
 
   test.each(['0', '65535', '9092x', '-1'])('%s is not a port', (text) => {
@@ -211,7 +210,7 @@ describe.skipIf('why' in jvm)('broker and registry as Java processes', () => {
     expect(how).toBe('jvm');
     expect(endpoints).toEqual(both[1].endpoints);
     expect(both.map(({ started }) => started.length).sort()).toEqual([0, 2]);
-    expect(endpointsOf({ env, folder })).toEqual(endpoints);
+    expect(runningEndpoints(folder)).toEqual(endpoints);
     expect(both[0].why.join('\n')).toMatch(/Environment: .*\n.*Docker: /);
 
     const up = await servicesStatus({ env, folder });
