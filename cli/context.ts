@@ -40,21 +40,24 @@ export async function openContext(
   log: { readonly component: string; readonly level?: LogLevel } = { component: 'cli' },
 ): Promise<Context> {
   const [
-    { endpointsOf },
+    { endpointsFromEnvironment },
     { createBroker },
     { OutageMonitor },
     { Registry },
     { registryAccess },
     { createLogger },
   ] = await Promise.all([
-    import('../kafka/local/services.ts'),
+    import('../runtime/config.ts'),
     import('../kafka/client.ts'),
     import('../kafka/outage.ts'),
     import('../topics/registry.ts'),
     import('../runtime/registry-security.ts'),
     import('../runtime/logger.ts'),
   ]);
-  const endpoints = found ?? endpointsOf({ env: process.env, folder: localFolder });
+  const endpoints =
+    found ??
+    endpointsFromEnvironment(process.env) ??
+    (await import('../kafka/local/services.ts')).runningEndpoints(localFolder);
   const logger = createLogger(log.level ?? logLevelOf(flags), about(log.component));
   return {
     endpoints,

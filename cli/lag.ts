@@ -80,8 +80,9 @@ async function run(flags: Flags): Promise<void> {
         );
   const local = new LocalState(broker, places);
   const noteOf = (group: GroupLag) => stageNote(names, group, local);
-  if (flags.json !== true) await local.find();
+  const found = flags.json === true ? undefined : local.find();
   if (flags.watch === true) {
+    await found;
     const watch = new LagWatch(broker, flags.over);
     await redraw(async (width) =>
       lagText(await watch.look(watched), { width, noteOf, trendOf: (row) => watch.trendOf(row) }),
@@ -91,7 +92,7 @@ async function run(flags: Flags): Promise<void> {
   const overMs = flags.over ?? (flags.failOn === undefined ? 0 : failOnSpanMs);
   // A single observation starts a span of the usual length; a span of no length would be complete at once.
   const watch = overMs === 0 ? new LagWatch(broker) : new LagWatch(broker, overMs);
-  const report = await lookFor(overMs, () => watch.look(watched));
+  const [report] = await Promise.all([lookFor(overMs, () => watch.look(watched)), found]);
   print(flags.json === true ? JSON.stringify(report.rows) : lagText(report, { noteOf }));
   if (flags.failOn !== undefined) refuse(report, flags.failOn, flags.group);
 }

@@ -194,7 +194,9 @@ export class Member {
       const isBehind = wants.some(({ topic, partition }) =>
         owners.get(`${topic}/${partition}`)?.isBehind(topic),
       );
-      const waitMs = isBehind ? 0 : fetchWaitMs;
+      // A member that ends has nothing to wait for but the shards that are being opened.
+      const isEnding = this.#mode.current === 'finishing';
+      const waitMs = isBehind || isEnding ? 0 : fetchWaitMs;
       const fetched = await this.#reader.fetch(wants, { waitMs, partitionBytesMax });
       this.#fetchedMs = performance.now();
       broker.outages.resumes(reading);
@@ -202,6 +204,7 @@ export class Member {
         const shard = owners.get(`${part.topic}/${part.partition}`);
         if (shard !== undefined && this.#shards.get(part.partition) === shard) await shard.receive(part);
       }
+      if (isEnding && !isBehind) await this.#pause(20);
     } catch (thrown) {
       if (thrown instanceof LogInterrupted) {
         // A broker stopped or a leader moved. The topic may come back as another log.

@@ -4,12 +4,13 @@ import { join } from 'node:path';
 import type { DuckDBInstance } from '@duckdb/node-api';
 import type { Producer } from 'kafkajs';
 import { openInstance } from '../database/duckdb.ts';
-import { type Broker, clusterIdOf } from '../kafka/client.ts';
+import { type Broker, clusterTopics } from '../kafka/client.ts';
 import type { Freshness } from '../kafka/shard-assignment.ts';
-import { ensureRetainedTopics, partitionCounts } from '../kafka/topics.ts';
+import { ensureRetainedTopics } from '../kafka/topics.ts';
 import type { DatasetName, TopicNames } from '../topics/catalog.ts';
 import { datasetNames, deadLetterBytesMax, messageBytesMax } from '../topics/catalog.ts';
-import { Backups } from './backup.ts';
+import type { Registry } from '../topics/registry.ts';
+import type { Backups } from './backup.ts';
 import type { ProcessorOptions } from './processor.ts';
 import { asStoreError } from './store-errors.ts';
 import { surveyStores } from './store-folder.ts';
@@ -42,15 +43,10 @@ export async function setUp(
   onClose: (close: () => Promise<void>) => void,
 ): Promise<Setup> {
   const { broker, registry, names } = options;
-  const clusterId = await clusterIdOf(broker);
-  const shards = await ensureTopics(broker, names, sources, options.shards);
-
-  const schemaIds = new Map<DatasetName, number>();
-  for (const dataset of datasetNames) {
-    if (!sources.includes(names.source(dataset))) continue;
-    schemaIds.set(dataset, await registry.register(names.source(dataset), `imdb.${dataset}`));
-  }
-  const deltaSchemaId = await registry.register(names.deltas, 'reelflow.deltas');
+  const [{ clusterId, shards }, schemas] = await Promise.all([
+    ensureTopics(broker, names, sources, options.shards),
+    registerSchemas(registry, names, sources),
+  ]);
 
   const place = join(clusterId, names.namespace === '' ? '_' : names.namespace);
   const folder = join(options.state, place);
@@ -75,19 +71,37 @@ export async function setUp(
   await producer.connect();
   onClose(() => producer.disconnect());
 
-  const backups = options.backups && new Backups(instance, join(options.backups.folder, place));
-  return { clusterId, shards, schemaIds, deltaSchemaId, folder, instance, survey, producer, backups };
+  const backups = options.backups && (await backupsIn(instance, join(options.backups.folder, place)));
+  return { clusterId, shards, ...schemas, folder, instance, survey, producer, backups };
 }
 
-/** @returns the partition count of the source topics */
+async function backupsIn(instance: DuckDBInstance, folder: string): Promise<Backups> {
+  return new (await import('./backup.ts')).Backups(instance, folder);
+}
+
+async function registerSchemas(
+  registry: Registry,
+  names: TopicNames,
+  sources: readonly string[],
+): Promise<Pick<Setup, 'schemaIds' | 'deltaSchemaId'>> {
+  const read = datasetNames.filter((dataset) => sources.includes(names.source(dataset)));
+  const [deltaSchemaId, ...ids] = await Promise.all([
+    registry.register(names.deltas, 'reelflow.deltas'),
+    ...read.map((dataset) => registry.register(names.source(dataset), `imdb.${dataset}`)),
+  ]);
+  return { schemaIds: new Map(read.map((dataset, i) => [dataset, ids[i] as number])), deltaSchemaId };
+}
+
+/** @returns the cluster's id, and the partition count of the source topics */
 async function ensureTopics(
   broker: Broker,
   names: TopicNames,
   sources: readonly string[],
   shardsWanted: number,
-): Promise<number> {
-  const counts = await partitionCounts(broker, sources);
-  const shards = counts.values().next().value ?? shardsWanted;
+): Promise<{ clusterId: string; shards: number }> {
+  const { clusterId, partitions } = await clusterTopics(broker);
+  const shards =
+    sources.map((topic) => partitions.get(topic)).find((count) => count !== undefined) ?? shardsWanted;
   await ensureRetainedTopics(broker, [
     ...sources.map((topic) => ({ topic, partitions: shards })),
     {
@@ -98,5 +112,5 @@ async function ensureTopics(
     },
     { topic: names.deadLetter, partitions: shards, valueBytesMax: deadLetterBytesMax },
   ]);
-  return shards;
+  return { clusterId, shards };
 }

@@ -20,7 +20,7 @@ import type { Registry } from '../topics/registry.ts';
 import { readChecked } from './checked.ts';
 import { CubeStore } from './cube-store.ts';
 import { goldStorage } from './gold/gold-storage.ts';
-import { Lake, type LakePlace } from './gold/lake.ts';
+import type { Lake, LakePlace } from './gold/lake.ts';
 import { currentSnapshot, type Manifest, readManifest } from './gold/manifest.ts';
 import { type Keep, withGoldLock } from './gold/retention.ts';
 import { Intake } from './intake.ts';
@@ -153,7 +153,7 @@ class Sink {
       this.#options;
     const clusterId = await clusterIdOf(broker);
     const current = this.#requireOwnGold(clusterId);
-    const lake = this.#lakeOf(clusterId);
+    const lake = await this.#lakeOf(clusterId);
     await lake?.open().catch((thrown: unknown) => {
       // Gold does not depend on it: the next publication reports and counts this.
       if (!(thrown instanceof ReelflowError) || thrown.kind !== 'lakeUnusable') throw thrown;
@@ -165,10 +165,12 @@ class Sink {
     const store = await CubeStore.open(folder, identity, memoryLimit, cubes);
     this.#store = store;
     store.interruptAfter(signal, graceMs);
-    const deltaSchemaId = await registry.register(names.deltas, 'reelflow.deltas');
-    const peopleSchemaId = await registry.register(this.#peopleTopic, 'imdb.name.basics');
     const topic = names.source('title.ratings');
-    const ratingsSchemaId = await registry.register(topic, 'imdb.title.ratings');
+    const [deltaSchemaId, peopleSchemaId, ratingsSchemaId] = await Promise.all([
+      registry.register(names.deltas, 'reelflow.deltas'),
+      registry.register(this.#peopleTopic, 'imdb.name.basics'),
+      registry.register(topic, 'imdb.title.ratings'),
+    ]);
     const schemas = {
       [`${names.deltas}-value`]: deltaSchemaId,
       [`${this.#peopleTopic}-value`]: peopleSchemaId,
@@ -280,10 +282,11 @@ class Sink {
     });
   }
 
-  #lakeOf(clusterId: string): Lake | undefined {
+  async #lakeOf(clusterId: string): Promise<Lake | undefined> {
     const { lake, gold, names, pushTo } = this.#options;
     if (lake === undefined) return undefined;
     const bucket = lake.kind === 'object' ? pushTo : undefined;
+    const { Lake } = await import('./gold/lake.ts');
     return new Lake(lake, { gold, clusterId, namespace: names.namespace, bucket });
   }
 

@@ -11,20 +11,27 @@ const program = fileURLToPath(new URL('../../cli/reelflow.js', import.meta.url))
 
 /** Writes the address of each module that is loaded after it to standard error. */
 const tellLoads = `
+  import { writeSync } from 'node:fs';
   import { registerHooks } from 'node:module';
-  registerHooks({ load(url, context, next) { process.stderr.write(url + '\\n'); return next(url, context); } });`;
+  registerHooks({ load(url, context, next) { writeSync(2, url + '\\n'); return next(url, context); } });
+  process.on('exit', () => writeSync(2, process.moduleLoadList.join('\\n') + '\\n'));`;
+
+async function loadedBy(folder: string, ...args: string[]): Promise<{ stdout: string; stderr: string }> {
+  const hook = `${folder}/loads.mjs`;
+  writeFileSync(hook, tellLoads);
+  return promisify(execFile)(process.execPath, ['--import', hook, program, ...args], {
+    maxBuffer: 64 * 1024 * 1024,
+  });
+}
+
+/** Packages, and what Node itself loads late, that a short command has no use for. */
+const heavy =
+  /node_modules\/(@duckdb|zod|yaml|avsc|prom-client|lz4js|snappyjs|@aws-sdk|@kafkajs)\/|^NativeModule (tls|https|internal\/deps\/undici\/undici)$/gm;
 
 test('--help loads the command line and its parser, and neither Kafka nor DuckDB nor a server', async ({
   place,
 }) => {
-  const hook = `${place.folder}/loads.mjs`;
-  writeFileSync(hook, tellLoads);
-  const { stdout, stderr } = await promisify(execFile)(process.execPath, [
-    '--import',
-    hook,
-    program,
-    '--help',
-  ]);
+  const { stdout, stderr } = await loadedBy(place.folder, '--help');
   expect(stdout).toContain('Usage: reelflow');
   const loaded = stderr
     .split('\n')
@@ -44,4 +51,23 @@ test('--help loads the command line and its parser, and neither Kafka nor DuckDB
     'topics/record-counts.ts',
   ]);
   expect(stderr).not.toMatch(/^node:(http|net|tls|worker_threads|zlib)$/m);
+});
+
+test('lag loads a client of Kafka, and no package that only other commands need', async ({ place }) => {
+  const args = ['lag', '--namespace', place.namespace, '--json'];
+  // The first command of a checkout reads the declarations from YAML.
+  await loadedBy(place.folder, ...args);
+  const { stdout, stderr } = await loadedBy(place.folder, ...args);
+  expect(stdout).toBe('[]\n');
+  expect([...new Set(stderr.match(heavy))]).toEqual([]);
+});
+
+test('process without work loads DuckDB, and neither TLS nor a parser of YAML nor the package of the registry', async ({
+  place,
+}) => {
+  const args = ['--namespace', place.namespace, '--state', `${place.folder}/state`];
+  const run = () => loadedBy(place.folder, 'process', '--until-caught-up', ...args);
+  await run();
+  const { stderr } = await run();
+  expect([...new Set(stderr.match(heavy))]).toEqual(['node_modules/@duckdb/']);
 });
