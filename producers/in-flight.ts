@@ -2,7 +2,7 @@
  * Items that were handed over for sending and are not acknowledged yet. Bounds their bytes and knows the file position
  * of the oldest one. A failed send ends everything: callers neither add nor await items after it.
  */
-import type { Mark } from './chunker.ts';
+import type { Mark } from './chunk-writer.ts';
 
 export class InFlight<Item extends { readonly from: Mark }> {
   readonly #bytesOf: (item: Item) => number;

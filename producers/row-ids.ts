@@ -1,18 +1,15 @@
-/** IMDb ids as bytes: how a row's id is checked, measured and copied without a string. */
+/** IMDb ids as bytes. */
 const tab = 0x09;
 const newline = 0x0a;
 const zero = 0x30;
+const titlePrefix = 0x74;
 
 /** What `parseId` returns for bytes that are no id of the prefix. */
 export const notId = -4;
 
-/** First letters of the two prefixes, `tt` and `nm`. */
-export const titlePrefix = 0x74;
-export const personPrefix = 0x6e;
-
 /**
  * The number in the field at `at`: prefix, then 7 digits, or 8 to 9 without a leading zero.
- * @param prefix `titlePrefix` or `personPrefix`: the first letter tells the prefixes apart, the second follows from it
+ * @param prefix first letter of `tt` or `nm`: it tells the prefixes apart, the second follows from it
  * @returns the number; `notId` otherwise
  */
 export function parseId(bytes: Buffer, at: number, prefix: number): number {
@@ -29,16 +26,4 @@ export function parseId(bytes: Buffer, at: number, prefix: number): number {
   const isWellFormed = digits === 7 || ((digits === 8 || digits === 9) && bytes[at + 2] !== zero);
   const endsHere = bytes[p] === tab || bytes[p] === newline;
   return isWellFormed && endsHere ? id : notId;
-}
-
-/** Bytes of the text of an id, prefix included. */
-export function idLength(id: number): number {
-  return id < 10_000_000 ? 9 : id < 100_000_000 ? 10 : 11;
-}
-
-/** Copies the longest possible id, in three words; the next field overwrites what follows a shorter one. */
-export function copyId(from: DataView, p: number, to: DataView, q: number): void {
-  to.setInt32(q, from.getInt32(p, true), true);
-  to.setInt32(q + 4, from.getInt32(p + 4, true), true);
-  to.setInt32(q + 8, from.getInt32(p + 8, true), true);
 }

@@ -2,7 +2,7 @@
  * Sends the chunks of one topic: one at a time and in order within a partition, partitions in parallel.
  */
 import type { Appender } from './appender.ts';
-import type { Chunk } from './chunker.ts';
+import type { Chunk } from './chunk-writer.ts';
 import { InFlight } from './in-flight.ts';
 import { recordBatchOf } from './record-batch.ts';
 
@@ -60,7 +60,7 @@ export class Sender {
       for (let chunk = lane[0]; chunk !== undefined && !this.#inFlight.failed; chunk = lane[0]) {
         const { room, start, value, key } = chunk;
         const offset = await appender.append(topic, partition, (stamp) =>
-          recordBatchOf(room.bytes, start, start + value.length, key, Date.now(), stamp),
+          recordBatchOf(room, start, start + value.length, key, Date.now(), stamp),
         );
         lane.shift();
         this.#inFlight.acknowledge(chunk);

@@ -8,7 +8,10 @@ declare namespace WebAssembly {
     constructor(bytes: Uint8Array<ArrayBuffer>);
   }
   class Instance {
-    constructor(module: Module, imports: { env: { memory: Memory } });
-    readonly exports: { readonly run: (...numbers: number[]) => number };
+    constructor(module: Module, imports?: { env: { memory: Memory } });
+    readonly exports: Readonly<Record<string, unknown>>;
+  }
+  interface Constant {
+    readonly value: number;
   }
 }

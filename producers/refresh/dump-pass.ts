@@ -109,7 +109,7 @@ export class DumpPass implements DumpFile {
       onChunk: (chunk) => {
         const { room, start, value, key, partition, records } = chunk;
         const bytes = value.length;
-        const packed = packedRecordOf(room.bytes, start, start + bytes, key);
+        const packed = packedRecordOf(room, start, start + bytes, key);
         this.#pending.push({ partition, packed, records, bytes });
         this.#chunker.recycle(chunk);
       },

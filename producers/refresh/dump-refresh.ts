@@ -59,7 +59,7 @@ export interface DumpRefreshInput {
 const spoolBytesMaxDefault = 4_000_000_000;
 const baseAboveDefault = 2;
 /** Raised when rows are hashed, accepted or encoded in another way. */
-const rulesVersion = 1;
+const rulesVersion = 2;
 
 export type Plans = Partial<Record<DatasetName, DatasetPlan>>;
 

@@ -58,7 +58,7 @@ export class EmptyDump implements DumpFile {
       onChunk: ({ partition, key, value, room, start }) => {
         batches.push({
           partition,
-          batch: packedRecordOf(room.bytes, start, start + value.length, key),
+          batch: packedRecordOf(room, start, start + value.length, key),
         });
       },
       onRejected: () => undefined,

@@ -1,5 +1,5 @@
 /**
- * Reads the rows of a file by groups of ids and hashes them, one pass over the bytes. A group is handed over when its
+ * Reads the rows of a file by groups of ids and hashes them, one pass over the bytes, in WebAssembly (`kernels/hash-rows.ts`). A group is handed over when its
  * last row was read; how the input was cut into pieces changes nothing.
  *
  * Files are sorted by id, as numbers or as texts, which puts tt10000000 between tt1000000 and tt1000001. Ids of one
@@ -7,9 +7,8 @@
  * length do not ascend is not sorted: its groups are never whole, and `push` throws `UnsortedRows`.
  */
 import { messageBytesMax } from '../../topics/catalog.ts';
-import { groupSize } from '../../topics/id-groups.ts';
-import { finalHigh, finalLow, mixA, mixB, seedA, seedB } from './id-hash.ts';
-import { LineId } from './line-id.ts';
+import { groupOf, groupSize } from '../../topics/id-groups.ts';
+import { instanceOf } from '../kernel.ts';
 
 /** The rows of a file do not come in the order of their ids. */
 export class UnsortedRows extends Error {
@@ -53,11 +52,32 @@ export interface GroupReaderOptions {
 }
 
 const newline = 0x0a;
-/** What the word steps may read past a line. */
-const slackBytes = 8;
 /** A longer line is refused whatever it holds; only so much of it is kept. */
 export const lineBytesMax = messageBytesMax + 1;
+/** Bytes of a piece that are read together. */
+const pieceBytesMax = 256 * 1024;
 const lanesCount = 3;
+// What the kernel finds instead of rows with ids.
+const stray = -1;
+const unsorted = -2;
+const otherGroup = -3;
+
+/** See `kernels/hash-rows.ts`. */
+interface Kernel {
+  readonly memory: WebAssembly.Memory;
+  readonly resultsAt: WebAssembly.Constant;
+  readonly lanesAt: WebAssembly.Constant;
+  readonly laneBytes: WebAssembly.Constant;
+  readonly sumAt: WebAssembly.Constant;
+  readonly countsAt: WebAssembly.Constant;
+  readonly inputAt: WebAssembly.Constant;
+  configure(letters: number, idColumn: number): void;
+  readRun(from: number, to: number, lost: number): number;
+  closeGroup(lane: number): void;
+}
+
+/** Kernels of readers that have ended: a memory is dear to make. */
+const idle: Kernel[] = [];
 
 class Lane implements ClosedGroup {
   group = -1;
@@ -67,10 +87,9 @@ class Lane implements ClosedGroup {
   maskHigh = 0;
   rows = 0;
 
-  id = -1;
-  idRows = 0;
-  a = 0;
-  b = 0;
+  /** Of the kernel: the hash of a closed group, and its rows by place of the id. */
+  readonly sum: Int32Array;
+  readonly counts: Int32Array;
 
   /** Rows of earlier pieces: bytes with newlines. */
   kept = Buffer.alloc(0);
@@ -78,7 +97,13 @@ class Lane implements ClosedGroup {
   /** Runs of adjacent rows: start, end and number of the first row, three entries each. */
   keptRuns: number[] = [];
   runs: number[] = [];
-  work: Buffer = this.kept;
+  readonly work: Buffer;
+
+  constructor(work: Buffer, sumAt: number, countsAt: number) {
+    this.work = work;
+    this.sum = new Int32Array(work.buffer, sumAt, 2);
+    this.counts = new Int32Array(work.buffer, countsAt, groupSize);
+  }
 
   forEachRun(each: (bytes: Buffer, start: number, end: number, firstRow: number) => void): void {
     eachRun(this.kept, this.keptRuns, each);
@@ -90,7 +115,7 @@ class Lane implements ClosedGroup {
     for (let i = 0; i < this.runs.length; i += 3) {
       const start = this.runs[i] as number;
       const end = this.runs[i + 1] as number;
-      const needed = this.keptBytes + end - start + slackBytes;
+      const needed = this.keptBytes + end - start;
       if (needed > this.kept.length) {
         const grown = Buffer.allocUnsafe(Math.max(2 * needed, 4096));
         this.kept.copy(grown, 0, 0, this.keptBytes);
@@ -102,17 +127,6 @@ class Lane implements ClosedGroup {
     }
     this.runs.length = 0;
   }
-}
-
-/** @param marks the highest bit of each byte that may be a newline; the lowest of them is one */
-function bytesUpToMark(marks: number): number {
-  return (39 - Math.clz32(marks & -marks)) >> 3;
-}
-
-/** The bytes of a word up to its newline. */
-function upToMark(word: number, marks: number): number {
-  const lowest = marks & -marks;
-  return word & (lowest | (lowest - 1));
 }
 
 function eachRun(
@@ -127,12 +141,12 @@ function eachRun(
 
 export class GroupReader {
   readonly #options: GroupReaderOptions;
-  readonly #ids: LineId;
-  readonly #lanes = Array.from({ length: lanesCount }, () => new Lane());
-  #lane = this.#lanes[0] as Lane;
-  /** [the beginning of an open line][the present piece][slack] */
-  #work = Buffer.alloc(0);
-  #view = new DataView(this.#work.buffer);
+  readonly #kernel: Kernel;
+  readonly #results: Int32Array;
+  /** The kernel's memory: from `#inputAt` on the beginning of an open line, then the present piece. */
+  readonly #work: Buffer;
+  readonly #inputAt: number;
+  readonly #lanes: readonly Lane[];
   #openBytes = 0;
   /** Bytes of the open line that were too many to keep. */
   #lost = 0;
@@ -145,8 +159,18 @@ export class GroupReader {
   #lastId = -1;
 
   constructor(options: GroupReaderOptions) {
+    const kernel = idle.pop() ?? instanceOf<Kernel>('hash-rows');
+    const work = Buffer.from(kernel.memory.buffer);
     this.#options = options;
-    this.#ids = new LineId(options.prefix, options.idColumn);
+    this.#kernel = kernel;
+    this.#work = work;
+    this.#results = new Int32Array(work.buffer, kernel.resultsAt.value, 5);
+    this.#inputAt = kernel.inputAt.value;
+    this.#lanes = Array.from({ length: lanesCount }, (_, lane) => {
+      const at = kernel.lanesAt.value + lane * kernel.laneBytes.value;
+      return new Lane(work, at + kernel.sumAt.value, at + kernel.countsAt.value);
+    });
+    kernel.configure(Buffer.from(options.prefix).readUInt16LE(), options.idColumn);
   }
 
   /** Rows read, the header not counted. */
@@ -171,165 +195,99 @@ export class GroupReader {
 
   /** @throws UnsortedRows */
   push(piece: Buffer): void {
-    if (piece.length === 0) return;
-    this.#load(piece);
-    const length = this.#openBytes + piece.length;
-    const wholeEnd = this.#work.lastIndexOf(newline, length - 1) + 1;
-    const rowsEnd = wholeEnd > 0 ? this.#readLines(wholeEnd) : 0;
+    for (let at = 0; at < piece.length; at += pieceBytesMax) {
+      this.#read(piece.subarray(at, at + pieceBytesMax));
+    }
+  }
+
+  /** The file has ended: hands over the open groups. Nothing is read after it. @throws UnsortedRows */
+  end(): void {
+    this.#endsWithNewline = this.#openBytes === 0;
+    if (this.#openBytes > 0) this.push(Buffer.of(newline));
+    for (const lane of this.#lanes.keys()) this.#close(lane);
+    idle.push(this.#kernel);
+  }
+
+  #read(piece: Buffer): void {
+    const start = this.#inputAt;
+    piece.copy(this.#work, start + this.#openBytes);
+    const end = start + this.#openBytes + piece.length;
+    const wholeEnd = this.#work.lastIndexOf(newline, end - 1) + 1;
+    const rowsEnd = wholeEnd > start ? this.#readLines(wholeEnd) : start;
     if (this.#options.keepRows) for (const lane of this.#lanes) lane.keep();
-    const open = length - rowsEnd;
+    const open = end - rowsEnd;
     const keep = Math.min(open, lineBytesMax);
-    this.#work.copyWithin(0, rowsEnd, rowsEnd + keep);
+    this.#work.copyWithin(start, rowsEnd, rowsEnd + keep);
     this.#openBytes = keep;
     this.#lost += open - keep;
   }
 
-  /** The file has ended. Hands over the open groups. @throws UnsortedRows */
-  end(): void {
-    this.#endsWithNewline = this.#openBytes === 0;
-    if (this.#openBytes > 0) this.push(Buffer.of(newline));
-    for (const lane of this.#lanes) this.#close(lane);
-  }
-
-  #load(piece: Buffer): void {
-    const needed = this.#openBytes + piece.length + slackBytes;
-    if (needed > this.#work.length) {
-      const grown = Buffer.allocUnsafeSlow(needed + (needed >> 2));
-      this.#work.copy(grown, 0, 0, this.#openBytes);
-      this.#work = grown;
-      this.#view = new DataView(grown.buffer, grown.byteOffset, grown.length);
-    }
-    piece.copy(this.#work, this.#openBytes);
-    for (const lane of this.#lanes) lane.work = this.#work;
-  }
-
   /** Reads the lines before `end`, which lies behind a newline. @returns `end` */
   #readLines(end: number): number {
-    const bytes = this.#work;
-    const view = this.#view;
-    const { keepRows } = this.#options;
-    let p = 0;
+    let p = this.#inputAt;
     while (this.#skip > 0 && p < end) {
-      p = bytes.indexOf(newline, p) + 1;
+      p = this.#work.indexOf(newline, p) + 1;
       this.#skip--;
+      this.#lost = 0;
     }
-    let lane = this.#lane;
-    while (p < end) {
-      const start = p;
-      const id = this.#ids.at(bytes, p);
-      let a: number;
-      let b: number;
-      if (id < 0) {
-        a = seedA;
-        b = seedB;
-      } else {
-        if (id !== lane.id) {
-          lane = this.#begin(id);
-        }
-        a = lane.a;
-        b = lane.b;
-        lane.idRows++;
-      }
-      for (;;) {
-        const first = view.getInt32(p, true);
-        const second = view.getInt32(p + 4, true);
-        let x = first ^ 0x0a0a0a0a;
-        const inFirst = (x - 0x01010101) & ~x & 0x80808080;
-        x = second ^ 0x0a0a0a0a;
-        const inSecond = (x - 0x01010101) & ~x & 0x80808080;
-        if ((inFirst | inSecond) === 0) {
-          a = mixA(a, b, first);
-          b = mixB(b, a, second);
-          p += 8;
-          continue;
-        }
-        // The newline is part of the hash, the bytes behind it are not.
-        if (inFirst !== 0) {
-          a = mixA(a, b, upToMark(first, inFirst));
-          b = mixB(b, a, 0);
-          p += bytesUpToMark(inFirst);
-        } else {
-          a = mixA(a, b, first);
-          b = mixB(b, a, upToMark(second, inSecond));
-          p += 4 + bytesUpToMark(inSecond);
-        }
-        break;
-      }
-      if (this.#lost > 0) {
-        a = mixA(a, b, this.#lost);
-        this.#lost = 0;
-      }
-      if (id < 0) {
-        this.#stray(start, a, b);
-      } else {
-        lane.a = a;
-        lane.b = b;
-        if (keepRows) {
-          const { runs } = lane;
-          if (runs.length > 0 && runs[runs.length - 2] === start) runs[runs.length - 2] = p;
-          else runs.push(start, p, this.#row);
-        }
-      }
-      this.#row++;
-    }
-    this.#lane = lane;
+    while (p < end) p = this.#readRun(p, end);
     return p;
   }
 
-  /** Begins an id in its lane, and its group. */
-  #begin(id: number): Lane {
-    const lane = this.#lanes[id < 10_000_000 ? 0 : id < 100_000_000 ? 1 : 2] as Lane;
-    this.#lastId = id;
-    if (lane.id === id) return lane;
-    if (id < lane.id) throw new UnsortedRows(this.#row);
-    const group = Math.floor(id / groupSize);
-    if (group === lane.group) {
-      this.#endId(lane);
-    } else {
-      this.#close(lane);
-      lane.group = group;
+  /** Reads adjacent rows of one group, or one row without an id. @returns the position after them */
+  #readRun(start: number, end: number): number {
+    const found = this.#kernel.readRun(start, end, this.#lost);
+    if (found === unsorted) throw new UnsortedRows(this.#row);
+    if (found <= otherGroup) {
+      this.#close(otherGroup - found);
+      return start;
     }
-    lane.id = id;
-    lane.idRows = 0;
-    lane.a = seedA;
-    lane.b = seedB;
-    return lane;
+    this.#lost = 0;
+    const results = this.#results;
+    const next = results[0] as number;
+    if (found === stray) {
+      this.#strays++;
+      this.#strayLow = (this.#strayLow + (results[3] as number)) | 0;
+      this.#strayHigh = (this.#strayHigh + (results[4] as number)) | 0;
+      this.#options.onStray?.(this.#work, start, this.#row);
+      this.#row++;
+      return next;
+    }
+    const lane = this.#lanes[found] as Lane;
+    this.#lastId = results[2] as number;
+    lane.group = groupOf(this.#lastId);
+    if (this.#options.keepRows) {
+      const { runs } = lane;
+      if (runs.length > 0 && runs[runs.length - 2] === start) runs[runs.length - 2] = next;
+      else runs.push(start, next, this.#row);
+    }
+    this.#row += results[1] as number;
+    return next;
   }
 
-  #endId(lane: Lane): void {
-    if (lane.idRows === 0) return;
-    const low = finalLow(lane.a, lane.b);
-    lane.low = (lane.low + low) | 0;
-    lane.high = (lane.high + finalHigh(lane.b, low)) | 0;
-    lane.rows += lane.idRows;
-    if (this.#options.isRefused?.(lane.id, lane.idRows) !== true) {
-      const bit = lane.id % groupSize;
+  /** Hands over the group of a lane, if it has one. */
+  #close(number: number): void {
+    const lane = this.#lanes[number] as Lane;
+    if (lane.group < 0) return;
+    this.#kernel.closeGroup(number);
+    lane.low = lane.sum[0] as number;
+    lane.high = lane.sum[1] as number;
+    lane.rows = 0;
+    lane.maskLow = 0;
+    lane.maskHigh = 0;
+    const firstId = lane.group * groupSize;
+    for (let bit = 0; bit < groupSize; bit++) {
+      const rows = lane.counts[bit] as number;
+      if (rows === 0) continue;
+      lane.rows += rows;
+      if (this.#options.isRefused?.(firstId + bit, rows) === true) continue;
       if (bit < 32) lane.maskLow |= 1 << bit;
       else lane.maskHigh |= 1 << (bit - 32);
     }
-    lane.idRows = 0;
-  }
-
-  #close(lane: Lane): void {
-    if (lane.group < 0) return;
-    this.#endId(lane);
     this.#options.onGroup(lane);
     lane.group = -1;
-    lane.low = 0;
-    lane.high = 0;
-    lane.maskLow = 0;
-    lane.maskHigh = 0;
-    lane.rows = 0;
     lane.keptBytes = 0;
     lane.keptRuns.length = 0;
     lane.runs.length = 0;
-  }
-
-  #stray(start: number, a: number, b: number): void {
-    const low = finalLow(a, b);
-    this.#strays++;
-    this.#strayLow = (this.#strayLow + low) | 0;
-    this.#strayHigh = (this.#strayHigh + finalHigh(b, low)) | 0;
-    this.#options.onStray?.(this.#work, start, this.#row);
   }
 }

@@ -16,7 +16,8 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { applyMicroBatch } from '../../processors/apply.ts';
 import { MicroBatch } from '../../processors/micro-batch.ts';
 import type { ShardStore } from '../../processors/shard-store.ts';
-import { type Chunk, Chunker } from '../../producers/chunker.ts';
+import type { Chunk } from '../../producers/chunk-writer.ts';
+import { Chunker } from '../../producers/chunker.ts';
 import { layoutOf } from '../../producers/file-layout.ts';
 import { recordBatchOf } from '../../producers/record-batch.ts';
 import { generate } from '../../producers/synthetic/synthetic.ts';
@@ -47,7 +48,7 @@ beforeAll(async () => {
   const seen = new Set<object>();
   await produce((dataset, { room, start, value, key, records }) => {
     const kept = Buffer.from(value);
-    const batch = recordBatchOf(room.bytes, start, start + value.length, key, 0, {
+    const batch = recordBatchOf(room, start, start + value.length, key, 0, {
       producerId: 1n,
       epoch: 0,
       sequence: 0,

@@ -9,7 +9,8 @@ import avsc from 'avsc';
 import fc from 'fast-check';
 import kafkajs from 'kafkajs';
 import { describe, expect, it } from 'vitest';
-import { type Chunk, Chunker, chunkBytesMax, type Mark, type RejectedRow } from '../../producers/chunker.ts';
+import { type Chunk, chunkBytesMax, type Mark } from '../../producers/chunk-writer.ts';
+import { Chunker, type RejectedRow } from '../../producers/chunker.ts';
 import { layoutOf } from '../../producers/file-layout.ts';
 import { crc32c } from '../../producers/record-batch.ts';
 import {

@@ -1,0 +1,227 @@
+/**
+ * Gathers encoded records in chunks: Avro in the Confluent wire format, one open chunk per partition. A chunk closes at the
+ * first change of id behind its size. A partition keeps the order in which its records came.
+ */
+import { type BaseMark, baseMarkBytes } from '../topics/base.ts';
+import { blockKey, messageBytesMax } from '../topics/catalog.ts';
+import { HeaderWriter, marginBytes } from './chunk-header.ts';
+import type { RowEncoder } from './row-encoder.ts';
+
+/** A chunk closes at the first change of id after this many bytes: large enough to compress well. */
+export const chunkBytesMax = 500_000;
+/** … or after this many records, which bounds what a consumer decodes at once. */
+const chunkRecordsMax = 20_000;
+
+/** A position in a file. */
+export interface Mark {
+  /** Rows before this point; the header is no row. */
+  readonly row: number;
+  /** How many of them were rejected. */
+  readonly rejected: number;
+}
+
+export interface Chunk {
+  readonly partition: number;
+  /** Block of the first record. */
+  readonly key: string;
+  /** Valid until `recycle` gets the chunk back. */
+  readonly value: Buffer;
+  readonly records: number;
+  /** All rows of the chunk come after this mark. */
+  readonly from: Mark;
+  /** The memory that holds the value, from `start` on. */
+  readonly room: Buffer;
+  readonly start: number;
+}
+
+/** A chunk replaces at most this many groups, so that its list of them fits the space that is kept for it. */
+const replacesMax = 1_500;
+const replacesBytesMax = 8 * 1024;
+/** Records end before the zeros that close records and deletes, the groups that are replaced, and the mark of a base. */
+const recordsEnd = marginBytes + messageBytesMax - 4;
+/** The same where groups are replaced. */
+const recordsEndWithGroups = recordsEnd - replacesBytesMax;
+
+class OpenChunk {
+  readonly partition: number;
+  readonly room: Buffer;
+  /** Mark of the first record. */
+  from: Mark = { row: 0, rejected: 0 };
+  firstBlock = 0;
+  end: number;
+  records = 0;
+  lastId = -1;
+  /** Groups that the chunk replaces. */
+  replaces: number[] = [];
+
+  constructor(partition: number, room: Buffer, start: number) {
+    this.partition = partition;
+    this.room = room;
+    this.end = start;
+  }
+}
+
+export interface ChunkWriterOptions {
+  readonly idPrefix: 'tt' | 'nm';
+  readonly shards: number;
+  readonly schemaId: number;
+  readonly runId: string;
+  readonly asOf: Date;
+  /** Number of the first chunk of each partition. Default: 0. */
+  readonly firstChunk?: number;
+  readonly onChunk: (chunk: Chunk) => void;
+}
+
+/** What the open chunk of a partition takes before it is cut. */
+export interface ChunkRoom {
+  readonly lastId: number;
+  readonly cutBytes: number;
+  readonly cutRows: number;
+  readonly bytesMax: number;
+}
+
+export class ChunkWriter {
+  readonly #options: ChunkWriterOptions;
+  readonly #header: HeaderWriter;
+  readonly #cutAt: number;
+  readonly #nextChunk: number[];
+  readonly #open: (OpenChunk | undefined)[];
+  readonly #pool: Buffer[] = [];
+
+  constructor(options: ChunkWriterOptions) {
+    const { schemaId, runId, asOf, shards, firstChunk = 0 } = options;
+    this.#options = options;
+    this.#header = new HeaderWriter(schemaId, runId, asOf);
+    this.#cutAt = this.#header.end + chunkBytesMax;
+    this.#nextChunk = Array(shards).fill(firstChunk);
+    this.#open = Array(shards).fill(undefined);
+  }
+
+  /** The mark of the oldest record in an open chunk. */
+  get oldest(): Mark | undefined {
+    let oldest: Mark | undefined;
+    for (const open of this.#open) {
+      if (open === undefined || open.records === 0) continue;
+      if (oldest === undefined || open.from.row < oldest.row) oldest = open.from;
+    }
+    return oldest;
+  }
+
+  /** @param isOneGroup cut only where the chunk is full: the records are of a group that should lie in one chunk */
+  roomOf(partition: number, isOneGroup: boolean): ChunkRoom {
+    const open = this.#open[partition];
+    const { lastId = -1, end = this.#header.end, records = 0, replaces = [] } = open ?? {};
+    return {
+      lastId,
+      cutBytes: isOneGroup ? messageBytesMax : this.#cutAt - end,
+      cutRows: isOneGroup ? messageBytesMax : chunkRecordsMax - records,
+      bytesMax: (replaces.length > 0 ? recordsEndWithGroups : recordsEnd) - end,
+    };
+  }
+
+  /** Adds the records that were encoded last. @param from the mark before their rows */
+  add(partition: number, block: number, from: Mark, encoded: RowEncoder): void {
+    const open = this.#open[partition] ?? this.#begin(partition);
+    if (open.records === 0) {
+      open.from = from;
+      if (open.replaces.length === 0) open.firstBlock = block;
+    }
+    open.end = encoded.copyRecords(open.room, open.end);
+    open.records += encoded.rows;
+    open.lastId = encoded.lastId;
+  }
+
+  /** The next chunk of the partition replaces the group. */
+  replace(partition: number, block: number, group: number): void {
+    let open = this.#open[partition];
+    if (
+      open !== undefined &&
+      (open.records >= chunkRecordsMax || open.end >= this.#cutAt || open.replaces.length === replacesMax)
+    ) {
+      this.cutPartition(partition);
+      open = undefined;
+    }
+    open ??= this.#begin(partition);
+    if (open.records === 0 && open.replaces.length === 0) open.firstBlock = block;
+    open.replaces.push(group);
+  }
+
+  /** Hands over the open chunks whose first record is before `row`. */
+  cut(row = Number.POSITIVE_INFINITY): void {
+    for (const open of this.#open) {
+      if (open !== undefined && open.from.row < row) this.cutPartition(open.partition);
+    }
+  }
+
+  /** Hands over the open chunk of a partition. @returns whether there was one */
+  cutPartition(partition: number): boolean {
+    const open = this.#open[partition];
+    if (open === undefined) return false;
+    this.#open[partition] = undefined;
+    const { room, records, replaces, firstBlock, from } = open;
+    const start = this.#header.write(room, this.#takeNumber(partition), records);
+    // A count of records that is 0 ends them already.
+    let end = open.end;
+    if (records > 0) room[end++] = 0; // the end of the records
+    room[end++] = 0; // no deletes
+    end = writeGroups(room, end, replaces);
+    room[end++] = 0; // no mark of a base
+    const key = blockKey(this.#options.idPrefix, firstBlock);
+    const value = room.subarray(start, end);
+    this.#options.onChunk({ partition, key, value, records, from, room, start });
+    return true;
+  }
+
+  /** Hands over the open chunks, then a mark of a base for every partition. @param from the mark of the position */
+  mark(mark: BaseMark, from: Mark): void {
+    this.cut();
+    for (let partition = 0; partition < this.#options.shards; partition++) {
+      const room = this.#room();
+      // A count of records that is 0 ends them already.
+      const start = this.#header.write(room, this.#takeNumber(partition), 0);
+      let end = this.#header.end;
+      room[end++] = 0; // no deletes
+      room[end++] = 0; // no groups
+      end += baseMarkBytes(mark).copy(room, end);
+      const value = room.subarray(start, end);
+      this.#options.onChunk({ partition, key: 'base', value, records: 0, from, room, start });
+    }
+  }
+
+  /** Takes the memory of a chunk back after its value was used. */
+  recycle({ room }: Chunk): void {
+    this.#pool.push(room);
+  }
+
+  #begin(partition: number): OpenChunk {
+    const open = new OpenChunk(partition, this.#room(), this.#header.end);
+    this.#open[partition] = open;
+    return open;
+  }
+
+  #takeNumber(partition: number): number {
+    const number = this.#nextChunk[partition] as number;
+    this.#nextChunk[partition] = number + 1;
+    return number;
+  }
+
+  #room(): Buffer {
+    return this.#pool.pop() ?? Buffer.allocUnsafeSlow(messageBytesMax + 2 * marginBytes);
+  }
+}
+
+/** Writes an Avro array of ints. @returns the position behind it */
+function writeGroups(bytes: Buffer, at: number, groups: readonly number[]): number {
+  let p = at;
+  const write = (value: number) => {
+    let rest = value * 2;
+    for (; rest > 0x7f; rest >>>= 7) bytes[p++] = (rest & 0x7f) | 0x80;
+    bytes[p++] = rest;
+  };
+  if (groups.length > 0) {
+    write(groups.length);
+    for (const group of groups) write(group);
+  }
+  bytes[p++] = 0;
+  return p;
+}
