@@ -6,9 +6,9 @@ import type { Cube } from '../tables/cubes/cube.ts';
 import type { TopicNames } from '../topics/catalog.ts';
 import type { RecordCounts } from '../topics/record-counts.ts';
 import type { Registry } from '../topics/registry.ts';
+import type { Window } from './filling.ts';
 import { endWithinMs, Member } from './member.ts';
 import type { ProcessorMetrics } from './processor-metrics.ts';
-import type { Window } from './shard.ts';
 
 export interface ProcessorOptions {
   readonly broker: Broker;

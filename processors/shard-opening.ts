@@ -3,7 +3,7 @@ import type { LogBounds } from '../kafka/bounds.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import { nextIn, type Position } from '../topics/position.ts';
 import { Publisher } from './publisher.ts';
-import type { ShardContext } from './shard.ts';
+import type { ShardContext } from './shard-context.ts';
 import type { ShardRequests } from './shard-requests.ts';
 import type { ShardIdentity, ShardStore } from './shard-store.ts';
 import { SourceBases } from './source-bases.ts';

@@ -7,7 +7,6 @@
  * group. `planShard` repairs whatever a crash in between leaves unfinished.
  */
 
-import type { DuckDBInstance } from '@duckdb/node-api';
 import type { Fetched, Want } from '../kafka/log.ts';
 import { messageOf, ReelflowError } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/logger.ts';
@@ -17,52 +16,23 @@ import { Ownership } from '../topics/ownership.ts';
 import { nextIn, notAfter, type Position, startAfter } from '../topics/position.ts';
 import { type AppliedBatch, applyMicroBatch } from './apply.ts';
 import { Backlog } from './backlog.ts';
-import type { Backups } from './backup.ts';
 import { BackupRun } from './backup-run.ts';
 import { writeBase } from './base.ts';
-import { ChunkStager, type StagerOptions } from './chunk-stager.ts';
+import { ChunkStager } from './chunk-stager.ts';
 import { DeadLetterSender } from './dead-letter-sender.ts';
+import { type ClosedBy, Filling } from './filling.ts';
 import { type LastMessage, lastMessageOf, MicroBatch } from './micro-batch.ts';
 import type { Plan } from './plan.ts';
-import type { MicroBatchReport, ProcessorMetrics } from './processor-metrics.ts';
 import type { Publisher } from './publisher.ts';
+import type { ShardContext } from './shard-context.ts';
 import { type Bounds, openStore } from './shard-opening.ts';
-import { type RequestContext, ShardRequests } from './shard-requests.ts';
+import { ShardRequests } from './shard-requests.ts';
 import type { ShardIdentity, ShardStore } from './shard-store.ts';
 import { SourceBases } from './source-bases.ts';
 import { requireInLog, SourceProof } from './source-proof.ts';
 import { asWorkError } from './store-errors.ts';
 import { createStore } from './store-folder.ts';
 import { Tenure } from './tenure.ts';
-
-export interface Window {
-  /** Period of the tumbling processing-time window, in milliseconds. */
-  readonly periodMs: number;
-  readonly recordsMax: number;
-  /** Bytes of messages before compression. */
-  readonly bytesMax: number;
-}
-
-/** The bound that closed a micro-batch. */
-export type ClosedBy = 'window' | 'records' | 'bytes' | 'catch-up' | 'target' | 'base';
-
-export interface ShardContext extends StagerOptions, RequestContext {
-  readonly instance: DuckDBInstance;
-  readonly folder: string;
-  readonly window: Window;
-  readonly logger: Logger;
-  readonly deltaSchemaId: number;
-  /** How long to wait for a store that another owner holds, in milliseconds. */
-  readonly lockPatienceMs: number;
-  /** Continue after the log has lost messages that were never applied. */
-  readonly acceptLoss: boolean;
-  /** Where stores are backed up and restored from. */
-  readonly backups: Backups | undefined;
-  /** Called after every published micro-batch. */
-  readonly onPublished: (shard: Shard, report: MicroBatchReport) => void;
-  readonly metrics?: ProcessorMetrics;
-  readonly onFailure: (shard: Shard, reason: unknown) => void;
-}
 
 /** How long a closing shard waits for a request after its transaction is interrupted, in milliseconds. */
 const hangMs = 2_000;
@@ -83,17 +53,11 @@ export class Shard {
   #tenure: Tenure<ShardStore, MicroBatch, AppliedBatch> | undefined;
   #publisher: Publisher | undefined;
   #onCommitted: () => void = () => undefined;
-  #open!: MicroBatch;
+  #filling: Filling | undefined;
   #applying: MicroBatch | undefined;
-  /** An applied micro-batch, whose memory the next one reuses. */
-  #spent: MicroBatch | undefined;
   /** Close the open micro-batch as soon as everything before this is staged. */
   #target: Position | undefined;
-  #isDue = false;
-  /** The next message begins a base, and so the next micro-batch. */
-  #isBeforeBase = false;
   #isBehindBase = false;
-  #windowTimer: NodeJS.Timeout | undefined;
   #working: Promise<void> | undefined;
   #mode: 'opening' | 'running' | 'closed' = 'opening';
 
@@ -208,7 +172,12 @@ export class Shard {
       report: (plan, of) => this.#report(plan, of),
     });
     await this.#tenure.reconcile();
-    this.#begin();
+    this.#filling = new Filling({
+      window: this.#context.window,
+      make: (spent) =>
+        new MicroBatch(this.number, this.#store, this.#store.projection, this.#ownership, spent),
+      onDue: () => this.#pump(),
+    });
     await this.#startAtPosition(bounds, bases);
     this.#target = target;
     this.#mode = 'running';
@@ -218,7 +187,7 @@ export class Shard {
 
   /** Partitions to fetch and from where; none while the open micro-batch is full. */
   wants(): Want[] {
-    if (this.#mode !== 'running' || this.#isFull() || this.#isBehindBase) return [];
+    if (this.#mode !== 'running' || this.#open.isFull || this.#isBehindBase) return [];
     return this.#backlog.due(this.#silentTo).flatMap((topic): Want[] => {
       const next = this.#backlog.nextOf(topic);
       // Reads the last applied message again as a proof.
@@ -266,17 +235,17 @@ export class Shard {
         });
       }
       if (this.#silentTo !== undefined && next >= nextIn(this.#silentTo, topic)) return;
-      if (this.#open.sources.has(topic) && baseMarkOf(message.value)?.mark === 'begin') {
+      if (this.#open.batch.sources.has(topic) && baseMarkOf(message.value)?.mark === 'begin') {
         // The counts since the begin are those since a commit.
-        this.#isBeforeBase = true;
+        this.#open.stopBeforeBase();
         this.#pump();
-        if (this.#isBeforeBase) return;
+        if (this.#open.isBeforeBase) return;
       }
-      await this.#stager.stage(this.#open, topic, message);
+      await this.#stager.stage(this.#open.batch, topic, message);
       this.#backlog.moveTo(topic, message.offset + 1);
       this.#pump();
       // The rest is fetched again once the next micro-batch has room.
-      if (this.#isFull()) return;
+      if (this.#open.isFull) return;
     }
   }
 
@@ -339,7 +308,7 @@ export class Shard {
    */
   async close(graceMs: number, isLost = false): Promise<void> {
     this.#mode = 'closed';
-    clearTimeout(this.#windowTimer);
+    this.#filling?.stop();
     this.#requests.end(isLost);
     const startedMs = performance.now();
     const timer = setInterval(() => {
@@ -357,6 +326,11 @@ export class Shard {
   get #opened(): Tenure<ShardStore, MicroBatch, AppliedBatch> {
     if (this.#tenure === undefined) throw new RangeError('the shard is not open');
     return this.#tenure;
+  }
+
+  get #open(): Filling {
+    if (this.#filling === undefined) throw new RangeError('the shard is not open');
+    return this.#filling;
   }
 
   get #store(): ShardStore {
@@ -396,42 +370,15 @@ export class Shard {
         if (base !== undefined) this.#log.info({ topic, ...base }, 'the topic begins at a base');
         else this.#log.warn({ topic, next, start }, 'accepting the loss of messages that were never applied');
         // At once: no message may ever arrive to carry the position past the gap.
-        this.#open.lose(topic, this.#stager.datasetOf(topic), [next, start]);
+        this.#open.batch.lose(topic, this.#stager.datasetOf(topic), [next, start]);
       }
     }
   }
 
   /** The last message of a topic that is staged or applied. */
   #lastOf(topic: string): LastMessage | undefined {
-    const staged = this.#open.sources.get(topic)?.last ?? this.#applying?.sources.get(topic)?.last;
+    const staged = this.#open.batch.sources.get(topic)?.last ?? this.#applying?.sources.get(topic)?.last;
     return staged === undefined ? this.#store.sources.get(topic)?.last : lastMessageOf(staged);
-  }
-
-  #begin(): void {
-    const { projection } = this.#store;
-    this.#open = new MicroBatch(this.number, this.#store, projection, this.#ownership, this.#spent);
-    this.#spent = undefined;
-    this.#backlog.begin();
-    this.#isDue = false;
-    this.#isBeforeBase = false;
-    clearTimeout(this.#windowTimer);
-    this.#windowTimer = undefined;
-  }
-
-  #isFull(): boolean {
-    const { recordsMax, bytesMax } = this.#context.window;
-    return this.#isBeforeBase || this.#open.records >= recordsMax || this.#open.bytes >= bytesMax;
-  }
-
-  #closedBy(): ClosedBy | undefined {
-    const { recordsMax, bytesMax } = this.#context.window;
-    if (this.#open.isEmpty) return undefined;
-    if (this.#open.records >= recordsMax) return 'records';
-    if (this.#open.bytes >= bytesMax) return 'bytes';
-    if (this.#silentTo !== undefined && this.#hasStaged(this.#silentTo)) return 'catch-up';
-    if (this.#target !== undefined && this.#hasStaged(this.#target)) return 'target';
-    if (this.#isBeforeBase) return 'base';
-    return this.#isDue ? 'window' : undefined;
   }
 
   #hasStaged(target: Position): boolean {
@@ -441,19 +388,22 @@ export class Shard {
   /** Starts to apply the open micro-batch when a bound has closed it and the store is free. */
   #pump(): void {
     if (this.#mode !== 'running') return;
-    this.#setWindow();
+    this.#open.startWindow();
     if (this.#working !== undefined) return;
-    const closedBy = this.#closedBy();
+    const closedBy = this.#open.closedBy({
+      catchUp: this.#silentTo !== undefined && this.#hasStaged(this.#silentTo),
+      target: this.#target !== undefined && this.#hasStaged(this.#target),
+    });
     if (closedBy === undefined) return;
-    const batch = this.#open;
-    this.#begin();
+    const batch = this.#open.take();
+    this.#backlog.begin();
     this.#applying = batch;
     this.#working = this.#work(batch, closedBy)
       .catch((thrown) => this.#onFailure(thrown))
       .finally(() => {
         this.#working = undefined;
         this.#applying = undefined;
-        this.#spent = batch;
+        this.#open.recycle(batch);
         this.#pump();
       });
   }
@@ -462,19 +412,6 @@ export class Shard {
   #onFailure(thrown: unknown): void {
     if (this.#mode === 'running') this.#context.onFailure(this, thrown);
     else this.#log.debug({ reason: messageOf(thrown) }, 'a micro-batch was interrupted');
-  }
-
-  /** Windows tumble: they end at multiples of the period on the wall clock, not a period after the first record. */
-  #setWindow(): void {
-    if (this.#windowTimer !== undefined || this.#open.isEmpty) return;
-    const { periodMs } = this.#context.window;
-    this.#windowTimer = setTimeout(
-      () => {
-        this.#isDue = true;
-        this.#pump();
-      },
-      periodMs - (Date.now() % periodMs),
-    );
   }
 
   async #work(batch: MicroBatch, closedBy: ClosedBy): Promise<void> {

@@ -9,7 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
 import errors from 'kafkajs/src/errors.js';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
-import type { ShardContext } from '../../processors/shard.ts';
+import type { ShardContext } from '../../processors/shard-context.ts';
 import { basics, type Chunk, rating } from '../support/chunks.ts';
 import { addDeltas, type Cubes, Rows } from '../support/cube-model.ts';
 import { until } from '../support/harness.ts';

@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DuckDBInstance } from '@duckdb/node-api';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import type { ShardContext } from '../../processors/shard.ts';
+import type { ShardContext } from '../../processors/shard-context.ts';
 import { basics, type Chunk, rating } from '../support/chunks.ts';
 import { addDeltas, type Cubes, Rows } from '../support/cube-model.ts';
 import { deltaSchemaId, Logs, type ShardOverLogs, shardOver } from '../support/shard-over-logs.ts';
