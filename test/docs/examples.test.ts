@@ -143,6 +143,57 @@ function career(person: keyof typeof credits): Row[] {
   }));
 }
 
+/** A title has one of three directors, or two; the first title is gone later. */
+const directorsOf = (n: number) => (n % 10 === 9 ? ['nm0000001', 'nm0000002'] : [`nm000000${1 + (n % 3)}`]);
+
+function consistentDirectors(least: number, rating: number, top: number): Row[] {
+  return ['nm0000001', 'nm0000002', 'nm0000003']
+    .map((nconst) => {
+      const ids = new Set(
+        titles.flatMap(({ tconst }, n) => (directorsOf(n).includes(nconst) ? [tconst] : [])),
+      );
+      const ratings = later.filter(({ tconst }) => ids.has(tconst)).map(({ averageRating }) => averageRating);
+      const avg_rating = ratings.reduce((sum, one) => sum + one, 0) / ratings.length;
+      const squares = ratings.reduce((sum, one) => sum + (one - avg_rating) ** 2, 0);
+      const rating_volatility = Math.sqrt(squares / (ratings.length - 1));
+      const primaryName = `Person ${nconst}`;
+      return { nconst, primaryName, total_titles: ratings.length, avg_rating, rating_volatility };
+    })
+    .filter((director) => director.total_titles >= least && director.avg_rating >= rating)
+    .sort((a, b) => a.rating_volatility - b.rating_volatility)
+    .slice(0, top);
+}
+
+/** Titles from the tenth on are episodes of one series: of four seasons, or of none. */
+const seasonOf = (n: number) => (n % 5 === 4 ? null : 1 + (n % 5));
+const series = 'tt1000000';
+
+function seasons(): Row[] {
+  const rows = [1, 2, 3, 4].map((seasonNumber) => {
+    const ids = new Set(
+      titles.slice(10).flatMap(({ tconst }, n) => (seasonOf(n) === seasonNumber ? [tconst] : [])),
+    );
+    const own = later.filter(({ tconst }) => ids.has(tconst));
+    const total = (of: 'numVotes' | 'averageRating') => own.reduce((sum, title) => sum + title[of], 0);
+    const [best] = [...own].sort(
+      (a, b) =>
+        b.averageRating - a.averageRating || b.numVotes - a.numVotes || (a.tconst < b.tconst ? -1 : 1),
+    );
+    return {
+      seasonNumber,
+      total_episodes: own.length,
+      avg_rating: total('averageRating') / own.length,
+      best_episode: best?.tconst,
+      best_rating: best?.averageRating,
+      total_votes: total('numVotes'),
+    };
+  });
+  return rows.map((row, n) => ({
+    ...row,
+    change: n === 0 ? null : row.avg_rating - (rows[n - 1]?.avg_rating ?? 0),
+  }));
+}
+
 const table = (dataset: Parameters<typeof headerOf>[0], rows: readonly (readonly unknown[])[]) =>
   headerOf(dataset) + rows.map((row) => `${row.map((cell) => cell ?? '\\N').join('\t')}\n`).join('');
 
@@ -173,6 +224,14 @@ const files = (of: readonly (typeof titles)[number][]) => ({
       return people.map(([nconst], n) => [tconst, n + 1, nconst, 'actor', null, null]);
     }),
   ),
+  'title.crew': table(
+    'title.crew',
+    titles.map(({ tconst }, n) => [tconst, directorsOf(n).join(), null]),
+  ),
+  'title.episode': table(
+    'title.episode',
+    titles.slice(10).map(({ tconst }, n) => [tconst, series, seasonOf(n), n + 1]),
+  ),
   'name.basics': table(
     'name.basics',
     Object.keys(credits).map((nconst) => [nconst, `Person ${nconst}`, null, null, null, null]),
@@ -202,6 +261,8 @@ const questions = [
   ['movers', { days: 30, ranking: 'rating', top: 100 }],
   ['career', { person: 'Person nm0000002' }],
   ['career', { person: "it's no name" }],
+  ['consistent_directors', { titles: 10, rating: 2, top: 2 }],
+  ['seasons', { series }],
 ] as const;
 
 describe.skipIf(!hasPackages)('examples (Python: docs/requirements.txt)', () => {
@@ -218,6 +279,8 @@ describe.skipIf(!hasPackages)('examples (Python: docs/requirements.txt)', () => 
         movers('rating', 100),
         career('nm0000002'),
         [],
+        consistentDirectors(10, 2, 2),
+        seasons(),
       ];
       expect(expected.map(({ length }) => length)).toEqual([
         expect.any(Number),
@@ -226,6 +289,8 @@ describe.skipIf(!hasPackages)('examples (Python: docs/requirements.txt)', () => 
         expect.any(Number),
         1,
         0,
+        2,
+        4,
       ]);
       expect(await answers(engine, questions)).toEqual(expected.map(near));
     },
