@@ -7,7 +7,7 @@ import { withAdmin } from '../kafka/client.ts';
 import { generate, type RowOrder } from '../producers/synthetic/synthetic.ts';
 import { type DatasetName, datasetNames } from '../topics/catalog.ts';
 
-/** The five datasets of which gold is made. */
+/** The five datasets behind the tables that other engines compute too. */
 export const goldDatasets: readonly DatasetName[] = datasetNames.filter(
   (name) => name !== 'title.crew' && name !== 'title.episode',
 );

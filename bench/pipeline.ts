@@ -1,6 +1,6 @@
 /**
- * `npm run bench`: what reelflow takes for a synthetic dataset, seed 1, of the five datasets that gold is made of; one
- * measurement a call, the median of its runs. Before each run nothing is there; after it nothing is left but the dataset.
+ * `npm run bench`: what reelflow takes for a synthetic dataset, seed 1; one measurement a call, the median of its runs. Before
+ * each run nothing is there; after it nothing is left but the dataset.
  */
 import { mkdirSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
@@ -11,7 +11,7 @@ import { stopSignal } from '../cli/stop.ts';
 import { findServices, portsFrom } from '../kafka/local/services.ts';
 import type { RowOrder } from '../producers/synthetic/synthetic.ts';
 import type { Endpoints } from '../runtime/config.ts';
-import { goldDatasets, removeTopics, syntheticData } from './data.ts';
+import { removeTopics, syntheticData } from './data.ts';
 import { freshnessOf } from './freshness.ts';
 import { benchFolder, type Measured, measure, median, sizeOf } from './measure.ts';
 import { nextDump, type RefreshRun, refreshRun } from './refresh.ts';
@@ -65,7 +65,7 @@ await new Command('bench')
   )
   .option(
     '--titles <list>',
-    'titles of the synthetic datasets; 811,000 give 12 M records, 12,300,000 give 182 M',
+    'titles of the synthetic datasets; 811,000 give 13 M records, 11,000,000 give 182 M',
     numberList,
     [811_000],
   )
@@ -136,7 +136,7 @@ interface FullRun extends WholeRun {
 /** The whole pipeline, `runs` times. */
 async function wholeRuns(flags: Flags, endpoints: Endpoints, titles: number): Promise<FullRun[]> {
   const { order, gzip, runs: count, shards, window, maxRecords, memory, again } = flags;
-  const data = await syntheticData({ titles, order, gzip: gzip === true, datasets: goldDatasets }, say);
+  const data = await syntheticData({ titles, order, gzip: gzip === true }, say);
   const processArguments = [
     ...(window === undefined ? [] : ['--window', window]),
     ...(maxRecords === undefined ? [] : ['--max-records', maxRecords]),
@@ -210,7 +210,7 @@ async function variations(flags: Flags, endpoints: Endpoints): Promise<Line[]> {
 async function refresh(flags: Flags, endpoints: Endpoints): Promise<Line[]> {
   const lines: Line[] = [];
   for (const titles of flags.titles) {
-    const data = await syntheticData({ titles, order: flags.order, datasets: goldDatasets }, say);
+    const data = await syntheticData({ titles, order: flags.order }, say);
     const next = await nextDump(data, say);
     const runs: RefreshRun[] = [];
     for (let number = 1; number <= flags.runs; number++) {
@@ -246,7 +246,7 @@ async function refresh(flags: Flags, endpoints: Endpoints): Promise<Line[]> {
 
 async function stages(flags: Flags, endpoints: Endpoints): Promise<Line[]> {
   const [titles = 0] = flags.titles;
-  const data = await syntheticData({ titles, order: flags.order, datasets: goldDatasets }, say);
+  const data = await syntheticData({ titles, order: flags.order }, say);
   const runs: Record<'replay' | 'process' | 'sink', Measured>[] = [];
   for (let number = 1; number <= flags.runs; number++) {
     runs.push(
@@ -280,9 +280,9 @@ async function stages(flags: Flags, endpoints: Endpoints): Promise<Line[]> {
 }
 
 async function freshness(flags: Flags, endpoints: Endpoints): Promise<Line[]> {
-  // A title has some 14.8 records in the five datasets; the replay ends when it was long enough.
-  const titles = Math.ceil((flags.rate * flags.for) / 1000 / 14.7);
-  const data = await syntheticData({ titles, order: flags.order, datasets: goldDatasets }, say);
+  // A title has some 16.5 records; the replay ends when it was long enough.
+  const titles = Math.ceil((flags.rate * flags.for) / 1000 / 16.4);
+  const data = await syntheticData({ titles, order: flags.order }, say);
   const runs: Awaited<ReturnType<typeof freshnessOf>>[] = [];
   for (let number = 1; number <= flags.runs; number++) {
     const run = await inPlace(endpoints, number, (context, _, folder) =>

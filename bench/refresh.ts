@@ -10,8 +10,8 @@ import type { Context } from '../cli/context.ts';
 import type { CommonFlags } from '../cli/options.ts';
 import { scanTopic } from '../kafka/scan.ts';
 import type { ReplayReport } from '../producers/replay-report.ts';
-import { type DatasetName, datasets } from '../topics/catalog.ts';
-import { goldDatasets, type Say } from './data.ts';
+import { type DatasetName, datasetNames, datasets } from '../topics/catalog.ts';
+import type { Say } from './data.ts';
 import { type Measured, measure } from './measure.ts';
 import { stage, type WholeRun, wholePipeline } from './stages.ts';
 
@@ -44,7 +44,7 @@ export async function nextDump(data: string, say: Say): Promise<string> {
   const part = `${folder}.part`;
   rmSync(part, { recursive: true, force: true });
   mkdirSync(part);
-  for (const dataset of goldDatasets) {
+  for (const dataset of datasetNames) {
     const out = createWriteStream(join(part, `${dataset}.tsv`));
     let lines: string[] = [];
     const write = async () => {

@@ -2,8 +2,18 @@
  * DuckDB as a device: database files attached to one instance per process, columns of numbers in and out without a
  * JavaScript value per cell.
  */
+import { isUtf8 } from 'node:buffer';
 import { rmSync } from 'node:fs';
-import { DOUBLE, type DuckDBConnection, DuckDBDataChunk, DuckDBInstance, INTEGER } from '@duckdb/node-api';
+import {
+  DOUBLE,
+  type DuckDBConnection,
+  DuckDBDataChunk,
+  DuckDBInstance,
+  INTEGER,
+  LIST,
+  VARCHAR,
+} from '@duckdb/node-api';
+import duckdb, { type Vector } from '@duckdb/node-bindings';
 import { nullInt } from '../topics/row-plan.ts';
 
 const vectorRows = 2048;
@@ -46,26 +56,77 @@ export function removeDatabase(path: string): void {
 
 type NumberColumn = Int32Array | Float64Array;
 
+/** A column of lists of integers: the place of each list in `items`, where its length comes before its items. */
+export interface ListColumn {
+  readonly places: Int32Array;
+  readonly items: Int32Array;
+}
+
+/** A column of UTF-8 texts: `starts` and `ends` in `bytes`; a negative end is NULL. */
+export interface TextColumn {
+  readonly bytes: Uint8Array;
+  readonly starts: Int32Array;
+  readonly ends: Int32Array;
+}
+
+export type AppendedColumn = NumberColumn | ListColumn | TextColumn;
+
+const isList = (column: AppendedColumn): column is ListColumn => 'places' in column;
+const isText = (column: AppendedColumn): column is TextColumn => 'ends' in column;
+
+function typeOf(column: AppendedColumn) {
+  if (isList(column)) return LIST(INTEGER);
+  if (isText(column)) return VARCHAR;
+  return column instanceof Int32Array ? INTEGER : DOUBLE;
+}
+
 interface NumberVector {
   items: NumberColumn;
-  validity: { data: BigUint64Array | null };
+  validity: { data: BigUint64Array | null; flush(vector: Vector): void };
+  readonly vector: Vector;
   flush(): void;
 }
 
+/** Offset and length of each list, as 64-bit integers of which only the lower halves are used. */
+const listEntries = new Uint32Array(vectorRows * 4);
+
+/** Writes lists into a vector, all but which of them are null. */
+function fillLists({ vector }: NumberVector, places: Int32Array, items: Int32Array): void {
+  let total = 0;
+  for (let row = 0; row < places.length; row++) {
+    const place = places[row] as number;
+    const length = place === nullInt ? 0 : (items[place] as number);
+    listEntries[row * 4] = total;
+    listEntries[row * 4 + 2] = length;
+    total += length;
+  }
+  const all = new Int32Array(total);
+  for (let row = 0; row < places.length; row++) {
+    const place = places[row] as number;
+    const length = listEntries[row * 4 + 2] as number;
+    const to = listEntries[row * 4] as number;
+    for (let i = 0; i < length; i++) all[to + i] = items[place + 1 + i] as number;
+  }
+  duckdb.list_vector_reserve(vector, total);
+  duckdb.list_vector_set_size(vector, total);
+  duckdb.copy_data_to_vector(duckdb.list_vector_get_child(vector), 0, all.buffer, 0, all.byteLength);
+  duckdb.copy_data_to_vector(vector, 0, listEntries.buffer, 0, places.length * 16);
+}
+
 /**
- * Appends rows to a table of INTEGER and DOUBLE columns.
+ * Appends rows to a table of INTEGER, DOUBLE, INTEGER[] and VARCHAR columns.
  * @param columns in the table's order, each at least `length` long
- * @param nullable in which int columns `nullInt` means NULL
+ * @param nullable in which columns of integers or lists `nullInt` means NULL, and of texts a negative end
  */
-export function appendNumbers(
+export function appendColumns(
   connection: AppenderSource,
   table: { catalog: string; name: string },
-  columns: readonly NumberColumn[],
+  columns: readonly AppendedColumn[],
   length: number,
   nullable: readonly boolean[],
 ): Promise<void> {
   return withAppender(connection, table, (append) => {
-    const types = columns.map((column) => (column instanceof Int32Array ? INTEGER : DOUBLE));
+    const types = columns.map(typeOf);
     let chunk = DuckDBDataChunk.create(types, Math.min(vectorRows, length));
     const validity = new Uint32Array(vectorRows / 32);
     const validityWords = new BigUint64Array(validity.buffer);
@@ -74,22 +135,47 @@ export function appendNumbers(
       if (rows !== chunk.rowCount) chunk = DuckDBDataChunk.create(types, rows);
       columns.forEach((column, c) => {
         const vector = chunk.getColumnVector(c) as unknown as NumberVector;
-        const slice = column.subarray(from, from + rows);
-        vector.items = slice;
+        const numbers = isList(column) ? column.places : isText(column) ? column.ends : column;
+        const slice = numbers.subarray(from, from + rows);
+        if (isList(column)) fillLists(vector, slice as Int32Array, column.items);
+        else if (isText(column)) fillTexts(vector, column, from, rows);
+        else vector.items = slice;
         if (nullable[c] === true) {
+          const isNull = isText(column)
+            ? (row: number) => (slice[row] as number) < 0
+            : (row: number) => slice[row] === nullInt;
           validity.fill(0xffffffff);
           for (let row = 0; row < rows; row++) {
-            if (slice[row] === nullInt) {
+            if (isNull(row)) {
               validity[row >>> 5] = (validity[row >>> 5] as number) & ~(1 << (row & 31));
             }
           }
           vector.validity.data = validityWords.subarray(0, Math.ceil(rows / 64));
         }
-        vector.flush();
+        // The flush of lists and texts makes a JavaScript value of each item.
+        if (isList(column) || isText(column)) vector.validity.flush(vector.vector);
+        else vector.flush();
       });
       append(chunk);
     }
   });
+}
+
+/** Bytes that are no UTF-8 become U+FFFD. */
+const utf8Of = (bytes: Uint8Array) => Buffer.from(Buffer.from(bytes).toString());
+
+function fillTexts(
+  { vector }: NumberVector,
+  { bytes, starts, ends }: TextColumn,
+  from: number,
+  rows: number,
+): void {
+  for (let row = 0; row < rows; row++) {
+    const end = ends[from + row] as number;
+    if (end < 0) continue;
+    const text = bytes.subarray(starts[from + row], end);
+    duckdb.vector_assign_string_element_len(vector, row, isUtf8(text) ? text : utf8Of(text));
+  }
 }
 
 type AppenderSource = Pick<DuckDBConnection, 'createAppender'>;

@@ -3,11 +3,11 @@
  * it equals the stored row. The order matters: a row that changes and changes back within the micro-batch must not be
  * applied halfway.
  */
-import { appendNumbers, readNumbers } from '../database/duckdb.ts';
+import { type AppendedColumn, appendColumns, readNumbers } from '../database/duckdb.ts';
 import { relationOf } from '../tables/cubes/cube.ts';
 import { type DatasetName, datasets } from '../topics/catalog.ts';
 import { firstIdOf, groupSize } from '../topics/id-groups.ts';
-import type { ShardStore } from './shard-store.ts';
+import { type ShardStore, storedType } from './shard-store.ts';
 import type { StagedRows } from './staged-rows.ts';
 
 /** The effect of a micro-batch on one dataset, as columns and as temporary tables of the store's connection. */
@@ -39,6 +39,18 @@ function nullability(store: ShardStore, dataset: DatasetName): boolean[] {
   });
 }
 
+/** Columns of a dataset with their lists, to append. */
+function withLists(
+  store: ShardStore,
+  { dataset, records }: StagedRows,
+  columns: readonly Int32Array[],
+): AppendedColumn[] {
+  const names = store.projection.get(dataset) ?? [];
+  return columns.map((column, c) =>
+    storedType(dataset, names[c] ?? '') === 'INTEGER' ? column : { places: column, items: records.lists },
+  );
+}
+
 /** Compares the rows of a dataset with the store, and creates the temporary tables that `Changes` describes. */
 export async function findChanges(store: ShardStore, staged: StagedRows): Promise<Changes> {
   const { dataset, records, deletes, known, knownCount } = staged;
@@ -65,7 +77,7 @@ export async function findChanges(store: ShardStore, staged: StagedRows): Promis
   if (freshRated > 0) {
     const rows =
       freshRated === freshCount ? fresh : gather(fresh, freshCount, freshRated, (row) => isRated[row] === 1);
-    await fillTemporary(store, freshTable(dataset), dataset, [], rows, freshRated);
+    await fillTemporary(store, freshTable(dataset), dataset, [], withLists(store, staged, rows), freshRated);
   }
 
   const replaced = await stageReplaced(store, staged);
@@ -97,7 +109,7 @@ async function stageReplaced(store: ShardStore, { dataset, replacedAt }: StagedR
   if (ids.length === 0) return 0;
   const table = replacedTable(dataset);
   await store.connection.run(`CREATE OR REPLACE TEMP TABLE ${table} (id INTEGER)`);
-  await appendNumbers(
+  await appendColumns(
     store.connection,
     { catalog: 'temp', name: table },
     [Int32Array.from(ids)],
@@ -127,15 +139,16 @@ async function fillTemporary(
   table: string,
   dataset: DatasetName,
   extraNames: readonly string[],
-  columns: readonly Int32Array[],
+  columns: readonly AppendedColumn[],
   length: number,
 ): Promise<void> {
-  const names = [...extraNames, ...(store.projection.get(dataset) ?? [])];
-  await store.connection.run(
-    `CREATE OR REPLACE TEMP TABLE ${table} (${names.map((name) => `${name} INTEGER`).join(', ')})`,
-  );
+  const definitions = [
+    ...extraNames.map((name) => `${name} INTEGER`),
+    ...(store.projection.get(dataset) ?? []).map((name) => `${name} ${storedType(dataset, name)}`),
+  ];
+  await store.connection.run(`CREATE OR REPLACE TEMP TABLE ${table} (${definitions.join(', ')})`);
   const nullable = [...extraNames.map(() => false), ...nullability(store, dataset)];
-  await appendNumbers(store.connection, { catalog: 'temp', name: table }, columns, length, nullable);
+  await appendColumns(store.connection, { catalog: 'temp', name: table }, columns, length, nullable);
 }
 
 /** `known_<relation>`: place in the order of the partition, whether the row is a delete, then the row. */
@@ -171,7 +184,7 @@ async function stageKnown(
     knownTable(dataset),
     dataset,
     ['place', 'isDelete'],
-    [place, isDelete, ...rows],
+    [place, isDelete, ...withLists(store, staged, rows)],
     to,
   );
 }
@@ -233,10 +246,10 @@ export async function writeChanges(store: ShardStore, dataset: DatasetName, chan
       SELECT ${columns} FROM ${changeTable(dataset)} WHERE isDelete = 0`);
   }
   if (change.freshCount > 0) {
-    await appendNumbers(
+    await appendColumns(
       connection,
       { catalog: store.catalog, name: relationOf(dataset) },
-      change.fresh,
+      withLists(store, change.staged, change.fresh),
       change.freshCount,
       nullability(store, dataset),
     );

@@ -2,7 +2,7 @@
  * The change of the cubes that a micro-batch causes: the contribution of the affected titles after it minus their
  * contribution before it.
  */
-import { appendNumbers, readNumbers } from '../database/duckdb.ts';
+import { appendColumns, readNumbers } from '../database/duckdb.ts';
 import { type Cube, relationOf, rowsOf } from '../tables/cubes/cube.ts';
 import { type DatasetName, datasets } from '../topics/catalog.ts';
 import type { CubeRows } from '../topics/cube-rows.ts';
@@ -239,7 +239,7 @@ class FreshRelations {
     }
     const { connection } = this.#store;
     await connection.run(`CREATE OR REPLACE TEMP TABLE ${askedTable} (part INTEGER, title INTEGER)`);
-    await appendNumbers(connection, { catalog: 'temp', name: askedTable }, [parts, titles], length, [
+    await appendColumns(connection, { catalog: 'temp', name: askedTable }, [parts, titles], length, [
       false,
       false,
     ]);

@@ -15,7 +15,8 @@ import { ReelflowError } from '../runtime/errors.ts';
 import { type Cube, relationOf } from '../tables/cubes/cube.ts';
 import { fingerprintOf, projectionOf } from '../tables/cubes/cube-set.ts';
 import type { OpenBase } from '../topics/base.ts';
-import type { DatasetName } from '../topics/catalog.ts';
+import { type DatasetName, datasets } from '../topics/catalog.ts';
+import { formOf } from '../topics/chunk.ts';
 import type { DeltaHeader } from '../topics/delta-wire.ts';
 import { Dictionary } from '../topics/dictionary.ts';
 import { IdSet } from '../topics/id-set.ts';
@@ -27,6 +28,11 @@ import { asStoreError, asWorkError, StoreLocked } from './store-errors.ts';
 
 /** Raised when the tables of a store change. A store of another format is rebuilt. */
 const formatVersion = 4;
+
+/** The type of a column in a store. */
+export function storedType(dataset: DatasetName, column: string): 'INTEGER' | 'INTEGER[]' {
+  return formOf(datasets[dataset], column) === 'people' ? 'INTEGER[]' : 'INTEGER';
+}
 
 export interface ShardIdentity {
   readonly clusterId: string;
@@ -133,7 +139,7 @@ export class ShardStore implements StoreMemory {
       `CREATE TABLE ${store.dictionaryTable} (number INTEGER, value VARCHAR)`,
       ...[...store.projection].map(
         ([dataset, columns]) =>
-          `CREATE TABLE ${store.table(dataset)} (${columns.map((column) => `${column} INTEGER`).join(', ')})`,
+          `CREATE TABLE ${store.table(dataset)} (${columns.map((column) => `${column} ${storedType(dataset, column)}`).join(', ')})`,
       ),
     ];
     await connection.run('BEGIN');

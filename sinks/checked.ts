@@ -51,7 +51,7 @@ export function recordsSince({ accounting }: Manifest, checked: Checked): number
  */
 export function tellsNothingNew(next: Manifest, current: Manifest | undefined): boolean {
   if (current === undefined) return false;
-  const told = ({ tables, leftOut, input, shards, accounting, history }: Manifest) =>
+  const told = ({ tables, leftOut, input, shards, accounting, history, titleNames }: Manifest) =>
     JSON.stringify({
       starts: sorted(input, (partitions) => sorted(partitions, ([start]) => start)),
       tables: sorted(tables, ({ contentHash, declaration }) => [contentHash, declaration]),
@@ -64,6 +64,7 @@ export function tellsNothingNew(next: Manifest, current: Manifest | undefined): 
       ]),
       rejected: sorted(accounting, ({ rejected }) => rejected),
       history,
+      titleNames,
     });
   return told(next) === told(current);
 }

@@ -1,6 +1,6 @@
 /**
- * The sink's state: one DuckDB file with the cubes of every shard, the names of people, the history of ratings, and the
- * positions that they have reached. A transaction writes rows and positions together. Cubes are kept as the signed rows that
+ * The sink's state: one DuckDB file with the cubes of every shard, the names of people and titles, the history of ratings, and
+ * the positions that they have reached. A transaction writes rows and positions together. Cubes are kept as the signed rows that
  * arrived and are summed when they are read; `compact` sums them in place when the sum is much smaller. Every cube that a delta
  * brings is kept, also one that this version does not declare: a newer one then finds it complete.
  */
@@ -21,9 +21,10 @@ import { Dictionary } from '../topics/dictionary.ts';
 import { IdSet } from '../topics/id-set.ts';
 import { CubeTables } from './cube-tables.ts';
 import { KeptTables } from './kept-tables.ts';
-import { type PeopleRows, type WrittenPeople, writePeople } from './people-table.ts';
 import { RatingHistory } from './rating-history.ts';
 import type { PeopleState, ShardState } from './shard-state.ts';
+import { createTexts, namesOfPeople, type TextRows, type WrittenTexts, writeTexts } from './text-table.ts';
+import { TitleNames } from './title-names.ts';
 
 const formatVersion = 6;
 
@@ -47,6 +48,7 @@ export class CubeStore {
   readonly peopleStates = new Map<number, PeopleState>();
   readonly ratings: RatingHistory;
   readonly kept: KeptTables;
+  readonly titles: TitleNames;
   readonly #instance: DuckDBInstance;
   #dictionaryStored = 0;
   readonly #closed = new AbortController();
@@ -69,6 +71,7 @@ export class CubeStore {
     this.path = path;
     this.ratings = new RatingHistory(connection);
     this.kept = new KeptTables(connection);
+    this.titles = new TitleNames(connection, this.kept);
     this.#cubes = new CubeTables(connection, declared);
     this.cubeFingerprint = fingerprintOf(declared);
   }
@@ -95,6 +98,7 @@ export class CubeStore {
       await store.#prepare(identity);
       await store.#load();
       await store.ratings.open();
+      await store.titles.open();
       return store;
     } catch (thrown) {
       throw asOpeningError(thrown, storageOf(path));
@@ -179,8 +183,10 @@ export class CubeStore {
   }
 
   /** Upserts and deletes rows of name.basics. @returns how many rows of the table changed */
-  async writePeople(rows: PeopleRows): Promise<WrittenPeople> {
-    const written = await writePeople(this.connection, rows, (...ids) => this.kept.changeNames(...ids));
+  async writePeople(rows: TextRows): Promise<WrittenTexts> {
+    const written = await writeTexts(this.connection, namesOfPeople, rows, (...ids) =>
+      this.kept.changeNames('changed_names', ...ids),
+    );
     if (written.changed + written.removed > 0) await this.#changeNames();
     return written;
   }
@@ -250,7 +256,8 @@ export class CubeStore {
     const history = this.ratings.revision;
     return {
       ...this.#cubes.revisions,
-      ...{ names: this.#namesRevision, dictionary: 0, history, history_span: history },
+      ...{ names: this.#namesRevision, title_names: this.titles.revision, dictionary: 0 },
+      ...{ history, history_span: history },
     };
   }
 
@@ -267,6 +274,7 @@ export class CubeStore {
       // In memory it may be ahead, and a revision that is published must not repeat.
       await this.#writeNamesRevision();
       await this.ratings.writeRevision();
+      await this.titles.writeRevision();
     });
     this.#published = published;
   }
@@ -328,7 +336,7 @@ export class CubeStore {
     for (const statement of [
       'CREATE TABLE IF NOT EXISTS shard (shard INTEGER, state VARCHAR)',
       'CREATE TABLE IF NOT EXISTS name_source (partition INTEGER, state VARCHAR)',
-      'CREATE TABLE IF NOT EXISTS names (nconst INTEGER, primaryName VARCHAR)',
+      createTexts(namesOfPeople),
       'CREATE TABLE IF NOT EXISTS dictionary (number INTEGER, value VARCHAR)',
       'CREATE TABLE IF NOT EXISTS names_revision (revision INTEGER)',
       'CREATE TABLE IF NOT EXISTS published (value VARCHAR)',

@@ -4,7 +4,7 @@
  */
 import { join } from 'node:path';
 import type { DuckDBConnection } from '@duckdb/node-api';
-import { appendNumbers } from '../database/duckdb.ts';
+import { appendColumns } from '../database/duckdb.ts';
 import { parquetFile, sqlPath } from '../database/sql.ts';
 import { type Cube, columnsOf } from '../tables/cubes/cube.ts';
 import type { CubeRows } from '../topics/cube-rows.ts';
@@ -110,7 +110,7 @@ export class CubeTables {
       ...columns.map((column) => column.values),
     ];
     const nullable = [false, false, ...columns.map(({ kind }) => kind !== 'long')];
-    await appendNumbers(this.#connection, { catalog: 'sink', name }, values, length, nullable);
+    await appendColumns(this.#connection, { catalog: 'sink', name }, values, length, nullable);
   }
 
   async #provide({ name, columns }: CubeShape): Promise<string> {

@@ -47,8 +47,12 @@ export class KeptTables {
   }
 
   /** Records names that change, as part of the open transaction. @param ids a SELECT or VALUES of one column */
-  async changeNames(ids: string, values: string[] = []): Promise<void> {
-    if (this.#recordsNames) await this.#connection.run(`INSERT INTO changed_names ${ids}`, values);
+  async changeNames(
+    table: 'changed_names' | 'changed_titles',
+    ids: string,
+    values: (string | null)[] = [],
+  ): Promise<void> {
+    if (this.#recordsNames) await this.#connection.run(`INSERT INTO ${table} ${ids}`, values);
   }
 
   /**
@@ -73,6 +77,7 @@ export class KeptTables {
           changedIds(cube, table.rowsBy as string, before?.revisions[cube] ?? 0),
         ),
         ...(table.reads.includes('names') ? ['SELECT nconst FROM changed_names'] : []),
+        ...(table.reads.includes('title_names') ? ['SELECT tconst FROM changed_titles'] : []),
       ];
       const isSame = before?.maker === maker;
       const sum =
@@ -82,6 +87,7 @@ export class KeptTables {
       await this.#connection.run('INSERT INTO kept VALUES ($1, $2)', [table.name, JSON.stringify(state)]);
     }
     await this.#connection.run('DELETE FROM changed_names');
+    await this.#connection.run('DELETE FROM changed_titles');
     this.#recordsNames = true;
   }
 

@@ -13,7 +13,8 @@ import { differenceOf, noRecords, sumOf } from '../topics/record-counts.ts';
 import type { CubeStore } from './cube-store.ts';
 import type { PeopleState } from './shard-state.ts';
 import type { SinkMetrics } from './sink-metrics.ts';
-import { StagedPeople } from './staged-people.ts';
+import { StagedTexts } from './staged-texts.ts';
+import { namesOfPeople } from './text-table.ts';
 
 export interface PersonIntakeOptions {
   readonly store: CubeStore;
@@ -31,7 +32,7 @@ export class PersonIntake {
   /** By partition: the last message that the state contains. */
   readonly #proof = new LogProof<number>();
   // State of the open transaction:
-  #staged: StagedPeople;
+  #staged: StagedTexts;
   #states = new Map<number, PeopleState>();
   /** The last message of each partition. Only its hash is stored. */
   #lastValues = new Map<number, Buffer | null>();
@@ -39,7 +40,7 @@ export class PersonIntake {
   constructor(options: PersonIntakeOptions) {
     this.#options = options;
     this.#store = options.store;
-    this.#staged = new StagedPeople(options.store.personIds);
+    this.#staged = new StagedTexts(namesOfPeople, options.store.personIds);
   }
 
   nextOf(partition: number): number {
@@ -77,7 +78,7 @@ export class PersonIntake {
 
   /** Begins a transaction. Drops what a rolled-back one has left. */
   begin(): void {
-    this.#staged = new StagedPeople(this.#store.personIds);
+    this.#staged = new StagedTexts(namesOfPeople, this.#store.personIds);
     this.#states = new Map();
     this.#lastValues = new Map();
   }

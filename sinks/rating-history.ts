@@ -7,27 +7,21 @@
  * Pruning keeps, per title, the newest row at or before the cut-off: the newest day of the log less `historyDays`.
  */
 import type { DuckDBConnection } from '@duckdb/node-api';
-import { appendNumbers, readNumbers } from '../database/duckdb.ts';
-import { type BaseMark, followBase, type OpenBase } from '../topics/base.ts';
+import { appendColumns, readNumbers } from '../database/duckdb.ts';
+import { type BaseMark, baseMarkOf, followBase, type OpenBase } from '../topics/base.ts';
+import type { ChunkDecoder } from '../topics/chunk.ts';
 import { dayOf, dayText } from '../topics/day.ts';
 import { IdSet } from '../topics/id-set.ts';
-import type { Gap } from '../topics/position.ts';
-import type { RatingVersions } from './staged-ratings.ts';
+import type { LevelDataset, LevelStage, LevelState, Owner } from './level-intake.ts';
+import type { ShardState } from './shard-state.ts';
+import { type RatingVersions, StagedRatings } from './staged-ratings.ts';
 
 /** Position of the history in one partition of title.ratings. */
-export interface RatingState {
-  readonly shard: number;
-  /** Of the shard: the history of an older generation is read again. */
-  readonly generation: number;
-  readonly next: number;
-  /** SHA-256 of the message before `next`: reading it again proves that the topic is the same one. */
-  readonly lastHash: string;
+export interface RatingState extends LevelState {
   /** Newest date of a dump in [0, next), in days since 1970; -1 without one. */
   readonly newestDay: number;
   /** The `historyDays` by which the messages were read. */
   readonly historyDays: number;
-  /** Offsets that the log had lost before they were read, or whose batch cannot be decoded. */
-  readonly gaps: readonly Gap[];
   /** A base that has begun, and whole ones; of those as old as the history is long, the newest. Oldest first. */
   readonly openBase?: OpenBase | undefined;
   readonly bases?: readonly { readonly begin: number; readonly day: number }[];
@@ -66,10 +60,18 @@ export function afterMark(
   };
 }
 
-export class RatingHistory {
+export interface RatingSource {
+  readonly decoder: ChunkDecoder;
+  /** Length of the history, in days before the newest dump. */
+  readonly historyDays: number;
+}
+
+export class RatingHistory implements LevelDataset<RatingState> {
+  readonly what = 'ratings';
   /** By partition of title.ratings. Changed only after a commit. */
   readonly states = new Map<number, RatingState>();
   readonly #connection: DuckDBConnection;
+  #source: RatingSource | undefined;
   #titles: IdSet | undefined;
   /** The cut-offs of the last pruning, by shard. */
   #pruned = '';
@@ -113,8 +115,43 @@ export class RatingHistory {
     return titles;
   }
 
+  /** Where the ratings come from. */
+  readFrom(source: RatingSource): void {
+    this.#source = source;
+  }
+
+  get source(): RatingSource {
+    if (this.#source === undefined) throw new Error('the history has no source');
+    return this.#source;
+  }
+
+  newState({ shard, chain }: ShardState): RatingState {
+    const { historyDays } = this.source;
+    const { generation } = chain;
+    return { shard, generation, next: 0, lastHash: '', newestDay: -1, historyDays, gaps: [] };
+  }
+
+  isOutdated({ historyDays }: RatingState): boolean {
+    return historyDays !== this.source.historyDays;
+  }
+
+  async stage(): Promise<LevelStage<RatingState>> {
+    const { decoder, historyDays } = this.source;
+    const staged = new StagedRatings(await this.titles());
+    return {
+      add: async (value: Buffer, owner: Owner, state: RatingState, offset: number) => {
+        const own = decoder.isOwn(value) ? value : await decoder.resolve(value);
+        const newestDay = staged.add(own, decoder, owner, state.newestDay, historyDays);
+        const mark = baseMarkOf(value);
+        const after = { ...state, newestDay };
+        return mark === undefined ? after : afterMark(after, mark, offset);
+      },
+      write: (partition: number) => this.write(partition, staged.take()),
+    };
+  }
+
   /** Deletes the history of a partition. */
-  async clear(shard: number): Promise<void> {
+  async clear({ shard }: Pick<ShardState, 'shard'>): Promise<void> {
     await this.#connection.run(`DELETE FROM ${rowsTable} WHERE shard = ${shard}`);
   }
 
@@ -127,7 +164,7 @@ export class RatingHistory {
     if (isFresh) {
       const table = { catalog: 'sink', name: 'rating_days' };
       const nullable = [false, false, false, true, true];
-      return appendNumbers(
+      return appendColumns(
         connection,
         table,
         [new Int32Array(length).fill(shard), ...columns],
@@ -141,7 +178,7 @@ export class RatingHistory {
     const places = Int32Array.from({ length }, (_, place) => place);
     const table = { catalog: 'temp', name: 'rating_versions' };
     const nullable = [false, false, false, true, true];
-    await appendNumbers(connection, table, [places, ...columns], length, nullable);
+    await appendColumns(connection, table, [places, ...columns], length, nullable);
     await connection.run(`
       CREATE OR REPLACE TEMP TABLE all_versions AS
       SELECT *, coalesce(day >= min(day) OVER later, false) AS isWithdrawn

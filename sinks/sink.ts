@@ -14,6 +14,8 @@ import { untilServed } from '../kafka/outage.ts';
 import { isAbort, messageOf, ReelflowError } from '../runtime/errors.ts';
 import { logEveryMinute } from '../runtime/logger.ts';
 import { builtIn, type Declarations } from '../tables/built-in.ts';
+import { projectionOf } from '../tables/cubes/cube-set.ts';
+import { readsTitleNames } from '../tables/gold-tables.ts';
 import type { TopicNames } from '../topics/catalog.ts';
 import { ChunkDecoder } from '../topics/chunk.ts';
 import type { Registry } from '../topics/registry.ts';
@@ -24,8 +26,8 @@ import type { Lake, LakePlace } from './gold/lake.ts';
 import { currentSnapshot, type Manifest, readManifest } from './gold/manifest.ts';
 import { type Keep, withGoldLock } from './gold/retention.ts';
 import { Intake } from './intake.ts';
+import { LevelIntake, type LevelState } from './level-intake.ts';
 import { Publication } from './publication.ts';
-import { RatingIntake } from './rating-intake.ts';
 import { restoreFrom } from './restore.ts';
 import type { SinkMetrics } from './sink-metrics.ts';
 import { SourceTrim, type TrimMode } from './source-trim.ts';
@@ -73,6 +75,12 @@ export interface SinkReport {
   readonly refused: number;
   /** Messages of source topics that were deleted because a base has replaced them; with `report`, those that could be. */
   readonly deleted: number;
+}
+
+interface Beside {
+  readonly intake: Pick<LevelIntake<LevelState>, 'advance' | 'level' | 'isLevel' | 'close'>;
+  /** Whether it is read all the time, not only before a publication. */
+  readonly readsAlong: boolean;
 }
 
 /** Pause between two steps, in which messages gather: a transaction costs the same for one message as for hundreds. */
@@ -124,7 +132,8 @@ class Sink {
   readonly #declarations: Declarations;
   #store!: CubeStore;
   #intake!: Intake;
-  #ratings!: RatingIntake;
+  /** What is read beside the cubes: the history of ratings and, if a table shows them, the names of titles. */
+  #beside: Beside[] = [];
   #publication!: Publication;
   #trim: SourceTrim | undefined;
   #membership: Membership | undefined;
@@ -171,7 +180,7 @@ class Sink {
       registry.register(this.#peopleTopic, 'imdb.name.basics'),
       registry.register(topic, 'imdb.title.ratings'),
     ]);
-    const schemas = {
+    const schemas: Record<string, number> = {
       [`${names.deltas}-value`]: deltaSchemaId,
       [`${this.#peopleTopic}-value`]: peopleSchemaId,
       [`${topic}-value`]: ratingsSchemaId,
@@ -195,8 +204,20 @@ class Sink {
       decoder: new ChunkDecoder('name.basics', peopleSchemaId, registry),
       onCommit: async (commits) => this.#membership?.commit(commits),
     });
-    const decoder = new ChunkDecoder('title.ratings', ratingsSchemaId, registry);
-    this.#ratings = new RatingIntake({ broker, store, decoder, topic, historyDays, signal });
+    store.ratings.readFrom({
+      decoder: new ChunkDecoder('title.ratings', ratingsSchemaId, registry),
+      historyDays,
+    });
+    this.#beside.push({
+      intake: new LevelIntake({
+        ...{ broker, store, topic, signal },
+        dataset: store.ratings,
+        crashPoint: 'after-history-commit',
+      }),
+      // Several versions of a title cost least together.
+      readsAlong: false,
+    });
+    if (this.#declarations.tables.some(readsTitleNames)) await this.#readTitles(schemas);
     this.#trim = new SourceTrim({
       broker,
       names,
@@ -236,6 +257,7 @@ class Sink {
     while (!signal.aborted && finish?.aborted !== true) {
       if (this.#failure !== undefined) throw this.#failure;
       await this.#intake.step();
+      await this.#readAlong();
       await sleep(gatherMs);
       if (performance.now() < publishAtMs) continue;
       if (this.#isActive && (await this.#publication.isDue()) && (await this.#isLevel()))
@@ -250,7 +272,7 @@ class Sink {
       await this.#intake.readTo(await this.#untilServed(() => this.#intake.bounds()));
       await this.#commitAlone();
       if (!signal.aborted && (await this.#publication.isDue())) {
-        await this.#untilServed(() => this.#ratings.level());
+        for (const { intake } of this.#beside) await this.#untilServed(() => intake.level());
         if (!signal.aborted) await this.#publish();
       }
       if (!signal.aborted) await this.#publication.register('throw');
@@ -265,7 +287,7 @@ class Sink {
     this.#options.metrics?.close();
     await this.#membership?.leave();
     await this.#intake?.close();
-    await this.#ratings?.close();
+    for (const { intake } of this.#beside) await intake.close();
     this.#store?.close();
   }
 
@@ -342,17 +364,48 @@ class Sink {
     }
   }
 
-  /** Brings the history of ratings to where the cubes are. Without an answer of the broker a later interval tries again. */
+  /** Reads the names of titles. They are read along with the cubes, so that little is left before a publication. */
+  async #readTitles(schemas: Record<string, number>): Promise<void> {
+    const { broker, registry, names, signal } = this.#options;
+    const topic = names.source('title.basics');
+    const schemaId = await registry.register(topic, 'imdb.title.basics');
+    schemas[`${topic}-value`] = schemaId;
+    const store = this.#store;
+    store.titles.readFrom({
+      topic,
+      decoder: new ChunkDecoder('title.basics', schemaId, registry),
+      checked: projectionOf(this.#declarations.cubes).get('title.basics') ?? [],
+    });
+    const intake = new LevelIntake({
+      ...{ broker, store, topic, signal },
+      dataset: store.titles,
+      crashPoint: 'after-titles-commit',
+    });
+    this.#beside.push({ intake, readsAlong: true });
+  }
+
+  async #readAlong(): Promise<void> {
+    for (const { intake, readsAlong } of this.#beside) {
+      if (readsAlong) await this.#orLater(() => intake.advance());
+    }
+  }
+
+  /** Brings what is read beside the cubes to where they are. */
   async #isLevel(): Promise<boolean> {
+    for (const { intake } of this.#beside) await this.#orLater(() => intake.level());
+    return this.#beside.every(({ intake }) => intake.isLevel);
+  }
+
+  /** Without an answer of the broker a later step tries again. */
+  async #orLater(read: () => Promise<unknown>): Promise<void> {
     const { outages } = this.#options.broker;
     try {
-      await this.#ratings.level();
-      outages.resumes('history');
+      await read();
+      outages.resumes('reading beside the cubes');
     } catch (thrown) {
       if (!isPassing(thrown)) throw thrown;
-      outages.waits('history', messageOf(thrown));
+      outages.waits('reading beside the cubes', messageOf(thrown));
     }
-    return this.#ratings.isLevel;
   }
 
   /** After the publication: what a snapshot needs is not deleted before the next one has replaced it. */

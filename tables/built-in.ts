@@ -23,6 +23,9 @@ const cubeNames = [
   'feature_basics',
   'feature_principals',
   'feature_akas',
+  'feature_episode',
+  'director',
+  'writer',
 ];
 
 /** In the order in which snapshots, reports and lists name them. */
@@ -36,6 +39,12 @@ const tableNames = [
   'genres',
   'title_types',
   'languages',
+  'directors',
+  'writers',
+  'titles',
+  'top_titles',
+  'series',
+  'seasons',
   'rating_history',
   'trends',
   'movers',

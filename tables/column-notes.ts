@@ -16,6 +16,23 @@ export const notesKey = 'reelflow';
 
 export const columnNotes: Readonly<Record<string, ColumnNote>> = {
   tconst: { about: 'IMDb id of a title.' },
+  primaryTitle: { about: 'Name of a title that is used most; null if it has no row in title.basics.' },
+  originalTitle: { about: 'Name of a title in its own language; null if it has no row in title.basics.' },
+  weighted_rating: {
+    about:
+      'numVotes/(numVotes + m) · averageRating + m/(numVotes + m) · C. The manifest states m, a number of votes, and C, the mean of all ratings.',
+    unit: 'stars, 1 to 10',
+  },
+  rank: { about: 'Place among the titles of a type, from 1.', unit: 'rank' },
+  parentTconst: { about: 'IMDb id of a series.' },
+  seasonNumber: { about: 'Number of a season; null for episodes without one.' },
+  total_episodes: { about: 'Number of rated episodes.', unit: 'episodes' },
+  best_episode: {
+    about: 'IMDb id of the best episode: by rating, then votes, then the smaller id.',
+  },
+  best_rating: { about: 'Rating of the best episode.', unit: 'stars, 1 to 10' },
+  worst_episode: { about: 'IMDb id of the last episode in the same ranking.' },
+  worst_rating: { about: 'Rating of the worst episode.', unit: 'stars, 1 to 10' },
   titleType: { about: 'Type of a title, such as movie or tvEpisode; null without a row in title.basics.' },
   isAdult: { about: 'Whether the title is for adults; null without a row in title.basics.' },
   runtimeMinutes: { about: 'Running time of a title.', unit: 'minutes' },
@@ -46,7 +63,7 @@ export const columnNotes: Readonly<Record<string, ColumnNote>> = {
   split: { about: 'train, validation or test, by a hash of tconst: the same in every snapshot.' },
   genres: {
     about:
-      'One to three genres, joined by commas as IMDb writes them; a list in title_features; null if there are none.',
+      'One to three genres, joined by commas as IMDb writes them; a list in title_features and titles; null if there are none.',
   },
   startYear: { about: 'Year in which a title was first shown.', unit: 'year' },
   day: { about: 'Date of the dump, in UTC.' },

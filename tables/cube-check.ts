@@ -6,6 +6,7 @@
 import type { DuckDBConnection } from '@duckdb/node-api';
 import { messageOf } from '../runtime/errors.ts';
 import { type ColumnType, type DatasetName, datasets } from '../topics/catalog.ts';
+import { formOf } from '../topics/chunk.ts';
 import { type Cube, relationOf } from './cubes/cube.ts';
 import type { DeclarationFile, MetadataPath } from './declaration-file.ts';
 import type { DeclarationProblem } from './declaration-problem.ts';
@@ -13,9 +14,7 @@ import { type Relations, statementProblem } from './statement-check.ts';
 
 /** Texts with so many values that a number for each would fill the memory: 390 bytes and 14 µs a text. */
 const wideTexts = new Set(
-  'primaryTitle originalTitle title job characters directors writers primaryName primaryProfession knownForTitles'.split(
-    ' ',
-  ),
+  'primaryTitle originalTitle title job characters primaryName primaryProfession knownForTitles'.split(' '),
 );
 const titles = 80;
 const texts = ['Drama', 'Comedy,Drama', 'Action', 'Western', ''];
@@ -282,7 +281,7 @@ function sampleOf(dataset: DatasetName, columns: readonly string[], sample: Samp
     const type = all.find(({ name }) => name === column)?.type as ColumnType;
     if (column === all[0]?.name) return `title::INTEGER AS ${column}`;
     if (column === 'ordering') return `ordering::INTEGER AS ${column}`;
-    return `${sampleValue(`hash(title, ordering, '${dataset}.${column}')`, column, type, sample)} AS ${column}`;
+    return `${sampleValue(`hash(title, ordering, '${dataset}.${column}')`, dataset, column, type, sample)} AS ${column}`;
   });
   const kept = [`hash(title, ordering, '${dataset}') % 4 > 0`];
   if (sample.where !== undefined) kept.push(`(${sample.where})`);
@@ -292,10 +291,19 @@ function sampleOf(dataset: DatasetName, columns: readonly string[], sample: Samp
     WHERE ${kept.join(' AND ')} ${order}`;
 }
 
-function sampleValue(random: string, column: string, type: ColumnType, { numbers }: Sample): string {
+function sampleValue(
+  random: string,
+  dataset: DatasetName,
+  column: string,
+  type: ColumnType,
+  { numbers }: Sample,
+): string {
   const isNullable = type.startsWith('nullable');
   const value = () => {
     if (/Tconst$|^nconst$/.test(column)) return `(1 + ${random} % 9)::INTEGER`;
+    if (formOf(datasets[dataset], column) === 'people') {
+      return `[(1 + ${random} % 9)::INTEGER, (1 + ${random} % 5)::INTEGER]`;
+    }
     if (type.endsWith('string')) {
       const index = `(${random} % ${texts.length})::INTEGER`;
       return numbers === undefined

@@ -22,6 +22,7 @@ export interface CheckedFolder {
 /** Names that relations of the sink or of a check have. */
 const reserved = new Set([
   'names',
+  'title_names',
   'dictionary',
   'integers',
   'scales',

@@ -33,7 +33,7 @@ export interface GoldTable {
   readonly reads: readonly string[];
   /** The terminal shows the first one. */
   readonly plots: readonly Plot[];
-  /** SELECT of the integer form: key, attributes and measures, from the cubes and the relation `names`. */
+  /** SELECT of the integer form: key, attributes and measures, from the cubes and relations of names. */
   readonly integers: string;
   /** Columns that identify a row, in both forms. */
   readonly key: readonly string[];
@@ -56,6 +56,8 @@ export interface GoldTable {
   readonly rowsBy?: string;
   /** Columns that the final form standardises. The relation `scales` holds their mean and deviation. */
   readonly standardised?: readonly string[];
+  /** Figures that the manifest states, by name: SQL that aggregates all rows of the integer form. */
+  readonly constants?: Readonly<Record<string, string>>;
   readonly order: string;
   /** Why only DuckDB computes it. The SQL of a table without a reason also runs on Flink. */
   readonly onlyDuckdb?: string;

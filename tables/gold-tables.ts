@@ -9,5 +9,8 @@ import { declaredTables, type GoldTable } from './gold-table.ts';
 
 export const goldTables: readonly GoldTable[] = declaredTables(builtIn.tables);
 
+/** Whether a table shows names of titles, which the sink reads from title.basics itself. */
+export const readsTitleNames = ({ reads }: GoldTable) => reads.includes('title_names');
+
 /** Whether a table depends on earlier versions of the rows: no single dump determines it. */
 export const isOfHistory = ({ reads }: GoldTable) => reads.includes('history');

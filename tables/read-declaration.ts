@@ -32,6 +32,7 @@ const tableMetadata = z.strictObject({
   columns: z.record(identifier, column),
   rowsBy: z.enum(['tconst', 'nconst']).optional(),
   standardised: names.optional(),
+  constants: z.record(identifier, sentence).optional(),
   order: sentence,
   plots: z.array(plot).default([]),
   onlyDuckdb: sentence.optional(),
@@ -49,7 +50,7 @@ const cubeMetadata = z.strictObject({
 
 /** @throws DeclarationProblem */
 export function readGoldTable(file: DeclarationFile): GoldTable {
-  const { columns, about, attributes, rowsBy, standardised, onlyDuckdb, ...rest } =
+  const { columns, about, attributes, rowsBy, standardised, constants, onlyDuckdb, ...rest } =
     file.metadata(tableMetadata);
   const notes = Object.entries(columns).flatMap(([name, of]) =>
     typeof of === 'string' || of.about === undefined
@@ -74,6 +75,7 @@ export function readGoldTable(file: DeclarationFile): GoldTable {
     ...(beside !== '' && { beside }),
     ...(rowsBy && { rowsBy }),
     ...(standardised && { standardised }),
+    ...(constants && { constants }),
     order: rest.order,
     ...(onlyDuckdb && { onlyDuckdb }),
   };

@@ -22,7 +22,7 @@ const sqlName = (name: string) => `"${name}"`;
 
 const cubeTypes = { int: 'INTEGER', string: 'VARCHAR', long: 'BIGINT' } as const;
 
-/** What a gold table of a user may read: the cubes with texts in place of dictionary numbers, and the names of people. */
+/** What a gold table of a user may read: the cubes with texts in place of dictionary numbers, the names of people and titles. */
 export function goldRelations(cubes: readonly Cube[]): TypedRelations {
   return {
     ...Object.fromEntries(
@@ -32,6 +32,7 @@ export function goldRelations(cubes: readonly Cube[]): TypedRelations {
       ]),
     ),
     names: { nconst: 'INTEGER', primaryName: 'VARCHAR' },
+    title_names: { tconst: 'INTEGER', primaryTitle: 'VARCHAR', originalTitle: 'VARCHAR' },
   };
 }
 
@@ -98,7 +99,8 @@ class TableCheck {
   }
 
   #checkMetadata(): void {
-    const { reads, key, attributes = [], measures, columns, notes, rowsBy, standardised } = this.#table;
+    const { reads, key, attributes = [], measures, columns, notes, ...of } = this.#table;
+    const { rowsBy, standardised, constants } = of;
     for (const [i, name] of reads.entries()) {
       if (name in this.#relations) continue;
       throw this.#problem(
@@ -107,12 +109,9 @@ class TableCheck {
         `Read ${Object.keys(this.#relations).join(', ')}.`,
       );
     }
-    if (standardised !== undefined) {
-      throw this.#problem(
-        ['standardised'],
-        'only built-in tables have standardised columns',
-        'Remove the line.',
-      );
+    for (const [property, value] of Object.entries({ standardised, constants })) {
+      if (value === undefined) continue;
+      throw this.#problem([property], `only built-in tables have ${property}`, 'Remove it.');
     }
     if (rowsBy !== undefined) {
       throw this.#problem(['rowsBy'], 'only built-in tables are kept by id', 'Remove the line.');

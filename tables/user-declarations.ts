@@ -73,6 +73,8 @@ export async function declarationsWith(
   const own = folder === undefined ? { cubes: [], tables: [] } : await userDeclarations(folder);
   const all = [...tables, ...own.tables];
   const read = new Set(all.flatMap(({ reads }) => reads));
+  // The names of titles are of the position that cubes over title.basics have reached.
+  if (read.has('title_names')) read.add('feature_basics');
   // A cube that no table reads costs as much as any other.
   const cubes = only === undefined ? builtIn.cubes : builtIn.cubes.filter(({ name }) => read.has(name));
   return { cubes: [...cubes, ...own.cubes], tables: all };

@@ -95,6 +95,7 @@ export function formOf(dataset: Dataset, column: string): ColumnForm {
   if (column === dataset.columns[0]?.name || column === 'parentTconst') {
     return dataset.idPrefix === 'nm' ? 'nm' : 'tt';
   }
+  if (column === 'directors' || column === 'writers') return 'people';
   const type = dataset.columns.find(({ name }) => name === column)?.type;
   if (type === undefined) throw new RangeError(`${dataset.name} has no column ${column}`);
   if (type === 'tenths') return 'tenths';
@@ -119,17 +120,17 @@ export function schemaBefore(added: AddedField, name: DatasetName): Schema {
   return { ...schema, fields: schema.fields.filter((field) => !lacking.includes(field.name)) } as Schema;
 }
 
-/** Columns for the wanted fields of a dataset's records. @param text a column to keep as bytes */
+/** Columns for the wanted fields of a dataset's records. @param texts columns to keep as bytes */
 export function recordColumns(
   name: DatasetName,
   wanted: readonly string[],
   dictionaries: Readonly<Record<string, Dictionary>> = {},
-  text?: string,
+  texts: readonly string[] = [],
 ): Columns {
   const fields = recordFields(name, 'records');
   const forms = wanted.map((column) => ({
     name: column,
-    form: column === text ? ('text' as const) : formOf(datasets[name], column),
+    form: texts.includes(column) ? ('text' as const) : formOf(datasets[name], column),
   }));
   return new Columns(planRows(fields, forms, dictionaries));
 }

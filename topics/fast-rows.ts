@@ -59,7 +59,7 @@ type Run = (row: number, stop: number, at: number, end: number) => number;
 
 /** Decoders by what they do with the fields of a record. */
 const decoders = new Map<string, Run>();
-const unsupported: readonly number[] = [op.long, op.text];
+const unsupported: readonly number[] = [op.long, op.text, op.people];
 
 /** A column of words. */
 interface Words {

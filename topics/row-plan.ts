@@ -3,7 +3,7 @@
  * skips the other fields by their length.
  *
  * Every column is numbers: an id is its digits, a boolean 0 or 1, a tenths double ten times its value, a string of few
- * values its number in a Dictionary, null is `nullInt`.
+ * values its number in a Dictionary, a list of people the place of its ids in `Columns.lists`, null is `nullInt`.
  */
 import { Dictionary } from './dictionary.ts';
 
@@ -18,8 +18,20 @@ export interface AvroField {
   readonly type: AvroType;
 }
 
-/** How a wanted field becomes numbers. `text` keeps the bytes, for strings with many distinct values. */
-export type ColumnForm = 'tt' | 'nm' | 'int' | 'boolean' | 'long' | 'tenths' | 'dictionary' | 'text';
+/**
+ * How a wanted field becomes numbers. `text` keeps the bytes, for strings with many distinct values. `people` is a list of
+ * ids, joined by commas; what is no id in it does not count.
+ */
+export type ColumnForm =
+  | 'tt'
+  | 'nm'
+  | 'int'
+  | 'boolean'
+  | 'long'
+  | 'tenths'
+  | 'dictionary'
+  | 'text'
+  | 'people';
 
 export interface WantedField {
   readonly name: string;
@@ -39,6 +51,7 @@ export const op = {
   dictionary: 8,
   text: 9,
   boolean: 10,
+  people: 11,
 } as const;
 
 export const nullableBit = 0x80;
@@ -87,7 +100,7 @@ export function planRows(
       op: form === undefined ? skipOf(base) : keepOf(form),
       nullable,
       column,
-      prefix: form === 'nm' ? 0x6d : form === 'tt' ? 0x74 : 0,
+      prefix: form === 'nm' || form === 'people' ? 0x6d : form === 'tt' ? 0x74 : 0,
       dictionary: form === 'dictionary' ? (dictionaries[field.name] ?? new Dictionary()) : undefined,
       name: field.name,
     };

@@ -7,7 +7,11 @@ import type { Dictionary } from './dictionary.ts';
 import { FastRows } from './fast-rows.ts';
 import { nullableBit, nullInt, op, type RowPlan, type Step } from './row-plan.ts';
 
-/** Growable columns of equal length. A text column holds the end of its row's bytes in `text`; null is `-1 - end`. */
+/**
+ * Growable columns of equal length. A text column holds the end of its row's bytes in `text`; null is `-1 - end`. Several text
+ * columns share the bytes, row after row. A column of lists holds the place of its row's list in `lists`: there are the number
+ * of ids, then the ids.
+ */
 export class Columns {
   readonly plan: RowPlan;
   /** Undefined if the plan has columns that only `decodeRecords` fills. */
@@ -15,9 +19,11 @@ export class Columns {
   length = 0;
   ints: Int32Array[] = [];
   longs: Float64Array[] = [];
-  /** The bytes of the text column, of which there is at most one, row after row. */
   text = new Uint8Array(0);
   textLength = 0;
+  /** The list at place 0 is empty. */
+  lists = new Int32Array(1);
+  listsLength = 1;
 
   constructor(plan: RowPlan, capacity = 0) {
     this.plan = plan;
@@ -50,8 +56,30 @@ export class Columns {
   clear(): void {
     this.length = 0;
     this.textLength = 0;
+    this.listsLength = 1;
+  }
+
+  /** Adds the ids in a text, and leaves out what is none. @returns the place of the list, `nullInt` if it is empty */
+  addList(from: Uint8Array, start: number, end: number, prefix: number): number {
+    // An id and its comma take ten bytes at least.
+    const most = this.listsLength + 2 + (end - start) / 10;
+    if (most > this.lists.length) this.lists = grown(this.lists, Math.ceil(most));
+    const place = this.listsLength;
+    let to = place + 1;
+    for (let at = start; at < end; at++) {
+      const first = at;
+      while (at < end && from[at] !== comma) at++;
+      const id = readId(from, first, at, prefix);
+      if (id >= 0) this.lists[to++] = id;
+    }
+    if (to === place + 1) return nullInt;
+    this.lists[place] = to - place - 1;
+    this.listsLength = to;
+    return place;
   }
 }
+
+const comma = 0x2c;
 
 function grown<T extends Int32Array | Float64Array | Uint8Array>(array: T, needed: number): T {
   if (array.length >= needed) return array;
@@ -67,12 +95,13 @@ function grown<T extends Int32Array | Float64Array | Uint8Array>(array: T, neede
  */
 export function decodeRows(from: Uint8Array, start: number, out: Columns): number {
   const length = out.length;
-  const textLength = out.textLength;
+  const { textLength, listsLength } = out;
   try {
     return decodeArray(from, start, out);
   } catch (thrown) {
     out.length = length;
     out.textLength = textLength;
+    out.listsLength = listsLength;
     throw thrown;
   }
 }
@@ -222,6 +251,8 @@ function decodeRecords(
             const word = (step.dictionary as Dictionary).numberOf(from, at, stop);
             if (word < 0) throw new MalformedRows('invalid_value', `${step.name} is not UTF-8`);
             into[row] = word;
+          } else if (step.op === op.people) {
+            into[row] = out.addList(from, at, stop, step.prefix);
           } else {
             const textEnd = out.textLength + size;
             if (textEnd > out.text.length) out.text = grown(out.text, textEnd);
@@ -245,15 +276,26 @@ function malformed(steps: readonly Step[], at: number, what: string): MalformedR
 const doubleBytes = new Uint8Array(8);
 const doubleValue = new Float64Array(doubleBytes.buffer);
 
-/** The digits of `tt0111161`: seven, or eight or nine without a leading zero. */
+/** The number in an id such as `tt0111161`. @throws MalformedRows */
 function idOf(from: Uint8Array, start: number, end: number, step: Step): number {
+  const id = readId(from, start, end, step.prefix);
+  if (id >= 0) return id;
+  const text = Buffer.from(from.subarray(start, Math.min(end, start + 32))).toString('latin1');
+  throw new MalformedRows('invalid_value', `${step.name} is not an id: ${JSON.stringify(text)}`);
+}
+
+/**
+ * The digits of `tt0111161`: seven, or eight or nine without a leading zero.
+ * @param prefix second byte of the prefix
+ * @returns -1 for what is no id
+ */
+function readId(from: Uint8Array, start: number, end: number, prefix: number): number {
   const digits = end - start - 2;
-  const first = from[start] as number;
   let ok =
     digits >= 7 &&
     digits <= 9 &&
-    from[start + 1] === step.prefix &&
-    first === (step.prefix === 0x6d ? 0x6e : 0x74) &&
+    from[start + 1] === prefix &&
+    from[start] === (prefix === 0x6d ? 0x6e : 0x74) &&
     (digits === 7 || from[start + 2] !== 0x30);
   let value = 0;
   for (let i = start + 2; i < end; i++) {
@@ -261,9 +303,5 @@ function idOf(from: Uint8Array, start: number, end: number, step: Step): number 
     if (digit < 0 || digit > 9) ok = false;
     value = value * 10 + digit;
   }
-  if (!ok) {
-    const text = Buffer.from(from.subarray(start, Math.min(end, start + 32))).toString('latin1');
-    throw new MalformedRows('invalid_value', `${step.name} is not an id: ${JSON.stringify(text)}`);
-  }
-  return value;
+  return ok ? value : -1;
 }

@@ -57,6 +57,12 @@ export const manifestSchema = z
           sha256: sha256.describe('of the file'),
           contentHash: sha256.describe('over keys and integer measures: equal for equal input'),
           scales: scales.optional(),
+          constants: z
+            .record(z.string(), z.number().nullable())
+            .optional()
+            .describe(
+              'by name, what the formulas of the table use: of weighted_rating m, a number of votes, and C, the mean of all ratings; null without rows',
+            ),
           declaration: z
             .string()
             .optional()
@@ -115,6 +121,16 @@ export const manifestSchema = z
       })
       .optional()
       .describe('the history of ratings, of exactly the input. Snapshots of earlier versions lack it.'),
+    titleNames: z
+      .object({
+        gaps: z
+          .record(z.string(), gaps)
+          .describe(
+            'partition of title.basics → offsets of the input whose names of titles the snapshot lacks',
+          ),
+      })
+      .optional()
+      .describe('the names of titles, of exactly the input. Snapshots without such names lack it.'),
     schemas: z.record(z.string(), z.int()).describe('subject → id in the Schema Registry'),
     versions: z.object({
       reelflow: z.string(),

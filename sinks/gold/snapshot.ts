@@ -231,8 +231,20 @@ async function writeTable(
     sha256: await fileSha256(path),
     contentHash: hashOfSum(sum),
     ...(scales === undefined ? {} : { scales }),
+    ...(table.constants && { constants: await readConstants(connection, table.constants) }),
     declaration: tableFingerprint(table),
   };
+}
+
+async function readConstants(
+  connection: DuckDBConnection,
+  constants: NonNullable<GoldTable['constants']>,
+): Promise<Record<string, number | null>> {
+  const rows = await connection.runAndReadAll(`SELECT ${Object.values(constants).join(', ')} FROM integers`);
+  const values = rows.getRows()[0] ?? [];
+  return Object.fromEntries(
+    Object.keys(constants).map((name, i) => [name, values[i] === null ? null : Number(values[i])]),
+  );
 }
 
 /** The notes in a table's file: what a row is, and the meaning and unit of each column. */
@@ -314,6 +326,7 @@ function manifestOf(
     shards,
     names,
     history: store.ratings.summary(context.historyDays),
+    ...(store.titles.isRead && { titleNames: { gaps: store.titles.lacking(store.shards) } }),
     schemas: { ...context.schemas },
     versions: {
       reelflow: context.reelflowVersion,

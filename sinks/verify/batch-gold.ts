@@ -26,6 +26,35 @@ const tenths = 'round(rating * 10)::BIGINT';
 const exact = `sum(${tenths})::BIGINT AS s1, sum(${tenths} * ${tenths})::BIGINT AS s2,
         max(${tenths}) AS max_tenths, min(${tenths}) AS min_tenths`;
 
+/** A person counts once for a title, however often the title names them. */
+function crewQuery(column: string): string {
+  return `
+      SELECT format('nm{:07d}', person) AS nconst, any_value(primaryName) AS primaryName,
+        ${select('total_titles', 'avg_rating', 'total_votes', 'rating_volatility', 'max_rating', 'min_rating')}, ${exact}
+      FROM (SELECT DISTINCT tconst, unnest(${column}) AS person FROM batch_crew)
+      JOIN batch_ratings USING (tconst) LEFT JOIN batch_names ON batch_names.nconst = person
+      GROUP BY person ORDER BY total_votes DESC, nconst`;
+}
+
+const allRatings = `SELECT avg(rating) AS mean, sum(${tenths})::BIGINT AS all_tenths, count(*) AS all_titles
+        FROM batch_ratings`;
+
+/** The best episode comes first by rating, votes and id; the worst comes last. */
+function episodesQuery(group: string, order: string): string {
+  const ranked = `array_agg({id: tconst, rating: rating} ORDER BY rating DESC, votes DESC, tconst)`;
+  return `
+      SELECT * REPLACE (format('tt{:07d}', parentTconst) AS parentTconst), format('tt{:07d}', ranked[1].id) AS best_episode,
+        ranked[1].rating AS best_rating, format('tt{:07d}', ranked[-1].id) AS worst_episode,
+        ranked[-1].rating AS worst_rating, round(best_rating * 10)::BIGINT AS best_tenths,
+        round(worst_rating * 10)::BIGINT AS worst_tenths
+      FROM (SELECT ${group}, any_value(primaryTitle) AS primaryTitle, count(*) AS total_episodes,
+          ${select('avg_rating', 'total_votes')}, ${exact}, ${ranked} AS ranked
+        FROM batch_episodes JOIN batch_ratings USING (tconst)
+        LEFT JOIN (SELECT tconst AS parentTconst, primaryTitle FROM batch_title_names) USING (parentTconst)
+        GROUP BY ${group})
+      ORDER BY ${order}`;
+}
+
 /** By gold table of the last versions: a query for its columns and the exact sums behind the doubles, with the rows in the contract's order. */
 const queries: Readonly<Record<string, string>> = {
   genre_analysis: `
@@ -72,14 +101,35 @@ const queries: Readonly<Record<string, string>> = {
       FROM (SELECT language, titleId AS tconst, count(*) AS akas FROM batch_akas WHERE language IS NOT NULL GROUP BY ALL)
       JOIN batch_ratings USING (tconst)
       GROUP BY language ORDER BY total_titles DESC, language`,
+  titles: `
+      SELECT format('tt{:07d}', tconst) AS tconst, primaryTitle, originalTitle, titleType, startYear, runtimeMinutes,
+        CASE WHEN genres <> '' THEN regexp_split_to_array(genres, ',') END AS genres, genres AS genres_text,
+        rating AS averageRating, votes AS numVotes,
+        votes / (votes + 25000) * rating + 25000 / (votes + 25000) * mean AS weighted_rating,
+        ${tenths} AS tenths, all_tenths, all_titles
+      FROM batch_titles LEFT JOIN batch_title_names USING (tconst), (${allRatings}) ORDER BY tconst`,
+  top_titles: `
+      SELECT titleType, rank, format('tt{:07d}', id) AS tconst, primaryTitle, startYear,
+        rating AS averageRating, votes AS numVotes, weighted AS weighted_rating,
+        ${tenths} AS tenths, all_tenths, all_titles
+      FROM (SELECT *, count(*) OVER (PARTITION BY titleType ORDER BY weighted DESC, id)::INTEGER AS rank
+        FROM (SELECT *, tconst AS id, (25000 * all_tenths::HUGEINT + all_titles::HUGEINT * votes * ${tenths})::DOUBLE
+            / ((votes + 25000::HUGEINT) * all_titles * 10)::DOUBLE AS weighted
+          FROM batch_titles, (${allRatings}) WHERE titleType IS NOT NULL))
+      LEFT JOIN batch_title_names USING (tconst)
+      WHERE rank <= 250 ORDER BY titleType, rank`,
+  series: episodesQuery('parentTconst', 'total_votes DESC, parentTconst'),
+  seasons: episodesQuery('parentTconst, seasonNumber', 'parentTconst, seasonNumber NULLS LAST'),
+  directors: crewQuery('directors'),
+  writers: crewQuery('writers'),
   title_features: `
       WITH titles AS (
-        SELECT format('tt{:07d}', tconst) AS tconst, titleType, startYear, runtimeMinutes, isAdult, genres AS genres_text,
+        SELECT format('tt{:07d}', tconst) AS tconst, primaryTitle, titleType, startYear, runtimeMinutes, isAdult, genres AS genres_text,
           CASE WHEN genres <> '' THEN regexp_split_to_array(genres, ',') END AS genres, rating AS averageRating,
           votes AS numVotes, coalesce(principals, 0) AS principals, coalesce(people, 0) AS people,
           coalesce(akas, 0) AS akas, coalesce(regions, 0) AS regions,
           ${tenths} AS tenths
-        FROM batch_ratings LEFT JOIN batch_basics USING (tconst)
+        FROM batch_ratings LEFT JOIN batch_basics USING (tconst) LEFT JOIN batch_title_names USING (tconst)
         LEFT JOIN (SELECT tconst, count(*) AS principals, count(DISTINCT nconst) AS people
           FROM batch_principals GROUP BY ALL) USING (tconst)
         LEFT JOIN (SELECT titleId AS tconst, count(*) AS akas, count(DISTINCT region) AS regions
@@ -117,12 +167,19 @@ const batchRelations = {
   ],
   batch_principals: ['tconst INTEGER', 'ordering INTEGER', 'nconst INTEGER'],
   batch_akas: ['titleId INTEGER', 'ordering INTEGER', 'region VARCHAR', 'language VARCHAR'],
-  batch_crew: ['tconst INTEGER'],
-  batch_episodes: ['tconst INTEGER'],
+  batch_crew: ['tconst INTEGER', 'directors INTEGER[]', 'writers INTEGER[]'],
+  batch_episodes: ['tconst INTEGER', 'parentTconst INTEGER', 'seasonNumber INTEGER'],
+  batch_title_names: ['tconst INTEGER', 'primaryTitle VARCHAR', 'originalTitle VARCHAR'],
   batch_names: ['nconst INTEGER', 'primaryName VARCHAR'],
 } as const;
 
 export type BatchRelation = keyof typeof batchRelations;
+
+/** The titles and the people whose names some table may show, once the other relations exist. */
+export const namedTitles =
+  'SELECT tconst FROM batch_ratings UNION ALL SELECT parentTconst FROM batch_episodes';
+export const namedPeople = `SELECT nconst FROM batch_principals
+  UNION ALL SELECT unnest(directors) FROM batch_crew UNION ALL SELECT unnest(writers) FROM batch_crew`;
 
 /**
  * Computes the gold tables and their `exactTable`s from `batchRelations`, with the rows in the contract's order, then drops

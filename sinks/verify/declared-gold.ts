@@ -34,6 +34,7 @@ export async function computeDeclared(
     await connection.run(`CREATE OR REPLACE TEMP VIEW ${name} AS ${query}`);
   }
   await connection.run('CREATE OR REPLACE TEMP VIEW names AS FROM batch_names');
+  await connection.run('CREATE OR REPLACE TEMP VIEW title_names AS FROM batch_title_names');
   const read = new Set(tables.flatMap(({ reads }) => reads));
   const used = cubes.filter(({ name }) => read.has(name));
   for (const cube of used) {
@@ -51,5 +52,6 @@ export async function computeDeclared(
   }
   await connection.run('DROP TABLE IF EXISTS integers');
   for (const { name } of used) await connection.run(`DROP TABLE ${name}`);
-  for (const view of [...Object.keys(datasetViews), 'names']) await connection.run(`DROP VIEW ${view}`);
+  for (const view of [...Object.keys(datasetViews), 'names', 'title_names'])
+    await connection.run(`DROP VIEW ${view}`);
 }

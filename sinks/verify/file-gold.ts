@@ -5,8 +5,10 @@
 import type { DuckDBConnection } from '@duckdb/node-api';
 import { ReelflowError } from '../../runtime/errors.ts';
 import { builtIn } from '../../tables/built-in.ts';
+import type { GoldTable } from '../../tables/gold-table.ts';
+import { readsTitleNames } from '../../tables/gold-tables.ts';
 import type { DatasetName } from '../../topics/catalog.ts';
-import { type BatchRelation, computeGold, lastOfEachKey } from './batch-gold.ts';
+import { type BatchRelation, computeGold, lastOfEachKey, namedPeople, namedTitles } from './batch-gold.ts';
 import { type FileRows, withRows } from './file-rows.ts';
 import { isText, moreColumnsOf } from './more-columns.ts';
 
@@ -31,7 +33,10 @@ const rules = {
   },
   'title.basics': {
     required: true,
-    used: ['tconst', 'titleType', 'isAdult', 'startYear', 'runtimeMinutes', 'genres'],
+    used: [
+      ...['tconst', 'titleType', 'primaryTitle', 'originalTitle', 'isAdult', 'startYear', 'runtimeMinutes'],
+      'genres',
+    ],
     key: ['tconst'],
     valid: {
       tconst: 'is_title',
@@ -58,13 +63,13 @@ const rules = {
   },
   'title.crew': {
     required: false,
-    used: ['tconst'],
+    used: ['tconst', 'directors', 'writers'],
     key: ['tconst'],
     valid: { tconst: 'is_title' },
   },
   'title.episode': {
     required: false,
-    used: ['tconst'],
+    used: ['tconst', 'parentTconst', 'seasonNumber'],
     key: ['tconst'],
     valid: {
       tconst: 'is_title',
@@ -120,6 +125,11 @@ const validityMacros = `
 /** A valid id as its number. Each number has one text. */
 const number = (id: string) => `substr(${id}, 3)::INTEGER AS ${id}`;
 
+/** The people in a list, as numbers. What is no id does not count. */
+const people = (list: string) => `list_transform(
+  list_filter(string_split(${list}, ','), lambda person: is_name(person)),
+  lambda person: substr(person, 3)::INTEGER) AS ${list}`;
+
 /**
  * Computes the gold tables from a folder of IMDb files, with the rows in the contract's order. Rows that producers reject do
  * not count. Of several rows with the same key, the last one in the file counts. A missing optional dataset counts as empty.
@@ -165,23 +175,43 @@ export async function batchGold(
   });
   await load(connection, dataDir, 'title.crew', {
     table: 'batch_crew',
-    columns: number('tconst'),
+    columns: `${number('tconst')}, ${people('directors')}, ${people('writers')}`,
     only: 'WHERE tconst IN (SELECT tconst FROM batch_ratings)',
     more: more.get('title.crew'),
   });
   await load(connection, dataDir, 'title.episode', {
     table: 'batch_episodes',
-    columns: number('tconst'),
+    columns: `${number('tconst')}, ${number('parentTconst')}, seasonNumber::INTEGER AS seasonNumber`,
     only: 'WHERE tconst IN (SELECT tconst FROM batch_ratings)',
     more: more.get('title.episode'),
   });
+  await loadTitleNames(connection, dataDir, declarations.tables);
   await load(connection, dataDir, 'name.basics', {
     table: 'batch_names',
     columns: `${number('nconst')}, primaryName`,
-    only: 'WHERE nconst IN (SELECT nconst FROM batch_principals)',
+    only: `WHERE nconst IN (${namedPeople})`,
   });
   await loadHistory?.();
   await computeGold(connection, schema, declarations, loadHistory !== undefined);
+}
+
+/** The series of a rated episode need not be rated, so the file is read once more; without such tables it is not. */
+async function loadTitleNames(
+  connection: DuckDBConnection,
+  dataDir: string,
+  tables: readonly GoldTable[],
+): Promise<void> {
+  if (!tables.some(readsTitleNames)) {
+    await connection.run(
+      'CREATE OR REPLACE TEMP TABLE batch_title_names (tconst INTEGER, primaryTitle VARCHAR, originalTitle VARCHAR)',
+    );
+    return;
+  }
+  await load(connection, dataDir, 'title.basics', {
+    table: 'batch_title_names',
+    columns: `${number('tconst')}, primaryTitle, originalTitle`,
+    only: `WHERE tconst IN (${namedTitles})`,
+  });
 }
 
 /** A relation of the batch computation, and the rows of a dataset that fill it. */

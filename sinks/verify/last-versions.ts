@@ -6,7 +6,7 @@ import { type DuckDBConnection, LIST, listValue, VARCHAR } from '@duckdb/node-ap
 import type { DatasetName } from '../../topics/catalog.ts';
 import type { Dictionary } from '../../topics/dictionary.ts';
 import { groupSize } from '../../topics/id-groups.ts';
-import { type BatchRelation, lastOfEachKey } from './batch-gold.ts';
+import { type BatchRelation, lastOfEachKey, namedPeople, namedTitles } from './batch-gold.ts';
 import { isText, type MoreColumns } from './more-columns.ts';
 import { keyColumnsOf, replacedTable, rowTable } from './row-loader.ts';
 
@@ -47,20 +47,26 @@ const steps: readonly RelationStep[] = [
   {
     relation: 'batch_crew',
     dataset: 'title.crew',
-    columns: 'tconst',
+    columns: 'tconst, directors, writers',
     only: 'WHERE tconst IN (SELECT tconst FROM batch_ratings)',
   },
   {
     relation: 'batch_episodes',
     dataset: 'title.episode',
-    columns: 'tconst',
+    columns: 'tconst, parentTconst, seasonNumber',
     only: 'WHERE tconst IN (SELECT tconst FROM batch_ratings)',
+  },
+  {
+    relation: 'batch_title_names',
+    dataset: 'title.basics',
+    columns: 'tconst, primaryTitle, originalTitle',
+    only: `WHERE tconst IN (${namedTitles})`,
   },
   {
     relation: 'batch_names',
     dataset: 'name.basics',
     columns: 'nconst, primaryName',
-    only: 'WHERE nconst IN (SELECT nconst FROM batch_principals)',
+    only: `WHERE nconst IN (${namedPeople})`,
   },
 ];
 
@@ -91,6 +97,8 @@ export async function keepLastVersions(
        ) ON idGroup = ${key[0]} // ${groupSize}
        WHERE deleted = 0 AND line >= coalesce(rowsReplaced, 0)`,
     );
+  }
+  for (const dataset of new Set(steps.map((step) => step.dataset))) {
     await connection.run(`DROP TABLE ${rowTable(dataset)}`);
     await connection.run(`DROP TABLE ${replacedTable(dataset)}`);
   }

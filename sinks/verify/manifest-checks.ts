@@ -93,7 +93,34 @@ export async function checkContent(
       text: `the manifest's content hash is ${claimed.contentHash}, the input gives ${hash}`,
     });
   }
-  return [...findings, ...(await checkScales(connection, schema, table, claimed.scales ?? {}))];
+  return [
+    ...findings,
+    ...(await checkScales(connection, schema, table, claimed.scales ?? {})),
+    ...(await checkConstants(connection, schema, table, claimed.constants ?? {})),
+  ];
+}
+
+const isSame = (a: number | null | undefined, b: number | null | undefined) =>
+  a === b || (a != null && b != null && Math.abs(a - b) <= 1e-9 * Math.max(1, Math.abs(b)));
+
+/** The constants of a table, from the exact sums of the recomputed one. */
+async function checkConstants(
+  connection: DuckDBConnection,
+  schema: string,
+  { name, constants = {} }: GoldTable,
+  claimed: Readonly<Record<string, number | null>>,
+): Promise<Finding[]> {
+  const findings: Finding[] = [];
+  for (const [constant, sql] of Object.entries(constants)) {
+    const rows = await connection.runAndReadAll(
+      `SELECT (${sql})::DOUBLE, count(*) FROM "${schema}"."${exactTable(name)}"`,
+    );
+    const expected = rows.getRows()[0]?.[0] as number | null;
+    if (isSame(claimed[constant], expected)) continue;
+    const text = `${constant}: the manifest says ${claimed[constant]}; the input gives ${expected}`;
+    findings.push({ about: name, text });
+  }
+  return findings;
 }
 
 /** Mean and deviation of the columns that a table standardises, recomputed as plain averages over doubles. */
@@ -103,8 +130,6 @@ async function checkScales(
   { name, standardised = [] }: GoldTable,
   claimed: Scales,
 ): Promise<Finding[]> {
-  const isSame = (a: number | null | undefined, b: number | null | undefined) =>
-    a === b || (a != null && b != null && Math.abs(a - b) <= 1e-9 * Math.max(1, Math.abs(b)));
   const words = (known: unknown, mean: unknown, deviation: unknown) =>
     `${known} known values, mean ${mean}, deviation ${deviation}`;
   const findings: Finding[] = [];

@@ -8,8 +8,8 @@ export const heldColumns = {
   'title.basics': ['tconst', 'titleType', 'isAdult', 'startYear', 'runtimeMinutes', 'genres'],
   'title.principals': ['tconst', 'ordering', 'nconst'],
   'title.akas': ['titleId', 'ordering', 'region', 'language'],
-  'title.crew': ['tconst'],
-  'title.episode': ['tconst'],
+  'title.crew': ['tconst', 'directors', 'writers'],
+  'title.episode': ['tconst', 'parentTconst', 'seasonNumber'],
 } as const;
 
 export type MoreColumns = ReadonlyMap<DatasetName, readonly string[]>;

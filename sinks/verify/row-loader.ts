@@ -3,10 +3,10 @@
  * Columns of few distinct texts are dictionary numbers. A second table holds the replaced groups of ids, each with the
  * number of rows that were read before the replacement: these rows do not count.
  */
-import { type DuckDBConnection, DuckDBDataChunk, INTEGER, VARCHAR } from '@duckdb/node-api';
-import { appendNumbers } from '../../database/duckdb.ts';
+import type { DuckDBConnection } from '@duckdb/node-api';
+import { type AppendedColumn, appendColumns } from '../../database/duckdb.ts';
 import { type DatasetName, datasets } from '../../topics/catalog.ts';
-import { type ChunkDecoder, deleteColumns, recordColumns } from '../../topics/chunk.ts';
+import { type ChunkDecoder, deleteColumns, formOf, recordColumns } from '../../topics/chunk.ts';
 import { dayOf } from '../../topics/day.ts';
 import type { Dictionary } from '../../topics/dictionary.ts';
 import type { Ownership } from '../../topics/ownership.ts';
@@ -15,8 +15,8 @@ import type { Columns } from '../../topics/rows.ts';
 
 interface ReadColumns {
   readonly columns: readonly string[];
-  /** The text column. All others are numbers: strings among them are dictionary numbers. */
-  readonly text?: string;
+  /** Columns of many distinct texts. Other strings are dictionary numbers. */
+  readonly texts?: readonly string[];
 }
 
 /**
@@ -26,11 +26,17 @@ interface ReadColumns {
 const readColumns: Readonly<Partial<Record<DatasetName, ReadColumns>>> = {
   'title.ratings': { columns: ['tconst', 'averageRating', 'numVotes'] },
   'title.basics': {
-    columns: ['tconst', 'titleType', 'isAdult', 'startYear', 'runtimeMinutes', 'genres'],
+    columns: [
+      ...['tconst', 'titleType', 'isAdult', 'startYear', 'runtimeMinutes', 'genres'],
+      ...['primaryTitle', 'originalTitle'],
+    ],
+    texts: ['primaryTitle', 'originalTitle'],
   },
   'title.principals': { columns: ['tconst', 'ordering', 'nconst'] },
   'title.akas': { columns: ['titleId', 'ordering', 'region', 'language'] },
-  'name.basics': { columns: ['nconst', 'primaryName'], text: 'primaryName' },
+  'title.crew': { columns: ['tconst', 'directors', 'writers'] },
+  'title.episode': { columns: ['tconst', 'parentTconst', 'seasonNumber'] },
+  'name.basics': { columns: ['nconst', 'primaryName'], texts: ['primaryName'] },
 };
 
 const columnsOf = (dataset: DatasetName, more: readonly string[]): ReadColumns => {
@@ -69,7 +75,6 @@ export class RowLoader {
   readonly #messages: Message[] = [];
   /** Messages before those of `#messages`. */
   #messagesFlushed = 0;
-  readonly #isText: boolean;
   readonly #width: number;
   /** Rows in the table. */
   #flushed = 0;
@@ -81,14 +86,13 @@ export class RowLoader {
     dictionary: Dictionary,
     more: readonly string[],
   ) {
-    const { columns, text } = columnsOf(dataset, more);
+    const { columns, texts } = columnsOf(dataset, more);
     const dictionaries = Object.fromEntries(columns.map((column) => [column, dictionary]));
     this.#connection = connection;
     this.#catalog = catalog;
     this.#dataset = dataset;
-    this.#records = recordColumns(dataset, columns, dictionaries, text);
+    this.#records = recordColumns(dataset, columns, dictionaries, texts);
     this.#deletes = deleteColumns(dataset);
-    this.#isText = text !== undefined;
     this.#width = columns.length;
   }
 
@@ -104,8 +108,12 @@ export class RowLoader {
     dictionary: Dictionary,
     more: readonly string[] = [],
   ): Promise<RowLoader> {
-    const { columns, text } = columnsOf(dataset, more);
-    const definitions = columns.map((name) => `${name} ${name === text ? 'VARCHAR' : 'INTEGER'}`);
+    const { columns, texts = [] } = columnsOf(dataset, more);
+    const typeOf = (name: string) => {
+      if (texts.includes(name)) return 'VARCHAR';
+      return formOf(datasets[dataset], name) === 'people' ? 'INTEGER[]' : 'INTEGER';
+    };
+    const definitions = columns.map((name) => `${name} ${typeOf(name)}`);
     await connection.run(`CREATE TABLE ${rowTable(dataset)} (${definitions.join(', ')}, deleted INTEGER)`);
     await connection.run(
       `CREATE TABLE ${replacedTable(dataset)} (idGroup INTEGER, rowsBefore DOUBLE, message INTEGER)`,
@@ -152,8 +160,8 @@ export class RowLoader {
   }
 
   async flush(): Promise<void> {
-    await (this.#isText ? this.#appendTexts() : this.#appendNumbers());
-    await appendNumbers(
+    await this.#appendRows();
+    await appendColumns(
       this.#connection,
       { catalog: this.#catalog, name: replacedTable(this.#dataset) },
       [
@@ -176,7 +184,7 @@ export class RowLoader {
   async #appendMessages(): Promise<void> {
     const messages = this.#messages;
     const before = this.#messagesFlushed;
-    await appendNumbers(
+    await appendColumns(
       this.#connection,
       { catalog: this.#catalog, name: messageTable(this.#dataset) },
       [
@@ -195,64 +203,44 @@ export class RowLoader {
     return { catalog: this.#catalog, name: rowTable(this.#dataset) };
   }
 
-  async #appendNumbers(): Promise<void> {
+  async #appendRows(): Promise<void> {
     const nullable = new Array<boolean>(this.#width).fill(true);
     for (const [rows, deleted] of [
       [this.#records, 0],
       [this.#deletes, 1],
     ] as const) {
       if (rows.length === 0) continue;
-      const columns = Array.from({ length: this.#width }, (_, c) =>
-        c < rows.plan.forms.length ? rows.int(c) : new Int32Array(rows.length).fill(nullInt),
-      );
+      const columns = appendedColumns(rows);
+      // A delete has only its key.
+      while (columns.length < this.#width) columns.push(this.#noValues(columns.length, rows.length));
       columns.push(new Int32Array(rows.length).fill(deleted));
-      await appendNumbers(this.#connection, this.#table, columns, rows.length, [...nullable, false]);
+      await appendColumns(this.#connection, this.#table, columns, rows.length, [...nullable, false]);
     }
   }
 
-  async #appendTexts(): Promise<void> {
-    const records = this.#records;
-    const ids = [...records.int(0).subarray(0, records.length)];
-    const text = Buffer.from(records.text.buffer, records.text.byteOffset, records.textLength);
-    let start = 0;
-    const texts = Array.from(records.int(1).subarray(0, records.length), (end) => {
-      if (end < 0) return null;
-      const from = start;
-      start = end;
-      return text.toString('utf8', from, end);
-    });
-    const deleted = [...this.#deletes.int(0).subarray(0, this.#deletes.length)];
-    await appendValues(
-      this.#connection,
-      this.#table,
-      [INTEGER, VARCHAR, INTEGER],
-      [
-        [...ids, ...deleted],
-        [...texts, ...deleted.map(() => null)],
-        [...ids.map(() => 0), ...deleted.map(() => 1)],
-      ],
-    );
+  #noValues(column: number, length: number): AppendedColumn {
+    const nulls = new Int32Array(length).fill(nullInt);
+    const none = new Int32Array(0);
+    const form = this.#records.plan.forms[column];
+    if (form === 'text') return { bytes: new Uint8Array(0), starts: none, ends: nulls };
+    return form === 'people' ? { places: nulls, items: none } : nulls;
   }
 }
 
-const vectorRows = 2048;
-
-async function appendValues(
-  connection: DuckDBConnection,
-  table: { catalog: string; name: string },
-  types: (typeof INTEGER | typeof VARCHAR)[],
-  columns: readonly (readonly (number | string | null)[])[],
-): Promise<void> {
-  const appender = await connection.createAppender(table.name, 'main', table.catalog);
-  const length = columns[0]?.length ?? 0;
-  try {
-    for (let from = 0; from < length; from += vectorRows) {
-      const chunk = DuckDBDataChunk.create(types);
-      chunk.setColumns(columns.map((column) => column.slice(from, from + vectorRows)));
-      appender.appendDataChunk(chunk);
+/** Columns with their lists and texts. */
+function appendedColumns({ plan, length, lists, text, ints }: Columns): AppendedColumn[] {
+  const texts = plan.forms.flatMap((form, c) => (form === 'text' ? [c] : []));
+  const starts = texts.map(() => new Int32Array(length));
+  let start = 0;
+  for (let row = 0; row < length; row++) {
+    for (const [t, c] of texts.entries()) {
+      (starts[t] as Int32Array)[row] = start;
+      start = Math.max(start, ints[c]?.[row] as number);
     }
-    appender.flushSync();
-  } finally {
-    appender.closeSync();
   }
+  return plan.forms.map((form, c) => {
+    const column = ints[c] as Int32Array;
+    if (form === 'text') return { bytes: text, starts: starts[texts.indexOf(c)] as Int32Array, ends: column };
+    return form === 'people' ? { places: column, items: lists } : column;
+  });
 }

@@ -1,12 +1,13 @@
 /*
 kind: table
 about: Rated titles, with their attributes and columns prepared for training.
-reads: [feature_ratings, feature_basics, feature_principals, feature_akas, dictionary]
+reads: [feature_ratings, feature_basics, feature_principals, feature_akas, title_names, dictionary]
 key: [tconst]
-attributes: [titleType, startYear, runtimeMinutes, isAdult, genres_text]
+attributes: [primaryTitle, titleType, startYear, runtimeMinutes, isAdult, genres_text]
 measures: [tenths, numVotes, principals, people, akas, regions]
 columns:
   tconst: VARCHAR
+  primaryTitle: VARCHAR
   titleType: VARCHAR
   startYear: INTEGER
   runtimeMinutes: INTEGER
@@ -67,6 +68,7 @@ WITH integers AS (
     'tt' ||
       CASE WHEN totals.tconst < 10000000 THEN lpad(CAST(totals.tconst AS STRING), 7, '0')
       ELSE CAST(totals.tconst AS STRING) END AS tconst,
+    primaryTitle,
     titleTypes.value AS titleType,
     startYear,
     runtimeMinutes,
@@ -87,11 +89,12 @@ WITH integers AS (
     LEFT JOIN feature_principals_sums USING (tconst)
     LEFT JOIN feature_akas_sums USING (tconst)
   ) AS totals
+  LEFT JOIN title_names ON title_names.tconst = totals.tconst
   LEFT JOIN dictionary AS titleTypes ON titleTypes.number = titleType
   LEFT JOIN dictionary AS genreTexts ON genreTexts.number = genres
 )
 SELECT
-  tconst, titleType, startYear, runtimeMinutes, isAdult, genres,
+  tconst, primaryTitle, titleType, startYear, runtimeMinutes, isAdult, genres,
   tenths / 10.0::DOUBLE AS averageRating,
   numVotes, principals, people, akas, regions,
   log10(greatest(numVotes, 1)) AS numVotes_log10,

@@ -442,7 +442,6 @@ async function audit(): Promise<{ records: number; lines: string[] }> {
   const lines: string[] = [];
   let records = 0;
   for (const dataset of datasetNames) {
-    if (dataset === 'title.crew' || dataset === 'title.episode') continue;
     const topic = names.source(dataset);
     const { applied = 0, duplicate = 0, rejected = 0 } = manifest.accounting[topic] ?? {};
     const onTopic = await recordsOn(broker, topic, dataset);

@@ -80,9 +80,7 @@ async function bytesOfRows(path: string): Promise<number> {
 
 /** Waits until CURRENT holds all that the topics hold. */
 async function caughtUp({ names, gold }: Place, stages: readonly Running[]): Promise<void> {
-  const topics = datasetNames
-    .filter((dataset) => dataset !== 'title.crew' && dataset !== 'title.episode')
-    .map((dataset) => names.source(dataset));
+  const topics = datasetNames.map((dataset) => names.source(dataset));
   const bounds = await logBounds(broker, topics);
   const deadline = Date.now() + roundPatienceMs;
   for (;;) {

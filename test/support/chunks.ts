@@ -10,7 +10,14 @@ import { ChunkDecoder } from '../../topics/chunk.ts';
 import { groupOf } from '../../topics/id-groups.ts';
 import { schemaText } from '../../topics/registry.ts';
 
-export const cubeDatasets = ['title.ratings', 'title.basics', 'title.principals', 'title.akas'] as const;
+export const cubeDatasets = [
+  'title.ratings',
+  'title.basics',
+  'title.principals',
+  'title.akas',
+  'title.crew',
+  'title.episode',
+] as const;
 export type CubeDataset = (typeof cubeDatasets)[number];
 export type Row = Readonly<Record<string, string | number | boolean | null>>;
 
@@ -63,6 +70,7 @@ const title = fc.constantFrom(...titleNumbers).map((id) => idText('tt', id));
 const person = fc.constantFrom(1, 2, 10_000_001).map((id) => idText('nm', id));
 const ordering = fc.integer({ min: 1, max: 3 });
 const votes = fc.oneof(fc.integer({ min: 0, max: 3 }), fc.integer({ min: 1_000_000, max: 2_147_483_647 }));
+const people = fc.constantFrom(null, '', 'nm0000001', 'nm0000002,nm10000001', 'nm0000001,nm0000001,nobody');
 const year = fc.constantFrom(null, 1899, 1994, 2024);
 const no = fc.constant(null);
 
@@ -101,6 +109,13 @@ const rows: Record<CubeDataset, fc.Arbitrary<Row>> = {
     attributes: no,
     isOriginalTitle: fc.constantFrom(null, true, false),
   }),
+  'title.crew': fc.record({ tconst: title, directors: people, writers: people }),
+  'title.episode': fc.record({
+    tconst: title,
+    parentTconst: title,
+    seasonNumber: fc.constantFrom(null, 1, 2),
+    episodeNumber: no,
+  }),
 };
 
 const keys: Record<CubeDataset, fc.Arbitrary<Row>> = {
@@ -108,6 +123,8 @@ const keys: Record<CubeDataset, fc.Arbitrary<Row>> = {
   'title.basics': fc.record({ tconst: title }),
   'title.principals': fc.record({ tconst: title, ordering }),
   'title.akas': fc.record({ titleId: title, ordering }),
+  'title.crew': fc.record({ tconst: title }),
+  'title.episode': fc.record({ tconst: title }),
 };
 
 /** The columns that make a row's key. */

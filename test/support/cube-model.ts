@@ -31,6 +31,8 @@ export class Rows {
     'title.basics': new Map(),
     'title.principals': new Map(),
     'title.akas': new Map(),
+    'title.crew': new Map(),
+    'title.episode': new Map(),
   };
 
   apply({ dataset, records, deletes, replaces = [] }: Chunk): void {
@@ -62,6 +64,11 @@ export class Rows {
       }
       const akas = countBy([...this.of['title.akas'].values()], 'titleId', tconst, 'region');
       for (const [region, count] of akas) add(cubes, ['region', region, rating], [1, count, votes]);
+      const crew = this.of['title.crew'].get(String(tconst));
+      for (const [cube, list] of Object.entries({ director: crew?.directors, writer: crew?.writers })) {
+        const people = new Set(String(list ?? '').match(/\bnm\d+\b/g));
+        for (const person of people) add(cubes, [cube, Number(person.slice(2)), rating], [1, votes]);
+      }
       this.#addFeatures(cubes, String(tconst), rating, votes);
     }
     return cubes;
@@ -79,6 +86,11 @@ export class Rows {
       >;
       const attributes = [titleType, isAdult ? 1 : 0, startYear, runtimeMinutes, genres];
       add(cubes, ['feature_basics', number, ...attributes.map((value) => value ?? null)], [1]);
+    }
+    const episode = this.of['title.episode'].get(tconst);
+    if (episode !== undefined) {
+      const series = Number(String(episode.parentTconst).slice(2));
+      add(cubes, ['feature_episode', number, series, episode.seasonNumber as number | null], [1]);
     }
     const principals = [...this.of['title.principals'].values()].filter((row) => row.tconst === tconst);
     const people = new Set(principals.map(({ nconst }) => nconst));

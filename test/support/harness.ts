@@ -306,7 +306,7 @@ export class Place {
   /** Whether the processors' group has committed the end offsets of all partitions that they read. */
   async hasCaughtUp(): Promise<boolean> {
     const topics = datasetNames
-      .filter((dataset) => ['title.crew', 'title.episode', 'name.basics'].includes(dataset) === false)
+      .filter((dataset) => dataset !== 'name.basics')
       .map((dataset) => this.names.source(dataset));
     const bounds = await logBounds(broker, topics);
     const committed = await withAdmin(broker, (admin) =>

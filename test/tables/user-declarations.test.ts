@@ -250,10 +250,13 @@ describe('refused', () => {
     expect(tables).toEqual([]);
   });
 
-  test.each(['genre_analysis', 'title', 'names'])('the name %s, which reelflow has', async (name) => {
-    write(good, `${name}.sql`);
-    expect((await readFolder(folder)).problems).toMatchObject([{ line: 1, hint: 'Rename the file.' }]);
-  });
+  test.each(['genre_analysis', 'title', 'names', 'title_names'])(
+    'the name %s, which reelflow has',
+    async (name) => {
+      write(good, `${name}.sql`);
+      expect((await readFolder(folder)).problems).toMatchObject([{ line: 1, hint: 'Rename the file.' }]);
+    },
+  );
 
   test('a folder that does not exist, and one without declarations', async () => {
     const { problems } = await readFolder(join(folder, 'nowhere'));

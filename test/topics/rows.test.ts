@@ -16,20 +16,25 @@ import { Columns, decodeRows } from '../../topics/rows.ts';
 
 type Row = Record<string, unknown>;
 
-/** What a test wants of a dataset: everything that has a column form, and one column as text. */
+/** What a test wants of a dataset: everything that has a column form, and columns as texts. */
 interface Subject {
   readonly name: DatasetName;
   readonly wanted: readonly string[];
-  readonly text?: string;
+  readonly texts?: readonly string[];
 }
 
 const subjects: Subject[] = [
   { name: 'title.ratings', wanted: ['averageRating', 'tconst', 'numVotes'] },
   { name: 'title.basics', wanted: ['tconst', 'genres', 'isAdult', 'runtimeMinutes', 'startYear'] },
   { name: 'title.principals', wanted: ['tconst', 'ordering', 'nconst', 'category'] },
-  { name: 'title.akas', wanted: ['titleId', 'ordering', 'region', 'isOriginalTitle'], text: 'title' },
+  {
+    name: 'title.akas',
+    wanted: ['titleId', 'ordering', 'region', 'isOriginalTitle'],
+    texts: ['title', 'attributes'],
+  },
+  { name: 'title.crew', wanted: ['writers', 'tconst', 'directors'] },
   { name: 'title.episode', wanted: ['parentTconst'] },
-  { name: 'name.basics', wanted: ['nconst', 'birthYear'], text: 'primaryName' },
+  { name: 'name.basics', wanted: ['nconst', 'birthYear'], texts: ['primaryName'] },
 ];
 
 const arrayTypes = new Map(
@@ -52,7 +57,14 @@ const text = fc.oneof(
   fc.constant('\0'),
 );
 
+const person = fc.oneof(
+  { weight: 4, arbitrary: idNumber.map((number) => `nm${String(number).padStart(7, '0')}`) },
+  { weight: 1, arbitrary: fc.constantFrom('', 'nm1', 'tt0000001', 'nm01234567', 'nm000000é', ' nm0000001') },
+);
+const people = fc.option(fc.array(person, { maxLength: 4 }).map((list) => list.join(',')));
+
 function valueFor(name: DatasetName, column: string): fc.Arbitrary<unknown> {
+  if (column === 'directors' || column === 'writers') return people;
   const { type } = datasets[name].columns.find((each) => each.name === column) as { type: string };
   const isId = column === datasets[name].columns[0]?.name || column === 'nconst' || column === 'parentTconst';
   if (isId) {
@@ -102,10 +114,10 @@ function encodeBlocks(
 
 const blocks = fc.array(fc.tuple(fc.integer({ min: 1, max: 5 }), fc.boolean()), { maxLength: 4 });
 
-function columnsFor({ name, wanted, text: column }: Subject): { out: Columns; words: Dictionary } {
+function columnsFor({ name, wanted, texts = [] }: Subject): { out: Columns; words: Dictionary } {
   const words = new Dictionary();
-  const all = column === undefined ? wanted : [...wanted, column];
-  const out = recordColumns(name, all, Object.fromEntries(all.map((each) => [each, words])), column);
+  const all = [...wanted, ...texts];
+  const out = recordColumns(name, all, Object.fromEntries(all.map((each) => [each, words])), texts);
   return { out, words };
 }
 
@@ -124,6 +136,10 @@ function read(out: Columns, words: Dictionary): Row[] {
       }
       if (value === nullInt) return null;
       if (form === 'dictionary') return words.textOf(value);
+      if (form === 'people') {
+        const people = out.lists.subarray(value + 1, value + 1 + (out.lists[value] as number));
+        return Array.from(people, (person) => `nm${String(person).padStart(7, '0')}`).join();
+      }
       if (form === 'tenths') return value / 10;
       if (form === 'boolean') return value === 1;
       return form === 'tt' || form === 'nm' ? form + String(value).padStart(7, '0') : value;
@@ -133,11 +149,19 @@ function read(out: Columns, words: Dictionary): Row[] {
   return rows;
 }
 
+/** The ids in a list; null without any. */
+const peopleIn = (list: string | null) =>
+  list
+    ?.split(',')
+    .filter((person) => /^nm([0-9]{7}|[1-9][0-9]{7,8})$/.test(person))
+    .join() || null;
+
 /** The wanted columns of rows; a double with one decimal means its tenths. */
 const picked = (rows: readonly Row[], out: Columns) =>
   rows.map((row) =>
     Object.fromEntries(
       out.plan.names.map((name, c) => {
+        if (out.plan.forms[c] === 'people') return [name, peopleIn(row[name] as string | null)];
         const isTenths = out.plan.forms[c] === 'tenths';
         return [name, isTenths ? Math.round(Number(row[name]) * 10) / 10 : row[name]];
       }),

@@ -87,7 +87,7 @@ const features = (
   trueGenres: string[],
   { log10, year, runtime, split }: { log10: number; year: number; runtime: number; split: string },
 ): unknown[] => {
-  const [, , startYear, runtimeMinutes, , genres] = known;
+  const [, , , startYear, runtimeMinutes, , genres] = known;
   return [
     ...known,
     log10,
@@ -100,6 +100,8 @@ const features = (
     split,
   ];
 };
+
+const weighted = (rating: number, votes: number) => (votes * rating + 25_000 * 7) / (votes + 25_000);
 
 const expected = {
   genre_analysis: [
@@ -127,30 +129,47 @@ const expected = {
   ],
   title_types: [['movie', '4', 6.5, '173', Math.sqrt(5 / 3), 8, 5]],
   languages: [['de', '2', '3', 7, '150', Math.SQRT2, 8, 6]],
+  // The mean of all ratings is 7.
+  titles: [
+    ['tt0000001', '"One"', 'One', 'movie', 1994, 100, ['Drama'], 6, '100', weighted(6, 100)],
+    ['tt0000002', 'None', 'None', 'movie', 1999, null, ['Drama'], 8, '50', weighted(8, 50)],
+    ['tt0000003', 'Three', 'Three', 'movie', null, 90, ['Comedy', 'Kitsch'], 7, '20', 7],
+    ['tt0000007', 'Seven', 'Sept', 'movie', 1994, null, null, 5, '3', weighted(5, 3)],
+  ],
+  top_titles: [
+    ['movie', 1, 'tt0000002', 'None', 1999, 8, '50', weighted(8, 50)],
+    ['movie', 2, 'tt0000003', 'Three', null, 7, '20', 7],
+    ['movie', 3, 'tt0000007', 'Seven', 1994, 5, '3', weighted(5, 3)],
+    ['movie', 4, 'tt0000001', '"One"', 1994, 6, '100', weighted(6, 100)],
+  ],
+  series: [],
+  seasons: [],
+  directors: [],
+  writers: [],
   // Known years are 1994, 1999 and 1994, known runtimes 100 and 90. Buckets, as Python's hashlib has them: 86, 81, 74, 22, 89.
   title_features: [
     features(
-      ['tt0000001', 'movie', 1994, 100, false, ['Drama'], 6, '100', '2', '1', '3', '1'],
+      ['tt0000001', '"One"', 'movie', 1994, 100, false, ['Drama'], 6, '100', '2', '1', '3', '1'],
       ['genre_drama'],
       { log10: 2, year: -1 / Math.sqrt(3), runtime: Math.SQRT1_2, split: 'validation' },
     ),
     features(
-      ['tt0000002', 'movie', 1999, null, false, ['Drama'], 8, '50', '1', '1', '2', '2'],
+      ['tt0000002', 'None', 'movie', 1999, null, false, ['Drama'], 8, '50', '1', '1', '2', '2'],
       ['genre_drama'],
       { log10: Math.log10(50), year: 2 / Math.sqrt(3), runtime: 0, split: 'validation' },
     ),
     features(
-      ['tt0000003', 'movie', null, 90, true, ['Comedy', 'Kitsch'], 7, '20', '0', '0', '0', '0'],
+      ['tt0000003', 'Three', 'movie', null, 90, true, ['Comedy', 'Kitsch'], 7, '20', '0', '0', '0', '0'],
       ['genre_comedy', 'genre_other'],
       { log10: Math.log10(20), year: 0, runtime: -Math.SQRT1_2, split: 'train' },
     ),
-    features(['tt0000005', null, null, null, null, null, 9, '1', '1', '1', '0', '0'], [], {
+    features(['tt0000005', null, null, null, null, null, null, 9, '1', '1', '1', '0', '0'], [], {
       log10: 0,
       year: 0,
       runtime: 0,
       split: 'train',
     }),
-    features(['tt0000007', 'movie', 1994, null, false, null, 5, '3', '0', '0', '0', '0'], [], {
+    features(['tt0000007', 'Seven', 'movie', 1994, null, false, null, 5, '3', '0', '0', '0', '0'], [], {
       log10: Math.log10(3),
       year: -1 / Math.sqrt(3),
       runtime: 0,
@@ -370,7 +389,23 @@ describe('batchGold', () => {
     await batchGold(connection, dir);
     const count = async (table: string) =>
       (await connection.runAndReadAll(`SELECT count(*) FROM batch.${table}`)).getRowsJson()[0]?.[0];
-    expect(await Promise.all(tables.map(count))).toEqual(['2', '1', '3', '0', '0', '3', '1', '0', '5']);
+    expect(await Promise.all(tables.map(count))).toEqual([
+      '2',
+      '1',
+      '3',
+      '0',
+      '0',
+      '3',
+      '1',
+      '0',
+      '4',
+      '4',
+      '0',
+      '0',
+      '0',
+      '0',
+      '5',
+    ]);
   });
 
   it('names a missing or duplicate dataset, and a missing column', async () => {

@@ -59,8 +59,22 @@ async function relationsOf(chunks: readonly Chunk[], isFlushed: boolean): Promis
     ),
     principals: await lines('SELECT tconst, ordering, nconst FROM batch_principals'),
     akas: await lines('SELECT titleId, ordering, region FROM batch_akas'),
+    crew: await lines("SELECT tconst, array_to_string(directors, ',') FROM batch_crew"),
+    episodes: await lines('SELECT tconst, parentTconst, seasonNumber FROM batch_episodes'),
+    titles: await lines(
+      'SELECT tconst, primaryTitle, originalTitle FROM batch_title_names WHERE tconst IN (SELECT tconst FROM batch_ratings)',
+    ),
   };
-  for (const name of ['ratings', 'basics', 'principals', 'akas', 'crew', 'episodes', 'names']) {
+  for (const name of [
+    'ratings',
+    'basics',
+    'principals',
+    'akas',
+    'crew',
+    'episodes',
+    'title_names',
+    'names',
+  ]) {
     await connection.run(`DROP TABLE batch_${name}`);
   }
   await connection.run('DROP TABLE words');
@@ -80,7 +94,9 @@ function foldOf(chunks: readonly Chunk[]): Record<string, string[]> {
       .filter(({ tconst, titleId }) => rated.has(String(tconst ?? titleId)))
       .map((row) =>
         columns
-          .map((name) => (/^(tconst|titleId|nconst)$/.test(name) ? number(row[name]) : row[name]))
+          .map((name) =>
+            /^(tconst|titleId|nconst|parentTconst)$/.test(name) ? number(row[name]) : row[name],
+          )
           .join(' '),
       )
       .sort();
@@ -96,6 +112,15 @@ function foldOf(chunks: readonly Chunk[]): Record<string, string[]> {
     ]),
     principals: lines('title.principals', ['tconst', 'ordering', 'nconst']),
     akas: lines('title.akas', ['titleId', 'ordering', 'region']),
+    crew: [...of['title.crew'].values()]
+      .filter(({ tconst }) => rated.has(String(tconst)))
+      .map(({ tconst, directors }) => {
+        const people = String(directors ?? '').match(/\bnm\d+\b/g) ?? [];
+        return `${number(tconst)} ${people.map(number).join()}`;
+      })
+      .sort(),
+    episodes: lines('title.episode', ['tconst', 'parentTconst', 'seasonNumber']),
+    titles: lines('title.basics', ['tconst', 'primaryTitle', 'originalTitle']),
   };
 }
 

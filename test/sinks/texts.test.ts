@@ -9,9 +9,11 @@ import avsc from 'avsc';
 import fc from 'fast-check';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { CubeStore } from '../../sinks/cube-store.ts';
-import { StagedPeople } from '../../sinks/staged-people.ts';
+import { StagedTexts } from '../../sinks/staged-texts.ts';
+import { namesOfPeople, namesOfTitles, writeTexts } from '../../sinks/text-table.ts';
 import { idText } from '../../topics/catalog.ts';
 import { ChunkDecoder } from '../../topics/chunk.ts';
+import { IdSet } from '../../topics/id-set.ts';
 import { Ownership } from '../../topics/ownership.ts';
 import { schemaText } from '../../topics/registry.ts';
 
@@ -59,7 +61,7 @@ function chunkOf({ records, deletes, replaces = [] }: NameChunk): Buffer {
 
 /** Writes chunks as one transaction of the sink does. @returns how often rows were written, and how many changed */
 async function write(chunks: readonly NameChunk[]): Promise<{ writes: number; changed: number }> {
-  const staged = new StagedPeople(store.personIds);
+  const staged = new StagedTexts(namesOfPeople, store.personIds);
   let writes = 0;
   let changed = 0;
   const flush = async () => {
@@ -122,6 +124,59 @@ test('the stored names equal those of a map, with any character in a name', asyn
         }
         expect(await stored()).toEqual(new Map([...expected].sort(([a], [b]) => a - b)));
       }
+    }),
+    { numRuns: 60 },
+  );
+});
+
+const titleType = avsc.Type.forSchema(JSON.parse(schemaText('imdb.title.basics')));
+const titleDecoder = new ChunkDecoder('title.basics', schemaId, { writer: async () => undefined });
+const titleOwner = { ownership: new Ownership('tt', 1), partition: 0 };
+
+type Titled = readonly [id: number, primaryTitle: string | null, originalTitle: string | null];
+
+function titlesOf(records: readonly Titled[], deletes: readonly number[]): Buffer {
+  const header = Buffer.alloc(5);
+  header.writeInt32BE(schemaId, 1);
+  const rows = records.map(([id, primaryTitle, originalTitle]) => ({
+    ...{ tconst: idText('tt', id), titleType: 'movie', primaryTitle, originalTitle, isAdult: false },
+    ...{ startYear: null, endYear: null, runtimeMinutes: null, genres: null },
+  }));
+  const keys = deletes.map((id) => ({ tconst: idText('tt', id) }));
+  const chunk = { runId: 'run', chunk: 0, asOf: 0, records: rows, deletes: keys, replaces: [] };
+  return Buffer.concat([header, titleType.toBuffer(chunk)]);
+}
+
+// Method: the second title is stored only where it differs from the first; `title_names` must show both as they came.
+test('both titles come out as they went in, whether they are equal, different or null', async () => {
+  const text = fc.oneof(
+    fc.constantFrom(null, '', '-', '=', '=-', 'Reel', 'Übermut', '\u001f', 'a\u001eb', '\u0001'),
+    fc.string({ maxLength: 3 }),
+  );
+  const titled = fc.tuple(fc.constantFrom(1, 2, 10_000_001), text, text, fc.boolean());
+  const records = fc.array(titled, { maxLength: 6 });
+  const deletes = fc.oneof({ weight: 3, arbitrary: fc.constant([]) }, fc.array(fc.constantFrom(1, 2)));
+  const ids = new IdSet();
+  const expected = new Map<number, (string | null)[]>();
+  await fc.assert(
+    fc.asyncProperty(fc.array(fc.record({ records, deletes }), { maxLength: 3 }), async (chunks) => {
+      const staged = new StagedTexts(namesOfTitles, ids, ['tconst', 'startYear']);
+      const flush = async () => {
+        await writeTexts(store.connection, namesOfTitles, staged.take(), async () => undefined);
+      };
+      for (const chunk of chunks) {
+        const rows = chunk.records.map(
+          ([id, first, other, isSame]): Titled => [id, first, isSame ? first : other],
+        );
+        await staged.add(titlesOf(rows, chunk.deletes), titleDecoder, titleOwner, flush);
+        for (const [id, ...titles] of rows) expected.set(id, titles);
+        for (const id of chunk.deletes) expected.delete(id);
+      }
+      await flush();
+      const found = await store.connection.runAndReadAll('FROM title_names ORDER BY tconst');
+      expect(new Map(found.getRows().map(([id, ...titles]) => [Number(id), titles]))).toEqual(
+        new Map([...expected].sort(([a], [b]) => a - b)),
+      );
     }),
     { numRuns: 60 },
   );

@@ -1,31 +1,75 @@
 /**
- * Reads title.ratings for the history of ratings. It runs before a publication only, and reads each partition up to the offset
- * that the shard's cubes have reached: so the history of a snapshot is of exactly the offsets in its manifest. Processors
- * have accepted every message before that offset, or rejected it by the same rules.
+ * Reads a source topic beside the cubes, each partition up to the offset that the shard's cubes have reached and never further:
+ * what a snapshot takes from it is of exactly the offsets in the manifest. Processors have accepted every message before
+ * that offset, or rejected it by the same rules. It reads title.ratings for the history, before a publication only, and
+ * title.basics for the names of titles, all the time.
  */
 import { type LogBounds, logBounds, UnknownTopic } from '../kafka/bounds.ts';
 import type { Broker } from '../kafka/client.ts';
 import { type LogMessage, LogReader, OutsideLog, type Want } from '../kafka/log.ts';
 import { crashPoint } from '../runtime/crash-points.ts';
 import { ReelflowError } from '../runtime/errors.ts';
-import { baseMarkOf } from '../topics/base.ts';
-import { type ChunkDecoder, hashOf, RejectedMessage } from '../topics/chunk.ts';
+import { hashOf, RejectedMessage } from '../topics/chunk.ts';
 import { expectedByHash, LogProof } from '../topics/log-proof.ts';
 import { Ownership } from '../topics/ownership.ts';
 import { type Gap, nextIn, withGap } from '../topics/position.ts';
 import type { CubeStore } from './cube-store.ts';
-import { afterMark, type RatingState } from './rating-history.ts';
 import type { ShardState } from './shard-state.ts';
-import { StagedRatings } from './staged-ratings.ts';
 
-export interface RatingIntakeOptions {
+/** Position in one partition. */
+export interface LevelState {
+  readonly shard: number;
+  /** Of the shard: the rows of an older generation are read again. */
+  readonly generation: number;
+  readonly next: number;
+  /** SHA-256 of the message before `next`: reading it again proves that the topic is the same one. */
+  readonly lastHash: string;
+  /** Offsets that the log had lost before they were read, or whose batch cannot be decoded. */
+  readonly gaps: readonly Gap[];
+  /** A base that has begun. A refused message of a base leaves what it should have replaced, so it ends the base. */
+  readonly openBase?: unknown;
+}
+
+/** The shard that messages belong to. */
+export interface Owner {
+  readonly ownership: Ownership;
+  readonly partition: number;
+}
+
+/** What the messages of a topic become in the store. */
+export interface LevelDataset<State extends LevelState> {
+  /** For messages: `ratings`, `titles`. */
+  readonly what: string;
+  /** By partition. Changed only after a commit. */
+  readonly states: Map<number, State>;
+  newState(shard: ShardState): State;
+  /** Whether something else than its generation makes a state useless. */
+  isOutdated(state: State, shard: ShardState): boolean;
+  /** Deletes the rows of a partition. */
+  clear(shard: ShardState): Promise<void>;
+  /** Commits the state with the rows that led to it. */
+  put(state: State): Promise<void>;
+  /** Whether `prune` may delete something. It deletes rows that can never matter again, once all is level. */
+  readonly isPrunable?: boolean;
+  prune?(): Promise<void>;
+  /** Begins the rows of one transaction. */
+  stage(): Promise<LevelStage<State>>;
+}
+
+export interface LevelStage<State> {
+  /** Stages a message. @returns the state after it @throws RejectedMessage, with nothing of it staged */
+  add(value: Buffer, owner: Owner, state: State, offset: number): Promise<State>;
+  /** Writes what is staged, which is all of one partition. */
+  write(partition: number): Promise<void>;
+}
+
+export interface LevelIntakeOptions<State extends LevelState> {
   readonly broker: Broker;
   readonly store: CubeStore;
-  readonly decoder: ChunkDecoder;
-  /** title.ratings. */
   readonly topic: string;
-  /** Length of the history, in days before the newest dump. */
-  readonly historyDays: number;
+  readonly dataset: LevelDataset<State>;
+  /** Passed after each commit. */
+  readonly crashPoint: string;
   readonly signal: AbortSignal;
 }
 
@@ -33,8 +77,8 @@ const fetchWaitMs = 100;
 /** Maximum bytes of the messages of one transaction. */
 const batchBytesMax = 16 * 1024 * 1024;
 
-export class RatingIntake {
-  readonly #options: RatingIntakeOptions;
+export class LevelIntake<State extends LevelState> {
+  readonly #options: LevelIntakeOptions<State>;
   readonly #store: CubeStore;
   readonly #reader: LogReader;
   readonly #proof = new LogProof<number>();
@@ -43,7 +87,7 @@ export class RatingIntake {
   /** By partition count. */
   readonly #ownership = new Map<number, Ownership>();
 
-  constructor(options: RatingIntakeOptions) {
+  constructor(options: LevelIntakeOptions<State>) {
     this.#options = options;
     this.#store = options.store;
     this.#reader = new LogReader(options.broker, 'all');
@@ -53,73 +97,79 @@ export class RatingIntake {
     await this.#reader.close();
   }
 
-  /** Whether the history is level with the cubes. */
+  /** Whether it is level with the cubes. */
   get isLevel(): boolean {
     return this.#behind().length === 0 && this.#outdated().length === 0;
   }
 
   /**
-   * Reads the history up to the position of every shard. Returns early on the signal.
+   * Reads up to the position of every shard. Returns early on the signal.
    * @throws ReelflowError sourceLost, sourceReplaced; passing failures of the broker, after which it can be called again
    */
   async level(): Promise<void> {
-    const { signal } = this.#options;
-    const { ratings } = this.#store;
+    const { signal, dataset } = this.#options;
     await this.#restartOutdated();
-    let behind = this.#behind();
-    if (behind.length === 0) return;
+    await this.#orForgetProofs(() => this.#checkLog(this.#behind()));
+    while (!signal.aborted && (await this.advance()));
+    if (dataset.isPrunable === true) await this.#store.transaction(async () => dataset.prune?.());
+  }
+
+  /**
+   * Reads once, if it is behind. @returns whether it may still be behind
+   * @throws as `level`
+   */
+  async advance(): Promise<boolean> {
+    await this.#restartOutdated();
+    const behind = this.#behind();
+    if (behind.length === 0) return false;
+    await this.#orForgetProofs(async () => {
+      await this.#checkLog(behind.filter(({ shard }) => !this.#proved.has(shard)));
+      await this.#stepOrPass(behind);
+    });
+    return true;
+  }
+
+  /** After an interruption the topic may be another one under the same name. */
+  async #orForgetProofs(work: () => Promise<void>): Promise<void> {
     try {
-      await this.#checkLog(behind);
-      while (behind.length > 0 && !signal.aborted) {
-        await this.#stepOrPass(behind);
-        behind = this.#behind();
-      }
-      if (ratings.isPrunable) await this.#store.transaction(() => ratings.prune());
+      await work();
     } catch (thrown) {
-      // After an interruption the topic may be another one under the same name.
       this.#proved.clear();
       this.#proof.clear();
       throw thrown;
     }
   }
 
-  /** Shards whose cubes are past the history. */
+  /** Shards whose cubes are past what was read. */
   #behind(): ShardState[] {
     return [...this.#store.shards.values()].filter((shard) => this.#nextOf(shard) < this.#endOf(shard));
   }
 
-  /** States that a reset or another `historyDays` has made useless. */
-  #outdated(): RatingState[] {
-    return [...this.#store.ratings.states.values()].filter(({ shard, generation, next, historyDays }) => {
-      const of = this.#store.shards.get(shard);
-      return (
-        of === undefined ||
-        of.chain.generation !== generation ||
-        next > this.#endOf(of) ||
-        historyDays !== this.#options.historyDays
-      );
+  /** Shards whose rows are read again: after a reset, and when the dataset says so. */
+  #outdated(): ShardState[] {
+    const { dataset } = this.#options;
+    return [...dataset.states.values()].flatMap((state) => {
+      const shard = this.#store.shards.get(state.shard);
+      if (shard === undefined) return [];
+      const isLater = shard.chain.generation !== state.generation || state.next > this.#endOf(shard);
+      return isLater || dataset.isOutdated(state, shard) ? [shard] : [];
     });
   }
 
   async #restartOutdated(): Promise<void> {
     const outdated = this.#outdated();
     if (outdated.length === 0) return;
-    const { ratings } = this.#store;
-    const states = outdated.map(({ shard }) => this.#stateOf(shard, true));
+    const { dataset, topic, broker } = this.#options;
+    const states = outdated.map((shard) => dataset.newState(shard));
     await this.#store.transaction(async () => {
-      for (const state of states) {
-        await ratings.clear(state.shard);
-        await ratings.put(state);
-      }
+      for (const shard of outdated) await dataset.clear(shard);
+      for (const state of states) await dataset.put(state);
     });
     for (const state of states) {
-      ratings.states.set(state.shard, state);
+      dataset.states.set(state.shard, state);
       this.#proved.delete(state.shard);
     }
-    this.#options.broker.logger.info(
-      { shards: states.map(({ shard }) => shard) },
-      'reading title.ratings again',
-    );
+    broker.logger.info({ topic, shards: states.map(({ shard }) => shard) }, 'reading the topic again');
   }
 
   #ownershipOf({ shards }: ShardState): Ownership {
@@ -133,23 +183,22 @@ export class RatingIntake {
   }
 
   /** Next offset to read. Offsets that the log has lost are passed by `#checkLog`. */
-  #nextOf({ shard }: ShardState): number {
+  #nextOf(shard: ShardState): number {
     return this.#stateOf(shard).next;
   }
 
-  #stateOf(shard: number, isNew = false): RatingState {
-    const known = isNew ? undefined : this.#store.ratings.states.get(shard);
-    const generation = this.#store.shards.get(shard)?.chain.generation ?? 0;
-    const { historyDays } = this.#options;
-    return known ?? { shard, generation, next: 0, lastHash: '', newestDay: -1, historyDays, gaps: [] };
+  #stateOf(shard: ShardState): State {
+    const { dataset } = this.#options;
+    return dataset.states.get(shard.shard) ?? dataset.newState(shard);
   }
 
   /** Requires a proof of each partition that has none, and passes what the log has lost. */
   async #checkLog(behind: readonly ShardState[]): Promise<void> {
-    const { topic, broker } = this.#options;
+    if (behind.length === 0) return;
+    const { topic, broker, dataset } = this.#options;
     const bounds = await this.#bounds();
     for (const shard of behind) {
-      const state = this.#stateOf(shard.shard);
+      const state = this.#stateOf(shard);
       const { start, end } = bounds.get(shard.shard) ?? { start: 0, end: 0 };
       const needed = this.#endOf(shard);
       if (end < needed) {
@@ -158,10 +207,10 @@ export class RatingIntake {
       const next = this.#nextOf(shard);
       if (start > next) {
         const gap: Gap = [next, Math.min(start, needed)];
-        broker.logger.warn({ topic, partition: shard.shard, gap }, 'the log lost a part of the history');
+        broker.logger.warn({ topic, partition: shard.shard, gap }, 'the log lost messages that gold needs');
         const passed = { ...state, next: gap[1], lastHash: '', gaps: withGap(state.gaps, gap) };
-        await this.#store.transaction(() => this.#store.ratings.put(passed));
-        this.#store.ratings.states.set(shard.shard, passed);
+        await this.#store.transaction(() => dataset.put(passed));
+        dataset.states.set(shard.shard, passed);
       } else if (!this.#proved.has(shard.shard) && state.next > start) {
         this.#proof.require(shard.shard, expectedByHash(state.next, state.lastHash || undefined));
       }
@@ -170,13 +219,13 @@ export class RatingIntake {
   }
 
   async #bounds(): Promise<ReadonlyMap<number, LogBounds>> {
-    const { broker, topic } = this.#options;
+    const { broker, topic, dataset } = this.#options;
     try {
       return (await logBounds(broker, [topic])).get(topic) ?? new Map();
     } catch (thrown) {
       if (!(thrown instanceof UnknownTopic)) throw thrown;
-      throw new ReelflowError('sourceLost', 'The topic of ratings does not exist any more', {
-        detail: `${topic}: the history of the next snapshot needs it.`,
+      throw new ReelflowError('sourceLost', `The topic of ${dataset.what} does not exist any more`, {
+        detail: `${topic}: the next snapshot needs it.`,
         hint: 'Replay the datasets, start a processor, then run `reelflow reset`.',
         cause: thrown,
       });
@@ -197,7 +246,7 @@ export class RatingIntake {
 
   /** One fetch and one transaction. */
   async #step(behind: readonly ShardState[]): Promise<void> {
-    const { topic, decoder, historyDays } = this.#options;
+    const { topic, dataset, crashPoint: point } = this.#options;
     const wants = behind.map(
       (shard): Want => ({
         topic,
@@ -206,14 +255,13 @@ export class RatingIntake {
       }),
     );
     const fetched = await this.#reader.fetch(wants, { waitMs: fetchWaitMs, bytesMax: batchBytesMax });
-    const { ratings } = this.#store;
-    const staged = new StagedRatings(await ratings.titles());
-    const states = new Map<number, RatingState>();
+    const staged = await dataset.stage();
+    const states = new Map<number, State>();
     await this.#store.transaction(async () => {
       for (const { partition, messages } of fetched) {
         const shard = this.#store.shards.get(partition) as ShardState;
         const owner = { ownership: this.#ownershipOf(shard), partition };
-        let state: RatingState | undefined;
+        let state: State | undefined;
         let last: LogMessage | undefined;
         for (const message of messages) {
           if (message.offset >= this.#endOf(shard)) break;
@@ -221,48 +269,29 @@ export class RatingIntake {
             this.#prove(partition, message);
             continue;
           }
-          state = await this.#add(state ?? this.#stateOf(partition), message, (value, newestDay) =>
-            this.#stage(staged, value, decoder, owner, newestDay, historyDays),
-          );
+          state = await this.#add(staged, owner, state ?? this.#stateOf(shard), message);
           last = message;
         }
-        await ratings.write(partition, staged.take());
+        await staged.write(partition);
         if (state === undefined) continue;
         const put = { ...state, lastHash: hashOf(last?.value ?? null) };
         states.set(partition, put);
-        await ratings.put(put);
+        await dataset.put(put);
       }
     });
-    for (const state of states.values()) ratings.states.set(state.shard, state);
-    if (states.size > 0) crashPoint('after-history-commit');
-  }
-
-  async #stage(
-    staged: StagedRatings,
-    value: Buffer,
-    decoder: ChunkDecoder,
-    owner: { ownership: Ownership; partition: number },
-    newestDay: number,
-    historyDays: number,
-  ): Promise<number> {
-    const own = decoder.isOwn(value) ? value : await decoder.resolve(value);
-    return staged.add(own, decoder, owner, newestDay, historyDays);
+    for (const state of states.values()) dataset.states.set(state.shard, state);
+    if (states.size > 0) crashPoint(point);
   }
 
   /** The state after a message. One that processors reject, too, changes nothing. */
-  async #add(
-    state: RatingState,
-    message: LogMessage,
-    stage: (value: Buffer, newestDay: number) => Promise<number>,
-  ): Promise<RatingState> {
+  async #add(staged: LevelStage<State>, owner: Owner, state: State, message: LogMessage): Promise<State> {
     const { offset, value, isMarker, isUndecodable } = message;
     const after = { ...state, next: offset + 1 };
-    if (isUndecodable) return { ...after, gaps: withGap(state.gaps, [offset, offset + 1]) };
+    if (isUndecodable)
+      return { ...after, gaps: withGap(state.gaps, [offset, offset + 1]), openBase: undefined };
     if (isMarker) return after;
     try {
-      const staged = { ...after, newestDay: await stage(value as Buffer, state.newestDay) };
-      const mark = baseMarkOf(value);
-      return mark === undefined ? staged : afterMark(staged, mark, offset);
+      return await staged.add(value as Buffer, owner, after, offset);
     } catch (thrown) {
       if (thrown instanceof RejectedMessage) return { ...after, openBase: undefined };
       throw thrown;
@@ -280,7 +309,7 @@ export class RatingIntake {
   #replaced(detail: string): ReelflowError {
     return new ReelflowError(
       'sourceReplaced',
-      'The topic of ratings is not the one from which the history was made',
+      `The topic of ${this.#options.dataset.what} is not the one from which the state was made`,
       {
         detail,
         hint: 'It was recreated, or has lost its tail. If that was intended, run `reelflow reset` and start again.',

@@ -1,0 +1,132 @@
+/** Tables of texts by id in the sink's store: the names of people and those of titles. */
+import type { DuckDBConnection } from '@duckdb/node-api';
+import type { DatasetName } from '../topics/catalog.ts';
+
+export interface TextTable {
+  readonly dataset: DatasetName;
+  readonly table: string;
+  /** The id, in the dataset and in the table. */
+  readonly id: string;
+  /**
+   * Text columns of the dataset. Each is a column of the table, the first one as it is. Another one nearly always equals the
+   * first: it is null if it does, `-` if it is null, otherwise `=` and the text.
+   */
+  readonly texts: readonly string[];
+}
+
+export const namesOfPeople: TextTable = {
+  dataset: 'name.basics',
+  table: 'names',
+  id: 'nconst',
+  texts: ['primaryName'],
+};
+
+export const namesOfTitles: TextTable = {
+  dataset: 'title.basics',
+  table: 'title_texts',
+  id: 'tconst',
+  texts: ['primaryTitle', 'originalTitle'],
+};
+
+/** The definition of a table, and a SELECT of its texts as the dataset has them. */
+export const createTexts = ({ table, id, texts }: TextTable) =>
+  `CREATE TABLE IF NOT EXISTS ${table} (${id} INTEGER, ${texts.map((text) => `${text} VARCHAR`).join(', ')})`;
+export function selectTexts({ table, id, texts: [first, ...others] }: TextTable): string {
+  const columns = others.map(
+    (text) => `CASE WHEN ${text} IS NULL THEN ${first} WHEN ${text} <> '-' THEN ${text}[2:] END AS ${text}`,
+  );
+  return `SELECT ${[id, first, ...columns].join(', ')} FROM ${table}`;
+}
+
+/** Rows to write, in the order of arrival. */
+export interface TextRows {
+  readonly length: number;
+  /** `<id>US<text>RS` …, each text after a US, with `SOH` for null. US, RS and SOH are the control characters below. */
+  readonly text: string;
+  /** Rows with one of these characters in a text: id, texts, and place from 1. In `text` each has an empty line. */
+  readonly odd: readonly (readonly [number, readonly (string | null)[], number])[];
+  /** Whether the store may already hold some of them. */
+  readonly mayExist: boolean;
+  /** Whether an id may occur more than once; the last row counts. */
+  readonly mayRepeat: boolean;
+  /** Ids to delete after the upserts. */
+  readonly deletes: readonly number[];
+  /** Ids of replaced groups that no longer occur. No upsert has one of them. */
+  readonly removed: readonly number[];
+}
+
+export interface WrittenTexts {
+  /** Rows that the records changed. */
+  readonly changed: number;
+  /** Rows that replacements removed. */
+  readonly removed: number;
+}
+
+export const unitSeparator = 0x1f;
+export const recordSeparator = 0x1e;
+export const nullMark = 0x01;
+
+/** Receives a SELECT or VALUES of the ids that change, and its parameters. */
+export type OnChange = (ids: string, values?: (string | null)[]) => Promise<void>;
+
+/** Upserts and deletes rows. */
+export async function writeTexts(
+  connection: DuckDBConnection,
+  { table, id, texts }: TextTable,
+  { length, text, odd, mayExist, mayRepeat, deletes, removed }: TextRows,
+  onChange: OnChange,
+): Promise<WrittenTexts> {
+  let changed = 0;
+  const columns = [id, ...texts].join(', ');
+  const places = mayRepeat ? ', generate_subscripts(lines, 1) AS place' : '';
+  const parts = texts.map(
+    (name, t) => `nullif(split_part(line, chr(${unitSeparator}), ${t + 2}), chr(${nullMark})) AS ${name}`,
+  );
+  const oddRows = odd.map(([number, values, place], i) => {
+    const bound = values.map((_, t) => `$${i * values.length + t + 2}::VARCHAR`);
+    return `UNION ALL SELECT ${[number, ...bound, ...(mayRepeat ? [place] : [])].join(', ')}`;
+  });
+  const all = `
+    SELECT split_part(line, chr(${unitSeparator}), 1)::INTEGER AS ${id}, ${parts.join(', ')}${mayRepeat ? ', place' : ''}
+    FROM (
+      SELECT unnest(lines) AS line${places}
+      FROM (SELECT string_split($1, chr(${recordSeparator})) AS lines)
+    ) WHERE line <> ''
+    ${oddRows.join(' ')}`;
+  const rows = mayRepeat
+    ? `SELECT ${columns} FROM (${all}) QUALIFY row_number() OVER (PARTITION BY ${id} ORDER BY place DESC) = 1`
+    : all;
+  const values: (string | null)[] = [text, ...odd.flatMap(([, of]) => of)];
+  if (length > 0 && !mayExist) {
+    await connection.run(`INSERT INTO ${table} ${rows}`, values);
+    await onChange(`SELECT ${id} FROM (${rows})`, values);
+    changed += length;
+  } else if (length > 0) {
+    const differs = texts.map((name) => `latest.${name} IS DISTINCT FROM stored.${name}`);
+    await connection.run(
+      `CREATE OR REPLACE TEMP TABLE latest_texts AS
+      SELECT latest.*, stored.rowid AS storedRow
+      FROM (${rows}) AS latest LEFT JOIN ${table} AS stored USING (${id})
+      WHERE stored.rowid IS NULL OR ${differs.join(' OR ')}`,
+      values,
+    );
+    await connection.run(`DELETE FROM ${table} WHERE rowid IN (SELECT storedRow FROM latest_texts)`);
+    await connection.run(`INSERT INTO ${table} SELECT ${columns} FROM latest_texts`);
+    await onChange(`SELECT ${id} FROM latest_texts`);
+    changed += await count(connection, 'latest_texts');
+  }
+  for (const ids of [deletes, removed]) {
+    if (ids.length > 0) await onChange(`VALUES ${ids.map((one) => `(${one})`).join(', ')}`);
+  }
+  const deleteRows = async (ids: readonly number[]) => {
+    if (ids.length === 0) return 0;
+    return (await connection.run(`DELETE FROM ${table} WHERE ${id} IN (${ids.join(', ')})`)).rowsChanged;
+  };
+  changed += await deleteRows(deletes);
+  return { changed, removed: await deleteRows(removed) };
+}
+
+async function count(connection: DuckDBConnection, from: string): Promise<number> {
+  const rows = await connection.runAndReadAll(`SELECT count(*) FROM ${from}`);
+  return Number(rows.getRows()[0]?.[0]);
+}
