@@ -137,7 +137,7 @@ class Lab {
     });
     this.#reelflowSeconds = median(runs.map(({ seconds }) => seconds));
     this.notes.push(
-      '`reelflow`: 4 shards; replay, process and sink as three processes at the same time; it also writes title_features, which the others do not.',
+      '`reelflow`: 4 shards; replay, process and sink as three processes at the same time; it also writes the other built-in tables, which the others do not.',
     );
     return this.#line('reelflow', 'files', runs);
   }

@@ -7,7 +7,7 @@ import type { Program } from '../measure.ts';
 import { here, jarsOf, java, type Peer, pythonOf, type Workshop } from './peer.ts';
 import { rowSchema } from './rows.ts';
 
-const version = 'Spark 4.0.0, local[2], 8 GB heap, 4 shuffle partitions';
+const version = 'Spark 4.2.0, local[2], 8 GB heap, 4 shuffle partitions';
 
 export const sparkBatch: Peer = {
   name: 'pyspark',
