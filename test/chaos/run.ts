@@ -62,6 +62,8 @@ const weights = {
   'kill the registry': 2,
   'outage of the broker': 1,
   'outage of the registry': 1,
+  'hang of the broker': 1,
+  'hang of the registry': 1,
   'stop a member past its session': 5,
   'stop the sink past its session': 1,
   'members join or leave': 6,
@@ -279,6 +281,9 @@ function setSize(next: number): void {
   });
 }
 
+/** Past a session, every fifth time past the patience of the watchdog as well. */
+const sleepMs = (ms: number) => (ms % 5 === 0 ? 65_000 : 7_000 + (ms % 2_000));
+
 const backups = new Map<string, string>();
 
 /** Stops the members of a state folder, keeps or restores a copy of it, and goes on. */
@@ -326,25 +331,30 @@ async function commit(fault: Fault, draw: { who: number; ms: number; patient: bo
       });
     }
     case 'outage of the broker':
-    case 'outage of the registry': {
-      const service = fault === 'outage of the broker' ? services.broker : services.registry;
+    case 'outage of the registry':
+    case 'hang of the broker':
+    case 'hang of the registry': {
+      const service = fault.endsWith('broker') ? services.broker : services.registry;
       const forMs = 5_000 + (ms / 100_000) * (flags.outageMax - 5) * 1_000;
       return beside('kill a service', async () => {
         say(`${fault} for ${Math.round(forMs / 1_000)} s`);
-        await service.kill('SIGKILL');
+        // A service that hangs keeps its connections and takes new ones; it answers none.
+        const hangs = fault.startsWith('hang');
+        await service.kill(hangs ? 'SIGSTOP' : 'SIGKILL');
         count(done, fault);
         await delay(forMs);
-        await service.restart();
+        if (hangs) await service.kill('SIGCONT');
+        else await service.restart();
         await delay(2_000);
       });
     }
     case 'stop a member past its session':
       return beside(fault, async () => {
-        if (await (members[who % size] as Actor).sleep(7_000 + (ms % 2_000))) count(done, fault);
+        if (await (members[who % size] as Actor).sleep(sleepMs(ms))) count(done, fault);
       });
     case 'stop the sink past its session':
       return beside(fault, async () => {
-        if (await sink.sleep(7_000 + (ms % 2_000))) count(done, fault);
+        if (await sink.sleep(sleepMs(ms))) count(done, fault);
       });
     case 'members join or leave': {
       const next = [2, 1, 3][who % 3] === size ? (size % 3) + 1 : ([2, 1, 3][who % 3] as number);
