@@ -32,6 +32,8 @@ export interface Answer {
 
 /** A registry that sends nothing for this time is away. */
 const silenceMs = 10_000;
+/** The same for one that sends a few bytes now and then. */
+const answerMs = 30_000;
 const bodyBytesMax = 16 * 1024 * 1024;
 const textLengthMax = 300;
 
@@ -51,6 +53,8 @@ export async function exchange(url: string, options: Exchange): Promise<Answer> 
     ...(signal !== undefined && { signal }),
   });
   outgoing.setTimeout(silenceMs, () => outgoing.destroy(new Error(`no answer in ${silenceMs / 1000} s`)));
+  const tooLate = new Error(`no whole answer in ${answerMs / 1000} s`);
+  const timer = setTimeout(() => outgoing.destroy(tooLate), answerMs);
   outgoing.once('error', reject);
   outgoing.once('response', (response) => {
     const parts: Buffer[] = [];
@@ -73,6 +77,8 @@ export async function exchange(url: string, options: Exchange): Promise<Answer> 
   } catch (thrown) {
     signal?.throwIfAborted();
     throw thrown;
+  } finally {
+    clearTimeout(timer);
   }
 }
 

@@ -44,6 +44,8 @@ const compatibility = 'BACKWARD';
 /** How often a refusal is repeated before it counts. */
 const refusalsMax = 4;
 const retryMs = { first: 500, most: 5_000 };
+/** One failure may be due to this process: its machine was suspended, or had no processor to spare. */
+const attemptsMin = 2;
 /** A registry cannot send a member to sleep for longer than this. */
 const retryAfterMaxMs = 60_000;
 
@@ -240,15 +242,17 @@ export class Registry {
     const { outages, patienceMs = 5_000, foreignPatienceMs = 60_000 } = this.#options;
     const startedMs = performance.now();
     try {
-      for (let pauseMs = retryMs.first; ; pauseMs = Math.min(2 * pauseMs, retryMs.most)) {
+      for (let [attempt, pauseMs] = [1, retryMs.first]; ; attempt++) {
         const reply = await this.#try(asked);
         if (reply.obstacle === undefined) return reply.answer;
         const limitMs = { absent: patienceMs, foreign: foreignPatienceMs, busy: Number.POSITIVE_INFINITY };
-        if (isAtStart && performance.now() - startedMs > limitMs[reply.obstacle]) {
+        const waitedMs = performance.now() - startedMs;
+        if (isAtStart && attempt >= attemptsMin && waitedMs > limitMs[reply.obstacle]) {
           throw this.#unreachable(reply.obstacle, reply.reason);
         }
         outages?.waits(activity, `${this.#options.url}: ${reply.reason}`);
         await this.#sleep(Math.max(pauseMs, Math.min(reply.retryAfterMs ?? 0, retryAfterMaxMs)));
+        pauseMs = Math.min(2 * pauseMs, retryMs.most);
       }
     } finally {
       outages?.resumes(activity);

@@ -15,6 +15,8 @@ export interface ProxyAnswer {
   readonly body?: string;
   /** Ends the connection after the body. The announced length stays. */
   readonly isCut?: boolean;
+  /** Sends a space every hundredth of a second, and nothing else. */
+  readonly isEndless?: boolean;
 }
 
 export interface ProxyRequest {
@@ -58,12 +60,15 @@ export class RegistryProxy {
         return;
       }
       incoming.resume();
-      const { status, body = '', isCut = false } = answer;
+      const { status, body = '', isCut = false, isEndless = false } = answer;
       outgoing.writeHead(status, {
         ...answer.headers,
         ...(isCut && { 'content-length': String(body.length + 100) }),
       });
-      if (isCut) outgoing.write(body, () => outgoing.destroy());
+      if (isEndless) {
+        const drip = setInterval(() => outgoing.write(' '), 10);
+        outgoing.once('close', () => clearInterval(drip));
+      } else if (isCut) outgoing.write(body, () => outgoing.destroy());
       else outgoing.end(body);
     };
     this.#server = tls === undefined ? createServer(listener) : createSecureServer(tls, listener);

@@ -1,11 +1,12 @@
 /** The stages' registry client against a real Schema Registry, with an HTTP proxy before it that answers in its place. */
 import { randomBytes } from 'node:crypto';
 import pino from 'pino';
-import { afterEach, beforeEach, describe, expect, inject, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, inject, test, vi } from 'vitest';
 import { OutageMonitor } from '../../kafka/outage.ts';
 import { ReelflowError } from '../../runtime/errors.ts';
 import { retryAfter } from '../../runtime/registry-http.ts';
 import { Registry, type RegistryOptions, UnusableSchema } from '../../topics/registry.ts';
+import { until } from '../support/harness.ts';
 import { ingressPage, type ProxyAnswer, RegistryProxy } from '../support/registry-proxy.ts';
 
 let proxy: RegistryProxy;
@@ -139,6 +140,30 @@ describe('an answer that passes', () => {
     expect(failure.message).toBe('Another program than a Schema Registry answers');
     expect(failure.detail).toContain('HTTP 404: text/html');
     expect((await failureOf(client().latest(topic))).kind).toBe('registryUnreachable');
+  });
+
+  test('that comes once does not end the start, however late it comes', async () => {
+    answerTimes(1, { status: 200, body: '{', isCut: true });
+    expect(await client({ patienceMs: 0 }).register(topic, 'imdb.title.ratings')).toBeGreaterThan(0);
+    expect(waits).toHaveLength(1);
+  });
+
+  // Method: the clock jumps while a few bytes come now and then, so the connection is never silent.
+  test('that drips without an end is given up, and asked for again', async () => {
+    await client().register(topic, 'imdb.title.ratings');
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    try {
+      answerTimes(1, { status: 200, isEndless: true });
+      const asked = proxy.requests.length;
+      const latest = client().latest(topic);
+      await until('it is asked', () => proxy.requests.length > asked);
+      await vi.advanceTimersByTimeAsync(30_000);
+      vi.useRealTimers();
+      expect(await latest).toBeGreaterThan(0);
+      expect(waits).toEqual([expect.stringContaining('no whole answer in 30 s')]);
+    } finally {
+      vi.useRealTimers();
+    }
   });
 
   test('ends with the signal', async () => {
