@@ -3,6 +3,7 @@
  * `kafka`, reads at exact offsets from `log.ts`.
  */
 import './codecs.ts';
+import './connect.ts';
 import kafkajs, { type Admin, type Kafka, type logCreator, type RetryOptions } from 'kafkajs';
 import Cluster from 'kafkajs/src/cluster/index.js';
 import loggers from 'kafkajs/src/loggers/index.js';

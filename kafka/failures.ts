@@ -126,6 +126,13 @@ const byName: Readonly<Record<string, BrokerFailure>> = {
 const socketErrors =
   /^(ECONN(REFUSED|RESET|ABORTED)|ENOTFOUND|EAI_AGAIN|E(HOST|NET)UNREACH|ETIMEDOUT|EPIPE)$/;
 
+/**
+ * What kafkajs' code says, without an error class of its own, of a connection that another request has lost or not opened yet:
+ * then its metadata is null, and it has no seed broker.
+ */
+const lostConnection =
+  /^Broker not connected$|^Cannot .* null\b|^Cannot read properties of undefined \(reading '(connectionPool|nodeId)'\)/;
+
 /** What a failure means, or undefined if it does not come from the broker. */
 export function brokerFailureOf(thrown: unknown): BrokerFailure | undefined {
   if (isCertificateError(thrown)) return 'certificate';
@@ -138,10 +145,7 @@ export function brokerFailureOf(thrown: unknown): BrokerFailure | undefined {
     const failure = byName[error.name];
     if (failure !== undefined) return failure;
     if (socketErrors.test(systemCodeOf(error) ?? '')) return 'connection';
-    // After all known brokers have failed, kafkajs' metadata is null, and its admin client reads a property of it.
-    if (error instanceof TypeError && / null/.test(error.message) && /\Wkafkajs\W/.test(error.stack ?? '')) {
-      return 'connection';
-    }
+    if (lostConnection.test(error.message) && /\Wkafkajs\W/.test(error.stack ?? '')) return 'connection';
   }
   if (thrown instanceof ReelflowError && thrown.kind === 'brokerUnreachable') return 'connection';
   return isInterrupted ? 'unavailable' : undefined;

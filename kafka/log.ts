@@ -248,7 +248,8 @@ export class LogReader {
     if (error.name === 'KafkaJSOffsetOutOfRange') {
       return new OutsideLog(String(error.topic), Number(error.partition));
     }
-    if (error.name?.startsWith('KafkaJS') === true && error.name !== 'KafkaJSPartialMessageError') {
+    const isNamed = error.name?.startsWith('KafkaJS') === true && error.name !== 'KafkaJSPartialMessageError';
+    if (isNamed || known instanceof ReelflowError) {
       if (error.host !== undefined && error.port !== undefined) {
         this.#drop(error.host, error.port);
       }

@@ -115,6 +115,16 @@ declare module 'kafkajs/src/protocol/encoder.js' {
   }
 }
 
+declare module 'kafkajs/src/broker/index.js' {
+  export default class Broker {
+    constructor(options: { logger: object; connectionPool: object });
+    connect(): Promise<void>;
+    /** Null until the broker has named them. */
+    versions: object | null;
+    isConnected(): boolean;
+  }
+}
+
 declare module 'kafkajs/src/consumer/consumerGroup.js' {
   export default class ConsumerGroup {
     readonly groupId: string;

@@ -2,6 +2,7 @@
 // @ts-expect-error kafkajs has no types for its inside
 
 import createAdmin from 'kafkajs/src/admin/index.js';
+import KafkaBroker from 'kafkajs/src/broker/index.js';
 import { expect, test } from 'vitest';
 import { type Broker, createBroker, withAdmin } from '../../kafka/client.ts';
 import { createLogger } from '../../runtime/logger.ts';
@@ -27,4 +28,24 @@ test('metadata that no broker has answered is a broker that cannot be reached, a
   }
   const ownMistake = async () => (null as unknown as { length: number }).length;
   await expect(withAdmin(broker, ownMistake)).rejects.toBeInstanceOf(TypeError);
+});
+
+// Method: the broker class of kafkajs itself over a connection that is open; the first request on it gets no answer.
+test('a broker that has not named its API versions is not connected, and is asked again', async () => {
+  const answers = [() => Promise.reject(new Error('Request timed out')), async () => ({ apiVersions: [] })];
+  const connection = { getSupportAuthenticationProtocol: () => false, authenticate: async () => undefined };
+  const opening = new KafkaBroker({
+    logger: { namespace: () => silent },
+    connectionPool: {
+      connectionTimeout: 1_000,
+      isConnected: () => true,
+      getConnection: async () => connection,
+      setVersions: () => undefined,
+      send: () => answers.shift()?.(),
+    },
+  });
+  await expect(opening.connect()).rejects.toThrow('Request timed out');
+  expect(opening.isConnected()).toBe(false);
+  await opening.connect();
+  expect(opening.isConnected()).toBe(true);
 });

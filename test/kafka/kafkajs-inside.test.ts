@@ -49,6 +49,7 @@ const missing: Readonly<Record<string, (module: unknown) => string[]>> = {
     ),
     ...inSource(require('kafkajs/src/broker/index.js'), 'nodeId', 'connectionPool', 'versions'),
   ],
+  'broker/index.js': (Broker) => [...inClass(Broker, 'isConnected'), ...inSource(Broker, 'versions')],
   'protocol/encoder.js': (Encoder) =>
     inClass(
       Encoder,

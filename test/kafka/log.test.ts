@@ -50,3 +50,21 @@ test('a broker that failed is disconnected as well as forgotten', async () => {
   await expect(fetching).rejects.toBeInstanceOf(LogInterrupted);
   expect(disconnected).toEqual(['broker']);
 });
+
+// Method: as before; the broker's connection is being opened by another request.
+test.for(['Broker not connected', "Cannot read properties of undefined (reading 'connectionPool')"])(
+  '%s is an interruption, not a damaged batch',
+  async (said) => {
+    const failed = new Error(said);
+    failed.stack = `Error: ${said}\n    at Broker.metadata (/node_modules/kafkajs/src/broker/index.js:14:9)`;
+    const cluster = {
+      connect: async () => undefined,
+      addMultipleTargetTopics: async () => undefined,
+      refreshMetadata: async () => undefined,
+      refreshMetadataIfNecessary: () => Promise.reject(failed),
+    };
+    const reader = new LogReader({ ...broker, createCluster: () => cluster as never });
+    const fetching = reader.fetch([{ topic: 't', partition: 0, next: 0 }], { waitMs: 1 });
+    await expect(fetching).rejects.toBeInstanceOf(LogInterrupted);
+  },
+);
