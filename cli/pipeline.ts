@@ -13,7 +13,7 @@ import { packageFile } from '../runtime/package.ts';
 import type { SinkReport } from '../sinks/sink.ts';
 import type { Context } from './context.ts';
 import { stageFlags } from './member.ts';
-import { finishMessage } from './stage.ts';
+import { caughtUpMessage, finishMessage } from './stage.ts';
 
 export interface PipelineOptions {
   readonly context: Context;
@@ -78,11 +78,12 @@ export async function runPipeline(options: PipelineOptions): Promise<PipelineRep
     const replaySeconds = since();
     options.onStage?.('process');
     processor.child.send(finishMessage);
-    const processed = await processor.report;
+    await processor.caughtUp;
     const processSeconds = since();
     options.onStage?.('sink');
+    // The sink reads the last deltas while the processor closes its stores.
     sink.child.send(finishMessage);
-    const sunk = await sink.report;
+    const [processed, sunk] = await Promise.all([processor.report, sink.report]);
     const seconds = since();
     return {
       replay: replayed,
@@ -101,6 +102,8 @@ interface Stage<T> {
   readonly child: ChildProcess;
   /** The last line of its output. */
   readonly report: Promise<T>;
+  /** Resolves when the stage says that it has caught up, or with its report. */
+  readonly caughtUp: Promise<unknown>;
   end(): void;
 }
 
@@ -136,9 +139,17 @@ function startStage<T>(
   });
   // A failure is thrown where the report is awaited; until then it must not count as unhandled.
   report.catch(() => undefined);
+  const said = new Promise<void>((resolve) => {
+    child.on('message', (message) => {
+      if (message === caughtUpMessage) resolve();
+    });
+  });
+  const caughtUp = Promise.race([said, report]);
+  caughtUp.catch(() => undefined);
   return {
     child,
     report,
+    caughtUp,
     end: () => {
       if (child.exitCode === null && child.signalCode === null) child.kill('SIGTERM');
     },

@@ -16,7 +16,7 @@ import {
   tablesOptions,
 } from './options.ts';
 import { printJson } from './output.ts';
-import { finishSignal, openStage, type StageFlags } from './stage.ts';
+import { caughtUpMessage, finishSignal, openStage, type StageFlags } from './stage.ts';
 
 interface Flags extends StageFlags, TablesFlags {
   window: number;
@@ -88,6 +88,7 @@ async function run(flags: Flags): Promise<void> {
         : { folder: resolve(flags.backups), everyMs: flags.backupInterval },
     signal,
     ...observed,
+    onCaughtUp: () => process.send?.(caughtUpMessage),
     onHealth: (ask) => {
       health = ask;
     },

@@ -56,6 +56,9 @@ export async function openStage<Metrics>(
 /** The message with which a parent asks a stage to finish. */
 export const finishMessage = 'finish';
 
+/** The message with which a processor tells its parent that it has published everything, before it closes its stores. */
+export const caughtUpMessage = 'caught up';
+
 /** Aborts when the parent process asks this one to finish, or at once with `now`. */
 export function finishSignal(now: boolean): AbortSignal {
   const controller = new AbortController();

@@ -161,6 +161,7 @@ export class Member {
     if (this.#targets !== undefined) this.#mode.to('finishing');
     while (this.#mode.isActive) {
       if (this.#hasCaughtUp()) {
+        this.#options.onCaughtUp?.();
         await this.#backUp();
         break;
       }

@@ -37,6 +37,8 @@ export interface ProcessorOptions {
   /** Where stores are backed up, in a folder that members may share, and how often, in milliseconds. */
   readonly backups?: { readonly folder: string; readonly everyMs: number } | undefined;
   readonly metrics?: ProcessorMetrics;
+  /** Called when the member has caught up and begins to end: what `finish` asked for is published. */
+  readonly onCaughtUp?: () => void;
   /** Called once, with a function that returns the member's present health. */
   readonly onHealth?: (health: () => Health) => void;
 }

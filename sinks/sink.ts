@@ -258,7 +258,7 @@ class Sink {
       if (this.#failure !== undefined) throw this.#failure;
       await this.#intake.step();
       await this.#readAlong();
-      await sleep(gatherMs);
+      await this.#gather();
       if (performance.now() < publishAtMs) continue;
       if (this.#isActive && (await this.#publication.isDue()) && (await this.#isLevel()))
         await this.#publish();
@@ -280,6 +280,13 @@ class Sink {
       if (!signal.aborted) await this.#trimSources();
     }
     return this.report;
+  }
+
+  /** Waits until messages have gathered, or until the sink is to finish. */
+  async #gather(): Promise<void> {
+    const { finish, signal } = this.#options;
+    const end = AbortSignal.any(finish === undefined ? [signal] : [signal, finish]);
+    await sleep(gatherMs, undefined, { signal: end }).catch(() => undefined);
   }
 
   async close(): Promise<void> {
