@@ -105,6 +105,12 @@ async function allocatedBytes(work: () => unknown): Promise<number> {
   return sizeOf(profile.head);
 }
 
+/** Collects all garbage. */
+function collector(): () => void {
+  setFlagsFromString('--expose-gc');
+  return runInNewContext('gc') as () => void;
+}
+
 const total = (of: (sent: Sent) => number) => sent.reduce((sum, each) => sum + of(each), 0);
 
 describe('the producer', () => {
@@ -151,11 +157,11 @@ const apply = (store: ShardStore, batch: MicroBatch) =>
   });
 
 /** Makes micro-batches of messages, each of which continues where the one before ended. */
-function stagerOf(store: ShardStore): (messages: readonly Sent[]) => MicroBatch {
+function stagerOf(store: ShardStore): (messages: readonly Sent[], spent?: MicroBatch) => MicroBatch {
   const next = new Map<CubeDataset, number>();
-  return (messages) => {
+  return (messages, spent) => {
     const ownership = new Ownership('tt', identity.shards);
-    const batch = new MicroBatch(identity.shard, store, store.projection, ownership);
+    const batch = new MicroBatch(identity.shard, store, store.projection, ownership, spent);
     for (const { dataset, value } of messages) {
       const offset = next.get(dataset) ?? 0;
       next.set(dataset, offset + 1);
@@ -174,6 +180,27 @@ describe('a micro-batch', () => {
     staged(sent.slice(0, 1));
     const bytes = await allocatedBytes(() => staged(sent.slice(1)));
     expect(bytes / records).toBeLessThan(15); // [5.1; an object a record would add 24]
+  });
+
+  it('allocates few bytes for a million records that it stages and applies into the memory of the one before it', async () => {
+    const store = await createStore();
+    const staged = stagerOf(store);
+    const isFirst = ({ dataset }: Sent, i: number) => i % 2 === 0 || dataset === 'title.ratings';
+    const first = staged(sent.filter(isFirst));
+    await apply(store, first);
+    const second = sent.filter((each, i) => !isFirst(each, i));
+    const millions = second.reduce((sum, { records }) => sum + records, 0) / 1_000_000;
+    collector()();
+    const before = process.memoryUsage().arrayBuffers;
+    let bufferBytes = 0;
+    const heapBytes = await allocatedBytes(async () => {
+      await apply(store, staged(second, first));
+      bufferBytes = process.memoryUsage().arrayBuffers - before;
+    });
+    const mebibytes = (bytes: number) => bytes / millions / 2 ** 20;
+    // Deltas are most of both.
+    expect(mebibytes(heapBytes)).toBeLessThan(26); // [17 to 19; an object a record would add 24]
+    expect(mebibytes(bufferBytes)).toBeLessThan(30); // [26.3]
   });
 
   it('makes a delta of few bytes a row', async () => {
@@ -199,8 +226,7 @@ describe('a micro-batch', () => {
   });
 
   it('takes over the memory of the one before it and lets all others go', async () => {
-    setFlagsFromString('--expose-gc');
-    const collect = runInNewContext('gc') as () => void;
+    const collect = collector();
     const store = await createStore();
     const next = (spent?: MicroBatch) =>
       new MicroBatch(identity.shard, store, store.projection, new Ownership('tt', identity.shards), spent);

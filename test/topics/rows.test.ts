@@ -260,8 +260,8 @@ test('a word is a number of the dictionary of its columns, also where another ha
     ...{ titleId: 'tt0000001', ordering: 1, title: '', region, language, types: null, attributes: null },
     isOriginalTitle: null,
   });
-  const long = 'x'.repeat(60);
-  const words = [null, '', 'DE', 'XDE', 'XDF', 'en', 'x'.repeat(52), 'x'.repeat(53), long];
+  // The last two have the same hash.
+  const words = [null, '', 'DE', 'XDE', 'en', 'x'.repeat(52), 'x'.repeat(60), 'declinate', 'macallums'];
   const rows = words.flatMap((region) => words.map((language) => akas(region, language)));
   for (const some of [rows, rows.toReversed()]) {
     const { out, words } = columnsFor(subject);
