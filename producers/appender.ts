@@ -55,7 +55,9 @@ export class Appender {
   /**
    * Appends a batch of one record. Of a partition, one append at a time.
    * @param build makes the batch, for the producer id and sequence that it has to carry
-   * @returns its offset; undefined when the broker only says that it has the batch already
+   * @param onlyBehind only append where the broker has all batches that this appender has appended before. It compares
+   *   sequence numbers, which start over with a new identity: then nothing is appended
+   * @returns its offset; undefined when the broker only says that it has the batch already, or when it was not appended
    * @throws ReelflowError busy, when a later replay has fenced this one; brokerUnreachable, when it is closed during an
    *   outage; brokerRefused; accessRefused
    */
@@ -63,8 +65,10 @@ export class Appender {
     topic: string,
     partition: number,
     build: (stamp: ProducerStamp) => Buffer,
+    onlyBehind = false,
   ): Promise<number | undefined> {
     for (;;) {
+      if (onlyBehind && this.renewals(topic) > 0) return undefined;
       const identity = this.#identityOf(topic);
       try {
         const batch = build((await identity).stamp(topic, partition));

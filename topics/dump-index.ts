@@ -122,8 +122,10 @@ export interface IndexMark {
   readonly start: number;
   /** Messages before this offset are accounted for. */
   readonly offset: number;
-  /** Hash of the message before it, hexadecimal; empty at offset 0. */
+  /** Hash of the message before it, hexadecimal; empty where the log holds none. */
   readonly hash: string;
+  /** Of the message before that one, or empty; absent in an index of an earlier version. */
+  readonly previous?: string;
   /** The begin of the last whole base: the log may start there as well as at `start`. */
   readonly base?: number;
 }

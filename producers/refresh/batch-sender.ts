@@ -3,6 +3,7 @@
  * offsets of what was acknowledged, by which a run knows its own messages again.
  */
 import type { Appender } from '../appender.ts';
+import type { ProducerStamp } from '../producer-identity.ts';
 import { batchOfPacked } from '../record-batch.ts';
 import { OwnOffsets } from './own-offsets.ts';
 
@@ -26,13 +27,17 @@ export class BatchSender {
     this.own = new OwnOffsets(appender, topic);
   }
 
-  /** Returns when there is room for more. @throws what an append threw */
-  async send(partition: number, packed: Buffer): Promise<void> {
+  /**
+   * Returns when there is room for more.
+   * @param onlyBehind as for `Appender.append`
+   * @throws what an append threw
+   */
+  async send(partition: number, packed: Buffer, onlyBehind = false): Promise<void> {
     this.#inFlightBytes += packed.length;
     const before = this.#lanes.get(partition) ?? Promise.resolve();
     this.#lanes.set(
       partition,
-      before.then(() => this.#append(partition, packed)),
+      before.then(() => this.#append(partition, packed, onlyBehind)),
     );
     while (this.#inFlightBytes > inFlightBytesMax && this.#failure === undefined) await this.#freed.promise;
     this.#check();
@@ -44,17 +49,16 @@ export class BatchSender {
     this.#check();
   }
 
-  /** Where the last message of a partition is; undefined if that is not known. Call it after `drained`. */
+  /** Where the last message of a partition is; undefined if that is not known, or it was refused. Call it after `drained`. */
   lastOffset(partition: number): number | undefined {
     return this.#last.get(partition);
   }
 
-  async #append(partition: number, packed: Buffer): Promise<void> {
+  async #append(partition: number, packed: Buffer, onlyBehind: boolean): Promise<void> {
     if (this.#failure === undefined) {
       try {
-        const offset = await this.#appender.append(this.#topic, partition, (stamp) =>
-          batchOfPacked(packed, Date.now(), stamp),
-        );
+        const build = (stamp: ProducerStamp) => batchOfPacked(packed, Date.now(), stamp);
+        const offset = await this.#appender.append(this.#topic, partition, build, onlyBehind);
         this.own.add(partition, offset);
         this.#last.set(partition, offset);
         this.chunks++;

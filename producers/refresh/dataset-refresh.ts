@@ -10,9 +10,10 @@
  * 4. `settle`: what others wrote since `open` was read ends, in between the own messages, is unknown and sent again.
  * 5. `close`: the entries, then the directory with the new marks.
  *
- * When the topic holds many times the records of its dump, all groups count as unknown, so that step 3 sends the whole dump. It
- * lies between two marks of a base: the first before everything that step 3 sends, the second after step 4, which has
- * sent again what others wrote before the first.
+ * When the topic holds many times the records of its dump and the dump has changes, step 3 sends the whole dump. It lies
+ * between two marks of a base: the first before everything that step 3 sends, the second after step 4, which has sent
+ * again what others wrote before the first. The broker appends the second only behind everything that this run has sent
+ * to the partition since the first.
  *
  * Killed anywhere, the next run finds its own messages behind the marks and sends their groups again.
  */
@@ -63,8 +64,8 @@ export interface LogRange {
 export interface SourceLog {
   /** First offset and end of each partition. */
   bounds(): Promise<readonly { readonly start: number; readonly end: number }[]>;
-  /** The hash of a message, or undefined when the log does not hold it. */
-  hashAt(partition: number, offset: number): Promise<string | undefined>;
+  /** The hashes of the messages at these offsets that the log holds. */
+  hashesOf(range: LogRange): Promise<ReadonlyMap<number, string>>;
   /**
    * Calls `onTouched` for every message of the ranges that consumers apply, except those for which `isOwn` is true: these
    * need not be decoded.
@@ -95,13 +96,19 @@ export interface IndexLog {
 export interface DumpFile {
   /** Reads the file to its end and compares every group. Sends nothing. */
   compare(index: GroupEntries): Promise<DumpFindings & { readonly strays: Directory['strays'] }>;
-  /** Sends the groups that `compare` found different, and empties others. Returns when all is acknowledged. */
-  send(emptied: readonly number[]): Promise<void>;
+  /**
+   * Sends the groups that `compare` found different, and empties others. Returns when all is acknowledged.
+   * @param whole also sends the groups that `compare` found unchanged
+   */
+  send(emptied: readonly number[], whole: boolean): Promise<void>;
   /** Sends these groups again, or empties them; calls `onSent` with the entry of each that has rows. */
   sendAgain(groups: ReadonlySet<number>, onSent: (group: number, entry: GroupEntry) => void): Promise<void>;
   /** Whether a message of the topic is one that this run sent, at the offset that was acknowledged. */
   isOwn(written: Written): boolean;
-  /** Sends a mark of a base to every partition. @returns its offsets; undefined where that is not known */
+  /**
+   * Sends a mark of a base to every partition; an end only where the broker still has all that this run has sent to it.
+   * @returns its offsets; undefined where the mark was refused or its offset is not known
+   */
   mark(mark: BaseMark['mark']): Promise<readonly (number | undefined)[]>;
   /** How many own messages the partition must hold at least: those that were acknowledged. */
   acknowledged(partition: number): number;
@@ -118,7 +125,10 @@ export interface DatasetRefreshOptions {
   readonly index: IndexLog;
   /** Take nothing of the index for granted. Default false. */
   readonly full?: boolean;
-  /** Send a base when the topic holds more than so many times the records of its dump. Default: never. */
+  /**
+   * Send a dump with changes as a base when the topic holds more than so many times the records of the dump before.
+   * Default: never.
+   */
   readonly baseAbove?: number | undefined;
   /** How often groups that others wrote to during the run are sent again; the others stay unknown. Default 3. */
   readonly settlementsMax?: number;
@@ -143,6 +153,8 @@ export class DatasetRefresh {
   #records = 0;
   /** Begins of the last whole base, by partition. */
   #bases: (number | undefined)[] = [];
+  /** Whether the topic holds so much that the next change is sent as a base. */
+  #isBaseDue = false;
   #isBase = false;
   /** Records and begins as they were before this run's base. */
   #before: { readonly bases: (number | undefined)[]; readonly records: number } = { bases: [], records: 0 };
@@ -210,9 +222,8 @@ export class DatasetRefresh {
     this.#marks = await this.#marksOf(bounds);
     await log.scan(ranges, (touched) => this.#touch(touched));
     const { baseAbove = Number.POSITIVE_INFINITY } = this.#options;
-    this.#isBase = recordsOfDump > 0 && this.#records > baseAbove * recordsOfDump;
-    if (full === true || this.#isBase || this.#directory?.fingerprint !== fingerprint)
-      this.#entries.makeAllUnknown();
+    this.#isBaseDue = recordsOfDump > 0 && this.#records > baseAbove * recordsOfDump;
+    if (full === true || this.#directory?.fingerprint !== fingerprint) this.#entries.makeAllUnknown();
   }
 
   /** Step 2. */
@@ -220,7 +231,10 @@ export class DatasetRefresh {
     const findings = await dump.compare(this.#entries);
     this.#findings = findings;
     this.#strays = findings.strays;
-    this.#plan = { ...planOf(this.#options.dataset, this.#entries, findings), isBase: this.#isBase };
+    const plan = planOf(this.#options.dataset, this.#entries, findings);
+    // An unchanged dump sends nothing, however much the topic holds.
+    this.#isBase = this.#isBaseDue && (findings.changed.blocks.length > 0 || plan.emptied.length > 0);
+    this.#plan = { ...plan, isBase: this.#isBase };
     return this.#plan;
   }
 
@@ -233,10 +247,11 @@ export class DatasetRefresh {
       this.#bases = [...(await dump.mark('begin'))];
       this.#records = 0;
     }
-    await dump.send(emptied);
+    await dump.send(emptied, this.#isBase);
     this.#records += rows - unchangedRows - refused;
     for (const { group, block, at } of changed) this.#entries.put(group, entryOf(block, at));
     for (const group of emptied) this.#entries.remove(group);
+    if (this.#isBase) this.#records = this.#recordsOfEntries();
   }
 
   /** In place of `plan`: the topic was empty when this run began. Everything on it is this run's, or foreign. */
@@ -271,7 +286,8 @@ export class DatasetRefresh {
 
   /**
    * Ends a base, if this run sends one. There is no end where others may have written before the begin what was not sent
-   * again, or where the topic became another one during the run.
+   * again, or where the topic became another one during the run. A broker may also lose the tail of a partition after `settle`
+   * has read it. Then it refuses the end, and the marks do not hold.
    */
   async endBase(
     dump: Pick<DumpFile, 'isOwn' | 'acknowledged' | 'vouched' | 'sendAgain' | 'mark'>,
@@ -388,12 +404,22 @@ export class DatasetRefresh {
 
   /**
    * Whether the log is still the one that the mark was made of. A log that lost its beginning may lack rows, unless it starts
-   * at the base that the index knows.
+   * at the base that the index knows. Two messages are compared: a single one may have come back, at the same offset of a
+   * recreated topic, as the late copy of a request.
    */
   async #holds(mark: IndexMark, partition: number, start: number, end: number): Promise<boolean> {
-    const { offset, hash } = mark;
+    const { offset } = mark;
     if ((start !== mark.start && start !== mark.base) || offset > end) return false;
-    return offset === start ? hash === '' : (await this.#options.log.hashAt(partition, offset - 1)) === hash;
+    const { hash, previous } = await this.#lastHashes(partition, start, offset);
+    return hash === mark.hash && (mark.previous === undefined || previous === mark.previous);
+  }
+
+  /** Hashes of the last two messages before an offset. The first is undefined if the log has lost it. */
+  async #lastHashes(partition: number, start: number, offset: number) {
+    if (offset === start) return { hash: '', previous: '' };
+    const range = { partition, start: Math.max(start, offset - 2), end: offset };
+    const found = await this.#options.log.hashesOf(range);
+    return { hash: found.get(offset - 1), previous: found.get(offset - 2) ?? '' };
   }
 
   /**
@@ -424,9 +450,11 @@ export class DatasetRefresh {
     await log.scan(
       ranges,
       (touched) => {
-        this.#touch(touched);
+        // Ids can be read only once.
+        const ids = [...touched.ids];
+        this.#touch({ ...touched, ids });
         for (const group of touched.replaces) foreign.add(group);
-        for (const id of touched.ids) foreign.add(groupOf(id));
+        for (const id of ids) foreign.add(groupOf(id));
       },
       isOwn,
     );
@@ -462,9 +490,9 @@ export class DatasetRefresh {
   async #marksOf(bounds: readonly { readonly start: number; readonly end: number }[]): Promise<IndexMark[]> {
     const marks: IndexMark[] = [];
     for (const [partition, { start, end: offset }] of bounds.entries()) {
-      const hash = offset === start ? '' : await this.#options.log.hashAt(partition, offset - 1);
+      const { hash, previous } = await this.#lastHashes(partition, start, offset);
       // No message has this hash: a log that was shortened since its bounds were read holds no mark.
-      marks.push({ start, offset, hash: hash ?? 'gone' });
+      marks.push({ start, offset, hash: hash ?? 'gone', previous });
     }
     return marks;
   }

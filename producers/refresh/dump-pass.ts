@@ -20,7 +20,7 @@ import { countRejection } from '../rejection-limit.ts';
 import { BatchSender } from './batch-sender.ts';
 import type { DumpFile, Written } from './dataset-refresh.ts';
 import { changedMeanwhile, checkUnchanged, withoutNewline } from './dump-file-errors.ts';
-import { GroupEntries, type GroupEntry } from './group-entries.ts';
+import { entryState, GroupEntries, type GroupEntry } from './group-entries.ts';
 import { type ClosedGroup, GroupReader } from './group-reader.ts';
 import type { DumpFindings } from './plan.ts';
 import { type PackedChunk, Spool } from './spool.ts';
@@ -83,6 +83,8 @@ export class DumpPass implements DumpFile {
   #isComparing = true;
   /** Rows that are sent again were rejected before. */
   #isSendingAgain = false;
+  /** What the dump is compared with. */
+  #index = new GroupEntries();
   #changed = new GroupEntries();
   #strays: Directory['strays'] = { rows: 0, low: 0, high: 0 };
   #bytesRead = 0;
@@ -129,6 +131,7 @@ export class DumpPass implements DumpFile {
 
   /** @throws UnsortedRows, ReelflowError cutFile, input, inputChanged */
   async compare(index: GroupEntries): Promise<DumpFindings & { readonly strays: Directory['strays'] }> {
+    this.#index = index;
     const unchanged = new GroupSet();
     const changed = this.#changed;
     let unchangedRows = 0;
@@ -144,8 +147,8 @@ export class DumpPass implements DumpFile {
     });
     this.#isComparing = false;
     this.#strays = reader.strays;
-    if (this.#areStraysKnown) unchangedRows += reader.strays.rows;
-    else this.rejected += reader.strays.rows;
+    unchangedRows += this.#knownStrays;
+    this.rejected += reader.strays.rows - this.#knownStrays;
     this.rows = reader.rows;
     this.unchanged = unchangedRows;
     return {
@@ -159,16 +162,17 @@ export class DumpPass implements DumpFile {
     };
   }
 
-  async send(emptied: readonly number[]): Promise<void> {
+  async send(emptied: readonly number[], whole: boolean): Promise<void> {
     crashPoint('after-plan-before-send');
-    if (this.#isSpooled) {
+    if (whole && this.unchanged > this.#knownStrays) await this.#sendWhole();
+    else if (this.#isSpooled) {
       await this.#sendPending();
       for await (const chunk of this.#spool.read()) {
         await this.#sendChunk(chunk);
         crashPoint('mid-refresh');
       }
     } else {
-      await this.#sendAnew();
+      await this.#sendChanged();
     }
     for (const group of emptied) {
       this.#chunker.replaceGroup(group);
@@ -200,7 +204,7 @@ export class DumpPass implements DumpFile {
   async mark(mark: BaseMark['mark']): Promise<(number | undefined)[]> {
     const { runId: id, shards } = this.#options;
     this.#chunker.mark({ id, mark });
-    await this.#sendPending();
+    await this.#sendPending(mark === 'end');
     await this.#sender.drained();
     return Array.from({ length: shards }, (_, partition) => this.#sender.lastOffset(partition));
   }
@@ -227,21 +231,41 @@ export class DumpPass implements DumpFile {
     return { ...rejected, row, line: row + 2 };
   }
 
-  get #areStraysKnown(): boolean {
+  /** Rows without an id that the dump before had, too: all of them, or none. */
+  get #knownStrays(): number {
     const { straysBefore: before } = this.#options;
     const { rows, low, high } = this.#strays;
-    return before !== undefined && before.rows === rows && before.low === low && before.high === high;
+    return before?.rows === rows && before.low === low && before.high === high ? rows : 0;
   }
 
   /** The second reading, for a dump whose spool became too large. */
-  async #sendAnew(): Promise<void> {
+  async #sendChanged(): Promise<void> {
     const { file } = this.#options;
     await checkUnchanged(file);
     await this.#read('send', (closed) => {
-      if (this.#changed.stateOf(closed.group) === 0) return;
-      if (!this.#changed.holds(closed.group, closed.low, closed.high)) throw changedMeanwhile(file);
-      this.#chunker.replaceGroup(closed.group, closed);
+      if (this.#changed.stateOf(closed.group) === entryState.absent) return;
+      this.#sendClosed(closed);
     });
+  }
+
+  /** The second reading, for a base. Refused rows of unchanged groups have their dead letters already. */
+  async #sendWhole(): Promise<void> {
+    const { file } = this.#options;
+    await checkUnchanged(file);
+    this.#rejected = [];
+    await this.#read('send', (closed) => {
+      const { group, low, high, rows } = closed;
+      if (!this.#index.holds(group, low, high)) return this.#sendClosed(closed);
+      this.#isSendingAgain = true;
+      this.unchanged -= rows - this.#chunker.replaceGroup(group, closed).rejected;
+      this.#isSendingAgain = false;
+    });
+  }
+
+  #sendClosed(closed: ClosedGroup): void {
+    if (!this.#changed.holds(closed.group, closed.low, closed.high))
+      throw changedMeanwhile(this.#options.file);
+    this.#chunker.replaceGroup(closed.group, closed);
   }
 
   /** Reads the file to its end, group by group; spools or sends what the chunker cuts. */
@@ -307,25 +331,25 @@ export class DumpPass implements DumpFile {
     await this.#spool.close();
   }
 
-  async #sendPending(): Promise<void> {
+  async #sendPending(onlyBehind = false): Promise<void> {
     const rejected = this.#rejected;
     this.#rejected = [];
     for (const each of rejected) await this.#reject(each);
     const pending = this.#pending;
     this.#pending = [];
     for (const chunk of pending) {
-      await this.#sendChunk(chunk);
+      await this.#sendChunk(chunk, onlyBehind);
       crashPoint('mid-refresh');
     }
   }
 
-  async #sendChunk({ partition, packed, records, bytes }: PackedChunk): Promise<void> {
+  async #sendChunk({ partition, packed, records, bytes }: PackedChunk, onlyBehind = false): Promise<void> {
     const { pace, signal } = this.#options;
     for (let rows = await pace?.rows(); rows !== undefined && rows < 1; rows = await pace?.rows()) {
       signal?.throwIfAborted();
     }
     signal?.throwIfAborted();
-    await this.#sender.send(partition, packed);
+    await this.#sender.send(partition, packed, onlyBehind);
     pace?.took(records);
     this.bytes += bytes;
   }
@@ -338,7 +362,7 @@ export class DumpPass implements DumpFile {
   }
 
   async #reject({ row, isStray }: { row: RejectedRow; isStray: boolean }): Promise<void> {
-    if (isStray && this.#areStraysKnown) return;
+    if (isStray && this.#knownStrays > 0) return;
     this.#options.rejectedRows.add(row);
     this.#options.onRejected(row.reason);
     await this.#options.rejectedRows.room();

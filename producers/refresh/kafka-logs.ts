@@ -59,17 +59,17 @@ export class KafkaSourceLog implements SourceLog {
     return [...found].sort(([a], [b]) => a - b).map(([, bounds]) => bounds);
   }
 
-  async hashAt(partition: number, offset: number): Promise<string | undefined> {
-    const range = [{ partition, start: offset, end: offset + 1 }];
-    for await (const { messages } of scan(this.#reader, this.#topic, range)) {
-      const [message] = messages;
-      if (message?.offset !== offset) continue;
-      const hash = createHash('sha256')
-        .update(message.key ?? '')
-        .update(message.value ?? '');
-      return hash.digest('hex').slice(0, hashHexDigits);
+  async hashesOf(range: LogRange): Promise<Map<number, string>> {
+    const hashes = new Map<number, string>();
+    for await (const { messages } of scan(this.#reader, this.#topic, [range])) {
+      for (const { offset, key, value } of messages) {
+        const hash = createHash('sha256')
+          .update(key ?? '')
+          .update(value ?? '');
+        hashes.set(offset, hash.digest('hex').slice(0, hashHexDigits));
+      }
     }
-    return undefined;
+    return hashes;
   }
 
   async scan(

@@ -36,12 +36,19 @@ async function newRun(): Promise<Appender> {
   return appender;
 }
 
-function append(appender: Appender, partition: number, text: string): Promise<number | undefined> {
+function append(
+  appender: Appender,
+  partition: number,
+  text: string,
+  { skips = 0, onlyBehind = false } = {},
+): Promise<number | undefined> {
   const bytes = Buffer.alloc(2 * marginBytes + text.length);
   bytes.write(text, marginBytes);
-  return appender.append(topic, partition, (stamp) =>
-    recordBatchOf(bytes, marginBytes, marginBytes + text.length, 'key', Date.now(), stamp),
-  );
+  const build = ({ sequence, ...stamp }: ProducerStamp) => {
+    const skipping = { ...stamp, sequence: sequence + skips };
+    return recordBatchOf(bytes, marginBytes, marginBytes + text.length, 'key', Date.now(), skipping);
+  };
+  return appender.append(topic, partition, build, onlyBehind);
 }
 
 async function texts(): Promise<string[]> {
@@ -72,6 +79,18 @@ test('a producer whose state the broker has lost continues with a new epoch', as
   await deleteBefore(broker, topic, [{ partition: 0, offset: 1 }]);
   await append(appender, 0, 'second');
   expect(await texts()).toEqual(['second']);
+});
+
+// Method: a sequence number that skips one, which is what the broker sees when it has lost the batch before.
+test('a batch that may only follow the one before is not appended when the broker has lost that one', async () => {
+  const appender = await newRun();
+  await append(appender, 0, 'first');
+  expect(await append(appender, 0, 'refused', { skips: 1, onlyBehind: true })).toBeUndefined();
+  expect(await texts()).toEqual(['first']);
+  expect(appender.renewals(topic)).toBe(1);
+  // The new identity has appended nothing that the broker could have lost.
+  expect(await append(appender, 1, 'refused', { onlyBehind: true })).toBeUndefined();
+  expect(await append(appender, 0, 'second')).toBe(1);
 });
 
 // Method: the stamp of a batch that the broker holds, which is what a repeated request carries.

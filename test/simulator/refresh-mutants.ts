@@ -26,6 +26,14 @@ const entries = (name: string, from: string, to: string): RefreshMutant => ({
   to,
 });
 
+/** What the simulator does as `Appender` does it. */
+const appender = (name: string, from: string, to: string): RefreshMutant => ({
+  name,
+  file: 'test/simulator/refresh-simulator.ts',
+  from,
+  to,
+});
+
 export const refreshMutants: readonly RefreshMutant[] = [
   refresh(
     'the log behind the marks is not read',
@@ -42,11 +50,7 @@ export const refreshMutants: readonly RefreshMutant[] = [
     'await log.scan(\n      ranges,',
     'await (async (..._: unknown[]) => {})(\n      ranges,',
   ),
-  refresh(
-    'a group that others wrote to stays known',
-    '        this.#touch(touched);\n        for',
-    '        for',
-  ),
+  refresh('a group that others wrote to stays known', '        this.#touch({ ...touched, ids });', ''),
   refresh(
     'blocks need not match the directory',
     'value !== undefined && blockHash(value) === hash',
@@ -60,23 +64,43 @@ export const refreshMutants: readonly RefreshMutant[] = [
   ),
   refresh(
     'a base holds only what changed',
-    'if (full === true || this.#isBase || this.#directory',
-    'if (full === true || this.#directory',
+    'await dump.send(emptied, this.#isBase);',
+    'await dump.send(emptied, false);',
   ),
   refresh(
     'a base ends although others wrote before it what was not sent again',
     'if (this.#replaced.size > 0 || !this.#isSettled) {',
     'if (this.#replaced.size > 0) {',
   ),
+  appender(
+    'a base ends although the broker has lost a message before the end',
+    "mark === 'end' && (isLost || hasNewIdentity())",
+    "mark === 'end' && hasNewIdentity() && !isLost",
+  ),
+  appender(
+    'a base ends under another producer identity than it began with',
+    "mark === 'end' && (isLost || hasNewIdentity())",
+    "mark === 'end' && isLost",
+  ),
+  refresh(
+    'a base is due for an unchanged dump',
+    'this.#isBaseDue && (findings.changed.blocks.length > 0 || plan.emptied.length > 0)',
+    'this.#isBaseDue',
+  ),
   refresh(
     'a base begins behind what it repeats',
-    '    await dump.send(emptied);\n    this.#records',
-    "    await dump.send(emptied);\n    if (this.#isBase) this.#bases = [...(await dump.mark('begin'))];\n    this.#records",
+    '    await dump.send(emptied, this.#isBase);\n    this.#records',
+    "    await dump.send(emptied, this.#isBase);\n    if (this.#isBase) this.#bases = [...(await dump.mark('begin'))];\n    this.#records",
   ),
   refresh(
     'the message before a mark may be another one',
-    '(await this.#options.log.hashAt(partition, offset - 1)) === hash;',
-    'true;',
+    'hash === mark.hash && (mark.previous === undefined || previous === mark.previous)',
+    'true',
+  ),
+  refresh(
+    'one message of a recreated topic may be an old one',
+    '(mark.previous === undefined || previous === mark.previous)',
+    'true',
   ),
   refresh(
     'entries of a log that is gone stay known',

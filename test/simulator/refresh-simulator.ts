@@ -43,8 +43,6 @@ function randomFrom(seed: number): () => number {
 class Topic {
   logs: (Message | undefined)[][] = Array.from({ length: partitions }, () => []);
   starts: number[] = Array(partitions).fill(0);
-  /** Where a partition last lost its tail. A base that was open then may end without what was lost. */
-  tailsLost: number[] = Array(partitions).fill(0);
 
   append(message: Message, group: number): { partition: number; offset: number } {
     const partition = partitionOfGroup(group);
@@ -155,14 +153,24 @@ async function replay(
       isVouched: true,
     }));
   let different: number[] = [];
-  // The broker refuses a message whose predecessor it has lost, unless it has lost all of them.
-  const vouch = (partition: number, message: Message) => {
+  // The broker refuses a message whose predecessor it has lost, unless it has lost all of them. Then the run takes another
+  // identity, of which the broker knows no messages yet.
+  const isRefused = (partition: number): boolean => {
     const home = sentBy[partition] as (typeof sentBy)[number];
     const held = new Set(topic.logs[partition]?.map((entry) => entry?.runId && idOfMessage(entry)));
     const left = home.messages.filter((each) => held.has(idOfMessage(each)));
-    if (left.length > 0 && left.at(-1) !== home.messages.at(-1))
-      for (const each of sentBy) each.isVouched = false;
+    if (left.length === 0 || left.at(-1) === home.messages.at(-1)) return false;
+    for (const each of sentBy) {
+      each.isVouched = false;
+      each.messages = [];
+    }
+    return true;
+  };
+  const hasNewIdentity = () => sentBy.some(({ isVouched }) => !isVouched);
+  const push = (partition: number, message: Message): number => {
+    const home = sentBy[partition] as (typeof sentBy)[number];
     home.messages.push(message);
+    return (topic.logs[partition] as Message[]).push(message) - 1;
   };
   const acknowledge = (partition: number, offset: number) => {
     const home = sentBy[partition] as (typeof sentBy)[number];
@@ -181,9 +189,9 @@ async function replay(
       replaces: [group],
       rows: groups.get(group) ?? new Map(),
     };
-    vouch(partitionOfGroup(group), message);
-    const { partition, offset } = topic.append(message, group);
-    acknowledge(partition, offset);
+    const partition = partitionOfGroup(group);
+    isRefused(partition);
+    acknowledge(partition, push(partition, message));
     if (isDuplicated?.()) world.late.push([message, group]);
   };
   await turn();
@@ -203,9 +211,9 @@ async function replay(
           end: log.length,
         }));
       },
-      hashAt: async (partition, offset) => {
-        const message = topic.logs[partition]?.[offset];
-        return message && hashOf(message);
+      hashesOf: async ({ partition, start, end }) => {
+        const found = (topic.logs[partition] ?? []).slice(start, end);
+        return new Map(found.flatMap((message, at) => (message ? [[start + at, hashOf(message)]] : [])));
       },
       refusals: async ([since = 0]) => ({ places: world.letters.slice(since), end: [world.letters.length] }),
       scan: async (ranges, onTouched, isOwn) => {
@@ -250,8 +258,8 @@ async function replay(
         strays: { rows: 0, low: 0, high: 0 },
       };
     },
-    send: async (emptied) => {
-      for (const group of [...different, ...emptied]) await send(group);
+    send: async (emptied, whole) => {
+      for (const group of [...(whole ? groups.keys() : different), ...emptied]) await send(group);
     },
     sendAgain: async (wanted, onSent) => {
       for (const group of wanted) {
@@ -262,8 +270,10 @@ async function replay(
     },
     mark: async (mark) => {
       const offsets: number[] = [];
-      for (const [partition, log] of topic.logs.entries()) {
+      for (let partition = 0; partition < partitions; partition++) {
         await turn();
+        const isLost = isRefused(partition);
+        if (mark === 'end' && (isLost || hasNewIdentity())) continue;
         const message: Message = {
           number: world.sent,
           runId,
@@ -271,8 +281,7 @@ async function replay(
           rows: new Map(),
           mark: { id: runId, mark },
         };
-        vouch(partition, message);
-        const offset = log.push(message) - 1;
+        const offset = push(partition, message);
         acknowledge(partition, offset);
         offsets.push(offset);
       }
@@ -354,7 +363,7 @@ const text = (rows: Rows) => JSON.stringify([...rows].sort(([a], [b]) => a - b))
 function brokenBase(topic: Topic): string | undefined {
   for (let partition = 0; partition < partitions; partition++) {
     const base = topic.bases(partition).at(-1);
-    if (base === undefined || base.begin < (topic.tailsLost[partition] as number)) continue;
+    if (base === undefined) continue;
     const [all, behind] = [topic.fold(partition), topic.fold(partition, base.begin)];
     if (text(all) !== text(behind)) return `without what is before a base, ${text(all)} is ${text(behind)}`;
   }
@@ -415,14 +424,20 @@ async function run(seed: number, withBases: boolean): Promise<Omit<RefreshFailur
       note(`partition ${partition} loses what is before its base at ${base.begin}`);
       topic.logs[partition]?.fill(undefined, 0, base.begin);
       topic.starts[partition] = base.begin;
-    } else if (kind < (withBases ? 0.38 : 0.35)) {
+    } else if (kind < (withBases ? 0.37 : 0.35)) {
       disturb(world, random, below, note);
     } else {
       const process = pick(processes);
       // Most runs are cut off or come between others; some end, or there would be few bases.
       const steps = withBases && random() < 0.1 ? Number.POSITIVE_INFINITY : 1;
       note(`${steps === 1 ? 'step' : 'end'} of ${process.name}`);
-      for (let taken = 0; taken < steps && !process.isDone; taken++) await process.step();
+      const disturbedAt = below(30);
+      for (let taken = 0; taken < steps && !process.isDone; taken++) {
+        // A broker that fails loses the tails of several partitions.
+        if (taken === disturbedAt && random() < 0.5) loseTails(world, random, note);
+        else if (taken === disturbedAt) await upsert(async () => undefined, pick(ids), 'w', []);
+        await process.step();
+      }
       processes = processes.filter(({ isDone }) => !isDone);
       if (process.isDone) {
         const broken = brokenBase(topic);
@@ -437,9 +452,44 @@ async function run(seed: number, withBases: boolean): Promise<Omit<RefreshFailur
   const held = topic.fold();
   if (text(held) !== text(dump)) return { reason: `the topic holds ${text(held)}`, trace };
   const { sent } = world;
-  await new Process('same', (turn) => replay(world, turn, { dump })).finish();
+  await new Process('same', (turn) => replay(world, turn, { dump, baseAbove: 0 })).finish();
   if (world.sent > sent) return { reason: `the same dump again sends ${world.sent - sent} groups`, trace };
   return undefined;
+}
+
+function loseTail(
+  world: World,
+  partition: number,
+  count: number,
+  random: () => number,
+  note: (what: string) => void,
+): void {
+  const log = world.topic.logs[partition] as (Message | undefined)[];
+  if (log.length - count < (world.topic.starts[partition] as number)) return;
+  log.length -= count;
+  note(`partition ${partition} loses its tail from ${log.length} on`);
+  refill(world, partition, count, random, note);
+}
+
+function loseTails(world: World, random: () => number, note: (what: string) => void): void {
+  for (let partition = 0; partition < partitions; partition++) loseTail(world, partition, 1, random, note);
+}
+
+/** Others may write where messages were lost. */
+function refill(
+  { topic }: World,
+  partition: number,
+  count: number,
+  random: () => number,
+  note: (what: string) => void,
+): void {
+  if (count === 0 || random() < 0.5) return;
+  const own = ids.filter((id) => partitionOfGroup(groupOf(id)) === partition);
+  for (let left = 1 + Math.floor(random() * count); left > 0; left--) {
+    const id = own[Math.floor(random() * own.length)] as number;
+    note(`others write ${id} to partition ${partition}`);
+    topic.append({ number: -1, runId: 'foreign', replaces: [], rows: new Map([[id, 'w']]) }, groupOf(id));
+  }
 }
 
 /** What happens to topics and index behind everybody's back. */
@@ -456,29 +506,15 @@ function disturb(
   const log = topic.logs[partition] as (Message | undefined)[];
   const first = topic.starts[partition] as number;
   const kind = below(8);
-  /** Others write where messages were lost. */
-  const refill = (home: number, count: number) => {
-    if (count === 0 || random() < 0.5) return;
-    const own = ids.filter((id) => partitionOfGroup(groupOf(id)) === home);
-    for (let left = 1 + below(count); left > 0; left--) {
-      const id = own[below(own.length)] as number;
-      note(`others write ${id} to partition ${home}`);
-      topic.append({ number: -1, runId: 'foreign', replaces: [], rows: new Map([[id, 'w']]) }, groupOf(id));
-    }
-  };
   if (kind === 0) {
     note('the topic is recreated');
     const lost = topic.logs.map((each) => each.length);
     topic.logs = topic.logs.map(() => []);
     topic.starts.fill(0);
-    for (const [each, count] of lost.entries()) refill(each, count);
+    for (const [each, count] of lost.entries()) refill(world, each, count, random, note);
   } else if (kind === 1 && log.length > first) {
-    const length = random() < 0.5 ? log.length - 1 : first + below(log.length - first);
-    note(`partition ${partition} loses its tail from ${length} on`);
-    const lost = log.length - length;
-    log.length = length;
-    topic.tailsLost[partition] = length;
-    refill(partition, lost);
+    const lost = random() < 0.5 ? 1 : 1 + below(log.length - first);
+    loseTail(world, partition, lost, random, note);
   } else if (kind === 2 && log.length > 0) {
     const next = Math.max(first, below(log.length) + 1);
     note(`partition ${partition} is trimmed before ${next}`);
