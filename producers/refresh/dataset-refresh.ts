@@ -162,6 +162,9 @@ export class DatasetRefresh {
   #isSettled = false;
   #strays: Directory['strays'] = { rows: 0, low: 0, high: 0 };
   #findings: DumpFindings | undefined;
+  /** Groups that were sent again because others wrote to them. */
+  readonly #sentAgain = new Set<number>();
+  #emptied: ReadonlySet<number> = new Set();
   #plan: DatasetPlan | undefined;
 
   constructor(options: DatasetRefreshOptions) {
@@ -187,6 +190,18 @@ export class DatasetRefresh {
     let count = 0;
     for (const { block, at } of this.#entries) if (block.state[at] === entryState.unknown) count++;
     return count;
+  }
+
+  /** Whether this run has sent the group as its dump has it now: changed, new or unknown. Rows that a base only repeats are not meant. */
+  hasReplaced(group: number): boolean {
+    const isChanged = this.#findings?.changed.stateOf(group) === entryState.known;
+    return isChanged || this.#emptied.has(group) || this.#sentAgain.has(group);
+  }
+
+  /** Whether this run has sent anything. */
+  get hasSent(): boolean {
+    const changed = this.#findings?.changed.blocks.length ?? 0;
+    return changed + this.#emptied.size + this.#sentAgain.size > 0;
   }
 
   /** Step 1. @throws NewerIndex, and what the devices throw */
@@ -251,6 +266,7 @@ export class DatasetRefresh {
     this.#records += rows - unchangedRows - refused;
     for (const { group, block, at } of changed) this.#entries.put(group, entryOf(block, at));
     for (const group of emptied) this.#entries.remove(group);
+    this.#emptied = new Set(emptied);
     if (this.#isBase) this.#records = this.#recordsOfEntries();
   }
 
@@ -276,6 +292,7 @@ export class DatasetRefresh {
       const foreign = await this.#readOwnRange(dump);
       this.#isSettled = foreign.size === 0;
       if (this.#isSettled || attempt > settlementsMax) return;
+      for (const group of foreign) this.#sentAgain.add(group);
       await dump.sendAgain(foreign, (group, entry) => {
         this.#entries.put(group, entry);
         foreign.delete(group);

@@ -66,6 +66,7 @@ class GroupSet {
 }
 
 const rejectedBytesMax = 64_000_000;
+const noStrays: Directory['strays'] = { rows: 0, low: 0, high: 0 };
 
 export class DumpPass implements DumpFile {
   readonly #options: DumpPassOptions;
@@ -86,7 +87,7 @@ export class DumpPass implements DumpFile {
   /** What the dump is compared with. */
   #index = new GroupEntries();
   #changed = new GroupEntries();
-  #strays: Directory['strays'] = { rows: 0, low: 0, high: 0 };
+  #strays = noStrays;
   #bytesRead = 0;
   /** Rows read, and their outcome. */
   rows = 0;
@@ -231,11 +232,16 @@ export class DumpPass implements DumpFile {
     return { ...rejected, row, line: row + 2 };
   }
 
+  /** Whether the rows without an id are others than those of the dump before. */
+  get hasNewStrays(): boolean {
+    const { rows: rowsBefore, low: lowBefore, high: highBefore } = this.#options.straysBefore ?? noStrays;
+    const { rows, low, high } = this.#strays;
+    return rows !== rowsBefore || low !== lowBefore || high !== highBefore;
+  }
+
   /** Rows without an id that the dump before had, too: all of them, or none. */
   get #knownStrays(): number {
-    const { straysBefore: before } = this.#options;
-    const { rows, low, high } = this.#strays;
-    return before?.rows === rows && before.low === low && before.high === high ? rows : 0;
+    return this.hasNewStrays ? 0 : this.#strays.rows;
   }
 
   /** The second reading, for a dump whose spool became too large. */
@@ -252,14 +258,17 @@ export class DumpPass implements DumpFile {
   async #sendWhole(): Promise<void> {
     const { file } = this.#options;
     await checkUnchanged(file);
-    this.#rejected = [];
+    // Beside a spool, the rejected rows of the first reading are kept.
+    const isKept = this.#isSpooled;
+    this.#isSendingAgain = isKept;
     await this.#read('send', (closed) => {
       const { group, low, high, rows } = closed;
       if (!this.#index.holds(group, low, high)) return this.#sendClosed(closed);
       this.#isSendingAgain = true;
       this.unchanged -= rows - this.#chunker.replaceGroup(group, closed).rejected;
-      this.#isSendingAgain = false;
+      this.#isSendingAgain = isKept;
     });
+    this.#isSendingAgain = false;
   }
 
   #sendClosed(closed: ClosedGroup): void {

@@ -25,6 +25,7 @@ import { EmptyDump } from './empty-dump.ts';
 import { UnsortedRows } from './group-reader.ts';
 import { ConsumerRefusals, KafkaIndexLog, KafkaSourceLog } from './kafka-logs.ts';
 import { LoadHasher } from './load-hasher.ts';
+import { OutdatedLetters } from './outdated-letters.ts';
 import { OwnOffsets } from './own-offsets.ts';
 import { checkDate, checkPlan, type DatasetPlan, type Guards } from './plan.ts';
 import { SortedCopy } from './sorted-copy.ts';
@@ -76,6 +77,7 @@ export class DumpRefresh {
   readonly #input: DumpRefreshInput;
   readonly #reader: LogReader;
   readonly #refusals: ConsumerRefusals;
+  #letters!: OutdatedLetters;
   readonly plans: Plans = {};
 
   constructor(input: DumpRefreshInput) {
@@ -96,6 +98,8 @@ export class DumpRefresh {
       const { producer } = run;
       const index = await KafkaIndexLog.open(options.broker, producer, options.names.dumpIndex);
       const nowMs = await index.brokerTimeMs();
+      const { broker, names } = options;
+      this.#letters = await OutdatedLetters.open({ broker, reader: this.#reader, producer, names });
       for (const file of files) {
         if (run.journal.datasets[file.dataset]?.done) continue;
         tasks.push(await this.#open(index, file, nowMs));
@@ -274,6 +278,12 @@ export class DumpRefresh {
     await refresh.send(pass);
     await refresh.settle(pass);
     await refresh.endBase(pass);
+    // Before the index: a run that is killed in between sends these groups again.
+    await this.#letters.mark(dataset, {
+      group: (group) => refresh.hasReplaced(group),
+      strays: task.kind === 'drop' || task.pass.hasNewStrays,
+      messages: refresh.hasSent,
+    });
     await refresh.close();
     crashPoint('after-index-before-journal');
     if (task.kind === 'drop') return;
@@ -300,6 +310,10 @@ export class DumpRefresh {
     const load = new FileReplay(options, run, file, await this.#schemaIdOf(dataset), hasher);
     await load.run();
     crashPoint('after-load-before-index');
+    // Letters of a load that is resumed may be of this run.
+    if (load.isDone && !this.#input.resumedLoads.includes(dataset)) {
+      await this.#letters.mark(dataset, { group: () => true, strays: true, messages: true });
+    }
     // Without an index the next refresh reads the topic and sends every group.
     if (!load.isDone || !hasher.isWhole) return;
     refresh.loaded(hasher.entries, hasher.strays);

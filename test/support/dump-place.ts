@@ -14,6 +14,7 @@ import { type ReplayOptions, replay } from '../../producers/replay.ts';
 import type { FailureKind } from '../../runtime/errors.ts';
 import { createLogger } from '../../runtime/logger.ts';
 import { type DatasetName, datasets, idText, topicNamesIn } from '../../topics/catalog.ts';
+import { readDeadLetter } from '../../topics/dead-letter.ts';
 import { groupOf } from '../../topics/id-groups.ts';
 import { Registry } from '../../topics/registry.ts';
 import { until } from './harness.ts';
@@ -110,10 +111,13 @@ export class DumpPlace {
     return [...(await this.held(dataset)).keys()].sort();
   }
 
+  /** Letters, whatever became of them. */
   async deadLetters(): Promise<number> {
-    const { deadLetter } = this.options.names;
-    const bounds = (await logBounds(broker, [deadLetter])).get(deadLetter) ?? new Map();
-    return [...bounds.values()].reduce((sum, { end }) => sum + end, 0);
+    let letters = 0;
+    for await (const { partition, messages } of scanTopic(broker, this.options.names.deadLetter)) {
+      letters += messages.filter((each) => readDeadLetter({ ...each, partition }).kind === 'letter').length;
+    }
+    return letters;
   }
 
   /** Messages on all source topics. */
