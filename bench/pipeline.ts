@@ -13,10 +13,11 @@ import type { RowOrder } from '../producers/synthetic/synthetic.ts';
 import type { Endpoints } from '../runtime/config.ts';
 import { removeTopics, syntheticData } from './data.ts';
 import { freshnessOf } from './freshness.ts';
-import { benchFolder, type Measured, measure, median, sizeOf } from './measure.ts';
+import { benchFolder, type Measured, median, sizeOf } from './measure.ts';
 import { nextDump, type RefreshRun, refreshRun } from './refresh.ts';
 import { type Line, report, resultOf } from './report.ts';
-import { program, stage, type WholeRun, wholePipeline } from './stages.ts';
+import { stage, type WholeRun, wholePipeline } from './stages.ts';
+import { load, startsOf } from './starts.ts';
 
 interface Flags {
   titles: readonly number[];
@@ -44,7 +45,7 @@ const measurements: Readonly<Record<string, (flags: Flags, endpoints: Endpoints)
   variations,
   refresh,
   freshness,
-  start,
+  starts: (flags, endpoints) => startsOf(endpoints, flags.runs),
 };
 const notes: Readonly<Record<string, string>> = {
   pipeline:
@@ -55,7 +56,8 @@ const notes: Readonly<Record<string, string>> = {
     'A dump on top of the one before: 0.05 % of the titles vanish, 0.1 % change, 10 % of the ratings change. From the first byte read to CURRENT swapped, with the start of processor and sink; DuckDB computes the tables from the files of the new dump. CPU seconds with those of the broker; unchanged: the replay of the same dump again, its start included.',
   freshness:
     'From the time stamp of a message of the title topics (set when it is sent, before it is acknowledged) to the commit of the transaction with which the sink added it to its cube; messages count alike.',
-  start: 'Wall and CPU seconds of a process. The demo is that of 10,000 titles with services running.',
+  starts:
+    'Wall and CPU seconds of a command with all that it starts, run by node itself, with services running; each has run once before. The demo runs for the first time in an empty folder, and then again on the same topics.',
 };
 
 await new Command('bench')
@@ -93,7 +95,7 @@ await new Command('bench')
       resultOf(
         name,
         lines,
-        [notes[name] ?? '', name === 'start' ? '' : `Median of ${flags.runs}.`].filter(Boolean),
+        [notes[name] ?? '', `Median of ${flags.runs}.`, name === 'starts' ? load() : ''].filter(Boolean),
       ),
       flags,
     );
@@ -301,42 +303,5 @@ async function freshness(flags: Flags, endpoints: Endpoints): Promise<Line[]> {
       'p99 s': middle(({ p99 }) => p99),
       'max s': middle(({ max }) => max),
     },
-  ];
-}
-
-async function start(flags: Flags, endpoints: Endpoints): Promise<Line[]> {
-  const broker = endpoints.brokers[0] as string;
-  const several = async (count: number, args: (number: number) => readonly string[]) => {
-    const runs: Measured[] = [];
-    for (let number = 1; number <= count; number++) {
-      runs.push(
-        await inPlace(endpoints, number, (_context, _places, folder) =>
-          measure(
-            {
-              command: process.execPath,
-              args: [program, ...args(number)],
-              env: { KAFKA_BROKERS: endpoints.brokers.join(','), SCHEMA_REGISTRY_URL: endpoints.registryUrl },
-            },
-            { log: join(folder, 'start.log'), broker, signal },
-          ),
-        ),
-      );
-    }
-    return {
-      seconds: median(runs.map(({ seconds }) => seconds)),
-      'CPU s': median(runs.map(({ cpuSeconds }) => cpuSeconds)),
-    };
-  };
-  const demo = (number: number) => {
-    const namespace = `bench-${process.pid}-${number}`;
-    const folder = resolve(benchFolder, namespace);
-    return [
-      ...['demo', '--titles', '10000', '--namespace', namespace, '--json'],
-      ...['--gold', join(folder, 'gold'), '--state', join(folder, 'state')],
-    ];
-  };
-  return [
-    { command: 'node cli/reelflow.js --help', ...(await several(10, () => ['--help'])) },
-    { command: 'npx reelflow demo --titles 10000', ...(await several(flags.runs, demo)) },
   ];
 }
