@@ -33,9 +33,10 @@ async function run(flags: Flags): Promise<void> {
   const work = () => reset({ broker, registry, names, generationMin, dryRun: flags.dryRun === true });
   // A sink that runs once is no member of its group; only its lock shows that it is running.
   const lock = join(places.gold, '.sink');
-  const report = existsSync(lock)
-    ? await withFolderLock(lock, { of: 'gold', patienceMs: 0 }, work)
-    : await work();
+  const report =
+    existsSync(lock) && flags.dryRun !== true
+      ? await withFolderLock(lock, { of: 'gold', patienceMs: 0 }, work)
+      : await work();
   if (flags.json) return printJson({ ...report, dryRun: flags.dryRun === true });
   const { generation, shards, messages, records } = report;
   const amount = records === null ? 'all records' : `${whole(records)} records`;
