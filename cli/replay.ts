@@ -175,6 +175,7 @@ export function replayText(report: ReplayReport): string {
     report.read > 0 &&
       report.unchanged === report.read &&
       'Nothing changed: the topics already hold this dump.',
+    report.unfinished !== undefined && `Not finished: ${report.unfinished.join(', ')}.`,
     report.nothingToDo && 'Nothing to do: the last run was complete.',
     report.rejected > 0 && 'Rejected rows are in the dead-letter topic, with file, line and reason.',
   ];

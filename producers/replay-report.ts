@@ -32,6 +32,8 @@ export interface ReplayReport extends ReplayCounts {
   /** `--resume` found a finished run and sent nothing. */
   readonly nothingToDo: boolean;
   readonly interrupted: boolean;
+  /** Datasets that an interrupted run has not sent whole; of those it was comparing, the counts are not known. */
+  readonly unfinished?: readonly DatasetName[];
   /** What a refresh would send, or has sent; datasets whose topics were empty have none. */
   readonly plan?: Partial<Record<DatasetName, ReportedPlan>>;
 }
@@ -44,7 +46,7 @@ export type ReportedPlan = Pick<
 
 export function reportOf(
   journal: Journal,
-  outcome: Pick<ReplayReport, 'absent' | 'nothingToDo' | 'interrupted' | 'plan'>,
+  outcome: Pick<ReplayReport, 'absent' | 'nothingToDo' | 'interrupted' | 'unfinished' | 'plan'>,
 ): ReplayReport {
   const reports: ReplayReport['datasets'] = {};
   const total = { read: 0, unchanged: 0, produced: 0, rejected: 0, chunks: 0, bytes: 0 };

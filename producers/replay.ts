@@ -127,6 +127,11 @@ export async function replay(options: ReplayOptions): Promise<ReplayReport> {
       absent,
       nothingToDo: false,
       interrupted: !journal.finished,
+      ...(!journal.finished && {
+        unfinished: files
+          .map(({ dataset }) => dataset)
+          .filter((dataset) => journal.datasets[dataset]?.done !== true),
+      }),
       ...reported(plan),
     });
   });
