@@ -119,6 +119,14 @@ function bash(nodes: readonly Node[]): string {
     '  [[ ${#COMPREPLY[@]} -gt 0 || $current == -* ]] || COMPREPLY=($(compgen -f -- "$current"))',
     '}',
     'complete -o filenames -F _reelflow reelflow',
+    '# Where reelflow is not installed globally it is called as `npx reelflow`; another completion of npx stays.',
+    '_reelflow_npx() {',
+    '  [[ ${COMP_WORDS[1]} == reelflow && $COMP_CWORD -gt 1 ]] || return',
+    '  COMP_WORDS=("${COMP_WORDS[@]:1}")',
+    '  ((COMP_CWORD--))',
+    '  _reelflow',
+    '}',
+    'complete -p npx > /dev/null 2>&1 || complete -o default -o filenames -F _reelflow_npx npx',
   ].join('\n');
 }
 
@@ -148,7 +156,15 @@ function zsh(nodes: readonly Node[]): string {
     '  if [[ ${words[CURRENT]} == -* ]]; then _describe option options; return; fi',
     '  (( ${#names} )) && _describe command names || _files',
     '}',
-    'if [[ $funcstack[1] == _reelflow ]]; then _reelflow "$@"; else compdef _reelflow reelflow; fi',
+    '_reelflow_npx() {',
+    '  if [[ ${words[2]} == reelflow && $CURRENT -gt 2 ]]; then shift words; (( CURRENT-- )); _reelflow; else _files; fi',
+    '}',
+    'if [[ $funcstack[1] == _reelflow ]]; then',
+    '  _reelflow "$@"',
+    'else',
+    '  compdef _reelflow reelflow',
+    '  (( ${+_comps[npx]} )) || compdef _reelflow_npx npx',
+    'fi',
   ].join('\n');
 }
 
@@ -180,6 +196,10 @@ function fish(nodes: readonly Node[]): string {
     '  test "$path" = "$argv[1]"',
     'end',
     ...lines,
+    'function __reelflow_of_npx --description "the same behind npx"',
+    "  complete -C (string replace -r '^\\s*npx\\s+' '' -- (commandline -cp))",
+    'end',
+    `complete -c npx -n 'test (commandline -opc)[2] = reelflow 2> /dev/null' -f -a '(__reelflow_of_npx)'`,
   ].join('\n');
 }
 

@@ -90,11 +90,11 @@ export async function inNamespaceOf<Flags extends CommonFlags>(
   const isGiven = command.getOptionValueSource('namespace') !== 'default';
   if (!isGiven || namespace === flags.namespace) return { ...flags, namespace };
   throw new ReelflowError('foreignCluster', `Snapshot ${id} belongs to another namespace`, {
-    detail: `${flags.gold} is of ${namespaceText(namespace)}, not of ${namespaceText(flags.namespace)}.`,
+    detail: `${flags.gold} is ${namespaceText(namespace)}, not ${namespaceText(flags.namespace)}.`,
     hint: 'Leave --namespace out to use the one of the snapshot, or name its folder with --gold.',
   });
 }
 
-/** A namespace in a sentence. */
+/** A namespace in a sentence, behind what belongs to it. */
 export const namespaceText = (namespace: string) =>
-  namespace === '' ? 'no namespace' : `namespace ${namespace}`;
+  namespace === '' ? 'without a namespace' : `of namespace ${namespace}`;

@@ -1,5 +1,4 @@
 /** `reelflow demo`: the whole pipeline over one input, then the gold tables and their folder. */
-import { createHash } from 'node:crypto';
 import { existsSync, realpathSync, renameSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { Command } from 'commander';
@@ -59,7 +58,7 @@ async function run(flags: Flags, command: Command): Promise<void> {
 
   const data = flags.data === undefined ? await syntheticData(flags, say) : flags.data;
   const isNamespaceChosen = command.getOptionValueSource('namespace') === 'cli';
-  const namespace = isNamespaceChosen ? flags.namespace : demoNamespace(flags);
+  const namespace = isNamespaceChosen ? flags.namespace : await demoNamespace(flags);
   const isGoldChosen = command.getOptionValueSource('gold') === 'cli';
   const places = { ...flags, namespace };
   const context = await openContext(places, services.endpoints);
@@ -101,10 +100,11 @@ async function run(flags: Flags, command: Command): Promise<void> {
 }
 
 /** A namespace per input, so that demos of different inputs never mix, with each other or with the user's own pipeline. */
-function demoNamespace({ data, titles, seed, namespace }: Flags): string {
+async function demoNamespace({ data, titles, seed, namespace }: Flags): Promise<string> {
   const prefix = namespace === '' ? 'demo' : `${namespace}-demo`;
   if (data === undefined) return `${prefix}-t${titles}-s${seed}`;
   const path = existsSync(data) ? realpathSync(data) : resolve(data);
+  const { createHash } = await import('node:crypto');
   return `${prefix}-${createHash('sha256').update(path).digest('hex').slice(0, 10)}`;
 }
 
@@ -170,9 +170,13 @@ async function tablesText(gold: string, snapshot: string, tables: readonly GoldT
     gold,
     async (reader) => {
       const texts: string[] = [];
+      const empty: string[] = [];
       for (const { name } of tables.filter((table) => table.name in held)) {
-        texts.push(`\n${viewText(await reader.rows(snapshot, name, rowsShown))}`);
+        const view = await reader.rows(snapshot, name, rowsShown);
+        if (view.rows.length === 0) empty.push(name);
+        else texts.push(`\n${viewText(view)}`);
       }
+      if (empty.length > 0) texts.push(`\nWithout rows so far: ${empty.join(', ')}.`);
       return texts.join('\n');
     },
     tables,

@@ -3,7 +3,7 @@
 import type { Cell, SnapshotDiff, TableColumn, TableView } from '../sinks/gold/gold-reader.ts';
 import type { SnapshotSummary } from '../sinks/gold/history.ts';
 import { figure } from './figures.ts';
-import { tableText } from './table.ts';
+import { filled, tableText } from './table.ts';
 
 /** Columns that a terminal has room for; more would wrap. */
 const columnsShown = 12;
@@ -49,7 +49,8 @@ export function viewText(
   // A narrow terminal drops some of them.
   const drawnCount = (drawn.split('\n', 1)[0] ?? '').trim().split(/ {2,}/).length;
   const left = columns.length > drawnCount ? `, ${drawnCount} of ${columns.length} columns` : '';
-  return `${drawn}\n${table}: ${about} ${figure(rows.length)} of ${figure(rowsTotal)} rows${left}, snapshot ${snapshot}`;
+  const footer = `${table}: ${about} ${figure(rows.length)} of ${figure(rowsTotal)} rows${left}, snapshot ${snapshot}`;
+  return `${drawn}\n${filled(footer, width)}`;
 }
 
 function cellText(cell: Cell | undefined, column?: TableColumn): string {

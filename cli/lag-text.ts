@@ -2,7 +2,7 @@
 import type { State } from '../monitor/judge.ts';
 import type { GroupLag, LagReport, LagRow } from '../monitor/lag.ts';
 import { duration, rate, sparkline, whole } from './figures.ts';
-import { coloured, type TableColumn, tableText } from './table.ts';
+import { coloured, filled, type TableColumn, tableText } from './table.ts';
 
 export interface LagTextOptions {
   /** Columns that a line may take; default those of the terminal. */
@@ -20,7 +20,8 @@ export function lagText(
   const parts = groups.flatMap((group) => {
     const own = rows.filter((row) => row.group === group.group);
     const note = noteOf?.(group);
-    const head = [headline(group, own.length > 0), ...(note === undefined ? [] : [note])];
+    const said = [headline(group, own.length > 0), ...(note === undefined ? [] : [note])];
+    const head = said.map((line) => filled(line, width));
     return own.length === 0 ? head : [...head, tableText(columnsOf(own, trendOf), own, width)];
   });
   return parts.length === 0 ? 'No offsets are committed.' : parts.join('\n');
@@ -49,14 +50,22 @@ function columnsOf(rows: readonly LagRow[], trendOf: LagTextOptions['trendOf']):
     ...(rows.some(({ expiresMs }) => expiresMs !== null)
       ? [number('expires in', 1, ({ expiresMs }) => (expiresMs === null ? '' : duration(expiresMs)))]
       : []),
-    number('read/s', 3, ({ consumedPerSecond }) => rate(consumedPerSecond)),
-    number('written/s', 4, ({ producedPerSecond }) => rate(producedPerSecond)),
+    // One observation has no rates.
+    ...(isKnown(rows, ({ consumedPerSecond }) => consumedPerSecond)
+      ? [number('read/s', 3, ({ consumedPerSecond }) => rate(consumedPerSecond))]
+      : []),
+    ...(isKnown(rows, ({ producedPerSecond }) => producedPerSecond)
+      ? [number('written/s', 4, ({ producedPerSecond }) => rate(producedPerSecond))]
+      : []),
     number('caught up in', 0, ({ catchUpMs }) => duration(catchUpMs)),
     ...(trendOf === undefined
       ? []
       : [{ head: 'trend', drop: 1, cell: (row: LagRow) => sparkline(trendOf(row)) }]),
   ];
 }
+
+const isKnown = (rows: readonly LagRow[], value: (row: LagRow) => number | null) =>
+  rows.some((row) => value(row) !== null);
 
 const has = (rows: readonly LagRow[], value: (row: LagRow) => number | null) =>
   rows.some((row) => (value(row) ?? 0) > 0);

@@ -106,7 +106,22 @@ function requireDirectory(): void {
 
 function exitOverride(command: Command): void {
   command.exitOverride();
+  nameUnknownFirst(command);
   for (const inner of command.commands) exitOverride(inner);
+}
+
+/** commander looks for missing options first, but a misspelt one is both: the option that is there helps more than the missing one. */
+function nameUnknownFirst(command: Command): void {
+  const inner = command as unknown as {
+    missingMandatoryOptionValue(option: unknown): void;
+    unknownOption(flag: string): void;
+  };
+  const missing = inner.missingMandatoryOptionValue.bind(command);
+  inner.missingMandatoryOptionValue = (option) => {
+    const unknown = command.args.find((argument) => argument.startsWith('-'));
+    if (unknown === undefined) missing(option);
+    else inner.unknownOption(unknown);
+  };
 }
 
 /** Writes an error for people to standard error. @returns the exit code */

@@ -9,13 +9,15 @@ import type { Endpoints } from '../runtime/config.ts';
 import { failureKindOf, ReelflowError } from '../runtime/errors.ts';
 import { readableLine } from '../runtime/logger.ts';
 import { packageFile } from '../runtime/package.ts';
-import { terminalWidth } from './table.ts';
+import { filled, terminalWidth } from './table.ts';
 
 /** As in the first line of `reelflow.js`: with a small heap, buffers outside it would trigger constant collections. */
 export const stageFlags = ['--initial-old-space-size=256', '--single-threaded-gc'];
 
 /** Widest name of a member in front of a log line. */
 const nameWidth = 'processor-1'.length;
+/** Where the message of a log line begins, behind time and name. */
+const valueIndent = '00:00:00  '.length + nameWidth + 2;
 /** How long a member may take to leave before it is killed. */
 const graceMs = 30_000;
 /** Lines for people that a failed member wrote last, which its error repeats. */
@@ -106,11 +108,13 @@ export class Member {
       process.stderr.write(`${line}\n`);
       return;
     }
-    const { component, pid, version, ...values } = JSON.parse(line) as Record<string, unknown>;
-    const text = readableLine(JSON.stringify(values));
-    const shown = `${text.slice(0, 8)}  ${this.name.padEnd(nameWidth)}${text.slice(8)}`;
-    // News fills one line; a warning is shown whole.
-    const width = values.level === 'info' ? terminalWidth() : Number.POSITIVE_INFINITY;
-    process.stderr.write(`${shown.length > width ? `${shown.slice(0, width - 1)}…` : shown}\n`);
+    process.stderr.write(`${memberLine(line, this.name, terminalWidth())}\n`);
   }
+}
+
+/** A log line of a member for people: behind the time its name, and further lines below the message. */
+export function memberLine(json: string, name: string, width: number): string {
+  const { component, pid, version, ...values } = JSON.parse(json) as Record<string, unknown>;
+  const text = readableLine(JSON.stringify(values));
+  return filled(`${text.slice(0, 8)}  ${name.padEnd(nameWidth)}${text.slice(8)}`, width, valueIndent);
 }

@@ -1,5 +1,4 @@
 /** `reelflow monitor`: a page that shows the pipeline live. */
-import { randomBytes } from 'node:crypto';
 import { Command } from 'commander';
 import type { RunningPage } from '../monitor/server.ts';
 import type { GoldTable } from '../tables/gold-table.ts';
@@ -111,6 +110,7 @@ export async function openPage(
   });
   const registry = processRegistry();
   registerLagMetrics(registry, () => overview.newest);
+  const { randomBytes } = await import('node:crypto');
   const asked = process.env.REELFLOW_MONITOR_TOKEN;
   return servePage({
     ...listen,

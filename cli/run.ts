@@ -4,7 +4,7 @@
  * leave; the end of one ends the others.
  */
 import { existsSync } from 'node:fs';
-import { resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import { Command } from 'commander';
 import { ReelflowError } from '../runtime/errors.ts';
 import { openContext } from './context.ts';
@@ -81,6 +81,7 @@ async function run(dir: string | undefined, flags: Flags): Promise<void> {
   const context = await openContext(flags, endpoints, signal, { component: 'run' });
   const { clusterIdOf } = await import('../kafka/client.ts');
   await clusterIdOf(context.broker);
+  await requireFreeGold(flags.gold);
   const closed = new AbortController();
   const page = await openPage(
     context,
@@ -132,6 +133,13 @@ function requireFolder(dir: string | undefined): void {
     detail: resolve(dir),
     hint: 'Run `reelflow download --out imdb` or `reelflow generate --out imdb` to make one.',
   });
+}
+
+/** Before the page: of two runs in one folder the second would otherwise name only the port. @throws ReelflowError busy */
+export async function requireFreeGold(gold: string, patienceMs = 2_000): Promise<void> {
+  if (!existsSync(join(gold, '.sink'))) return;
+  const { withGoldLock } = await import('../sinks/gold/retention.ts');
+  await withGoldLock(gold, { patienceMs }, async () => undefined);
 }
 
 function startMembers(

@@ -9,7 +9,7 @@ import { whole } from './figures.ts';
 import { pipelineGroups } from './lag.ts';
 import { type CommonFlags, commonOptions } from './options.ts';
 import { print, printJson } from './output.ts';
-import { type TableColumn, tableText } from './table.ts';
+import { filled, type TableColumn, tableText } from './table.ts';
 
 interface Line {
   readonly topic: string;
@@ -58,7 +58,7 @@ async function run(given: CommonFlags, command: Command): Promise<void> {
   const { stages, notes } = await stagesNow(broker, names, places);
   if (current === undefined) {
     if (flags.json) return printJson({ snapshot: null, stages });
-    return print([`No snapshot in ${places.gold} yet.`, ...notes].join('\n'));
+    return print([`No snapshot in ${places.gold} yet.`, ...notes].map((line) => filled(line)).join('\n'));
   }
   const manifest = readManifest(places.gold, current);
   const existing = await partitionCounts(broker, Object.keys(manifest.input));
@@ -108,14 +108,16 @@ async function run(given: CommonFlags, command: Command): Promise<void> {
   print(
     [
       tableText(columns, [...lines, ...totals]),
-      ...lost,
-      `Snapshot ${current} of ${namespaceText(namespace)}, generation ${generation}, created ${created}`,
-      ...(checked === undefined
-        ? []
-        : [
-            `Checked ${checked.at}: ${whole(since)} more records, and every table still equals the snapshot.`,
-          ]),
-      ...notes,
+      ...[
+        ...lost,
+        `Snapshot ${current} ${namespaceText(namespace)}, generation ${generation}, created ${created}`,
+        ...(checked === undefined
+          ? []
+          : [
+              `Checked ${checked.at}: ${whole(since)} more records, and every table still equals the snapshot.`,
+            ]),
+        ...notes,
+      ].map((line) => filled(line)),
     ].join('\n'),
   );
 }

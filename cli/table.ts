@@ -22,6 +22,22 @@ const cutMin = 8;
 export const terminalWidth = (): number =>
   process.stdout.isTTY === true ? process.stdout.columns : Number.POSITIVE_INFINITY;
 
+/**
+ * A text whose lines break between words. A word that is longer stays whole, so that it can be copied.
+ * @param width columns that a line may take
+ * @param indent blanks before each further line
+ */
+export function filled(text: string, width = terminalWidth(), indent = 0): string {
+  const lines: string[] = [];
+  let line = '';
+  for (const word of text.split(/(?<=\S)(?= )/)) {
+    const isFull = line !== '' && widthOf(line) + widthOf(word) > width;
+    if (isFull) lines.push(line);
+    line = isFull ? ' '.repeat(indent) + word.trimStart() : line + word;
+  }
+  return [...lines, line].join('\n');
+}
+
 /** @param width columns that a line may take */
 export function tableText<Row>(
   columns: readonly TableColumn<Row>[],

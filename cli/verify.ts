@@ -17,7 +17,7 @@ import {
 import { print } from './output.ts';
 import { openProgress, type Progress } from './progress.ts';
 import { stoppedExitCode, stopSignal } from './stop.ts';
-import { tableText } from './table.ts';
+import { filled, tableText } from './table.ts';
 
 interface Flags extends CommonFlags, TablesFlags {
   data?: string;
@@ -149,14 +149,28 @@ function verificationText(verification: Verification, data?: string): string {
       ),
     );
   }
-  lines.push(...verification.findings.map(({ about, text }) => `${about}: ${text}`));
-  lines.push(...verification.unchecked.map((text) => `Not checked: ${text}`));
+  const said = findingLines(verification.findings);
+  said.push(...verification.unchecked.map((text) => `Not checked: ${text}`));
   const { snapshot, namespace, equal, seconds } = verification;
   const from = data === undefined ? 'its input on the topics' : data;
-  lines.push(
-    `Snapshot ${snapshot} of ${namespaceText(namespace)} ${equal ? 'equals' : 'differs from'} what ${from} gives (${seconds.toFixed(1)} s).`,
+  said.push(
+    `Snapshot ${snapshot} ${namespaceText(namespace)} ${equal ? 'equals' : 'differs from'} what ${from} gives (${seconds.toFixed(1)} s).`,
   );
-  return lines.join('\n');
+  return [...lines, ...said.map((line) => filled(line))].join('\n');
+}
+
+/** How many differences of one table, file or topic are shown. */
+const findingsShown = 3;
+
+/** The first findings about each table, and how many there are. */
+export function findingLines(findings: Verification['findings']): string[] {
+  const subjects = Map.groupBy(findings, ({ about }) => about);
+  let left = 0;
+  const lines = [...subjects].flatMap(([about, own]) => {
+    left += Math.max(0, own.length - findingsShown);
+    return own.slice(0, findingsShown).map(({ text }) => `${about}: ${text}`);
+  });
+  return left === 0 ? lines : [...lines, `${whole(left)} more findings; --json prints all.`];
 }
 
 async function verifyProgress(flags: Flags): Promise<Progress<ReadProgress>> {

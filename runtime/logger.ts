@@ -41,9 +41,16 @@ export function readableLine(json: string): string {
   const { level, time, msg, ...values } = JSON.parse(json) as Record<string, unknown>;
   const mark = level === 'info' || level === 'debug' ? '' : `${String(level).toUpperCase()} `;
   const texts = Object.entries(values).map(
-    ([name, value]) => `${name}=${typeof value === 'object' ? JSON.stringify(value) : value}`,
+    ([name, value]) => `${name}=${typeof value === 'object' ? objectText(value) : value}`,
   );
   return [new Date(String(time)).toTimeString().slice(0, 8), `${mark}${msg}`, ...texts].join('  ');
+}
+
+/** Counts that are all zero are said in one word. */
+function objectText(value: object | null): string {
+  const counts = Object.values(value ?? {});
+  const isIdle = counts.length > 0 && counts.every((count) => count === 0);
+  return isIdle ? 'nothing' : JSON.stringify(value);
 }
 
 const minuteMs = 60_000;

@@ -92,6 +92,24 @@ placed('bash completes beginnings, values and folders, and passes over options',
   expect(shell).toContain('--help');
 });
 
+placed('bash completes behind npx too, and leaves other commands of npx alone', ({ place }) => {
+  const asked = [
+    ['npx', 'reelflow', 'go'],
+    ['npx', 'reelflow', 'gold', 'show', '--ro'],
+    ['npx', 'other', 'go'],
+  ].map(
+    (words) =>
+      `COMP_WORDS=(${words.join(' ')}); COMP_CWORD=${words.length - 1}; COMPREPLY=(); _reelflow_npx; echo "\${COMPREPLY[*]}"`,
+  );
+  const { stdout, stderr } = spawnSync('bash', ['--norc'], {
+    input: [scriptOf('bash'), ...asked, 'complete -p npx'].join('\n'),
+    encoding: 'utf8',
+    cwd: place.folder,
+  });
+  expect(stderr).toBe('');
+  expect(stdout.split('\n')).toEqual(['gold', '--rows', '', expect.stringContaining('_reelflow_npx'), '']);
+});
+
 const has = (shell: string) => spawnSync(shell, ['--version']).status === 0;
 
 test.skipIf(!has('fish'))(`fish offers the same${has('fish') ? '' : ' (skipped: there is no fish)'}`, () => {

@@ -1,5 +1,6 @@
 /** Values of options as people write them: sizes, periods, shares of memory, addresses. */
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
+import { createProgram } from '../../cli/main.ts';
 import { integerIn, listenAddressOf, memoryOf, periodOf, sizeOf } from '../../cli/options.ts';
 
 test.each([
@@ -57,4 +58,15 @@ test('a port listens on this machine, an address where it says', () => {
 test('a number outside its range is refused with the range', () => {
   expect(() => integerIn(1, 9)('10')).toThrow('from 1 to 9');
   expect(() => integerIn(1)('0')).toThrow('from 1 up');
+});
+
+test('a misspelt option is named, not the one that is missing for it', () => {
+  const said = vi.spyOn(process.stderr, 'write').mockReturnValue(true);
+  try {
+    const parse = (...args: string[]) => createProgram().parse(['node', 'reelflow', 'generate', ...args]);
+    expect(() => parse('--titel', '5', '--out', 'x')).toThrow("unknown option '--titel'");
+    expect(() => parse('--out', 'x')).toThrow("required option '--titles <n>' not specified");
+  } finally {
+    said.mockRestore();
+  }
 });

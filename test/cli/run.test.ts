@@ -7,9 +7,11 @@ import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, inject } from 'vitest';
+import { requireFreeGold } from '../../cli/run.ts';
 import { withAdmin } from '../../kafka/client.ts';
 import { freePorts } from '../../kafka/local/probe.ts';
 import { exitCodes } from '../../runtime/errors.ts';
+import { withGoldLock } from '../../sinks/gold/retention.ts';
 import {
   broker,
   lastJson,
@@ -120,6 +122,18 @@ test('members leave by themselves when the command is killed', async ({ place })
   const { process: processor, sink } = await members(running, 'process', 'sink');
   running.kill('SIGKILL');
   await until('both members are gone', () => !runs(processor) && !runs(sink));
+});
+
+test('a gold folder that another sink holds is named before the page and the members', async ({ place }) => {
+  const gold = `${place.folder}/gold`;
+  await requireFreeGold(gold);
+  await withGoldLock(gold, { patienceMs: 0 }, async () => {
+    await expect(requireFreeGold(gold, 0)).rejects.toMatchObject({
+      kind: 'busy',
+      detail: expect.stringContaining(gold),
+    });
+  });
+  await requireFreeGold(gold);
 });
 
 test('a folder that does not exist is named before anything starts', async ({ place }) => {

@@ -3,7 +3,9 @@ import { describe, expect, test } from 'vitest';
 import { viewText } from '../../cli/gold-text.ts';
 import { firstLines } from '../../cli/lag.ts';
 import { lagText } from '../../cli/lag-text.ts';
-import { tableText, widthOf } from '../../cli/table.ts';
+import { memberLine } from '../../cli/member.ts';
+import { filled, tableText, widthOf } from '../../cli/table.ts';
+import { findingLines } from '../../cli/verify.ts';
 import type { LagReport } from '../../monitor/lag.ts';
 
 interface Row {
@@ -75,12 +77,11 @@ test('lag at 80 columns shows topic, partition, lag, state and the time to catch
   };
   const group = { ...row, exists: true, whyUnknown: null, lagUnknown: 0 };
   const report = { atMs: 0, rows: [row], groups: [group] } as unknown as LagReport;
-  const lines = lagText(report, { width: 80, trendOf: () => [1, 2, 3] })
-    .split('\n')
-    .slice(1);
+  const lines = lagText(report, { width: 80, trendOf: () => [1, 2, 3] }).split('\n');
   for (const line of lines) expect(widthOf(line)).toBeLessThanOrEqual(80);
-  expect(lines[0]).toMatch(/^topic +partition +lag +state .*caught up in/);
-  expect(lines[2]).toMatch(/^a-namespace\S+ +11 +1,000,000,000 +WARN .*1 d 1 h/);
+  const table = lines.slice(lines.findIndex((line) => line.startsWith('topic')));
+  expect(table[0]).toMatch(/^topic +partition +lag +state .*caught up in/);
+  expect(table[2]).toMatch(/^a-namespace\S+ +11 +1,000,000,000 +WARN .*1 d 1 h/);
 });
 
 test('a gold table names the number of columns that it shows', () => {
@@ -93,7 +94,7 @@ test('a gold table names the number of columns that it shows', () => {
     rows: [[1, 2, 3]],
   };
   expect(viewText(view, 80)).toContain('1 of 1 rows, snapshot');
-  expect(viewText(view, 16)).toContain('1 of 1 rows, 2 of 3 columns, snapshot');
+  expect(viewText(view, 16).replaceAll('\n', ' ')).toContain('1 of 1 rows, 2 of 3 columns, snapshot');
 });
 
 test('a screen that is too low says how many lines are missing, and one of unknown height shows all', () => {
@@ -101,4 +102,49 @@ test('a screen that is too low says how many lines are missing, and one of unkno
   expect(firstLines(lines, 5)).toEqual(lines);
   expect(firstLines(lines, 3)).toEqual(['1', '2', expect.stringMatching(/^… 3 more lines: /)]);
   for (const unknown of [0, -1, Number.NaN]) expect(firstLines(lines, unknown)).toEqual(lines);
+});
+
+describe('a text', () => {
+  test('breaks between words, and a word that is too long stays whole', () => {
+    expect(filled('one two three', 7)).toBe('one two\nthree');
+    expect(filled('a /very/long/path b', 6, 2)).toBe('a\n  /very/long/path\n  b');
+    expect(filled('one two three', Number.POSITIVE_INFINITY)).toBe('one two three');
+  });
+
+  test('of a member that is idle says so, and is cut nowhere', () => {
+    const line = JSON.stringify({
+      level: 'info',
+      time: '2026-11-21T10:00:00Z',
+      component: 'process',
+      pid: 1,
+      version: '1',
+      shards: 4,
+      lastMinute: { applied: 0, duplicate: 0 },
+      applied: 1234567,
+      duplicate: 7654321,
+      rejected: 42,
+      msg: 'processed',
+    });
+    for (const width of [60, 80, 120]) {
+      const lines = memberLine(line, 'processor-1', width).split('\n');
+      expect(Math.max(...lines.map(widthOf))).toBeLessThanOrEqual(width);
+      const text = lines.map((one) => one.trim()).join(' ');
+      for (const value of ['lastMinute=nothing', 'applied=1234567', 'duplicate=7654321', 'rejected=42']) {
+        expect(text).toContain(value);
+      }
+    }
+  });
+
+  test('of many differences shows the first of each table and the number of the others', () => {
+    const findings = [...Array(20).keys()].map((n) => ({
+      about: n < 5 ? 'genres' : 'trends',
+      text: `row ${n}`,
+    }));
+    expect(findingLines(findings)).toEqual([
+      ...['genres: row 0', 'genres: row 1', 'genres: row 2'],
+      ...['trends: row 5', 'trends: row 6', 'trends: row 7'],
+      '14 more findings; --json prints all.',
+    ]);
+    expect(findingLines(findings.slice(0, 3))).toHaveLength(3);
+  });
 });
