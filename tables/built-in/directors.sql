@@ -4,6 +4,7 @@ about: Directors of rated titles, as title.crew names them.
 reads: [director, names]
 key: [nconst]
 attributes: [primaryName]
+rowsBy: nconst
 measures: [total_titles, total_votes, s1, s2, max_tenths, min_tenths]
 columns:
   nconst: VARCHAR
