@@ -4,10 +4,11 @@
  */
 import { resolve } from 'node:path';
 import type { Registry } from 'prom-client';
+import type { Logger } from '../runtime/logger.ts';
 import { type Context, logLevelOf, openContext } from './context.ts';
 import type { HealthView } from './observe.ts';
 import type { CommonFlags, ListenAddress } from './options.ts';
-import { stop, stopReason, stopSignal } from './stop.ts';
+import { stop, stoppedExitCode, stopReason, stopSignal } from './stop.ts';
 
 export interface StageFlags extends CommonFlags {
   listen?: ListenAddress;
@@ -20,6 +21,9 @@ export interface Stage<Metrics> extends Context {
   /** Absent without --listen; spread into the options of the stage. */
   readonly observed: { readonly metrics?: Metrics };
 }
+
+/** How long a stage may take to end in order after a signal. Kubernetes kills a container after half a minute. */
+const leaveMs = 20_000;
 
 /**
  * @param component names the stage in its log
@@ -41,6 +45,7 @@ export async function openStage<Metrics>(
   const { gold, state, namespace } = context.places;
   const places = { gold: resolve(gold), state: resolve(state), namespace };
   logger.info({ brokers: endpoints.brokers, ...places }, 'started');
+  signal.addEventListener('abort', () => setTimeout(() => endNow(logger), leaveMs).unref());
   const stage = {
     ...context,
     places,
@@ -51,6 +56,15 @@ export async function openStage<Metrics>(
   const { serveObservers } = await import('./observe.ts');
   const registry = await serveObservers(flags.listen, health);
   return { ...stage, observed: { metrics: await metricsIn(registry) } };
+}
+
+/**
+ * Ends a stage that cannot end in order, for example because a broker takes its requests and answers none. Nothing is lost, as
+ * after a crash. A supervisor would kill it.
+ */
+function endNow(logger: Logger): void {
+  logger.warn({ seconds: leaveMs / 1000 }, 'it has not ended in order: ending at once');
+  process.exit(stoppedExitCode());
 }
 
 /** The message with which a parent asks a stage to finish. */

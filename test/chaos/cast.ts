@@ -4,6 +4,8 @@ import { createWriteStream, type WriteStream } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
+/** Of a command that SIGTERM ended before it could leave. */
+const stoppedExitCode = 143;
 const program = fileURLToPath(new URL('../../cli/reelflow.js', import.meta.url));
 
 /** Log lines that show progress. */
@@ -152,9 +154,9 @@ export class Actor {
         this.#child = undefined;
         this.isStopped = false;
         this.#log.write(`--- ${new Date().toISOString()} ended: ${code ?? signal}\n`);
-        // A process that gets SIGTERM and SIGKILL may end by either.
-        const ours =
-          signal === 'SIGKILL' || signal === 'SIGTERM' || (this.#expects === 'an end' && code === 0);
+        // A process that gets SIGTERM and SIGKILL may end by either. One whose broker hangs cannot end in order.
+        const isEnd = code === 0 || code === stoppedExitCode;
+        const ours = signal === 'SIGKILL' || signal === 'SIGTERM' || (this.#expects === 'an end' && isEnd);
         const expected = this.#expects !== 'nothing' && ours;
         if (!expected) this.#onEnd({ role: this.role, code, signal, words, hasWorked: this.#hasWorked });
         resolve();

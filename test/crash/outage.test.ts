@@ -35,13 +35,13 @@ describe.skipIf(why !== '')(`a broker outage of ${outageSeconds} s${why}`, () =>
   let brokerPort: number;
   let controllerPort: number;
   let stop = async () => {};
-  let kill = async () => {};
+  let kill = async (_signal?: NodeJS.Signals) => {};
   let env: NodeJS.ProcessEnv;
 
   const start = async () => {
     const broker = await startJvmBroker({ folder, jars, brokerPort, controllerPort, env: process.env });
     stop = () => broker.stop();
-    kill = () => broker.kill('SIGKILL');
+    kill = (signal = 'SIGKILL') => broker.kill(signal);
   };
 
   beforeAll(async () => {
@@ -127,6 +127,46 @@ describe.skipIf(why !== '')(`a broker outage of ${outageSeconds} s${why}`, () =>
     expect(ended, ended.stderr.slice(-4_000)).toMatchObject({ code: 0 });
     expect(ended.secondsToEnd).toBeLessThan(30);
     await start();
+    await succeed(place, 'process', '--until-caught-up', '--json');
+    await succeed(place, 'sink', '--once', '--json');
+    expect(await place.differences(data)).toEqual([]);
+  });
+
+  // Method: a stopped broker keeps its connections and takes new ones, and answers none.
+  test('a processor waits for a broker that hangs, and one that starts meanwhile ends on SIGTERM', async ({
+    place,
+  }) => {
+    const data = await smallDataset(join(place.folder, 'data'), 3_000, 8);
+    await succeed(
+      place,
+      'replay',
+      data,
+      '--upsert',
+      '--json',
+      '--shards',
+      '4',
+      '--datasets',
+      'title.ratings',
+    );
+    const member = place.start(place.args('process', '--json', ...busy), env);
+    const replay = place.start(place.args('replay', data, '--upsert', '--json', '--rate', '1000'), env);
+    await until('the member publishes', () => member.log.filter(isMicroBatch).length >= 3);
+    await kill('SIGSTOP');
+    const second = place.start(place.args('process', '--state', join(place.folder, 'second')), env);
+    await second.logged('its start', ({ msg }) => msg === 'started');
+    await sleep(outageSeconds * 1_000);
+    const ended = await second.terminate();
+    expect([0, 143]).toContain(ended.code);
+    expect(ended.secondsToEnd).toBeLessThan(30);
+    await sleep(outageSeconds * 1_000);
+    expect(member.isDone).toBe(false);
+    const before = member.log.filter(isMicroBatch).length;
+    await kill('SIGCONT');
+    const sent = await replay.done;
+    expect(sent, sent.stderr.slice(-4_000)).toMatchObject({ code: 0 });
+    await until('the member publishes again', () => member.log.filter(isMicroBatch).length > before);
+    const finished = await member.terminate();
+    expect(finished, finished.stderr.slice(-4_000)).toMatchObject({ code: 0 });
     await succeed(place, 'process', '--until-caught-up', '--json');
     await succeed(place, 'sink', '--once', '--json');
     expect(await place.differences(data)).toEqual([]);
