@@ -24,8 +24,11 @@ const membership = 'group membership';
 export interface MembershipOptions extends ShardAssignment {
   readonly broker: Broker;
   readonly groupId: string;
-  /** Receives the shards of this member at every rebalance; it owns no others. */
-  readonly onAssigned: (shards: readonly number[]) => void;
+  /**
+   * Receives the shards of this member at every rebalance; it owns no others.
+   * @param waits whether it gets none because members that declare something else hold them
+   */
+  readonly onAssigned: (shards: readonly number[], waits: boolean) => void;
   /** The membership has ended permanently. */
   readonly onCrash: (reason: unknown) => void;
 }
@@ -69,8 +72,12 @@ export class Membership {
       broker.outages.resumes(membership);
       // Synchronously, before kafkajs fetches anything for this assignment.
       consumer.pause(topics.map((topic) => ({ topic })));
-      const shards = new Set(Object.values(payload.memberAssignment).flat());
-      onAssigned([...shards].sort((a, b) => a - b));
+      const assigned = Object.values(payload.memberAssignment);
+      const shards = new Set(assigned.flat());
+      onAssigned(
+        [...shards].sort((a, b) => a - b),
+        assigned.length === 0,
+      );
     });
     try {
       await consumer.connect();

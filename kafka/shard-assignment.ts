@@ -6,6 +6,18 @@ import kafkajs, { type PartitionAssigner } from 'kafkajs';
 
 const { MemberAssignment, MemberMetadata } = kafkajs.AssignerProtocol;
 
+/**
+ * What members of one group must have in common to take shards: here the text of their cubes. A group deals its shards only to
+ * members that declare the same (`electOne`); the others wait.
+ */
+export interface Declared {
+  readonly text: string;
+  /** When the process started, in milliseconds since 1970. */
+  readonly sinceMs: number;
+  /** Whether the group has dealt it shards. */
+  readonly holds: boolean;
+}
+
 /** What a member reports when it joins: the position of each shard of which it has a store. */
 export type Freshness = ReadonlyMap<number, number>;
 
@@ -14,9 +26,15 @@ export interface ShardAssignment {
   /** `shards` spreads shards evenly and prefers the freshest store; `single` gives all to one member. */
   readonly assignment: 'shards' | 'single';
   readonly freshness: () => Freshness;
+  /** What it declares at the moment; without it, the same as all others that declare nothing. */
+  readonly declared?: () => Declared;
 }
 
-export function wholeShards({ topics, assignment, freshness }: ShardAssignment): PartitionAssigner {
+/** The entry of the user data with what a member declares. An earlier version passes over it. */
+const declaredEntry = 'declared';
+
+export function wholeShards(options: ShardAssignment): PartitionAssigner {
+  const { topics, assignment, freshness, declared } = options;
   const name = assignment === 'shards' ? 'reelflow-shards' : 'reelflow-single';
   return ({ cluster }) => ({
     name,
@@ -26,26 +44,33 @@ export function wholeShards({ topics, assignment, freshness }: ShardAssignment):
       metadata: MemberMetadata.encode({
         version: 1,
         topics: [...topics],
-        userData: Buffer.from(JSON.stringify([...freshness()])),
+        userData: Buffer.from(
+          JSON.stringify([...freshness(), ...(declared === undefined ? [] : [[declaredEntry, declared()]])]),
+        ),
       }),
     }),
     assign: async ({ members }) => {
       const count = Math.max(...topics.map((topic) => cluster.findTopicPartitionMetadata(topic).length));
-      const claims = members.map(({ memberId, memberMetadata }) => ({
-        memberId,
-        freshness: readFreshness(MemberMetadata.decode(memberMetadata)?.userData),
-      }));
+      const all = members.map(({ memberId, memberMetadata }): Claim => {
+        const userData = MemberMetadata.decode(memberMetadata)?.userData;
+        return { memberId, freshness: readFreshness(userData), declared: readDeclared(userData) };
+      });
+      const claims = electOne(all);
       const owners = assignment === 'shards' ? dealShards(count, claims) : dealAllToOne(count, claims);
-      return members.map(({ memberId }) => {
+      return members.map(({ memberId, memberMetadata }) => {
         const own = owners.flatMap((owner, shard) => (owner === memberId ? [shard] : []));
+        // No topic at all tells a member that it has to wait: one without a shard gets topics without partitions. Members with
+        // other cubes may read other topics than the leader, and the leader knows the partitions of its own only.
+        const isElected = claims.some((claim) => claim.memberId === memberId);
+        const given = isElected ? (MemberMetadata.decode(memberMetadata)?.topics ?? topics) : [];
         return {
           memberId,
           memberAssignment: MemberAssignment.encode({
             version: 1,
             userData: Buffer.alloc(0),
             assignment: Object.fromEntries(
-              topics.map((topic) => {
-                const partitions = cluster.findTopicPartitionMetadata(topic).length;
+              given.map((topic) => {
+                const partitions = cluster.findTopicPartitionMetadata(topic).length || count;
                 return [topic, own.filter((shard) => shard < partitions)];
               }),
             ),
@@ -59,6 +84,20 @@ export function wholeShards({ topics, assignment, freshness }: ShardAssignment):
 export interface Claim {
   readonly memberId: string;
   readonly freshness: Freshness;
+  readonly declared?: Declared | undefined;
+}
+
+/**
+ * The members that take shards: all that declare the same as one of them, which holds shards. So a member with other cubes waits
+ * until the last one that works has left, and a rolling restart changes the cubes once, in whichever order members go and come.
+ * Where several or none hold shards, the one that started last decides. Pure and independent of the order of the claims.
+ */
+export function electOne(claims: readonly Claim[]): readonly Claim[] {
+  const holders = claims.filter(({ declared }) => declared?.holds === true);
+  const [elected] = [...(holders.length > 0 ? holders : claims)].sort(
+    (a, b) => (b.declared?.sinceMs ?? 0) - (a.declared?.sinceMs ?? 0) || (a.memberId < b.memberId ? -1 : 1),
+  );
+  return claims.filter(({ declared }) => declared?.text === elected?.declared?.text);
 }
 
 /**
@@ -107,6 +146,18 @@ function dealAllToOne(count: number, claims: readonly Claim[]): string[] {
     (a, b) => b.freshness.size - a.freshness.size || (a.memberId < b.memberId ? -1 : 1),
   );
   return new Array(count).fill(first?.memberId);
+}
+
+function readDeclared(userData: Buffer | undefined): Declared | undefined {
+  try {
+    const entries = JSON.parse(userData?.toString() ?? '') as readonly (readonly unknown[])[];
+    const found = entries.find(([name]) => name === declaredEntry)?.[1] as Partial<Declared> | undefined;
+    const { text, sinceMs, holds } = found ?? {};
+    if (typeof text !== 'string' || typeof sinceMs !== 'number') return undefined;
+    return { text, sinceMs, holds: holds === true };
+  } catch {
+    return undefined;
+  }
 }
 
 function readFreshness(userData: Buffer | undefined): Freshness {

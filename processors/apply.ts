@@ -16,7 +16,7 @@ import { DuckDBBlobValue } from '@duckdb/node-api';
 import { storeDictionary } from '../database/stored-dictionary.ts';
 import { crashPoint } from '../runtime/crash-points.ts';
 import { ReelflowError } from '../runtime/errors.ts';
-import { fingerprintOf } from '../tables/cubes/cube-set.ts';
+import { cubeSetOf } from '../tables/cubes/cube-set.ts';
 import { gapsAfterBase } from '../topics/base.ts';
 import type { DatasetName } from '../topics/catalog.ts';
 import type { CubeRows } from '../topics/cube-rows.ts';
@@ -189,7 +189,7 @@ function headerOf(store: ShardStore, batch: MicroBatch, counts: readonly SourceC
     shard: identity.shard,
     shards: identity.shards,
     generation: identity.generation,
-    cubeSet: fingerprintOf(identity.cubeSet),
+    cubeSet: cubeSetOf(identity.cubeSet),
     storeId: store.writerId,
     kind: 'delta',
     range: [...topics].sort().map((topic) => {

@@ -32,7 +32,6 @@ const cardSchema = z.object({
   shard: z.int(),
   shards: z.int(),
   generation: z.int(),
-  cubeSet: z.string(),
   position: z.record(z.string(), z.int()),
   records: z.int(),
   /** Of the copied file. */

@@ -1,20 +1,27 @@
-/** A base: the whole cubes of a store, for readers that lack the deltas before it. */
+/** A base: the whole cubes of a store, for readers that lack the deltas before it, or lack some cubes. */
 import { readNumbers } from '../database/duckdb.ts';
 import { relationOf, rowsOf } from '../tables/cubes/cube.ts';
-import { fingerprintOf } from '../tables/cubes/cube-set.ts';
+import { cubeSetOf } from '../tables/cubes/cube-set.ts';
 import type { CubeRows } from '../topics/cube-rows.ts';
 import { type DeltaHeader, encodeDelta } from '../topics/delta-wire.ts';
+import { noRecords } from '../topics/record-counts.ts';
 import { datasetsOf } from './contributions.ts';
 import type { OutboxEntry, ShardStore, SourceState } from './shard-store.ts';
 
 /**
  * Replaces the outbox with the whole cubes of the store.
+ * @param keeps cubes that readers have already, at exactly this position
  * @returns the entry, committed
  */
-export async function writeBase(store: ShardStore, deltaSchemaId: number): Promise<OutboxEntry> {
+export async function writeBase(
+  store: ShardStore,
+  deltaSchemaId: number,
+  keeps: readonly string[] = [],
+): Promise<OutboxEntry> {
   const { connection } = store;
-  const rows = await wholeCubes(store);
-  const header = baseHeader(store, [...store.sources.values()], Date.now());
+  const rows = await wholeCubes(store, keeps);
+  const base = baseHeader(store, [...store.sources.values()], Date.now());
+  const header = keeps.length === 0 ? base : { ...base, keeps };
   const entry = {
     number: store.nextEntry,
     header,
@@ -28,11 +35,11 @@ export async function writeBase(store: ShardStore, deltaSchemaId: number): Promi
   return entry;
 }
 
-/** The cubes of all rows of a store. */
-export async function wholeCubes(store: ShardStore): Promise<CubeRows[]> {
+/** The cubes of all rows of a store, without those that a base keeps. */
+export async function wholeCubes(store: ShardStore, keeps: readonly string[] = []): Promise<CubeRows[]> {
   const { connection, identity } = store;
   const rows: CubeRows[] = [];
-  for (const cube of identity.cubeSet) {
+  for (const cube of identity.cubeSet.filter(({ name }) => !keeps.includes(name))) {
     const relations = datasetsOf(cube).map(
       (dataset) => `${relationOf(dataset)} AS (FROM ${store.table(dataset)})`,
     );
@@ -48,9 +55,12 @@ export async function wholeCubes(store: ShardStore): Promise<CubeRows[]> {
   return rows;
 }
 
-/** @param sources the position and the counts that the base stands for */
+/**
+ * A base names each topic that its cubes read, also one of which nothing was read yet: one that it does not name is read no more.
+ * @param sources the position and the counts that the base stands for
+ */
 export function baseHeader(
-  { identity, writerId }: ShardStore,
+  { identity, topics, writerId }: ShardStore,
   sources: readonly SourceState[],
   recordTimeMs: number,
 ): DeltaHeader {
@@ -58,19 +68,14 @@ export function baseHeader(
     shard: identity.shard,
     shards: identity.shards,
     generation: identity.generation,
-    cubeSet: fingerprintOf(identity.cubeSet),
+    cubeSet: cubeSetOf(identity.cubeSet),
     storeId: writerId,
     kind: 'base',
-    range: sources.map(({ topic, next, applied, duplicate, rejected, removed, gaps }) => ({
-      topic,
-      from: 0,
-      to: next,
-      applied,
-      duplicate,
-      rejected,
-      removed,
-      gaps,
-    })),
+    range: topics.map((topic) => {
+      const { next = 0, gaps = [], ...counts } = sources.find((source) => source.topic === topic) ?? {};
+      const { applied, duplicate, rejected, removed } = { ...noRecords, ...counts };
+      return { topic, from: 0, to: next, applied, duplicate, rejected, removed, gaps };
+    }),
     recordTimeMs,
   };
 }

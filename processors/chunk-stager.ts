@@ -1,7 +1,8 @@
 /** Decodes the messages of a shard's source topics into its open micro-batch, or rejects them. */
 import type { LogMessage } from '../kafka/log.ts';
 import type { Cube } from '../tables/cubes/cube.ts';
-import { type DatasetName, datasetNames, type TopicNames } from '../topics/catalog.ts';
+import { datasetsIn } from '../tables/cubes/cube-set.ts';
+import type { DatasetName, TopicNames } from '../topics/catalog.ts';
 import { ChunkDecoder, RejectedMessage } from '../topics/chunk.ts';
 import type { Registry } from '../topics/registry.ts';
 import type { MicroBatch, SourceMessage } from './micro-batch.ts';
@@ -18,9 +19,7 @@ export class ChunkStager {
   #isWaiting = false;
 
   constructor(cubeSet: readonly Cube[], { registry, names, schemaIds }: StagerOptions) {
-    const read = new Set(cubeSet.flatMap((cube) => Object.keys(cube.reads)));
-    for (const dataset of datasetNames) {
-      if (!read.has(dataset)) continue;
+    for (const dataset of datasetsIn(cubeSet)) {
       const decoder = new ChunkDecoder(dataset, schemaIds.get(dataset) ?? -1, registry);
       this.#sources.set(names.source(dataset), { dataset, decoder });
     }

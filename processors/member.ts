@@ -13,8 +13,7 @@ import { crashPoint } from '../runtime/crash-points.ts';
 import { isAbort, messageOf, ReelflowError } from '../runtime/errors.ts';
 import { logEveryMinute } from '../runtime/logger.ts';
 import type { Cube } from '../tables/cubes/cube.ts';
-import { cubes as allCubes } from '../tables/cubes/cube-set.ts';
-import { datasetNames } from '../topics/catalog.ts';
+import { cubes as allCubes, cubeSetOf, datasetsIn } from '../tables/cubes/cube-set.ts';
 import type { Position } from '../topics/position.ts';
 import { Assignment, isRefused } from './assignment.ts';
 import { MemberMode } from './member-mode.ts';
@@ -70,8 +69,7 @@ export class Member {
   private constructor(options: ProcessorOptions) {
     this.#options = options;
     this.#cubeSet = options.cubeSet ?? allCubes;
-    const read = new Set(this.#cubeSet.flatMap((cube) => Object.keys(cube.reads)));
-    this.#sources = datasetNames.filter((name) => read.has(name)).map((name) => options.names.source(name));
+    this.#sources = datasetsIn(this.#cubeSet).map((name) => options.names.source(name));
     this.#reader = new LogReader(options.broker, options.skipBatches);
     this.#deltaReader = new LogReader(options.broker);
     this.#assignment = new Assignment({
@@ -119,8 +117,14 @@ export class Member {
           ...survey,
           ...[...this.#shards].map(([number, shard]) => [number, shard.messagesSeen] as const),
         ]),
-      onAssigned: (given) => {
+      declared: () => ({
+        text: cubeSetOf(this.#cubeSet),
+        sinceMs: performance.timeOrigin,
+        holds: (this.#assignment.assigned ?? []).length > 0,
+      }),
+      onAssigned: (given, waits) => {
         broker.logger.info({ shards: given }, 'shards assigned');
+        if (waits) this.#waitForOthers();
         metrics?.assigned(given.length);
         this.#assignment.assign(given);
       },
@@ -311,6 +315,7 @@ export class Member {
 
   #health(): Health {
     const isHealthy = this.#failure === undefined;
+
     const { broker, registry } = this.#options;
     const detail = isHealthy
       ? outageDetail({ broker: broker.outages.current, registry: registry.outage })
@@ -352,6 +357,14 @@ export class Member {
       );
     }
     return targets;
+  }
+
+  /** Members of two cube sets never take turns: this one gets shards when the last one of the other set has left. */
+  #waitForOthers(): void {
+    const what = 'Members with other cubes hold the shards';
+    const hint = 'End them, or start this one with the same version, --tables and --only.';
+    if (this.#targets !== undefined) this.#fail(new ReelflowError('busy', what, { hint }));
+    else this.#options.broker.logger.warn({ hint }, `waiting: ${what.toLowerCase()}`);
   }
 
   #finish(): void {

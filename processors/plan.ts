@@ -1,10 +1,11 @@
 /** The decision how a store and the published deltas of its shard fit together. */
-import type { ChainState } from '../topics/delta-chain.ts';
-import type { DeltaHeader } from '../topics/delta-wire.ts';
-import { fromOf, toOf } from '../topics/delta-wire.ts';
+import { sameCubesIn } from '../topics/cube-versions.ts';
+import { type ChainState, DeltaChain } from '../topics/delta-chain.ts';
+import { type DeltaHeader, toOf } from '../topics/delta-wire.ts';
 import {
   gapsBefore,
   notAfter,
+  onTopics,
   type Position,
   positionText,
   sameGaps,
@@ -19,48 +20,70 @@ export type Plan =
   | { readonly kind: 'catch-up'; readonly to: Position }
   /** The store diverged from what is published: start with an empty store and catch up. */
   | { readonly kind: 'rebuild'; readonly why: string }
-  /** The published deltas do not lead to this store and never will: publish the whole cubes. */
-  | { readonly kind: 'base'; readonly why: string };
+  /** The published deltas do not lead to this store and never will: publish its cubes, but for those that stay as they are. */
+  | { readonly kind: 'base'; readonly keeps: readonly string[]; readonly why: string };
 
 /** Everything that the cubes of a store are a function of. */
-export type StoreState = Omit<ChainState, 'generation'>;
+export interface StoreState extends Omit<ChainState, 'generation'> {
+  /** Source topics that these cubes read. */
+  readonly topics: readonly string[];
+}
 
 /** Decides from a store, its outbox (oldest first) and the chain of published deltas. Pure. */
 export function planShard(
-  { position, gaps, cubeSet }: StoreState,
+  store: StoreState,
   outbox: readonly { readonly number: number; readonly header: DeltaHeader }[],
-  published: ChainState,
+  chain: ChainState,
 ): Plan {
-  const sameCubes = published.cubeSet === '' || published.cubeSet === cubeSet;
-  const sameSoFar = sameGaps(gapsBefore(gaps, published.position), published.gaps);
+  const { topics, cubeSet } = store;
+  // A topic that none of these cubes reads leaves the chain with their base, and the store when it is adapted.
+  const published = reduced(chain, topics);
+  const { position, gaps } = reduced(store, topics);
   if (samePosition(position, published.position)) {
-    if (!sameSoFar) return { kind: 'base', why: 'the published deltas have other gaps' };
-    return sameCubes
+    if (!sameGaps(gapsBefore(gaps, published.position), published.gaps)) {
+      return { kind: 'base', keeps: [], why: 'the published deltas have other gaps' };
+    }
+    return published.cubeSet === '' || published.cubeSet === cubeSet
       ? { kind: 'continue', publish: [] }
-      : { kind: 'base', why: `the published cubes are of another cube set (${published.cubeSet})` };
+      : {
+          kind: 'base',
+          keeps: sameCubesIn(cubeSet, published.cubeSet),
+          why: 'the published cubes are others',
+        };
   }
   if (notAfter(position, published.position)) return { kind: 'catch-up', to: published.position };
 
   // The store is ahead of the published position. That is fine if its outbox leads from there to the store.
-  const left = outbox.filter(({ header }) => !notAfter(toOf(header), published.position));
-  let reached = published.position;
+  const left = outbox.filter(({ header }) => !notAfter(toOf(header), chain.position));
+  const reached = new DeltaChain(chain);
   for (const { header } of left) {
-    const continues =
-      header.kind === 'base' ? notAfter(reached, toOf(header)) : samePosition(fromOf(header), reached);
-    if (!continues) break;
-    reached = toOf(header);
+    if (reached.accept({ ...header, part: 1, parts: 1 }) !== 'apply') break;
   }
-  if (sameCubes && sameSoFar && samePosition(reached, position)) {
+  if (samePosition(reduced(reached.state, topics).position, position)) {
     return { kind: 'continue', publish: left.map(({ number }) => number) };
   }
   if (samePosition(published.position, {})) {
-    return { kind: 'base', why: 'no delta of this shard is published' };
+    return { kind: 'base', keeps: [], why: 'no delta of this shard is published' };
   }
   if (notAfter(published.position, position) && !sameGaps(gaps, published.gaps)) {
-    return { kind: 'base', why: 'the store accepted a loss that the published deltas do not record' };
+    return {
+      kind: 'base',
+      keeps: [],
+      why: 'the store accepted a loss that the published deltas do not record',
+    };
   }
   return {
     kind: 'rebuild',
     why: `the store is at ${positionText(position)}, the published position is ${positionText(published.position)}, and the outbox does not connect them`,
   };
 }
+
+/** The part of a state on these topics. */
+const reduced = <State extends Pick<ChainState, 'position' | 'gaps'>>(
+  state: State,
+  topics: readonly string[],
+): State => ({
+  ...state,
+  position: onTopics(state.position, topics),
+  gaps: onTopics(state.gaps, topics),
+});

@@ -25,6 +25,8 @@ export class ProcessorMetrics extends MemberMetrics {
   readonly #applySeconds: Histogram;
   readonly #publishSeconds: Histogram;
   readonly #shards: Gauge;
+  readonly #silent: Counter;
+  readonly #cubes: Counter;
 
   constructor(registry: Registry) {
     super(
@@ -71,6 +73,16 @@ export class ProcessorMetrics extends MemberMetrics {
       buckets: durationBuckets,
       registers,
     });
+    this.#silent = new Counter({
+      name: 'reelflow_processor_messages_read_again_total',
+      help: 'Messages of source topics that were applied without a delta, because their range is published already',
+      registers,
+    });
+    this.#cubes = new Counter({
+      name: 'reelflow_processor_cubes_backfilled_total',
+      help: 'Cubes of shards that were published whole, in a base',
+      registers,
+    });
     this.#shards = new Gauge({
       name: 'reelflow_processor_shards',
       help: 'Shards assigned to this member',
@@ -83,11 +95,17 @@ export class ProcessorMetrics extends MemberMetrics {
     this.#shards.set(shards);
   }
 
+  /** @param cubes number of cubes in a base */
+  published(cubes: number): void {
+    this.#cubes.inc(cubes);
+  }
+
   microBatch(report: MicroBatchReport): void {
     this.#microBatches.inc({ closed_by: report.closedBy });
     this.#chunks.inc(report.messages);
     this.#applySeconds.observe(report.applyMs / 1000);
-    if (!report.isSilent) this.#publishSeconds.observe(report.publishMs / 1000);
+    if (report.isSilent) this.#silent.inc(report.messages);
+    else this.#publishSeconds.observe(report.publishMs / 1000);
     this.#removed.inc(report.removed);
     for (const fate of ['applied', 'duplicate', 'rejected'] as const) {
       this.#records.inc({ fate }, report[fate]);

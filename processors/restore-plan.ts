@@ -9,8 +9,6 @@ export interface StoreKind {
   readonly shard: number;
   readonly shards: number;
   readonly generation: number;
-  /** Fingerprint of the cube declarations. */
-  readonly cubeSet: string;
 }
 
 /** The description that a backup carries. */

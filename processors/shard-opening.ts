@@ -1,7 +1,7 @@
 /** Opens the store of a shard and reads what is published of the shard: everything that its owner starts from. */
 import type { LogBounds } from '../kafka/bounds.ts';
 import { ReelflowError } from '../runtime/errors.ts';
-import { nextIn, type Position } from '../topics/position.ts';
+import type { Position } from '../topics/position.ts';
 import { Publisher } from './publisher.ts';
 import type { ShardContext } from './shard-context.ts';
 import type { ShardRequests } from './shard-requests.ts';
@@ -25,7 +25,7 @@ const foldsMax = 5;
 
 /**
  * @param topics sources that the shard reads
- * @throws ReelflowError deltasTrimmed, topicMismatch, foreignCluster, stateUnusable
+ * @throws ReelflowError deltasTrimmed, foreignCluster, stateUnusable
  */
 export async function openStore(
   shard: Omit<ShardIdentity, 'generation'>,
@@ -37,7 +37,7 @@ export async function openStore(
   const { backups, folder, instance, lockPatienceMs } = context;
   for (;;) {
     const { publisher: seen, bounds } = await foldPublished(shard.shard, topics, context, requests);
-    requirePublished(seen, shard.shard, topics, context);
+    requirePublished(seen, shard.shard, context);
     const { generation, position } = seen.published;
     const identity = { ...shard, generation };
     const starts = context.acceptLoss ? {} : startsOf(bounds, topics, shard.shard);
@@ -55,8 +55,10 @@ export async function openStore(
       const published = await foldPublished(shard.shard, topics, context, requests);
       if (published.publisher.published.generation === generation) {
         const bases = new SourceBases(shard.shard, published.bounds, requests);
-        const behind = await bases.topicsBehind(topics, store.position);
-        if (behind.length === 0 || store.sources.size === 0) return { identity, store, bases, ...published };
+        // A topic of which it has read nothing may begin anywhere.
+        const read = topics.filter((topic) => store.sources.has(topic));
+        const behind = await bases.topicsBehind(read, store.position);
+        if (behind.length === 0) return { identity, store, bases, ...published };
         // Rows that vanished between the store and the base are in no message any more.
         warn(`store ${store.path} lies before the base at which ${behind.join(', ')} starts: it is rebuilt`);
         await store.remove();
@@ -98,30 +100,12 @@ async function foldPublished(
   }
 }
 
-/** Requires, before any store is touched, that the published state is known and of topics that this shard reads. */
-function requirePublished(
-  { isUnknown, next, published }: Publisher,
-  shard: number,
-  topics: readonly string[],
-  { names }: ShardContext,
-): void {
-  const partition = `${names.deltas}/${shard}`;
+/** Requires, before any store is touched, that the published state is known. */
+function requirePublished({ isUnknown, next }: Publisher, shard: number, { names }: ShardContext): void {
   if (isUnknown) {
     throw new ReelflowError('deltasTrimmed', `All published deltas of shard ${shard} are gone`, {
-      detail: `${partition} is empty before offset ${next}, so the state of the sink is unknown.`,
+      detail: `${names.deltas}/${shard} is empty before offset ${next}, so the state of the sink is unknown.`,
       hint: "End all members, run `reelflow reset` with the sink's --gold, and start again.",
     });
   }
-  const unread = Object.keys(published.position).filter(
-    (topic) => nextIn(published.position, topic) > 0 && !topics.includes(topic),
-  );
-  if (unread.length === 0) return;
-  throw new ReelflowError(
-    'topicMismatch',
-    'The published deltas include a topic that no cube reads any more',
-    {
-      detail: `${partition}: ${unread.join(', ')}.`,
-      hint: 'Use the previous version; or run `reelflow reset` with this one and start again, which processes everything again.',
-    },
-  );
 }

@@ -13,9 +13,9 @@ import { databasePath, sqlText } from '../database/sql.ts';
 import { loadDictionary } from '../database/stored-dictionary.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import { type Cube, relationOf } from '../tables/cubes/cube.ts';
-import { fingerprintOf, projectionOf } from '../tables/cubes/cube-set.ts';
+import { datasetsIn, projectionOf } from '../tables/cubes/cube-set.ts';
 import type { OpenBase } from '../topics/base.ts';
-import { type DatasetName, datasets } from '../topics/catalog.ts';
+import { type DatasetName, datasetNames, datasets, topicNamesIn } from '../topics/catalog.ts';
 import { formOf } from '../topics/chunk.ts';
 import type { DeltaHeader } from '../topics/delta-wire.ts';
 import { Dictionary } from '../topics/dictionary.ts';
@@ -26,8 +26,11 @@ import type { LastMessage, StoreMemory } from './micro-batch.ts';
 import type { StoreKind } from './restore-plan.ts';
 import { asStoreError, asWorkError, StoreLocked } from './store-errors.ts';
 
-/** Raised when the tables of a store change. A store of another format is rebuilt. */
-const formatVersion = 4;
+/**
+ * Raised when the tables of a store change, or the rule by which chunks become rows. A store of another format is rebuilt. The cubes
+ * are no part of it: rows are the same for any of them.
+ */
+const formatVersion = 5;
 
 /** The type of a column in a store. */
 export function storedType(dataset: DatasetName, column: string): 'INTEGER' | 'INTEGER[]' {
@@ -79,7 +82,10 @@ export class ShardStore implements StoreMemory {
   readonly connection: DuckDBConnection;
   /** The name under which the database is attached. */
   readonly catalog: string;
-  readonly projection: ReadonlyMap<DatasetName, readonly string[]>;
+  /** Source topics that the cubes read. */
+  readonly topics: readonly string[];
+  /** The columns that it keeps of each dataset: at least those that the cubes read, once it is adapted to them. */
+  projection: ReadonlyMap<DatasetName, readonly string[]>;
   readonly present = new Map<DatasetName, IdSet>();
   readonly dictionary = new Dictionary();
   /** How many words of the dictionary the database holds. */
@@ -101,7 +107,9 @@ export class ShardStore implements StoreMemory {
     this.path = parts.path;
     this.connection = parts.connection;
     this.catalog = parts.catalog;
-    this.projection = projectionOf(parts.identity.cubeSet);
+    const { cubeSet, namespace } = parts.identity;
+    this.projection = projectionOf(cubeSet);
+    this.topics = datasetsIn(cubeSet).map(topicNamesIn(namespace).source);
   }
 
   get position(): Position {
@@ -115,6 +123,57 @@ export class ShardStore implements StoreMemory {
   /** The measure by which stores are compared. Records are none, because a base takes those before it out of the counts. */
   get messagesSeen(): number {
     return messagesBefore(this.position);
+  }
+
+  /** Whether it keeps every column that its cubes read, and no dataset that none of them reads. */
+  get fitsCubes(): boolean {
+    const wanted = projectionOf(this.identity.cubeSet);
+    return (
+      this.#lacking(wanted).length === 0 && [...this.projection.keys()].every((name) => wanted.has(name))
+    );
+  }
+
+  /** The datasets of which it lacks a column. */
+  #lacking(wanted: ReadonlyMap<DatasetName, readonly string[]>): DatasetName[] {
+    return [...wanted].flatMap(([dataset, columns]) => {
+      const kept = this.projection.get(dataset);
+      return columns.every((column) => kept?.includes(column)) ? [] : [dataset];
+    });
+  }
+
+  /**
+   * Makes the store fit its cubes, and drops its outbox: what it had to tell is published. A dataset of which it lacks a column
+   * begins again, without rows, at the start of its topic. Columns that no cube reads any more stay, and serve a cube that comes back.
+   * @returns the datasets that begin again, and those that are dropped
+   */
+  async adapt(): Promise<{ again: readonly DatasetName[]; dropped: readonly DatasetName[] }> {
+    const { connection, catalog } = this;
+    const wanted = projectionOf(this.identity.cubeSet);
+    const again = this.#lacking(wanted);
+    const dropped = [...this.projection.keys()].filter((dataset) => !wanted.has(dataset));
+    const topics = [...again, ...dropped].map(topicNamesIn(this.identity.namespace).source);
+    await connection.run('BEGIN');
+    for (const dataset of [...again, ...dropped])
+      await connection.run(`DROP TABLE IF EXISTS ${this.table(dataset)}`);
+    for (const dataset of again)
+      await connection.run(this.#definition(dataset, wanted.get(dataset) as readonly string[]));
+    for (const topic of topics)
+      await connection.run(`DELETE FROM ${catalog}.source WHERE topic = $1`, [topic]);
+    await connection.run(`DELETE FROM ${catalog}.outbox`);
+    await connection.run('COMMIT');
+    for (const topic of topics) this.sources.delete(topic);
+    const kept = new Map([...this.projection].filter(([dataset]) => wanted.has(dataset)));
+    for (const dataset of again) {
+      kept.set(dataset, wanted.get(dataset) as readonly string[]);
+      this.present.set(dataset, new IdSet());
+    }
+    for (const dataset of dropped) this.present.delete(dataset);
+    this.projection = kept;
+    return { again, dropped };
+  }
+
+  #definition(dataset: DatasetName, columns: readonly string[]): string {
+    return `CREATE TABLE ${this.table(dataset)} (${columns.map((column) => `${column} ${storedType(dataset, column)}`).join(', ')})`;
   }
 
   table(dataset: DatasetName): string {
@@ -137,10 +196,7 @@ export class ShardStore implements StoreMemory {
       `CREATE TABLE ${catalog}.outbox (number BIGINT, part INTEGER, header VARCHAR, message BLOB)`,
       `CREATE TABLE ${catalog}.dead_letter (number BIGINT, message BLOB, about VARCHAR)`,
       `CREATE TABLE ${store.dictionaryTable} (number INTEGER, value VARCHAR)`,
-      ...[...store.projection].map(
-        ([dataset, columns]) =>
-          `CREATE TABLE ${store.table(dataset)} (${columns.map((column) => `${column} ${storedType(dataset, column)}`).join(', ')})`,
-      ),
+      ...[...store.projection].map(([dataset, columns]) => store.#definition(dataset, columns)),
     ];
     await connection.run('BEGIN');
     for (const statement of statements) await connection.run(statement);
@@ -154,7 +210,7 @@ export class ShardStore implements StoreMemory {
 
   /**
    * Opens a store.
-   * @returns the store, or the reason why this member cannot use it: another cube set, generation or format, or no tables
+   * @returns the store, or the reason why this member cannot use it: another generation or format, or no tables
    * @throws ReelflowError foreignCluster, if it belongs to another cluster or namespace; stateUnusable
    */
   static async open(
@@ -192,7 +248,7 @@ export class ShardStore implements StoreMemory {
           },
         );
       }
-      for (const name of ['format', 'shards', 'cubeSet', 'generation'] as const) {
+      for (const name of ['format', 'shards', 'generation'] as const) {
         if (meta.get(name) !== wanted[name]) {
           await store.close();
           return { unusable: `its ${name} is ${meta.get(name)}, not ${wanted[name]}` };
@@ -305,6 +361,19 @@ export class ShardStore implements StoreMemory {
     }
   }
 
+  /** The columns of the tables of datasets, in their order. */
+  async #columnsKept(): Promise<Map<DatasetName, string[]>> {
+    const rows = await this.connection.runAndReadAll(
+      `SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = '${this.catalog}' ORDER BY column_index`,
+    );
+    const kept = new Map<DatasetName, string[]>();
+    for (const [table, column] of rows.getRows()) {
+      const dataset = datasetNames.find((name) => relationOf(name) === table);
+      if (dataset !== undefined) kept.set(dataset, [...(kept.get(dataset) ?? []), String(column)]);
+    }
+    return kept;
+  }
+
   async #load(): Promise<void> {
     const { connection, catalog } = this;
     const sources = await connection.runAndReadAll(
@@ -337,6 +406,7 @@ export class ShardStore implements StoreMemory {
     }
     const entries = await connection.runAndReadAll(`SELECT coalesce(max(number), 0) FROM ${catalog}.outbox`);
     this.nextEntry = Number(entries.getRows()[0]?.[0]) + 1;
+    this.projection = await this.#columnsKept();
     await loadDictionary(connection, this.dictionaryTable, this.dictionary);
     this.dictionaryStored = this.dictionary.size;
     for (const [dataset, [title]] of this.projection) {
@@ -355,8 +425,8 @@ const attached = new Set<string>();
 export const isAttached = (path: string) => attached.has(path);
 
 /** Everything that must agree before one store may replace another. */
-export function kindOf({ cubeSet, ...identity }: ShardIdentity): StoreKind {
-  return { format: formatVersion, ...identity, cubeSet: fingerprintOf(cubeSet) };
+export function kindOf({ cubeSet: _, ...identity }: ShardIdentity): StoreKind {
+  return { format: formatVersion, ...identity };
 }
 
 function metaOf(identity: ShardIdentity, storeId: string): Record<string, string> {

@@ -10,7 +10,7 @@
 import type { Fetched, Want } from '../kafka/log.ts';
 import { messageOf, ReelflowError } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/logger.ts';
-import { fingerprintOf } from '../tables/cubes/cube-set.ts';
+import { cubeSetOf } from '../tables/cubes/cube-set.ts';
 import { baseMarkOf } from '../topics/base.ts';
 import { Ownership } from '../topics/ownership.ts';
 import { nextIn, notAfter, type Position, startAfter } from '../topics/position.ts';
@@ -138,7 +138,7 @@ export class Shard {
   /**
    * Opens the store and reconciles it with the published deltas. The first message of each topic then proves that the log
    * is the one from which the store was made.
-   * @throws ReelflowError sourceLost, stateUnusable, foreignCluster, deltasTrimmed, topicMismatch
+   * @throws ReelflowError sourceLost, stateUnusable, foreignCluster, deltasTrimmed
    */
   async open(target: Position | undefined): Promise<void> {
     const { deltaSchemaId, folder, instance } = this.#context;
@@ -147,7 +147,8 @@ export class Shard {
     );
     const { identity, store, publisher, bounds, bases } = opened;
     this.#publisher = publisher;
-    this.#tenure = new Tenure(store, publisher, fingerprintOf(identity.cubeSet), {
+    const cubes = { cubeSet: cubeSetOf(identity.cubeSet), topics: this.topics };
+    this.#tenure = new Tenure(store, publisher, cubes, {
       apply: async (to, batch, how) => {
         const applied = await applyMicroBatch(to, batch, {
           deltaSchemaId,
@@ -159,7 +160,10 @@ export class Shard {
         this.#onCommitted();
         return applied;
       },
-      writeBase: (from) => writeBase(from, deltaSchemaId),
+      adapt: async (of) => {
+        this.#log.info(await of.adapt(), 'the store is adapted to the cubes');
+      },
+      writeBase: (from, keeps) => writeBase(from, deltaSchemaId, keeps),
       rebuild: async (old) => {
         await this.#backup?.end();
         await old.remove();
@@ -353,8 +357,16 @@ export class Shard {
         this.#log.warn({ why: plan.why }, 'the store is rebuilt from its topics');
         return;
       case 'base':
-        this.#log.warn({ why: plan.why }, 'publishing a base');
+        this.#reportBase(plan);
     }
+  }
+
+  /** A base that keeps cubes backfills the others; a base of all cubes repairs the chain. */
+  #reportBase({ keeps, why }: Plan & { kind: 'base' }): void {
+    const cubes = this.identity.cubeSet.map(({ name }) => name).filter((name) => !keeps.includes(name));
+    if (keeps.length === 0) this.#log.warn({ why }, 'publishing a base');
+    else this.#log.info({ cubes, kept: keeps.length, why }, 'publishing a base of some cubes');
+    this.#context.metrics?.published(cubes.length);
   }
 
   async #startAtPosition(bounds: Bounds, bases: SourceBases): Promise<void> {

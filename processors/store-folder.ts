@@ -34,7 +34,7 @@ export function createStore(
 
 /**
  * Opens the store of a shard that has processed the most messages, and waits up to `patienceMs` if another owner holds it.
- * Deletes stores that are behind, or of another cube set, generation or format. Creates a store if none can be had.
+ * Deletes stores that are behind, or of another generation or format. Creates a store if none can be had.
  * @param restore copies a backup that is further than `storeMessages` into the folder; undefined if there is none
  * @throws ReelflowError stateUnusable, foreignCluster
  */

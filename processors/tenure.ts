@@ -9,7 +9,7 @@
 
 import { crashPoint } from '../runtime/crash-points.ts';
 import { ReelflowError } from '../runtime/errors.ts';
-import { type Gaps, notAfter, type Position, positionText } from '../topics/position.ts';
+import { type Gaps, notAfter, onTopics, type Position, positionText } from '../topics/position.ts';
 import { type Plan, planShard } from './plan.ts';
 import type { Publisher } from './publisher.ts';
 import type { OutboxEntry } from './shard-store.ts';
@@ -18,6 +18,8 @@ export interface TenureStore {
   readonly position: Position;
   readonly gaps: Gaps;
   readonly nextEntry: number;
+  /** Whether it keeps every column that its cubes read, and no dataset that none of them reads. */
+  readonly fitsCubes: boolean;
   /** Oldest first. */
   readOutbox(): Promise<readonly OutboxEntry[]>;
 }
@@ -26,8 +28,13 @@ export interface TenureStore {
 export interface StoreWork<Store, Batch, Applied> {
   /** Applies a micro-batch in one transaction that also drops the outbox up to `publishedEntry`. */
   apply(store: Store, batch: Batch, how: { silently: boolean; publishedEntry: number }): Promise<Applied>;
-  /** Replaces the outbox with the whole cubes. */
-  writeBase(store: Store): Promise<OutboxEntry>;
+  /**
+   * Makes a store fit its cubes and drops its outbox. A dataset of which it lacks a column begins again at its start, one that no
+   * cube reads is dropped.
+   */
+  adapt(store: Store): Promise<void>;
+  /** Replaces the outbox with the whole cubes, but for those that a base keeps. */
+  writeBase(store: Store, keeps: readonly string[]): Promise<OutboxEntry>;
   /** Removes the store. @returns an empty one of the same identity */
   rebuild(store: Store): Promise<Store>;
   /** Sends the committed dead letters, of this micro-batch or from before opening, at least once. */
@@ -44,18 +51,23 @@ export class Tenure<
 > {
   store: Store;
   readonly #publisher: Publisher;
-  readonly #cubeSet: string;
+  /** What the store's cubes are, and which topics they read. */
+  readonly #cubes: { readonly cubeSet: string; readonly topics: readonly string[] };
   readonly #work: StoreWork<Store, Batch, Applied>;
   /** Catch up silently to here, then continue with deltas. */
   #silentTo: Position | undefined;
   /** Entries up to this number are published and leave the outbox with the next transaction. */
   #publishedEntry = 0;
 
-  /** @param cubeSet fingerprint of the store's cubes */
-  constructor(store: Store, publisher: Publisher, cubeSet: string, work: StoreWork<Store, Batch, Applied>) {
+  constructor(
+    store: Store,
+    publisher: Publisher,
+    cubes: { readonly cubeSet: string; readonly topics: readonly string[] },
+    work: StoreWork<Store, Batch, Applied>,
+  ) {
     this.store = store;
     this.#publisher = publisher;
-    this.#cubeSet = cubeSet;
+    this.#cubes = cubes;
     this.#work = work;
   }
 
@@ -65,22 +77,36 @@ export class Tenure<
   }
 
   /**
-   * Reconciles the store with the published deltas, or sets the position to catch up to.
+   * Reconciles the store with the published deltas, or sets the position to catch up to:
+   *
+   * 1. publish what the outbox still has to tell: deltas of the cubes that are published;
+   * 2. adapt a store that does not fit the cubes of this member, which may put a dataset back to its start;
+   * 3. catch up, or publish the cubes that are not published in this version.
+   *
    * @throws ReelflowError deltaRefused
    */
   async reconcile(): Promise<void> {
     const outbox = await this.store.readOutbox();
     const { published } = this.#publisher;
     const { position, gaps } = this.store;
-    const plan = planShard({ position, gaps, cubeSet: this.#cubeSet }, outbox, published);
+    const plan = planShard({ position, gaps, ...this.#cubes }, outbox, published);
+    if (plan.kind === 'continue') {
+      await this.#work.sendDeadLetters(this.store);
+      for (const entry of outbox) {
+        if (plan.publish.includes(entry.number)) await this.#publish(entry);
+        this.#publishedEntry = entry.number;
+      }
+    }
+    if (plan.kind !== 'rebuild' && !this.store.fitsCubes) {
+      await this.#work.adapt(this.store);
+      return this.reconcile();
+    }
     this.#work.report(plan, this.store);
     switch (plan.kind) {
       case 'continue':
-        await this.#work.sendDeadLetters(this.store);
-        for (const entry of outbox) {
-          if (plan.publish.includes(entry.number)) await this.#publish(entry);
-          this.#publishedEntry = entry.number;
-        }
+        // The outbox was of the cubes of an earlier member.
+        if (plan.publish.length > 0 && this.#publisher.published.cubeSet !== this.#cubes.cubeSet)
+          return this.reconcile();
         return;
       case 'catch-up':
         this.#silentTo = await this.#work.reach(this.store, plan.to);
@@ -88,11 +114,11 @@ export class Tenure<
         return;
       case 'rebuild':
         this.store = await this.#work.rebuild(this.store);
-        this.#silentTo = await this.#work.reach(this.store, published.position);
+        this.#silentTo = await this.#work.reach(this.store, onTopics(published.position, this.#cubes.topics));
         this.#publishedEntry = 0;
         return;
       case 'base': {
-        const entry = await this.#work.writeBase(this.store);
+        const entry = await this.#work.writeBase(this.store, plan.keeps);
         await this.#publish(entry);
         this.#publishedEntry = entry.number;
       }

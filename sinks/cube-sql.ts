@@ -9,9 +9,14 @@ export interface CubeShape {
 }
 
 /** The table of a cube. Its name differs with the columns, so that members of two versions never write into one table. */
-export function cubeTable({ name, columns }: CubeShape): string {
+export const cubeTable = (shape: CubeShape) => `cube_${shape.name}_${columnsHash(shape)}`;
+
+/** The name of the file of a cube that is not declared: no declared one has a point in its name. */
+export const undeclaredFile = (shape: CubeShape) => `${shape.name}.${columnsHash(shape)}`;
+
+function columnsHash({ columns }: CubeShape): string {
   const text = JSON.stringify(columns.map((column) => [column.name, column.kind]));
-  return `cube_${name}_${createHash('sha256').update(text).digest('hex').slice(0, 8)}`;
+  return createHash('sha256').update(text).digest('hex').slice(0, 8);
 }
 
 /** The temporary table with the sums of a cube. */
@@ -65,6 +70,25 @@ export function selectSums(shape: CubeShape, type: 'BIGINT' | 'DOUBLE', revision
   const constant = revision === undefined ? '' : `${revision}::INTEGER AS ${revisionColumn}`;
   return selectSumsOf(shape, `sink.${cubeTable(shape)}`, type, constant);
 }
+
+/** A SELECT of sums with texts in place of dictionary numbers. @param sums a relation, and its name in the SELECT */
+export function selectTexts(shape: CubeShape, sums: string, name: string): string {
+  const texts = textsOf(shape);
+  const columns = ['shard', ...shape.columns.map((column) => column.name)].map((column) =>
+    texts.includes(column) ? `${column}_text.value AS ${column}` : `${name}.${column}`,
+  );
+  const dictionaries = texts.map(
+    (text) => `LEFT JOIN sink.dictionary AS ${text}_text ON ${text}_text.number = ${name}.${text}`,
+  );
+  return `SELECT ${columns.join(', ')} FROM ${sums} AS ${name} ${dictionaries.join(' ')}`;
+}
+
+/** What the columns of a file hold that was written from `selectTexts`, by their types in DuckDB. */
+export const kindOfType: Readonly<Record<string, CubeColumn['kind']>> = {
+  INTEGER: 'int',
+  VARCHAR: 'string',
+  BIGINT: 'long',
+};
 
 /** Statements that add the rows of a cube after a revision to its sums. They touch only the keys of these rows. */
 export function addRecent(shape: CubeShape, revision: number): string[] {

@@ -14,7 +14,7 @@ import { asOpeningError, asStorageError, type Storage } from '../database/storag
 import { loadDictionary, storeDictionary } from '../database/stored-dictionary.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import type { Cube } from '../tables/cubes/cube.ts';
-import { cubes, fingerprintOf } from '../tables/cubes/cube-set.ts';
+import { cubeSetOf, cubes } from '../tables/cubes/cube-set.ts';
 import type { GoldTable } from '../tables/gold-table.ts';
 import type { CubeRows } from '../topics/cube-rows.ts';
 import { Dictionary } from '../topics/dictionary.ts';
@@ -54,8 +54,8 @@ export class CubeStore {
   readonly #closed = new AbortController();
   #interrupting: NodeJS.Timeout | undefined;
   readonly #cubes: CubeTables;
-  /** Changes with the declaration of any cube. */
-  readonly cubeFingerprint: string;
+  /** The declared cubes with their versions. */
+  readonly cubeSet: string;
   #namesRevision = 0;
   /** What the last snapshot was made from. */
   #published: Published | undefined;
@@ -73,7 +73,7 @@ export class CubeStore {
     this.kept = new KeptTables(connection);
     this.titles = new TitleNames(connection, this.kept);
     this.#cubes = new CubeTables(connection, declared);
-    this.cubeFingerprint = fingerprintOf(declared);
+    this.cubeSet = cubeSetOf(declared);
   }
 
   /**
@@ -176,10 +176,15 @@ export class CubeStore {
     return this.#cubes.add(shard, rows);
   }
 
-  /** Deletes the cubes of a shard: a base or a reset starts without them. */
-  async clearShard(shard: number): Promise<void> {
+  /** Deletes the cubes of a shard: a base or a reset starts without them. @param keeps names of cubes that stay */
+  async clearShard(shard: number, keeps: readonly string[] = []): Promise<void> {
     await this.kept.drop();
-    await this.#cubes.clear(shard);
+    await this.#cubes.clear(shard, keeps);
+  }
+
+  /** The cubes that a snapshot has to hold for `restore`: the declared ones, and all others with rows. */
+  heldCubes(): Promise<string[]> {
+    return this.#cubes.held();
   }
 
   /** Upserts and deletes rows of name.basics. @returns how many rows of the table changed */
@@ -245,7 +250,7 @@ export class CubeStore {
     return this.#cubes.compact((work) => this.transaction(work));
   }
 
-  /** Writes a cube that is up to date to `<folder>/<cube>.parquet`, for `restore`. */
+  /** Writes a cube to `<folder>/<cube>.parquet`, for `restore`. A declared one must be up to date. */
   exportCube(folder: string, cube: string): Promise<void> {
     return this.#cubes.export(folder, cube);
   }
@@ -281,7 +286,7 @@ export class CubeStore {
 
   /**
    * Loads the cubes and positions of a snapshot into an empty store.
-   * @param folder holds a file for each declared cube
+   * @param folder with the files of its cubes, declared or not
    */
   async restore(folder: string, shards: readonly ShardState[]): Promise<void> {
     const { connection, dictionary } = this;

@@ -2,6 +2,7 @@
  * The tables of the cubes in the sink's state, and their sums. A row carries the revision of its cube that brought it. So a sum is brought
  * up to date from the rows that came since, and a cube whose revision is that of the last snapshot has not changed since.
  */
+import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { DuckDBConnection } from '@duckdb/node-api';
 import { appendColumns } from '../database/duckdb.ts';
@@ -13,10 +14,13 @@ import {
   type CubeShape,
   cubeTable,
   definitionsOf,
+  kindOfType,
   revisionColumn,
   selectSums,
+  selectTexts,
   sumsTable,
   textsOf,
+  undeclaredFile,
 } from './cube-sql.ts';
 
 /** A smaller cube is not worth summing in place. */
@@ -87,10 +91,27 @@ export class CubeTables {
     return `SELECT ${id} FROM sink.${cubeTable(shape)} WHERE ${revisionColumn} > ${revision}`;
   }
 
-  /** Revisions of the declared cubes, by name. */
+  /** The cubes that are not declared, by the name of their file. */
+  get #undeclared(): Map<string, CubeShape> {
+    const declared = new Set(this.#declared.map(cubeTable));
+    const others = [...this.#shapes].filter(([table]) => !declared.has(table));
+    return new Map(others.map(([, shape]) => [undeclaredFile(shape), shape]));
+  }
+
+  /** Names of the declared cubes, and of the files of others that have rows. */
+  async held(): Promise<string[]> {
+    const held = this.names;
+    for (const [name, shape] of this.#undeclared) {
+      if ((await this.#count(`sink.${cubeTable(shape)}`)) > 0) held.push(name);
+    }
+    return held;
+  }
+
+  /** Revisions of the cubes, by the name of their file. */
   get revisions(): Readonly<Record<string, number>> {
+    const declared = this.#declared.map((shape) => [shape.name, shape] as const);
     return Object.fromEntries(
-      this.#declared.map((shape) => [shape.name, this.#revisionOf(cubeTable(shape))]),
+      [...declared, ...this.#undeclared].map(([name, shape]) => [name, this.#revisionOf(cubeTable(shape))]),
     );
   }
 
@@ -123,9 +144,10 @@ export class CubeTables {
     return table;
   }
 
-  /** Deletes the rows of a shard, as part of the open transaction. */
-  async clear(shard: number): Promise<void> {
-    for (const table of [...this.#shapes.keys(), ...this.#created.keys()]) {
+  /** Deletes the rows of a shard, as part of the open transaction, but for the cubes of these names. */
+  async clear(shard: number, keeps: readonly string[]): Promise<void> {
+    for (const [table, { name }] of [...this.#shapes, ...this.#created]) {
+      if (keeps.includes(name)) continue;
       await this.#connection.run(`DELETE FROM ${table} WHERE shard = ${shard}`);
       this.#changed.add(table);
       this.#cleared.add(table);
@@ -204,16 +226,9 @@ export class CubeTables {
 
   async #createView(shape: CubeShape): Promise<void> {
     const sums = sumsTable(shape);
-    const texts = textsOf(shape);
-    const columns = ['shard', ...shape.columns.map(({ name }) => name)].map((name) =>
-      texts.includes(name) ? `${name}_text.value AS ${name}` : `${sums}.${name}`,
+    await this.#connection.run(
+      `CREATE OR REPLACE TEMP VIEW ${shape.name} AS ${selectTexts(shape, sums, sums)}`,
     );
-    const dictionaries = texts.map(
-      (name) => `LEFT JOIN sink.dictionary AS ${name}_text ON ${name}_text.number = ${sums}.${name}`,
-    );
-    await this.#connection.run(`
-      CREATE OR REPLACE TEMP VIEW ${shape.name} AS
-      SELECT ${columns.join(', ')} FROM ${sums} ${dictionaries.join(' ')}`);
   }
 
   /**
@@ -269,27 +284,40 @@ export class CubeTables {
     this.#revisions.delete(table);
   }
 
-  /** Writes the relation of a cube, which must be up to date, to `<folder>/<cube>.parquet`, for `restore`. */
+  /** Writes a cube to `<folder>/<cube>.parquet`, for `restore`. The relation of a declared one must be up to date. */
   async export(folder: string, cube: string): Promise<void> {
+    const other = this.#undeclared.get(cube);
+    const relation =
+      other === undefined ? cube : `(${selectTexts(other, `(${selectSums(other, 'BIGINT')})`, 'held')})`;
     await this.#connection.run(
-      `COPY ${cube} TO ${sqlPath(join(folder, `${cube}.parquet`))} (${parquetOptions})`,
+      `COPY ${relation} TO ${sqlPath(join(folder, `${cube}.parquet`))} (${parquetOptions})`,
     );
   }
 
   /**
-   * Loads the declared cubes from files that `export` has written, as part of the open transaction.
+   * Loads cubes from files that `export` has written, as part of the open transaction.
    * @param numbered stores the texts of a SELECT in the dictionary
    */
   async restore(folder: string, numbered: (texts: string) => Promise<void>): Promise<void> {
-    for (const shape of this.#declared) {
-      const file = parquetFile(join(folder, `${shape.name}.parquet`));
+    for (const path of readdirSync(folder).filter((name) => name.endsWith('.parquet'))) {
+      const file = parquetFile(join(folder, path));
+      const described = await this.#rows(`DESCRIBE FROM ${file}`);
+      const shape: CubeShape = {
+        name: path.replace(/\..*/, ''),
+        columns: described.slice(1).map(([column, type]) => ({
+          name: String(column),
+          kind: kindOfType[String(type)] ?? 'long',
+        })),
+      };
       const texts = textsOf(shape);
-      for (const name of texts)
-        await numbered(`SELECT DISTINCT ${name} FROM ${file} WHERE ${name} IS NOT NULL`);
-      const columns = shape.columns.map(({ name }) =>
-        texts.includes(name) ? `(SELECT number FROM dictionary WHERE value = ${name})` : name,
+      for (const text of texts)
+        await numbered(`SELECT DISTINCT ${text} FROM ${file} WHERE ${text} IS NOT NULL`);
+      const columns = shape.columns.map((column) =>
+        texts.includes(column.name)
+          ? `(SELECT number FROM dictionary WHERE value = ${column.name})`
+          : column.name,
       );
-      const table = cubeTable(shape);
+      const table = await this.#provide(shape);
       this.#changed.add(table);
       await this.#connection.run(
         `INSERT INTO ${table} SELECT shard, ${this.#revisionOf(table) + 1}, ${columns.join(', ')} FROM ${file}`,

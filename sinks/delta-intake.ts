@@ -206,9 +206,10 @@ export class DeltaIntake {
     }
   }
 
-  async #apply(shard: number, { kind }: DeltaPart, parts: readonly PartRows[]): Promise<void> {
+  /** A base replaces all cubes of its shard but those that it keeps. A cube that it neither brings nor keeps is removed. */
+  async #apply(shard: number, { kind, keeps }: DeltaPart, parts: readonly PartRows[]): Promise<void> {
     const store = this.#store;
-    if (kind !== 'delta') await store.clearShard(shard);
+    if (kind !== 'delta') await store.clearShard(shard, keeps);
     if (kind === 'reset') return;
     for (const rows of parts.flat()) await store.addCubeRows(shard, rows);
   }

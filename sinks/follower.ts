@@ -90,6 +90,8 @@ function advanced(
   const counts: Record<string, RecordCounts> = part.kind === 'delta' ? { ...state?.counts } : {};
   const heldUntil = part.kind === 'reset' ? toOf(part) : (state?.heldUntil ?? {});
   for (const range of part.kind === 'reset' ? [] : part.range) {
+    // A base names topics of which nothing was read yet.
+    if (range.to === 0) continue;
     counts[range.topic] = sumOf(counts[range.topic] ?? noRecords, range);
   }
   const { shard, shards } = part;

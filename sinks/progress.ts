@@ -1,5 +1,7 @@
 /** Decides when a snapshot may follow another: it must hold more, and nothing less. Pure functions. */
 import { type GoldTable, tableFingerprint } from '../tables/gold-table.ts';
+import { type CubeVersions, versionsIn } from '../topics/cube-versions.ts';
+import type { ChainState } from '../topics/delta-chain.ts';
 import { type Gaps, nextIn, notAfter, type Position, sameGaps } from '../topics/position.ts';
 import type { Manifest } from './gold/manifest.ts';
 import type { PeopleState, ShardState } from './shard-state.ts';
@@ -9,20 +11,28 @@ export interface Held {
   readonly shards: ReadonlyMap<number, ShardState>;
   readonly people: ReadonlyMap<number, Pick<PeopleState, 'partition' | 'next'>>;
   readonly peopleTopic: string;
+  /** Source topics that the tables need. CURRENT may hold more of another one, once it has left the chain. Default: all. */
+  readonly topics?: ReadonlySet<string>;
 }
 
 /** The newest snapshot. */
 export type Current = Pick<Manifest, 'input' | 'shards'> | undefined;
 
 /**
- * The shards whose newest delta is of other cubes than those that this sink declares. Its tables would lack them, or be computed
- * from another contribution than the one that they name.
- * @param cubeSet fingerprint of the declared cubes
+ * The declared cubes that some shards have in another version or not at all, with these shards. A table over such a cube would
+ * lack rows, or be computed from another contribution than the one that it names.
  */
-export function shardsOfOtherCubes(shards: Held['shards'], cubeSet: string): number[] {
-  return [...shards.values()]
-    .filter(({ chain }) => chain.cubeSet !== '' && chain.cubeSet !== cubeSet)
-    .map(({ shard }) => shard);
+export function otherCubes(shards: Held['shards'], declared: CubeVersions): Map<string, number[]> {
+  const other = new Map<string, number[]>();
+  for (const { shard, chain } of shards.values()) {
+    // A shard that was reset has no rows, which is right for every cube.
+    if (chain.cubeSet === '') continue;
+    const held = versionsIn(chain.cubeSet);
+    for (const [name, version] of declared) {
+      if (held.get(name) !== version) other.set(name, [...(other.get(name) ?? []), shard]);
+    }
+  }
+  return other;
 }
 
 /** Whether a snapshot would have other tables than CURRENT, or the same ones computed in another way. */
@@ -72,18 +82,18 @@ export type EndOf = (topic: string, partition: number) => number;
  * reset the sources may be shorter than CURRENT is: then all that they hold is enough. The mark alone is not, because the
  * mark of a reset that was killed may arrive long after it, when CURRENT has moved on.
  */
-export function hasReached({ shards, people, peopleTopic }: Held, current: Current, endOf: EndOf): boolean {
+export function hasReached(held: Held, current: Current, endOf: EndOf): boolean {
+  const { shards, people, peopleTopic, topics } = held;
   const nextPerson = (partition: number) => people.get(partition)?.next ?? 0;
+  const isNeeded = (topic: string, { position }: ChainState) =>
+    topics === undefined || topics.has(topic) || topic in position;
   for (const { shard, chain, heldUntil } of shards.values()) {
     for (const [topic, end] of Object.entries(heldUntil)) {
+      if (topic !== peopleTopic && !isNeeded(topic, chain)) continue;
       const next = topic === peopleTopic ? nextPerson(shard) : nextIn(chain.position, topic);
       if (next < end) return false;
     }
   }
-  // While members of two versions take turns, a table would hold the cubes of some shards only.
-  const cubeSets = new Set([...shards.values()].map(({ chain }) => chain.cubeSet));
-  cubeSets.delete('');
-  if (cubeSets.size > 1) return false;
   if (current === undefined) return true;
   const isReset = (shard: number) =>
     (shards.get(shard)?.chain.generation ?? 0) > (current.shards[shard]?.generation ?? 0);
@@ -101,7 +111,9 @@ export function hasReached({ shards, people, peopleTopic }: Held, current: Curre
       const state = shards.get(Number(shard));
       if (state === undefined) return false;
       const position: Position = Object.fromEntries(
-        Object.entries(sources).map(([topic, { next }]) => [topic, wanted(topic, Number(shard), next)]),
+        Object.entries(sources)
+          .filter(([topic]) => isNeeded(topic, state.chain))
+          .map(([topic, { next }]) => [topic, wanted(topic, Number(shard), next)]),
       );
       return notAfter(position, state.chain.position);
     })

@@ -9,15 +9,18 @@ import { untilServed } from '../kafka/outage.ts';
 import { deleteBefore, partitionCounts } from '../kafka/topics.ts';
 import { messageOf, ReelflowError } from '../runtime/errors.ts';
 import type { Declarations } from '../tables/built-in.ts';
-import { fingerprintOf } from '../tables/cubes/cube-set.ts';
+import { datasetsIn, versionsOf } from '../tables/cubes/cube-set.ts';
+import type { GoldTable } from '../tables/gold-table.ts';
 import type { TopicNames } from '../topics/catalog.ts';
+import type { CubeVersions } from '../topics/cube-versions.ts';
 import { readChecked, tellsNothingNew, writeChecked } from './checked.ts';
 import type { CubeStore } from './cube-store.ts';
+import { relationsOf } from './gold/earlier-files.ts';
 import type { Lake } from './gold/lake.ts';
 import { currentSnapshot, type Manifest, readManifest } from './gold/manifest.ts';
 import { type Keep, newestSnapshots, retain, stayingSnapshots } from './gold/retention.ts';
 import { publishSnapshot } from './gold/snapshot.ts';
-import { declaresOtherTables, hasReached, isAhead, shardsOfOtherCubes } from './progress.ts';
+import { declaresOtherTables, type Held, hasReached, isAhead, otherCubes } from './progress.ts';
 import type { SinkMetrics } from './sink-metrics.ts';
 
 export interface PublicationOptions {
@@ -47,10 +50,10 @@ export interface PublicationOptions {
 export class Publication {
   readonly #options: PublicationOptions;
   readonly #peopleTopic: string;
-  /** Fingerprint of the declared cubes. */
-  readonly #cubeSet: string;
-  /** The shards of the last warning about their cubes. */
-  #otherCubes = '';
+  /** Versions of the declared cubes. */
+  readonly #cubes: CubeVersions;
+  /** The last warning about tables that wait for their cubes. */
+  #warnedOf = '';
   /** The snapshot that CURRENT names in the bucket. */
   #pushed: string | undefined;
   /** The last removals that failed: a warning appears only when they change. */
@@ -60,7 +63,7 @@ export class Publication {
 
   constructor(options: PublicationOptions) {
     this.#options = options;
-    this.#cubeSet = fingerprintOf(options.declarations.cubes);
+    this.#cubes = versionsOf(options.declarations.cubes);
     this.#peopleTopic = options.names.source('name.basics');
   }
 
@@ -70,11 +73,10 @@ export class Publication {
     const id = currentSnapshot(gold);
     if (id === undefined) return undefined;
     const current = readManifest(gold, id);
-    const held = { shards: store.shards, people: store.peopleStates, peopleTopic: this.#peopleTopic };
     const isSame = Object.entries(current.shards).every(
       ([shard, { generation }]) => store.shards.get(Number(shard))?.chain.generation === generation,
     );
-    const reached = isSame && hasReached(held, current, () => Number.POSITIVE_INFINITY);
+    const reached = isSame && hasReached(this.#held(), current, () => Number.POSITIVE_INFINITY);
     return reached ? current : undefined;
   }
 
@@ -87,14 +89,14 @@ export class Publication {
     if (store.isEmpty) return false;
     const id = currentSnapshot(gold);
     const current = id === undefined ? undefined : readManifest(gold, id);
-    const held = { shards: store.shards, people: store.peopleStates, peopleTopic: this.#peopleTopic };
+    const held = this.#held();
     // Input that was checked already is not computed again at every interval.
     const checked = readChecked(this.#options.folder, id);
     const isNew =
       isAhead(held, checked ?? current) ||
       current?.history?.days !== historyDays ||
       declaresOtherTables(declarations.tables, current);
-    if (!isNew || !hasReached(held, current, () => 0) || !this.#declaresAllCubes()) return false;
+    if (!isNew || !hasReached(held, current, () => 0) || !this.#canPublish()) return false;
     if (hasReached(held, current, () => Number.POSITIVE_INFINITY)) return true;
     // A reset has begun all again, and less than CURRENT is held: it is enough if the sources hold no more.
     const ends = await this.#endsOfSources(Object.keys(current?.input ?? {}));
@@ -107,17 +109,51 @@ export class Publication {
     return untilServed(broker.outages, 'reading end offsets', read, signal);
   }
 
-  /** False while processors of another version send other cubes than this sink declares. */
-  #declaresAllCubes(): boolean {
-    const shards = shardsOfOtherCubes(this.#options.store.shards, this.#cubeSet).join(', ');
-    if (shards !== this.#otherCubes && shards !== '') {
-      this.#options.broker.logger.warn(
-        { shards, declared: this.#cubeSet },
-        'no snapshot: processors send other cubes than this version of the sink declares',
+  /** What the sink holds, on the topics of the cubes that all shards have as they are declared. */
+  #held(): Held {
+    const { store, names, declarations } = this.#options;
+    const other = otherCubes(store.shards, this.#cubes);
+    const ready = declarations.cubes.filter(({ name }) => !other.has(name));
+    const topics = new Set(datasetsIn(ready).map((dataset) => names.source(dataset)));
+    return { shards: store.shards, people: store.peopleStates, peopleTopic: this.#peopleTopic, topics };
+  }
+
+  /** The tables that must wait because some shards have other cubes, by name, with the reason. */
+  #waiting(): Map<string, string> {
+    const { store, declarations } = this.#options;
+    const other = otherCubes(store.shards, this.#cubes);
+    const waiting = new Map<string, string>();
+    for (const table of declarations.tables) {
+      const [cube] = relationsOf(table, new Set(this.#cubes.keys())).filter((name) => other.has(name));
+      if (cube === undefined) continue;
+      waiting.set(
+        table.name,
+        `shards ${other.get(cube)?.join(', ')} have not sent cube ${cube} as it is declared`,
       );
     }
-    this.#otherCubes = shards;
-    return shards === '';
+    return waiting;
+  }
+
+  /**
+   * Whether every built-in table can be written, and any table. A table of a user that waits for its cubes is left out, and the manifest says
+   * so: the others go on.
+   */
+  #canPublish(): boolean {
+    const waiting = this.#waiting();
+    const isBuiltIn = ({ name, file }: GoldTable) => file === undefined && waiting.has(name);
+    const { tables } = this.#options.declarations;
+    const lacks = tables.some(isBuiltIn) || waiting.size === tables.length;
+    const text = JSON.stringify([...waiting]);
+    if (text !== this.#warnedOf && waiting.size > 0) {
+      this.#options.broker.logger.warn(
+        { tables: Object.fromEntries(waiting) },
+        lacks
+          ? 'no snapshot: processors send other cubes than this version of the sink declares'
+          : 'tables are left out: processors send other cubes than this sink declares',
+      );
+    }
+    this.#warnedOf = text;
+    return !lacks;
   }
 
   /**
@@ -152,6 +188,7 @@ export class Publication {
         reelflowVersion,
         historyDays,
         tables: declarations.tables,
+        waiting: this.#waiting(),
         isWorthIt: (next) => {
           isEqual = tellsNothingNew(next, current);
           return !isEqual;
@@ -166,7 +203,7 @@ export class Publication {
       return undefined;
     }
     for (const [table, reason] of Object.entries(manifest.leftOut ?? {})) {
-      broker.logger.error({ table, reason }, 'the snapshot lacks a table: its SQL failed');
+      broker.logger.error({ table, reason }, 'the snapshot lacks a table');
     }
     const publishedMs = performance.now() - startedMs;
     // Versions expire before their files go.

@@ -1,8 +1,6 @@
 /** Restores the sink's state from the newest snapshot, which holds the cubes of every shard and their positions. */
 import { join } from 'node:path';
 import type { Logger } from '../runtime/logger.ts';
-import type { Cube } from '../tables/cubes/cube.ts';
-import { cubes } from '../tables/cubes/cube-set.ts';
 import type { Gaps, Position } from '../topics/position.ts';
 import { noRecords, sumOf } from '../topics/record-counts.ts';
 import type { CubeStore } from './cube-store.ts';
@@ -11,21 +9,14 @@ import { requireCubes } from './gold/snapshot.ts';
 import type { ShardState } from './shard-state.ts';
 
 /**
- * Fills an empty store. The names are not part of it: they are read again. A snapshot of another version may lack declared
- * cubes; then the store stays empty, and the sink reads all deltas, or finds that they were trimmed.
+ * Fills an empty store with all cubes of the snapshot, declared or not. The names are not part of it: they are read again. A
+ * snapshot of an early version has no cubes; then the store stays empty, and the sink reads all deltas, or finds that they were trimmed.
  * @throws ReelflowError goldUnusable
  */
-export async function restoreFrom(
-  store: CubeStore,
-  gold: string,
-  id: string,
-  logger: Logger,
-  declared: readonly Cube[] = cubes,
-): Promise<void> {
+export async function restoreFrom(store: CubeStore, gold: string, id: string, logger: Logger): Promise<void> {
   const manifest = readManifest(gold, id);
-  const lacking = declared.map(({ name }) => name).filter((name) => manifest.cubes?.[name] === undefined);
-  if (lacking.length > 0) {
-    logger.warn({ snapshot: id, lacking }, 'the newest snapshot has other cubes: all deltas are read again');
+  if (manifest.cubes === undefined) {
+    logger.warn({ snapshot: id }, 'the newest snapshot holds no cubes: all deltas are read again');
     return;
   }
   logger.warn({ snapshot: id }, 'the state is empty: restoring from the newest snapshot');

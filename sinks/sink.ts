@@ -186,7 +186,7 @@ class Sink {
       [`${topic}-value`]: ratingsSchemaId,
     };
     if (store.isEmpty && current !== undefined) {
-      await restoreFrom(store, gold, current, broker.logger, cubes);
+      await restoreFrom(store, gold, current, broker.logger);
     }
     this.#publication = new Publication({
       ...this.#options,

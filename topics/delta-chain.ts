@@ -3,12 +3,14 @@
  * processors that look for the published position, fold the same headers with the same rule. So they agree on which
  * deltas count, even when a delta arrives twice, late, or from a member that no longer owns the shard.
  */
+import { versionsIn } from './cube-versions.ts';
 import { type DeltaPart, fromOf, gapsOf, toOf } from './delta-wire.ts';
 import {
   type Gaps,
   gapsBefore,
   nextIn,
   notAfter,
+  onTopics,
   type Position,
   sameGaps,
   samePosition,
@@ -29,7 +31,7 @@ export interface ChainState {
   readonly position: Position;
   /** All before the position. */
   readonly gaps: Gaps;
-  /** Fingerprint of the cubes; '' before the first delta. */
+  /** The cubes and their versions; '' before the first delta. */
   readonly cubeSet: string;
 }
 
@@ -39,15 +41,13 @@ const startOf = (generation: number): ChainState => ({ generation, position: {},
 const chainStart = startOf(0);
 
 /** The state before a delta, as the delta itself claims it. Used when everything before it is trimmed. */
-const stateBefore = (part: DeltaPart): ChainState =>
-  part.kind === 'delta'
-    ? {
-        generation: part.generation,
-        position: fromOf(part),
-        gaps: gapsBefore(gapsOf(part), fromOf(part)),
-        cubeSet: part.cubeSet,
-      }
-    : startOf(part.generation - (part.kind === 'reset' ? 1 : 0));
+function stateBefore(part: DeltaPart): ChainState {
+  const { generation, kind, cubeSet, keeps = [] } = part;
+  if (kind === 'reset') return startOf(generation - 1);
+  if (kind === 'base' && keeps.length === 0) return startOf(generation);
+  const position = kind === 'delta' ? fromOf(part) : toOf(part);
+  return { generation, position, gaps: gapsBefore(gapsOf(part), position), cubeSet };
+}
 
 /**
  * Folds one shard's deltas in the order of their partition. Parts belong together when store, kind and range agree and
@@ -112,7 +112,7 @@ export class DeltaChain {
       // A store with other gaps computes from another state of the same titles.
       if (!sameGaps(gapsBefore(gapsOf(part), from), gaps)) return 'refuse';
       if (cubeSet !== '' && part.cubeSet !== cubeSet) return 'refuse';
-    } else if (!notAfter(position, to)) {
+    } else if (!takesBase(this.#state, part)) {
       return 'refuse';
     }
     const key = DeltaChain.keyOf(part);
@@ -123,10 +123,34 @@ export class DeltaChain {
       return 'collect';
     }
     this.#open.clear();
-    this.#state = { generation, position: merge(position, to), gaps: gapsOf(part), cubeSet: part.cubeSet };
+    const reached = part.kind === 'delta' ? merge(position, to) : beyondStart(to);
+    this.#state = { generation, position: reached, gaps: gapsOf(part), cubeSet: part.cubeSet };
     return 'apply';
   }
 }
+
+/**
+ * Whether a base may follow. One with all cubes may lead to any position that is not behind. One that keeps cubes counts only
+ * where the chain has these in the same version, at the same position and with the same gaps.
+ *
+ * A base names every topic that its cubes read. A topic that only the cubes before it read leaves the chain with them.
+ */
+function takesBase({ position, gaps, cubeSet }: ChainState, part: DeltaPart): boolean {
+  const to = toOf(part);
+  const named = part.cubeSet === cubeSet ? undefined : Object.keys(to);
+  const before = onTopics(position, named);
+  const { keeps = [] } = part;
+  if (keeps.length === 0) return notAfter(before, to);
+  const [held, brought] = [versionsIn(cubeSet), versionsIn(part.cubeSet)];
+  return (
+    samePosition(before, to) &&
+    sameGaps(onTopics(gaps, named), gapsOf(part)) &&
+    keeps.every((name) => held.has(name) && held.get(name) === brought.get(name))
+  );
+}
+
+const beyondStart = (position: Position): Position =>
+  Object.fromEntries(Object.entries(position).filter(([, next]) => next > 0));
 
 function merge(position: Position, to: Position): Position {
   const merged: Record<string, number> = { ...position };

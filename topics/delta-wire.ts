@@ -28,8 +28,13 @@ export interface DeltaHeader {
   readonly shard: number;
   readonly shards: number;
   readonly generation: number;
-  /** Fingerprint of the cube declarations. */
+  /** The cubes and their versions (`cube-versions.ts`). */
   readonly cubeSet: string;
+  /**
+   * Cubes that a base leaves as they are. It holds all others of its set, and ends those that are not in its set. It counts
+   * only at exactly the position of the chain, because nothing else of the chain may belong to another position.
+   */
+  readonly keeps?: readonly string[];
   readonly storeId: string;
   readonly kind: DeltaKind;
   readonly range: readonly SourceRange[];
@@ -69,6 +74,9 @@ export function encodeDelta(
   );
 }
 
+/** Between the cubes of a base and those that it keeps: the schema has one text for both, so it stays the same. */
+const keepsMark = ' keeps ';
+
 /** What the numbers of a part and of all parts take at most. */
 const partBytesMax = 10;
 
@@ -81,7 +89,8 @@ export function encodeDeltaHeader(schemaId: number, header: DeltaPart): Buffer {
   writer.long(header.shard);
   writer.long(header.shards);
   writer.long(header.generation);
-  writer.string(header.cubeSet);
+  const { cubeSet, keeps = [] } = header;
+  writer.string(keeps.length === 0 ? cubeSet : `${cubeSet}${keepsMark}${keeps.join(' ')}`);
   writer.string(header.storeId);
   writer.long(kinds.indexOf(header.kind));
   if (header.range.length > 0) writer.long(header.range.length);
@@ -125,7 +134,7 @@ export function decodeDeltaHeader(value: Buffer | null, schemaId: number): { hea
     const shard = long();
     const shards = long();
     const generation = long();
-    const cubeSet = string();
+    const [cubeSet = '', kept] = string().split(keepsMark, 2);
     const storeId = string();
     const kind = kinds[long()];
     if (kind === undefined) throw new MalformedRows('undecodable', 'unknown kind');
@@ -150,7 +159,8 @@ export function decodeDeltaHeader(value: Buffer | null, schemaId: number): { hea
         removed: long(),
       }),
     );
-    const header = { shard, shards, generation, cubeSet, storeId, kind, range };
+    const keeps = kept === undefined ? {} : { keeps: kept.split(' ') };
+    const header = { shard, shards, generation, cubeSet, ...keeps, storeId, kind, range };
     return { header: { ...header, recordTimeMs: long(), part: long(), parts: long() }, at };
   } catch (thrown) {
     if (thrown instanceof MalformedRows) throw new RejectedMessage('undecodable', thrown.message);

@@ -18,6 +18,15 @@ export function notAfter(a: Position, b: Position): boolean {
   return Object.keys(a).every((topic) => nextIn(a, topic) <= nextIn(b, topic));
 }
 
+/** The part of a position, or of gaps, on these topics; all of it for undefined. */
+export function onTopics<Value>(
+  of: Readonly<Record<string, Value>>,
+  topics: readonly string[] | undefined,
+): Readonly<Record<string, Value>> {
+  if (topics === undefined) return of;
+  return Object.fromEntries(Object.entries(of).filter(([topic]) => topics.includes(topic)));
+}
+
 /** Messages before a position, by which stores are compared whether or not they began at a base. */
 export function messagesBefore(position: Position): number {
   return Object.values(position).reduce((sum, next) => sum + next, 0);

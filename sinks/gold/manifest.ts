@@ -73,7 +73,7 @@ export const manifestSchema = z
     leftOut: z
       .record(z.string(), z.string())
       .optional()
-      .describe("by name: the user's tables that the snapshot lacks, with the error of their SQL"),
+      .describe("by name: the user's tables that the snapshot lacks, with the reason"),
     cubes: z
       .record(
         z.string(),
@@ -84,7 +84,7 @@ export const manifestSchema = z
       )
       .optional()
       .describe(
-        'by name: a sink that has lost its state restores from them. Snapshots of earlier versions lack it.',
+        'by name: all cubes that the sink holds, from which one that has lost its state restores. Snapshots of earlier versions lack it.',
       ),
     input: z
       .record(z.string(), z.record(z.string(), offsets))
@@ -98,7 +98,7 @@ export const manifestSchema = z
         z.string(),
         z.object({
           generation: z.int().describe('raised by a reset'),
-          cubeSet: z.string().describe('fingerprint of the cubes'),
+          cubeSet: z.string().describe('the cubes, each with the fingerprint of its declaration'),
           shards: z.int().describe('partitions of each source topic'),
           lastDelta: z
             .int()

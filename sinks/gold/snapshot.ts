@@ -59,20 +59,22 @@ export interface SnapshotContext {
   readonly historyDays: number;
   /** Default: the built-in ones. */
   readonly tables?: readonly GoldTable[];
+  /** Tables that are left out because their cubes are not complete, with the reason. */
+  readonly waiting?: ReadonlyMap<string, string>;
 }
 
 /** Writes and publishes a snapshot of the store, unless it is not worth it. @throws ReelflowError diskFull, goldUnusable */
 export async function publishSnapshot(store: CubeStore, context: SnapshotContext): Promise<Manifest> {
-  const { gold, tables: declared = goldTables } = context;
+  const { gold, tables: declared = goldTables, waiting = new Map<string, string>() } = context;
   const created = new Date();
   const id = nextSnapshotId(newestId(gold), created);
   const building = join(snapshotsFolder(gold), `.${id}`);
   try {
     mkdirSync(building, { recursive: true });
     mkdirSync(join(building, 'cubes'));
-    const maker = makerOf(context.reelflowVersion, store.cubeFingerprint, declared);
+    const maker = makerOf(context.reelflowVersion, store.cubeSet, declared);
     const earlier = EarlierFiles.of(store, gold, maker);
-    const files = await writeFiles(store, building, declared, maker, earlier);
+    const files = await writeFiles(store, building, { declared, waiting, maker }, earlier);
     const manifest = manifestOf(store, context, id, created, files);
     if (context.isWorthIt?.(manifest) === false) {
       removeQuietly(building);
@@ -128,22 +130,28 @@ function removeQuietly(folder: string): void {
   }
 }
 
+interface MadeFrom {
+  readonly declared: readonly GoldTable[];
+  readonly waiting: ReadonlyMap<string, string>;
+  readonly maker: string;
+}
+
 /** Writes all tables and cubes, or takes over what has not changed since the snapshot before. */
 async function writeFiles(
   store: CubeStore,
   building: string,
-  declared: readonly GoldTable[],
-  maker: string,
+  { declared: all, waiting, maker }: MadeFrom,
   earlier: EarlierFiles | undefined,
 ): Promise<Pick<Manifest, 'tables' | 'leftOut' | 'cubes'>> {
+  const declared = all.filter(({ name }) => !waiting.has(name));
   const taken = new Map<GoldTable, Manifest['tables'][string] | undefined>();
   for (const table of declared) taken.set(table, await earlier?.table(table, building));
   const takenCubes = new Map<string, NonNullable<Manifest['cubes']>[string] | undefined>();
-  for (const name of store.declaredCubes) takenCubes.set(name, await earlier?.cube(name, building));
+  for (const name of await store.heldCubes()) takenCubes.set(name, await earlier?.cube(name, building));
 
   const missing = declared.filter((table) => taken.get(table) === undefined);
   const known = new Set(store.declaredCubes);
-  const missingCubes = [...known].filter((name) => takenCubes.get(name) === undefined);
+  const missingCubes = [...takenCubes.keys()].filter((name) => takenCubes.get(name) === undefined);
   await store.sumCubes(new Set([...missingCubes, ...missing.flatMap((table) => relationsOf(table, known))]));
   await store.ratings.createViews();
   await store.keep(
@@ -151,7 +159,7 @@ async function writeFiles(
     maker,
   );
   const tables: Manifest['tables'] = {};
-  const leftOut: Record<string, string> = {};
+  const leftOut: Record<string, string> = Object.fromEntries(waiting);
   for (const [table, entry] of taken) {
     try {
       tables[table.name] = entry ?? (await writeTable(store, table, building));

@@ -1,7 +1,8 @@
 /** The declared cubes, and what follows from a set of cubes. */
 import { createHash } from 'node:crypto';
 import { messageOf } from '../../runtime/errors.ts';
-import type { DatasetName } from '../../topics/catalog.ts';
+import { type DatasetName, datasetNames } from '../../topics/catalog.ts';
+import { type CubeVersions, cubeSetText } from '../../topics/cube-versions.ts';
 import { builtIn } from '../built-in.ts';
 import { checkPortable } from '../portable-sql.ts';
 import { type Cube, relationOf } from './cube.ts';
@@ -47,7 +48,18 @@ export function projectionOf(set: readonly Cube[]): Map<DatasetName, string[]> {
  */
 const rowRule = 2;
 
-/** Changes with any declaration and with the row rule: stores and deltas of different cube sets are not comparable. */
-export function fingerprintOf(set: readonly Cube[]): string {
-  return createHash('sha256').update(JSON.stringify({ rowRule, set })).digest('hex').slice(0, 16);
+/** The version of each cube: it changes with the declaration and with the row rule. Deltas of two versions never mix. */
+export function versionsOf(set: readonly Cube[]): CubeVersions {
+  const version = ({ onlyDuckdb: _, ...cube }: Cube) =>
+    createHash('sha256').update(JSON.stringify({ rowRule, cube })).digest('hex').slice(0, 12);
+  return new Map(set.map((cube) => [cube.name, version(cube)]));
+}
+
+/** The cubes and their versions as deltas carry them. */
+export const cubeSetOf = (set: readonly Cube[]) => cubeSetText(versionsOf(set));
+
+/** The datasets that some cube reads. */
+export function datasetsIn(set: readonly Cube[]): DatasetName[] {
+  const read = new Set(set.flatMap((cube) => Object.keys(cube.reads)));
+  return datasetNames.filter((name) => read.has(name));
 }

@@ -1,7 +1,7 @@
 /** Which member gets which shard: properties of the pure function over any claims. */
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { type Claim, dealShards } from '../../kafka/shard-assignment.ts';
+import { type Claim, dealShards, electOne } from '../../kafka/shard-assignment.ts';
 
 const claims: fc.Arbitrary<Claim[]> = fc.uniqueArray(
   fc.record({
@@ -101,4 +101,42 @@ test('of two stores of a shard the one that is further is used', () => {
 
 test('claims of shards that do not exist are passed over', () => {
   expect(dealShards(1, claimsOf({ a: { 7: 1_000 }, b: { 0: 1 } }))).toEqual(['b']);
+});
+
+const declaring = (memberId: string, text: string, sinceMs: number, holds = false): Claim => ({
+  memberId,
+  freshness: new Map(),
+  declared: { text, sinceMs, holds },
+});
+const elected = (...members: Claim[]) => electOne(members).map(({ memberId }) => memberId);
+
+test('members that declare something else take no shards while one that holds some is there', () => {
+  const [old, other] = [declaring('a', 'old', 1, true), declaring('b', 'old', 5)];
+  expect(elected(old, other, declaring('c', 'new', 9))).toEqual(['a', 'b']);
+  // The last holder has left: the member that started last decides.
+  expect(elected(other, declaring('c', 'new', 9))).toEqual(['c']);
+  expect(elected(declaring('c', 'new', 9, true), declaring('d', 'old', 20))).toEqual(['c']);
+  // One that was away holds what the group has dealt again.
+  expect(elected(old, declaring('c', 'new', 9, true))).toEqual(['c']);
+});
+
+test('members of one set are elected in any order, and members of a version that declares nothing among themselves', () => {
+  const claim = fc.record({
+    memberId: fc.string({ minLength: 1, maxLength: 3 }),
+    text: fc.constantFrom('x', 'y', 'z'),
+    sinceMs: fc.nat(3),
+    holds: fc.boolean(),
+  });
+  fc.assert(
+    fc.property(fc.uniqueArray(claim, { minLength: 1, selector: ({ memberId }) => memberId }), (all) => {
+      const members = all.map(({ memberId, text, sinceMs, holds }) =>
+        declaring(memberId, text, sinceMs, holds),
+      );
+      const chosen = electOne(members);
+      expect(new Set(chosen.map(({ declared }) => declared?.text)).size).toBe(1);
+      expect(new Set(electOne([...members].reverse()))).toEqual(new Set(chosen));
+    }),
+  );
+  const silent = ['a', 'b'].map((memberId): Claim => ({ memberId, freshness: new Map() }));
+  expect(elected(...silent)).toEqual(['a', 'b']);
 });

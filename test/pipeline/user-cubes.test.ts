@@ -1,4 +1,6 @@
-/** A cube of a user over two datasets, on the real pipeline: computed, verified, never mixed with other cubes, and removed. */
+/** A cube of a user over two datasets, on the real pipeline: added, verified, left out while others are sent, and removed. */
+import { globSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Manifest } from '../../sinks/gold/manifest.ts';
 import type { Verification } from '../../sinks/verify/verify.ts';
@@ -69,15 +71,35 @@ const hashes = ({ tables: of }: Manifest) =>
   Object.fromEntries(builtIn.tables.map(({ name }) => [name, of[name]?.contentHash]));
 
 describe.sequential('a cube of a user', () => {
-  it('appears in no snapshot while the processors do not compute it', async () => {
+  it('has no table while the processors do not compute it, the manifest says why, and the others stay', async () => {
     const finished = await place.run(place.args('sink', '--once', '--tables', tables));
     expect(finished.code).toBe(0);
     expect(finished.stderr).toContain('processors send other cubes');
-    expect(place.manifest.id).toBe(before.id);
+    expect(place.manifest.leftOut).toEqual({
+      category_analysis: 'shards 0, 1 have not sent cube categories as it is declared',
+    });
+    expect(place.manifest.tables).not.toHaveProperty('category_analysis');
+    expect(hashes(place.manifest)).toEqual(hashes(before));
+    const verified = await place.run([
+      'verify',
+      '--gold',
+      place.gold,
+      '--tables',
+      tables,
+      '--data',
+      data,
+      '--json',
+    ]);
+    expect(lastJson<Verification>(verified)).toMatchObject({
+      equal: true,
+      unchecked: [expect.any(String), expect.stringContaining('category_analysis')],
+    });
   });
 
   it('is computed by processors with the same declarations, and its table holds exactly its rows', async () => {
-    await place.process('--tables', tables);
+    const { stderr } = await place.run(place.args('process', '--until-caught-up', '--tables', tables));
+    expect(stderr).toMatch(/"again":\["title.principals"\],"dropped":\[\]/);
+    expect(stderr).toMatch(/"cubes":\["categories"\]/);
     await place.sink('--tables', tables);
     const shown = await place.run([
       'gold',
@@ -105,13 +127,24 @@ describe.sequential('a cube of a user', () => {
     expect(lastJson<Verification>(finished).tables.category_analysis).toEqual({ rows: 3, differences: 0 });
   });
 
-  it('is never mixed: a sink without it publishes nothing, and then the pipeline leaves it', async () => {
-    const { id } = place.manifest;
-    expect((await place.sink()).snapshot).toBeNull();
-    expect(place.manifest.id).toBe(id);
+  it('is kept by a sink that does not declare it, through the loss of its state', async () => {
+    await place.sink();
+    expect(place.manifest.tables).not.toHaveProperty('category_analysis');
+    expect(Object.keys(place.manifest.cubes ?? {})).toContainEqual(expect.stringMatching(/^categories\./));
+    for (const file of globSync('**/sink.duckdb*', { cwd: place.state })) rmSync(join(place.state, file));
+    await place.sink('--tables', tables);
+    expect(place.manifest.tables.category_analysis?.rows).toBe(3);
+  });
+
+  it('is removed by processors that do not declare it, and the others have the hashes of before', async () => {
     await place.process();
     await place.sink();
-    expect(Object.keys(place.manifest.cubes ?? {})).not.toContain('categories');
+    expect(Object.keys(place.manifest.cubes ?? {}).filter((name) => name.startsWith('categories'))).toEqual(
+      [],
+    );
+    expect(place.manifest.leftOut).toBeUndefined();
     expect(hashes(place.manifest)).toEqual(hashes(before));
+    const shardSets = Object.values(place.manifest.shards).map(({ cubeSet }) => cubeSet);
+    expect(new Set(shardSets)).toEqual(new Set(Object.values(before.shards).map(({ cubeSet }) => cubeSet)));
   });
 });

@@ -40,7 +40,6 @@ describe('backups that a shard may restore', () => {
     shard: 1,
     shards: 4,
     generation: 2,
-    cubeSet: 'cubes',
   };
   const card = (change: Partial<BackupCard> = {}): BackupCard => ({
     ...kind,
@@ -81,7 +80,6 @@ describe('backups that a shard may restore', () => {
     ['of another shard count', { shards: 8 }, 'its shards is 8, not 4'],
     ['of a generation before a reset', { generation: 1 }, 'its generation is 1, not 2'],
     ['of a later generation', { generation: 3 }, 'its generation is 3, not 2'],
-    ['of another cube set', { cubeSet: 'other cubes' }, 'its cubeSet is other cubes, not cubes'],
     ['of an older version', { format: 2 }, 'its format is 2, not 3'],
     ['of a newer version', { format: 4 }, 'a newer version wrote it (format 4)'],
     ['past the published position', { position: { a: 10 } }, 'it is at a 10, past the published position'],

@@ -8,7 +8,13 @@ import { type Gaps, notAfter, type Position, samePosition } from '../../topics/p
 
 type Entry = { number: number; header: DeltaHeader };
 
-function entry(number: number, from: Position, to: Position, kind: DeltaKind = 'delta'): Entry {
+function entry(
+  number: number,
+  from: Position,
+  to: Position,
+  kind: DeltaKind = 'delta',
+  gaps: Gaps = {},
+): Entry {
   const topics = [...new Set([...Object.keys(from), ...Object.keys(to)])];
   return {
     number,
@@ -27,7 +33,7 @@ function entry(number: number, from: Position, to: Position, kind: DeltaKind = '
         duplicate: 0,
         rejected: 0,
         removed: 0,
-        gaps: [],
+        gaps: gaps[topic] ?? [],
       })),
       recordTimeMs: 0,
     },
@@ -149,6 +155,25 @@ const table: [string, Position, Entry[], ChainState, Partial<Plan>][] = [
   ],
 ];
 
+test('cubes that are published in the same version are kept, and a topic that no cube reads is passed over', () => {
+  const state = { gaps: {}, cubeSet: 'one:1 three:1 two:2', topics: ['a'] };
+  const chain = published({ a: 5, b: 3 }, 'one:1 two:1');
+  expect(planShard({ ...state, position: { a: 5, b: 2 } }, [], chain)).toMatchObject({
+    kind: 'base',
+    keeps: ['one'],
+  });
+  expect(planShard({ ...state, position: { a: 4, b: 3 } }, [], chain)).toEqual({
+    kind: 'catch-up',
+    to: { a: 5 },
+  });
+  const left = { ...entry(1, { a: 5, b: 3 }, { a: 6, b: 3 }) };
+  const outbox = [{ ...left, header: { ...left.header, cubeSet: 'one:1 two:1' } }];
+  expect(planShard({ ...state, position: { a: 6, b: 3 } }, outbox, chain)).toEqual({
+    kind: 'continue',
+    publish: [1],
+  });
+});
+
 /** Position and gaps of the store, its outbox, position and gaps of the published deltas. */
 const losses: [string, Position, Gaps, Entry[], ChainState, Gaps, Partial<Plan>][] = [
   [
@@ -175,7 +200,7 @@ const losses: [string, Position, Gaps, Entry[], ChainState, Gaps, Partial<Plan>]
     'a loss behind what is published, which the outbox passes',
     { a: 9 },
     { a: [[5, 7]] },
-    [entry(3, { a: 5 }, { a: 9 })],
+    [entry(3, { a: 5 }, { a: 9 }, 'delta', { a: [[5, 7]] })],
     published({ a: 5 }),
     {},
     { kind: 'continue', publish: [3] },
@@ -184,7 +209,7 @@ const losses: [string, Position, Gaps, Entry[], ChainState, Gaps, Partial<Plan>]
     'the outbox leads here from a state that is not the published one',
     { a: 9 },
     { a: [[0, 2]] },
-    [entry(3, { a: 5 }, { a: 9 })],
+    [entry(3, { a: 5 }, { a: 9 }, 'delta', { a: [[0, 2]] })],
     published({ a: 5 }),
     {},
     { kind: 'base' },
@@ -219,11 +244,15 @@ const losses: [string, Position, Gaps, Entry[], ChainState, Gaps, Partial<Plan>]
 ];
 
 test.each(losses)('%s', (_, position, gaps, outbox, chain, lost, plan) => {
-  expect(planShard({ position, gaps, cubeSet: 'now' }, outbox, { ...chain, gaps: lost })).toMatchObject(plan);
+  expect(
+    planShard({ position, gaps, cubeSet: 'now', topics: ['a', 'b'] }, outbox, { ...chain, gaps: lost }),
+  ).toMatchObject(plan);
 });
 
 test.each(table)('%s', (_, position, outbox, chain, plan) => {
-  expect(planShard({ position, gaps: {}, cubeSet: 'now' }, outbox, chain)).toMatchObject(plan);
+  expect(planShard({ position, gaps: {}, cubeSet: 'now', topics: ['a', 'b'] }, outbox, chain)).toMatchObject(
+    plan,
+  );
 });
 
 test('after the planned deltas the chain ends at the position of the store; catching up never moves backwards', () => {
@@ -243,7 +272,7 @@ test('after the planned deltas the chain ends at the position of the store; catc
       for (const { header } of entries.slice(0, at)) chain.accept({ ...header, part: 1, parts: 1 });
       const before = chain.state.position;
       const outbox = entries.slice(kept).filter((_, i) => i + 1 !== lost);
-      const plan = planShard({ position, gaps: {}, cubeSet: 'now' }, outbox, chain.state);
+      const plan = planShard({ position, gaps: {}, cubeSet: 'now', topics: ['a', 'b'] }, outbox, chain.state);
       if (plan.kind === 'continue') {
         for (const { number, header } of outbox) {
           if (plan.publish.includes(number)) chain.accept({ ...header, part: 1, parts: 1 });

@@ -1,6 +1,7 @@
 /**
  * Processors and the sink over an in-memory log, put through a schedule of faults. What decides is the product:
- * `Tenure` with `planShard` and `Publisher`, `Follower` with `DeltaChain`, `isAhead` and `hasReached`, `dealShards`. What
+ * `Tenure` with `planShard` and `Publisher`, `Follower` with `DeltaChain`, `isAhead`, `hasReached` and `otherCubes`, `dealShards` with
+ * `electOne`. What
  * is modelled is what they stand on: the broker; the store (position, outbox and rows committed together); the sink's
  * store (cubes and chain committed together); crashes, which lose what is not committed. A cube counts the values of
  * keys, so that whatever the sink holds can be compared with the fold of the log up to its position, but for its gaps:
@@ -10,7 +11,7 @@
  */
 
 import { OutsideLog } from '../../kafka/log.ts';
-import { dealShards } from '../../kafka/shard-assignment.ts';
+import { type Claim, dealShards, electOne } from '../../kafka/shard-assignment.ts';
 import type { Plan } from '../../processors/plan.ts';
 import { Publisher } from '../../processors/publisher.ts';
 import { publishMarks } from '../../processors/reset-marks.ts';
@@ -18,14 +19,17 @@ import type { OutboxEntry } from '../../processors/shard-store.ts';
 import { Tenure } from '../../processors/tenure.ts';
 import { ReelflowError } from '../../runtime/errors.ts';
 import { Follower } from '../../sinks/follower.ts';
-import { type Current, hasReached, isAhead } from '../../sinks/progress.ts';
+import { type Current, hasReached, isAhead, otherCubes } from '../../sinks/progress.ts';
 import type { ShardState } from '../../sinks/shard-state.ts';
+import { versionsIn } from '../../topics/cube-versions.ts';
+import type { ChainState } from '../../topics/delta-chain.ts';
 import { type DeltaHeader, decodeDeltaHeader, encodeDeltaHeader } from '../../topics/delta-wire.ts';
 import {
   type Gap,
   type Gaps,
   nextIn,
   notAfter,
+  onTopics,
   type Position,
   sameGaps,
   startAfter,
@@ -156,7 +160,9 @@ interface Source {
 /** What a store has committed; never changed, so a copy of it is a backup. */
 interface Committed {
   readonly storeId: string;
-  readonly cubeSet: string;
+  /** Topics of which it keeps rows, and whether it keeps the further column of b. */
+  readonly topics: readonly string[];
+  readonly isWide: boolean;
   readonly generation: number;
   readonly sources: Readonly<Record<string, Source>>;
   /** Value by topic and key. */
@@ -185,9 +191,11 @@ class Store {
   readonly shard: number;
   /** Of this opening. */
   readonly writerId: string;
+  readonly cubeSet: string;
   nextEntry: number;
 
-  constructor(file: File, shard: number, writerId: string) {
+  constructor(file: File, shard: number, writerId: string, cubeSet: string) {
+    this.cubeSet = cubeSet;
     this.file = file;
     this.shard = shard;
     this.writerId = writerId;
@@ -202,6 +210,11 @@ class Store {
     return Object.fromEntries(Object.entries(this.file.committed.sources).map(([t, { gaps }]) => [t, gaps]));
   }
 
+  get fitsCubes(): boolean {
+    const { topics: kept, isWide } = this.file.committed;
+    return kept.join() === topicsOf(this.cubeSet).join() && (isWide || !isWideSet(this.cubeSet));
+  }
+
   async readOutbox(): Promise<readonly OutboxEntry[]> {
     return this.file.committed.outbox;
   }
@@ -214,8 +227,9 @@ class Member {
   readonly disk: Map<number, File[]>;
   isUp = false;
   isBusy = false;
-  /** Fingerprint of the cubes that its program declares. */
+  /** The cubes that its program declares, and when it started. */
   cubeSet = '';
+  sinceMs = 0;
   /** The last assignment that it received. */
   given: readonly number[] = [];
   readonly owned = new Map<number, SimulatedTenure>();
@@ -228,7 +242,8 @@ class Member {
 
 interface SinkShard {
   readonly state: ShardState;
-  readonly cube: Int32Array;
+  /** By name of the cube. */
+  readonly cubes: Readonly<Record<CubeName, Int32Array>>;
 }
 
 interface Snapshot {
@@ -236,9 +251,31 @@ interface Snapshot {
   readonly current: NonNullable<Current>;
 }
 
-/** The cubes of a cube set, which differ in the group that a value counts in. */
-const groupOf = (cubeSet: string, group: number) =>
-  cubeSet === 'cubes 1' ? group - (group % values) + values - 1 - (group % values) : group;
+/**
+ * The cubes. `one` is built-in and counts the values of both topics, `two` is a user's and counts those of b. Version 1 of a cube
+ * counts a value in another group; that of `two` reads a further column of b.
+ */
+const cubeNames = ['one', 'two'] as const;
+type CubeName = (typeof cubeNames)[number];
+const cubeSets = ['one:0', 'one:0 two:0', 'one:1 two:1', 'two:0'] as const;
+
+const topicsOf = (cubeSet: string) => (versionsIn(cubeSet).has('one') ? topics : topics.slice(1));
+const isWideSet = (cubeSet: string) => versionsIn(cubeSet).get('two') === '1';
+const noCubes = (): Record<CubeName, Int32Array> => ({
+  one: new Int32Array(groups),
+  two: new Int32Array(groups),
+});
+
+/** A cube of counts by topic and value; undefined for a cube that the set does not have. */
+function cubeOf(cubeSet: string, name: CubeName, counts: Int32Array): Int32Array {
+  const cube = new Int32Array(groups);
+  const version = versionsIn(cubeSet).get(name);
+  for (let group = name === 'two' ? values : 0; group < groups && version !== undefined; group++) {
+    const turned = group - (group % values) + values - 1 - (group % values);
+    cube[version === '1' ? turned : group] = counts[group] as number;
+  }
+  return cube;
+}
 
 const countOf = (rows: Int8Array): Int32Array => {
   const cube = new Int32Array(groups);
@@ -292,7 +329,8 @@ export class World {
   #points = 0;
   #storeIds = 0;
   #openings = 0;
-  #cubeSet = 'cubes 0';
+  #cubeSet: string = cubeSets[0];
+  #started = 0;
   #sinkBusy = false;
   #sinkShards = new Map<number, SinkShard>();
   /** What the sink has committed, the newest last. */
@@ -411,8 +449,8 @@ export class World {
       case 'sink-lost':
         if (this.#sinkBusy) return;
         this.#sinkShards = new Map(this.#snapshots.at(-1)?.shards ?? []);
-        for (const [number, { state, cube }] of this.#sinkShards) {
-          this.#sinkShards.set(number, { state: { ...state, heldUntil: {} }, cube });
+        for (const [number, { state, cubes }] of this.#sinkShards) {
+          this.#sinkShards.set(number, { state: { ...state, heldUntil: {} }, cubes });
         }
         this.#startSink();
         return;
@@ -432,7 +470,7 @@ export class World {
         if (!this.#sinkBusy) this.#snapshot();
         return;
       case 'upgrade':
-        this.#cubeSet = `cubes ${size % 2}`;
+        this.#cubeSet = cubeSets[size - 1] as string;
         return;
       case 'reset':
         if (size === 1) await this.#reset();
@@ -573,6 +611,8 @@ export class World {
     if (member.isUp) return;
     member.isUp = true;
     member.cubeSet = this.#cubeSet;
+    member.sinceMs = ++this.#started;
+    member.given = [];
     this.#group.add(index);
     this.#deal(true);
     await this.#guarded(index, () => this.#reassign(member));
@@ -593,16 +633,14 @@ export class World {
 
   #deal(isHeard: boolean): void {
     if (this.#group.size === 0) return;
-    const owners = dealShards(
-      this.#schedule.shards,
-      [...this.#group].map((i) => {
-        const { id, disk } = this.#members[i] as Member;
-        const freshness = new Map(
-          [...disk].map(([shard, files]) => [shard, Math.max(0, ...files.map(seen))]),
-        );
-        return { memberId: id, freshness };
-      }),
-    );
+    const claims = [...this.#group].map((i): Claim => {
+      const { id, disk, cubeSet, sinceMs, given } = this.#members[i] as Member;
+      const freshness = new Map([...disk].map(([shard, files]) => [shard, Math.max(0, ...files.map(seen))]));
+      return { memberId: id, freshness, declared: { text: cubeSet, sinceMs, holds: given.length > 0 } };
+    });
+    // Zombies and leaders of an earlier version may let two sets take turns.
+    const elected = this.#random(4) === 0 ? claims : electOne(claims);
+    const owners = dealShards(this.#schedule.shards, elected);
     for (const [i, member] of this.#members.entries()) {
       if (!this.#group.has(i) || !(isHeard || this.#random(2) === 0)) continue;
       member.given = owners.flatMap((id, shard) => (id === member.id ? [shard] : []));
@@ -642,9 +680,14 @@ export class World {
       await publisher.fold(this.#deltas[shard]?.messages.length ?? 0);
       const { generation } = publisher.published;
       store = this.#openFurthest(member, shard, generation);
-      const tenure: SimulatedTenure = new Tenure(store, publisher, member.cubeSet, {
+      const cubes = { cubeSet: member.cubeSet, topics: topicsOf(member.cubeSet) };
+      const tenure: SimulatedTenure = new Tenure(store, publisher, cubes, {
         apply: (to, batch, how) => this.#applyBatch(index, to, batch, how, publisher),
-        writeBase: async (of) => this.#writeBase(of),
+        adapt: async (of) => {
+          this.#adapt(of);
+          await this.#point(index);
+        },
+        writeBase: async (of, keeps) => this.#writeBase(of, keeps),
         rebuild: async (of) => {
           of.file.isLocked = false;
           of.file.isRemoved = true;
@@ -683,10 +726,7 @@ export class World {
   /** The rules of `openFurthest`. */
   #openFurthest(member: Member, shard: number, generation: number): Store {
     const files = member.disk.get(shard) ?? [];
-    const free = files.filter(
-      ({ isLocked, committed }) =>
-        !isLocked && committed.generation === generation && committed.cubeSet === member.cubeSet,
-    );
+    const free = files.filter(({ isLocked, committed }) => !isLocked && committed.generation === generation);
     const best = free.reduce<File | undefined>(
       (a, b) => (a === undefined || seen(b) > seen(a) ? b : a),
       undefined,
@@ -698,7 +738,7 @@ export class World {
     );
     if (best === undefined) return this.#create(member, shard, generation);
     best.isLocked = true;
-    return new Store(best, shard, this.#writerId(best.committed.storeId));
+    return new Store(best, shard, this.#writerId(best.committed.storeId), member.cubeSet);
   }
 
   #create(member: Member, shard: number, generation: number): Store {
@@ -706,7 +746,8 @@ export class World {
     const rows = new Int8Array(topics.length * keys);
     const committed: Committed = {
       storeId,
-      cubeSet: member.cubeSet,
+      topics: topicsOf(member.cubeSet),
+      isWide: isWideSet(member.cubeSet),
       generation,
       sources: {},
       rows,
@@ -714,7 +755,7 @@ export class World {
     };
     const file = { committed, isLocked: true, isRemoved: false };
     member.disk.set(shard, [...(member.disk.get(shard) ?? []), file]);
-    return new Store(file, shard, this.#writerId(storeId));
+    return new Store(file, shard, this.#writerId(storeId), member.cubeSet);
   }
 
   #writerId(storeId: string): string {
@@ -745,7 +786,7 @@ export class World {
 
   #batchOf(tenure: SimulatedTenure, shard: number, size: number): Batch[] {
     const { silentTo, store } = tenure;
-    return topics.flatMap((topic): Batch[] => {
+    return topicsOf(store.cubeSet).flatMap((topic): Batch[] => {
       const log = this.#sources[shard]?.[topic] as SourceMessage[];
       const end = silentTo === undefined ? log.length : nextIn(silentTo, topic);
       let from = nextIn(store.position, topic);
@@ -810,7 +851,7 @@ export class World {
         to: sources[topic]?.next ?? 0,
         gaps: sources[topic]?.gaps ?? [],
       }));
-      entry = this.#entryOf(store, 'delta', range, before.rows, rows);
+      entry = this.#entryOf(store, 'delta', range, before.rows, rows, []);
     }
     if (this.#bug === 'publish-before-commit' && entry !== undefined) await publisher.publish(entry.messages);
     const kept = before.outbox.filter(({ number }) => number > publishedEntry);
@@ -822,21 +863,38 @@ export class World {
     return { entry };
   }
 
-  async #writeBase(store: Store): Promise<OutboxEntry> {
+  /** As `ShardStore.adapt`. */
+  #adapt(store: Store): void {
     const { committed } = store.file;
-    const range = Object.entries(committed.sources).map(
-      ([topic, { next, applied, duplicate, rejected, removed, gaps }]) => ({
-        topic,
-        from: 0,
-        to: next,
-        applied,
-        duplicate,
-        rejected,
-        removed,
-        gaps,
-      }),
-    );
-    const entry = this.#entryOf(store, 'base', range, new Int8Array(topics.length * keys), committed.rows);
+    const wanted = topicsOf(store.cubeSet);
+    const rows = committed.rows.slice();
+    const sources = { ...committed.sources };
+    const isWide = committed.topics.includes('b') && committed.isWide;
+    for (const topic of topics) {
+      const lacks = topic === 'b' && isWideSet(store.cubeSet) && !isWide;
+      if (wanted.includes(topic) && committed.topics.includes(topic) && !lacks) continue;
+      const first = topics.indexOf(topic) * keys;
+      rows.fill(0, first, first + keys);
+      delete sources[topic];
+    }
+    store.file.committed = {
+      ...committed,
+      topics: wanted,
+      isWide: isWide || isWideSet(store.cubeSet),
+      sources,
+      rows,
+      outbox: [],
+    };
+  }
+
+  async #writeBase(store: Store, keeps: readonly string[]): Promise<OutboxEntry> {
+    const { committed } = store.file;
+    const range = topicsOf(store.cubeSet).map((topic) => {
+      const { next, ...counts } = committed.sources[topic] ?? { next: 0, ...noRecords, gaps: [] };
+      return { topic, from: 0, to: next, ...counts };
+    });
+    const none = new Int8Array(topics.length * keys);
+    const entry = this.#entryOf(store, 'base', range, none, committed.rows, keeps);
     store.file.committed = { ...committed, outbox: [entry] };
     store.nextEntry += 1;
     return entry;
@@ -858,19 +916,27 @@ export class World {
     }[],
     before: Int8Array,
     after: Int8Array,
+    keeps: readonly string[],
   ): OutboxEntry {
-    const [was, is] = [countOf(before), countOf(after)];
+    const { cubeSet } = store;
     const rows: [number, number][] = [];
-    for (let group = 0; group < groups; group++) {
-      const change = (is[group] as number) - (was[group] as number);
-      const { cubeSet } = store.file.committed;
-      if (change !== 0) rows.splice(this.#random(rows.length + 1), 0, [groupOf(cubeSet, group), change]);
+    for (const [number, name] of cubeNames.entries()) {
+      if (keeps.includes(name)) continue;
+      // A column that the store does not keep is null in every row.
+      const lacks = name === 'two' && isWideSet(cubeSet) && !store.file.committed.isWide;
+      const counts = (of: Int8Array) => cubeOf(cubeSet, name, lacks ? new Int32Array(groups) : countOf(of));
+      const [was, is] = [counts(before), counts(after)];
+      for (let group = 0; group < groups; group++) {
+        const change = (is[group] as number) - (was[group] as number);
+        if (change !== 0) rows.splice(this.#random(rows.length + 1), 0, [number * groups + group, change]);
+      }
     }
     const header: DeltaHeader = {
       shard: store.shard,
       shards: this.#schedule.shards,
       generation: store.file.committed.generation,
-      cubeSet: store.file.committed.cubeSet,
+      cubeSet,
+      ...(keeps.length > 0 && { keeps }),
       storeId: store.writerId,
       kind,
       range,
@@ -937,7 +1003,7 @@ export class World {
       const end = Math.min(messages.length, first + size);
       if (end <= first) return;
       const follower = this.#followerOf(shard);
-      let cube = before?.cube ?? new Int32Array(groups);
+      let cubes = before?.cubes ?? noCubes();
       for (let offset = first; offset < end; offset++) {
         const value = messages[offset] as Buffer;
         const { header, at } = decodeDeltaHeader(value, schemaId);
@@ -950,10 +1016,17 @@ export class World {
           continue;
         }
         this.counts.deltas += 1;
-        cube = header.kind === 'delta' ? cube.slice() : new Int32Array(groups);
+        this.#checkOrder(chain, follower.chain);
+        const { keeps = [] } = header;
+        const isKept = (name: CubeName) => header.kind === 'delta' || keeps.includes(name);
+        cubes = {
+          one: isKept('one') ? cubes.one.slice() : new Int32Array(groups),
+          two: isKept('two') ? cubes.two.slice() : new Int32Array(groups),
+        };
         for (const part of parts) {
           for (let byte = part.at; byte < part.value.length; byte += 2) {
-            const group = part.value.readInt8(byte);
+            const group = part.value.readInt8(byte) % groups;
+            const cube = cubes[cubeNames[(part.value.readInt8(byte) / groups) | 0] as CubeName];
             cube[group] = (cube[group] as number) + part.value.readInt8(byte + 1);
           }
         }
@@ -962,9 +1035,9 @@ export class World {
       // The commit.
       const { state } = follower;
       if (state !== undefined) {
-        this.#sinkShards.set(shard, { state, cube });
+        this.#sinkShards.set(shard, { state, cubes });
         this.#sinkPast = [...this.#sinkPast, new Map(this.#sinkShards)].slice(-8);
-        this.#check(shard, before);
+        this.#check(shard);
       }
       this.#fetched.set(shard, end);
       await this.#point(undefined);
@@ -976,29 +1049,31 @@ export class World {
     }
   }
 
+  #checkOrder(old: ChainState, now: ChainState): void {
+    if (now.generation < old.generation) throw new Broken('the generation went backwards');
+    // A topic that the new cubes do not read leaves with the earlier ones.
+    const before = old.cubeSet === now.cubeSet ? old.position : onTopics(old.position, topicsOf(now.cubeSet));
+    if (now.generation === old.generation && !notAfter(before, now.position)) {
+      throw new Broken(`a shard went backwards to ${JSON.stringify(now.position)}`);
+    }
+  }
+
   /** What must hold of every state of the sink. */
-  #check(shard: number, before: SinkShard | undefined): void {
-    const { state, cube } = this.#sinkShards.get(shard) as SinkShard;
-    const { position, gaps, generation } = state.chain;
+  #check(shard: number): void {
+    const { state, cubes } = this.#sinkShards.get(shard) as SinkShard;
+    const { position, gaps, cubeSet } = state.chain;
     const folds = new Map(
       topics.map((topic) => [topic, this.#foldOf(shard, topic, nextIn(position, topic), gaps[topic] ?? [])]),
     );
-    for (let group = 0; group < groups; group++) {
-      const expected = [...folds.values()].reduce(
-        (sum, fold) => sum + (fold.cube[groupOf(state.chain.cubeSet, group)] ?? Number.NaN),
-        0,
-      );
-      if (cube[group] !== expected) {
+    const counts = new Int32Array(groups);
+    for (const { cube } of folds.values())
+      for (const [group, count] of cube.entries()) counts[group] = (counts[group] as number) + count;
+    for (const name of cubeNames) {
+      const expected = cubeOf(cubeSet, name, counts);
+      if (cubes[name].join() !== expected.join()) {
         throw new Broken(
-          `shard ${shard} at ${JSON.stringify(position)}: cube ${cube} in group ${group}, not ${expected}`,
+          `shard ${shard} at ${JSON.stringify(position)}: cube ${name} is ${cubes[name]}, not ${expected}`,
         );
-      }
-    }
-    if (before !== undefined) {
-      const old = before.state.chain;
-      if (generation < old.generation) throw new Broken('the generation went backwards');
-      if (generation === old.generation && !notAfter(old.position, position)) {
-        throw new Broken(`shard ${shard} went backwards to ${JSON.stringify(position)}`);
       }
     }
     for (const topic of topics) {
@@ -1021,30 +1096,35 @@ export class World {
     const shards = this.#sinkShards;
     if (shards.size === 0) return;
     const newest = this.#snapshots.at(-1);
-    const held = {
-      shards: new Map([...shards].map(([shard, { state }]) => [shard, state])),
-      people: new Map(),
-      peopleTopic: 'names',
-    };
+    const states = new Map([...shards].map(([shard, { state }]) => [shard, state]));
+    // As `Publication`: a built-in cube must be complete, one of a user is left out.
+    const other = otherCubes(states, versionsIn(this.#cubeSet));
+    if (other.has('one')) return;
+    const ready = [...versionsIn(this.#cubeSet).keys()].filter((name) => !other.has(name));
+    if (ready.length === 0) return;
+    const read = new Set<string>(ready.includes('one') ? topics : ['b']);
+    const held = { shards: states, people: new Map(), peopleTopic: 'names', topics: read };
     if (
       !isAhead(held, newest?.current) ||
       !hasReached(held, newest?.current, (topic, shard) => nextIn(this.#ends(shard), topic))
     )
       return;
-    const cubeSets = new Set([...shards.values()].map(({ state }) => state.chain.cubeSet));
-    if (cubeSets.has('') ? cubeSets.size > 2 : cubeSets.size > 1) {
-      throw new Broken('a snapshot holds the cubes of two versions');
+    for (const name of ready) {
+      const versions = new Set([...states.values()].map(({ chain }) => versionsIn(chain.cubeSet).get(name)));
+      if ([...states.values()].some(({ chain }) => chain.cubeSet === '')) versions.delete(undefined);
+      if (versions.size > 1) throw new Broken(`a snapshot holds cube ${name} of two versions`);
     }
     for (const [shard, { state }] of newest?.shards ?? []) {
       const now = shards.get(shard)?.state.chain ?? { generation: -1, position: {} };
       // Also after a reset: the sources of these schedules never become shorter.
-      if (now.generation < state.chain.generation || !notAfter(state.chain.position, now.position)) {
+      const before = onTopics(state.chain.position, [...read]);
+      if (now.generation < state.chain.generation || !notAfter(before, now.position)) {
         throw new Broken('a snapshot went backwards');
       }
     }
     for (const [shard, { state }] of shards) {
       const mark = this.#marks.get(`${state.chain.generation}/${shard}`) ?? {};
-      if (!notAfter(mark, state.chain.position))
+      if (!notAfter(onTopics(mark, [...read]), state.chain.position))
         throw new Broken('a snapshot is less than what was before a reset');
     }
     this.counts.snapshots += 1;
@@ -1082,7 +1162,7 @@ export class World {
     }
     for (let shard = 0; shard < this.#schedule.shards; shard++) {
       const position = this.#sinkShards.get(shard)?.state.chain.position ?? {};
-      if (!notAfter(this.#ends(shard), position)) {
+      if (!notAfter(onTopics(this.#ends(shard), topicsOf(this.#cubeSet)), position)) {
         throw new Broken(
           `shard ${shard} stays at ${JSON.stringify(position)}, short of ${JSON.stringify(this.#ends(shard))}`,
         );

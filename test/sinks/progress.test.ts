@@ -1,6 +1,6 @@
 /** When a snapshot may follow another, by a table: what the sink holds, and what CURRENT holds. */
 import { describe, expect, test } from 'vitest';
-import { type Current, type Held, hasReached, isAhead, shardsOfOtherCubes } from '../../sinks/progress.ts';
+import { type Current, type Held, hasReached, isAhead, otherCubes } from '../../sinks/progress.ts';
 import type { Gaps, Position } from '../../topics/position.ts';
 
 const peopleTopic = 'names';
@@ -195,11 +195,31 @@ describe('the sink holds everything that CURRENT holds or a reset asked for', ()
   });
 });
 
-test('shards are of other cubes if their newest delta has another fingerprint, but not after a reset mark', () => {
+test('a cube is another on shards that send another version or none, but not after a reset mark', () => {
   const { shards } = held([{ position: { a: 1 } }, { position: { a: 1 } }, { position: {} }]);
-  const marked = new Map(shards);
-  const [, , reset] = [...shards.values()];
-  if (reset !== undefined) marked.set(2, { ...reset, chain: { ...reset.chain, cubeSet: '' } });
-  expect(shardsOfOtherCubes(marked, 'cubes')).toEqual([]);
-  expect(shardsOfOtherCubes(marked, 'newer')).toEqual([0, 1]);
+  const sets = ['one:1 two:1', 'one:1 two:2', ''];
+  const states = new Map(
+    [...shards].map(([shard, state]) => [
+      shard,
+      { ...state, chain: { ...state.chain, cubeSet: sets[shard] as string } },
+    ]),
+  );
+  const declared = new Map(Object.entries({ one: '1', two: '1', three: '1' }));
+  expect([...otherCubes(states, declared)]).toEqual([
+    ['three', [0, 1]],
+    ['two', [1]],
+  ]);
+  expect([...otherCubes(states, new Map([['one', '1']]))]).toEqual([]);
+});
+
+test('a topic that left the chain with its cubes holds no snapshot back, and any other does', () => {
+  const newest = current([{ position: { a: 5, b: 5 } }]);
+  const reached = (position: Position, topics: string[]) =>
+    hasReached({ ...held([{ position }]), topics: new Set(topics) }, newest, () => 100);
+  expect(reached({ a: 5 }, ['a'])).toBe(true);
+  expect(reached({ a: 5 }, ['a', 'b'])).toBe(false);
+  expect(reached({ a: 5, b: 4 }, ['a'])).toBe(false);
+  const marked = held([{ generation: 1, position: { a: 5 }, heldUntil: { a: 5, b: 5 } }]);
+  expect(hasReached({ ...marked, topics: new Set(['a']) }, newest, () => 100)).toBe(true);
+  expect(hasReached({ ...marked, topics: new Set(['a', 'b']) }, newest, () => 100)).toBe(false);
 });

@@ -1,8 +1,9 @@
 /** What cubes declare, what follows from it, and that no two declarations share a fingerprint. */
 import { describe, expect, test } from 'vitest';
 import { type Cube, columnsOf } from '../../tables/cubes/cube.ts';
-import { cubes, fingerprintOf, projectionOf } from '../../tables/cubes/cube-set.ts';
+import { cubeSetOf, cubes, projectionOf } from '../../tables/cubes/cube-set.ts';
 import { type DatasetName, datasets } from '../../topics/catalog.ts';
+import { sameCubesIn } from '../../topics/cube-versions.ts';
 
 const titleCube = cubes[0] as Cube;
 
@@ -52,7 +53,7 @@ test('a cube that does not read title.ratings is refused', () => {
   expect(() => projectionOf([unrated])).toThrow('title.ratings');
 });
 
-test('any change of a declaration changes the fingerprint', () => {
+test('any change of a declaration changes the version of this cube only', () => {
   const changed: Cube[] = [
     { ...titleCube, name: 'titles' },
     { ...titleCube, texts: [] },
@@ -61,7 +62,10 @@ test('any change of a declaration changes the fingerprint', () => {
     { ...titleCube, contribution: `${titleCube.contribution} ` },
     { ...titleCube, reads: { ...titleCube.reads, 'title.crew': ['tconst'] } },
   ];
-  const prints = [[titleCube], [], ...changed.map((cube) => [cube])].map(fingerprintOf);
+  const prints = [[titleCube], [], ...changed.map((cube) => [cube])].map(cubeSetOf);
   expect(new Set(prints).size).toBe(prints.length);
-  expect(fingerprintOf([{ ...titleCube }])).toBe(fingerprintOf([titleCube]));
+  expect(cubeSetOf([{ ...titleCube, onlyDuckdb: 'why' }])).toBe(cubeSetOf([titleCube]));
+  const [, other] = cubes;
+  const both = cubeSetOf([{ ...titleCube, measures: ['titles'] }, other as Cube]);
+  expect(sameCubesIn(both, cubeSetOf(cubes))).toEqual([other?.name]);
 });

@@ -82,16 +82,22 @@ const range = fc.array(
   }),
   { maxLength: 5 },
 );
-const header: fc.Arbitrary<DeltaHeader> = fc.record({
-  shard: fc.nat(100),
-  shards: fc.nat(100),
-  generation: fc.nat(5),
-  cubeSet: fc.string(),
-  storeId: fc.string(),
-  kind: fc.constantFrom('delta' as const, 'base' as const, 'reset' as const),
-  range,
-  recordTimeMs: fc.nat(2 ** 42),
-});
+const header: fc.Arbitrary<DeltaHeader> = fc.record(
+  {
+    keeps: fc.array(fc.stringMatching(/^[a-z_]+$/), { minLength: 1 }),
+    shard: fc.nat(100),
+    shards: fc.nat(100),
+    generation: fc.nat(5),
+    cubeSet: fc.string(),
+    storeId: fc.string(),
+    kind: fc.constantFrom('delta' as const, 'base' as const, 'reset' as const),
+    range,
+    recordTimeMs: fc.nat(2 ** 42),
+  },
+  {
+    requiredKeys: ['shard', 'shards', 'generation', 'cubeSet', 'storeId', 'kind', 'range', 'recordTimeMs'],
+  },
+);
 
 /** Rows as the encoder takes them: columns of numbers. */
 function cubeRows(given: readonly Table[], dictionary: Dictionary): CubeRows[] {
@@ -188,12 +194,13 @@ test('avsc decodes the same header and rows as our decoder', () => {
       const messages = encode(head, rows);
       expect(messages).toHaveLength(1);
       const { headers, read } = readByAvsc(messages);
-      const { recordTimeMs, ...rest } = head;
+      const { recordTimeMs, keeps = [], ...rest } = head;
+      const cubeSet = keeps.length === 0 ? head.cubeSet : `${head.cubeSet} keeps ${keeps.join(' ')}`;
       const range = head.range.map(({ gaps, ...of }) => ({
         ...of,
         gaps: gaps.map(([from, to]) => ({ from, to })),
       }));
-      expect(headers).toEqual([{ ...rest, range, recordTime: recordTimeMs, part: 1, parts: 1 }]);
+      expect(headers).toEqual([{ ...rest, cubeSet, range, recordTime: recordTimeMs, part: 1, parts: 1 }]);
       expect(read).toEqual(joined(rows));
       expect(readByUs(messages)).toEqual(joined(rows));
       expect(decodeDeltaHeader(messages[0] as Buffer, schemaId).header).toEqual({
