@@ -136,7 +136,7 @@ describe.sequential('a cube of a user', () => {
     expect(place.manifest.tables.category_analysis?.rows).toBe(3);
   });
 
-  it('is removed by processors that do not declare it, and the others have the hashes of before', async () => {
+  it('is removed by processors that do not declare it, and the others have their earlier hashes', async () => {
     await place.process();
     await place.sink();
     expect(Object.keys(place.manifest.cubes ?? {}).filter((name) => name.startsWith('categories'))).toEqual(
