@@ -126,10 +126,8 @@ export class Publication {
     for (const table of declarations.tables) {
       const [cube] = relationsOf(table, new Set(this.#cubes.keys())).filter((name) => other.has(name));
       if (cube === undefined) continue;
-      waiting.set(
-        table.name,
-        `shards ${other.get(cube)?.join(', ')} have not sent cube ${cube} as it is declared`,
-      );
+      const shards = other.get(cube)?.join(', ');
+      waiting.set(table.name, `cube ${cube} is missing, or of another version, on shards: ${shards}`);
     }
     return waiting;
   }

@@ -76,7 +76,7 @@ describe.sequential('a cube of a user', () => {
     expect(finished.code).toBe(0);
     expect(finished.stderr).toContain('processors send other cubes');
     expect(place.manifest.leftOut).toEqual({
-      category_analysis: 'shards 0, 1 have not sent cube categories as it is declared',
+      category_analysis: 'cube categories is missing, or of another version, on shards: 1',
     });
     expect(place.manifest.tables).not.toHaveProperty('category_analysis');
     expect(hashes(place.manifest)).toEqual(hashes(before));
