@@ -57,7 +57,7 @@ export function planShard(
   const left = outbox.filter(({ header }) => !notAfter(toOf(header), chain.position));
   const reached = new DeltaChain(chain);
   for (const { header } of left) {
-    if (reached.accept({ ...header, part: 1, parts: 1 }) !== 'apply') break;
+    if (reached.accept({ ...header, part: 1, parts: 1 }) === 'refuse') break;
   }
   if (samePosition(reduced(reached.state, topics).position, position)) {
     return { kind: 'continue', publish: left.map(({ number }) => number) };
