@@ -5,6 +5,7 @@
  */
 import { type AppendedColumn, appendColumns, readNumbers } from '../database/duckdb.ts';
 import { relationOf } from '../tables/cubes/cube.ts';
+import { gatesOf } from '../tables/cubes/cube-set.ts';
 import { type DatasetName, datasets } from '../topics/catalog.ts';
 import { firstIdOf, groupSize } from '../topics/id-groups.ts';
 import { type ShardStore, storedType } from './shard-store.ts';
@@ -16,15 +17,19 @@ export interface Changes {
   /** Rows of titles that the store does not hold. */
   readonly fresh: readonly Int32Array[];
   readonly freshCount: number;
-  /** The rated titles among them, each once. The table `fresh_<relation>` holds their rows, if there are any. */
-  readonly freshTitles: Int32Array;
+  /**
+   * By the gates of the cubes that read the dataset: the titles among them that pass it, each once. `freshTable` holds their rows,
+   * if there are any.
+   */
+  readonly freshTitles: ReadonlyMap<DatasetName, Int32Array>;
   /** Rows of `change_<relation>`: known keys whose row will differ, and stored rows that a replacement removes. */
   readonly changed: number;
   /** How many of them a replacement removes. */
   readonly removed: number;
 }
 
-export const freshTable = (dataset: DatasetName) => `fresh_${relationOf(dataset)}`;
+export const freshTable = (dataset: DatasetName, gate: DatasetName) =>
+  `fresh_${relationOf(dataset)}_by_${relationOf(gate)}`;
 /** Ids of the replaced groups of which the store may hold rows. */
 const replacedTable = (dataset: DatasetName) => `replaced_${relationOf(dataset)}`;
 const knownTable = (dataset: DatasetName) => `known_${relationOf(dataset)}`;
@@ -59,25 +64,9 @@ export async function findChanges(store: ShardStore, staged: StagedRows): Promis
   const fresh =
     knownCount === 0 ? columns : gather(columns, records.length, freshCount, (row) => known[row] === 0);
 
-  // Most titles are not rated, and an unrated title contributes nothing: only fresh rows of rated titles go to the cubes.
-  const rated = store.present.get('title.ratings');
-  const titles = fresh[0] as Int32Array;
-  let freshRated = 0;
-  const isRated = new Uint8Array(freshCount);
-  const freshTitles: number[] = [];
-  for (let row = 0; row < freshCount; row++) {
-    const title = titles[row] as number;
-    if (rated?.has(title) === true) {
-      isRated[row] = 1;
-      freshRated += 1;
-      // The rows of a fresh title follow each other.
-      if (title !== freshTitles.at(-1)) freshTitles.push(title);
-    }
-  }
-  if (freshRated > 0) {
-    const rows =
-      freshRated === freshCount ? fresh : gather(fresh, freshCount, freshRated, (row) => isRated[row] === 1);
-    await fillTemporary(store, freshTable(dataset), dataset, [], withLists(store, staged, rows), freshRated);
+  const freshTitles = new Map<DatasetName, Int32Array>();
+  for (const gate of gatesOf(store.identity.cubeSet, dataset)) {
+    freshTitles.set(gate, await stageFresh(store, staged, gate, fresh, freshCount));
   }
 
   const replaced = await stageReplaced(store, staged);
@@ -92,10 +81,51 @@ export async function findChanges(store: ShardStore, staged: StagedRows): Promis
     staged,
     fresh,
     freshCount,
-    freshTitles: Int32Array.from(freshTitles),
+    freshTitles,
     changed: changed + removed,
     removed,
   };
+}
+
+/**
+ * Fills the table of the fresh rows that pass a gate. Most titles are not rated, and an unrated title contributes nothing to a cube that
+ * title.ratings gates: only fresh rows of rated titles go to it.
+ * @returns their titles, each once
+ */
+async function stageFresh(
+  store: ShardStore,
+  staged: StagedRows,
+  gate: DatasetName,
+  fresh: readonly Int32Array[],
+  count: number,
+): Promise<Int32Array> {
+  const gated = store.present.get(gate);
+  const titles = fresh[0] as Int32Array;
+  let passing = 0;
+  const passes = new Uint8Array(count);
+  const distinct: number[] = [];
+  for (let row = 0; row < count; row++) {
+    const title = titles[row] as number;
+    if (gated?.has(title) === true) {
+      passes[row] = 1;
+      passing += 1;
+      // The rows of a fresh title follow each other.
+      if (title !== distinct.at(-1)) distinct.push(title);
+    }
+  }
+  if (passing > 0) {
+    const rows = passing === count ? fresh : gather(fresh, count, passing, (row) => passes[row] === 1);
+    const { dataset } = staged;
+    await fillTemporary(
+      store,
+      freshTable(dataset, gate),
+      dataset,
+      [],
+      withLists(store, staged, rows),
+      passing,
+    );
+  }
+  return Int32Array.from(distinct);
 }
 
 /** @returns how many ids the table of replaced ids holds; it exists if there are any */

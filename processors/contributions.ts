@@ -3,7 +3,7 @@
  * contribution before it.
  */
 import { appendColumns, readNumbers } from '../database/duckdb.ts';
-import { type Cube, relationOf, rowsOf } from '../tables/cubes/cube.ts';
+import { type Cube, gateOf, relationOf, rowsOf } from '../tables/cubes/cube.ts';
 import { type DatasetName, datasets } from '../topics/catalog.ts';
 import type { CubeRows } from '../topics/cube-rows.ts';
 import { IdSet } from '../topics/id-set.ts';
@@ -25,15 +25,16 @@ function changedTitles(cube: Cube, changes: ReadonlyMap<DatasetName, Changes>): 
 
 const noTitles = new Int32Array(0);
 
-/** The rated titles whose rows in a dataset are new to the store. */
-const freshTitlesOf = (dataset: DatasetName, changes: ReadonlyMap<DatasetName, Changes>) =>
-  changes.get(dataset)?.freshTitles ?? noTitles;
+/** The titles that pass a gate and whose rows in a dataset are new to the store. */
+const freshTitlesOf = (dataset: DatasetName, gate: DatasetName, changes: ReadonlyMap<DatasetName, Changes>) =>
+  changes.get(dataset)?.freshTitles.get(gate) ?? noTitles;
 
-/** Queries for the rated titles that are new to the store. */
+/** Queries for the titles that are new to the store and pass the gate of a cube. */
 function freshTitles(cube: Cube, changes: ReadonlyMap<DatasetName, Changes>): string[] {
+  const gate = gateOf(cube);
   return datasetsOf(cube)
-    .filter((dataset) => freshTitlesOf(dataset, changes).length > 0)
-    .map((dataset) => `SELECT ${titleOf(dataset)} AS title FROM ${freshTable(dataset)}`);
+    .filter((dataset) => freshTitlesOf(dataset, gate, changes).length > 0)
+    .map((dataset) => `SELECT ${titleOf(dataset)} AS title FROM ${freshTable(dataset, gate)}`);
 }
 
 /**
@@ -111,17 +112,18 @@ function differenceQuery(
   changes: ReadonlyMap<DatasetName, Changes>,
   befores: readonly Cube[],
 ): string {
+  const gate = gateOf(cube);
   const titles = [...changedTitles(cube, changes), ...freshTitles(cube, changes)];
   const relations = datasetsOf(cube).map((dataset) => {
     const columns = (store.projection.get(dataset) ?? []).join(', ');
-    const isFresh = freshTitlesOf(dataset, changes).length > 0;
+    const isFresh = freshTitlesOf(dataset, gate, changes).length > 0;
     const title = titleOf(dataset);
     // Fresh rows are all rows of their titles: the query reads only the other titles from the store.
     const others = isFresh
-      ? `SELECT title FROM affected EXCEPT SELECT ${title} FROM ${freshTable(dataset)}`
+      ? `SELECT title FROM affected EXCEPT SELECT ${title} FROM ${freshTable(dataset, gate)}`
       : 'SELECT title FROM affected';
     const stored = `SELECT ${columns} FROM ${store.table(dataset)} WHERE ${title} IN (${others})`;
-    const parts = [...(isFresh ? [`SELECT ${columns} FROM ${freshTable(dataset)}`] : []), stored];
+    const parts = [...(isFresh ? [`SELECT ${columns} FROM ${freshTable(dataset, gate)}`] : []), stored];
     return `${relationOf(dataset)} AS (${parts.join(' UNION ALL ')})`;
   });
   const { key, measures } = cube;
@@ -142,6 +144,9 @@ function differenceQuery(
 
 /** Titles that the store is asked for, in parts. */
 const askedTable = 'asked_titles';
+
+/** Cubes of one gate and the same datasets share their relations. */
+const placeOf = (cube: Cube) => [gateOf(cube), ...datasetsOf(cube)].join();
 
 /** Rows of titles in one dataset, for a query. */
 interface FreshRelation {
@@ -174,17 +179,18 @@ class FreshRelations {
     changes: ReadonlyMap<DatasetName, Changes>,
   ): Promise<FreshRelations> {
     const fresh = new FreshRelations(store, changes);
-    for (const cube of cubes) fresh.#add(datasetsOf(cube));
+    for (const cube of cubes) fresh.#add(cube);
     await fresh.#storeAsked();
     return fresh;
   }
 
   /** @returns undefined if the titles have no rows in one of the datasets: then they contribute nothing */
   of(cube: Cube): string[] | undefined {
-    const relations = this.#relations.get(datasetsOf(cube).join());
+    const gate = gateOf(cube);
+    const relations = this.#relations.get(placeOf(cube));
     return relations?.map(({ dataset, isFresh, asked, part }) => {
       const columns = (this.#store.projection.get(dataset) ?? []).join(', ');
-      const selects = isFresh ? [`SELECT ${columns} FROM ${freshTable(dataset)}`] : [];
+      const selects = isFresh ? [`SELECT ${columns} FROM ${freshTable(dataset, gate)}`] : [];
       if (asked.length > 0) {
         const titles = `SELECT title FROM ${askedTable} WHERE part = ${part}`;
         const stored = `SELECT ${columns} FROM ${this.#store.table(dataset)}`;
@@ -194,28 +200,31 @@ class FreshRelations {
     });
   }
 
-  #add(datasets: readonly DatasetName[]): void {
-    if (this.#relations.has(datasets.join())) return;
+  #add(cube: Cube): void {
+    const place = placeOf(cube);
+    if (this.#relations.has(place)) return;
+    const datasets = datasetsOf(cube);
+    const gate = gateOf(cube);
     const relations = datasets.map((dataset) => ({
       dataset,
-      isFresh: freshTitlesOf(dataset, this.#changes).length > 0,
-      asked: this.#titlesToAsk(dataset, datasets),
+      isFresh: freshTitlesOf(dataset, gate, this.#changes).length > 0,
+      asked: this.#titlesToAsk(dataset, datasets, gate),
       part: this.#parts++,
     }));
     if (relations.every(({ isFresh, asked }) => isFresh || asked.length > 0)) {
-      this.#relations.set(datasets.join(), relations);
+      this.#relations.set(place, relations);
     }
   }
 
   /** Titles with fresh rows in another dataset, whose rows in this one can lie only in the store. */
-  #titlesToAsk(dataset: DatasetName, datasets: readonly DatasetName[]): Int32Array {
+  #titlesToAsk(dataset: DatasetName, datasets: readonly DatasetName[], gate: DatasetName): Int32Array {
     const present = this.#store.present.get(dataset);
     const seen = new IdSet();
-    for (const title of freshTitlesOf(dataset, this.#changes)) seen.add(title);
+    for (const title of freshTitlesOf(dataset, gate, this.#changes)) seen.add(title);
     const asked: number[] = [];
     for (const other of datasets) {
       if (other === dataset) continue;
-      for (const title of freshTitlesOf(other, this.#changes)) {
+      for (const title of freshTitlesOf(other, gate, this.#changes)) {
         if (seen.has(title) || present?.has(title) !== true) continue;
         seen.add(title);
         asked.push(title);

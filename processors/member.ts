@@ -315,7 +315,6 @@ export class Member {
 
   #health(): Health {
     const isHealthy = this.#failure === undefined;
-
     const { broker, registry } = this.#options;
     const detail = isHealthy
       ? outageDetail({ broker: broker.outages.current, registry: registry.outage })

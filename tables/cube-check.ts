@@ -7,7 +7,7 @@ import type { DuckDBConnection } from '@duckdb/node-api';
 import { messageOf } from '../runtime/errors.ts';
 import { type ColumnType, type DatasetName, datasets } from '../topics/catalog.ts';
 import { formOf } from '../topics/chunk.ts';
-import { type Cube, relationOf } from './cubes/cube.ts';
+import { type Cube, gateOf, relationOf } from './cubes/cube.ts';
 import type { DeclarationFile, MetadataPath } from './declaration-file.ts';
 import type { DeclarationProblem } from './declaration-problem.ts';
 import { type Relations, statementProblem } from './statement-check.ts';
@@ -69,11 +69,12 @@ class CubeCheck {
 
   #checkMetadata(): void {
     const { reads, key, measures } = this.#cube;
-    if (reads['title.ratings'] === undefined) {
+    const gate = gateOf(this.#cube);
+    if (reads[gate] === undefined) {
       throw this.#problem(
-        ['reads'],
-        'the cube does not read title.ratings',
-        'Join title_ratings: a title counts while it is rated.',
+        [this.#cube.gate === undefined ? 'reads' : 'gate'],
+        `the cube does not read ${gate}, the dataset that gates it`,
+        `Join ${relationOf(gate)}; or name another dataset of reads as the gate: \`gate: ${this.#reads[0]?.[0]}\`.`,
       );
     }
     for (const [dataset, columns] of this.#reads) {

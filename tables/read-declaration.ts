@@ -38,10 +38,13 @@ const tableMetadata = z.strictObject({
   onlyDuckdb: sentence.optional(),
 });
 
+const dataset = z.enum(datasetNames);
+
 const cubeMetadata = z.strictObject({
   kind: z.literal('cube'),
   about: sentence,
-  reads: z.partialRecord(z.enum(datasetNames as [string, ...string[]]), names),
+  reads: z.partialRecord(dataset, names),
+  gate: dataset.optional(),
   key: names,
   texts: names.optional(),
   measures: names,
@@ -83,10 +86,11 @@ export function readGoldTable(file: DeclarationFile): GoldTable {
 
 /** @throws DeclarationProblem */
 export function readCube(file: DeclarationFile): Cube {
-  const { reads, key, texts, measures, onlyDuckdb } = file.metadata(cubeMetadata);
+  const { reads, gate, key, texts, measures, onlyDuckdb } = file.metadata(cubeMetadata);
   return {
     name: file.name,
     reads,
+    ...(gate && { gate }),
     key,
     ...(texts && { texts }),
     measures,

@@ -5,7 +5,7 @@ import { type DatasetName, datasetNames } from '../../topics/catalog.ts';
 import { type CubeVersions, cubeSetText } from '../../topics/cube-versions.ts';
 import { builtIn } from '../built-in.ts';
 import { checkPortable } from '../portable-sql.ts';
-import { type Cube, relationOf } from './cube.ts';
+import { type Cube, gateOf, relationOf } from './cube.ts';
 
 /** The built-in cubes. */
 export const cubes: readonly Cube[] = declaredCubes(builtIn.cubes);
@@ -31,8 +31,8 @@ export function declaredCubes(set: readonly Cube[]): readonly Cube[] {
 export function projectionOf(set: readonly Cube[]): Map<DatasetName, string[]> {
   const projection = new Map<DatasetName, string[]>();
   for (const cube of set) {
-    if (cube.reads['title.ratings'] === undefined) {
-      throw new RangeError(`cube ${cube.name} does not read title.ratings`);
+    if (cube.reads[gateOf(cube)] === undefined) {
+      throw new RangeError(`cube ${cube.name} does not read ${gateOf(cube)}, which gates it`);
     }
     for (const [name, columns] of Object.entries(cube.reads)) {
       const kept = projection.get(name as DatasetName) ?? [];
@@ -57,6 +57,11 @@ export function versionsOf(set: readonly Cube[]): CubeVersions {
 
 /** The cubes and their versions as deltas carry them. */
 export const cubeSetOf = (set: readonly Cube[]) => cubeSetText(versionsOf(set));
+
+/** The gates of the cubes that read a dataset. */
+export function gatesOf(set: readonly Cube[], dataset: DatasetName): ReadonlySet<DatasetName> {
+  return new Set(set.filter(({ reads }) => reads[dataset] !== undefined).map(gateOf));
+}
 
 /** The datasets that some cube reads. */
 export function datasetsIn(set: readonly Cube[]): DatasetName[] {

@@ -12,10 +12,15 @@ export interface Cube {
   /**
    * Columns that the contribution reads, by dataset, the dataset's key first. In the SQL a dataset is the relation
    * `title_basics` …, ids are integers, averageRating is ten times its value, strings are dictionary numbers.
-   * A title contributes only while it is rated, so every cube reads title.ratings. It contributes only while it has rows in
-   * every dataset that the cube reads, so its first rows in one of them have no contribution before.
+   * A title contributes only while it has rows in every dataset that the cube reads, so its first rows in one of them have no
+   * contribution before.
    */
   readonly reads: Readonly<Partial<Record<DatasetName, readonly string[]>>>;
+  /**
+   * The dataset, one of those that it reads, that decides cheaply which new titles matter: the rows of others are not looked at.
+   * Default: title.ratings, because few titles are rated.
+   */
+  readonly gate?: DatasetName;
   readonly key: readonly string[];
   /** Columns of the key that hold dictionary numbers of texts. */
   readonly texts?: readonly string[];
@@ -25,6 +30,8 @@ export interface Cube {
   /** Why only DuckDB computes the cube. Without a reason, the SQL must run on Flink too. */
   readonly onlyDuckdb?: string;
 }
+
+export const gateOf = ({ gate = 'title.ratings' }: Cube): DatasetName => gate;
 
 /** The columns of a cube, key before measures: what its deltas and the sink's table of it consist of. */
 export function columnsOf({ key, texts = [], measures }: Cube): CubeColumn[] {

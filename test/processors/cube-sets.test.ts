@@ -12,7 +12,7 @@ import type { Cube } from '../../tables/cubes/cube.ts';
 import { cubes } from '../../tables/cubes/cube-set.ts';
 import { DeltaChain } from '../../topics/delta-chain.ts';
 import { type DeltaPart, decodeDeltaHeader, toOf } from '../../topics/delta-wire.ts';
-import { aka, basics, principal, rating } from '../support/chunks.ts';
+import { aka, basics, type Chunk, principal, type Row, rating } from '../support/chunks.ts';
 import { addDeltas, type Cubes } from '../support/cube-model.ts';
 import { hashesBelow } from '../support/damage.ts';
 import { deltaSchemaId, Logs, type ShardOverLogs, shardOver } from '../support/shard-over-logs.ts';
@@ -198,6 +198,39 @@ test('a cube set without an earlier dataset leaves its topic, and reads it from 
     ['base', withoutAkas.length],
     ['delta', 0],
   ]);
+});
+
+// Method: fresh rows, known rows and deletes of titles with and without a rating, each in a micro-batch of its own.
+test('a cube with another gate counts titles without a rating, and the others count rated ones only', async () => {
+  const kinds: Cube = {
+    name: 'kinds',
+    reads: { 'title.basics': ['tconst', 'startYear'] },
+    gate: 'title.basics',
+    key: ['startYear'],
+    measures: ['titles'],
+    contribution: 'SELECT startYear, count(*) AS titles FROM title_basics GROUP BY startYear',
+  };
+  const set = [...all, kinds];
+  const counted = () =>
+    [...sum()]
+      .filter(([key]) => key.startsWith('["kinds"'))
+      .reduce((titles, [, [count = 0]]) => titles + count, 0);
+  const rated = () => [...sum().keys()].filter((key) => key.startsWith('["feature_basics"')).length;
+  const after = async (...chunks: Chunk[]) => {
+    logs.produce(...chunks);
+    await publish(set);
+    return [counted(), rated()];
+  };
+  const of = (records: Row[], deletes: Row[] = []) => ({
+    dataset: 'title.basics' as const,
+    records,
+    deletes,
+  });
+  expect(await after(of([basics(2, 'Drama'), basics(3, 'Drama')]))).toEqual([3, 1]);
+  expect(await after(of([basics(2, 'Comedy'), basics(4, 'Drama')]))).toEqual([4, 1]);
+  expect(await after({ dataset: 'title.ratings', records: [rating(4, 6)], deletes: [] })).toEqual([4, 2]);
+  expect(await after(of([], [{ tconst: basics(3, 'Drama').tconst as string }]))).toEqual([3, 2]);
+  expect(sum()).toEqual(await fresh(set));
 });
 
 // Method: a second member with an empty folder takes the shard, as after a rolling restart.

@@ -48,9 +48,10 @@ test('a store keeps each column once that some cube reads', () => {
   }
 });
 
-test('a cube that does not read title.ratings is refused', () => {
+test('a cube that does not read the dataset that gates it is refused', () => {
   const unrated: Cube = { ...titleCube, reads: { 'title.basics': ['tconst'] } };
   expect(() => projectionOf([unrated])).toThrow('title.ratings');
+  expect(projectionOf([{ ...unrated, gate: 'title.basics' }]).size).toBe(1);
 });
 
 test('any change of a declaration changes the version of this cube only', () => {

@@ -55,6 +55,24 @@ SELECT titleType, CAST(sum(titles) AS BIGINT) AS total_titles FROM types GROUP B
   expect([...cubes, ...tables].map(({ name }) => name)).toEqual(['types', 'a_table']);
 });
 
+test('a cube of one dataset comes through when it is its own gate', async () => {
+  write(`/*
+kind: cube
+about: Titles by type and year, rated or not.
+reads:
+  title.basics: [tconst, titleType, startYear]
+gate: title.basics
+key: [titleType, startYear]
+texts: [titleType]
+measures: [titles]
+*/
+SELECT titleType, startYear, count(*) AS titles FROM title_basics GROUP BY titleType, startYear
+`);
+  const { problems, cubes } = await readFolder(folder);
+  expect(problems).toEqual([]);
+  expect(cubes).toMatchObject([{ name: 'types', gate: 'title.basics' }]);
+});
+
 test('every built-in cube would pass', async () => {
   for (const { name } of builtIn.cubes) {
     write(readFileSync(join(builtInFolder, `${name}.sql`), 'utf8'), `my_${name}.sql`);
@@ -113,6 +131,8 @@ test.each<[string, string, number, string]>([
     'text',
   ],
   ['no rating', good.replace(/ {2}title.ratings.*\n/, ''), 4, 'title.ratings'],
+  ['a gate that it does not read', good.replace('reads:', 'gate: title.akas\nreads:'), 4, 'title.akas'],
+  ['a gate that is no dataset', good.replace('reads:', 'gate: title.films\nreads:'), 4, 'gate'],
   ['an unknown dataset', good.replace('title.basics:', 'title.films:'), 5, 'title.films'],
   ['an unknown column', good.replace('titleType]\n  title.r', 'medium]\n  title.r'), 5, 'no column medium'],
   [
