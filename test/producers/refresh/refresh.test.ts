@@ -39,6 +39,22 @@ describe('the topics hold exactly the newest dump', () => {
     }
   });
 
+  it('a refresh of a few changed rows sends one message per dataset and partition, with their groups alone', async () => {
+    const place = new Place();
+    const dense: Record<number, number> = {};
+    for (let id = 1; id <= 2_000; id++) dense[id] = id;
+    await place.replay(place.dump(dumpOf(dense)));
+    const before = await place.messages();
+    const { 800: _, ...others } = dense;
+    const votes = { ...others, 60: 1_000_060, 61: 1_000_061, 1700: 1_001_700 };
+    const report = await place.replay(place.dump(dumpOf(votes)));
+    // Three groups of ratings, and one of basics: each of 50 rows, of which one has vanished.
+    expect(report.datasets['title.ratings']).toMatchObject({ chunks: 1, produced: 149 });
+    expect(report.datasets['title.basics']).toMatchObject({ chunks: 1, produced: 49 });
+    expect((await place.messages()) - before).toBe(2);
+    expect(await votesOf(place)).toEqual(votes);
+  });
+
   it.each([
     ['from a spool', {}],
     ['from a second reading', { spoolBytesMax: -1 }],
