@@ -36,6 +36,8 @@ export function goldRelations(cubes: readonly Cube[]): TypedRelations {
   };
 }
 
+/** Relations with one row for each id. */
+const named = new Set(['names', 'title_names']);
 const sampleRows = 400;
 const integerTypes = new Set(['TINYINT', 'SMALLINT', 'INTEGER', 'BIGINT', 'HUGEINT']);
 const texts = ['Drama', 'Comedy,Drama', 'Action', 'Short,Film-Noir,Crime', ''];
@@ -55,9 +57,15 @@ export async function createSamples(connection: DuckDBConnection, relations: Typ
       const isKnown = /^(rating|tconst|nconst|parentTconst)$/.test(column);
       return `${isKnown ? value : `CASE WHEN ${number} % 11 > 0 THEN ${value} END`} AS ${sqlName(column)}`;
     });
+    // An id has one name.
+    const [id = '', ...others] = Object.keys(columns).map(sqlName);
+    const once = named.has(name)
+      ? `QUALIFY row_number() OVER (PARTITION BY ${id} ORDER BY ${others.join(', ')}) = 1`
+      : '';
     await connection.run(
-      `CREATE OR REPLACE TABLE ${sqlName(name)} AS
-       SELECT ${values.join(', ')} FROM range(${sampleRows}) AS rows(row) GROUP BY ${key.length > 0 ? 'ALL' : 'row'}`,
+      `CREATE OR REPLACE TABLE ${sqlName(name)} AS FROM (
+         SELECT ${values.join(', ')} FROM range(${sampleRows}) AS rows(row) GROUP BY ${key.length > 0 ? 'ALL' : 'row'}
+       ) ${once}`,
     );
   }
 }

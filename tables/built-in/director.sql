@@ -11,6 +11,6 @@ onlyDuckdb: the SQL that both engines share has no lists
 SELECT nconst, averageRating AS rating,
   count(*) AS titles,
   sum(numVotes) AS votes
-FROM (SELECT tconst, unnest(list_distinct(directors)) AS nconst FROM title_crew) AS pairs
+FROM (SELECT DISTINCT tconst, unnest(directors) AS nconst FROM title_crew) AS pairs
 JOIN title_ratings ON pairs.tconst = title_ratings.tconst
 GROUP BY nconst, averageRating

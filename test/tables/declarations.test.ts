@@ -98,7 +98,7 @@ test('every relation of a table whose rows are computed by id has this id, and s
 test('the built-in cubes have the versions of the deltas that exist', () => {
   expect(cubeSetOf(cubes).split(' ')).toEqual([
     'contributor:0e53667778df',
-    'director:4b805c664dfb',
+    'director:2f2132eedb2e',
     'feature_akas:b60787b6370e',
     'feature_basics:1528b99966b6',
     'feature_episode:e5573bed5ac1',
@@ -107,7 +107,7 @@ test('the built-in cubes have the versions of the deltas that exist', () => {
     'language:e82dddc8e6dd',
     'region:2c4f19493011',
     'title:20f7c94b3745',
-    'writer:38ba2a8b5307',
+    'writer:50bc82c1b8a8',
   ]);
 });
 

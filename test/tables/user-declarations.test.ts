@@ -66,6 +66,38 @@ test('a good folder comes through, with the files of its tables', async () => {
   expect(tables).toMatchObject([{ name: 'genre_ratings', file: join(folder, 'genre_ratings.sql') }]);
 });
 
+test.each([
+  ['names', 'nconst', 'primaryName', 'contributor', 'titles'],
+  ['title_names', 'tconst', 'originalTitle', 'feature_ratings', 'votes'],
+])('a table may show %s, which have one row for each %s', async (relation, id, text, cube, measure) => {
+  write(`/*
+kind: table
+about: Figures with their names.
+reads: [${cube}, ${relation}]
+key: [id]
+attributes: [${text}]
+measures: [total]
+columns:
+  id: { type: INTEGER, about: The number of an id. }
+  ${text}: VARCHAR
+  total: { type: BIGINT, about: A sum. }
+order: id
+onlyDuckdb: an example
+*/
+SELECT sums.${id} AS id, ${text}, total
+FROM (SELECT ${id}, CAST(sum(${measure}) AS BIGINT) AS total FROM ${cube} GROUP BY ${id}) AS sums
+LEFT JOIN ${relation} ON ${relation}.${id} = sums.${id}
+`);
+  expect((await readFolder(folder)).problems).toEqual([]);
+});
+
+test('--only reads the names of titles only if a table shows them, and then the cube that gives their position', async () => {
+  const names = async (table: string) =>
+    (await declarationsWith(undefined, [table])).cubes.map(({ name }) => name);
+  expect(await names('genre_analysis')).toEqual(['title']);
+  expect(await names('series')).toEqual(['feature_ratings', 'feature_basics', 'feature_episode']);
+});
+
 test('the child process hands over what it checked, beside the built-in tables', async () => {
   write(good);
   const { cubes, tables } = await declarationsWith(folder);

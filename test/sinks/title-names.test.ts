@@ -1,0 +1,70 @@
+/** When the names of titles are read again, and which ones: on the sink's store, without a broker. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { CubeStore } from '../../sinks/cube-store.ts';
+import type { ShardState } from '../../sinks/shard-state.ts';
+import { blockKey, partitionOf } from '../../topics/catalog.ts';
+import { ChunkDecoder } from '../../topics/chunk.ts';
+import type { Gap } from '../../topics/position.ts';
+
+const topic = 'imdb.title.basics';
+let folder: string;
+let store: CubeStore;
+
+beforeAll(async () => {
+  folder = mkdtempSync(join(tmpdir(), 'reelflow-titles-'));
+  store = await CubeStore.open(folder, { clusterId: 'cluster', namespace: '' }, '500MB');
+  const decoder = new ChunkDecoder('title.basics', 1, { writer: async () => undefined });
+  store.titles.readFrom({ topic, decoder, checked: [] });
+});
+afterAll(() => {
+  store.close();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+/** A shard whose cubes are at an offset, and lack some before it. */
+const shardAt = (next: number, gaps: Gap[] = [], shard = 0, shards = 1): ShardState => ({
+  ...{ shard, shards, next: 0, lastDelta: -1, counts: {}, heldUntil: {} },
+  chain: { generation: 0, cubeSet: '', position: { [topic]: next }, gaps: { [topic]: gaps } },
+});
+
+test('names that came from messages which the cubes have lost since are read again, once', () => {
+  const { titles } = store;
+  const read = { ...titles.newState(shardAt(0)), next: 10 };
+  expect(titles.isOutdated(read, shardAt(10))).toBe(false);
+  expect(titles.isOutdated(read, shardAt(10, [[0, 4]]))).toBe(true);
+  // Not while it is behind: a base that the cubes are past may still come.
+  expect(titles.isOutdated(read, shardAt(11, [[0, 4]]))).toBe(false);
+  // Both lack them.
+  expect(titles.isOutdated({ ...read, gaps: [[0, 5]] }, shardAt(10, [[0, 4]]))).toBe(false);
+  const again = { ...titles.newState(shardAt(10, [[0, 4]])), next: 10 };
+  expect(titles.isOutdated(again, shardAt(10, [[0, 4]]))).toBe(false);
+});
+
+test('the manifest names what the names lack and the cubes do not', () => {
+  const { titles } = store;
+  titles.states.set(0, {
+    ...titles.newState(shardAt(9, [[0, 2]])),
+    gaps: [
+      [0, 2],
+      [5, 7],
+    ],
+  });
+  expect(titles.lacking(new Map([[0, shardAt(9, [[0, 2]])]]))).toEqual({ 0: [[5, 7]] });
+  titles.states.clear();
+});
+
+test('a partition is cleared without the titles of others', async () => {
+  const ids = Array.from({ length: 40 }, (_, block) => block * 10_000 + 7);
+  const rows = ids.map((id) => `(${id}, 'Reel', NULL)`);
+  await store.connection.run(`INSERT INTO title_texts VALUES ${rows.join(', ')}`);
+  const { revision } = store.titles;
+  await store.transaction(() => store.titles.clear(shardAt(0, [], 1, 4)));
+  const left = await store.connection.runAndReadAll('SELECT tconst FROM title_names ORDER BY tconst');
+  const others = ids.filter((id) => partitionOf(blockKey('tt', Math.floor(id / 10_000)), 4) !== 1);
+  expect(others.length).toBeLessThan(ids.length);
+  expect(left.getRows().map(([id]) => Number(id))).toEqual(others);
+  expect(store.titles.revision).not.toBe(revision);
+});
