@@ -59,7 +59,11 @@ type Run = (row: number, stop: number, at: number, end: number) => number;
 
 /** Decoders by what they do with the fields of a record. */
 const decoders = new Map<string, Run>();
-const unsupported: readonly number[] = [op.long, op.text, op.people];
+/** What it decodes. A plan with anything else is left to `rows.ts`. */
+const supported: readonly number[] = [
+  ...[op.skipVarint, op.skipString, op.skipDouble, op.skipByte],
+  ...[op.id, op.int, op.tenths, op.boolean, op.dictionary],
+];
 
 /** A column of words. */
 interface Words {
@@ -87,9 +91,9 @@ export class FastRows {
     );
   }
 
-  /** @returns undefined for a plan with texts or longs */
+  /** @returns undefined for a plan with columns that it does not decode */
   static of(plan: RowPlan): FastRows | undefined {
-    if (plan.forms.length > columnsMax || plan.steps.some((step) => unsupported.includes(step.op)))
+    if (plan.forms.length > columnsMax || !plan.steps.every((step) => supported.includes(step.op)))
       return undefined;
     const key = plan.steps.map((step, s) => [plan.codes[s], step.column, step.prefix]).join(';');
     let run = decoders.get(key);
