@@ -2,6 +2,7 @@
 import { Command } from 'commander';
 import type { Broker } from '../kafka/client.ts';
 import type { Places } from '../runtime/config.ts';
+import type { Manifest } from '../sinks/gold/manifest.ts';
 import type { TopicNames } from '../topics/catalog.ts';
 import { noRecords } from '../topics/record-counts.ts';
 import { inNamespaceOf, namespaceText, openContext } from './context.ts';
@@ -96,9 +97,11 @@ async function run(given: CommonFlags, command: Command): Promise<void> {
       generation,
       partitions: lines,
       accounting,
+      dumps: manifest.dumps ?? {},
       stages,
     });
   }
+  const { dumps = {} } = manifest;
   const totals = Object.entries(accounting).map(([topic, counts]) => ({ topic, ...counts }));
   const lost = lines.flatMap(({ topic, partition, gaps }) =>
     gaps.map(
@@ -116,10 +119,19 @@ async function run(given: CommonFlags, command: Command): Promise<void> {
           : [
               `Checked ${checked.at}: ${whole(since)} more records, and every table still equals the snapshot.`,
             ]),
+        ...dumpsText(dumps),
         ...notes,
       ].map((line) => filled(line)),
     ].join('\n'),
   );
+}
+
+/** One line for the datasets of each date. */
+function dumpsText(dumps: NonNullable<Manifest['dumps']>): string[] {
+  const byDate = Map.groupBy(Object.entries(dumps), ([, { asOf, complete }]) =>
+    complete ? `of ${asOf}` : `of ${asOf} in part, or with later messages`,
+  );
+  return [...byDate].map(([text, of]) => `Dump ${text}: ${of.map(([dataset]) => dataset).join(', ')}`);
 }
 
 /** Whether the stages run; if not, sentences that say whether they ever ran here. */

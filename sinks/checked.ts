@@ -7,6 +7,7 @@ import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { RecordCounts } from '../topics/record-counts.ts';
 import type { Manifest } from './gold/manifest.ts';
+import { completes } from './held-dumps.ts';
 
 export interface Checked extends Pick<Manifest, 'input' | 'shards' | 'accounting'> {
   /** The snapshot whose tables are equal. */
@@ -46,11 +47,12 @@ export function recordsSince({ accounting }: Manifest, checked: Checked): number
 
 /**
  * Whether a snapshot would tell readers nothing that CURRENT does not tell: equal tables of the same declarations, of the same generation, cubes, gaps and
- * start of the input, which a base moves, and no more rejected records, which the tables lack. Only the ends of the input and
+ * start of the input, which a base moves, no more rejected records, which the tables lack, and no dump that has become complete. Only the ends of the input and
  * counts of records without effect may differ.
  */
 export function tellsNothingNew(next: Manifest, current: Manifest | undefined): boolean {
   if (current === undefined) return false;
+  if (completes(next.dumps ?? {}, current)) return false;
   const told = ({ tables, leftOut, input, shards, accounting, history, titleNames }: Manifest) =>
     JSON.stringify({
       starts: sorted(input, (partitions) => sorted(partitions, ([start]) => start)),

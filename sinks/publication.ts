@@ -20,6 +20,7 @@ import type { Lake } from './gold/lake.ts';
 import { currentSnapshot, type Manifest, readManifest } from './gold/manifest.ts';
 import { type Keep, newestSnapshots, retain, stayingSnapshots } from './gold/retention.ts';
 import { publishSnapshot } from './gold/snapshot.ts';
+import { completes, DumpDirectories, dumpsIn } from './held-dumps.ts';
 import { declaresOtherTables, type Held, hasReached, isAhead, otherCubes } from './progress.ts';
 import type { SinkMetrics } from './sink-metrics.ts';
 
@@ -52,6 +53,7 @@ export class Publication {
   readonly #peopleTopic: string;
   /** Versions of the declared cubes. */
   readonly #cubes: CubeVersions;
+  readonly #directories: DumpDirectories;
   /** The last warning about tables that wait for their cubes. */
   #warnedOf = '';
   /** The snapshot that CURRENT names in the bucket. */
@@ -65,6 +67,7 @@ export class Publication {
     this.#options = options;
     this.#cubes = versionsOf(options.declarations.cubes);
     this.#peopleTopic = options.names.source('name.basics');
+    this.#directories = new DumpDirectories(options.broker, options.names);
   }
 
   /** The newest snapshot, if the sink holds all of it: after a reset, it does so only later. */
@@ -95,12 +98,36 @@ export class Publication {
     const isNew =
       isAhead(held, checked ?? current) ||
       current?.history?.days !== historyDays ||
-      declaresOtherTables(declarations.tables, current);
+      declaresOtherTables(declarations.tables, current) ||
+      (await this.#completesDump(current));
     if (!isNew || !hasReached(held, current, () => 0) || !this.#canPublish()) return false;
     if (hasReached(held, current, () => Number.POSITIVE_INFINITY)) return true;
     // A reset has begun all again, and less than CURRENT is held: it is enough if the sources hold no more.
     const ends = await this.#endsOfSources(Object.keys(current?.input ?? {}));
     return hasReached(held, current, (topic, partition) => ends.get(topic)?.get(partition)?.end ?? 0);
+  }
+
+  /** A snapshot may hold the last message of a dump before its run has written the index. */
+  async #completesDump(current: Manifest | undefined): Promise<boolean> {
+    if (Object.values(current?.dumps ?? {}).every(({ complete }) => complete)) return false;
+    const directories = await this.#readDirectories();
+    return completes(dumpsIn(current?.input ?? {}, directories, this.#options.names), current);
+  }
+
+  async #readDirectories(): ReturnType<DumpDirectories['read']> {
+    const { broker, signal } = this.#options;
+    try {
+      return await untilServed(
+        broker.outages,
+        'reading the dump index',
+        () => this.#directories.read(),
+        signal,
+      );
+    } catch (thrown) {
+      if (!(thrown instanceof ReelflowError) || thrown.kind !== 'accessRefused') throw thrown;
+      broker.logger.warn({ reason: thrown.detail }, 'the manifest names no dumps: the dump index is refused');
+      return new Map();
+    }
   }
 
   async #endsOfSources(topics: readonly string[]): Promise<BoundsByTopic> {
@@ -175,6 +202,7 @@ export class Publication {
     const startedMs = performance.now();
     const id = currentSnapshot(gold);
     const current = id === undefined ? undefined : readManifest(gold, id);
+    const directories = await this.#readDirectories();
     let isEqual = false;
     const manifest = await store.onAllThreads(() =>
       publishSnapshot(store, {
@@ -185,6 +213,7 @@ export class Publication {
         peopleTopic: this.#peopleTopic,
         reelflowVersion,
         historyDays,
+        dumpsIn: (input) => dumpsIn(input, directories, names),
         tables: declarations.tables,
         waiting: this.#waiting(),
         isWorthIt: (next) => {

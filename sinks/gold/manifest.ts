@@ -89,6 +89,21 @@ export const manifestSchema = z
     input: z
       .record(z.string(), z.record(z.string(), offsets))
       .describe('topic → partition → [start, end): the input of the tables, except for gaps after the start'),
+    dumps: z
+      .record(
+        z.string(),
+        z.object({
+          asOf: z.iso.datetime().describe('date of the dump: of its file'),
+          run: z.string().describe('the replay that sent it'),
+          complete: z
+            .boolean()
+            .describe('whether the input holds all messages of the dump, and none that came later'),
+        }),
+      )
+      .optional()
+      .describe(
+        'dataset → its newest dump when the snapshot was published. Snapshots of earlier versions lack it, and datasets that were never refreshed.',
+      ),
     accounting: z
       .record(z.string(), counts)
       .describe('topic → number of records by outcome; their sum is the number of records in the input'),

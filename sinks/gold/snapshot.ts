@@ -55,6 +55,8 @@ export interface SnapshotContext {
   readonly reelflowVersion: string;
   /** Decides, once the tables are computed, whether they are published. Default: they are. */
   readonly isWorthIt?: (manifest: Manifest) => boolean;
+  /** Which dumps an input is. */
+  readonly dumpsIn?: (input: Manifest['input']) => Manifest['dumps'];
   /** Length of the history of ratings, in days before the newest dump. */
   readonly historyDays: number;
   /** Default: the built-in ones. */
@@ -329,6 +331,7 @@ function manifestOf(
     clusterId: context.clusterId,
     ...files,
     input,
+    ...(context.dumpsIn !== undefined && { dumps: context.dumpsIn(input) }),
     accounting,
     deltas,
     shards,
