@@ -4,6 +4,7 @@
  */
 import { isUtf8 } from 'node:buffer';
 import { rmSync } from 'node:fs';
+import { resolve } from 'node:path';
 import {
   DOUBLE,
   type DuckDBConnection,
@@ -15,6 +16,7 @@ import {
 } from '@duckdb/node-api';
 import duckdb, { type Vector } from '@duckdb/node-bindings';
 import { nullInt } from '../topics/row-plan.ts';
+import { sqlText } from './sql.ts';
 
 const vectorRows = 2048;
 
@@ -33,6 +35,21 @@ export async function openInstance(options: DatabaseOptions): Promise<DuckDBInst
     temp_directory: options.spillFolder,
     preserve_insertion_order: 'false',
   });
+}
+
+/**
+ * Closes an instance that runs SQL of users to everything but files in these folders: other files, the network, extensions. This
+ * cannot be undone while the instance lives. With `locked` settings this program itself can change none any more.
+ */
+export async function confine(
+  connection: DuckDBConnection,
+  folders: readonly string[],
+  settings: 'locked' | 'open',
+): Promise<void> {
+  const list = folders.map((folder) => sqlText(resolve(folder)));
+  await connection.run(`SET allowed_directories = [${list.join(', ')}]`);
+  await connection.run('SET enable_external_access = false');
+  if (settings === 'locked') await connection.run('SET lock_configuration = true');
 }
 
 /** Memory that an instance uses, in bytes. */

@@ -3,10 +3,11 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { DuckDBInstance } from '@duckdb/node-api';
 import type { Producer } from 'kafkajs';
-import { openInstance } from '../database/duckdb.ts';
+import { confine, openInstance } from '../database/duckdb.ts';
 import { type Broker, clusterTopics } from '../kafka/client.ts';
 import type { Freshness } from '../kafka/shard-assignment.ts';
 import { ensureRetainedTopics } from '../kafka/topics.ts';
+import { hasUserDeclarations } from '../tables/built-in.ts';
 import type { DatasetName, TopicNames } from '../topics/catalog.ts';
 import { datasetNames, deadLetterBytesMax, messageBytesMax } from '../topics/catalog.ts';
 import type { Registry } from '../topics/registry.ts';
@@ -63,6 +64,12 @@ export async function setUp(
     spillFolder: join(folder, 'spill'),
   });
   onClose(async () => instance.closeSync());
+  if (hasUserDeclarations({ cubes: options.cubeSet ?? [], tables: [] })) {
+    const connection = await instance.connect();
+    const { backups } = options;
+    await confine(connection, [folder, ...(backups === undefined ? [] : [backups.folder])], 'locked');
+    connection.closeSync();
+  }
 
   const survey = await surveyStores(instance, folder, shards);
   // Few retries: requests are repeated by `ShardRequests`, which an ending member can interrupt.

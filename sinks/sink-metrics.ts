@@ -16,6 +16,7 @@ export class SinkMetrics extends MemberMetrics {
   readonly #created: Gauge;
   readonly #checked: Gauge;
   readonly #rows: Gauge<'table'>;
+  readonly #leftOut: Gauge;
   readonly #sourcesDeleted: Counter;
   readonly #unremovable: Gauge;
   readonly #lakeFailures: Gauge;
@@ -73,6 +74,11 @@ export class SinkMetrics extends MemberMetrics {
       registers,
     });
     this.#checked.remove();
+    this.#leftOut = new Gauge({
+      name: 'reelflow_sink_left_out_tables',
+      help: 'Tables of users that the snapshot of CURRENT lacks, because their SQL failed or their cubes are not complete',
+      registers,
+    });
     this.#rows = new Gauge({
       name: 'reelflow_sink_snapshot_rows',
       help: 'Rows of each table in the snapshot of CURRENT',
@@ -135,7 +141,8 @@ export class SinkMetrics extends MemberMetrics {
   }
 
   /** Exports the snapshot that CURRENT names. */
-  current({ created, tables }: Manifest): void {
+  current({ created, tables, leftOut = {} }: Manifest): void {
+    this.#leftOut.set(Object.keys(leftOut).length);
     this.#created.set(Date.parse(created) / 1000);
     for (const [table, { rows }] of Object.entries(tables)) this.#rows.set({ table }, rows);
   }

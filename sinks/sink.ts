@@ -6,6 +6,7 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { confine } from '../database/duckdb.ts';
 import { asStorageError, storageFaultOf } from '../database/storage-errors.ts';
 import { type Broker, clusterIdOf } from '../kafka/client.ts';
 import { isPassing } from '../kafka/failures.ts';
@@ -13,7 +14,7 @@ import { commitAlone, Membership } from '../kafka/membership.ts';
 import { untilServed } from '../kafka/outage.ts';
 import { isAbort, messageOf, ReelflowError } from '../runtime/errors.ts';
 import { logEveryMinute } from '../runtime/logger.ts';
-import { builtIn, type Declarations } from '../tables/built-in.ts';
+import { builtIn, type Declarations, hasUserDeclarations } from '../tables/built-in.ts';
 import { projectionOf } from '../tables/cubes/cube-set.ts';
 import { readsTitleNames } from '../tables/gold-tables.ts';
 import type { TopicNames } from '../topics/catalog.ts';
@@ -173,6 +174,8 @@ class Sink {
     const { cubes } = this.#declarations;
     const store = await CubeStore.open(folder, identity, memoryLimit, cubes);
     this.#store = store;
+    // The settings stay open, because the sink changes the number of threads. A statement of a user is one SELECT.
+    if (hasUserDeclarations(this.#declarations)) await confine(store.connection, [folder, gold], 'open');
     store.interruptAfter(signal, graceMs);
     const topic = names.source('title.ratings');
     const [deltaSchemaId, peopleSchemaId, ratingsSchemaId] = await Promise.all([

@@ -62,6 +62,10 @@ export const builtIn: Declarations = existsSync(compiled)
   ? JSON.parse(readFileSync(compiled, 'utf8'))
   : await ofCheckout();
 
+/** Whether some of these are of a user. */
+export const hasUserDeclarations = ({ cubes, tables }: Declarations): boolean =>
+  cubes.some((cube) => !builtIn.cubes.includes(cube)) || tables.some(({ file }) => file !== undefined);
+
 /**
  * Loading a YAML parser and reading all files takes half as long again as a short command. So a checkout keeps the result, with
  * the hash of all that it was made from: the files, and the code that reads them.

@@ -3,9 +3,10 @@ import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
 import { messageOf } from '../runtime/errors.ts';
+import { datasetNames } from '../topics/catalog.ts';
 import { builtIn } from './built-in.ts';
 import { checkCube } from './cube-check.ts';
-import type { Cube } from './cubes/cube.ts';
+import { type Cube, relationOf } from './cubes/cube.ts';
 import { declaredCubes } from './cubes/cube-set.ts';
 import { DeclarationFile } from './declaration-file.ts';
 import { DeclarationProblem, type Problem } from './declaration-problem.ts';
@@ -19,18 +20,13 @@ export interface CheckedFolder {
   readonly tables: readonly GoldTable[];
 }
 
-/** Names that relations of the sink or of a check have. */
-const reserved = new Set([
-  'names',
-  'title_names',
-  'dictionary',
-  'integers',
-  'scales',
-  'shard',
-  'meta',
-  'snapshot',
-  'changes',
-]);
+/** Names of relations of the sink, of processors and of a check. */
+const reserved = new Set(
+  `names dictionary integers scales shard meta snapshot changes history history_span cube cube_revision names_revision name_source
+  published recent replaced compacted kept changed_names changed_ids rows_before rows_after held after signed affected asked_titles title_names`.split(
+    /\s+/,
+  ),
+);
 
 /** @param onFile receives each file before it is read */
 export async function readFolder(folder: string, onFile?: (file: string) => void): Promise<CheckedFolder> {
@@ -61,6 +57,10 @@ export async function readFolder(folder: string, onFile?: (file: string) => void
   const cubes: Cube[] = [];
   await inSandbox(async (connection) => {
     const files: DeclarationFile[] = [];
+    const words = await connection.runAndReadAll(
+      "SELECT keyword_name FROM duckdb_keywords() WHERE keyword_category <> 'unreserved'",
+    );
+    const keywords = new Set(words.getRows().map(([word]) => String(word)));
     const attempt = async (path: string, work: () => Promise<void>) => {
       onFile?.(path);
       try {
@@ -74,7 +74,7 @@ export async function readFolder(folder: string, onFile?: (file: string) => void
       const path = join(folder, name);
       await attempt(path, async () => {
         const file = new DeclarationFile(path);
-        checkName(file);
+        checkName(file, keywords);
         files.push(file);
       });
     }
@@ -103,12 +103,14 @@ export async function readFolder(folder: string, onFile?: (file: string) => void
   return { problems, cubes, tables };
 }
 
-function checkName(file: DeclarationFile): void {
+function checkName(file: DeclarationFile, keywords: ReadonlySet<string>): void {
   const { name } = file;
   const taken = [...builtIn.tables, ...builtIn.cubes].some((declared) => declared.name === name);
-  if (taken || reserved.has(name)) {
+  const isDataset = datasetNames.some((dataset) => relationOf(dataset) === name);
+  if (taken || isDataset || reserved.has(name) || name.endsWith('_sums')) {
     file.fail(1, `${name} is a name of reelflow's own`, 'Rename the file.');
   }
+  if (keywords.has(name)) file.fail(1, `${name} is a word of SQL`, 'Rename the file.');
 }
 
 /** Flink computes every cube and table that does not say why not. */

@@ -119,6 +119,7 @@ const rows: readonly { readonly title: string; readonly lines: readonly (readonl
           'short',
           [rate('reelflow_processor_chunks_total', 'instance'), '{{instance}} processed'],
           [rate('reelflow_replay_chunks_total', 'instance'), '{{instance}} sent'],
+          ['sum(rate(reelflow_processor_messages_read_again_total[$__rate_interval]))', 'read again'],
         ),
       ],
       [
@@ -161,7 +162,12 @@ const rows: readonly { readonly title: string; readonly lines: readonly (readonl
         ),
       ],
       [
-        graph('Rows of gold', 'short', ['reelflow_sink_snapshot_rows', '{{table}}']),
+        graph(
+          'Rows of gold',
+          'short',
+          ['reelflow_sink_snapshot_rows', '{{table}}'],
+          ['reelflow_sink_left_out_tables', 'tables left out'],
+        ),
         graph('Snapshots in an hour', 'short', ['sum(increase(reelflow_sink_snapshots_total[1h]))', '']),
         graph('Source messages replaced by a base and deleted, in an hour', 'short', [
           'sum(increase(reelflow_sink_source_messages_deleted_total[1h]))',

@@ -61,13 +61,20 @@ export interface SnapshotContext {
   readonly historyDays: number;
   /** Default: the built-in ones. */
   readonly tables?: readonly GoldTable[];
+  /** How long the SQL of a user's table may take, in milliseconds: the others wait for it. */
+  readonly userTableMs?: number;
   /** Tables that are left out because their cubes are not complete, with the reason. */
   readonly waiting?: ReadonlyMap<string, string>;
 }
 
 /** Writes and publishes a snapshot of the store, unless it is not worth it. @throws ReelflowError diskFull, goldUnusable */
 export async function publishSnapshot(store: CubeStore, context: SnapshotContext): Promise<Manifest> {
-  const { gold, tables: declared = goldTables, waiting = new Map<string, string>() } = context;
+  const {
+    gold,
+    tables: declared = goldTables,
+    waiting = new Map<string, string>(),
+    userTableMs = 60_000,
+  } = context;
   const created = new Date();
   const id = nextSnapshotId(newestId(gold), created);
   const building = join(snapshotsFolder(gold), `.${id}`);
@@ -76,7 +83,7 @@ export async function publishSnapshot(store: CubeStore, context: SnapshotContext
     mkdirSync(join(building, 'cubes'));
     const maker = makerOf(context.reelflowVersion, store.cubeSet, declared);
     const earlier = EarlierFiles.of(store, gold, maker);
-    const files = await writeFiles(store, building, { declared, waiting, maker }, earlier);
+    const files = await writeFiles(store, building, { declared, waiting, maker, userTableMs }, earlier);
     const manifest = manifestOf(store, context, id, created, files);
     if (context.isWorthIt?.(manifest) === false) {
       removeQuietly(building);
@@ -136,13 +143,14 @@ interface MadeFrom {
   readonly declared: readonly GoldTable[];
   readonly waiting: ReadonlyMap<string, string>;
   readonly maker: string;
+  readonly userTableMs: number;
 }
 
 /** Writes all tables and cubes, or takes over what has not changed since the snapshot before. */
 async function writeFiles(
   store: CubeStore,
   building: string,
-  { declared: all, waiting, maker }: MadeFrom,
+  { declared: all, waiting, maker, userTableMs }: MadeFrom,
   earlier: EarlierFiles | undefined,
 ): Promise<Pick<Manifest, 'tables' | 'leftOut' | 'cubes'>> {
   const declared = all.filter(({ name }) => !waiting.has(name));
@@ -164,7 +172,8 @@ async function writeFiles(
   const leftOut: Record<string, string> = Object.fromEntries(waiting);
   for (const [table, entry] of taken) {
     try {
-      tables[table.name] = entry ?? (await writeTable(store, table, building));
+      const write = () => writeTable(store, table, building);
+      tables[table.name] = entry ?? (await within(store, table, userTableMs, write));
     } catch (thrown) {
       if (!isOwnFault(table, thrown)) throw thrown;
       // A user's table must not stop the others.
@@ -178,8 +187,40 @@ async function writeFiles(
   return { tables, ...(Object.keys(leftOut).length > 0 && { leftOut }), cubes };
 }
 
+/** The SQL of a user's table took too long. */
+class TooSlow extends Error {}
+
+/** Interrupts the work on a user's table that takes too long. @throws TooSlow */
+async function within<T>(
+  { connection }: CubeStore,
+  { file }: GoldTable,
+  limitMs: number,
+  work: () => Promise<T>,
+): Promise<T> {
+  if (file === undefined) return work();
+  let isLate = false;
+  // Repeatedly, because an interrupt ends only the statement that runs at that moment.
+  const interrupt = () => {
+    isLate = true;
+    connection.interrupt();
+    timer = setTimeout(interrupt, 100);
+  };
+  let timer = setTimeout(interrupt, limitMs);
+  try {
+    return await work();
+  } catch (thrown) {
+    if (isLate) throw new TooSlow(`its SQL did not end within ${limitMs / 1000} s`);
+    throw thrown;
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
 /** Whether the SQL of a user's table failed, rather than the disk or this process. */
 function isOwnFault({ file }: GoldTable, thrown: unknown): boolean {
+  // A file that `confine` keeps from it is no fault of the disk.
+  if (thrown instanceof TooSlow || messageOf(thrown).includes('disabled by configuration'))
+    return file !== undefined;
   const fault = storageFaultOf(thrown);
   return file !== undefined && (fault === undefined || fault === 'outOfMemory');
 }

@@ -55,6 +55,15 @@ SELECT titleType, CAST(sum(titles) AS BIGINT) AS total_titles FROM types GROUP B
   expect([...cubes, ...tables].map(({ name }) => name)).toEqual(['types', 'a_table']);
 });
 
+test.each(['order', 'history', 'title_basics', 'title_sums', 'recent'])(
+  'a cube named %s is refused',
+  async (name) => {
+    write(good, `${name}.sql`);
+    const { problems } = await readFolder(folder);
+    expect(problems).toMatchObject([{ line: 1, hint: 'Rename the file.' }]);
+  },
+);
+
 test('a cube of one dataset comes through when it is its own gate', async () => {
   write(`/*
 kind: cube
