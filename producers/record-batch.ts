@@ -5,6 +5,7 @@
  *
  * Layout: https://kafka.apache.org/documentation/#recordbatch
  */
+import { promisify } from 'node:util';
 import zlib from 'node:zlib';
 import type { ProducerStamp } from './producer-identity.ts';
 
@@ -26,28 +27,25 @@ const pack = {
 };
 
 /**
- * The record batch of one message.
+ * The record of a message, packed: all of its batch that is known before it is sent.
  * @param bytes holds the value at [start, end); the `marginBytes` before and after it are overwritten
  * @param key at most 32 bytes
- * @param time milliseconds since 1970
  */
-export function recordBatchOf(
-  bytes: Buffer,
-  start: number,
-  end: number,
-  key: string,
-  time: number,
-  stamp: ProducerStamp,
-): Buffer {
-  return batchOfPacked(packedRecordOf(bytes, start, end, key), time, stamp);
-}
-
-/** The record of a message, packed: all of its batch that is known before it is sent. Parameters as above. */
 export function packedRecordOf(bytes: Buffer, start: number, end: number, key: string): Buffer {
   return zlib.zstdCompressSync(frameRecord(bytes, start, end, key), pack);
 }
 
-/** @param packed of `packedRecordOf` */
+const zstdCompress = promisify(zlib.zstdCompress) as (bytes: Buffer, options: typeof pack) => Promise<Buffer>;
+
+/** As `packedRecordOf`, on another thread. The bytes must not change until then. */
+export function packRecord(bytes: Buffer, start: number, end: number, key: string): Promise<Buffer> {
+  return zstdCompress(frameRecord(bytes, start, end, key), pack);
+}
+
+/**
+ * The record batch of one message.
+ * @param time milliseconds since 1970
+ */
 export function batchOfPacked(
   packed: Buffer,
   time: number,

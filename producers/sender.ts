@@ -1,10 +1,11 @@
 /**
- * Sends the chunks of one topic: one at a time and in order within a partition, partitions in parallel.
+ * Sends the chunks of one topic: one at a time and in order within a partition, partitions in parallel. Chunks that wait are
+ * packed meanwhile, on the threads of Node's pool, so that on two cores packing overlaps with encoding.
  */
 import type { Appender } from './appender.ts';
 import type { Chunk } from './chunk-writer.ts';
 import { InFlight } from './in-flight.ts';
-import { recordBatchOf } from './record-batch.ts';
+import { batchOfPacked, packRecord } from './record-batch.ts';
 
 /** Memory for chunks that wait or are in flight. */
 const inFlightBytesMax = 12_000_000;
@@ -17,10 +18,15 @@ export interface SenderOptions {
   readonly signal?: AbortSignal;
 }
 
+interface Waiting {
+  readonly chunk: Chunk;
+  readonly packed: Promise<Buffer>;
+}
+
 export class Sender {
   readonly #options: SenderOptions;
   readonly #inFlight: InFlight<Chunk>;
-  readonly #lanes = new Map<number, Chunk[]>();
+  readonly #lanes = new Map<number, Waiting[]>();
 
   constructor(options: SenderOptions) {
     this.#options = options;
@@ -30,14 +36,18 @@ export class Sender {
   /** Takes ownership of the chunk; `onAcknowledged` gives it back. */
   send(chunk: Chunk): void {
     this.#inFlight.add(chunk);
-    const lane = this.#lanes.get(chunk.partition);
+    const { room, start, value, key, partition } = chunk;
+    const packed = packRecord(room, start, start + value.length, key);
+    // Where the lane has failed before, nothing awaits it.
+    packed.catch((thrown) => this.#inFlight.fail(thrown));
+    const lane = this.#lanes.get(partition);
     if (lane !== undefined) {
-      lane.push(chunk);
+      lane.push({ chunk, packed });
       return;
     }
-    const started = [chunk];
-    this.#lanes.set(chunk.partition, started);
-    void this.#run(chunk.partition, started);
+    const started = [{ chunk, packed }];
+    this.#lanes.set(partition, started);
+    void this.#run(partition, started);
   }
 
   get oldest() {
@@ -54,13 +64,14 @@ export class Sender {
     await this.#inFlight.drained();
   }
 
-  async #run(partition: number, lane: Chunk[]): Promise<void> {
+  async #run(partition: number, lane: Waiting[]): Promise<void> {
     const { appender, topic, onAcknowledged } = this.#options;
     try {
-      for (let chunk = lane[0]; chunk !== undefined && !this.#inFlight.failed; chunk = lane[0]) {
-        const { room, start, value, key } = chunk;
+      for (let next = lane[0]; next !== undefined && !this.#inFlight.failed; next = lane[0]) {
+        const { chunk } = next;
+        const packed = await next.packed;
         const offset = await appender.append(topic, partition, (stamp) =>
-          recordBatchOf(room, start, start + value.length, key, Date.now(), stamp),
+          batchOfPacked(packed, Date.now(), stamp),
         );
         lane.shift();
         this.#inFlight.acknowledge(chunk);

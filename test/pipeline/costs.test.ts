@@ -12,22 +12,25 @@ import { join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { applyMicroBatch } from '../../processors/apply.ts';
 import { MicroBatch } from '../../processors/micro-batch.ts';
 import type { ShardStore } from '../../processors/shard-store.ts';
+import { marginBytes } from '../../producers/chunk-header.ts';
 import type { Chunk } from '../../producers/chunk-writer.ts';
 import { Chunker } from '../../producers/chunker.ts';
 import { layoutOf } from '../../producers/file-layout.ts';
-import { recordBatchOf } from '../../producers/record-batch.ts';
+import { batchOfPacked, packedRecordOf, packRecord } from '../../producers/record-batch.ts';
 import { generate } from '../../producers/synthetic/synthetic.ts';
-import { datasets } from '../../topics/catalog.ts';
+import { datasets, messageBytesMax } from '../../topics/catalog.ts';
 import { Ownership } from '../../topics/ownership.ts';
 import { type CubeDataset, cubeDatasets, schemaIdOf } from '../support/chunks.ts';
 import { createStore, decoders, deltaSchemaId, identity } from '../support/shard-lab.ts';
 
 const titles = 30_000;
 const shards = 4;
+
+const stamp = { producerId: 1n, epoch: 0, sequence: 0 };
 
 interface Sent {
   readonly dataset: CubeDataset;
@@ -48,11 +51,8 @@ beforeAll(async () => {
   const seen = new Set<object>();
   await produce((dataset, { room, start, value, key, records }) => {
     const kept = Buffer.from(value);
-    const batch = recordBatchOf(room, start, start + value.length, key, 0, {
-      producerId: 1n,
-      epoch: 0,
-      sequence: 0,
-    });
+    const packed = packedRecordOf(room, start, start + value.length, key);
+    const batch = batchOfPacked(packed, 0, stamp);
     sent.push({ dataset, value: kept, records, batchBytes: batch.length });
     seen.add(room);
   });
@@ -86,6 +86,21 @@ async function produce(take: (dataset: CubeDataset, chunk: Chunk) => void): Prom
     }
     chunker.end();
   }
+}
+
+/** Bytes of the buffers that `work` asks for, without those that others made for it before. */
+async function bufferBytes(work: () => unknown): Promise<number> {
+  let bytes = 0;
+  const spies = (['alloc', 'allocUnsafe', 'allocUnsafeSlow'] as const).map((name) => {
+    const allocate = Buffer[name] as (size: number, ...more: unknown[]) => Buffer;
+    return vi.spyOn(Buffer, name).mockImplementation((size: number, ...more: unknown[]) => {
+      bytes += size;
+      return allocate.call(Buffer, size, ...more) as never;
+    });
+  });
+  await work();
+  for (const spy of spies) spy.mockRestore();
+  return bytes;
 }
 
 /** Bytes of the objects that `work` creates on the heap, by V8's sampling of its allocations; buffers lie outside. */
@@ -129,7 +144,19 @@ describe('the producer', () => {
   it('creates few objects for the records that it reads', async () => {
     const records = total((each) => each.records);
     const bytes = await allocatedBytes(() => produce(() => undefined));
-    expect(bytes / records).toBeLessThan(15); // [4.3; an object a record would add 24]
+    expect(bytes / records).toBeLessThan(15); // [9.8; an object a record would add 24]
+  });
+
+  it('asks for few buffers for the records that it packs', async () => {
+    const records = total((each) => each.records);
+    const room = Buffer.allocUnsafe(messageBytesMax + 2 * marginBytes);
+    const bytes = await bufferBytes(async () => {
+      for (const { value } of sent) {
+        const end = marginBytes + value.copy(room, marginBytes);
+        batchOfPacked(await packRecord(room, marginBytes, end, 'key'), 0, stamp);
+      }
+    });
+    expect(bytes / records).toBeLessThan(47); // [42.9]
   });
 
   it('writes each dataset into as many buffers as there are partitions, however many chunks there are', () => {

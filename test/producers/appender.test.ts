@@ -10,7 +10,7 @@ import { deleteBefore, ensureRetainedTopics } from '../../kafka/topics.ts';
 import { Appender } from '../../producers/appender.ts';
 import { marginBytes } from '../../producers/chunk-header.ts';
 import type { ProducerStamp } from '../../producers/producer-identity.ts';
-import { recordBatchOf } from '../../producers/record-batch.ts';
+import { batchOfPacked, packedRecordOf } from '../../producers/record-batch.ts';
 import { createLogger } from '../../runtime/logger.ts';
 
 const broker = createBroker(
@@ -46,7 +46,8 @@ function append(
   bytes.write(text, marginBytes);
   const build = ({ sequence, ...stamp }: ProducerStamp) => {
     const skipping = { ...stamp, sequence: sequence + skips };
-    return recordBatchOf(bytes, marginBytes, marginBytes + text.length, 'key', Date.now(), skipping);
+    const packed = packedRecordOf(bytes, marginBytes, marginBytes + text.length, 'key');
+    return batchOfPacked(packed, Date.now(), skipping);
   };
   return appender.append(topic, partition, build, onlyBehind);
 }
@@ -101,7 +102,7 @@ test('a batch that is sent again with its sequence number is in the log once', a
   for (let i = 0; i < 2; i++) {
     await appender.append(topic, 0, (stamp) => {
       first ??= stamp;
-      return recordBatchOf(bytes, marginBytes, marginBytes + 1, 'key', 0, first);
+      return batchOfPacked(packedRecordOf(bytes, marginBytes, marginBytes + 1, 'key'), 0, first);
     });
   }
   expect(await texts()).toEqual(['x']);
