@@ -18,7 +18,6 @@
  * Killed anywhere, the next run finds its own messages behind the marks and sends their groups again.
  */
 import { crashPoint } from '../../runtime/crash-points.ts';
-import type { BaseMark } from '../../topics/base.ts';
 import { blockKey, type DatasetName, datasets, partitionOf } from '../../topics/catalog.ts';
 import {
   blockHash,
@@ -32,89 +31,10 @@ import {
   encodeDirectory,
   type IndexMark,
 } from '../../topics/dump-index.ts';
-import { groupOf, groupsOfBlock } from '../../topics/id-groups.ts';
-import { EntryBlock, entryState, GroupEntries, type GroupEntry } from './group-entries.ts';
+import { groupOf } from '../../topics/id-groups.ts';
+import type { DumpFile, IndexLog, LogRange, SourceLog, Touched, Written } from './devices.ts';
+import { EntryBlock, entryOf, entryState, GroupEntries } from './group-entries.ts';
 import { type DatasetPlan, type DumpFindings, planOf } from './plan.ts';
-
-/** A message of the dataset's topic. */
-export interface Written {
-  readonly partition: number;
-  readonly offset: number;
-  /** The run that wrote it. */
-  readonly runId: string;
-}
-
-/** What a message touches. */
-export interface Touched extends Written {
-  /** Records and deletes. */
-  readonly records: number;
-  readonly replaces: Iterable<number>;
-  /** Of records and of deletes. */
-  readonly ids: Iterable<number>;
-}
-
-export interface LogRange {
-  readonly partition: number;
-  readonly start: number;
-  /** Exclusive. */
-  readonly end: number;
-}
-
-/** The dataset's topic. */
-export interface SourceLog {
-  /** First offset and end of each partition. */
-  bounds(): Promise<readonly { readonly start: number; readonly end: number }[]>;
-  /** The hashes of the messages at these offsets that the log holds. */
-  hashesOf(range: LogRange): Promise<ReadonlyMap<number, string>>;
-  /**
-   * Calls `onTouched` for every message of the ranges that consumers apply, except those for which `isOwn` is true: these
-   * need not be decoded.
-   */
-  scan(
-    ranges: readonly LogRange[],
-    onTouched: (touched: Touched) => void,
-    isOwn?: (written: Written) => boolean,
-  ): Promise<void>;
-  /** Messages that consumers have refused, by the dead letters from these offsets on. */
-  refusals(since: readonly number[]): Promise<Refusals>;
-}
-
-export interface Refusals {
-  readonly places: readonly { readonly partition: number; readonly offset: number }[];
-  /** Where the dead-letter topic ended, by partition. */
-  readonly end: readonly number[];
-}
-
-/** The topic of the index. */
-export interface IndexLog {
-  /** The newest value of each key. */
-  readonly messages: ReadonlyMap<string, Buffer>;
-  append(messages: readonly { readonly key: string; readonly value: Buffer | null }[]): Promise<void>;
-}
-
-/** A file of the dump, and the way of its rows to the topic. */
-export interface DumpFile {
-  /** Reads the file to its end and compares every group. Sends nothing. */
-  compare(index: GroupEntries): Promise<DumpFindings & { readonly strays: Directory['strays'] }>;
-  /**
-   * Sends the groups that `compare` found different, and empties others. Returns when all is acknowledged.
-   * @param whole also sends the groups that `compare` found unchanged
-   */
-  send(emptied: readonly number[], whole: boolean): Promise<void>;
-  /** Sends these groups again, or empties them; calls `onSent` with the entry of each that has rows. */
-  sendAgain(groups: ReadonlySet<number>, onSent: (group: number, entry: GroupEntry) => void): Promise<void>;
-  /** Whether a message of the topic is one that this run sent, at the offset that was acknowledged. */
-  isOwn(written: Written): boolean;
-  /**
-   * Sends a mark of a base to every partition; an end only where the broker still has all that this run has sent to it.
-   * @returns its offsets; undefined where the mark was refused or its offset is not known
-   */
-  mark(mark: BaseMark['mark']): Promise<readonly (number | undefined)[]>;
-  /** How many own messages the partition must hold at least: those that were acknowledged. */
-  acknowledged(partition: number): number;
-  /** The offsets of the own messages, if none between the first and the last can be missing when these two are there. */
-  vouched(partition: number): ReadonlySet<number> | undefined;
-}
 
 export interface DatasetRefreshOptions {
   readonly dataset: DatasetName;
@@ -374,7 +294,7 @@ export class DatasetRefresh {
       let isDecodable = false;
       await log.scan([{ partition, start: offset, end: offset + 1 }], (touched) => {
         isDecodable = true;
-        touch(this.#entries, touched);
+        this.#entries.touch(touched);
       });
       if (isDecodable) continue;
       const { length } = this.#directory?.marks ?? [];
@@ -410,7 +330,7 @@ export class DatasetRefresh {
 
   #touch(touched: Touched): void {
     this.#records += touched.records;
-    touch(this.#entries, touched);
+    this.#entries.touch(touched);
   }
 
   #recordsOfEntries(): number {
@@ -517,26 +437,6 @@ export class DatasetRefresh {
   #partitionOf(block: number, partitions: number): number {
     return partitionOf(blockKey(datasets[this.#options.dataset].idPrefix, block), partitions);
   }
-}
-
-function entryOf(block: EntryBlock, at: number): GroupEntry {
-  return {
-    low: block.low[at] as number,
-    high: block.high[at] as number,
-    maskLow: block.maskLow[at] as number,
-    maskHigh: block.maskHigh[at] as number,
-    rows: block.rows[at] as number,
-  };
-}
-
-function touch(entries: GroupEntries, { replaces, ids }: Touched): void {
-  for (const group of replaces) {
-    const block = entries.makeUnknown(group);
-    const at = group % groupsOfBlock;
-    block.maskLow[at] = 0;
-    block.maskHigh[at] = 0;
-  }
-  for (const id of ids) entries.touchId(id);
 }
 
 function isSame(before: Directory | undefined, now: Directory): boolean {

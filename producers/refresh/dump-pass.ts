@@ -18,7 +18,7 @@ import { packedRecordOf } from '../record-batch.ts';
 import type { RejectedRows } from '../rejected-rows.ts';
 import { countRejection } from '../rejection-limit.ts';
 import { BatchSender } from './batch-sender.ts';
-import type { DumpFile, Written } from './dataset-refresh.ts';
+import type { DumpFile, Written } from './devices.ts';
 import { changedMeanwhile, checkUnchanged, withoutNewline } from './dump-file-errors.ts';
 import { entryState, GroupEntries, type GroupEntry } from './group-entries.ts';
 import { type ClosedGroup, GroupReader } from './group-reader.ts';

@@ -8,7 +8,7 @@ import { Chunker } from '../chunker.ts';
 import { layoutOf } from '../file-layout.ts';
 import { packedRecordOf } from '../record-batch.ts';
 import { BatchSender } from './batch-sender.ts';
-import type { DumpFile, Written } from './dataset-refresh.ts';
+import type { DumpFile, Written } from './devices.ts';
 import { GroupEntries } from './group-entries.ts';
 import type { DumpFindings } from './plan.ts';
 

@@ -4,6 +4,7 @@
  * hold rows of the group; a group without an entry has no rows on the topic.
  */
 import { blockOfGroup, groupOf, groupSize, groupsOfBlock } from '../../topics/id-groups.ts';
+import type { Touched } from './devices.ts';
 
 export const entryState = { absent: 0, known: 1, unknown: 2 } as const;
 
@@ -96,6 +97,17 @@ export class GroupEntries {
     else block.maskHigh[at] = (block.maskHigh[at] as number) | (1 << (bit - 32));
   }
 
+  /** Another producer wrote this message: what it replaces holds no rows before it, and its groups are unknown. */
+  touch({ replaces, ids }: Pick<Touched, 'replaces' | 'ids'>): void {
+    for (const group of replaces) {
+      const block = this.makeUnknown(group);
+      const at = group % groupsOfBlock;
+      block.maskLow[at] = 0;
+      block.maskHigh[at] = 0;
+    }
+    for (const id of ids) this.touchId(id);
+  }
+
   /** The group is unknown, never absent: the topic may hold rows of it. The ids that it may hold stay. */
   makeUnknown(group: number): EntryBlock {
     const block = this.#blockFor(group);
@@ -131,6 +143,17 @@ export class GroupEntries {
     }
     return block;
   }
+}
+
+/** The entry at a place of a block. */
+export function entryOf(block: EntryBlock, at: number): GroupEntry {
+  return {
+    low: block.low[at] as number,
+    high: block.high[at] as number,
+    maskLow: block.maskLow[at] as number,
+    maskHigh: block.maskHigh[at] as number,
+    rows: block.rows[at] as number,
+  };
 }
 
 /** Number of ids in a mask. */

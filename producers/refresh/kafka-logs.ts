@@ -18,7 +18,7 @@ import {
 import { readDeadLetter } from '../../topics/dead-letter.ts';
 import { Ownership } from '../../topics/ownership.ts';
 import { sendFailure } from '../producer.ts';
-import type { IndexLog, LogRange, Refusals, SourceLog, Touched, Written } from './dataset-refresh.ts';
+import type { IndexLog, LogRange, Refusals, SourceLog, Touched, Written } from './devices.ts';
 
 const hashHexDigits = 32;
 /** Compaction leaves one message of this key; no dataset has this name. */

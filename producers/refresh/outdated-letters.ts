@@ -13,7 +13,7 @@ import { type FoundLetter, markMessage, readDeadLetter } from '../../topics/dead
 import { groupOf } from '../../topics/id-groups.ts';
 import { datasetOf } from '../file-names.ts';
 import { sendFailure } from '../producer.ts';
-import type { LogRange } from './dataset-refresh.ts';
+import type { LogRange } from './devices.ts';
 import { LineId } from './line-id.ts';
 
 /** What an open letter is about. */

@@ -19,55 +19,8 @@ import {
   scaled,
   share,
 } from './chance.ts';
+import { comma, newline, put, putInt, putNameId, putNull, putTitleId, tab, zero } from './row-bytes.ts';
 import * as words from './words.ts';
-
-const tab = 9;
-const newline = 10;
-const comma = 44;
-const zero = 48;
-
-function put(out: Uint8Array, at: number, pool: words.Pool, n: number): number {
-  const { bytes, start } = pool;
-  const end = start[n + 1] as number;
-  for (let i = start[n] as number; i < end; i++) out[at++] = bytes[i] as number;
-  return at;
-}
-
-/** A non-negative integer. */
-function putInt(out: Uint8Array, at: number, value: number): number {
-  let end = at + 1;
-  for (let power = 10; power <= value; power *= 10) end++;
-  return putDigits(out, at, value, end - at);
-}
-
-function putDigits(out: Uint8Array, at: number, value: number, digits: number): number {
-  for (let i = at + digits - 1; i >= at; i--) {
-    const rest = Math.floor(value / 10);
-    out[i] = zero + value - rest * 10;
-    value = rest;
-  }
-  return at + digits;
-}
-
-function putTitleId(out: Uint8Array, at: number, id: number): number {
-  out[at] = 116;
-  out[at + 1] = 116;
-  return putDigits(out, at + 2, id, id < 10_000_000 ? 7 : 8);
-}
-
-function putNameId(out: Uint8Array, at: number, id: number): number {
-  out[at] = 110;
-  out[at + 1] = 109;
-  return putDigits(out, at + 2, id, id < 10_000_000 ? 7 : 8);
-}
-
-function putNull(out: Uint8Array, at: number): number {
-  out[at] = 92;
-  out[at + 1] = 78;
-  return at + 2;
-}
-
-// ---------------------------------------------------------------------------------------------- datasets
 
 /** The rows of one dataset. `write` puts row n into a buffer at `at`. @returns the position after it */
 export interface Table {

@@ -5,7 +5,8 @@
  * Then one replay runs undisturbed, and the topic must hold exactly its dump.
  */
 import { crc32 } from 'node:zlib';
-import { DatasetRefresh, type DumpFile, type Written } from '../../producers/refresh/dataset-refresh.ts';
+import { DatasetRefresh } from '../../producers/refresh/dataset-refresh.ts';
+import type { DumpFile, Written } from '../../producers/refresh/devices.ts';
 import { GroupEntries, type GroupEntry } from '../../producers/refresh/group-entries.ts';
 import { type Base, type BaseMark, followBase, type OpenBase } from '../../topics/base.ts';
 import { blockKey, partitionOf } from '../../topics/catalog.ts';

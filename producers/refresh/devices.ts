@@ -1,0 +1,87 @@
+/**
+ * What `DatasetRefresh` works with: the dataset's topic, the topic of the index, and a file of the dump. The simulator has its own.
+ */
+import type { BaseMark } from '../../topics/base.ts';
+import type { Directory } from '../../topics/dump-index.ts';
+import type { GroupEntries, GroupEntry } from './group-entries.ts';
+import type { DumpFindings } from './plan.ts';
+
+/** A message of the dataset's topic. */
+export interface Written {
+  readonly partition: number;
+  readonly offset: number;
+  /** The run that wrote it. */
+  readonly runId: string;
+}
+
+/** What a message touches. */
+export interface Touched extends Written {
+  /** Records and deletes. */
+  readonly records: number;
+  readonly replaces: Iterable<number>;
+  /** Of records and of deletes. */
+  readonly ids: Iterable<number>;
+}
+
+export interface LogRange {
+  readonly partition: number;
+  readonly start: number;
+  /** Exclusive. */
+  readonly end: number;
+}
+
+/** The dataset's topic. */
+export interface SourceLog {
+  /** First offset and end of each partition. */
+  bounds(): Promise<readonly { readonly start: number; readonly end: number }[]>;
+  /** The hashes of the messages at these offsets that the log holds. */
+  hashesOf(range: LogRange): Promise<ReadonlyMap<number, string>>;
+  /**
+   * Calls `onTouched` for every message of the ranges that consumers apply, except those for which `isOwn` is true: these
+   * need not be decoded.
+   */
+  scan(
+    ranges: readonly LogRange[],
+    onTouched: (touched: Touched) => void,
+    isOwn?: (written: Written) => boolean,
+  ): Promise<void>;
+  /** Messages that consumers have refused, by the dead letters from these offsets on. */
+  refusals(since: readonly number[]): Promise<Refusals>;
+}
+
+export interface Refusals {
+  readonly places: readonly { readonly partition: number; readonly offset: number }[];
+  /** Where the dead-letter topic ended, by partition. */
+  readonly end: readonly number[];
+}
+
+/** The topic of the index. */
+export interface IndexLog {
+  /** The newest value of each key. */
+  readonly messages: ReadonlyMap<string, Buffer>;
+  append(messages: readonly { readonly key: string; readonly value: Buffer | null }[]): Promise<void>;
+}
+
+/** A file of the dump, and the way of its rows to the topic. */
+export interface DumpFile {
+  /** Reads the file to its end and compares every group. Sends nothing. */
+  compare(index: GroupEntries): Promise<DumpFindings & { readonly strays: Directory['strays'] }>;
+  /**
+   * Sends the groups that `compare` found different, and empties others. Returns when all is acknowledged.
+   * @param whole also sends the groups that `compare` found unchanged
+   */
+  send(emptied: readonly number[], whole: boolean): Promise<void>;
+  /** Sends these groups again, or empties them; calls `onSent` with the entry of each that has rows. */
+  sendAgain(groups: ReadonlySet<number>, onSent: (group: number, entry: GroupEntry) => void): Promise<void>;
+  /** Whether a message of the topic is one that this run sent, at the offset that was acknowledged. */
+  isOwn(written: Written): boolean;
+  /**
+   * Sends a mark of a base to every partition; an end only where the broker still has all that this run has sent to it.
+   * @returns its offsets; undefined where the mark was refused or its offset is not known
+   */
+  mark(mark: BaseMark['mark']): Promise<readonly (number | undefined)[]>;
+  /** How many own messages the partition must hold at least: those that were acknowledged. */
+  acknowledged(partition: number): number;
+  /** The offsets of the own messages, if none between the first and the last can be missing when these two are there. */
+  vouched(partition: number): ReadonlySet<number> | undefined;
+}
