@@ -59,8 +59,11 @@ export const refreshMutants: readonly RefreshMutant[] = [
   refresh('a missing block has no groups', 'block.state.fill(entryState.unknown);', ''),
   refresh(
     'a trimmed log is taken for whole',
-    '(start !== mark.start && start !== mark.base) || offset > end',
-    'offset > end',
+    `if ((start !== mark.start && start !== mark.base) || offset > end) return false;
+    const { hash, previous } = await this.#lastHashes(partition, start, offset);
+    return hash === mark.hash && (mark.previous === undefined || previous === mark.previous);`,
+    `if (offset > end) return false;
+    return (await this.#lastHashes(partition, start, offset)).hash === mark.hash;`,
   ),
   refresh(
     'a base holds only what changed',
@@ -98,7 +101,7 @@ export const refreshMutants: readonly RefreshMutant[] = [
     'true',
   ),
   refresh(
-    'one message of a recreated topic may be an old one',
+    'a base or a mark is trusted although one message of a recreated topic is an old one',
     '(mark.previous === undefined || previous === mark.previous)',
     'true',
   ),
