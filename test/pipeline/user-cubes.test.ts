@@ -147,4 +147,22 @@ describe.sequential('a cube of a user', () => {
     const shardSets = Object.values(place.manifest.shards).map(({ cubeSet }) => cubeSet);
     expect(new Set(shardSets)).toEqual(new Set(Object.values(before.shards).map(({ cubeSet }) => cubeSet)));
   });
+
+  it('takes no shards from members that work without it, until they have left', async () => {
+    const working = place.start(place.args('process'));
+    const says = (text: string) => (line: { msg: string }) => line.msg.includes(text);
+    await working.logged('its shards', says('shard opened'));
+    const other = place.args('process', '--tables', tables, '--state', join(place.folder, 'other'));
+    const refused = await place.run([...other, '--until-caught-up']);
+    expect([refused.code, refused.stderr]).toEqual([
+      19,
+      expect.stringContaining('other cubes hold the shards'),
+    ]);
+    const waiting = place.start(other);
+    await waiting.logged('that it waits', says('members with other cubes hold the shards'));
+    working.kill('SIGTERM');
+    await waiting.logged('its shards', says('shard opened'));
+    waiting.kill('SIGTERM');
+    expect((await Promise.all([working.done, waiting.done])).map(({ code }) => code)).toEqual([0, 0]);
+  });
 });
