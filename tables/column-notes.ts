@@ -25,7 +25,7 @@ export const columnNotes: Readonly<Record<string, ColumnNote>> = {
   },
   rank: { about: 'Place among the titles of a type, from 1.', unit: 'rank' },
   parentTconst: { about: 'IMDb id of a series.' },
-  seasonNumber: { about: 'Number of a season; null for episodes without one.' },
+  seasonNumber: { about: 'Number of a season; null for episodes without one.', unit: 'season' },
   total_episodes: { about: 'Number of rated episodes.', unit: 'episodes' },
   best_episode: {
     about: 'IMDb id of the best episode: by rating, then votes, then the smaller id.',

@@ -290,7 +290,7 @@ describe('a table', () => {
       for (const { name, plots } of goldTables.filter((table) => !isOfHistory(table))) {
         for (const plot of plots) {
           const points = await reader.points(second.id, name, plot);
-          expect(points.length, plot.title).toBeGreaterThan(1);
+          expect(points.length, plot.title).toBeGreaterThan(0);
           const [xs, ys] = [points.map(([x]) => x), points.map(([, y]) => y)];
           expect(new Set(xs).size, plot.title).toBe(xs.length);
           if (plot.kind === 'bar') expect(ys).toEqual([...ys].sort((a, b) => b - a));
