@@ -140,7 +140,7 @@ export const mutants: readonly Mutant[] = [
   of(
     'processors/tenure.ts',
     'a rebuilt store does not catch up',
-    `        this.#silentTo = await this.#work.reach(this.store, published.position);\n`,
+    `        this.#silentTo = await this.#work.reach(this.store, onTopics(published.position, this.#cubes.topics));\n`,
     '',
   ),
   of('processors/tenure.ts', 'cubes of another set stay as they are', `await this.reconcile();`, ''),
