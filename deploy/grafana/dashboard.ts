@@ -168,7 +168,12 @@ const rows: readonly { readonly title: string; readonly lines: readonly (readonl
           ['reelflow_sink_snapshot_rows', '{{table}}'],
           ['reelflow_sink_left_out_tables', 'tables left out'],
         ),
-        graph('Snapshots in an hour', 'short', ['sum(increase(reelflow_sink_snapshots_total[1h]))', '']),
+        graph(
+          'Snapshots, and cubes published whole, in an hour',
+          'short',
+          ['sum(increase(reelflow_sink_snapshots_total[1h]))', 'snapshots'],
+          ['sum(increase(reelflow_processor_cubes_backfilled_total[1h]))', 'cubes of shards'],
+        ),
         graph('Source messages replaced by a base and deleted, in an hour', 'short', [
           'sum(increase(reelflow_sink_source_messages_deleted_total[1h]))',
           '',
