@@ -174,13 +174,16 @@ describe('a shard', () => {
     return member;
   }
 
+  /** The position at the ends of the logs. Topics without messages are not in it. */
+  const whole = () => Object.fromEntries(Object.entries(logs.ends).filter(([, end]) => end > 0));
+
   /** The fold of what was published is the cubes of all that was produced, and no delta of it is refused. */
   function expectExact(): void {
     const cubes: Cubes = new Map();
     addDeltas(cubes, logs.deltas, deltaSchemaId);
     expect(cubes).toEqual(rows.cubes());
     const last = logs.deltas.at(-1) ?? null;
-    expect(toOf(decodeDeltaHeader(last, deltaSchemaId).header)).toEqual(logs.ends);
+    expect(toOf(decodeDeltaHeader(last, deltaSchemaId).header)).toEqual(whole());
   }
 
   /** Goes on for a while with what a member has opened: to the ends, then with something new. */
@@ -221,7 +224,7 @@ describe('a shard', () => {
     await end(await live('one', 2));
     const old = await start('yesterday');
     expect(restored()).toHaveLength(1);
-    expect(old.shard.appliedPosition).toEqual(logs.ends);
+    expect(old.shard.appliedPosition).toEqual(whole());
     expect(storesBelow(join(folder, 'yesterday'))).toHaveLength(1);
     await goOn(old);
   });
@@ -234,7 +237,7 @@ describe('a shard', () => {
     cpSync(join(folder, 'yesterday'), join(folder, 'backups'), { recursive: true });
     const one = await start('one');
     expect(restored()).toEqual([]);
-    expect(one.shard.appliedPosition).toEqual(logs.ends);
+    expect(one.shard.appliedPosition).toEqual(whole());
     await goOn(one);
     // Without the store, yesterday's backup is a long way ahead of nothing.
     await end(one);

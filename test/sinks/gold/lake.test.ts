@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { parquetFile, sqlText } from '../../../database/sql.ts';
 import type { Broker } from '../../../kafka/client.ts';
+import { OutageMonitor } from '../../../kafka/outage.ts';
 import { exitCodes, type FailureKind } from '../../../runtime/errors.ts';
 import { createLogger } from '../../../runtime/logger.ts';
 import { lakePlaceOf } from '../../../sinks/gold/lake.ts';
@@ -20,6 +21,7 @@ import {
   tableFile,
 } from '../../../sinks/gold/manifest.ts';
 import { pinSnapshot, retain } from '../../../sinks/gold/retention.ts';
+import { DumpDirectories } from '../../../sinks/held-dumps.ts';
 import { Publication } from '../../../sinks/publication.ts';
 import type { SinkMetrics } from '../../../sinks/sink-metrics.ts';
 import { builtIn } from '../../../tables/built-in.ts';
@@ -37,7 +39,10 @@ beforeEach(async () => {
   lab = await GoldLab.open();
   path = join(lab.folder, 'lake.ducklake');
 });
-afterEach(() => lab.close());
+afterEach(() => {
+  vi.restoreAllMocks();
+  return lab.close();
+});
 
 const publish = () => lab.publish();
 const show = (keep = 10) => lab.show({ kind: 'file', path }, keep);
@@ -366,9 +371,11 @@ describe('a sink whose catalogue cannot be written', () => {
     mkdirSync(place);
     path = join(place, 'lake.ducklake');
     const lake = lab.lake({ kind: 'file', path });
+    const logger = createLogger('silent');
+    vi.spyOn(DumpDirectories.prototype, 'read').mockResolvedValue(new Map());
     const publication = new Publication({
       declarations: builtIn,
-      broker: { logger: createLogger('silent') } as Broker,
+      broker: { logger, outages: new OutageMonitor(logger, 'Kafka broker') } as Broker,
       names: topicNamesIn(''),
       store: lab.store,
       gold: lab.gold,
