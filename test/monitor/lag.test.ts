@@ -280,7 +280,7 @@ describe('reelflow lag', () => {
     const rows = lastJson<Row[]>(before);
     expect([...new Set(rows.map(({ group, topic }) => `${group} ${topic}`))].sort()).toEqual(
       [
-        ...['akas', 'basics', 'principals', 'ratings'].map(
+        ...['akas', 'basics', 'crew', 'episode', 'principals', 'ratings'].map(
           (dataset) => `${names.processorGroup} ${place.namespace}.imdb.title.${dataset}`,
         ),
         `${names.sinkGroup} ${names.source('name.basics')}`,
@@ -292,7 +292,7 @@ describe('reelflow lag', () => {
     await place.process();
     const after = await place.run(command(place, '--json', '--group', names.processorGroup));
     const left = lastJson<Row[]>(after);
-    expect(left).toHaveLength(16);
+    expect(left).toHaveLength(24);
     expect(left.every(({ lag, state }) => lag === 0 && state === 'OK')).toBe(true);
 
     // A sink that runs once is not a member of its group, and commits its offsets there.

@@ -248,7 +248,7 @@ describe('a micro-batch', () => {
     const more = { fresh: await count(chunksOf(1, 9)), known: await count(chunksOf(1, 9)) };
     expect(some.known).toBe(more.known);
     for (const statements of [some.fresh, some.known, more.fresh, more.known]) {
-      expect(statements).toBeLessThanOrEqual(36); // [21 of fresh rows alone, 33]
+      expect(statements).toBeLessThanOrEqual(45); // [41 of known rows]
     }
   });
 

@@ -231,7 +231,12 @@ describe('gold', () => {
   test('comes out right when datasets arrive one by one between restarts of all stages', async ({
     place,
   }) => {
-    for (const datasets of ['title.principals,title.basics', 'title.ratings,title.akas']) {
+    for (const datasets of [
+      'title.principals,title.basics',
+      'title.crew',
+      'title.ratings,title.akas',
+      'title.episode',
+    ]) {
       await place.replay(small, '--datasets', datasets);
       await place.process();
       await place.sink();
