@@ -9,7 +9,7 @@ import type { Broker } from './client.ts';
 import { asBrokerError, isPassing, kafkaCodeOf } from './failures.ts';
 import { withCoordinator } from './groups.ts';
 import { untilServed } from './outage.ts';
-import { endPauses } from './paused-consumer.ts';
+import { endPauses, neverFetches } from './paused-consumer.ts';
 import { type ShardAssignment, wholeShards } from './shard-assignment.ts';
 
 /** After this time without a heartbeat the coordinator removes a member. */
@@ -96,6 +96,7 @@ export class Membership {
 
   #createConsumer(): Consumer {
     const { broker, groupId } = this.#options;
+    neverFetches(groupId);
     return broker.kafka.consumer({
       groupId,
       sessionTimeout: sessionTimeoutMs,

@@ -1,10 +1,10 @@
 /**
- * What kafkajs 2.2.4 does for a consumer that never fetches: it keeps the heartbeat and the assignment, and ends at once. Importing
- * this file changes all consumers of the process, which are all of this kind.
+ * Consumers of kafkajs 2.2.4 that never fetch: they keep the heartbeat and the assignment, and end at once. Importing this file
+ * changes the heartbeat of all consumers of the process, and the fetches of the groups that `neverFetches` names.
  */
 import ConsumerGroup from 'kafkajs/src/consumer/consumerGroup.js';
 
-const heartbeat = ConsumerGroup.prototype.heartbeat;
+const { heartbeat, fetch } = ConsumerGroup.prototype;
 
 /**
  * Independent of the wall clock. kafkajs sends a heartbeat when `Date.now()` has passed the time of the last one plus the interval.
@@ -16,27 +16,32 @@ ConsumerGroup.prototype.heartbeat = async function (this: ConsumerGroup, options
   await heartbeat.call(this, options);
 };
 
-/** Ends the present pause of each loop, by group. */
+/** Ends the present pause of each loop, by group that never fetches. */
 const pauses = new Map<string, Set<() => void>>();
+
+/** From now on, consumers of the group in this process fetch nothing. */
+export function neverFetches(groupId: string): void {
+  if (!pauses.has(groupId)) pauses.set(groupId, new Set());
+}
 
 /**
  * As for partitions that are all paused, without the request for committed offsets that nothing reads here. kafkajs' own pause
  * cannot be ended, and a consumer that stops waits for it.
  */
-ConsumerGroup.prototype.fetch = async function (this: ConsumerGroup): Promise<never[]> {
+ConsumerGroup.prototype.fetch = async function (this: ConsumerGroup, nodeId): Promise<unknown[]> {
+  const own = pauses.get(this.groupId);
+  if (own === undefined) return fetch.call(this, nodeId);
   try {
     await this.cluster.refreshMetadataIfNecessary();
     this.checkForStaleAssignment();
-    await pause(this.groupId, this.maxWaitTime);
+    await pause(own, this.maxWaitTime);
   } catch (thrown) {
     await this.recoverFromFetch(thrown);
   }
   return [];
 };
 
-async function pause(groupId: string, ms: number): Promise<void> {
-  const own = pauses.get(groupId) ?? new Set();
-  pauses.set(groupId, own);
+async function pause(own: Set<() => void>, ms: number): Promise<void> {
   await new Promise<void>((resolve) => {
     const end = () => {
       clearTimeout(timer);

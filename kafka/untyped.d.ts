@@ -132,7 +132,7 @@ declare module 'kafkajs/src/consumer/consumerGroup.js' {
     readonly cluster: { refreshMetadataIfNecessary(): Promise<void> };
     checkForStaleAssignment(): void;
     recoverFromFetch(thrown: unknown): Promise<void>;
-    fetch(nodeId: string): Promise<never[]>;
+    fetch(nodeId: string): Promise<unknown[]>;
     /** When it last sent a heartbeat, by the wall clock. */
     lastRequest: number;
     heartbeat(options: { interval: number }): Promise<void>;

@@ -3,7 +3,7 @@ import { execFile } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { expect } from 'vitest';
+import { expect, inject } from 'vitest';
 import { test } from '../support/harness.ts';
 
 const root = new URL('../..', import.meta.url).href;
@@ -20,6 +20,11 @@ async function loadedBy(folder: string, ...args: string[]): Promise<{ stdout: st
   const hook = `${folder}/loads.mjs`;
   writeFileSync(hook, tellLoads);
   return promisify(execFile)(process.execPath, ['--import', hook, program, ...args], {
+    env: {
+      ...process.env,
+      KAFKA_BROKERS: inject('brokers').join(','),
+      SCHEMA_REGISTRY_URL: inject('registryUrl'),
+    },
     maxBuffer: 64 * 1024 * 1024,
   });
 }

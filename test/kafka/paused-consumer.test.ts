@@ -1,11 +1,12 @@
 /** The loop of a consumer that never fetches, on a group object without a broker. */
 import ConsumerGroup from 'kafkajs/src/consumer/consumerGroup.js';
 import { expect, test } from 'vitest';
-import { endPauses } from '../../kafka/paused-consumer.ts';
+import { endPauses, neverFetches } from '../../kafka/paused-consumer.ts';
 
 test('a consumer that stops does not wait for the end of its pause', async () => {
-  const paused = (groupId: string) =>
-    ConsumerGroup.prototype.fetch.call(
+  const paused = (groupId: string) => {
+    neverFetches(groupId);
+    return ConsumerGroup.prototype.fetch.call(
       {
         groupId,
         maxWaitTime: 60_000,
@@ -14,6 +15,7 @@ test('a consumer that stops does not wait for the end of its pause', async () =>
       } as ConsumerGroup,
       '0',
     );
+  };
   const ended: string[] = [];
   const own = paused('own').then(() => ended.push('own'));
   const other = paused('other').then(() => ended.push('other'));

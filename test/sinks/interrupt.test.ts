@@ -66,10 +66,7 @@ test('an interrupted publication leaves nothing, and the next one is complete', 
     () => expect.unreachable('it has no end'),
     (thrown: unknown) => thrown,
   );
-  await until('the publication is under way', async () => {
-    const [building] = snapshots();
-    return building !== undefined && readdirSync(join(gold, 'snapshots', building)).length > 1;
-  });
+  await until('the publication is under way', async () => snapshots().length > 0);
   end.abort('SIGTERM');
   expect(storageFaultOf(await outcome)).toBe('interrupted');
   expect(snapshots()).toEqual([]);

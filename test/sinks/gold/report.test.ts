@@ -132,7 +132,7 @@ describe.skipIf(!hasBrowser)(`in a browser${whyNoBrowser}`, () => {
           const box = await drawings.boundingBox();
           expect(box?.x, title).toBeGreaterThanOrEqual(0);
           expect((box?.x ?? 0) + (box?.width ?? 0), title).toBeLessThanOrEqual(width);
-          expect(box?.height, title).toBeGreaterThan(100);
+          expect(box?.height, title).toBeGreaterThan(60);
         }
       }
       const [text, ground] = [await luminance(page, 'color'), await luminance(page, 'backgroundColor')];
