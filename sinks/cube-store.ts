@@ -189,8 +189,8 @@ export class CubeStore {
 
   /** Upserts and deletes rows of name.basics. @returns how many rows of the table changed */
   async writePeople(rows: TextRows): Promise<WrittenTexts> {
-    const written = await writeTexts(this.connection, namesOfPeople, rows, (...ids) =>
-      this.kept.changeNames('changed_names', ...ids),
+    const written = await writeTexts(this.connection, namesOfPeople, rows, (ids) =>
+      this.kept.changeNames('changed_names', ids),
     );
     if (written.changed + written.removed > 0) await this.#changeNames();
     return written;

@@ -47,12 +47,8 @@ export class KeptTables {
   }
 
   /** Records names that change, as part of the open transaction. @param ids a SELECT or VALUES of one column */
-  async changeNames(
-    table: 'changed_names' | 'changed_titles',
-    ids: string,
-    values: (string | null)[] = [],
-  ): Promise<void> {
-    if (this.#recordsNames) await this.#connection.run(`INSERT INTO ${table} ${ids}`, values);
+  async changeNames(table: 'changed_names' | 'changed_titles', ids: string): Promise<void> {
+    if (this.#recordsNames) await this.#connection.run(`INSERT INTO ${table} ${ids}`);
   }
 
   /**

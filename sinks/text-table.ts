@@ -1,5 +1,6 @@
 /** Tables of texts by id in the sink's store: the names of people and those of titles. */
 import type { DuckDBConnection } from '@duckdb/node-api';
+import { appendColumns, type TextColumn } from '../database/duckdb.ts';
 import type { DatasetName } from '../topics/catalog.ts';
 
 export interface TextTable {
@@ -38,13 +39,16 @@ export function selectTexts({ table, id, texts: [first, ...others] }: TextTable)
   return `SELECT ${[id, first, ...columns].join(', ')} FROM ${table}`;
 }
 
+/** A text after the first is null, or begins here. */
+export const noText = '-'.charCodeAt(0);
+export const beginsText = '='.charCodeAt(0);
+
 /** Rows to write, in the order of arrival. */
 export interface TextRows {
   readonly length: number;
-  /** `<id>US<text>RS` …, each text after a US, with `SOH` for null. US, RS and SOH are the control characters below. */
-  readonly text: string;
-  /** Rows with one of these characters in a text: id, texts, and place from 1. In `text` each has an empty line. */
-  readonly odd: readonly (readonly [number, readonly (string | null)[], number])[];
+  readonly ids: Int32Array;
+  /** Of each text column, in the form of the table. */
+  readonly texts: readonly TextColumn[];
   /** Whether the store may already hold some of them. */
   readonly mayExist: boolean;
   /** Whether an id may occur more than once; the last row counts. */
@@ -62,56 +66,46 @@ export interface WrittenTexts {
   readonly removed: number;
 }
 
-export const unitSeparator = 0x1f;
-export const recordSeparator = 0x1e;
-export const nullMark = 0x01;
-
-/** Receives a SELECT or VALUES of the ids that change, and its parameters. */
-export type OnChange = (ids: string, values?: (string | null)[]) => Promise<void>;
+/** Receives a SELECT or VALUES of the ids that change. */
+export type OnChange = (ids: string) => Promise<void>;
 
 /** Upserts and deletes rows. */
 export async function writeTexts(
   connection: DuckDBConnection,
   { table, id, texts }: TextTable,
-  { length, text, odd, mayExist, mayRepeat, deletes, removed }: TextRows,
+  { length, ids: staged, texts: columns, mayExist, mayRepeat, deletes, removed }: TextRows,
   onChange: OnChange,
 ): Promise<WrittenTexts> {
   let changed = 0;
-  const columns = [id, ...texts].join(', ');
-  const places = mayRepeat ? ', generate_subscripts(lines, 1) AS place' : '';
-  const parts = texts.map(
-    (name, t) => `nullif(split_part(line, chr(${unitSeparator}), ${t + 2}), chr(${nullMark})) AS ${name}`,
-  );
-  const oddRows = odd.map(([number, values, place], i) => {
-    const bound = values.map((_, t) => `$${i * values.length + t + 2}::VARCHAR`);
-    return `UNION ALL SELECT ${[number, ...bound, ...(mayRepeat ? [place] : [])].join(', ')}`;
-  });
-  const all = `
-    SELECT split_part(line, chr(${unitSeparator}), 1)::INTEGER AS ${id}, ${parts.join(', ')}${mayRepeat ? ', place' : ''}
-    FROM (
-      SELECT unnest(lines) AS line${places}
-      FROM (SELECT string_split($1, chr(${recordSeparator})) AS lines)
-    ) WHERE line <> ''
-    ${oddRows.join(' ')}`;
-  const rows = mayRepeat
-    ? `SELECT ${columns} FROM (${all}) QUALIFY row_number() OVER (PARTITION BY ${id} ORDER BY place DESC) = 1`
-    : all;
-  const values: (string | null)[] = [text, ...odd.flatMap(([, of]) => of)];
+  const all = [id, ...texts].join(', ');
+  if (length > 0) {
+    await connection.run(`CREATE OR REPLACE TEMP TABLE staged_texts AS SELECT ${all} FROM ${table} LIMIT 0`);
+    const nullable = [false, ...texts.map(() => true)];
+    await appendColumns(
+      connection,
+      { catalog: 'temp', name: 'staged_texts' },
+      [staged, ...columns],
+      length,
+      nullable,
+    );
+  }
   if (length > 0 && !mayExist) {
-    await connection.run(`INSERT INTO ${table} ${rows}`, values);
-    await onChange(`SELECT ${id} FROM (${rows})`, values);
+    await connection.run(`INSERT INTO ${table} FROM staged_texts`);
+    await onChange(`SELECT ${id} FROM staged_texts`);
     changed += length;
   } else if (length > 0) {
+    // Rows of a table have their numbers in the order of arrival.
+    const last = `QUALIFY row_number() OVER (PARTITION BY ${id} ORDER BY rowid DESC) = 1`;
     const differs = texts.map((name) => `latest.${name} IS DISTINCT FROM stored.${name}`);
     await connection.run(
       `CREATE OR REPLACE TEMP TABLE latest_texts AS
       SELECT latest.*, stored.rowid AS storedRow
-      FROM (${rows}) AS latest LEFT JOIN ${table} AS stored USING (${id})
+      FROM (SELECT ${all} FROM staged_texts ${mayRepeat ? last : ''}) AS latest
+      LEFT JOIN ${table} AS stored USING (${id})
       WHERE stored.rowid IS NULL OR ${differs.join(' OR ')}`,
-      values,
     );
     await connection.run(`DELETE FROM ${table} WHERE rowid IN (SELECT storedRow FROM latest_texts)`);
-    await connection.run(`INSERT INTO ${table} SELECT ${columns} FROM latest_texts`);
+    await connection.run(`INSERT INTO ${table} SELECT ${all} FROM latest_texts`);
     await onChange(`SELECT ${id} FROM latest_texts`);
     changed += await count(connection, 'latest_texts');
   }

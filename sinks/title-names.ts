@@ -129,11 +129,8 @@ export class TitleNames implements LevelDataset<TitleState> {
     const staged = new StagedTexts(namesOfTitles, await this.#idsOfTitles(), checked);
     const write = async () => {
       if (staged.isEmpty) return;
-      const { changed, removed } = await writeTexts(
-        this.#connection,
-        namesOfTitles,
-        staged.take(),
-        (...ids) => this.#kept.changeNames('changed_titles', ...ids),
+      const { changed, removed } = await writeTexts(this.#connection, namesOfTitles, staged.take(), (ids) =>
+        this.#kept.changeNames('changed_titles', ids),
       );
       if (changed + removed > 0) await this.#changed();
     };

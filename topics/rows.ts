@@ -59,6 +59,21 @@ export class Columns {
     this.listsLength = 1;
   }
 
+  /** Where the texts of each row begin in `text`: one column for each text column, in their order. */
+  textStarts(): Int32Array[] {
+    const ends = this.ints.filter((_, c) => this.plan.forms[c] === 'text');
+    const starts = ends.map(() => new Int32Array(this.length));
+    let start = 0;
+    for (let row = 0; row < this.length; row++) {
+      for (let t = 0; t < ends.length; t++) {
+        (starts[t] as Int32Array)[row] = start;
+        const end = (ends[t] as Int32Array)[row] as number;
+        if (end > start) start = end;
+      }
+    }
+    return starts;
+  }
+
   /** Adds the ids in a text, and leaves out what is none. @returns the place of the list, `nullInt` if it is empty */
   addList(from: Uint8Array, start: number, end: number, prefix: number): number {
     // An id and its comma take ten bytes at least.

@@ -228,19 +228,12 @@ export class RowLoader {
 }
 
 /** Columns with their lists and texts. */
-function appendedColumns({ plan, length, lists, text, ints }: Columns): AppendedColumn[] {
-  const texts = plan.forms.flatMap((form, c) => (form === 'text' ? [c] : []));
-  const starts = texts.map(() => new Int32Array(length));
-  let start = 0;
-  for (let row = 0; row < length; row++) {
-    for (const [t, c] of texts.entries()) {
-      (starts[t] as Int32Array)[row] = start;
-      start = Math.max(start, ints[c]?.[row] as number);
-    }
-  }
+function appendedColumns(rows: Columns): AppendedColumn[] {
+  const { plan, lists, text, ints } = rows;
+  const starts = rows.textStarts().values();
   return plan.forms.map((form, c) => {
     const column = ints[c] as Int32Array;
-    if (form === 'text') return { bytes: text, starts: starts[texts.indexOf(c)] as Int32Array, ends: column };
+    if (form === 'text') return { bytes: text, starts: starts.next().value as Int32Array, ends: column };
     return form === 'people' ? { places: column, items: lists } : column;
   });
 }

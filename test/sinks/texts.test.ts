@@ -11,8 +11,8 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { CubeStore } from '../../sinks/cube-store.ts';
 import { StagedTexts } from '../../sinks/staged-texts.ts';
 import { namesOfPeople, namesOfTitles, writeTexts } from '../../sinks/text-table.ts';
-import { idText } from '../../topics/catalog.ts';
-import { ChunkDecoder } from '../../topics/chunk.ts';
+import { blockKey, blockSize, idText, partitionOf } from '../../topics/catalog.ts';
+import { ChunkDecoder, RejectedMessage } from '../../topics/chunk.ts';
 import { IdSet } from '../../topics/id-set.ts';
 import { Ownership } from '../../topics/ownership.ts';
 import { schemaText } from '../../topics/registry.ts';
@@ -127,6 +127,27 @@ test('the stored names equal those of a map, with any character in a name', asyn
     }),
     { numRuns: 60 },
   );
+});
+
+test('a refused chunk between two others leaves no name, and theirs stay whole', async () => {
+  await clear();
+  const ownership = new Ownership('nm', 2);
+  const partition = partitionOf(blockKey('nm', 0), 2);
+  const other = [1, 2, 3, 4, 5].find(
+    (block) => partitionOf(blockKey('nm', block), 2) !== partition,
+  ) as number;
+  const staged = new StagedTexts(namesOfPeople, store.personIds);
+  const add = (...records: Named[]) =>
+    staged.add(chunkOf({ records, deletes: [] }), decoder, { ownership, partition }, async () => undefined);
+  await add([1, 'Ada'], [2, null]);
+  await expect(add([3, 'Grace'], [other * blockSize, 'Refused'])).rejects.toThrow(RejectedMessage);
+  await add([4, 'Übermut']);
+  await store.transaction(async () => void (await store.writePeople(staged.take())));
+  expect([...(await stored())]).toEqual([
+    [1, 'Ada'],
+    [2, null],
+    [4, 'Übermut'],
+  ]);
 });
 
 const titleType = avsc.Type.forSchema(JSON.parse(schemaText('imdb.title.basics')));

@@ -59,8 +59,10 @@ const name =
   (to) =>
     to.writePeople({
       length: 1,
-      text: `${id}\u001f${text}\u001e`,
-      odd: [],
+      ids: Int32Array.of(id),
+      texts: [
+        { bytes: Buffer.from(text), starts: Int32Array.of(0), ends: Int32Array.of(Buffer.byteLength(text)) },
+      ],
       mayExist: true,
       mayRepeat: false,
       deletes: [],
