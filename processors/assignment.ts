@@ -1,9 +1,8 @@
 /**
- * The shards that the group assigns to this member, and those of them that are open. Reassignments run one after the
- * other, and each works towards the newest assignment, so a stale one does nothing.
+ * The shards that the group assigns to this member, and those of them that are open. A lost shard closes at once.
+ * Reassignments run one after the other, and each works towards the newest assignment, so a stale one does nothing.
  */
 import { ReelflowError } from '../runtime/errors.ts';
-import type { Logger } from '../runtime/logger.ts';
 import type { Shard } from './shard.ts';
 
 export interface AssignmentOptions {
@@ -18,13 +17,13 @@ export interface AssignmentOptions {
   readonly isActive: () => boolean;
   /** How long a micro-batch may take to finish when its shard is closed, in milliseconds. */
   readonly graceMs: number;
-  readonly logger: Logger;
 }
 
 export class Assignment {
   readonly #options: AssignmentOptions;
   readonly #open = new Map<number, Shard>();
   #assigned: readonly number[] | undefined;
+  readonly #closing = new Set<Promise<void>>();
   #turn: Promise<void> = Promise.resolve();
 
   constructor(options: AssignmentOptions) {
@@ -48,6 +47,8 @@ export class Assignment {
 
   assign(shards: readonly number[]): void {
     this.#assigned = shards;
+    // At once: of two owners that publish from the same position, one is refused.
+    this.#leave(({ number }) => !shards.includes(number));
     this.reassignSoon();
   }
 
@@ -73,30 +74,40 @@ export class Assignment {
   /** Waits for the reassignment that is running and closes all shards. */
   async close(): Promise<void> {
     await this.#turn;
+    await Promise.all(this.#closing);
     await Promise.all([...this.#open.values()].map((shard) => shard.close(this.#options.graceMs)));
     this.#open.clear();
   }
 
+  /** Closes shards that other members own now. They begin and send nothing more as soon as this returns. */
+  #leave(isLost: (shard: Shard) => boolean): void {
+    const { graceMs, onFailure } = this.#options;
+    for (const shard of [...this.#open.values()].filter(isLost)) {
+      this.#open.delete(shard.number);
+      const closing = shard
+        .close(graceMs, true)
+        .catch(onFailure)
+        .finally(() => this.#closing.delete(closing));
+      this.#closing.add(closing);
+    }
+  }
+
   async #reassign(): Promise<void> {
-    const { isActive, graceMs, onChanged, onOpened } = this.#options;
+    const { isActive, onChanged, onOpened } = this.#options;
     if (!isActive()) return;
-    const wanted = new Set(this.#assigned);
     // A member that was away may keep its shards without knowing that other owners have published meanwhile.
     const superseded = new Set<Shard>();
-    for (const shard of this.#open.values()) {
-      if (wanted.has(shard.number) && (await shard.isSuperseded())) superseded.add(shard);
-    }
-    const lost = [...this.#open.values()].filter(
-      (shard) => !wanted.has(shard.number) || superseded.has(shard),
-    );
-    for (const shard of lost) this.#open.delete(shard.number);
-    await Promise.all(lost.map((shard) => shard.close(graceMs, true)));
-    const gained = [...wanted].filter((number) => !this.#open.has(number));
+    for (const shard of this.#open.values()) if (await shard.isSuperseded()) superseded.add(shard);
+    this.#leave((shard) => superseded.has(shard));
+    await Promise.all(this.#closing);
+    // The newest assignment: it may have changed since.
+    const gained = (this.#assigned ?? []).filter((number) => !this.#open.has(number));
     await Promise.all(
       gained.map(async (number) => {
         const shard = await this.#openAgain(number);
         this.#open.set(number, shard);
-        await onOpened(shard);
+        if (this.#assigned?.includes(number)) await onOpened(shard);
+        else this.#leave((opened) => opened === shard);
       }),
     );
     onChanged();

@@ -79,7 +79,6 @@ export class Member {
       onFailure: (reason) => this.#fail(reason),
       isActive: () => this.#mode.isActive,
       graceMs,
-      logger: options.broker.logger,
     });
     this.#commits = new OffsetCommits(this.#sources, () => this.#membership);
     this.#failed.promise.catch(() => undefined);
