@@ -16,7 +16,7 @@ import {
 } from '@duckdb/node-api';
 import duckdb, { type Vector } from '@duckdb/node-bindings';
 import { nullInt } from '../topics/row-plan.ts';
-import { sqlText } from './sql.ts';
+import { sqlFile, sqlText } from './sql.ts';
 
 const vectorRows = 2048;
 
@@ -46,8 +46,9 @@ export async function confine(
   folders: readonly string[],
   settings: 'locked' | 'open',
 ): Promise<void> {
-  const list = folders.map((folder) => sqlText(resolve(folder)));
-  await connection.run(`SET allowed_directories = [${list.join(', ')}]`);
+  // As a path that is written, and as a pattern that is read.
+  const list = new Set(folders.flatMap((folder) => [sqlText(resolve(folder)), sqlFile(folder)]));
+  await connection.run(`SET allowed_directories = [${[...list].join(', ')}]`);
   await connection.run('SET enable_external_access = false');
   if (settings === 'locked') await connection.run('SET lock_configuration = true');
 }

@@ -1,9 +1,11 @@
 /** Reads snapshots: the rows of a table, the points of its plots, the differences of two snapshots. */
 import { existsSync, statSync } from 'node:fs';
 import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
+import { confine } from '../../database/duckdb.ts';
 import { parquetFile, sqlText } from '../../database/sql.ts';
 import { storageFaultOf } from '../../database/storage-errors.ts';
 import { messageOf, ReelflowError } from '../../runtime/errors.ts';
+import { hasUserDeclarations } from '../../tables/built-in.ts';
 import { type ColumnNote, columnNotes } from '../../tables/column-notes.ts';
 import type { GoldTable, Plot } from '../../tables/gold-table.ts';
 import { goldTables } from '../../tables/gold-tables.ts';
@@ -87,6 +89,7 @@ export class GoldReader {
     const instance = await DuckDBInstance.create(':memory:');
     const reader = new GoldReader(gold, instance, await instance.connect(), tables);
     try {
+      if (hasUserDeclarations({ cubes: [], tables })) await confine(reader.#connection, [gold], 'locked');
       return await work(reader);
     } finally {
       reader.#connection.closeSync();

@@ -1,6 +1,7 @@
 /** Computes declared tables from IMDb files, without a broker, to show what rows they would have. */
 import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
-import type { Declarations } from '../../tables/built-in.ts';
+import { confine } from '../../database/duckdb.ts';
+import { type Declarations, hasUserDeclarations } from '../../tables/built-in.ts';
 import { columnNotes } from '../../tables/column-notes.ts';
 import type { GoldTable } from '../../tables/gold-table.ts';
 import type { Cell, TableView } from '../gold/gold-reader.ts';
@@ -15,6 +16,7 @@ export async function tryOut(
   const instance = await DuckDBInstance.create(':memory:');
   const connection = await instance.connect();
   try {
+    if (hasUserDeclarations(declarations)) await confine(connection, [folder], 'open');
     await batchGold(connection, folder, 'tried', declarations);
     const views: TableView[] = [];
     for (const table of declarations.tables) views.push(await viewOf(connection, table, rowsMax));

@@ -7,10 +7,11 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
+import { confine } from '../../database/duckdb.ts';
 import { databasePath } from '../../database/sql.ts';
 import { asStorageError, type Storage } from '../../database/storage-errors.ts';
 import { ReelflowError } from '../../runtime/errors.ts';
-import { builtIn, type Declarations } from '../../tables/built-in.ts';
+import { builtIn, type Declarations, hasUserDeclarations } from '../../tables/built-in.ts';
 import { currentSnapshot, readManifest, snapshotFolder } from '../gold/manifest.ts';
 import { computeGold } from './batch-gold.ts';
 import { checkHistory, historyFromSnapshot, uncheckedEarlierRows } from './batch-history.ts';
@@ -84,7 +85,10 @@ export async function verifySnapshot(options: VerifyOptions): Promise<Verificati
   const { leftOut = {} } = manifest;
   const declarations = { cubes, tables: declared.filter(({ name }) => leftOut[name] === undefined) };
   if (!('folder' in input)) await requireSameCluster(manifest, input);
-  return withDatabase(options, async (connection) => {
+  return withDatabase(options, async (connection, temporary) => {
+    if (hasUserDeclarations(declarations)) {
+      await confine(connection, [temporary, gold, ...('folder' in input ? [input.folder] : [])], 'open');
+    }
     const tables: Record<string, { rows: number; differences: number }> = {};
     const findings: Finding[] = [];
     let accounting: Verification['accounting'] = null;
@@ -164,7 +168,7 @@ function newestOf(gold: string): string {
 /** Runs `work` with a database in a temporary folder, and removes the folder. */
 async function withDatabase<T>(
   { memoryLimit, signal }: VerifyOptions,
-  work: (connection: DuckDBConnection) => Promise<T>,
+  work: (connection: DuckDBConnection, folder: string) => Promise<T>,
 ): Promise<T> {
   const folder = mkdtempSync(join(tmpdir(), 'reelflow-verify-'));
   let instance: DuckDBInstance | undefined;
@@ -179,7 +183,7 @@ async function withDatabase<T>(
     });
     connection = await instance.connect();
     signal.addEventListener('abort', interrupt);
-    return await work(connection);
+    return await work(connection, folder);
   } catch (thrown) {
     signal.throwIfAborted();
     throw asStorageError(thrown, temporaryStorage(folder));
