@@ -74,7 +74,7 @@ describe.skipIf(why !== '')(`a broker outage of ${outageSeconds} s${why}`, () =>
       place.start([...place.args('process', '--json', ...busy), ...state(n)], env),
     );
     // Faster than two members apply it, so that they have a micro-batch in flight whenever the broker is killed.
-    const replay = place.start(place.args('replay', data, '--upsert', '--json', '--rate', '6000'), env);
+    const replay = place.start(place.args('replay', data, '--upsert', '--json', '--rate', '20000'), env);
     await until('both members publish', () =>
       members.every((member) => member.log.filter(isMicroBatch).length >= 10),
     );
