@@ -23,7 +23,7 @@ const functions = new Set(
     abs ceil ceiling floor round trunc sign sqrt cbrt exp ln log log2 log10 pow power greatest least mod fmod
     add subtract multiply divide nullif coalesce ifnull if
     lower upper length len strlen substring substr left right lpad rpad trim ltrim rtrim replace translate reverse
-    concat concat_ws contains starts_with prefix suffix ends_with strpos instr position ascii chr format
+    concat concat_ws contains starts_with prefix suffix ends_with strpos instr position ascii chr format printf
     string_split str_split split string_to_array split_part regexp_matches regexp_full_match regexp_replace regexp_extract
     like_escape not_like_escape md5 sha256 bit_count
     list_value list_contains list_has list_has_any list_has_all list_sort list_sum list_min list_max list_transform

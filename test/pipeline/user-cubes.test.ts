@@ -1,11 +1,15 @@
-/** A cube of a user over two datasets, on the real pipeline: added, verified, left out while others are sent, and removed. */
-import { globSync, rmSync } from 'node:fs';
+/**
+ * A user's folder on the real pipeline: a cube over two datasets and two tables, one of them with names of titles. They are
+ * added, verified, drawn, kept up to date with a dump, left out while others are sent, changed, and removed.
+ */
+import { globSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Manifest } from '../../sinks/gold/manifest.ts';
 import type { Verification } from '../../sinks/verify/verify.ts';
 import { builtIn } from '../../tables/built-in.ts';
-import { lastJson, Place, writeDatasets } from '../support/harness.ts';
+import { startMonitor } from '../support/browser.ts';
+import { headerOf, lastJson, Place, writeDatasets } from '../support/harness.ts';
 
 const categories = `/*
 kind: cube
@@ -35,40 +39,83 @@ columns:
   total_titles: BIGINT
   total_credits: { type: BIGINT, about: Credits of this category., unit: credits }
 order: total_titles DESC, category
+plots:
+  - { title: Titles by category, kind: bar, x: category, y: sum(total_titles) }
 */
 SELECT category, CAST(sum(titles) AS BIGINT) AS total_titles, CAST(sum(credits) AS BIGINT) AS total_credits
 FROM categories GROUP BY category
 `;
+const votedTitles = `/*
+kind: table
+about: Rated titles with their names.
+reads: [feature_ratings, title_names]
+key: [tconst]
+attributes: [primaryTitle]
+measures: [numVotes]
+columns: { tconst: VARCHAR, primaryTitle: VARCHAR, numVotes: BIGINT }
+order: tconst
+onlyDuckdb: the names of titles are a relation of the sink
+*/
+SELECT printf('tt%07d', rated.tconst) AS tconst, min(primaryTitle) AS primaryTitle, CAST(sum(votes) AS BIGINT) AS numVotes
+FROM feature_ratings AS rated LEFT JOIN title_names ON title_names.tconst = rated.tconst
+GROUP BY rated.tconst
+`;
+
+const header = (dataset: 'title.ratings' | 'title.principals' | 'title.basics') =>
+  headerOf(dataset).trimEnd();
+const dump = (folder: string, ratings: string[], credits: string[], titles: string[]) =>
+  writeDatasets(folder, {
+    'title.ratings': [header('title.ratings'), ...ratings, ''].join('\n'),
+    'title.principals': [header('title.principals'), ...credits.map((row) => `${row}\t\\N\t\\N`), ''].join(
+      '\n',
+    ),
+    'title.basics': [
+      header('title.basics'),
+      ...titles.map((row) => `${row}\t0\t1999\t\\N\t90\tDrama`),
+      '',
+    ].join('\n'),
+  });
 
 let place: Place;
 let data: string;
 let tables: string;
 let before: Manifest;
+/** Of the built-in tables. */
+let expected: Record<string, string | undefined>;
 
 beforeAll(async () => {
   place = new Place();
-  data = writeDatasets(`${place.folder}/data`, {
-    'title.ratings': 'tconst\taverageRating\tnumVotes\ntt0000001\t5.0\t10\ntt0000002\t7.5\t20\n',
-    'title.principals': [
-      'tconst\tordering\tnconst\tcategory\tjob\tcharacters',
-      ...['1\tnm0000001\tactor', '2\tnm0000002\tactor', '3\tnm0000003\tdirector', '4\tnm0000004\t\\N'].map(
-        (row) => `tt0000001\t${row}\t\\N\t\\N`,
-      ),
-      'tt0000002\t1\tnm0000001\tactor\t\\N\t\\N',
-      'tt0000003\t1\tnm0000001\twriter\t\\N\t\\N',
-      '',
-    ].join('\n'),
-    'title.basics':
-      'tconst\ttitleType\tprimaryTitle\toriginalTitle\tisAdult\tstartYear\tendYear\truntimeMinutes\tgenres\n',
-  });
+  data = dump(
+    `${place.folder}/data`,
+    ['tt0000001\t5.0\t10', 'tt0000002\t7.5\t20'],
+    [
+      'tt0000001\t1\tnm0000001\tactor',
+      'tt0000001\t2\tnm0000002\tactor',
+      'tt0000001\t3\tnm0000003\tdirector',
+      'tt0000001\t4\tnm0000004\t\\N',
+      'tt0000002\t1\tnm0000001\tactor',
+      'tt0000003\t1\tnm0000001\twriter',
+    ],
+    ['tt0000002\tmovie\tTwo\tZwei'],
+  );
   before = await place.pipeline(data, { replay: ['--shards', '2'] });
-  tables = place.files('tables', { 'categories.sql': categories, 'category_analysis.sql': ofCategories });
+  expected = hashes(before);
+  tables = place.files('tables', declared(categories));
 });
 
 afterAll(() => place.close(false));
 
-const hashes = ({ tables: of }: Manifest) =>
-  Object.fromEntries(builtIn.tables.map(({ name }) => [name, of[name]?.contentHash]));
+const declared = (cube: string) => ({
+  'categories.sql': cube,
+  'category_analysis.sql': ofCategories,
+  'voted_titles.sql': votedTitles,
+});
+const hashes = ({ tables: all }: Manifest) =>
+  Object.fromEntries(builtIn.tables.map(({ name }) => [name, all[name]?.contentHash]));
+const inGold = (...args: string[]) => place.run([...args, '--gold', place.gold, '--tables', tables]);
+async function rowsOf(table: string): Promise<unknown[][]> {
+  return lastJson<{ rows: unknown[][] }>(await inGold('gold', 'show', table, '--json')).rows;
+}
 
 describe.sequential('a cube of a user', () => {
   it('has no table while the processors do not compute it, the manifest says why, and the others stay', async () => {
@@ -79,17 +126,8 @@ describe.sequential('a cube of a user', () => {
       category_analysis: 'cube categories is missing, or of another version, on shards: 1',
     });
     expect(place.manifest.tables).not.toHaveProperty('category_analysis');
-    expect(hashes(place.manifest)).toEqual(hashes(before));
-    const verified = await place.run([
-      'verify',
-      '--gold',
-      place.gold,
-      '--tables',
-      tables,
-      '--data',
-      data,
-      '--json',
-    ]);
+    expect(hashes(place.manifest)).toEqual(expected);
+    const verified = await inGold('verify', '--data', data, '--json');
     expect(lastJson<Verification>(verified)).toMatchObject({
       equal: true,
       unchecked: [expect.any(String), expect.stringContaining('category_analysis')],
@@ -101,30 +139,72 @@ describe.sequential('a cube of a user', () => {
     expect(stderr).toMatch(/"again":\["title.principals"\],"dropped":\[\]/);
     expect(stderr).toMatch(/"cubes":\["categories"\]/);
     await place.sink('--tables', tables);
-    const shown = await place.run([
-      'gold',
-      'show',
-      'category_analysis',
-      '--gold',
-      place.gold,
-      '--tables',
-      tables,
-      '--json',
-    ]);
-    expect(lastJson<{ rows: unknown }>(shown).rows).toEqual([
+    expect(await rowsOf('category_analysis')).toEqual([
       ['actor', 2, 3],
       ['director', 1, 1],
       [null, 1, 1],
     ]);
-    expect(hashes(place.manifest)).toEqual(hashes(before));
+    expect(await rowsOf('voted_titles')).toEqual([
+      ['tt0000001', null, 10],
+      ['tt0000002', 'Two', 20],
+    ]);
+    expect(hashes(place.manifest)).toEqual(expected);
     expect(Object.keys(place.manifest.cubes ?? {})).toContain('categories');
   });
 
   it.each(['data', 'topics'])('equals what the %s give', async (input) => {
     const more = input === 'data' ? ['--data', data] : ['--namespace', place.namespace];
-    const finished = await place.run(['verify', '--gold', place.gold, '--tables', tables, '--json', ...more]);
+    const finished = await inGold('verify', '--json', ...more);
     expect(finished.code, finished.stderr).toBe(0);
-    expect(lastJson<Verification>(finished).tables.category_analysis).toEqual({ rows: 3, differences: 0 });
+    const { tables: verified } = lastJson<Verification>(finished);
+    expect(verified.category_analysis).toEqual({ rows: 3, differences: 0 });
+    expect(verified.voted_titles).toEqual({ rows: 2, differences: 0 });
+  });
+
+  it('has its chart in the report and on the page', async () => {
+    const file = join(place.folder, 'report.html');
+    await inGold('gold', 'report', '--out', file);
+    expect(readFileSync(file, 'utf8')).toContain('Titles by category');
+    const { url, running } = await startMonitor(place, '--tables', tables);
+    const answer = await fetch(new URL(`/plots?snapshot=${place.manifest.id}`, url));
+    expect(((await answer.json()) as { plots: unknown[] }).plots).toContainEqual({
+      ...{ table: 'category_analysis', title: 'Titles by category', kind: 'bar' },
+      points: [
+        ['actor', 2],
+        ['director', 1],
+      ],
+    });
+    running.kill('SIGTERM');
+    expect((await running.done).code).toBe(0);
+  });
+
+  it('follows the next dump', async () => {
+    const next = dump(
+      `${place.folder}/next`,
+      ['tt0000002\t7.5\t20', 'tt0000003\t6.0\t5'],
+      [
+        'tt0000001\t3\tnm0000003\tdirector',
+        'tt0000002\t1\tnm0000001\tactor',
+        'tt0000003\t1\tnm0000001\twriter',
+      ],
+      ['tt0000002\tmovie\tToo\tZwei', 'tt0000003\tmovie\tThree\tDrei'],
+    );
+    await place.pipeline(next, {
+      replay: ['--max-removed', '100'],
+      process: ['--tables', tables],
+      sink: ['--tables', tables],
+    });
+    expect(await rowsOf('category_analysis')).toEqual([
+      ['actor', 1, 1],
+      ['writer', 1, 1],
+    ]);
+    expect(await rowsOf('voted_titles')).toEqual([
+      ['tt0000002', 'Too', 20],
+      ['tt0000003', 'Three', 5],
+    ]);
+    expect((await inGold('verify', '--data', next)).code).toBe(0);
+    expected = hashes(place.manifest);
+    data = next;
   });
 
   it('is kept by a sink that does not declare it, through the loss of its state', async () => {
@@ -133,7 +213,26 @@ describe.sequential('a cube of a user', () => {
     expect(Object.keys(place.manifest.cubes ?? {})).toContainEqual(expect.stringMatching(/^categories\./));
     for (const file of globSync('**/sink.duckdb*', { cwd: place.state })) rmSync(join(place.state, file));
     await place.sink('--tables', tables);
-    expect(place.manifest.tables.category_analysis?.rows).toBe(3);
+    expect(place.manifest.tables.category_analysis?.rows).toBe(2);
+  });
+
+  it('is computed again alone when its declaration changes', async () => {
+    const { tables: held } = place.manifest;
+    tables = place.files(
+      'changed',
+      declared(categories.replace('count(*) AS credits', '2 * count(*) AS credits')),
+    );
+    const { stderr } = await place.run(place.args('process', '--until-caught-up', '--tables', tables));
+    expect(stderr).toMatch(/"cubes":\["categories"\]/);
+    expect(stderr).not.toContain('"again":["');
+    await place.sink('--tables', tables);
+    expect(await rowsOf('category_analysis')).toEqual([
+      ['actor', 1, 2],
+      ['writer', 1, 2],
+    ]);
+    expect(place.manifest.tables.voted_titles?.contentHash).toBe(held.voted_titles?.contentHash);
+    expect(hashes(place.manifest)).toEqual(expected);
+    expect((await inGold('verify', '--data', data)).code).toBe(0);
   });
 
   it('is removed by processors that do not declare it, and the others have their earlier hashes', async () => {
@@ -143,7 +242,7 @@ describe.sequential('a cube of a user', () => {
       [],
     );
     expect(place.manifest.leftOut).toBeUndefined();
-    expect(hashes(place.manifest)).toEqual(hashes(before));
+    expect(hashes(place.manifest)).toEqual(expected);
     const shardSets = Object.values(place.manifest.shards).map(({ cubeSet }) => cubeSet);
     expect(new Set(shardSets)).toEqual(new Set(Object.values(before.shards).map(({ cubeSet }) => cubeSet)));
   });
