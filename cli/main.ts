@@ -91,7 +91,7 @@ export async function main(argv: readonly string[]): Promise<void> {
   setTimeout(() => process.exit(), endWithinMs).unref();
 }
 
-/** Without a working directory, Node's recursive mkdir never returns for a relative path, and no signal ends it. */
+/** Without a working directory no relative path can be used. */
 function requireDirectory(): void {
   try {
     process.cwd();

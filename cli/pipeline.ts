@@ -3,12 +3,13 @@
  * in this one, all at the same time. After the replay the children finish their backlog and end.
  */
 import { type ChildProcess, fork } from 'node:child_process';
-import { mkdirSync, openSync, readFileSync } from 'node:fs';
+import { openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ProcessorReport } from '../processors/processor.ts';
 import type { ReplayProgress } from '../producers/file-replay.ts';
 import type { ReplayReport } from '../producers/replay-report.ts';
 import { failureKindOf, ReelflowError } from '../runtime/errors.ts';
+import { makeFolder } from '../runtime/files.ts';
 import { packageFile } from '../runtime/package.ts';
 import type { SinkReport } from '../sinks/sink.ts';
 import type { Context } from './context.ts';
@@ -113,7 +114,7 @@ function startStage<T>(
   more: readonly string[] = [],
 ): Stage<T> {
   const { endpoints, places } = context;
-  mkdirSync(logs, { recursive: true });
+  makeFolder(logs);
   const log = join(logs, `${command}.log`);
   const common = ['--gold', places.gold, '--state', places.state, '--namespace', places.namespace, '--json'];
   const child = fork(packageFile('cli/reelflow.js'), [command, ...common, ...more], {

@@ -41,7 +41,7 @@ export async function openStage<Metrics>(
   const level = component === 'replay' || flags.verbose === true ? logLevelOf(flags) : 'info';
   const context = await openContext(flags, undefined, signal, { component, level });
   const { logger, endpoints } = context;
-  // Full paths: Node's recursive mkdir never returns for a relative one when the working directory is removed meanwhile.
+  // Full paths: the working directory may be removed meanwhile.
   const { gold, state, namespace } = context.places;
   const places = { gold: resolve(gold), state: resolve(state), namespace };
   logger.info({ brokers: endpoints.brokers, ...places }, 'started');

@@ -1,8 +1,9 @@
 /** `reelflow tables`: list, check, try and begin declarations of cubes and gold tables, without a broker. */
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Command } from 'commander';
 import { messageOf, ReelflowError, systemCodeOf } from '../runtime/errors.ts';
+import { makeFolder } from '../runtime/files.ts';
 import type { Declarations } from '../tables/built-in.ts';
 import { declarationsOf } from './declared.ts';
 import { whole } from './figures.ts';
@@ -119,7 +120,7 @@ async function begin(name: string, flags: Flags): Promise<void> {
   const { exampleTable } = await import('../tables/example.ts');
   const file = join(folder, `${name}.sql`);
   try {
-    mkdirSync(folder, { recursive: true });
+    makeFolder(folder);
     writeFileSync(file, exampleTable, { flag: 'wx' });
   } catch (thrown) {
     const isTaken = systemCodeOf(thrown) === 'EEXIST';

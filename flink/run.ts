@@ -1,6 +1,6 @@
 /** Computes the gold tables with Flink: into files, into topics on this machine, or into topics on a cluster. */
 import { createHash, randomUUID } from 'node:crypto';
-import { globSync, mkdirSync, renameSync, rmSync, statSync } from 'node:fs';
+import { globSync, renameSync, rmSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { DuckDBInstance } from '@duckdb/node-api';
@@ -10,6 +10,7 @@ import { ensureCompactedTopics } from '../kafka/topics.ts';
 import type { Endpoints } from '../runtime/config.ts';
 import type { Secret } from '../runtime/credentials.ts';
 import { ReelflowError } from '../runtime/errors.ts';
+import { makeFolder } from '../runtime/files.ts';
 import type { Declarations } from '../tables/built-in.ts';
 import type { GoldTable } from '../tables/gold-table.ts';
 import type { TopicNames } from '../topics/catalog.ts';
@@ -104,7 +105,7 @@ export async function runBounded(context: FlinkContext, out: string): Promise<Bo
   const sources = await inspectSources(context, context.declarations.cubes);
   const parts = join(resolve(context.folder), `parts-${randomUUID()}`);
   try {
-    mkdirSync(out, { recursive: true });
+    makeFolder(out);
     await withLocalGateway(context, (local) =>
       runJob(
         context,

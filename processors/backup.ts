@@ -12,7 +12,7 @@ import { z } from 'zod';
 import { databasePath, sqlText } from '../database/sql.ts';
 import { crashPoint } from '../runtime/crash-points.ts';
 import { messageOf } from '../runtime/errors.ts';
-import { copyFileHashed, fileSha256, syncPath } from '../runtime/files.ts';
+import { copyFileHashed, fileSha256, makeFolder, syncPath } from '../runtime/files.ts';
 import { messagesBefore, type Position } from '../topics/position.ts';
 import { type BackupCard, planRestore, type StoreKind } from './restore-plan.ts';
 import { kindOf, type ShardIdentity, type ShardStore } from './shard-store.ts';
@@ -62,7 +62,7 @@ export class Backups {
   async write(store: ShardStore, signal: AbortSignal): Promise<number | undefined> {
     const kind = kindOf(store.identity);
     const folder = this.#folderOf(kind.shard);
-    mkdirSync(folder, { recursive: true });
+    makeFolder(folder);
     const before = this.#cards(kind.shard);
     const isAsFar = (card: BackupCard | undefined) =>
       card !== undefined && isSameKind(card, kind) && messagesBefore(card.position) >= store.messagesSeen;

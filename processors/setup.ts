@@ -1,5 +1,4 @@
 /** Everything that the shards of a member share: topics, schemas, the state folder, DuckDB and the producer. */
-import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { DuckDBInstance } from '@duckdb/node-api';
 import type { Producer } from 'kafkajs';
@@ -7,6 +6,7 @@ import { confine, openInstance } from '../database/duckdb.ts';
 import { type Broker, clusterTopics } from '../kafka/client.ts';
 import type { Freshness } from '../kafka/shard-assignment.ts';
 import { ensureRetainedTopics } from '../kafka/topics.ts';
+import { makeFolder } from '../runtime/files.ts';
 import { hasUserDeclarations } from '../tables/built-in.ts';
 import type { DatasetName, TopicNames } from '../topics/catalog.ts';
 import { datasetNames, deadLetterBytesMax, messageBytesMax } from '../topics/catalog.ts';
@@ -52,7 +52,7 @@ export async function setUp(
   const place = join(clusterId, names.namespace === '' ? '_' : names.namespace);
   const folder = join(options.state, place);
   try {
-    mkdirSync(folder, { recursive: true });
+    makeFolder(folder);
   } catch (thrown) {
     throw asStoreError(thrown, folder);
   }

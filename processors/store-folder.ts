@@ -1,12 +1,13 @@
 /** The stores of a state folder: which files belong to a shard, and which of them its owner goes on with. */
 import { randomUUID } from 'node:crypto';
-import { mkdirSync, readdirSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { DuckDBInstance } from '@duckdb/node-api';
 import { removeDatabase } from '../database/duckdb.ts';
 import { databasePath, sqlText } from '../database/sql.ts';
 import { messageOf, ReelflowError } from '../runtime/errors.ts';
+import { makeFolder } from '../runtime/files.ts';
 import { isAttached, type ShardIdentity, ShardStore } from './shard-store.ts';
 import { asStoreError, StoreLocked } from './store-errors.ts';
 
@@ -47,7 +48,7 @@ export async function openFurthest(
   restore: (storeMessages: number | undefined) => Promise<string | undefined> = async () => undefined,
 ): Promise<ShardStore> {
   try {
-    mkdirSync(folder, { recursive: true });
+    makeFolder(folder);
   } catch (thrown) {
     throw asStoreError(thrown, folder);
   }

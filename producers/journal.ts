@@ -2,10 +2,11 @@
  * The journal of a replay: one small file, replaced whole, that names the row before which everything is acknowledged in
  * all partitions. It is never ahead of the broker. A run that resumes from it may send rows twice, which changes nothing.
  */
-import { mkdir, open, readFile, rename } from 'node:fs/promises';
+import { open, readFile, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { messageOf, ReelflowError, systemCodeOf } from '../runtime/errors.ts';
+import { makeFolder } from '../runtime/files.ts';
 import { datasetNames } from '../topics/catalog.ts';
 import type { InputFile } from './input-files.ts';
 
@@ -69,9 +70,11 @@ export function journalFolder(state: string, clusterId: string, namespace: strin
  * @throws ReelflowError stateUnusable or diskFull
  */
 export async function makeJournalFolder(folder: string): Promise<void> {
-  await mkdir(folder, { recursive: true }).catch((thrown) => {
+  try {
+    makeFolder(folder);
+  } catch (thrown) {
     throw unusable(folder, thrown);
-  });
+  }
 }
 
 /**

@@ -5,7 +5,6 @@
 import { execFileSync, spawn } from 'node:child_process';
 import {
   closeSync,
-  mkdirSync,
   openSync,
   readdirSync,
   readFileSync,
@@ -16,6 +15,7 @@ import {
 } from 'node:fs';
 import { dirname } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { makeFolder } from './files.ts';
 
 /** What a pid file holds. */
 export interface ProcessRecord {
@@ -88,8 +88,8 @@ export function readRecord(pidFile: string): ProcessRecord | undefined {
  * @throws the error of spawn, such as ENOENT
  */
 export async function startDetached(program: Program, pidFile: string, port: number): Promise<ProcessRecord> {
-  mkdirSync(program.cwd, { recursive: true });
-  mkdirSync(dirname(program.log), { recursive: true });
+  makeFolder(program.cwd);
+  makeFolder(dirname(program.log));
   if ((statSync(program.log, { throwIfNoEntry: false })?.size ?? 0) > logBytesMax) {
     renameSync(program.log, `${program.log}.1`);
   }

@@ -1,10 +1,39 @@
-/** Flushes files to the disk and hashes them, so that they survive a crash and damage is noticed. */
+/** Makes folders, flushes files to the disk and hashes them, so that they survive a crash and damage is noticed. */
 import { createHash } from 'node:crypto';
-import { closeSync, createReadStream, createWriteStream, fsyncSync, openSync } from 'node:fs';
+import {
+  closeSync,
+  createReadStream,
+  createWriteStream,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  statSync,
+} from 'node:fs';
+import { dirname, resolve } from 'node:path';
 import { Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
+import { systemCodeOf } from './errors.ts';
 
 const highWaterMark = 1024 * 1024;
+
+/**
+ * Makes a folder and those above it. Node's recursive mkdir never returns where a file system answers ENOENT below a folder that
+ * exists, as /proc does, or a working directory that was removed.
+ */
+export function makeFolder(folder: string): void {
+  const path = resolve(folder);
+  try {
+    mkdirSync(path);
+  } catch (thrown) {
+    if (systemCodeOf(thrown) === 'ENOENT' && !existsSync(dirname(path))) {
+      makeFolder(dirname(path));
+      makeFolder(path);
+    } else if (!isFolder(path)) throw thrown;
+  }
+}
+
+const isFolder = (path: string) => statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
 
 /** Flushes a file or folder to the disk. */
 export function syncPath(path: string): void {

@@ -6,11 +6,12 @@
  *
  * POSIX frees the locks of a process when it closes any handle of the file: no other code may open `lock.db`.
  */
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { messageOf, ReelflowError, systemCodeOf } from './errors.ts';
+import { makeFolder } from './files.ts';
 
 type Kind = 'state' | 'gold' | 'dumps';
 
@@ -43,7 +44,7 @@ export async function withFolderLock<T>(
   let release: (() => void) | undefined;
   for (let isWaiting = false; release === undefined; ) {
     try {
-      mkdirSync(folder, { recursive: true });
+      makeFolder(folder);
       release = tryLock(DatabaseSync, lock);
       if (release !== undefined) writeFileSync(ownerFile, `process ${process.pid} on ${hostname()}\n`);
     } catch (thrown) {

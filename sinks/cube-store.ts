@@ -4,7 +4,6 @@
  * arrived and are summed when they are read; `compact` sums them in place when the sum is much smaller. Every cube that a delta
  * brings is kept, also one that this version does not declare: a newer one then finds it complete.
  */
-import { mkdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
@@ -13,6 +12,7 @@ import { databasePath } from '../database/sql.ts';
 import { asOpeningError, asStorageError, type Storage } from '../database/storage-errors.ts';
 import { loadDictionary, storeDictionary } from '../database/stored-dictionary.ts';
 import { ReelflowError } from '../runtime/errors.ts';
+import { makeFolder } from '../runtime/files.ts';
 import type { Cube } from '../tables/cubes/cube.ts';
 import { cubeSetOf, cubes } from '../tables/cubes/cube-set.ts';
 import type { GoldTable } from '../tables/gold-table.ts';
@@ -88,7 +88,7 @@ export class CubeStore {
   ): Promise<CubeStore> {
     const path = join(folder, 'sink.duckdb');
     try {
-      mkdirSync(folder, { recursive: true });
+      makeFolder(folder);
       const instance = await DuckDBInstance.create(databasePath(path), {
         memory_limit: memoryLimit,
         temp_directory: join(folder, 'spill-sink'),

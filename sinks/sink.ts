@@ -3,7 +3,6 @@
  * of each shard judges every delta, so repeated outboxes, zombies, two owners and old copies of stores do no harm: a delta
  * that does not continue the chain is refused and counted.
  */
-import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { confine } from '../database/duckdb.ts';
@@ -13,6 +12,7 @@ import { isPassing } from '../kafka/failures.ts';
 import { commitAlone, Membership } from '../kafka/membership.ts';
 import { untilServed } from '../kafka/outage.ts';
 import { isAbort, messageOf, ReelflowError } from '../runtime/errors.ts';
+import { makeFolder } from '../runtime/files.ts';
 import { logEveryMinute } from '../runtime/logger.ts';
 import { builtIn, type Declarations, hasUserDeclarations } from '../tables/built-in.ts';
 import { projectionOf } from '../tables/cubes/cube-set.ts';
@@ -96,7 +96,7 @@ const graceMs = 2_000;
 export async function runSink(options: SinkOptions): Promise<SinkReport> {
   const { gold, finish, broker, signal } = options;
   try {
-    mkdirSync(join(gold, 'snapshots'), { recursive: true });
+    makeFolder(join(gold, 'snapshots'));
   } catch (thrown) {
     throw asStorageError(thrown, goldStorage(gold));
   }

@@ -3,9 +3,10 @@
  * so that an installed package starts without reading YAML.
  */
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { makeFolder } from '../runtime/files.ts';
 import type { Cube } from './cubes/cube.ts';
 import type { GoldTable } from './gold-table.ts';
 
@@ -86,7 +87,7 @@ async function ofCheckout(): Promise<Declarations> {
   }
   const declarations = await readFiles();
   try {
-    mkdirSync(dirname(kept), { recursive: true });
+    makeFolder(dirname(kept));
     writeFileSync(`${kept}.${process.pid}`, JSON.stringify({ from: made, declarations }));
     renameSync(`${kept}.${process.pid}`, kept);
   } catch {

@@ -3,10 +3,11 @@
  * complete or absent.
  */
 import { createHash, randomUUID } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { existsSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { run } from '../../runtime/child-process.ts';
 import { ReelflowError } from '../../runtime/errors.ts';
+import { makeFolder } from '../../runtime/files.ts';
 import { packageFile } from '../../runtime/package.ts';
 import { lastLines, type Probe } from './probe.ts';
 
@@ -78,7 +79,7 @@ export async function resolveJars(options: {
   const folder = jarFolder(jars, set);
   if (existsSync(folder)) return folder;
   onProgress?.(`fetching the jars of ${set.of} by Maven, up to ${set.megabytes} MB`);
-  mkdirSync(resolve(jars), { recursive: true });
+  makeFolder(jars);
   const partial = `${folder}.${randomUUID()}`;
   const pom = packageFile(set.pom);
   try {

@@ -3,11 +3,12 @@
  * from Maven Central. Their data stays in the folder, so a restart continues the same cluster with the same schema ids.
  */
 import { randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { run } from '../../runtime/child-process.ts';
 import type { Endpoints } from '../../runtime/config.ts';
 import { ReelflowError } from '../../runtime/errors.ts';
+import { makeFolder } from '../../runtime/files.ts';
 import { findJvm, resolveJars } from './jars.ts';
 import { answersKafka, answersRegistry, causeLines } from './probe.ts';
 import { logOf, type Service, type ServiceHandle, startService } from './service-process.ts';
@@ -231,7 +232,7 @@ function registryOf(context: JvmContext): Service {
 
 function freshTemporaryFolder(cwd: string): void {
   rmSync(join(cwd, 'tmp'), { recursive: true, force: true });
-  mkdirSync(join(cwd, 'tmp'), { recursive: true });
+  makeFolder(join(cwd, 'tmp'));
 }
 
 /** 16 random bytes in Kafka's encoding; like Kafka's own ids, it does not start with a dash. */

@@ -2,10 +2,10 @@
  * Finds or starts broker and registry: those of the environment, else Docker, else Java and Maven. A record in the
  * folder lists the services that reelflow started; it never stops any others.
  */
-import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Endpoints, endpointsFromEnvironment } from '../../runtime/config.ts';
 import { messageOf, ReelflowError } from '../../runtime/errors.ts';
+import { makeFolder } from '../../runtime/files.ts';
 import { withFolderLock } from '../../runtime/folder-lock.ts';
 import { createLogger, type Logger } from '../../runtime/logger.ts';
 import { registryAccess } from '../../runtime/registry-security.ts';
@@ -192,7 +192,7 @@ export function portsFrom(
 async function locked<T>(options: ServicesOptions, work: (folder: string) => Promise<T>): Promise<T> {
   const folder = join(options.folder, 'services');
   try {
-    mkdirSync(folder, { recursive: true });
+    makeFolder(folder);
   } catch (error) {
     throw new ReelflowError('services', `The folder of the local services is not writable: ${folder}`, {
       detail: messageOf(error),

@@ -5,11 +5,11 @@
  */
 import { once } from 'node:events';
 import { createWriteStream } from 'node:fs';
-import { mkdir, open, readFile, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
+import { open, readFile, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { messageOf, ReelflowError, systemCodeOf } from '../../runtime/errors.ts';
-import { syncPath } from '../../runtime/files.ts';
+import { makeFolder, syncPath } from '../../runtime/files.ts';
 import { withFolderLock } from '../../runtime/folder-lock.ts';
 import { type DatasetName, datasetNames } from '../../topics/catalog.ts';
 import { checkDump, checkStart, WrongContent } from './checked-dump.ts';
@@ -62,7 +62,7 @@ export async function download(options: DownloadOptions): Promise<DownloadedFile
     });
   }
   try {
-    await mkdir(out, { recursive: true });
+    makeFolder(out);
   } catch (cause) {
     throw failure(out, cause);
   }

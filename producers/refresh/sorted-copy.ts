@@ -4,10 +4,11 @@
  * is sorted in memory, so memory does not grow with the file.
  */
 import { closeSync, openSync, readSync } from 'node:fs';
-import { type FileHandle, mkdir, open, rm, utimes } from 'node:fs/promises';
+import { type FileHandle, open, rm, utimes } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { ReelflowError } from '../../runtime/errors.ts';
 import { bytesOf } from '../../runtime/file-bytes.ts';
+import { makeFolder } from '../../runtime/files.ts';
 import { datasets } from '../../topics/catalog.ts';
 import { damaged, type InputFile } from '../input-files.ts';
 import { unusable } from '../journal.ts';
@@ -95,7 +96,7 @@ async function remove(path: string): Promise<void> {
 
 async function sort(file: InputFile, options: SortedCopyOptions): Promise<InputFile> {
   const { path } = options;
-  await mkdir(dirname(path), { recursive: true });
+  makeFolder(dirname(path));
   const spill = await open(spillPath(path), 'w+');
   const copy = await open(path, 'w');
   const numbers = await open(numbersPath(path), 'w');

@@ -2,8 +2,9 @@
  * Packed records on disk, between the pass that compares a dump and the one that sends it: a dump that turns out to be
  * implausible at its last row was never sent, and an accepted one is neither unpacked nor encoded twice.
  */
-import { type FileHandle, mkdir, open, rm } from 'node:fs/promises';
+import { type FileHandle, open, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { makeFolder } from '../../runtime/files.ts';
 
 /** A message that was cut: its record, packed. */
 export interface PackedChunk {
@@ -35,7 +36,7 @@ export class Spool {
 
   async write({ packed, ...chunk }: PackedChunk): Promise<void> {
     if (this.#file === undefined) {
-      await mkdir(dirname(this.#path), { recursive: true });
+      makeFolder(dirname(this.#path));
       this.#file = await open(this.#path, 'w+');
     }
     await this.#file.write(packed, 0, packed.length, this.#end);

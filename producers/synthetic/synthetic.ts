@@ -8,12 +8,13 @@
  */
 import { once } from 'node:events';
 import { createWriteStream } from 'node:fs';
-import { mkdir, readdir, rename, rm } from 'node:fs/promises';
+import { readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pipeline, type Writable } from 'node:stream';
 import { finished } from 'node:stream/promises';
 import { createGzip } from 'node:zlib';
 import { messageOf, ReelflowError, systemCodeOf } from '../../runtime/errors.ts';
+import { makeFolder } from '../../runtime/files.ts';
 import { type DatasetName, datasetNames, datasets as layouts } from '../../topics/catalog.ts';
 import { permutation } from './chance.ts';
 import { syntheticTables, type Table } from './rows.ts';
@@ -145,7 +146,7 @@ async function writeWhole(
 async function requireEmpty(out: string): Promise<void> {
   let entries: string[];
   try {
-    await mkdir(out, { recursive: true });
+    makeFolder(out);
     entries = await readdir(out);
   } catch (cause) {
     throw new ReelflowError('input', 'The output folder cannot be used', {

@@ -7,22 +7,14 @@
  * The folder is the original, the bucket its copy. Every step can be repeated: after a crash, the next push completes it.
  */
 import { createHash } from 'node:crypto';
-import {
-  createReadStream,
-  createWriteStream,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  statSync,
-} from 'node:fs';
+import { createReadStream, createWriteStream, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import * as S3 from '@aws-sdk/client-s3';
 import { crashPoint } from '../../runtime/crash-points.ts';
 import { messageOf, ReelflowError } from '../../runtime/errors.ts';
-import { fileSha256, syncPath } from '../../runtime/files.ts';
+import { fileSha256, makeFolder, syncPath } from '../../runtime/files.ts';
 import type { GoldTable } from '../../tables/gold-table.ts';
 import { goldTables } from '../../tables/gold-tables.ts';
 import {
@@ -233,7 +225,7 @@ export class Bucket {
       // Anyone who may write to the bucket must not choose where we write.
       if (!namePattern.test(name)) continue;
       const file = join(into, name);
-      mkdirSync(dirname(file), { recursive: true });
+      makeFolder(dirname(file));
       await this.#read(key, (body) => pipeline(body as unknown as Readable, createWriteStream(file)));
       syncPath(file);
     }

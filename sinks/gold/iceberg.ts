@@ -8,12 +8,12 @@
  */
 
 import { randomUUID } from 'node:crypto';
-import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
 import { crashPoint } from '../../runtime/crash-points.ts';
 import { messageOf, ReelflowError, systemCodeOf } from '../../runtime/errors.ts';
-import { syncPath } from '../../runtime/files.ts';
+import { makeFolder, syncPath } from '../../runtime/files.ts';
 import type { LakeChange, LakeContent } from './ducklake.ts';
 import {
   type IcebergSchema,
@@ -54,7 +54,7 @@ const snapshotOf = ({ summary }: IcebergSnapshot) => summary[snapshotKey] ?? '';
 
 /** Makes the tables show exactly these snapshots. @throws ReelflowError foreignCluster, lakeUnusable; errors of files */
 export async function writeIceberg(folder: string, content: LakeContent): Promise<LakeChange> {
-  mkdirSync(folder, { recursive: true });
+  makeFolder(folder);
   const existing = readTables(folder, content);
   const manifests = content.snapshots.map((id) => readManifest(content.gold, id));
   const names = new Set([...existing.keys(), ...manifests.flatMap(({ tables }) => Object.keys(tables))]);
@@ -158,7 +158,7 @@ class IcebergTable {
       rmSync(this.#folder, { recursive: true });
       return { added, expired };
     }
-    mkdirSync(folder, { recursive: true });
+    makeFolder(folder);
     const columnIds = new Map(
       Object.entries(JSON.parse(old?.properties[idsKey] ?? '{}') as Record<string, number>),
     );

@@ -20,7 +20,7 @@ import { sqlPath, sqlText } from '../../database/sql.ts';
 import { asStorageError, storageFaultOf } from '../../database/storage-errors.ts';
 import { crashPoint } from '../../runtime/crash-points.ts';
 import { messageOf, ReelflowError } from '../../runtime/errors.ts';
-import { fileSha256, syncPath } from '../../runtime/files.ts';
+import { fileSha256, makeFolder, syncPath } from '../../runtime/files.ts';
 import { noteOf, notesKey } from '../../tables/column-notes.ts';
 import { contentHashVersion, contentSum, hashOfSum } from '../../tables/content-hash.ts';
 import { type GoldTable, tableFingerprint } from '../../tables/gold-table.ts';
@@ -79,7 +79,7 @@ export async function publishSnapshot(store: CubeStore, context: SnapshotContext
   const id = nextSnapshotId(newestId(gold), created);
   const building = join(snapshotsFolder(gold), `.${id}`);
   try {
-    mkdirSync(building, { recursive: true });
+    makeFolder(building);
     mkdirSync(join(building, 'cubes'));
     const maker = makerOf(context.reelflowVersion, store.cubeSet, declared);
     const earlier = EarlierFiles.of(store, gold, maker);
