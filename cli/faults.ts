@@ -3,14 +3,9 @@
  * system are mapped where they enter; one that was not is still no defect of reelflow, and must not be called one.
  */
 import { relative } from 'node:path';
-import { messageOf, ReelflowError, systemCodeOf } from '../runtime/errors.ts';
+import { isConnectionError, isFileError, messageOf, ReelflowError, systemCodeOf } from '../runtime/errors.ts';
 import { packageFile } from '../runtime/package.ts';
 
-/** The file system, also below a folder that was removed meanwhile. */
-const fileCodes =
-  /^E(ACCES|PERM|ROFS|NOSPC|DQUOT|NOTDIR|ISDIR|EXIST|NOENT|IO|MFILE|NFILE|BUSY|STALE|LOOP|NAMETOOLONG|NOTEMPTY|FBIG)$/;
-const socketCodes =
-  /^(E(CONN(REFUSED|RESET|ABORTED)|ADDRNOTAVAIL|HOSTUNREACH|NETUNREACH|NETDOWN|TIMEDOUT|PIPE)|ENOTFOUND|EAI_AGAIN|UND_ERR_(SOCKET|CONNECT_TIMEOUT|HEADERS_TIMEOUT|BODY_TIMEOUT))$/;
 /** Folders of the package. In a checkout, data and state of a user may lie beside them. */
 const ownFolders =
   /^(dist|cli|database|flink|kafka|monitor|processors|producers|runtime|sinks|tables|topics)[\\/]/;
@@ -23,7 +18,21 @@ export async function asExternalFault(thrown: unknown): Promise<unknown> {
   const known = chain.find((error) => error instanceof ReelflowError);
   if (known !== undefined) return known;
   if (chain.some(({ name }) => name.startsWith('KafkaJS'))) {
-    const { asBrokerError } = await import('../kafka/failures.ts');
+    const { asBrokerError, brokerFailureOf } = await import('../kafka/failures.ts');
+    if (brokerFailureOf(thrown) === 'outside-log') {
+      return new ReelflowError('sourceLost', 'A topic does not hold a position any more', {
+        detail: messageOf(thrown),
+        hint: 'The topic was trimmed or recreated meanwhile: run the command again.',
+        cause: thrown,
+      });
+    }
+    if (chain.some(({ name }) => /^KafkaJS(PartialMessage|InvalidVarInt|InvalidLong)Error$/.test(name))) {
+      return new ReelflowError('undecodableBatch', 'An answer of the broker cannot be decoded', {
+        detail: messageOf(thrown),
+        hint: 'Check the logs of the brokers, and any proxy before them.',
+        cause: thrown,
+      });
+    }
     const mapped = asBrokerError(thrown, { brokers: ['the brokers'] });
     if (mapped instanceof ReelflowError) return mapped;
   }
@@ -45,14 +54,14 @@ export async function asExternalFault(thrown: unknown): Promise<unknown> {
         cause: thrown,
       });
     }
-    if (fileCodes.test(code) || duckdbStorage.test(error.message)) {
+    if (isFileError(error) || duckdbStorage.test(error.message)) {
       return new ReelflowError('stateUnusable', 'A file or folder cannot be used', {
         detail,
         hint: 'Check that the path in the detail exists, its permissions and its disk.',
         cause: thrown,
       });
     }
-    if (socketCodes.test(code)) {
+    if (isConnectionError(error)) {
       return new ReelflowError('brokerUnreachable', 'A connection has failed', {
         detail,
         hint: 'Check that the service at the address in the detail answers from this machine.',

@@ -2,6 +2,7 @@
  * A failure that a person can act on is a ReelflowError: what happened, detail, hint, and an exit code for its kind. Any
  * other error that reaches the command line is a defect.
  */
+import { constants } from 'node:os';
 
 /** Exit codes, one per kind of failure; 0 is success and 2 is wrong usage. */
 export const exitCodes = {
@@ -91,11 +92,22 @@ export function isAbort(thrown: unknown): boolean {
   return systemCodeOf(thrown) === 'ABORT_ERR';
 }
 
-/** Whether a thrown value concerns a file or folder rather than a connection or a wait. */
+/** System errors that only a mistake of a program provokes. */
+const ownCodes =
+  /^E(BADF|FAULT|DOM|RANGE|2BIG|CHILD|NOTSOCK|DESTADDRREQ|PROTOTYPE|NOPROTOOPT|ISCONN|ALREADY)$/;
+
+const connectionCodes =
+  /^(E(CONN\w+|ADDR\w+|NET\w+|HOST\w+|TIMEDOUT|TIME|PIPE|PROTO|PROTONOSUPPORT|AFNOSUPPORT|MSGSIZE|NOTCONN|INPROGRESS|NOBUFS|AI_\w+|NOTFOUND)|ERR_(SSL|TLS)_\w+|UND_ERR_(SOCKET|CONNECT_TIMEOUT|HEADERS_TIMEOUT|BODY_TIMEOUT))$/;
+
+/** Whether a thrown value concerns a connection. */
+export function isConnectionError(thrown: unknown): boolean {
+  return connectionCodes.test(systemCodeOf(thrown) ?? '');
+}
+
+/** Whether a thrown value concerns a file or folder rather than a connection or a wait: any other error of the system. */
 export function isFileError(thrown: unknown): boolean {
-  return /^E(ACCES|PERM|ROFS|NOSPC|DQUOT|NOTDIR|ISDIR|EXIST|NOENT|IO|MFILE|NFILE|BUSY)$/.test(
-    systemCodeOf(thrown) ?? '',
-  );
+  const code = systemCodeOf(thrown) ?? '';
+  return code in constants.errno && !ownCodes.test(code) && !connectionCodes.test(code);
 }
 
 /** The system error code (`ENOENT`, `ENOSPC`, …) of a thrown value, or undefined. */

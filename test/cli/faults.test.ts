@@ -2,9 +2,11 @@
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { createConnection } from 'node:net';
+import { constants } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { DuckDBInstance } from '@duckdb/node-api';
 import errors from 'kafkajs/src/errors.js';
+import protocol from 'kafkajs/src/protocol/error.js';
 import { expect, test } from 'vitest';
 import { asExternalFault } from '../../cli/faults.ts';
 import { type FailureKind, ReelflowError } from '../../runtime/errors.ts';
@@ -76,6 +78,37 @@ test.for<[string, () => unknown, FailureKind]>([
   ],
 ])('%s is no defect', async ([, make, kind]) => {
   expect(await asExternalFault(make())).toMatchObject({ kind });
+});
+
+// The whole list of this system: what is new on it needs a decision.
+test('every error of the system is a fault from outside, except for those that only a program provokes', async () => {
+  const ours: string[] = [];
+  for (const code of Object.keys(constants.errno)) {
+    if (!((await asExternalFault(withCode(code))) instanceof ReelflowError)) ours.push(code);
+  }
+  expect(ours.sort()).toEqual(
+    'E2BIG EALREADY EBADF ECHILD EDESTADDRREQ EDOM EFAULT EISCONN ENOPROTOOPT ENOTSOCK EPROTOTYPE ERANGE'.split(
+      ' ',
+    ),
+  );
+});
+
+test('every error of kafkajs is a fault from outside', async () => {
+  for (const { type } of protocol.errorCodes) {
+    const thrown = Object.assign(ofKafka('KafkaJSProtocolError', type), { type });
+    expect(await asExternalFault(thrown), type).toBeInstanceOf(ReelflowError);
+  }
+  const ours: string[] = [];
+  for (const name of Object.keys(errors).filter((one) => one.startsWith('KafkaJS'))) {
+    if (!((await asExternalFault(Object.assign(new Error('x'), { name }))) instanceof ReelflowError))
+      ours.push(name);
+  }
+  // What only wraps another error, and what never leaves kafkajs.
+  const inner =
+    'AggregateError AlterPartitionReassignmentsError CreateTopicError DeleteGroupsError DeleteTopicRecordsError Error ' +
+    'FetcherRebalanceError InvariantViolation MemberIdRequired NonRetriableError NumberOfRetriesExceeded OffsetOutOfRange ' +
+    'ProtocolError';
+  expect(ours.sort()).toEqual(inner.split(' ').map((name) => `KafkaJS${name}`));
 });
 
 test('what DuckDB and a socket really throw is no defect', async () => {
