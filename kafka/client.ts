@@ -26,6 +26,8 @@ export interface Broker {
   readonly outages: OutageMonitor;
   /** kafkajs' own cluster object, for requests that its public interface lacks. */
   createCluster(retry?: RetryOptions): Cluster;
+  /** An admin client that gives up after a few attempts. */
+  createAdmin(): Admin;
 }
 
 /** For requests that the caller repeats, or whose failure a person waits for. */
@@ -38,16 +40,20 @@ export function createBroker(endpoints: Endpoints, logger: Logger): Broker {
   const retry = { initialRetryTime: 100, maxRetryTime: 3_000, retries: 8 };
   const toPino = logTo(logger);
   const secured = kafkajsSecurity(endpoints.security);
-  const kafka = new kafkajs.Kafka({
-    ...secured,
-    clientId,
-    brokers,
-    connectionTimeout: connectionTimeoutMs,
-    requestTimeout: requestTimeoutMs,
-    retry,
-    logLevel: kafkajs.logLevel.INFO,
-    logCreator: toPino,
-  });
+  // For opening connections, kafkajs knows only the retries of the whole client.
+  const clientWith = (retryOf: RetryOptions) =>
+    new kafkajs.Kafka({
+      ...secured,
+      clientId,
+      brokers,
+      connectionTimeout: connectionTimeoutMs,
+      requestTimeout: requestTimeoutMs,
+      retry: retryOf,
+      logLevel: kafkajs.logLevel.INFO,
+      logCreator: toPino,
+    });
+  const kafka = clientWith(retry);
+  const createAdmin = () => clientWith(impatient).admin();
   const createCluster = (retryOf: RetryOptions = retry) =>
     new Cluster({
       ...secured,
@@ -61,7 +67,8 @@ export function createBroker(endpoints: Endpoints, logger: Logger): Broker {
       retry: retryOf,
       allowAutoTopicCreation: false,
     });
-  return { kafka, endpoints, logger, outages: new OutageMonitor(logger, 'Kafka broker'), createCluster };
+  const outages = new OutageMonitor(logger, 'Kafka broker');
+  return { kafka, endpoints, logger, outages, createCluster, createAdmin };
 }
 
 /**
@@ -69,7 +76,7 @@ export function createBroker(endpoints: Endpoints, logger: Logger): Broker {
  * @throws ReelflowError brokerUnreachable, when no broker answers within a few seconds
  */
 export async function withAdmin<T>(broker: Broker, work: (admin: Admin) => Promise<T>): Promise<T> {
-  const admin = broker.kafka.admin({ retry: impatient });
+  const admin = broker.createAdmin();
   try {
     await admin.connect();
     return await work(admin);

@@ -121,7 +121,37 @@ declare module 'kafkajs/src/broker/index.js' {
     connect(): Promise<void>;
     /** Null until the broker has named them. */
     versions: object | null;
+    /** The first connection serves everything but fetches. */
+    readonly connectionPool: {
+      readonly host: string;
+      readonly port: number;
+      readonly pool: readonly [{ readonly socket: import('node:net').Socket }, ...unknown[]];
+    };
     isConnected(): boolean;
+    apiVersions(): Promise<object>;
+  }
+}
+
+declare module 'kafkajs/src/cluster/brokerPool.js' {
+  export default class BrokerPool {
+    /** Asks one broker after the other. @returns null if all have failed */
+    withBroker(ask: (of: object) => Promise<unknown>): Promise<unknown>;
+  }
+}
+
+declare module 'kafkajs/src/network/connection.js' {
+  export interface KafkaRequest {
+    readonly request: { readonly apiName: string; encode(): Promise<{ readonly buffer: Buffer }> };
+    readonly response: { decode(payload: Buffer): Promise<unknown> };
+  }
+  export default class Connection {
+    readonly socket: import('node:net').Socket;
+    /** Bytes of an answer that is not complete. */
+    readonly bytesBuffered: number;
+    /** Set while the connection logs in. */
+    readonly authHandlers: object | null;
+    processData(bytes: Buffer): void;
+    send(sent: KafkaRequest): Promise<unknown>;
   }
 }
 

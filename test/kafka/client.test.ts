@@ -1,10 +1,10 @@
 /** What kafkajs throws when brokers go away, as the failure that a person and a supervisor can act on. */
+import { type AddressInfo, createServer, Socket } from 'node:net';
 // @ts-expect-error kafkajs has no types for its inside
-
 import createAdmin from 'kafkajs/src/admin/index.js';
 import KafkaBroker from 'kafkajs/src/broker/index.js';
-import { expect, test } from 'vitest';
-import { type Broker, createBroker, withAdmin } from '../../kafka/client.ts';
+import { expect, onTestFinished, test } from 'vitest';
+import { type Broker, clusterIdOf, createBroker, withAdmin } from '../../kafka/client.ts';
 import { createLogger } from '../../runtime/logger.ts';
 
 const silent = { debug() {}, info() {}, warn() {}, error() {} };
@@ -18,7 +18,7 @@ test('metadata that no broker has answered is a broker that cannot be reached, a
   );
   const cluster = { connect: async () => {}, disconnect: async () => {}, metadata: async () => null };
   const admin = createAdmin({ logger: { namespace: () => silent }, cluster });
-  const broker = { ...real, kafka: { admin: () => admin } } as unknown as Broker;
+  const broker = { ...real, createAdmin: () => admin } as unknown as Broker;
   for (const ask of [
     () => admin.listTopics(),
     () => admin.describeCluster(),
@@ -38,6 +38,7 @@ test('a broker that has not named its API versions is not connected, and is aske
     logger: { namespace: () => silent },
     connectionPool: {
       connectionTimeout: 1_000,
+      pool: [{ socket: new Socket() }],
       isConnected: () => true,
       getConnection: async () => connection,
       setVersions: () => undefined,
@@ -49,3 +50,33 @@ test('a broker that has not named its API versions is not connected, and is aske
   await opening.connect();
   expect(opening.isConnected()).toBe(true);
 });
+
+// Method: servers that answer the first bytes so, or not at all. kafkajs would wait for 30 s at each of nine attempts.
+test.concurrent.for([
+  ['in HTTP', 'HTTP/1.1 400 Bad Request\r\n\r\n', 'it says "HTTP/1.1 400 Bad Request"'],
+  ['as a port that requires TLS', Buffer.from([0x15, 3, 3, 0, 2, 2, 40]), 'it requires TLS'],
+  ['in bytes', Buffer.from([0xff, 0, 0, 1, 2]), 'it says ff00000102'],
+  ['nothing', undefined, 'the port does not answer a request of Kafka'],
+] as const)(
+  'a port that answers %s is said to speak no Kafka',
+  { timeout: 60_000 },
+  async ([, answer, words]) => {
+    const server = createServer((socket) => {
+      socket.on('error', () => undefined);
+      if (answer !== undefined) socket.once('data', () => socket.write(answer));
+    });
+    const { promise, resolve } = Promise.withResolvers<void>();
+    server.listen(0, '127.0.0.1', resolve);
+    await promise;
+    onTestFinished(() => void server.close());
+    const { port } = server.address() as AddressInfo;
+    const broker = createBroker(
+      { brokers: [`127.0.0.1:${port}`], registryUrl: 'http://127.0.0.1:1' },
+      createLogger('silent'),
+    );
+    await expect(clusterIdOf(broker)).rejects.toMatchObject({
+      kind: 'brokerUnreachable',
+      detail: expect.stringContaining(words),
+    });
+  },
+);
