@@ -6,6 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type Cluster from 'kafkajs/src/cluster/index.js';
 import { type Broker, clusterTopics, withCluster } from './client.ts';
 import { isUnknownTopic, isWithoutLeader } from './failures.ts';
+import { partitionCounts } from './topics.ts';
 
 export interface LogBounds {
   /** First offset that the log still holds. */
@@ -54,13 +55,15 @@ export async function logBounds(broker: Broker, topics: readonly string[]): Prom
   }
 }
 
-/** Bounds of those of the topics that exist and answer. @throws ReelflowError brokerUnreachable */
+/** Bounds of those of the topics that exist and answer. @throws ReelflowError brokerUnreachable, accessRefused */
 export async function availableLogBounds(
   broker: Broker,
   topics: readonly string[],
 ): Promise<BoundsByTopic<LogBoundsAndWatermark>> {
   const { partitions: existing } = await clusterTopics(broker);
   const requested = [...new Set(topics)].filter((topic) => existing.has(topic));
+  // A topic that the user may not describe is missing from the list as well.
+  if (requested.length === 0) await partitionCounts(broker, topics);
   try {
     return await readWatermarks(broker, requested);
   } catch (thrown) {

@@ -4,6 +4,7 @@
  */
 import './codecs.ts';
 import './connect.ts';
+import './rights.ts';
 import kafkajs, { type Admin, type Kafka, type logCreator, type RetryOptions } from 'kafkajs';
 import Cluster from 'kafkajs/src/cluster/index.js';
 import loggers from 'kafkajs/src/loggers/index.js';

@@ -4,7 +4,7 @@
  * request fails with "Broker not connected". Here such a broker is not connected yet, so the next request opens it.
  *
  * A port that speaks no Kafka shows at the same request. kafkajs takes the first bytes of any answer for its length and waits for
- * the rest, or throws where nobody catches it when the length is negative; without an answer it waits for half a minute.
+ * the rest, or throws uncaught when the length is negative; without an answer it waits for half a minute.
  * Importing this file changes the connections of all clients.
  */
 import Broker from 'kafkajs/src/broker/index.js';

@@ -6,10 +6,11 @@ import type { Endpoints } from '../runtime/config.ts';
 import {
   isCertificateAlert,
   isCertificateError,
+  isConnectionError,
   messageOf,
   ReelflowError,
-  systemCodeOf,
 } from '../runtime/errors.ts';
+import { type MissingRight, missingRightOf } from './rights.ts';
 import { certificateRefused, problemOfFiles } from './security.ts';
 
 /** A fetch failed in a way that a later one may not: a broker stopped, or a leader moved. */
@@ -122,10 +123,6 @@ const byName: Readonly<Record<string, BrokerFailure>> = {
   ]),
 };
 
-/** What the connection of a socket says before kafkajs has wrapped it. */
-const socketErrors =
-  /^(ECONN(REFUSED|RESET|ABORTED)|ENOTFOUND|EAI_AGAIN|E(HOST|NET)UNREACH|ETIMEDOUT|EPIPE)$/;
-
 /**
  * What kafkajs' code says, without an error class of its own, of a connection that another request has lost or not opened yet:
  * then its metadata is null, and it has no seed broker.
@@ -144,7 +141,8 @@ export function brokerFailureOf(thrown: unknown): BrokerFailure | undefined {
     if (code !== undefined) return byCode[code] ?? 'refused';
     const failure = byName[error.name];
     if (failure !== undefined) return failure;
-    if (socketErrors.test(systemCodeOf(error) ?? '')) return 'connection';
+    // What a socket says before kafkajs has wrapped it.
+    if (isConnectionError(error)) return 'connection';
     if (lostConnection.test(error.message) && /\Wkafkajs\W/.test(error.stack ?? '')) return 'connection';
   }
   if (thrown instanceof ReelflowError && thrown.kind === 'brokerUnreachable') return 'connection';
@@ -225,12 +223,17 @@ export function asBrokerError(
       });
     case 'client-certificate':
       return certificateRefused(security?.tls ?? {}, detail, cause);
-    case 'rights':
+    case 'rights': {
+      const right = [...causesOf(thrown)].map(missingRightOf).find((each) => each !== undefined);
       return new ReelflowError('accessRefused', 'The broker does not allow this', {
-        detail,
-        hint: 'The user lacks a right on a topic, a group or the cluster: check the ACLs.',
+        detail: right === undefined ? detail : `${detail}. Missing: ${rightText(right)}`,
+        hint:
+          right === undefined
+            ? 'The user lacks a right on a topic, a group or the cluster: check the ACLs.'
+            : `Allow the user ${rightText(right)}.`,
         cause,
       });
+    }
     case 'certificate':
       return new ReelflowError('untrusted', "The broker's certificate is not trusted", {
         detail,
@@ -274,6 +277,9 @@ export function asBrokerError(
       return thrown;
   }
 }
+
+const rightText = ({ operation, resource, name }: MissingRight) =>
+  `${operation} on ${resource === 'cluster' ? 'the cluster' : `${resource} ${name}`}`;
 
 function hintFor(code: string | undefined, topic: string): string {
   switch (code) {

@@ -88,8 +88,9 @@ class Unread {
   readonly problem: string;
 
   constructor(thrown: unknown) {
-    const cause = (thrown as { cause?: unknown }).cause;
-    this.problem = cause instanceof Error ? `${messageOf(thrown)}: ${cause.message}` : messageOf(thrown);
+    const { cause, hint } = thrown as { cause?: unknown; hint?: string };
+    const what = cause instanceof Error ? `${messageOf(thrown)}: ${cause.message}` : messageOf(thrown);
+    this.problem = brokerFailureOf(thrown) === 'rights' ? `${what}. ${hint}` : what;
   }
 }
 

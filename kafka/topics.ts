@@ -117,18 +117,35 @@ async function metadataOf(admin: kafkajs.Admin, topics: string[]): Promise<kafka
   return (await onceKnown(() => admin.fetchTopicMetadata({ topics }))).topics;
 }
 
-/** Partition counts of those of the topics that exist. */
+/**
+ * Partition counts of those of the topics that exist. A list of all topics leaves out those that the user may not describe, so each
+ * one that it lacks is asked for by name.
+ * @throws ReelflowError brokerUnreachable, accessRefused
+ */
 export async function partitionCounts(
   broker: Broker,
   topics: readonly string[],
 ): Promise<Map<string, number>> {
   const { partitions } = await clusterTopics(broker);
-  return new Map(
-    topics.flatMap((topic) => {
-      const count = partitions.get(topic);
-      return count === undefined ? [] : [[topic, count] as const];
-    }),
-  );
+  const counts = new Map<string, number>();
+  const unlisted: string[] = [];
+  for (const topic of topics) {
+    const count = partitions.get(topic);
+    if (count === undefined) unlisted.push(topic);
+    else counts.set(topic, count);
+  }
+  if (unlisted.length === 0) return counts;
+  await withAdmin(broker, async (admin) => {
+    for (const topic of unlisted) {
+      try {
+        const [found] = (await admin.fetchTopicMetadata({ topics: [topic] })).topics;
+        if (found !== undefined) counts.set(topic, found.partitions.length);
+      } catch (thrown) {
+        if (!isUnknownYet(thrown)) throw thrown;
+      }
+    }
+  });
+  return counts;
 }
 
 /**

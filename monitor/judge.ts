@@ -99,7 +99,7 @@ export function judge(observations: readonly Observation[], spanMs: number): Sta
 
 /** Why `judge` knows no state for observations that end with this one. */
 export function whyUnknownOf({ end, next, isOwned }: Observation): string {
-  if (end === null) return 'the topic does not exist or does not answer';
+  if (end === null) return 'the topic does not exist, does not answer, or may not be described';
   if (next !== null) return 'not observed for long enough';
   return isOwned === true
     ? 'a member is assigned and has not committed'

@@ -60,7 +60,7 @@ test('a deletion waits until the partitions of a fresh topic have a leader', asy
     },
     deleteTopicRecords: async (request: unknown) => deleted.push(request),
   };
-  const withFake = { ...broker, kafka: { admin: () => admin } } as unknown as Broker;
+  const withFake = { ...broker, createAdmin: () => admin } as unknown as Broker;
   await deleteBefore(withFake, 'fresh', [{ partition: 0, offset: 7 }]);
   expect(deleted).toEqual([{ topic: 'fresh', partitions: [{ partition: 0, offset: '7' }] }]);
 });

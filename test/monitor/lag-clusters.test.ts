@@ -226,25 +226,23 @@ describe('many groups', () => {
     await commit(place, bad, topic, 2);
     const refusing = {
       ...broker,
-      kafka: {
-        admin: (options: object) => {
-          const admin = broker.kafka.admin(options);
-          const refused = Object.assign(new Error('Not authorized to access group'), {
-            name: 'KafkaJSProtocolError',
-            type: 'GROUP_AUTHORIZATION_FAILED',
-          });
-          return {
-            ...admin,
-            describeGroups: async (names: string[]) => {
-              if (names.includes(bad)) throw refused;
-              return admin.describeGroups(names);
-            },
-            fetchOffsets: async (options: { groupId: string }) => {
-              if (options.groupId === bad) throw refused;
-              return admin.fetchOffsets(options);
-            },
-          };
-        },
+      createAdmin: () => {
+        const admin = broker.createAdmin();
+        const refused = Object.assign(new Error('Not authorized to access group'), {
+          name: 'KafkaJSProtocolError',
+          type: 'GROUP_AUTHORIZATION_FAILED',
+        });
+        return {
+          ...admin,
+          describeGroups: async (names: string[]) => {
+            if (names.includes(bad)) throw refused;
+            return admin.describeGroups(names);
+          },
+          fetchOffsets: async (options: { groupId: string }) => {
+            if (options.groupId === bad) throw refused;
+            return admin.fetchOffsets(options);
+          },
+        };
       },
     } as unknown as typeof broker;
     const watched = [bad, good].map((group) => ({ group, topics: [] }));

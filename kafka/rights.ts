@@ -1,0 +1,131 @@
+/**
+ * Which right a request lacks that the broker has refused. Kafka answers with a code alone, and kafkajs keeps neither the request nor
+ * the place of the code in the answer; but both tell resource and operation. Importing this file changes the connections of all
+ * clients.
+ */
+import BrokerPool from 'kafkajs/src/cluster/brokerPool.js';
+import Connection, { type KafkaRequest } from 'kafkajs/src/network/connection.js';
+
+export interface MissingRight {
+  /** As the ACLs of Kafka call them. */
+  readonly operation: string;
+  readonly resource: 'topic' | 'group' | 'cluster' | 'transactional id';
+  /** Empty for the cluster. */
+  readonly name: string;
+}
+
+/** Kafka's error codes for a missing right. */
+const resources: Readonly<Record<number, MissingRight['resource']>> = {
+  29: 'topic',
+  30: 'group',
+  31: 'cluster',
+  53: 'transactional id',
+};
+
+/** What a request does with a resource, where it is not Describe. */
+const operations: Readonly<Record<MissingRight['resource'], Readonly<Record<string, string>>>> = {
+  topic: {
+    Produce: 'Write',
+    AddPartitionsToTxn: 'Write',
+    Fetch: 'Read',
+    OffsetCommit: 'Read',
+    CreateTopics: 'Create',
+    DeleteTopics: 'Delete',
+    DeleteRecords: 'Delete',
+    DescribeConfigs: 'DescribeConfigs',
+  },
+  group: {
+    JoinGroup: 'Read',
+    SyncGroup: 'Read',
+    Heartbeat: 'Read',
+    OffsetCommit: 'Read',
+    DeleteGroups: 'Delete',
+  },
+  cluster: { CreateTopics: 'Create', InitProducerId: 'IdempotentWrite', Produce: 'IdempotentWrite' },
+  'transactional id': { InitProducerId: 'Write', AddPartitionsToTxn: 'Write', Produce: 'Write' },
+};
+
+/** Errors to which a broker's refusal has led, and the right that was missing. */
+const missing = new WeakMap<Error, MissingRight>();
+
+export const missingRightOf = (error: Error): MissingRight | undefined => missing.get(error);
+
+const { send } = Connection.prototype;
+
+Connection.prototype.send = async function (this: Connection, sent: KafkaRequest): Promise<unknown> {
+  const { decode } = sent.response;
+  let answer: unknown;
+  const remember = async (payload: Buffer) => {
+    answer = await decode(payload);
+    return answer;
+  };
+  try {
+    return await send.call(this, { ...sent, response: { ...sent.response, decode: remember } });
+  } catch (thrown) {
+    const refused = firstRefusal(answer);
+    if (refused !== undefined && thrown instanceof Error) {
+      const { resource, name = await firstText(sent) } = refused;
+      const operation = operations[resource][sent.request.apiName] ?? 'Describe';
+      missing.set(thrown, { operation, resource, name: resource === 'cluster' ? '' : name });
+    }
+    throw thrown;
+  }
+};
+
+const { withBroker } = BrokerPool.prototype;
+
+/** kafkajs forgets why no broker knew a coordinator, and the caller would wait for one forever. */
+BrokerPool.prototype.withBroker = async function <T>(
+  this: BrokerPool,
+  ask: (of: object) => Promise<T>,
+): Promise<T | null> {
+  let refusal: unknown;
+  const answer = await withBroker.call(this, async (of: object) => {
+    try {
+      return await ask(of);
+    } catch (thrown) {
+      for (let error = thrown; error instanceof Error; error = error.cause)
+        if (missing.has(error)) refusal = thrown;
+      throw thrown;
+    }
+  });
+  if (answer === null && refusal !== undefined) throw refusal;
+  return answer as T | null;
+};
+
+/** The first code of a missing right in an answer, and the name beside or above it. */
+function firstRefusal(
+  part: unknown,
+  above?: string,
+): { resource: MissingRight['resource']; name?: string } | undefined {
+  if (typeof part !== 'object' || part === null || Buffer.isBuffer(part)) return undefined;
+  if (Array.isArray(part)) {
+    for (const each of part) {
+      const found = firstRefusal(each, above);
+      if (found !== undefined) return found;
+    }
+    return undefined;
+  }
+  const {
+    topic,
+    topicName,
+    resourceName,
+    groupId,
+    errorCode,
+    topicErrorCode,
+    messages: _,
+    ...rest
+  } = part as Readonly<Record<string, unknown>>;
+  const own = [topic, topicName, resourceName, groupId].find((name) => typeof name === 'string');
+  const name = (own as string | undefined) ?? above;
+  const resource = resources[(errorCode ?? topicErrorCode) as number];
+  if (resource !== undefined) return { resource, ...(name !== undefined && { name }) };
+  return firstRefusal(Object.values(rest), name);
+}
+
+/** Requests about one group or one transactional id begin with its name. */
+async function firstText({ request }: KafkaRequest): Promise<string> {
+  const { buffer } = await request.encode();
+  const length = buffer.length < 2 ? 0 : buffer.readInt16BE(0);
+  return length > 0 ? buffer.toString('utf8', 2, 2 + length) : '';
+}
