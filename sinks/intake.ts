@@ -40,6 +40,8 @@ export interface IntakeOptions {
 const fetchWaitMs = 100;
 /** Pause before a failed fetch is repeated. */
 const retryMs = 250;
+/** How long the brokers may not know a topic until it counts as deleted. */
+const goneAfterMs = 10_000;
 /** Maximum bytes of the messages of one transaction. */
 const batchBytesMax = 16 * 1024 * 1024;
 
@@ -62,6 +64,8 @@ export class Intake {
    * invalidates the positions of the names.
    */
   #deltasFirst: ReadonlyMap<number, LogBounds> | undefined;
+  /** Since when the brokers have not known a topic. One that has just started does not know all; until then nothing is read. */
+  #missingSinceMs: number | undefined;
   /** Generation of the last reset that started the names again. */
   #peopleGeneration = 0;
 
@@ -147,6 +151,11 @@ export class Intake {
   /** One fetch and one transaction. Waits out an outage: then nothing is read, and a later step tries again. */
   async step(): Promise<void> {
     const { outages } = this.#options.broker;
+    if (this.#missingSinceMs !== undefined) {
+      await sleep(retryMs);
+      await this.#afterInterruption();
+      return;
+    }
     let fetched: Fetched[];
     try {
       fetched = await this.#fetch();
@@ -246,11 +255,15 @@ export class Intake {
 
   /** After an interruption the topics may be others under the same names, or gone. */
   async #afterInterruption(): Promise<void> {
-    const before = [...this.partitions.keys()];
+    const before = this.partitions;
     try {
       await this.findTopics();
-      const missing = before.find((topic) => !this.partitions.has(topic));
-      if (missing !== undefined) {
+      const missing = [...before.keys()].find((topic) => !this.partitions.has(topic));
+      if (missing === undefined) this.#missingSinceMs = undefined;
+      else {
+        this.partitions = before;
+        this.#missingSinceMs ??= performance.now();
+        if (performance.now() - this.#missingSinceMs < goneAfterMs) return;
         throw new ReelflowError('sourceLost', 'A topic that the sink reads does not exist any more', {
           detail: missing,
           hint: 'Replay the datasets, start a processor, then run `reelflow reset`.',

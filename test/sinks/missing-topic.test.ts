@@ -1,0 +1,70 @@
+/** A sink and a list of topics that lacks one, which is no proof that it was deleted. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, expect, test, vi } from 'vitest';
+import { type Broker, createBroker } from '../../kafka/client.ts';
+import { createLogger } from '../../runtime/logger.ts';
+import { CubeStore } from '../../sinks/cube-store.ts';
+import { Intake } from '../../sinks/intake.ts';
+import { topicNamesIn } from '../../topics/catalog.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'reelflow-missing-'));
+afterEach(() => {
+  vi.restoreAllMocks();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+const names = topicNamesIn('missing');
+const all = [names.deltas, names.source('name.basics')];
+
+// Method: brokers that list topics, and whose logs cannot be read, so that each step is an interruption.
+test('a topic counts as deleted after ten seconds in which the brokers do not know it', async () => {
+  let listed = all;
+  const refused = Object.assign(new Error('connect ECONNREFUSED'), { code: 'ECONNREFUSED' });
+  const cluster = {
+    connect: async () => undefined,
+    disconnect: async () => undefined,
+    refreshMetadata: async () => undefined,
+    addMultipleTargetTopics: () => Promise.reject(refused),
+    get brokerPool() {
+      const topicMetadata = listed.map((topic) => ({ topic, partitionMetadata: [0] }));
+      return { metadata: { clusterId: 'cluster', topicMetadata } };
+    },
+  };
+  const unknown = Object.assign(new Error('unknown'), { type: 'UNKNOWN_TOPIC_OR_PARTITION' });
+  const admin = {
+    connect: async () => undefined,
+    disconnect: async () => undefined,
+    fetchTopicMetadata: () => Promise.reject(unknown),
+  };
+  const real = createBroker({ brokers: ['none:1'], registryUrl: 'http://none' }, createLogger('silent'));
+  const broker = { ...real, createCluster: () => cluster, createAdmin: () => admin } as unknown as Broker;
+  const store = await CubeStore.open(folder, { clusterId: 'cluster', namespace: 'missing' }, '500MB');
+  const intake = new Intake({
+    ...{ broker, names, store, deltaSchemaId: 1, signal: new AbortController().signal },
+    decoder: undefined as never,
+    onCommit: async () => undefined,
+  });
+  await intake.open();
+  let nowMs = performance.now();
+  vi.spyOn(performance, 'now').mockImplementation(() => nowMs);
+
+  listed = [names.deltas];
+  await intake.step();
+  nowMs += 9_000;
+  await intake.step();
+  expect([...intake.partitions.keys()]).toEqual(all);
+  listed = all;
+  await intake.step();
+  listed = [names.deltas];
+  await intake.step();
+  nowMs += 9_000;
+  await intake.step();
+  nowMs += 2_000;
+  await expect(intake.step()).rejects.toMatchObject({
+    kind: 'sourceLost',
+    detail: names.source('name.basics'),
+  });
+  store.close();
+});
