@@ -5,7 +5,22 @@
  */
 import type { Dictionary } from './dictionary.ts';
 import { nullInt, op, type RowPlan, type Step } from './row-plan.ts';
-import { block, branch, branchIf, type Code, f64, get, i32, i64, loop, moduleOf, set, when } from './wasm.ts';
+import type { Columns } from './rows.ts';
+import {
+  block,
+  branch,
+  branchIf,
+  type Code,
+  copyMemory,
+  f64,
+  get,
+  i32,
+  i64,
+  loop,
+  moduleOf,
+  set,
+  when,
+} from './wasm.ts';
 
 const pageBytes = 65_536;
 /** Rows that one call decodes at most, and columns of a plan at most. */
@@ -22,16 +37,19 @@ const inputBytesMax = 1024 * 1024;
 const slackBytes = 2 * pageBytes;
 
 const endAddress = 0;
+const textEndAddress = 4;
 const tagsAddress = 64;
 const columnsAddress = 256;
 const wordsAddress = columnsAddress + columnsMax * stripRows * 4;
 const inputAddress = wordsAddress + wordSlots * slotBytes;
+/** The texts of the records: together no longer than the input. */
+const textAddress = inputAddress + inputBytesMax + slackBytes;
 
 /** All decoders use one memory, because each call is complete before the next one. It exists from the first use on. */
 class Room {
   static #room: Room | undefined;
   readonly memory = new WebAssembly.Memory({
-    initial: Math.ceil((inputAddress + inputBytesMax + slackBytes) / pageBytes),
+    initial: Math.ceil((textAddress + inputBytesMax) / pageBytes),
   });
   readonly bytes = new Uint8Array(this.memory.buffer);
   readonly ints = new Int32Array(this.memory.buffer);
@@ -62,7 +80,7 @@ const decoders = new Map<string, Run>();
 /** What it decodes. A plan with anything else is left to `rows.ts`. */
 const supported: readonly number[] = [
   ...[op.skipVarint, op.skipString, op.skipDouble, op.skipByte],
-  ...[op.id, op.int, op.tenths, op.boolean, op.dictionary],
+  ...[op.id, op.int, op.tenths, op.boolean, op.dictionary, op.text],
 ];
 
 /** A column of words. */
@@ -77,6 +95,8 @@ export class FastRows {
   readonly #run: Run;
   readonly #words: readonly Words[];
   readonly #columns: number;
+  /** Columns of texts. */
+  readonly #texts: readonly number[];
   /** Where the input in the room begins and ends in the message. */
   #from = 0;
   #end = 0;
@@ -86,6 +106,7 @@ export class FastRows {
   private constructor(plan: RowPlan, run: Run) {
     this.#run = run;
     this.#columns = plan.forms.length;
+    this.#texts = plan.forms.flatMap((form, column) => (form === 'text' ? [column] : []));
     this.#words = plan.steps.flatMap(({ column, dictionary }) =>
       dictionary === undefined ? [] : [{ column, dictionary, tag: tagOf(dictionary) }],
     );
@@ -99,7 +120,7 @@ export class FastRows {
     let run = decoders.get(key);
     if (run === undefined) {
       const module = new WebAssembly.Module(
-        moduleOf(4, ['i32', 'i32', 'i32', 'i32', 'i64', 'f64'], bodyOf(plan.steps)),
+        moduleOf(4, ['i32', 'i32', 'i32', 'i32', 'i64', 'f64', 'i32'], bodyOf(plan.steps)),
       );
       run = new WebAssembly.Instance(module, { env: { memory: Room.get().memory } }).exports.run as Run;
       decoders.set(key, run);
@@ -123,14 +144,17 @@ export class FastRows {
    * Decodes the records of the taken bytes from `at` on into rows [row, stop), as far as they are plain.
    * @returns the first row that is not decoded
    */
-  decode(at: number, ints: readonly Int32Array[], row: number, stop: number): number {
+  decode(at: number, out: Columns, first: number, stop: number): number {
     const { ints: room } = this.#room;
+    const { ints } = out;
     for (let i = 0; i < this.#words.length; i++) {
       const { column, tag } = this.#words[i] as Words;
       room[tagsAddress / 4 + column] = tag;
     }
     const toRoom = inputAddress - this.#from;
     this.at = at;
+    room[textEndAddress / 4] = 0;
+    let row = first;
     for (;;) {
       const wanted = Math.min(stripRows, stop - row);
       const done = this.#run(0, wanted, this.at + toRoom, this.#end + toRoom);
@@ -139,7 +163,23 @@ export class FastRows {
         copy(room, columnsAddress / 4 + column * stripRows, done, ints[column] as Int32Array, row);
       }
       row += done;
-      if (done < wanted || row === stop) return row;
+      if (done < wanted || row === stop) break;
+    }
+    if (this.#texts.length > 0) this.#moveTexts(out, first, row);
+    return row;
+  }
+
+  /** Appends the texts of rows [first, stop), whose ends are those in the room so far. */
+  #moveTexts(out: Columns, first: number, stop: number): void {
+    const { bytes, ints } = this.#room;
+    const before = out.textLength;
+    out.addText(bytes.subarray(textAddress, textAddress + (ints[textEndAddress / 4] as number)));
+    for (const column of this.#texts) {
+      const ends = out.int(column);
+      for (let row = first; row < stop; row++) {
+        const end = ends[row] as number;
+        ends[row] = end < 0 ? end - before : end + before;
+      }
     }
   }
 
@@ -175,7 +215,9 @@ const hashFactor = 0x01000193;
 const slotOf = (hash: number) => hash ^ (hash >>> 15);
 
 // Locals: the parameters of `Run`, then those of the module.
-const [row, stop, at, end, start, size, hash, slot, digits, double] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9] as const;
+const [row, stop, at, end, start, size, hash, slot, digits, double, text] = [
+  0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10,
+] as const;
 
 const advance = (by: Code | number): Code =>
   set(at, i32.add(get(at), typeof by === 'number' ? i32.const(by) : by));
@@ -185,6 +227,7 @@ const byteAt = (offset: number): Code => i32.load8(get(at), offset);
 function bodyOf(steps: readonly Step[]): Code {
   const leave = 1;
   return [
+    ...set(text, i32.load(i32.const(textEndAddress), 0)),
     ...block(
       loop(
         set(start, get(at)),
@@ -192,6 +235,7 @@ function bodyOf(steps: readonly Step[]): Code {
         ...steps.map((step) => fieldOf(step, leave)),
         branchIf(leave, i32.greater(get(at), get(end))),
         set(row, i32.add(get(row), i32.const(1))),
+        i32.store(i32.const(textEndAddress), 0, get(text)),
         branch(0),
       ),
     ),
@@ -206,7 +250,7 @@ function fieldOf(step: Step, leave: number): Code {
   return [
     ...when(
       isNull,
-      [...(step.column < 0 ? [] : keep(step, i32.const(nullInt))), ...advance(1)],
+      [...(step.column < 0 ? [] : keep(step, nullOf(step))), ...advance(1)],
       [
         ...branchIf(leave + 1, i32.differs(byteAt(0), i32.const(2))),
         ...advance(1),
@@ -215,6 +259,9 @@ function fieldOf(step: Step, leave: number): Code {
     ),
   ];
 }
+
+const nullOf = (step: Step): Code =>
+  step.op === op.text ? i32.subtract(i32.const(-1), get(text)) : i32.const(nullInt);
 
 const keep = ({ column }: Step, value: Code): Code =>
   i32.store(i32.shiftLeft(get(row), i32.const(2)), columnsAddress + column * stripRows * 4, value);
@@ -248,13 +295,15 @@ function presentOf(step: Step, leave: number): Code {
         ...keep(step, byteAt(0)),
         ...advance(1),
       ];
+    case op.text:
+      return textOf(step, leave);
     default:
       return wordOf(step, leave);
   }
 }
 
-/** A string whose length has one or two bytes. */
-function skipString(leave: number): Code {
+/** Sets `size` to the length of a string, which has one or two bytes, and goes to its first byte. */
+function sizeOf(leave: number): Code {
   return [
     ...set(size, byteAt(0)),
     ...when(i32.greater(get(size), i32.const(0x7f)), [
@@ -263,7 +312,21 @@ function skipString(leave: number): Code {
       ...advance(1),
     ]),
     ...branchIf(leave, i32.and(get(size), i32.const(1))),
-    ...advance(i32.add(i32.shiftRight(get(size), i32.const(1)), i32.const(1))),
+    ...set(size, i32.shiftRight(get(size), i32.const(1))),
+    ...advance(1),
+  ];
+}
+
+const skipString = (leave: number): Code => [...sizeOf(leave), ...advance(get(size))];
+
+function textOf(step: Step, leave: number): Code {
+  return [
+    ...sizeOf(leave),
+    ...branchIf(leave, i32.greater(i32.add(get(at), get(size)), get(end))),
+    ...copyMemory(i32.add(get(text), i32.const(textAddress)), get(at), get(size)),
+    ...set(text, i32.add(get(text), get(size))),
+    ...keep(step, get(text)),
+    ...advance(get(size)),
   ];
 }
 

@@ -59,6 +59,14 @@ export class Columns {
     this.listsLength = 1;
   }
 
+  /** Appends to `text`. */
+  addText(bytes: Uint8Array): void {
+    const end = this.textLength + bytes.length;
+    if (end > this.text.length) this.text = grown(this.text, end);
+    this.text.set(bytes, this.textLength);
+    this.textLength = end;
+  }
+
   /** Where the texts of each row begin in `text`: one column for each text column, in their order. */
   textStarts(): Int32Array[] {
     const ends = this.ints.filter((_, c) => this.plan.forms[c] === 'text');
@@ -139,7 +147,7 @@ function decodeArray(from: Uint8Array, start: number, out: Columns): number {
       at = decodeRecords(from, at, out, out.length, stop);
     } else {
       for (let row = out.length; ; row++) {
-        row = fast.decode(at, out.ints, row, stop);
+        row = fast.decode(at, out, row, stop);
         at = fast.at;
         if (row === stop) break;
         at = decodeRecords(from, at, out, row, row + 1);
@@ -269,11 +277,8 @@ function decodeRecords(
           } else if (step.op === op.people) {
             into[row] = out.addList(from, at, stop, step.prefix);
           } else {
-            const textEnd = out.textLength + size;
-            if (textEnd > out.text.length) out.text = grown(out.text, textEnd);
-            out.text.set(from.subarray(at, stop), out.textLength);
-            out.textLength = textEnd;
-            into[row] = textEnd;
+            out.addText(from.subarray(at, stop));
+            into[row] = out.textLength;
           }
           at = stop;
         }

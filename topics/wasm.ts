@@ -93,6 +93,12 @@ export const when = (condition: Code, then: Code, otherwise: Code = []): Code =>
   ...(otherwise.length === 0 ? [] : [0x05, ...otherwise]),
   0x0b,
 ];
+export const copyMemory = (to: Code, from: Code, bytes: Code): Code => [
+  ...to,
+  ...from,
+  ...bytes,
+  ...[0xfc, 0x0a, 0, 0],
+];
 /** Leaves the enclosing block of a depth, or repeats the loop there. */
 export const branchIf = (depth: number, condition: Code): Code => [...condition, 0x0d, ...unsigned(depth)];
 export const branch = (depth: number): Code => [0x0c, ...unsigned(depth)];
