@@ -4,7 +4,7 @@
  * met, any damage), and `rows.ts` decodes that one. So what a record means, and what is wrong with it, is written there alone.
  */
 import type { Dictionary } from './dictionary.ts';
-import { nullInt, op, type RowPlan, type Step } from './row-plan.ts';
+import { type ColumnForm, nullInt, op, type RowPlan, type Step } from './row-plan.ts';
 import type { Columns } from './rows.ts';
 import {
   block,
@@ -38,18 +38,21 @@ const slackBytes = 2 * pageBytes;
 
 const endAddress = 0;
 const textEndAddress = 4;
+const listEndAddress = 8;
 const tagsAddress = 64;
 const columnsAddress = 256;
 const wordsAddress = columnsAddress + columnsMax * stripRows * 4;
 const inputAddress = wordsAddress + wordSlots * slotBytes;
 /** The texts of the records: together no longer than the input. */
 const textAddress = inputAddress + inputBytesMax + slackBytes;
+/** The lists of ids: a number takes ten bytes of the input at least, and a list one more. */
+const listAddress = textAddress + inputBytesMax;
 
 /** All decoders use one memory, because each call is complete before the next one. It exists from the first use on. */
 class Room {
   static #room: Room | undefined;
   readonly memory = new WebAssembly.Memory({
-    initial: Math.ceil((textAddress + inputBytesMax) / pageBytes),
+    initial: Math.ceil((listAddress + inputBytesMax) / pageBytes),
   });
   readonly bytes = new Uint8Array(this.memory.buffer);
   readonly ints = new Int32Array(this.memory.buffer);
@@ -80,7 +83,7 @@ const decoders = new Map<string, Run>();
 /** What it decodes. A plan with anything else is left to `rows.ts`. */
 const supported: readonly number[] = [
   ...[op.skipVarint, op.skipString, op.skipDouble, op.skipByte],
-  ...[op.id, op.int, op.tenths, op.boolean, op.dictionary, op.text],
+  ...[op.id, op.int, op.tenths, op.boolean, op.dictionary, op.text, op.people],
 ];
 
 /** A column of words. */
@@ -95,8 +98,9 @@ export class FastRows {
   readonly #run: Run;
   readonly #words: readonly Words[];
   readonly #columns: number;
-  /** Columns of texts. */
+  /** Columns of texts, and of lists. */
   readonly #texts: readonly number[];
+  readonly #lists: readonly number[];
   /** Where the input in the room begins and ends in the message. */
   #from = 0;
   #end = 0;
@@ -106,7 +110,10 @@ export class FastRows {
   private constructor(plan: RowPlan, run: Run) {
     this.#run = run;
     this.#columns = plan.forms.length;
-    this.#texts = plan.forms.flatMap((form, column) => (form === 'text' ? [column] : []));
+    const columnsOf = (form: ColumnForm) =>
+      [...plan.forms.keys()].filter((column) => plan.forms[column] === form);
+    this.#texts = columnsOf('text');
+    this.#lists = columnsOf('people');
     this.#words = plan.steps.flatMap(({ column, dictionary }) =>
       dictionary === undefined ? [] : [{ column, dictionary, tag: tagOf(dictionary) }],
     );
@@ -120,7 +127,7 @@ export class FastRows {
     let run = decoders.get(key);
     if (run === undefined) {
       const module = new WebAssembly.Module(
-        moduleOf(4, ['i32', 'i32', 'i32', 'i32', 'i64', 'f64', 'i32'], bodyOf(plan.steps)),
+        moduleOf(4, ['i32', 'i32', 'i32', 'i32', 'i64', 'f64', 'i32', 'i32'], bodyOf(plan.steps)),
       );
       run = new WebAssembly.Instance(module, { env: { memory: Room.get().memory } }).exports.run as Run;
       decoders.set(key, run);
@@ -153,7 +160,8 @@ export class FastRows {
     }
     const toRoom = inputAddress - this.#from;
     this.at = at;
-    room[textEndAddress / 4] = 0;
+    room[textEndAddress / 4] = textAddress;
+    room[listEndAddress / 4] = listAddress;
     let row = first;
     for (;;) {
       const wanted = Math.min(stripRows, stop - row);
@@ -166,19 +174,34 @@ export class FastRows {
       if (done < wanted || row === stop) break;
     }
     if (this.#texts.length > 0) this.#moveTexts(out, first, row);
+    if (this.#lists.length > 0) this.#moveLists(out, first, row);
     return row;
   }
 
-  /** Appends the texts of rows [first, stop), whose ends are those in the room so far. */
+  /** Appends the texts of rows [first, stop), whose ends are addresses so far. */
   #moveTexts(out: Columns, first: number, stop: number): void {
     const { bytes, ints } = this.#room;
-    const before = out.textLength;
-    out.addText(bytes.subarray(textAddress, textAddress + (ints[textEndAddress / 4] as number)));
+    const more = out.textLength - textAddress;
+    out.addText(bytes.subarray(textAddress, ints[textEndAddress / 4]));
     for (const column of this.#texts) {
       const ends = out.int(column);
       for (let row = first; row < stop; row++) {
         const end = ends[row] as number;
-        ends[row] = end < 0 ? end - before : end + before;
+        ends[row] = end < 0 ? end - more : end + more;
+      }
+    }
+  }
+
+  /** Appends the lists of rows [first, stop), whose places are addresses so far. */
+  #moveLists(out: Columns, first: number, stop: number): void {
+    const { ints } = this.#room;
+    const before = out.listsLength;
+    out.addLists(ints.subarray(listAddress / 4, (ints[listEndAddress / 4] as number) / 4));
+    for (const column of this.#lists) {
+      const places = out.int(column);
+      for (let row = first; row < stop; row++) {
+        const place = places[row] as number;
+        if (place !== nullInt) places[row] = (place - listAddress) / 4 + before;
       }
     }
   }
@@ -215,8 +238,8 @@ const hashFactor = 0x01000193;
 const slotOf = (hash: number) => hash ^ (hash >>> 15);
 
 // Locals: the parameters of `Run`, then those of the module.
-const [row, stop, at, end, start, size, hash, slot, digits, double, text] = [
-  0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10,
+const [row, stop, at, end, start, size, hash, slot, digits, double, text, list] = [
+  0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11,
 ] as const;
 
 const advance = (by: Code | number): Code =>
@@ -228,6 +251,7 @@ function bodyOf(steps: readonly Step[]): Code {
   const leave = 1;
   return [
     ...set(text, i32.load(i32.const(textEndAddress), 0)),
+    ...set(list, i32.load(i32.const(listEndAddress), 0)),
     ...block(
       loop(
         set(start, get(at)),
@@ -236,6 +260,7 @@ function bodyOf(steps: readonly Step[]): Code {
         branchIf(leave, i32.greater(get(at), get(end))),
         set(row, i32.add(get(row), i32.const(1))),
         i32.store(i32.const(textEndAddress), 0, get(text)),
+        i32.store(i32.const(listEndAddress), 0, get(list)),
         branch(0),
       ),
     ),
@@ -297,6 +322,8 @@ function presentOf(step: Step, leave: number): Code {
       ];
     case op.text:
       return textOf(step, leave);
+    case op.people:
+      return listOf(step, leave);
     default:
       return wordOf(step, leave);
   }
@@ -323,7 +350,7 @@ function textOf(step: Step, leave: number): Code {
   return [
     ...sizeOf(leave),
     ...branchIf(leave, i32.greater(i32.add(get(at), get(size)), get(end))),
-    ...copyMemory(i32.add(get(text), i32.const(textAddress)), get(at), get(size)),
+    ...copyMemory(get(text), get(at), get(size)),
     ...set(text, i32.add(get(text), get(size))),
     ...keep(step, get(text)),
     ...advance(get(size)),
@@ -352,9 +379,12 @@ function intOf(step: Step, leave: number): Code {
   ];
 }
 
-/** An id of seven or eight digits, all of them in one i64. */
-function idOf(step: Step, leave: number): Code {
-  const prefix = (step.prefix === 0x6d ? 0x6e : 0x74) | (step.prefix << 8);
+const prefixOf = ({ prefix }: Step) => i32.const((prefix === 0x6d ? 0x6e : 0x74) | (prefix << 8));
+/** Puts a zero before the seven digits in `digits`. */
+const eightDigits = set(digits, i64.or(i64.shiftLeft(get(digits), i64.const(8n)), i64.const(0x30n)));
+
+/** Turns eight digits, all of them in `digits`, into their number. */
+function numberOfDigits(leave: number): Code {
   const nibbles = (mask: bigint, factor: bigint, shift: bigint): Code =>
     set(
       digits,
@@ -365,17 +395,6 @@ function idOf(step: Step, leave: number): Code {
     );
   const high = i64.const(0xf0f0f0f0f0f0f0f0n);
   return [
-    ...set(size, byteAt(0)),
-    ...branchIf(leave, i32.differs(i32.load16(get(at), 1), i32.const(prefix))),
-    ...set(digits, i64.load(get(at), 3)),
-    ...when(
-      i32.equal(get(size), i32.const(9 * 2)),
-      set(digits, i64.or(i64.shiftLeft(get(digits), i64.const(8n)), i64.const(0x30n))),
-      [
-        ...branchIf(leave + 1, i32.differs(get(size), i32.const(10 * 2))),
-        ...branchIf(leave + 1, i32.equal(byteAt(3), i32.const(0x30))),
-      ],
-    ),
     // A byte is a digit if its high half is 3, also after adding 6.
     ...branchIf(
       leave,
@@ -391,8 +410,62 @@ function idOf(step: Step, leave: number): Code {
     ...nibbles(0x0f0f0f0f0f0f0f0fn, 2561n, 8n),
     ...nibbles(0x00ff00ff00ff00ffn, 6553601n, 16n),
     ...nibbles(0x0000ffff0000ffffn, 42949672960001n, 32n),
+  ];
+}
+
+/** An id of seven or eight digits. */
+function idOf(step: Step, leave: number): Code {
+  return [
+    ...set(size, byteAt(0)),
+    ...branchIf(leave, i32.differs(i32.load16(get(at), 1), prefixOf(step))),
+    ...set(digits, i64.load(get(at), 3)),
+    ...when(i32.equal(get(size), i32.const(9 * 2)), eightDigits, [
+      ...branchIf(leave + 1, i32.differs(get(size), i32.const(10 * 2))),
+      ...branchIf(leave + 1, i32.equal(byteAt(3), i32.const(0x30))),
+    ]),
+    ...numberOfDigits(leave),
     ...keep(step, i32.ofI64(get(digits))),
     ...advance(i32.add(i32.shiftRight(get(size), i32.const(1)), i32.const(1))),
+  ];
+}
+
+/** Ids of seven or eight digits, with commas between: their number and the ids, behind the earlier lists. */
+function listOf(step: Step, leave: number): Code {
+  const comma = 0x2c;
+  // `slot` is the end of the string.
+  const endsAfter = (bytes: number): Code => {
+    const behind = i32.add(get(at), i32.const(bytes));
+    const isComma = i32.equal(byteAt(bytes), i32.const(comma));
+    return i32.or(i32.equal(behind, get(slot)), i32.and(i32.less(behind, get(slot)), isComma));
+  };
+  return [
+    ...sizeOf(leave),
+    ...set(slot, i32.add(get(at), get(size))),
+    ...branchIf(leave, i32.greater(get(slot), get(end))),
+    ...branchIf(leave, i32.isZero(get(size))),
+    // `hash` is where the list begins.
+    ...set(hash, get(list)),
+    ...loop(
+      set(list, i32.add(get(list), i32.const(4))),
+      branchIf(leave + 1, i32.differs(i32.load16(get(at), 0), prefixOf(step))),
+      set(digits, i64.load(get(at), 2)),
+      when(
+        endsAfter(9),
+        [...eightDigits, ...set(size, i32.const(9))],
+        [
+          ...branchIf(leave + 2, i32.isZero(endsAfter(10))),
+          ...branchIf(leave + 2, i32.equal(byteAt(2), i32.const(0x30))),
+          ...set(size, i32.const(10)),
+        ],
+      ),
+      numberOfDigits(leave + 1),
+      i32.store(get(list), 0, i32.ofI64(get(digits))),
+      advance(get(size)),
+      when(i32.differs(get(at), get(slot)), [...advance(1), ...branch(1)]),
+    ),
+    ...i32.store(get(hash), 0, i32.shiftRight(i32.subtract(get(list), get(hash)), i32.const(2))),
+    ...set(list, i32.add(get(list), i32.const(4))),
+    ...keep(step, get(hash)),
   ];
 }
 

@@ -14,7 +14,7 @@ import { nullableBit, nullInt, op, type RowPlan, type Step } from './row-plan.ts
  */
 export class Columns {
   readonly plan: RowPlan;
-  /** Undefined if the plan has columns that only `decodeRecords` fills. */
+  /** Undefined if the plan has columns that only `decodeRecords` fills: those of longs. */
   readonly fast: FastRows | undefined;
   length = 0;
   ints: Int32Array[] = [];
@@ -65,6 +65,14 @@ export class Columns {
     if (end > this.text.length) this.text = grown(this.text, end);
     this.text.set(bytes, this.textLength);
     this.textLength = end;
+  }
+
+  /** Appends to `lists`. */
+  addLists(more: Int32Array): void {
+    const end = this.listsLength + more.length;
+    if (end > this.lists.length) this.lists = grown(this.lists, end);
+    this.lists.set(more, this.listsLength);
+    this.listsLength = end;
   }
 
   /** Where the texts of each row begin in `text`: one column for each text column, in their order. */

@@ -287,6 +287,31 @@ test('rows are decoded alike whatever their number is', () => {
   expect(read(out, words)).toEqual(rows);
 });
 
+test('texts and lists are decoded alike whatever their number is', () => {
+  const pick = <T>(values: readonly T[], i: number) => values[i % values.length] as T;
+  const person = (i: number) => `nm${String((i * 7_919) % 100_000_000).padStart(7, '0')}`;
+  const people = (i: number) =>
+    pick([null, person(i), `${person(i)},${person(i + 1)}`, '', 'nm12', `${person(i)},`, 'nm100000000'], i);
+  const name = (i: number) => pick([null, '', `Title ${i}`, 'Übermut'.repeat(i % 40)], i);
+  const wanted = ['tconst', 'directors', 'writers'];
+  const crew = Array.from({ length: 9_000 }, (_, i) => ({
+    ...{ tconst: `tt${1_000_000 + i}`, directors: people(i), writers: people((i * i) % 97) },
+  }));
+  const names = Array.from({ length: 9_000 }, (_, i) => ({
+    ...{ nconst: `nm${1_000_000 + i}`, primaryName: name((i * i) % 101), birthYear: pick([null, i], i) },
+    ...{ deathYear: null, primaryProfession: null, knownForTitles: null },
+  }));
+  const cases: [Subject, Row[]][] = [
+    [{ name: 'title.crew', wanted }, crew],
+    [{ name: 'name.basics', wanted: ['nconst', 'birthYear'], texts: ['primaryName'] }, names],
+  ];
+  for (const [subject, rows] of cases) {
+    const { out, words } = columnsFor(subject);
+    for (let times = 0; times < 2; times++) decodeRows(encodeBlocks(subject, rows, [[4_500, true]]), 0, out);
+    expect(read(out, words)).toEqual(picked([...rows, ...rows], out));
+  }
+});
+
 test('noise ends at once and takes memory in proportion to its length', () => {
   fc.assert(
     fc.property(fc.constantFrom(...subjects), fc.uint8Array({ maxLength: 200 }), (subject, bytes) => {
