@@ -85,7 +85,17 @@ export function asOpeningError(thrown: unknown, storage: Storage): unknown {
     : mapped;
 }
 
+/** DuckDB refuses a file in a format that it does not know before it looks at anything else. */
+const otherFormat = /^IO Error: Trying to read a database file with version number/;
+
 function unusable(cause: unknown, { kind, unusable, path, hint }: Storage): ReelflowError {
+  if (otherFormat.test(messageOf(cause))) {
+    return new ReelflowError(kind, 'A database was written by another version of DuckDB', {
+      detail: `${path}: ${firstLine(cause)}`,
+      hint: 'Use the version of reelflow that wrote it, or another folder.',
+      cause,
+    });
+  }
   return new ReelflowError(kind, unusable, { detail: `${path}: ${messageOf(cause)}`, hint, cause });
 }
 

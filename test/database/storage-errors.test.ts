@@ -1,5 +1,5 @@
 /** Faults that DuckDB and the file system really report, each made for the test, become errors of their kind. */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DuckDBInstance } from '@duckdb/node-api';
@@ -96,6 +96,26 @@ test('what the storage has not caused stays as it is', () => {
   ]) {
     expect(asStorageError(thrown, storage)).toBe(thrown);
   }
+});
+
+// Method: the number of the format in the header of a real file, and the header's checksum as DuckDB computes it.
+test('a database of another format is not called damaged', async () => {
+  const path = join(folder, 'newer.duckdb');
+  (await DuckDBInstance.create(path)).closeSync();
+  const bytes = readFileSync(path);
+  bytes.writeUInt32LE(99, 12);
+  let checksum = 5381n;
+  for (let at = 8; at < 4096; at += 8)
+    checksum ^= BigInt.asUintN(64, bytes.readBigUInt64LE(at) * 0xbf58476d1ce4e5b9n);
+  bytes.writeBigUInt64LE(checksum, 0);
+  writeFileSync(path, bytes);
+  const thrown = await DuckDBInstance.create(path).catch((error: unknown) => error);
+  expect(asOpeningError(thrown, storage)).toMatchObject({
+    kind: 'stateUnusable',
+    message: 'A database was written by another version of DuckDB',
+    detail: expect.stringContaining('version number 99'),
+    hint: expect.stringContaining('Use the version of reelflow'),
+  });
 });
 
 test('while a file is opened every error of DuckDB is about the file, and no defect is', async () => {
