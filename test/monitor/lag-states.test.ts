@@ -158,6 +158,7 @@ const groupIn = ({ groups }: LagReport, name: string) =>
 class Reader {
   readonly consumer: Consumer;
   readonly group: string;
+  readonly #admin = broker.createAdmin();
   #topic = '';
   #taken = 0;
   #leave: number;
@@ -168,6 +169,7 @@ class Reader {
     this.consumer = broker.kafka.consumer({ groupId: this.group, sessionTimeout: 30_000 });
     place.onEnd(async () => {
       await this.consumer.disconnect();
+      await this.#admin.disconnect();
       await until('the group can be deleted', () =>
         withAdmin(broker, (admin) => admin.deleteGroups([this.group])).then(
           () => true,
@@ -179,6 +181,7 @@ class Reader {
 
   async start(topic: string): Promise<void> {
     this.#topic = topic;
+    await this.#admin.connect();
     await this.consumer.connect();
     await this.consumer.subscribe({ topics: [topic], fromBeginning: true });
     await this.consumer.run({
@@ -195,10 +198,10 @@ class Reader {
     this.consumer.resume([{ topic: this.#topic }]);
   }
 
-  /** Waits until so many messages are committed. */
+  /** Waits until so many messages are committed. One connection asks: opening one each time would take most of a step. */
   async committed(messages: number): Promise<void> {
     await until(`${this.group} has committed ${messages}`, async () => {
-      const [topic] = await withAdmin(broker, (admin) => admin.fetchOffsets({ groupId: this.group }));
+      const [topic] = await this.#admin.fetchOffsets({ groupId: this.group });
       return Number(topic?.partitions[0]?.offset) >= messages;
     });
   }
