@@ -20,6 +20,7 @@ import {
 import { print, printJson } from './output.ts';
 import type { PipelineReport } from './pipeline.ts';
 import { stopSignal } from './stop.ts';
+import { filled } from './table.ts';
 
 interface Flags extends CommonFlags, TablesFlags {
   data?: string;
@@ -31,7 +32,7 @@ const rowsShown = 5;
 
 export function demoCommand(): Command {
   const command = new Command('demo')
-    .description('run the whole pipeline once: services, replay, process, sink; then show the gold tables')
+    .description('run the whole pipeline once: services, replay, process, sink; then show gold tables')
     .option('--data <dir>', 'folder of IMDb datasets; default a synthetic dataset')
     .option('--titles <n>', 'titles of the synthetic dataset', integerIn(1, 30_000_000), 10_000)
     .option('--seed <s>', 'seed of the synthetic dataset', integerIn(0, 2 ** 31 - 1), 1);
@@ -95,6 +96,7 @@ async function run(flags: Flags, command: Command): Promise<void> {
   say(`${whole(read)} records from file to gold in ${report.seconds.toFixed(1)} s: ${rate} records/s`);
   say(report.sink.snapshot === null ? 'Nothing changed since the last snapshot.' : `Snapshot ${snapshot}`);
   say(`Gold     ${folder}`);
+  say(`Show     npx reelflow gold show titles --gold ${gold}`);
   say(`Verify   npx reelflow verify --namespace ${namespace} --gold ${gold} --data ${data}`);
   if (services.how !== 'environment') say('Broker and registry stay up until: npx reelflow services down');
 }
@@ -159,7 +161,10 @@ async function pipeline(context: Context, data: string, flags: Flags): Promise<P
   }
 }
 
-/** The first rows of each gold table. */
+/** The built-in tables of which the demo shows rows. */
+const shownTables = ['genre_analysis', 'decade_trends', 'contributor_analysis', 'series', 'top_titles'];
+
+/** The first rows of some tables, those of a user among them, and the names of the others. */
 async function tablesText(gold: string, snapshot: string, tables: readonly GoldTable[]): Promise<string> {
   const [{ GoldReader }, { readManifest }] = await Promise.all([
     import('../sinks/gold/gold-reader.ts'),
@@ -170,13 +175,14 @@ async function tablesText(gold: string, snapshot: string, tables: readonly GoldT
     gold,
     async (reader) => {
       const texts: string[] = [];
-      const empty: string[] = [];
-      for (const { name } of tables.filter((table) => table.name in held)) {
-        const view = await reader.rows(snapshot, name, rowsShown);
-        if (view.rows.length === 0) empty.push(name);
-        else texts.push(`\n${viewText(view)}`);
+      const others: string[] = [];
+      for (const { name, file } of tables.filter((table) => table.name in held)) {
+        if (file === undefined && !shownTables.includes(name))
+          others.push(`${name} (${whole(held[name]?.rows ?? 0)})`);
+        else texts.push(`\n${viewText(await reader.rows(snapshot, name, rowsShown))}`);
       }
-      if (empty.length > 0) texts.push(`\nWithout rows so far: ${empty.join(', ')}.`);
+      if (others.length > 0)
+        texts.push(`\n${filled(`Other tables, with their rows: ${others.join(', ')}.`)}`);
       return texts.join('\n');
     },
     tables,
