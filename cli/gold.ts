@@ -40,7 +40,7 @@ export function goldCommand(): Command {
     .argument('<table>', 'name of the table, such as `genre_analysis`')
     .option('--at <id|time>', at)
     .option('--rows <n>', 'number of rows', integerIn(0, 100_000), 20)
-    .option('--title <tconst>', 'show the rows of this title only, and draw its history')
+    .option('--title <tconst>', 'show the rows of this title only, and draw its history', titleId)
     .action(show);
   tablesOption(add('diff', 'show what changed between two snapshots'))
     .argument('<from>', at)
@@ -94,6 +94,11 @@ async function list({ gold, json }: Flags): Promise<void> {
   print(snapshotsText(snapshots));
 }
 
+function titleId(text: string): string {
+  if (/^tt\d{7,9}$/.test(text)) return text;
+  throw new InvalidArgumentError('Use an id of a title, such as tt0111161.');
+}
+
 interface ShowFlags extends TableFlags {
   at?: string;
   rows: number;
@@ -128,8 +133,8 @@ async function show(table: string, flags: ShowFlags): Promise<void> {
         }
       }
       const absent = title !== undefined && view.rows.length === 0;
-      const remark = absent ? `${table} of snapshot ${id} has no title ${title}.` : '';
-      print([viewText(view), remark, ...pictures].filter((part) => part !== '').join('\n\n'));
+      if (absent) return print(`${table} of snapshot ${id} has no title ${title}.`);
+      print([viewText(view), ...pictures].join('\n\n'));
     },
     tables,
   );

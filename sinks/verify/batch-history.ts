@@ -23,7 +23,7 @@ export const uncheckedEarlierRows = [
 
 const ratings = 'title.ratings';
 
-/** By gold table, as in batch-gold.ts. They read `batch_history`, `batch_span` and `batch_basics`. */
+/** By gold table, as in batch-gold.ts. They read `batch_history`, `batch_span`, `batch_basics` and `batch_title_names`. */
 export const historyQueries: Readonly<Record<string, string>> = {
   rating_history: `
       SELECT format('tt{:07d}', tconst) AS tconst, day, tenths / 10 AS averageRating, votes AS numVotes, tenths
@@ -67,10 +67,12 @@ export const historyQueries: Readonly<Record<string, string>> = {
       best AS (
         SELECT *, (row_number() OVER (PARTITION BY days, ranking ORDER BY -size, tconst))::INTEGER AS place
         FROM ranked QUALIFY place <= 100)
-      SELECT days::INTEGER AS days, ranking, place, format('tt{:07d}', best.tconst) AS tconst, titleType, startYear,
+      SELECT days::INTEGER AS days, ranking, place, format('tt{:07d}', best.tconst) AS tconst, primaryTitle, titleType,
+        startYear,
         t1 / 10 AS averageRating, (t1 - t0) / 10 AS rating_change, v1 AS numVotes, v1 - coalesce(v0, 0) AS votes_gained,
         t1 AS tenths, t1 - t0 AS change_tenths
       FROM best LEFT JOIN batch_basics ON batch_basics.tconst = best.tconst
+        LEFT JOIN batch_title_names ON batch_title_names.tconst = best.tconst
       ORDER BY days, ranking DESC, place`,
 };
 

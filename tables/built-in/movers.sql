@@ -1,9 +1,9 @@
 /*
 kind: table
 about: The 100 titles that gained most votes, and the 100 whose rating changed most, within the last 7 and 30 days of dumps.
-reads: [history, history_span, feature_basics, dictionary]
+reads: [history, history_span, feature_basics, title_names, dictionary]
 key: [days, ranking, place]
-attributes: [tconst, titleType, startYear, change_tenths]
+attributes: [tconst, primaryTitle, titleType, startYear, change_tenths]
 measures: [tenths, numVotes, votes_gained]
 columns:
   days: { type: INTEGER, about: "Length of the window before the newest dump: 7 or 30.", unit: days }
@@ -12,6 +12,7 @@ columns:
     about: "votes: by votes gained. rating: by the size of the change, for titles with 100 votes before and after it."
   place: { type: INTEGER, about: Place in the ranking; 1 moved most., unit: rank }
   tconst: VARCHAR
+  primaryTitle: VARCHAR
   titleType: VARCHAR
   startYear: INTEGER
   averageRating: DOUBLE
@@ -22,11 +23,11 @@ order: days, ranking DESC, place
 plots:
   - title: Votes gained in 7 days
     kind: bar
-    x: CASE WHEN days = 7 AND ranking = 'votes' THEN tconst END
+    x: CASE WHEN days = 7 AND ranking = 'votes' THEN concat_ws(' ', primaryTitle, tconst) END
     y: max(votes_gained)
   - title: Ratings that rose in 30 days
     kind: bar
-    x: CASE WHEN days = 30 AND ranking = 'rating' AND rating_change > 0 THEN tconst END
+    x: CASE WHEN days = 30 AND ranking = 'rating' AND rating_change > 0 THEN concat_ws(' ', primaryTitle, tconst) END
     y: max(rating_change)
 onlyDuckdb: the history needs every version of a rating, and Flink's tables the last one
 */
@@ -37,6 +38,7 @@ WITH integers AS (
     place,
     'tt' || CASE WHEN ranked.tconst < 10000000 THEN lpad(ranked.tconst::VARCHAR, 7, '0')
       ELSE ranked.tconst::VARCHAR END AS tconst,
+    primaryTitle,
     value AS titleType,
     startYear,
     change_tenths,
@@ -80,11 +82,12 @@ WITH integers AS (
     WHERE CASE WHEN ranking = 'votes' THEN votes_gained > 0 ELSE change_tenths <> 0 AND votes_at_least >= 100 END
   ) AS ranked
   LEFT JOIN feature_basics_sums AS basics ON basics.tconst = ranked.tconst
+  LEFT JOIN title_names ON title_names.tconst = ranked.tconst
   LEFT JOIN dictionary ON number = titleType
   WHERE place <= 100
 )
 SELECT
-  days, ranking, place, tconst, titleType, startYear,
+  days, ranking, place, tconst, primaryTitle, titleType, startYear,
   tenths / 10.0::DOUBLE AS averageRating,
   change_tenths / 10.0::DOUBLE AS rating_change,
   numVotes, votes_gained

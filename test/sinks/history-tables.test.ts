@@ -279,31 +279,24 @@ describe('verify', () => {
 
 describe('gold show', () => {
   test('--title shows the rows of a title and draws them', async () => {
-    const args = [
-      'gold',
-      'show',
-      'rating_history',
-      '--gold',
-      place.gold,
-      '--title',
-      idText('tt', titles[0] as number),
-    ];
-    const { stdout, code } = await place.run(args);
+    const show = (table: string, title: string, ...more: string[]) =>
+      place.run(['gold', 'show', table, '--gold', place.gold, '--title', title, ...more]);
+    const title = idText('tt', titles[0] as number);
+    const { stdout, code } = await show('rating_history', title);
     expect(code).toBe(0);
     expect(stdout).toContain('2025-12-03');
-    expect(stdout).toContain(`Rating of ${idText('tt', titles[0] as number)} by day`);
+    expect(stdout).toContain(`Rating of ${title} by day`);
     expect(stdout).toContain('3 of 3 rows');
-    const json = lastJson<{ rows: unknown[][] }>(await place.run([...args, '--json']));
+    const json = lastJson<{ rows: unknown[][] }>(await show('rating_history', title, '--json'));
     expect(json.rows).toHaveLength(3);
-    const wrong = await place.run([
-      'gold',
-      'show',
-      'genre_analysis',
-      '--gold',
-      place.gold,
-      '--title',
-      'tt0000001',
-    ]);
+    expect((await show('rating_history', 'tt9999999')).stdout).toMatch(
+      /^rating_history .* has no title tt9999999\.\n$/,
+    );
+    expect(await show('rating_history', 'nm0000001')).toMatchObject({
+      code: 2,
+      stderr: expect.stringContaining('such as tt0111161'),
+    });
+    const wrong = await show('genre_analysis', 'tt0000001');
     expect(wrong.stderr).toContain('has no rows of single titles');
     expect(wrong.code).toBe(new ReelflowError('usage', '', {}).exitCode);
   });
