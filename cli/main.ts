@@ -62,7 +62,7 @@ export function createProgram(): Command {
   ]) {
     program.addCommand(command);
   }
-  exitOverride(program);
+  configure(program);
   describeForms(program);
   return program;
 }
@@ -104,10 +104,13 @@ function requireDirectory(): void {
   }
 }
 
-function exitOverride(command: Command): void {
+/** What commander does otherwise by default. */
+function configure(command: Command): void {
   command.exitOverride();
+  // Descriptions break also on a terminal of 60 columns.
+  command.configureHelp({ minWidthToWrap: 15 });
   nameUnknownFirst(command);
-  for (const inner of command.commands) exitOverride(inner);
+  for (const inner of command.commands) configure(inner);
 }
 
 /** commander looks for missing options first, but a misspelt one is both: the option that is there helps more than the missing one. */
@@ -135,9 +138,10 @@ async function report(
     return error.exitCode === 0 ? 0 : exitCodes.usage;
   }
 
-  // A wait or a step that was given up because the command was asked to end.
+  // A wait or a step that was given up because the command was asked to end, or a broker that did not answer until then.
   const reason = stopReason();
-  if (reason !== undefined && (isAbort(error) || error === reason)) {
+  const isUnanswered = error instanceof ReelflowError && error.kind === 'brokerUnreachable';
+  if (reason !== undefined && (isAbort(error) || error === reason || isUnanswered)) {
     if (reason !== 'SIGPIPE') process.stderr.write('Interrupted.\n');
     return stoppedExitCode();
   }

@@ -1,4 +1,5 @@
 /** Values of options as people write them: sizes, periods, shares of memory, addresses. */
+import type { Command } from 'commander';
 import { expect, test, vi } from 'vitest';
 import { createProgram } from '../../cli/main.ts';
 import { integerIn, listenAddressOf, memoryOf, periodOf, sizeOf } from '../../cli/options.ts';
@@ -69,4 +70,16 @@ test('a misspelt option is named, not the one that is missing for it', () => {
   } finally {
     said.mockRestore();
   }
+});
+
+test.each([60, 80, 120])('no line of any help is wider than a terminal of %i columns', (columns) => {
+  const tooWide: string[] = [];
+  const visit = (command: Command) => {
+    command.configureOutput({ getOutHelpWidth: () => columns });
+    const lines = command.helpInformation().split('\n');
+    tooWide.push(...lines.filter(({ length }) => length > columns));
+    for (const inner of command.commands) visit(inner);
+  };
+  visit(createProgram());
+  expect(tooWide).toEqual([]);
 });
