@@ -47,7 +47,8 @@ export class DeclarationFile {
     }
     this.#linesBefore = linesIn(before);
     this.#document = parseDocument(metadata, { lineCounter: this.#lines, prettyErrors: false });
-    const [error] = this.#document.errors;
+    // A warning is of a tag that YAML does not know.
+    const [error] = [...this.#document.errors, ...this.#document.warnings];
     if (error !== undefined) {
       const [sentence = ''] = error.message.split('\n');
       this.fail(this.#lineAt(error.pos[0]), `the metadata is not YAML: ${sentence}`, yamlHint);
@@ -64,7 +65,7 @@ export class DeclarationFile {
 
   /** The metadata. @throws DeclarationProblem at the first value that the schema does not allow */
   metadata<T>(schema: z.ZodType<T>): T {
-    const parsed = schema.safeParse(this.#document.toJS());
+    const parsed = schema.safeParse(this.#values());
     if (parsed.success) return parsed.data;
     const [issue] = parsed.error.issues;
     const unknown = issue?.code === 'unrecognized_keys' ? issue.keys.slice(0, 1) : [];
@@ -73,8 +74,20 @@ export class DeclarationFile {
     const reason =
       unknown.length > 0
         ? `${what} is no property of a declaration`
-        : `${what}: ${messageOf(issue).toLowerCase()}`;
+        : `${what}: ${issue?.message.toLowerCase()}`;
     throw this.problem(this.lineOf(path), reason, 'Compare with an example: `reelflow tables new NAME`.');
+  }
+
+  #values(): unknown {
+    try {
+      return this.#document.toJS();
+    } catch (thrown) {
+      throw this.problem(
+        1,
+        `the metadata cannot be read: ${messageOf(thrown)}`,
+        'Write out what aliases stand for.',
+      );
+    }
   }
 
   /** The line of a value of the metadata, or of the innermost one around it that exists. */
@@ -110,9 +123,10 @@ export class DeclarationFile {
 
   #read(): string {
     try {
-      return readFileSync(this.path, 'utf8');
+      return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(readFileSync(this.path));
     } catch (thrown) {
-      throw this.problem(1, messageOf(thrown), 'Check the permissions of the file.');
+      const hint = 'Write a file in UTF-8, and check its permissions.';
+      throw this.problem(1, messageOf(thrown), hint);
     }
   }
 }

@@ -4,11 +4,21 @@
  */
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, globSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  globSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, expect, inject, test } from 'vitest';
+import { userFolder } from '../support/user-folder.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), 'reelflow-package-'));
@@ -104,6 +114,30 @@ test('in an empty folder it runs the demo and verifies it, changes nothing of it
   expect(verified, verified.stderr).toMatchObject({ status: 0 });
   expect(JSON.parse(verified.stdout)).toMatchObject({ snapshot, equal: true });
   expect(hashOfPackage()).toBe(before);
+});
+
+test("a user's folder of declarations works with it, in every command that takes one", () => {
+  mkdirSync(join(folder, 'mine'));
+  for (const [name, text] of Object.entries(userFolder)) writeFileSync(join(folder, 'mine', name), text);
+  const run = (...args: string[]) => {
+    const finished = reelflow(...args, '--tables', 'mine');
+    expect(finished, `${args.join(' ')}\n${finished.stderr}`).toMatchObject({ status: 0 });
+    return finished.stdout;
+  };
+  const inGold = ['--gold', 'own'];
+  run('tables', 'check');
+  run('generate', '--titles', '300', '--out', 'data');
+  run('demo', '--data', 'data', '--namespace', `${namespace}-own`, ...inGold);
+  expect(JSON.parse(run('verify', '--data', 'data', ...inGold, '--json'))).toMatchObject({ equal: true });
+  const rows = (text: string) => (JSON.parse(text) as { rows: unknown }).rows;
+  const shown = rows(run('gold', 'show', 'category_analysis', ...inGold, '--json'));
+  const [tried] = JSON.parse(
+    run('tables', 'try', '--data', 'data', '--table', 'category_analysis', '--json'),
+  );
+  expect(tried.rows).toEqual(shown);
+  run('gold', 'report', ...inGold, '--out', 'own.html');
+  expect(readFileSync(join(folder, 'own.html'), 'utf8')).toContain('Titles by category');
+  expect(run('flink', 'sql', '--namespace', `${namespace}-own`)).toContain('category_analysis');
 });
 
 test('what needs a package that is absent names it', () => {

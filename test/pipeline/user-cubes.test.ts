@@ -1,6 +1,6 @@
 /**
- * A user's folder on the real pipeline: a cube over two datasets and two tables, one of them with names of titles. They are
- * added, verified, drawn, kept up to date with a dump, left out while others are sent, changed, and removed.
+ * A user's folder on the real pipeline: added, verified, drawn, kept up to date with a dump, left out while processors send
+ * other cubes, changed, and removed.
  */
 import { globSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
@@ -10,56 +10,7 @@ import type { Verification } from '../../sinks/verify/verify.ts';
 import { builtIn } from '../../tables/built-in.ts';
 import { startMonitor } from '../support/browser.ts';
 import { headerOf, lastJson, Place, writeDatasets } from '../support/harness.ts';
-
-const categories = `/*
-kind: cube
-about: Rated titles by the category of their credits and by rating.
-reads:
-  title.principals: [tconst, ordering, category]
-  title.ratings: [tconst, averageRating, numVotes]
-key: [category, rating]
-texts: [category]
-measures: [titles, credits, votes]
-*/
-SELECT category, averageRating AS rating, count(*) AS titles, sum(credits) AS credits, sum(numVotes) AS votes
-FROM (
-  SELECT tconst, category, count(*) AS credits FROM title_principals GROUP BY tconst, category
-) AS pairs
-JOIN title_ratings ON pairs.tconst = title_ratings.tconst
-GROUP BY category, averageRating
-`;
-const ofCategories = `/*
-kind: table
-about: Rated titles by the category of their credits.
-reads: [categories]
-key: [category]
-measures: [total_titles, total_credits]
-columns:
-  category: { type: VARCHAR, about: What the person did; null if it is unknown. }
-  total_titles: BIGINT
-  total_credits: { type: BIGINT, about: Credits of this category., unit: credits }
-order: total_titles DESC, category
-plots:
-  - { title: Titles by category, kind: bar, x: category, y: sum(total_titles) }
-*/
-SELECT category, CAST(sum(titles) AS BIGINT) AS total_titles, CAST(sum(credits) AS BIGINT) AS total_credits
-FROM categories GROUP BY category
-`;
-const votedTitles = `/*
-kind: table
-about: Rated titles with their names.
-reads: [feature_ratings, title_names]
-key: [tconst]
-attributes: [primaryTitle]
-measures: [numVotes]
-columns: { tconst: VARCHAR, primaryTitle: VARCHAR, numVotes: BIGINT }
-order: tconst
-onlyDuckdb: the names of titles are a relation of the sink
-*/
-SELECT printf('tt%07d', rated.tconst) AS tconst, min(primaryTitle) AS primaryTitle, CAST(sum(votes) AS BIGINT) AS numVotes
-FROM feature_ratings AS rated LEFT JOIN title_names ON title_names.tconst = rated.tconst
-GROUP BY rated.tconst
-`;
+import { categories, userFolder } from '../support/user-folder.ts';
 
 const header = (dataset: 'title.ratings' | 'title.principals' | 'title.basics') =>
   headerOf(dataset).trimEnd();
@@ -96,20 +47,15 @@ beforeAll(async () => {
       'tt0000002\t1\tnm0000001\tactor',
       'tt0000003\t1\tnm0000001\twriter',
     ],
-    ['tt0000002\tmovie\tTwo\tZwei'],
+    ['tt0000002\tmovie\tTwo\tZwei', 'tt0000003\tshort\tThree\tDrei'],
   );
   before = await place.pipeline(data, { replay: ['--shards', '2'] });
   expected = hashes(before);
-  tables = place.files('tables', declared(categories));
+  tables = place.files('tables', userFolder);
 });
 
 afterAll(() => place.close(false));
 
-const declared = (cube: string) => ({
-  'categories.sql': cube,
-  'category_analysis.sql': ofCategories,
-  'voted_titles.sql': votedTitles,
-});
 const hashes = ({ tables: all }: Manifest) =>
   Object.fromEntries(builtIn.tables.map(({ name }) => [name, all[name]?.contentHash]));
 const inGold = (...args: string[]) => place.run([...args, '--gold', place.gold, '--tables', tables]);
@@ -124,25 +70,33 @@ describe.sequential('a cube of a user', () => {
     expect(finished.stderr).toContain('processors send other cubes');
     expect(place.manifest.leftOut).toEqual({
       category_analysis: 'cube categories is missing, or of another version, on shards: 1',
+      type_counts: 'cube types is missing, or of another version, on shards: 1',
     });
     expect(place.manifest.tables).not.toHaveProperty('category_analysis');
     expect(hashes(place.manifest)).toEqual(expected);
     const verified = await inGold('verify', '--data', data, '--json');
     expect(lastJson<Verification>(verified)).toMatchObject({
       equal: true,
-      unchecked: [expect.any(String), expect.stringContaining('category_analysis')],
+      unchecked: expect.arrayContaining([
+        expect.stringContaining('category_analysis'),
+        expect.stringContaining('type_counts'),
+      ]),
     });
   });
 
   it('is computed by processors with the same declarations, and its table holds exactly its rows', async () => {
     const { stderr } = await place.run(place.args('process', '--until-caught-up', '--tables', tables));
     expect(stderr).toMatch(/"again":\["title.principals"\],"dropped":\[\]/);
-    expect(stderr).toMatch(/"cubes":\["categories"\]/);
+    expect(stderr).toMatch(/"cubes":\["categories","types"\]/);
     await place.sink('--tables', tables);
     expect(await rowsOf('category_analysis')).toEqual([
       ['actor', 2, 3],
       ['director', 1, 1],
       [null, 1, 1],
+    ]);
+    expect(await rowsOf('type_counts')).toEqual([
+      ['movie', 1],
+      ['short', 1],
     ]);
     expect(await rowsOf('voted_titles')).toEqual([
       ['tt0000001', null, 10],
@@ -158,6 +112,7 @@ describe.sequential('a cube of a user', () => {
     expect(finished.code, finished.stderr).toBe(0);
     const { tables: verified } = lastJson<Verification>(finished);
     expect(verified.category_analysis).toEqual({ rows: 3, differences: 0 });
+    expect(verified.type_counts).toEqual({ rows: 2, differences: 0 });
     expect(verified.voted_titles).toEqual({ rows: 2, differences: 0 });
   });
 
@@ -187,7 +142,7 @@ describe.sequential('a cube of a user', () => {
         'tt0000002\t1\tnm0000001\tactor',
         'tt0000003\t1\tnm0000001\twriter',
       ],
-      ['tt0000002\tmovie\tToo\tZwei', 'tt0000003\tmovie\tThree\tDrei'],
+      ['tt0000002\tmovie\tToo\tZwei', 'tt0000003\tmovie\tThree\tDrei', 'tt0000004\tmovie\tFour\tVier'],
     );
     await place.pipeline(next, {
       replay: ['--max-removed', '100'],
@@ -198,6 +153,7 @@ describe.sequential('a cube of a user', () => {
       ['actor', 1, 1],
       ['writer', 1, 1],
     ]);
+    expect(await rowsOf('type_counts')).toEqual([['movie', 3]]);
     expect(await rowsOf('voted_titles')).toEqual([
       ['tt0000002', 'Too', 20],
       ['tt0000003', 'Three', 5],
@@ -218,10 +174,10 @@ describe.sequential('a cube of a user', () => {
 
   it('is computed again alone when its declaration changes', async () => {
     const { tables: held } = place.manifest;
-    tables = place.files(
-      'changed',
-      declared(categories.replace('count(*) AS credits', '2 * count(*) AS credits')),
-    );
+    tables = place.files('changed', {
+      ...userFolder,
+      'categories.sql': categories.replace('count(*) AS credits', '2 * count(*) AS credits'),
+    });
     const { stderr } = await place.run(place.args('process', '--until-caught-up', '--tables', tables));
     expect(stderr).toMatch(/"cubes":\["categories"\]/);
     expect(stderr).not.toContain('"again":["');

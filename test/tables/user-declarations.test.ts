@@ -141,6 +141,22 @@ const select = `SELECT genres, ${count}\nFROM title\nGROUP BY genres`;
 
 describe('refused', () => {
   test.each<[string, string, number, string]>([
+    [
+      'a property that is missing',
+      good.replace('order:', 'ordre:'),
+      1,
+      'order: invalid input: expected string',
+    ],
+    [
+      'aliases of aliases',
+      good.replace(
+        'kind: table',
+        `kind: table\na: &a [x,x,x,x,x,x,x,x,x]\nb: &b [${'*a,'.repeat(9)}]\nc: &c [${'*b,'.repeat(9)}]\nd: [${'*c,'.repeat(9)}]`,
+      ),
+      1,
+      'the metadata cannot be read: Excessive alias count',
+    ],
+    ['a tag that YAML does not know', good.replace('[title]', '!films [title]'), 4, 'Unresolved tag: !films'],
     ['an unknown cube', good.replace('[title]', '[title, films]'), 4, 'no cube films'],
     ['two statements', plain(`${select};\nSELECT 2`), plainLine, 'found 2'],
     ['a statement that is no SELECT', plain("COPY title TO 'x'"), plainLine, 'no SELECT'],

@@ -1,21 +1,8 @@
 /**
  * Flink itself, on the real broker and registry, through the command line: its bounded tables against those of the sink and
- * of the batch computation, an added cube, and the tables on topics across a kill.
- *
- * The test adds the cube as a user does, in a copy of the project: a file, an entry in the list, an array in the delta schema
- * and a gold table over it.
+ * of the batch computation, those of a user among them, and the tables on topics across a kill.
  */
-
-import { spawn } from 'node:child_process';
-import {
-  cpSync,
-  existsSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  symlinkSync,
-  writeFileSync,
-} from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -51,6 +38,7 @@ import {
   until,
   writeDatasets,
 } from '../../support/harness.ts';
+import { userFolder } from '../../support/user-folder.ts';
 import { startCluster } from './cluster.ts';
 
 // Flink starts in ten seconds on a quiet machine, and in minutes on a busy one.
@@ -177,62 +165,6 @@ async function replaceGroups(place: Place, data: string): Promise<void> {
   }
 }
 
-/** A copy of the project with one more cube and a gold table over it. @returns its folder */
-function projectWithCube(place: Place): string {
-  const copy = join(place.folder, 'project');
-  mkdirSync(copy);
-  const folders = 'cli database flink kafka monitor processors producers runtime sinks tables topics'.split(
-    ' ',
-  );
-  const files = readdirSync(root).filter((name) => name.endsWith('.ts'));
-  for (const part of [...folders, ...files, 'package.json']) {
-    cpSync(join(root, part), join(copy, part), { recursive: true });
-  }
-  symlinkSync(join(root, 'node_modules'), join(copy, 'node_modules'));
-  const edit = (path: string, pattern: RegExp | string, replacement: string) => {
-    const before = readFileSync(join(copy, path), 'utf8');
-    const after = before.replace(pattern, replacement);
-    expect(after, `${path} still has ${pattern}`).not.toBe(before);
-    writeFileSync(join(copy, path), after);
-  };
-  writeFileSync(
-    join(copy, 'tables/built-in/medium.sql'),
-    `/*
-kind: cube
-about: Rated titles by medium.
-reads:
-  title.basics: [tconst, titleType]
-  title.ratings: [tconst, averageRating, numVotes]
-key: [titleType, rating]
-texts: [titleType]
-measures: [titles, votes]
-*/
-SELECT titleType, averageRating AS rating, count(*) AS titles, sum(numVotes) AS votes
-FROM title_basics JOIN title_ratings ON title_basics.tconst = title_ratings.tconst
-WHERE titleType IS NOT NULL GROUP BY titleType, averageRating`,
-  );
-  edit('tables/built-in.ts', 'const cubeNames = [', "const cubeNames = ['medium', ");
-  writeFileSync(
-    join(copy, 'tables/built-in/medium_analysis.sql'),
-    `/*
-kind: table
-about: Rated titles by medium.
-reads: [medium]
-key: [titleType]
-measures: [total_titles, total_votes]
-columns:
-  titleType: { type: VARCHAR, about: Medium. }
-  total_titles: BIGINT
-  total_votes: BIGINT
-order: titleType
-*/
-SELECT titleType, CAST(sum(titles) AS BIGINT) AS total_titles, CAST(sum(votes) AS BIGINT) AS total_votes
-FROM medium GROUP BY titleType`,
-  );
-  edit('tables/built-in.ts', 'const tableNames = [', "const tableNames = ['medium_analysis', ");
-  return copy;
-}
-
 describe.skipIf('why' in java)('Flink', () => {
   test.skipIf(!existsSync(sample))(
     'bounded, on real files: equal to the batch computation',
@@ -246,50 +178,19 @@ describe.skipIf('why' in java)('Flink', () => {
     },
   );
 
-  test('bounded, with late, changed, repeated, deleted and replaced rows and an added cube: equal to the sink', async ({
+  test("bounded, with late, changed, repeated, deleted and replaced rows and a user's folder: equal to the sink", async ({
     place,
   }) => {
     const data = await smallDataset(join(place.folder, 'data'), 600, 5);
     await replayUnevenly(place, data);
     await replaceGroups(place, data);
-    const copy = projectWithCube(place);
-    const run = async (args: readonly string[]) => {
-      const child = spawn(process.execPath, [join(copy, 'cli/reelflow.js'), ...args], {
-        cwd: place.folder,
-        env: {
-          ...process.env,
-          KAFKA_BROKERS: inject('brokers').join(','),
-          SCHEMA_REGISTRY_URL: inject('registryUrl'),
-        },
-        stdio: ['ignore', 'ignore', 'pipe'],
-      });
-      let said = '';
-      child.stderr.setEncoding('utf8').on('data', (text: string) => {
-        said += text;
-      });
-      const code = await new Promise((resolve) => child.once('close', resolve));
-      expect(code, `${args.join(' ')}\n${said.slice(-4_000)}`).toBe(0);
-    };
-    await run(place.args('process', '--until-caught-up'));
-    await run(place.args('sink', '--once'));
+    const tables = ['--tables', place.files('tables-of-user', userFolder)];
+    await place.process(...tables);
+    await place.sink(...tables);
     const out = join(place.folder, 'tables');
-    await run(flinkArgs(place, '--bounded', '--out', out));
+    await succeed(place, flinkArgs(place, '--bounded', '--out', out, ...tables));
 
     const ours = snapshotFolder(place.gold, currentSnapshot(place.gold) ?? 'none');
-    const rowsOf = async (folder: string) => {
-      const instance = await DuckDBInstance.create(':memory:');
-      const connection = await instance.connect();
-      const { rows } = {
-        rows: (
-          await connection.runAndReadAll(`SELECT * FROM '${join(folder, 'medium_analysis.parquet')}'`)
-        ).getRowsJson(),
-      };
-      connection.closeSync();
-      instance.closeSync();
-      return rows;
-    };
-    expect(await rowsOf(out)).toEqual(await rowsOf(ours));
-    expect((await rowsOf(out)).length).toBeGreaterThan(1);
     const differences = await differencesFrom(out, async (connection) => {
       await connection.run('CREATE SCHEMA expected');
       for (const { name } of goldTables) {
@@ -297,6 +198,17 @@ describe.skipIf('why' in java)('Flink', () => {
       }
     });
     expect(differences).toEqual([]);
+    const instance = await DuckDBInstance.create(':memory:');
+    const connection = await instance.connect();
+    for (const name of ['category_analysis', 'type_counts']) {
+      const [byFlink, bySink] = await Promise.all(
+        [out, ours].map((of) => connection.runAndReadAll(`FROM '${join(of, `${name}.parquet`)}'`)),
+      );
+      expect(byFlink?.getRowsJson()).toEqual(bySink?.getRowsJson());
+      expect(byFlink?.currentRowCount).toBeGreaterThan(1);
+    }
+    connection.closeSync();
+    instance.closeSync();
   });
 
   test('on topics, after a kill and a start from a checkpoint: the tables of all rows, without replaced ones', async ({

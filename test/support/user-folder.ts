@@ -1,0 +1,90 @@
+/**
+ * A user's folder of declarations: a cube over two datasets and its table, a cube that counts unrated titles and its table, and
+ * a table with names of titles.
+ */
+
+export const categories = `/*
+kind: cube
+about: Rated titles by the category of their credits and by rating.
+reads:
+  title.principals: [tconst, ordering, category]
+  title.ratings: [tconst, averageRating, numVotes]
+key: [category, rating]
+texts: [category]
+measures: [titles, credits, votes]
+*/
+SELECT category, averageRating AS rating, count(*) AS titles, sum(credits) AS credits, sum(numVotes) AS votes
+FROM (
+  SELECT tconst, category, count(*) AS credits FROM title_principals GROUP BY tconst, category
+) AS pairs
+JOIN title_ratings ON pairs.tconst = title_ratings.tconst
+GROUP BY category, averageRating
+`;
+
+const categoryAnalysis = `/*
+kind: table
+about: Rated titles by the category of their credits.
+reads: [categories]
+key: [category]
+measures: [total_titles, total_credits]
+columns:
+  category: { type: VARCHAR, about: What the person did; null if it is unknown. }
+  total_titles: BIGINT
+  total_credits: { type: BIGINT, about: Credits of this category., unit: credits }
+order: total_titles DESC, category
+plots:
+  - { title: Titles by category, kind: bar, x: category, y: sum(total_titles) }
+*/
+SELECT category, CAST(sum(titles) AS BIGINT) AS total_titles, CAST(sum(credits) AS BIGINT) AS total_credits
+FROM categories GROUP BY category
+`;
+
+const types = `/*
+kind: cube
+about: Titles by type, rated or not.
+reads:
+  title.basics: [tconst, titleType]
+gate: title.basics
+key: [titleType]
+texts: [titleType]
+measures: [titles]
+*/
+SELECT titleType, count(*) AS titles FROM title_basics GROUP BY titleType
+`;
+
+const typeCounts = `/*
+kind: table
+about: Titles by type, rated or not.
+reads: [types]
+key: [titleType]
+measures: [total_titles]
+columns: { titleType: VARCHAR, total_titles: BIGINT }
+order: titleType
+*/
+SELECT titleType, CAST(sum(titles) AS BIGINT) AS total_titles FROM types GROUP BY titleType
+`;
+
+const votedTitles = `/*
+kind: table
+about: Rated titles with their names.
+reads: [feature_ratings, title_names]
+key: [tconst]
+attributes: [primaryTitle]
+measures: [numVotes]
+columns: { tconst: VARCHAR, primaryTitle: VARCHAR, numVotes: BIGINT }
+order: tconst
+onlyDuckdb: the names of titles are a relation of the sink
+*/
+SELECT printf('tt%07d', rated.tconst) AS tconst, min(primaryTitle) AS primaryTitle, CAST(sum(votes) AS BIGINT) AS numVotes
+FROM feature_ratings AS rated LEFT JOIN title_names ON title_names.tconst = rated.tconst
+GROUP BY rated.tconst
+`;
+
+/** The files of the folder by name. */
+export const userFolder: Readonly<Record<string, string>> = {
+  'categories.sql': categories,
+  'category_analysis.sql': categoryAnalysis,
+  'types.sql': types,
+  'type_counts.sql': typeCounts,
+  'voted_titles.sql': votedTitles,
+};
