@@ -3,7 +3,6 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Command } from 'commander';
 import { messageOf, ReelflowError, systemCodeOf } from '../runtime/errors.ts';
-import { makeFolder } from '../runtime/files.ts';
 import type { Declarations } from '../tables/built-in.ts';
 import { declarationsOf } from './declared.ts';
 import { whole } from './figures.ts';
@@ -117,7 +116,10 @@ async function begin(name: string, flags: Flags): Promise<void> {
       hint: 'Use lower-case letters, digits and _.',
     });
   }
-  const { exampleTable } = await import('../tables/example.ts');
+  const [{ exampleTable }, { makeFolder }] = await Promise.all([
+    import('../tables/example.ts'),
+    import('../runtime/files.ts'),
+  ]);
   const file = join(folder, `${name}.sql`);
   try {
     makeFolder(folder);

@@ -49,7 +49,16 @@ const missing: Readonly<Record<string, (module: unknown) => string[]>> = {
     ),
     ...inSource(require('kafkajs/src/broker/index.js'), 'nodeId', 'connectionPool', 'versions'),
   ],
-  'broker/index.js': (Broker) => [...inClass(Broker, 'isConnected'), ...inSource(Broker, 'versions')],
+  'broker/index.js': (Broker) => [
+    ...inClass(Broker, 'isConnected', 'apiVersions'),
+    ...inSource(Broker, 'versions', 'connectionPool'),
+    ...inSource(require('kafkajs/src/network/connectionPool.js'), 'pool'),
+  ],
+  'cluster/brokerPool.js': (BrokerPool) => inClass(BrokerPool, 'withBroker'),
+  'network/connection.js': (Connection) => [
+    ...inClass(Connection, 'processData', 'send'),
+    ...inSource(Connection, 'socket', 'bytesBuffered', 'authHandlers'),
+  ],
   'protocol/encoder.js': (Encoder) =>
     inClass(
       Encoder,
