@@ -6,6 +6,7 @@
 import type { DuckDBConnection } from '@duckdb/node-api';
 import { type Cube, columnsOf } from '../../tables/cubes/cube.ts';
 import type { GoldTable } from '../../tables/gold-table.ts';
+import { datasetsOfUnrated, unratedRelation } from './more-columns.ts';
 
 /** The relation that holds the columns of a table and the exact sums. */
 export const exactTable = (table: string) => `${table}_exact`;
@@ -14,11 +15,11 @@ export const exactTable = (table: string) => `${table}_exact`;
 const datasetViews = {
   title_ratings:
     'SELECT tconst, round(rating * 10)::INTEGER AS averageRating, votes AS numVotes FROM batch_ratings',
-  title_basics: 'SELECT * REPLACE (isAdult::INTEGER AS isAdult) FROM batch_basics',
-  title_principals: 'FROM batch_principals',
-  title_akas: 'FROM batch_akas',
-  title_crew: 'FROM batch_crew',
-  title_episode: 'FROM batch_episodes',
+  title_basics: 'SELECT * REPLACE (isAdult::INTEGER AS isAdult) FROM (rows of batch_basics)',
+  title_principals: 'FROM (rows of batch_principals)',
+  title_akas: 'FROM (rows of batch_akas)',
+  title_crew: 'FROM (rows of batch_crew)',
+  title_episode: 'FROM (rows of batch_episodes)',
 };
 
 const types = { int: 'INTEGER', string: 'VARCHAR', long: 'BIGINT' } as const;
@@ -30,8 +31,14 @@ export async function computeDeclared(
   cubes: readonly Cube[],
   tables: readonly GoldTable[],
 ): Promise<void> {
+  const beyond = datasetsOfUnrated(cubes);
   for (const [name, query] of Object.entries(datasetViews)) {
-    await connection.run(`CREATE OR REPLACE TEMP VIEW ${name} AS ${query}`);
+    const whole = query.replace(/\(rows of (\w+)\)/, (_, relation: string) =>
+      beyond.has(name.replace('_', '.'))
+        ? `(FROM ${relation} UNION ALL FROM ${unratedRelation(relation)})`
+        : relation,
+    );
+    await connection.run(`CREATE OR REPLACE TEMP VIEW ${name} AS ${whole}`);
   }
   await connection.run('CREATE OR REPLACE TEMP VIEW names AS FROM batch_names');
   await connection.run('CREATE OR REPLACE TEMP VIEW title_names AS FROM batch_title_names');

@@ -8,9 +8,16 @@ import { builtIn } from '../../tables/built-in.ts';
 import type { GoldTable } from '../../tables/gold-table.ts';
 import { readsTitleNames } from '../../tables/gold-tables.ts';
 import type { DatasetName } from '../../topics/catalog.ts';
-import { type BatchRelation, computeGold, lastOfEachKey, namedPeople, namedTitles } from './batch-gold.ts';
+import { computeGold, lastOfEachKey, namedPeople, namedTitles } from './batch-gold.ts';
 import { type FileRows, withRows } from './file-rows.ts';
-import { isText, moreColumnsOf } from './more-columns.ts';
+import {
+  datasetsOfUnrated,
+  isText,
+  moreColumnsOf,
+  ofRated,
+  ofUnrated,
+  unratedRelation,
+} from './more-columns.ts';
 
 /** The rules of a dataset. Columns without a rule are text, which accepts everything. */
 interface DatasetRules {
@@ -150,40 +157,42 @@ export async function batchGold(
   await connection.run(officialMacros);
   await connection.run(validityMacros);
   const more = moreColumnsOf(declarations.cubes);
+  const beyond = datasetsOfUnrated(declarations.cubes);
+  const loadRated = async (dataset: keyof typeof rules, { id, ...of }: FileRelation & { id: string }) => {
+    await load(connection, dataDir, dataset, { ...of, only: ofRated(id), more: more.get(dataset) });
+    if (!beyond.has(dataset)) return;
+    const table = unratedRelation(of.table);
+    await load(connection, dataDir, dataset, { ...of, table, only: ofUnrated(id), more: more.get(dataset) });
+  };
   await load(connection, dataDir, 'title.ratings', {
     table: 'batch_ratings',
     columns: `${number('tconst')}, averageRating::DOUBLE AS rating, numVotes::BIGINT AS votes`,
   });
-  await load(connection, dataDir, 'title.basics', {
+  await loadRated('title.basics', {
     table: 'batch_basics',
     columns: `${number('tconst')}, titleType, isAdult = '1' AS isAdult, startYear::INTEGER AS startYear,
       runtimeMinutes::INTEGER AS runtimeMinutes, genres`,
-    only: 'WHERE tconst IN (SELECT tconst FROM batch_ratings)',
-    more: more.get('title.basics'),
+    id: 'tconst',
   });
-  await load(connection, dataDir, 'title.principals', {
+  await loadRated('title.principals', {
     table: 'batch_principals',
     columns: `${number('tconst')}, ordering::INTEGER AS ordering, ${number('nconst')}`,
-    only: 'WHERE tconst IN (SELECT tconst FROM batch_ratings)',
-    more: more.get('title.principals'),
+    id: 'tconst',
   });
-  await load(connection, dataDir, 'title.akas', {
+  await loadRated('title.akas', {
     table: 'batch_akas',
     columns: `${number('titleId')}, ordering::INTEGER AS ordering, region, language`,
-    only: 'WHERE titleId IN (SELECT tconst FROM batch_ratings)',
-    more: more.get('title.akas'),
+    id: 'titleId',
   });
-  await load(connection, dataDir, 'title.crew', {
+  await loadRated('title.crew', {
     table: 'batch_crew',
     columns: `${number('tconst')}, ${people('directors')}, ${people('writers')}`,
-    only: 'WHERE tconst IN (SELECT tconst FROM batch_ratings)',
-    more: more.get('title.crew'),
+    id: 'tconst',
   });
-  await load(connection, dataDir, 'title.episode', {
+  await loadRated('title.episode', {
     table: 'batch_episodes',
     columns: `${number('tconst')}, ${number('parentTconst')}, seasonNumber::INTEGER AS seasonNumber`,
-    only: 'WHERE tconst IN (SELECT tconst FROM batch_ratings)',
-    more: more.get('title.episode'),
+    id: 'tconst',
   });
   await loadTitleNames(connection, dataDir, declarations.tables);
   await load(connection, dataDir, 'name.basics', {
@@ -216,7 +225,7 @@ async function loadTitleNames(
 
 /** A relation of the batch computation, and the rows of a dataset that fill it. */
 interface FileRelation {
-  readonly table: BatchRelation;
+  readonly table: string;
   readonly columns: string;
   /** The rows that gold needs, by relations that were loaded before. */
   readonly only?: string;

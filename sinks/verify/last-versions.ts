@@ -7,13 +7,15 @@ import type { DatasetName } from '../../topics/catalog.ts';
 import type { Dictionary } from '../../topics/dictionary.ts';
 import { groupSize } from '../../topics/id-groups.ts';
 import { type BatchRelation, lastOfEachKey, namedPeople, namedTitles } from './batch-gold.ts';
-import { isText, type MoreColumns } from './more-columns.ts';
+import { isText, type MoreColumns, ofRated, ofUnrated, unratedRelation } from './more-columns.ts';
 import { keyColumnsOf, replacedTable, rowTable } from './row-loader.ts';
 
 interface RelationStep {
   readonly relation: BatchRelation;
   readonly dataset: DatasetName;
   readonly columns: string;
+  /** The id of the title whose row it is, where gold needs those of rated titles. */
+  readonly ofTitles?: string;
   /** The rows that gold needs, by relations of earlier steps. */
   readonly only?: string;
 }
@@ -30,31 +32,31 @@ const steps: readonly RelationStep[] = [
     relation: 'batch_basics',
     dataset: 'title.basics',
     columns: `tconst, ${word('titleType')}, isAdult = 1 AS isAdult, startYear, runtimeMinutes, ${word('genres')}`,
-    only: 'WHERE tconst IN (SELECT tconst FROM batch_ratings)',
+    ofTitles: 'tconst',
   },
   {
     relation: 'batch_principals',
     dataset: 'title.principals',
     columns: 'tconst, ordering, nconst',
-    only: 'WHERE tconst IN (SELECT tconst FROM batch_ratings)',
+    ofTitles: 'tconst',
   },
   {
     relation: 'batch_akas',
     dataset: 'title.akas',
     columns: `titleId, ordering, ${word('region')}, ${word('language')}`,
-    only: 'WHERE titleId IN (SELECT tconst FROM batch_ratings)',
+    ofTitles: 'titleId',
   },
   {
     relation: 'batch_crew',
     dataset: 'title.crew',
     columns: 'tconst, directors, writers',
-    only: 'WHERE tconst IN (SELECT tconst FROM batch_ratings)',
+    ofTitles: 'tconst',
   },
   {
     relation: 'batch_episodes',
     dataset: 'title.episode',
     columns: 'tconst, parentTconst, seasonNumber',
-    only: 'WHERE tconst IN (SELECT tconst FROM batch_ratings)',
+    ofTitles: 'tconst',
   },
   {
     relation: 'batch_title_names',
@@ -74,11 +76,13 @@ const steps: readonly RelationStep[] = [
  * Makes the relations that `computeGold` reads, and drops the tables of the loaders.
  * @param dictionary the texts behind dictionary numbers
  * @param more columns that the loaders have besides
+ * @param beyond datasets of which some cube reads the rows of unrated titles
  */
 export async function keepLastVersions(
   connection: DuckDBConnection,
   dictionary: Dictionary,
   more: MoreColumns = new Map(),
+  beyond: ReadonlySet<string> = new Set(),
 ): Promise<void> {
   await connection.run(
     `CREATE TEMP TABLE words AS SELECT (unnest(range(len(texts))))::INTEGER AS number, unnest(texts) AS value
@@ -86,7 +90,7 @@ export async function keepLastVersions(
     { texts: listValue(Array.from({ length: dictionary.size }, (_, number) => dictionary.textOf(number))) },
     { texts: LIST(VARCHAR) },
   );
-  for (const { relation, dataset, columns, only } of steps) {
+  const make = async (relation: string, { dataset, columns }: RelationStep, only: string | undefined) => {
     const key = keyColumnsOf(dataset);
     const added = (more.get(dataset) ?? []).map((name) => (isText(dataset, name) ? word(name) : name));
     await connection.run(
@@ -97,6 +101,12 @@ export async function keepLastVersions(
        ) ON idGroup = ${key[0]} // ${groupSize}
        WHERE deleted = 0 AND line >= coalesce(rowsReplaced, 0)`,
     );
+  };
+  for (const step of steps) {
+    const { relation, dataset, ofTitles } = step;
+    await make(relation, step, ofTitles === undefined ? step.only : ofRated(ofTitles));
+    if (ofTitles !== undefined && beyond.has(dataset))
+      await make(unratedRelation(relation), step, ofUnrated(ofTitles));
   }
   for (const dataset of new Set(steps.map((step) => step.dataset))) {
     await connection.run(`DROP TABLE ${rowTable(dataset)}`);

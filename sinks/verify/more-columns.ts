@@ -1,5 +1,5 @@
 /** Columns of the datasets that cubes of users read and the tables of reelflow do not: the batch computation reads them too. */
-import type { Cube } from '../../tables/cubes/cube.ts';
+import { type Cube, gateOf } from '../../tables/cubes/cube.ts';
 import { type DatasetName, datasets } from '../../topics/catalog.ts';
 
 /** Relation, and the columns that it always has. */
@@ -27,6 +27,18 @@ export function moreColumnsOf(cubes: readonly Cube[]): MoreColumns {
   }
   return more;
 }
+
+/** Datasets of which cubes with another gate than title.ratings read the rows of unrated titles. */
+export const datasetsOfUnrated = (cubes: readonly Cube[]): ReadonlySet<string> =>
+  new Set(
+    cubes.filter((cube) => gateOf(cube) !== 'title.ratings').flatMap(({ reads }) => Object.keys(reads)),
+  );
+
+/** The rows of rated titles, and those of all others. */
+export const ofRated = (id: string) => `WHERE ${id} IN (SELECT tconst FROM batch_ratings)`;
+export const ofUnrated = (id: string) => `WHERE ${id} NOT IN (SELECT tconst FROM batch_ratings)`;
+/** The relation with the rows of unrated titles, beside one with those of rated titles. */
+export const unratedRelation = (relation: string) => `unrated_${relation}`;
 
 /** Whether a column holds texts, not ids or numbers. */
 export function isText(dataset: DatasetName, column: string): boolean {

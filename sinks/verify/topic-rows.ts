@@ -19,7 +19,7 @@ import type { Registry } from '../../topics/registry.ts';
 import type { Manifest } from '../gold/manifest.ts';
 import { historyDaysDefault, historyFromRows } from './batch-history.ts';
 import { keepLastVersions } from './last-versions.ts';
-import { moreColumnsOf } from './more-columns.ts';
+import { datasetsOfUnrated, moreColumnsOf } from './more-columns.ts';
 import { datasetWithHistory, RowLoader } from './row-loader.ts';
 import { readRanges, requireRanges, type TopicRanges } from './topic-ranges.ts';
 
@@ -121,7 +121,7 @@ export async function loadTopicRows(
   }
   const hasHistory = earlier !== undefined;
   if (hasHistory) await historyFromRows(connection, manifest.history?.days ?? historyDaysDefault);
-  await keepLastVersions(connection, dictionary, more);
+  await keepLastVersions(connection, dictionary, more, datasetsOfUnrated(cubes));
   return { counts, hasHistory };
 }
 
