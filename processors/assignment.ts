@@ -93,24 +93,34 @@ export class Assignment {
   }
 
   async #reassign(): Promise<void> {
-    const { isActive, onChanged, onOpened } = this.#options;
+    const { isActive, onChanged, onOpened, onFailure } = this.#options;
     if (!isActive()) return;
     // A member that was away may keep its shards without knowing that other owners have published meanwhile.
     const superseded = new Set<Shard>();
-    for (const shard of this.#open.values()) if (await shard.isSuperseded()) superseded.add(shard);
+    for (const shard of this.#open.values()) if (await this.#isSuperseded(shard)) superseded.add(shard);
     this.#leave((shard) => superseded.has(shard));
     await Promise.all(this.#closing);
     // The newest assignment: it may have changed since.
     const gained = (this.#assigned ?? []).filter((number) => !this.#open.has(number));
-    await Promise.all(
-      gained.map(async (number) => {
-        const shard = await this.#openAgain(number);
-        this.#open.set(number, shard);
-        if (this.#assigned?.includes(number)) await onOpened(shard);
-        else this.#leave((opened) => opened === shard);
-      }),
-    );
+    const open = async (number: number) => {
+      const shard = await this.#openAgain(number);
+      this.#open.set(number, shard);
+      if (this.#assigned?.includes(number)) await onOpened(shard);
+      else this.#leave((opened) => opened === shard);
+    };
+    // A failure ends the member at once, and this waits for the others: what is open then is closed.
+    await Promise.all(gained.map((number) => open(number).catch(onFailure)));
     onChanged();
+  }
+
+  /** A shard that is lost while this asks gets no answer, and needs none. */
+  async #isSuperseded(shard: Shard): Promise<boolean> {
+    try {
+      return await shard.isSuperseded();
+    } catch (thrown) {
+      if (this.#open.get(shard.number) === shard) throw thrown;
+      return false;
+    }
   }
 
   async #openAgain(number: number): Promise<Shard> {

@@ -31,7 +31,12 @@ function recorded(...closed: readonly string[]) {
     isActive: () => true,
     graceMs: 0,
   });
-  return { assignment, events, pass: (name: string) => gates.get(name)?.resolve() };
+  return {
+    assignment,
+    events,
+    pass: (name: string) => gates.get(name)?.resolve(),
+    fail: (name: string) => gates.get(name)?.reject(`${name} failed`),
+  };
 }
 
 async function settled(): Promise<void> {
@@ -86,4 +91,33 @@ test('the end of the member waits for lost shards that still close', async () =>
   pass('lose 1');
   await closed;
   expect(events.slice(-2)).toEqual(['closed 1', 'end']);
+});
+
+test('a request about a shard that was lost meanwhile may fail, another one ends the member', async () => {
+  const { assignment, events, fail } = recorded('ask 1', 'ask 2');
+  assignment.assign([1, 2]);
+  await settled();
+  assignment.reassignSoon();
+  await settled();
+  assignment.assign([2]);
+  fail('ask 1');
+  await settled();
+  expect(events).not.toContain('ask 1 failed');
+  fail('ask 2');
+  await settled();
+  expect(events).toContain('ask 2 failed');
+});
+
+test('the end of a member that cannot open a shard closes those that were still opening', async () => {
+  const { assignment, events, pass, fail } = recorded('open 1', 'open 2');
+  assignment.assign([1, 2]);
+  await settled();
+  fail('open 1');
+  await settled();
+  expect(events).toContain('open 1 failed');
+  const closed = assignment.close();
+  await settled();
+  pass('open 2');
+  await closed;
+  expect(events.slice(-3)).toEqual(['opened 2', 'close 2', 'closed 2']);
 });
