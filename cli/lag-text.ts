@@ -4,7 +4,7 @@ import type { GroupLag, LagReport, LagRow } from '../monitor/lag.ts';
 import { duration, rate, sparkline, whole } from './figures.ts';
 import { coloured, filled, type TableColumn, tableText } from './table.ts';
 
-export interface LagTextOptions {
+interface LagTextOptions {
   /** Columns that a line may take; default those of the terminal. */
   readonly width?: number;
   /** Adds a column with the trend of each partition's lag. */

@@ -11,7 +11,7 @@ export interface LetterBounds {
   readonly rows: number;
 }
 
-export interface OpenedLetter {
+interface OpenedLetter {
   readonly letter: FoundLetter;
   readonly opened: Opened;
 }

@@ -16,7 +16,7 @@ import type { Context } from './context.ts';
 import { stageFlags } from './member.ts';
 import { caughtUpMessage, finishMessage } from './stage.ts';
 
-export interface PipelineOptions {
+interface PipelineOptions {
   readonly context: Context;
   /** Directory of the datasets. */
   readonly data: string;

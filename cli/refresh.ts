@@ -90,7 +90,7 @@ async function run(flags: Flags): Promise<void> {
 }
 
 /** One line: what was new, what was sent. */
-export function refreshText(
+function refreshText(
   dir: string,
   files: readonly Pick<DownloadedFile, 'outcome'>[],
   { produced, rejected, plan = {} }: Pick<ReplayReport, 'produced' | 'rejected' | 'plan'>,

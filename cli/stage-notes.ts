@@ -8,7 +8,7 @@ import type { Places } from '../runtime/config.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import type { TopicNames } from '../topics/catalog.ts';
 
-export type StageName = (typeof stageNames)[number];
+type StageName = (typeof stageNames)[number];
 
 const startCommands: Readonly<Record<StageName, string>> = {
   processors: 'reelflow process',

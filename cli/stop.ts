@@ -6,7 +6,7 @@ import { readFileSync } from 'node:fs';
 
 /** Exit codes as a shell reports a program that a signal ended. */
 const exitCodesOf = { SIGINT: 130, SIGTERM: 143, SIGPIPE: 141 } as const;
-export type StopReason = keyof typeof exitCodesOf;
+type StopReason = keyof typeof exitCodesOf;
 
 const controller = new AbortController();
 

@@ -20,7 +20,7 @@ import { sqlFile, sqlText } from './sql.ts';
 
 const vectorRows = 2048;
 
-export interface DatabaseOptions {
+interface DatabaseOptions {
   /** For all shards of this process together, as DuckDB writes sizes, for example `1GB`. */
   readonly memoryLimit: string;
   readonly threads: number;
@@ -75,7 +75,7 @@ export function removeDatabase(path: string): void {
 type NumberColumn = Int32Array | Float64Array;
 
 /** A column of lists of integers: the place of each list in `items`, where its length comes before its items. */
-export interface ListColumn {
+interface ListColumn {
   readonly places: Int32Array;
   readonly items: Int32Array;
 }
@@ -219,7 +219,7 @@ async function withAppender(
 }
 
 /** A result as columns: int columns with `nullInt` for NULL, DOUBLE columns as numbers. */
-export interface NumberColumns {
+interface NumberColumns {
   readonly columns: (Int32Array | Float64Array)[];
   readonly length: number;
 }

@@ -4,7 +4,7 @@
  */
 import { isFileError, messageOf, ReelflowError, systemCodeOf } from '../runtime/errors.ts';
 
-export type StorageFault = 'interrupted' | 'locked' | 'diskFull' | 'outOfMemory' | 'file';
+type StorageFault = 'interrupted' | 'locked' | 'diskFull' | 'outOfMemory' | 'file';
 
 /** What DuckDB writes, most specific first: an I/O error may also be a full disk or a lock. */
 const duckdbFaults: readonly (readonly [StorageFault, RegExp])[] = [

@@ -18,7 +18,7 @@ const result = z.object({
   results: z.object({ data: z.array(z.object({ fields: z.array(z.unknown()) })) }).optional(),
 });
 
-export interface SqlGatewayOptions {
+interface SqlGatewayOptions {
   /** http://host:port */
   readonly url: string;
   /** Flink settings of the session. */

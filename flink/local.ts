@@ -16,7 +16,7 @@ export const flinkJars: JarSet = { pom: 'flink/pom.xml', of: 'Flink', megabytes:
 /** The version in `flink/pom.xml`. Clusters of another version cannot run its jobs. */
 export const flinkVersion = '2.3';
 
-export interface LocalGatewayOptions {
+interface LocalGatewayOptions {
   /** Holds the log, the pid file and temporary files. Only one gateway can use it at a time. */
   readonly folder: string;
   /** The cache of jars. */

@@ -88,7 +88,7 @@ async function runJob(
 
 // Bounded
 
-export interface BoundedReport {
+interface BoundedReport {
   readonly tables: Readonly<Record<string, { readonly rows: number; readonly bytes: number }>>;
   /** [0, end) by topic and partition, as in a manifest. */
   readonly input: Readonly<Record<string, Readonly<Record<string, readonly [number, number]>>>>;

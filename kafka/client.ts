@@ -110,7 +110,7 @@ export async function withCluster<T>(
   }
 }
 
-export interface ClusterTopics {
+interface ClusterTopics {
   /** Ties state and gold to one cluster. */
   readonly clusterId: string;
   /** Partition counts of all topics. */
@@ -122,7 +122,7 @@ export async function clusterTopics(broker: Broker): Promise<ClusterTopics> {
   return withCluster(broker, [], clusterTopicsOf);
 }
 
-export async function clusterTopicsOf(cluster: Cluster): Promise<ClusterTopics> {
+async function clusterTopicsOf(cluster: Cluster): Promise<ClusterTopics> {
   await cluster.refreshMetadata();
   const { clusterId, topicMetadata } = cluster.brokerPool.metadata;
   return {

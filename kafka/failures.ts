@@ -21,7 +21,7 @@ export class LogInterrupted extends Error {
   }
 }
 
-export type BrokerFailure =
+type BrokerFailure =
   /** No broker answers. Waiting helps. */
   | 'connection'
   /** A broker answers, but a leader, coordinator or replica is missing. Waiting helps. */

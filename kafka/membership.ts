@@ -21,7 +21,7 @@ const leaveWithinMs = 5_000;
 /** The activity, for the outage monitor. */
 const membership = 'group membership';
 
-export interface MembershipOptions extends ShardAssignment {
+interface MembershipOptions extends ShardAssignment {
   readonly broker: Broker;
   readonly groupId: string;
   /**

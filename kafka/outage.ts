@@ -8,7 +8,7 @@ import { messageOf } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { isPassing } from './failures.ts';
 
-export interface Outage {
+interface Outage {
   /** Since the first failed request. */
   readonly seconds: number;
   readonly reason: string;

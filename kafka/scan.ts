@@ -18,7 +18,7 @@ export interface Scanned {
   readonly messages: readonly LogMessage[];
 }
 
-export interface ScanOptions {
+interface ScanOptions {
   readonly signal?: AbortSignal | undefined;
   /** Also yields control and aborted records, for a caller that accounts for every offset. */
   readonly withMarkers?: boolean;

@@ -10,7 +10,7 @@ const { MemberAssignment, MemberMetadata } = kafkajs.AssignerProtocol;
  * What members of one group must have in common to take shards: here the text of their cubes. A group deals its shards only to
  * members that declare the same (`electOne`); the others wait.
  */
-export interface Declared {
+interface Declared {
   readonly text: string;
   /** When the process started, in milliseconds since 1970. */
   readonly sinceMs: number;

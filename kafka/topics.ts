@@ -8,7 +8,7 @@ import { ReelflowError } from '../runtime/errors.ts';
 import { type Broker, clusterTopics, withAdmin } from './client.ts';
 import { isUnknownTopic, isWithoutLeader } from './failures.ts';
 
-export interface TopicSpec {
+interface TopicSpec {
   readonly topic: string;
   readonly partitions: number;
   /** For a topic that is trimmed: the broker frees disk space only by whole segments. */

@@ -23,7 +23,7 @@ interface SnapshotLine {
   readonly records: number;
 }
 
-export interface OverviewOptions {
+interface OverviewOptions {
   readonly broker: Broker;
   readonly names: TopicNames;
   /** The groups of the pipeline, processors, then sink, and behind them any others. */

@@ -35,7 +35,7 @@ function slope(points: readonly (readonly [number, number])[]): number | null {
 }
 
 /** One of the partitions that a member consumes together. A message counts as its weight. */
-export interface WeightedPartition {
+interface WeightedPartition {
   /** Oldest first; all partitions were observed at the same moments. */
   readonly observations: readonly Observation[];
   readonly weight: number;

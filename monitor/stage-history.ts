@@ -19,7 +19,7 @@ export interface StageLine {
  * - `ended-here`: no member, and this machine has state of the stage: it ran here and ended or was killed;
  * - `ended-elsewhere`: no member, and it ran only on other machines or with another state folder.
  */
-export type StageHistory = 'running' | 'never-started' | 'ended-here' | 'ended-elsewhere';
+type StageHistory = 'running' | 'never-started' | 'ended-here' | 'ended-elsewhere';
 
 /** @returns null while it is unknown whether the group has members */
 export function stageHistory(

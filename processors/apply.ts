@@ -35,7 +35,7 @@ export interface AppliedBatch extends RecordCounts {
   readonly deltaRows: number;
 }
 
-export interface ApplyOptions {
+interface ApplyOptions {
   /** Registry id of the delta schema. */
   readonly deltaSchemaId: number;
   /** Write no delta: the store catches up to a position that is already published. */

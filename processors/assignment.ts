@@ -5,7 +5,7 @@
 import { ReelflowError } from '../runtime/errors.ts';
 import type { Shard } from './shard.ts';
 
-export interface AssignmentOptions {
+interface AssignmentOptions {
   /** Opens a shard. It has closed the shard again if it throws. */
   readonly open: (number: number) => Promise<Shard>;
   /** Called after a shard is opened. */

@@ -15,7 +15,7 @@ export interface Window {
 /** The bound that closed a micro-batch. */
 export type ClosedBy = 'window' | 'records' | 'bytes' | 'catch-up' | 'target' | 'base';
 
-export interface FillingOptions {
+interface FillingOptions {
   readonly window: Window;
   /** Makes an empty micro-batch. @param spent an applied one, whose memory it reuses */
   readonly make: (spent: MicroBatch | undefined) => MicroBatch;

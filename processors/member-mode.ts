@@ -1,6 +1,6 @@
 /** The life of a member: one mode at a time, and the transitions between them. */
 
-export type Mode =
+type Mode =
   /** Preparing topics, schemas and stores, and joining the group. */
   | 'starting'
   | 'running'

@@ -24,7 +24,7 @@ export type Plan =
   | { readonly kind: 'base'; readonly keeps: readonly string[]; readonly why: string };
 
 /** Everything that the cubes of a store are a function of. */
-export interface StoreState extends Omit<ChainState, 'generation'> {
+interface StoreState extends Omit<ChainState, 'generation'> {
   /** Source topics that these cubes read. */
   readonly topics: readonly string[];
 }

@@ -11,7 +11,7 @@ import { type ChainState, DeltaChain } from '../topics/delta-chain.ts';
 import { checkDeltaRows, type DeltaHeader, decodeDeltaHeader, gapsOf, toOf } from '../topics/delta-wire.ts';
 import { sameGaps, samePosition } from '../topics/position.ts';
 
-export interface PublisherOptions {
+interface PublisherOptions {
   readonly producer: Pick<Producer, 'send'>;
   readonly reader: Pick<LogReader, 'fetch'>;
   readonly topic: string;

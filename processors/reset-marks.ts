@@ -10,7 +10,7 @@ import type { Position } from '../topics/position.ts';
 import { noRecords } from '../topics/record-counts.ts';
 import type { Publisher } from './publisher.ts';
 
-export interface Marking {
+interface Marking {
   /** By shard; each has folded its partition. */
   readonly publishers: ReadonlyMap<number, Publisher>;
   /** End offsets of the sources of each shard: what a snapshot must hold before it replaces CURRENT. */

@@ -22,7 +22,7 @@ import { Publisher } from './publisher.ts';
 import { nextGeneration, publishMarks } from './reset-marks.ts';
 import { ShardRequests } from './shard-requests.ts';
 
-export interface ResetOptions {
+interface ResetOptions {
   readonly broker: Broker;
   readonly registry: Registry;
   readonly names: TopicNames;
@@ -32,7 +32,7 @@ export interface ResetOptions {
   readonly dryRun: boolean;
 }
 
-export interface ResetReport {
+interface ResetReport {
   readonly generation: number;
   readonly shards: number;
   /** Messages of the source topics that will be processed again. */

@@ -18,7 +18,7 @@ export interface BackupCard extends StoreKind {
   readonly records: number;
 }
 
-export interface RestorePlan {
+interface RestorePlan {
   /** Ids of useful backups, the freshest first. The next one serves if one turns out to be damaged. */
   readonly restore: readonly string[];
   /** Ids of backups that must not be used, and the reasons. */

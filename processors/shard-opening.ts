@@ -11,7 +11,7 @@ import { createStore, openFurthest } from './store-folder.ts';
 
 export type Bounds = ReadonlyMap<string, ReadonlyMap<number, LogBounds>>;
 
-export interface OpenedStore {
+interface OpenedStore {
   readonly identity: ShardIdentity;
   readonly store: ShardStore;
   readonly publisher: Publisher;

@@ -22,7 +22,7 @@ export interface RequestContext {
 }
 
 /** The group has given the shard to another member, or the shard has closed before an answer came. */
-export class ShardLost extends Error {}
+class ShardLost extends Error {}
 
 export class ShardRequests {
   readonly #context: RequestContext;

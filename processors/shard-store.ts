@@ -47,7 +47,7 @@ export interface ShardIdentity {
 }
 
 /** A base that has begun, with the counts before its begin. */
-export interface CountedBase extends OpenBase {
+interface CountedBase extends OpenBase {
   readonly before: RecordCounts;
 }
 

@@ -14,7 +14,7 @@ import { type Plan, planShard } from './plan.ts';
 import type { Publisher } from './publisher.ts';
 import type { OutboxEntry } from './shard-store.ts';
 
-export interface TenureStore {
+interface TenureStore {
   readonly position: Position;
   readonly gaps: Gaps;
   readonly nextEntry: number;
@@ -25,7 +25,7 @@ export interface TenureStore {
 }
 
 /** The work on a store. Each function returns after it has committed what it writes. */
-export interface StoreWork<Store, Batch, Applied> {
+interface StoreWork<Store, Batch, Applied> {
   /** Applies a micro-batch in one transaction that also drops the outbox up to `publishedEntry`. */
   apply(store: Store, batch: Batch, how: { silently: boolean; publishedEntry: number }): Promise<Applied>;
   /**

@@ -22,7 +22,7 @@ export interface Watched {
   readonly isWaiting: boolean;
 }
 
-export interface WatchdogOptions {
+interface WatchdogOptions {
   /** Start and end of the sources and the deltas. */
   readonly bounds: () => Promise<ReadonlyMap<string, ReadonlyMap<number, LogBounds>>>;
   /** The delta topic. */

@@ -61,7 +61,7 @@ class OpenChunk {
   }
 }
 
-export interface ChunkWriterOptions {
+interface ChunkWriterOptions {
   readonly idPrefix: 'tt' | 'nm';
   readonly shards: number;
   readonly schemaId: number;
@@ -73,7 +73,7 @@ export interface ChunkWriterOptions {
 }
 
 /** What the open chunk of a partition takes before it is cut. */
-export interface ChunkRoom {
+interface ChunkRoom {
   readonly lastId: number;
   readonly cutBytes: number;
   readonly cutRows: number;

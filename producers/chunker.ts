@@ -37,7 +37,7 @@ export interface RejectedRow {
   readonly from: Mark;
 }
 
-export interface ChunkerOptions {
+interface ChunkerOptions {
   readonly dataset: Dataset;
   readonly layout: Layout;
   /** Partition count of the topic. */
@@ -62,13 +62,13 @@ const carriageReturn = 0x0d;
 const tab = 0x09;
 
 /** Rows of one group of ids, in runs of adjacent lines with their newlines. */
-export interface GroupRows {
+interface GroupRows {
   readonly group: number;
   forEachRun(each: (bytes: Buffer, start: number, end: number, firstRow: number) => void): void;
 }
 
 /** The outcome of the rows of a group. */
-export interface GroupOutcome {
+interface GroupOutcome {
   /** One bit for each id that has a record: ids 0 to 31 of the group, and 32 to 49. */
   readonly maskLow: number;
   readonly maskHigh: number;

@@ -24,7 +24,7 @@ export function isCoded({ name, type }: Column): boolean {
 }
 
 /** Whether the text means a missing value in a coded column. */
-export function isNullText(text: string): boolean {
+function isNullText(text: string): boolean {
   return nullTexts.has(text);
 }
 

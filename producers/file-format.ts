@@ -1,6 +1,6 @@
 /** Recognises by its first bytes a file that is no text of a dataset. */
 
-export interface ForeignFormat {
+interface ForeignFormat {
   readonly what: string;
   readonly hint: string;
 }

@@ -19,7 +19,7 @@ export interface InputFile extends ReadableFile {
   readonly layout: Layout;
 }
 
-export interface Inputs {
+interface Inputs {
   /** In the order of the replay. */
   readonly files: readonly InputFile[];
   /** Optional datasets that the directory lacks. */

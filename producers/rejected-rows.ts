@@ -17,7 +17,7 @@ const inFlightBytesMax = 8_000_000;
 /** Most bytes that key, headers and framing add to a message; mostly the detail. */
 const overheadBytes = 2_000;
 
-export interface RejectedRowsOptions {
+interface RejectedRowsOptions {
   readonly broker: Broker;
   readonly producer: Producer;
   readonly topic: string;

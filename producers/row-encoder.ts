@@ -64,7 +64,7 @@ interface Kernel {
 
 const encoders = new Map<Dataset, RowEncoder>();
 
-export interface EncodeOptions {
+interface EncodeOptions {
   readonly rowsMax: number;
   /** The rows are of this block; the encoder stops before one of another. */
   readonly block: number;

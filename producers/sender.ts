@@ -10,7 +10,7 @@ import { batchOfPacked, packRecord } from './record-batch.ts';
 /** Memory for chunks that wait or are in flight. */
 const inFlightBytesMax = 12_000_000;
 
-export interface SenderOptions {
+interface SenderOptions {
   readonly appender: Appender;
   readonly topic: string;
   /** @param offset undefined where the broker has not named it */

@@ -178,7 +178,7 @@ function tokensOf(env: Environment): TokenSource {
 }
 
 /** What the files hold at the moment. */
-export interface TlsMaterial {
+interface TlsMaterial {
   /** PEM */
   readonly ca?: string;
   readonly client?: {

@@ -2,7 +2,7 @@
 import { spawn } from 'node:child_process';
 
 /** Result of a command; `code` is null when it could not be started, was killed or took too long. */
-export interface CommandResult {
+interface CommandResult {
   readonly code: number | null;
   /** Standard output and error, interleaved. */
   readonly output: string;

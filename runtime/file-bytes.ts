@@ -16,7 +16,7 @@ export interface ReadableFile {
 /** Large enough that a turn of the event loop is small beside it, small enough to keep rates smooth. */
 const readBytes = 256 * 1024;
 
-export interface Observer {
+interface Observer {
   readonly read?: (bytes: number) => void;
   readonly padding?: () => void;
 }

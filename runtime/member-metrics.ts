@@ -2,7 +2,7 @@
 import { Counter, Gauge, type Registry } from 'prom-client';
 
 /** Read at each scrape. */
-export interface MemberView {
+interface MemberView {
   /** Messages between the last observed end offset and the position. */
   lags(): Iterable<{ readonly topic: string; readonly partition: number; readonly messages: number }>;
   /** Memory that DuckDB uses. */

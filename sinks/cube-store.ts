@@ -29,7 +29,7 @@ import { TitleNames } from './title-names.ts';
 const formatVersion = 6;
 
 /** What a snapshot was made from. */
-export interface Published {
+interface Published {
   readonly snapshot: string;
   /** Fingerprint of the declarations and versions that made it. */
   readonly maker: string;

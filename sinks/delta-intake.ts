@@ -17,7 +17,7 @@ import { Follower, isLastDelta } from './follower.ts';
 import type { ShardState } from './shard-state.ts';
 import type { SinkMetrics } from './sink-metrics.ts';
 
-export interface DeltaIntakeOptions {
+interface DeltaIntakeOptions {
   readonly store: CubeStore;
   readonly topic: string;
   /** Registry id of the delta schema. */

@@ -23,7 +23,7 @@ import { PersonIntake } from './person-intake.ts';
 import type { PeopleState, ShardState } from './shard-state.ts';
 import type { SinkMetrics } from './sink-metrics.ts';
 
-export interface IntakeOptions {
+interface IntakeOptions {
   readonly broker: Broker;
   readonly names: TopicNames;
   readonly store: CubeStore;

@@ -63,7 +63,7 @@ export interface LevelStage<State> {
   write(partition: number): Promise<void>;
 }
 
-export interface LevelIntakeOptions<State extends LevelState> {
+interface LevelIntakeOptions<State extends LevelState> {
   readonly broker: Broker;
   readonly store: CubeStore;
   readonly topic: string;

@@ -16,7 +16,7 @@ import type { SinkMetrics } from './sink-metrics.ts';
 import { StagedTexts } from './staged-texts.ts';
 import { namesOfPeople } from './text-table.ts';
 
-export interface PersonIntakeOptions {
+interface PersonIntakeOptions {
   readonly store: CubeStore;
   readonly decoder: ChunkDecoder;
   readonly topic: string;

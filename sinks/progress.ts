@@ -75,7 +75,7 @@ function gapsIn({ shards }: NonNullable<Current>, shard: number): Gaps {
 }
 
 /** Present end offset of a partition of a source; 0 for a topic that does not exist any more. */
-export type EndOf = (topic: string, partition: number) => number;
+type EndOf = (topic: string, partition: number) => number;
 
 /**
  * Whether the sink holds everything that CURRENT holds and that a reset asked for: a snapshot never goes back. After a

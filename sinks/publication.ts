@@ -24,7 +24,7 @@ import { completes, DumpDirectories, dumpsIn } from './held-dumps.ts';
 import { declaresOtherTables, type Held, hasReached, isAhead, otherCubes } from './progress.ts';
 import type { SinkMetrics } from './sink-metrics.ts';
 
-export interface PublicationOptions {
+interface PublicationOptions {
   readonly broker: Broker;
   readonly names: TopicNames;
   readonly store: CubeStore;

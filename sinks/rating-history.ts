@@ -28,7 +28,7 @@ export interface RatingState extends LevelState {
 }
 
 /** What a snapshot's manifest says about its history. */
-export interface HistorySummary {
+interface HistorySummary {
   readonly days: number;
   readonly newest: string | null;
   readonly gaps: Record<string, [from: number, to: number][]>;
@@ -60,7 +60,7 @@ export function afterMark(
   };
 }
 
-export interface RatingSource {
+interface RatingSource {
   readonly decoder: ChunkDecoder;
   /** Length of the history, in days before the newest dump. */
   readonly historyDays: number;

@@ -33,7 +33,7 @@ import { restoreFrom } from './restore.ts';
 import type { SinkMetrics } from './sink-metrics.ts';
 import { SourceTrim, type TrimMode } from './source-trim.ts';
 
-export interface SinkOptions {
+interface SinkOptions {
   readonly broker: Broker;
   readonly registry: Registry;
   readonly names: TopicNames;

@@ -29,7 +29,7 @@ import type { SinkMetrics } from './sink-metrics.ts';
 export type TrimMode = 'delete' | 'report' | 'off';
 
 /** Offsets [from, to) of one partition that lie before a base. */
-export interface Trimmed {
+interface Trimmed {
   readonly topic: string;
   readonly partition: number;
   readonly from: number;
@@ -75,7 +75,7 @@ function needsOfFlink(flink: TrimInput['flink'], topic: string, partition: numbe
   return committed !== undefined && (committed.get(partition)?.next ?? 0) < end;
 }
 
-export interface SourceTrimOptions {
+interface SourceTrimOptions {
   readonly broker: Broker;
   readonly names: TopicNames;
   readonly mode: TrimMode;

@@ -67,7 +67,7 @@ export interface WrittenTexts {
 }
 
 /** Receives a SELECT or VALUES of the ids that change. */
-export type OnChange = (ids: string) => Promise<void>;
+type OnChange = (ids: string) => Promise<void>;
 
 /** Upserts and deletes rows. */
 export async function writeTexts(

@@ -16,13 +16,13 @@ import { StagedTexts } from './staged-texts.ts';
 import { createTexts, namesOfTitles, selectTexts, writeTexts } from './text-table.ts';
 
 /** Position of the names in one partition of title.basics. */
-export interface TitleState extends LevelState {
+interface TitleState extends LevelState {
   /** The gaps of the cubes when the partition was begun: their rows may be among the names that were read before. */
   readonly cubeGaps: readonly Gap[];
   readonly openBase?: OpenBase | undefined;
 }
 
-export interface TitleSource {
+interface TitleSource {
   readonly topic: string;
   readonly decoder: ChunkDecoder;
   /** Columns of title.basics that the cubes read: processors reject a message with an invalid value in one of them. */

@@ -101,7 +101,7 @@ function sqlOf(name: string): string {
 }
 
 /** Reads the SQL files. @throws DeclarationProblem */
-export async function readFiles(): Promise<Declarations> {
+async function readFiles(): Promise<Declarations> {
   const { DeclarationFile } = await import('./declaration-file.ts');
   const { readCube, readGoldTable } = await import('./read-declaration.ts');
   const file = (name: string) => new DeclarationFile(`${builtInFolder}${name}.sql`);

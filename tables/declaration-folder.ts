@@ -14,7 +14,7 @@ import { declaredTables, type GoldTable } from './gold-table.ts';
 import { readCube, readGoldTable } from './read-declaration.ts';
 import { checkTable, createSamples, goldRelations } from './table-check.ts';
 
-export interface CheckedFolder {
+interface CheckedFolder {
   readonly problems: readonly Problem[];
   readonly cubes: readonly Cube[];
   readonly tables: readonly GoldTable[];

@@ -6,7 +6,7 @@
 import type { DuckDBConnection } from '@duckdb/node-api';
 
 /** What is wrong with a statement. */
-export interface StatementProblem {
+interface StatementProblem {
   /** Offset of a character in the statement. */
   readonly at: number;
   readonly reason: string;

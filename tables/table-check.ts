@@ -15,7 +15,7 @@ import type { GoldTable } from './gold-table.ts';
 import { type Relations, statementProblem } from './statement-check.ts';
 
 /** Relation → column → DuckDB type. */
-export type TypedRelations = Readonly<Record<string, Readonly<Record<string, string>>>>;
+type TypedRelations = Readonly<Record<string, Readonly<Record<string, string>>>>;
 
 /** Names of columns and relations are letters, digits and _. */
 const sqlName = (name: string) => `"${name}"`;

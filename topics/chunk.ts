@@ -29,7 +29,7 @@ export const rejectReasons = [
   'undecodable_batch',
 ] as const;
 
-export type RejectReason = (typeof rejectReasons)[number];
+type RejectReason = (typeof rejectReasons)[number];
 
 export class RejectedMessage extends Error {
   readonly reason: RejectReason;

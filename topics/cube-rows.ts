@@ -18,7 +18,7 @@ export interface CubeColumn {
 }
 
 /** Values of a column, one per row. `int` and `string` are Int32Array, where `nullInt` is null; `long` is Float64Array. */
-export interface CubeValues extends CubeColumn {
+interface CubeValues extends CubeColumn {
   readonly values: Int32Array | Float64Array;
 }
 

@@ -28,7 +28,7 @@ export interface DeadLetter {
   readonly columns?: readonly string[];
 }
 
-export interface DeadLetterMessage {
+interface DeadLetterMessage {
   readonly key: Buffer | null;
   readonly value: Buffer;
   readonly headers: Record<string, string>;
@@ -87,7 +87,7 @@ const fates = ['replayed', 'superseded'] as const;
 export type Fate = (typeof fates)[number];
 
 /** A message of the dead-letter topic: a letter, a mark on earlier letters of its partition, or a foreign message. */
-export type DeadLetterEntry =
+type DeadLetterEntry =
   | { readonly kind: 'letter'; readonly letter: FoundLetter }
   | { readonly kind: 'mark'; readonly fate: Fate; readonly offsets: readonly number[] }
   | { readonly kind: 'foreign' };

@@ -36,7 +36,7 @@ export const directoryKey = (dataset: DatasetName): string => dataset;
 export const blockMessageKey = (dataset: DatasetName, block: number): string => `${dataset}/${block}`;
 
 /** Entries of the groups of a block, in columns; see `GroupEntries`. */
-export interface BlockEntries {
+interface BlockEntries {
   /** 0 absent, 1 known, 2 unknown. */
   readonly state: Uint8Array;
   readonly low: Int32Array;

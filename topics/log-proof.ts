@@ -4,13 +4,13 @@
  */
 import { hashOf } from './chunk.ts';
 
-export interface ProofMessage {
+interface ProofMessage {
   readonly offset: number;
   readonly value: Buffer | null;
 }
 
 /** The last message of a log that a state contains. */
-export interface ExpectedMessage {
+interface ExpectedMessage {
   readonly offset: number;
   readonly isSame: (message: ProofMessage) => boolean;
 }

@@ -33,7 +33,7 @@ export type ColumnForm =
   | 'text'
   | 'people';
 
-export interface WantedField {
+interface WantedField {
   readonly name: string;
   readonly form: ColumnForm;
 }

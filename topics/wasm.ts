@@ -27,9 +27,9 @@ const load = (opcode: number) => (address: Code, offset: number) => [
   ...unsigned(offset),
 ];
 
-export const valueTypes = { i32: 0x7f, i64: 0x7e, f64: 0x7c } as const;
+const valueTypes = { i32: 0x7f, i64: 0x7e, f64: 0x7c } as const;
 
-export type ValueType = keyof typeof valueTypes;
+type ValueType = keyof typeof valueTypes;
 
 export const i32 = {
   const: (value: number): Code => [0x41, ...signed(BigInt(value))],

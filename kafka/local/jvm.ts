@@ -13,14 +13,14 @@ import { findJvm, resolveJars } from './jars.ts';
 import { answersKafka, answersRegistry, causeLines } from './probe.ts';
 import { logOf, type Service, type ServiceHandle, startService } from './service-process.ts';
 
-export interface JvmServices {
+interface JvmServices {
   readonly endpoints: Endpoints;
   readonly broker: ServiceHandle;
   readonly registry: ServiceHandle;
   stop(): Promise<void>;
 }
 
-export interface JvmOptions {
+interface JvmOptions {
   /** Holds data, logs and pid files of this pair. */
   readonly folder: string;
   /** The cache of jars, shared by any number of pairs. */

@@ -21,7 +21,7 @@ type ServicesWay = 'environment' | 'docker' | 'jvm';
 /** Ports on 127.0.0.1 that a usual Kafka or registry does not use. The controller uses the port after the broker's. */
 const defaultPorts: Ports = { broker: 19_092, registry: 18_081 };
 
-export interface RunningServices {
+interface RunningServices {
   readonly endpoints: Endpoints;
   readonly how: ServicesWay;
   /** Why each earlier way was not used, one sentence each. */
@@ -30,7 +30,7 @@ export interface RunningServices {
   readonly started: readonly ServiceName[];
 }
 
-export interface ServicesOptions {
+interface ServicesOptions {
   readonly env: NodeJS.ProcessEnv;
   /** The folder of all local data, `.reelflow` by default. */
   readonly folder: string;
@@ -51,7 +51,7 @@ interface ServiceStatus {
   readonly log: string | null;
 }
 
-export interface ServicesStatus {
+interface ServicesStatus {
   /** null without known services */
   readonly how: ServicesWay | null;
   readonly services: readonly ServiceStatus[];

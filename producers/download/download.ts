@@ -16,7 +16,7 @@ import { checkDump, checkStart, WrongContent } from './checked-dump.ts';
 import { Interrupted, type Response, requestFile } from './http-file.ts';
 import { ownFolder, readVersions, type Version, writeVersion } from './versions.ts';
 
-export const officialUrl = 'https://datasets.imdbws.com/';
+const officialUrl = 'https://datasets.imdbws.com/';
 
 export const licence = `IMDb's datasets are free for personal and non-commercial use only; they may not be republished or sold.
 The terms: https://developer.imdb.com/non-commercial-datasets/

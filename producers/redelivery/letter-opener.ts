@@ -48,7 +48,7 @@ interface ChunkContent {
   readonly replaces?: readonly number[];
 }
 
-export interface OpenerOptions {
+interface OpenerOptions {
   /** Sending needs registered schemas; looking registers none. */
   readonly purpose: 'looking' | 'sending';
   readonly reader: LogReader;

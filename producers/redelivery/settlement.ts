@@ -38,7 +38,7 @@ export interface OutgoingMessage {
   readonly headers: Readonly<Record<string, string>>;
 }
 
-export interface SettlementOptions {
+interface SettlementOptions {
   readonly broker: Broker;
   readonly reader: LogReader;
   readonly opener: LetterOpener;
@@ -56,7 +56,7 @@ export interface LetterState {
 }
 
 /** The age of a row; see the head of this file. */
-export interface Moment {
+interface Moment {
   readonly timeMs: number;
   /** Position of the message, for rows of messages. */
   readonly partition?: number;

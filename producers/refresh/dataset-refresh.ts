@@ -36,7 +36,7 @@ import type { DumpFile, IndexLog, LogRange, SourceLog, Touched, Written } from '
 import { EntryBlock, entryOf, entryState, GroupEntries } from './group-entries.ts';
 import { type DatasetPlan, type DumpFindings, planOf } from './plan.ts';
 
-export interface DatasetRefreshOptions {
+interface DatasetRefreshOptions {
   readonly dataset: DatasetName;
   readonly runId: string;
   readonly asOfMs: number;

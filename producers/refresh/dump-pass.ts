@@ -25,7 +25,7 @@ import { type ClosedGroup, GroupReader } from './group-reader.ts';
 import type { DumpFindings } from './plan.ts';
 import { type PackedChunk, Spool } from './spool.ts';
 
-export interface DumpPassOptions {
+interface DumpPassOptions {
   readonly file: InputFile;
   /** The number of a row in the file that the user named, where `file` is a sorted copy of it. */
   readonly originalRow?: (row: number) => number;

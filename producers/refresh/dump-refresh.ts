@@ -43,7 +43,7 @@ export interface RefreshOptions extends Guards {
   readonly baseAbove?: number;
 }
 
-export interface DumpRefreshInput {
+interface DumpRefreshInput {
   readonly options: FileReplayOptions & RefreshOptions;
   readonly registry: Registry;
   readonly run: FileReplayRun & { readonly producer: Producer; readonly appender: Appender };

@@ -12,7 +12,7 @@ import type { DumpFile, Written } from './devices.ts';
 import { GroupEntries } from './group-entries.ts';
 import type { DumpFindings } from './plan.ts';
 
-export interface EmptyDumpOptions {
+interface EmptyDumpOptions {
   readonly dataset: DatasetName;
   readonly shards: number;
   readonly schemaId: number;

@@ -28,7 +28,7 @@ export interface GroupEntry {
 }
 
 /** One group of `entries`, with its place in its block. */
-export interface GroupAt {
+interface GroupAt {
   readonly group: number;
   readonly block: EntryBlock;
   readonly at: number;

@@ -35,7 +35,7 @@ export interface Replaced {
 /** Offsets of one mark. */
 const offsetsMax = 10_000;
 
-export interface OutdatedLettersOptions {
+interface OutdatedLettersOptions {
   readonly broker: Broker;
   readonly reader: LogReader;
   readonly producer: Producer;

@@ -120,7 +120,7 @@ export interface Guards {
 }
 
 /** What is compared with the clock and with the dump before. */
-export interface DumpDate {
+interface DumpDate {
   readonly asOfMs: number;
   /** Of the index; undefined where there is none. */
   readonly beforeMs?: number;

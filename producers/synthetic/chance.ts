@@ -76,7 +76,7 @@ export function quantile(points: readonly (readonly [number, number])[], at: num
  * Rows per title repeat in a shuffled cycle, so that the title of a row is found without a sum over all earlier
  * titles. The lengths of the cycles are coprime, so their combinations do not repeat.
  */
-export interface Cycle {
+interface Cycle {
   readonly length: number;
   /** Rows of one whole cycle. */
   readonly total: number;

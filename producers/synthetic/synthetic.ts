@@ -22,7 +22,7 @@ import { syntheticTables, type Table } from './rows.ts';
 /** `id`: sorted by id as strings, as IMDb does; `random`: a seeded shuffle of the same rows. */
 export type RowOrder = 'id' | 'random';
 
-export interface GenerateOptions {
+interface GenerateOptions {
   /** Rows of title.basics; the other datasets follow in proportion. */
   readonly titles: number;
   /** A folder that is empty or does not exist. */
@@ -38,7 +38,7 @@ export interface GenerateOptions {
 }
 
 /** One written file: data rows (no header) and bytes on disk. */
-export interface GeneratedFile {
+interface GeneratedFile {
   readonly dataset: DatasetName;
   readonly file: string;
   readonly rows: number;

@@ -30,7 +30,7 @@ import {
 import { isPinned, type Keep, keptForAge } from './retention.ts';
 import { putInPlace } from './snapshot.ts';
 
-export interface PushReport {
+interface PushReport {
   /** The snapshot that CURRENT in the bucket names. */
   readonly snapshot: string;
   /** False if CURRENT named it before. */
@@ -63,7 +63,7 @@ export function placeOf(url: string): Place {
 }
 
 /** Called before snapshots leave the bucket. @param snapshots ids of those that stay. @returns one that stays too */
-export type BeforeRemoval = (snapshots: readonly string[]) => Promise<string | undefined>;
+type BeforeRemoval = (snapshots: readonly string[]) => Promise<string | undefined>;
 
 /**
  * Pushes the snapshot that CURRENT of the folder names, and removes those of the bucket that `keep` does not

@@ -42,7 +42,7 @@ interface RowChange {
   readonly columns: Readonly<Record<string, readonly [before: Cell, after: Cell]>>;
 }
 
-export interface TableDiff {
+interface TableDiff {
   /** Before and after; null if the snapshot has no such table. */
   readonly rows: readonly [number | null, number | null];
   readonly added: number;

@@ -6,7 +6,7 @@ import { buffer } from 'node:stream/consumers';
 import avsc, { type Schema } from 'avsc';
 import type { ParquetTable } from './parquet-columns.ts';
 
-export interface IcebergField {
+interface IcebergField {
   readonly id: number;
   readonly name: string;
   readonly required: false;
@@ -125,7 +125,7 @@ const listSchema = {
 } as Schema;
 
 /** One data file that a version adds. */
-export interface IcebergFile {
+interface IcebergFile {
   readonly path: string;
   readonly rows: number;
   readonly bytes: number;

@@ -36,7 +36,7 @@ export function lakePlaceOf(url: string): LakePlace {
   });
 }
 
-export interface LakeOptions {
+interface LakeOptions {
   readonly gold: string;
   readonly clusterId: string;
   readonly namespace: string;

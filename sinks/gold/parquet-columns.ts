@@ -9,7 +9,7 @@ export interface ParquetTable {
   readonly columns: readonly ParquetColumn[];
 }
 
-export interface ParquetColumn {
+interface ParquetColumn {
   readonly name: string;
   /** As DuckDB's DESCRIBE writes it. */
   readonly type: string;

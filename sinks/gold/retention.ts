@@ -112,7 +112,7 @@ export function stayingSnapshots(gold: string, keep: Keep): string[] {
   return listSnapshots(gold).filter((id) => id <= current && !gone.has(id));
 }
 
-export interface Retention {
+interface Retention {
   /** Removed snapshots, oldest first. */
   readonly removed: readonly string[];
   /** Snapshots that should be removed and could not be: of another user, in use on NFS, … */

@@ -45,7 +45,7 @@ import {
   snapshotsFolder,
 } from './manifest.ts';
 
-export interface SnapshotContext {
+interface SnapshotContext {
   readonly gold: string;
   readonly namespace: string;
   readonly clusterId: string;

@@ -20,7 +20,7 @@ export interface Difference {
   readonly actual: string;
 }
 
-export interface TableComparison {
+interface TableComparison {
   readonly table: string;
   /** Rows of the recomputed table. */
   readonly rows: number;

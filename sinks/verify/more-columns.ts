@@ -3,7 +3,7 @@ import { type Cube, gateOf } from '../../tables/cubes/cube.ts';
 import { type DatasetName, datasets } from '../../topics/catalog.ts';
 
 /** Relation, and the columns that it always has. */
-export const heldColumns = {
+const heldColumns = {
   'title.ratings': ['tconst', 'averageRating', 'numVotes'],
   'title.basics': ['tconst', 'titleType', 'isAdult', 'startYear', 'runtimeMinutes', 'genres'],
   'title.principals': ['tconst', 'ordering', 'nconst'],

@@ -37,7 +37,7 @@ export interface InputCount {
   rejected: number;
 }
 
-export interface TopicRows {
+interface TopicRows {
   /** By topic. */
   readonly counts: Map<string, InputCount>;
   /** Whether the log holds every version of the ratings that the history was made from. */
@@ -53,7 +53,7 @@ export interface ReadProgress {
   readonly records: number;
 }
 
-export interface ReadOptions {
+interface ReadOptions {
   /** Cubes whose columns are loaded too. */
   readonly cubes?: readonly Cube[];
   readonly signal: AbortSignal;
