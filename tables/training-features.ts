@@ -41,11 +41,5 @@ export const genreColumns: ReadonlyMap<string, string> = new Map(
   genres.map((genre) => [`genre_${genre.toLowerCase().replace('-', '_')}`, genre]),
 );
 
-/**
- * Shares of the titles in percent. The bucket of a title is the number in the first 8 hexadecimal digits of the MD5 of its
- * tconst, modulo 100. It never changes. Buckets below 80 are for training, below 90 for validation, the others for tests.
- */
-export const splitShares = { train: 80, validation: 10, test: 10 } as const;
-
 /** Columns that have a standardised form: (value − mean) / deviation, or 0 if the value is null. */
 export const standardised = ['startYear', 'runtimeMinutes'] as const;

@@ -105,13 +105,6 @@ export class DatasetRefresh {
     return this.#marks.every(({ offset }) => offset === 0);
   }
 
-  /** Groups of which the index does not know what the topic holds. */
-  get unknownGroups(): number {
-    let count = 0;
-    for (const { block, at } of this.#entries) if (block.state[at] === entryState.unknown) count++;
-    return count;
-  }
-
   /** Whether this run has sent the group as its dump has it now: changed, new or unknown. Rows that a base only repeats are not meant. */
   hasReplaced(group: number): boolean {
     const isChanged = this.#findings?.changed.stateOf(group) === entryState.known;

@@ -50,10 +50,6 @@ export class GroupEntries {
     this.#blocks.set(number, block);
   }
 
-  deleteBlock(number: number): void {
-    this.#blocks.delete(number);
-  }
-
   stateOf(group: number): number {
     return this.#blocks.get(blockOfGroup(group))?.state[group % groupsOfBlock] ?? entryState.absent;
   }
