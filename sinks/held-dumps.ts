@@ -30,10 +30,13 @@ export function dumpsIn(
   return dumps;
 }
 
-/** Whether input that is not newer than CURRENT's turned out to be a whole dump: a run writes its index last. */
-export function completes(dumps: Dumps, current: Pick<Manifest, 'dumps'> | undefined): boolean {
+/**
+ * Whether input whose tables equal CURRENT's turned out to be a whole dump, of which CURRENT does not say so: a run writes its
+ * index last.
+ */
+export function completes(dumps: Dumps, current: Pick<Manifest, 'dumps'>): boolean {
   return Object.entries(dumps).some(
-    ([dataset, { complete }]) => complete && current?.dumps?.[dataset]?.complete === false,
+    ([dataset, { complete }]) => complete && current.dumps?.[dataset]?.complete !== true,
   );
 }
 

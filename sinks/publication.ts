@@ -99,7 +99,7 @@ export class Publication {
       isAhead(held, checked ?? current) ||
       current?.history?.days !== historyDays ||
       declaresOtherTables(declarations.tables, current) ||
-      (await this.#completesDump(current));
+      (current !== undefined && (await this.#completesDump(current, (checked ?? current).input)));
     if (!isNew || !hasReached(held, current, () => 0) || !this.#canPublish()) return false;
     if (hasReached(held, current, () => Number.POSITIVE_INFINITY)) return true;
     // A reset has begun all again, and less than CURRENT is held: it is enough if the sources hold no more.
@@ -107,11 +107,14 @@ export class Publication {
     return hasReached(held, current, (topic, partition) => ends.get(topic)?.get(partition)?.end ?? 0);
   }
 
-  /** A snapshot may hold the last message of a dump before its run has written the index. */
-  async #completesDump(current: Manifest | undefined): Promise<boolean> {
-    if (Object.values(current?.dumps ?? {}).every(({ complete }) => complete)) return false;
-    const directories = await this.#readDirectories();
-    return completes(dumpsIn(current?.input ?? {}, directories, this.#options.names), current);
+  /**
+   * A snapshot may hold the last message of a dump before its run has written the index.
+   * @param input whose tables equal those of CURRENT
+   */
+  async #completesDump(current: Manifest, input: Manifest['input']): Promise<boolean> {
+    const complete = Object.values(current.dumps ?? {}).filter((dump) => dump.complete);
+    if (complete.length === Object.keys(input).length) return false;
+    return completes(dumpsIn(input, await this.#readDirectories(), this.#options.names), current);
   }
 
   async #readDirectories(): ReturnType<DumpDirectories['read']> {

@@ -2,11 +2,14 @@
 import { utimesSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test as plainTest } from 'vitest';
+import { logBounds } from '../../kafka/bounds.ts';
+import { ensureCompactedTopics } from '../../kafka/topics.ts';
 import type { Manifest } from '../../sinks/gold/manifest.ts';
 import { completes, dumpsIn } from '../../sinks/held-dumps.ts';
 import { topicNamesIn } from '../../topics/catalog.ts';
+import { encodeDirectory } from '../../topics/dump-index.ts';
 import { dumpOfDay } from '../support/dump-days.ts';
-import { headerOf, type Place, smallDataset, test } from '../support/harness.ts';
+import { broker, headerOf, type Place, smallDataset, test } from '../support/harness.ts';
 
 describe('a dump is complete', () => {
   const names = topicNamesIn('');
@@ -28,6 +31,7 @@ describe('a dump is complete', () => {
 
   plainTest('a dump that has become complete is worth a snapshot, one that was complete is not', () => {
     const current = (complete: boolean) => ({ dumps: { 'title.ratings': { asOf: '', run: '', complete } } });
+    expect(completes(of(5, 0), {})).toBe(true);
     expect(completes(of(5, 0), current(false))).toBe(true);
     expect(completes(of(5, 0), current(true))).toBe(false);
     expect(completes(of(4, 0), current(false))).toBe(false);
@@ -64,4 +68,31 @@ test('a snapshot names the dates of its dumps, and says when other rows came lat
   await place.process();
   await place.sink();
   expect(states(place)).toEqual(dates.map((date, at) => [date, read[at] !== 'title.ratings']));
+}, 120_000);
+
+test('a first dump is named also when its index was written after all of it was checked', async ({
+  place,
+}) => {
+  const dump = await smallDataset(join(place.folder, 'dump'), 30, 3);
+  await place.upsert(dump, '--shards', '1');
+  await place.process();
+  await place.sink();
+  expect(place.manifest.dumps).toEqual({});
+  // The same rows: input without effect, behind the end of the snapshot's.
+  await place.upsert(dump);
+  await place.process();
+  expect((await place.sink()).snapshot).toBeNull();
+
+  const { dumpIndex, source } = place.names;
+  const topic = source('title.ratings');
+  const { end = 0 } = (await logBounds(broker, [topic])).get(topic)?.get(0) ?? {};
+  const head = { runId: 'late', asOfMs: 0, fingerprint: '', strays: { rows: 0, low: 0, high: 0 } };
+  const value = encodeDirectory({ ...head, marks: [{ start: 0, offset: end, hash: '' }], blocks: new Map() });
+  await ensureCompactedTopics(broker, [{ topic: dumpIndex, partitions: 1 }]);
+  const producer = broker.kafka.producer();
+  await producer.connect();
+  await producer.send({ topic: dumpIndex, messages: [{ key: 'title.ratings', value }] });
+  await producer.disconnect();
+  await place.sink();
+  expect(place.manifest.dumps).toMatchObject({ 'title.ratings': { run: 'late', complete: true } });
 }, 120_000);
