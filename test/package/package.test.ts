@@ -125,8 +125,8 @@ test("a user's folder of declarations works with it, in every command that takes
     return finished.stdout;
   };
   const inGold = ['--gold', 'own'];
+  expect(reelflow('generate', '--titles', '300', '--out', 'data')).toMatchObject({ status: 0 });
   run('tables', 'check');
-  run('generate', '--titles', '300', '--out', 'data');
   run('demo', '--data', 'data', '--namespace', `${namespace}-own`, ...inGold);
   expect(JSON.parse(run('verify', '--data', 'data', ...inGold, '--json'))).toMatchObject({ equal: true });
   const rows = (text: string) => (JSON.parse(text) as { rows: unknown }).rows;
