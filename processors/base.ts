@@ -1,11 +1,10 @@
 /** A base: the whole cubes of a store, for readers that lack the deltas before it, or lack some cubes. */
-import { readNumbers } from '../database/duckdb.ts';
-import { relationOf, rowsOf } from '../tables/cubes/cube.ts';
+import { relationOf } from '../tables/cubes/cube.ts';
 import { cubeSetOf } from '../tables/cubes/cube-set.ts';
 import type { CubeRows } from '../topics/cube-rows.ts';
 import { type DeltaHeader, encodeDelta } from '../topics/delta-wire.ts';
 import { noRecords } from '../topics/record-counts.ts';
-import { datasetsOf } from './contributions.ts';
+import { datasetsOf, readCube } from './contributions.ts';
 import type { OutboxEntry, ShardStore, SourceState } from './shard-store.ts';
 
 /**
@@ -37,20 +36,16 @@ export async function writeBase(
 
 /** The cubes of all rows of a store, without those that a base keeps. */
 export async function wholeCubes(store: ShardStore, keeps: readonly string[] = []): Promise<CubeRows[]> {
-  const { connection, identity } = store;
   const rows: CubeRows[] = [];
-  for (const cube of identity.cubeSet.filter(({ name }) => !keeps.includes(name))) {
+  for (const cube of store.identity.cubeSet.filter(({ name }) => !keeps.includes(name))) {
     const relations = datasetsOf(cube).map(
       (dataset) => `${relationOf(dataset)} AS (FROM ${store.table(dataset)})`,
     );
-    const { columns, length } = await readNumbers(
-      connection,
-      `WITH ${relations.join(', ')}, cube AS (${cube.contribution})
+    const query = `WITH ${relations.join(', ')}, cube AS (${cube.contribution})
       SELECT ${cube.key.map((name) => `${name}::INTEGER`).join(', ')},
         ${cube.measures.map((name) => `${name}::DOUBLE`).join(', ')}
-      FROM cube`,
-    );
-    rows.push(rowsOf(cube, columns, length));
+      FROM cube`;
+    rows.push(await readCube(store, cube, query));
   }
   return rows;
 }

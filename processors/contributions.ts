@@ -3,6 +3,7 @@
  * contribution before it.
  */
 import { appendColumns, readNumbers } from '../database/duckdb.ts';
+import { messageOf, ReelflowError } from '../runtime/errors.ts';
 import { type Cube, gateOf, relationOf, rowsOf } from '../tables/cubes/cube.ts';
 import { type DatasetName, datasets } from '../topics/catalog.ts';
 import type { CubeRows } from '../topics/cube-rows.ts';
@@ -54,11 +55,12 @@ export async function contributionsBefore(
         `${relationOf(dataset)} AS (SELECT * FROM ${store.table(dataset)}
           WHERE ${titleOf(dataset)} IN (SELECT title FROM affected))`,
     );
-    await store.connection.run(`
+    const query = `
       CREATE OR REPLACE TEMP TABLE ${beforeTable(cube)} AS
       WITH affected AS MATERIALIZED (SELECT DISTINCT title FROM (${changed.join(' UNION ALL ')})),
       ${relations.join(', ')}
-      ${cube.contribution}`);
+      ${cube.contribution}`;
+    await ofDeclaration(cube, store.connection.run(query));
     affected.push(cube);
   }
   return affected;
@@ -83,11 +85,44 @@ export async function cubeChanges(
       ? differenceQuery(store, cube, changes, befores)
       : additionQuery(cube, fresh);
     if (query === undefined) continue;
-    const { columns, length } = await readNumbers(store.connection, query);
-    if (length > 0) rows.push(rowsOf(cube, columns, length));
+    const cubeRows = await readCube(store, cube, query);
+    if (cubeRows.length > 0) rows.push(cubeRows);
   }
   return rows;
 }
+
+/**
+ * Runs a query for rows of a cube.
+ * @param query gives the key as INTEGER, then the measures as DOUBLE
+ * @throws ReelflowError declarationUnusable if values of the rows are too large for the declaration
+ */
+export async function readCube({ connection }: ShardStore, cube: Cube, query: string): Promise<CubeRows> {
+  const { columns, length } = await ofDeclaration(cube, readNumbers(connection, query));
+  cube.measures.forEach((measure, m) => {
+    const values = columns[cube.key.length + m]?.subarray(0, length);
+    if (!values?.every(Number.isSafeInteger)) throw unusable(cube, `${measure} exceeds 53 bits`);
+  });
+  return rowsOf(cube, columns, length);
+}
+
+/** The check of declarations tries extreme values, but not every combination of them. */
+async function ofDeclaration<T>(cube: Cube, work: Promise<T>): Promise<T> {
+  try {
+    return await work;
+  } catch (thrown) {
+    const reason = messageOf(thrown);
+    throw /^(Out of Range|Conversion|Invalid Input) Error/.test(reason)
+      ? unusable(cube, reason.split('\n')[0] as string, thrown)
+      : thrown;
+  }
+}
+
+const unusable = ({ name }: Cube, reason: string, cause?: unknown) =>
+  new ReelflowError('declarationUnusable', `The cube ${name} cannot be computed`, {
+    detail: reason,
+    hint: `Correct ${name}.sql, or move it out of the folder, and start again; nothing is lost.`,
+    cause,
+  });
 
 const notZero = (measures: readonly string[]) => measures.map((measure) => `${measure} <> 0`).join(' OR ');
 

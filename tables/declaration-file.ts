@@ -16,7 +16,7 @@ export class DeclarationFile {
   readonly path: string;
   /** Of the file, without its ending: the name of the cube or table. */
   readonly name: string;
-  /** The statement, without the comment and the white space around it. */
+  /** The statement, without the metadata and without white space, comments and semicolons after it. */
   readonly sql: string;
   /** The line on which the statement starts. */
   readonly sqlLine: number;
@@ -53,7 +53,7 @@ export class DeclarationFile {
       const [sentence = ''] = error.message.split('\n');
       this.fail(this.#lineAt(error.pos[0]), `the metadata is not YAML: ${sentence}`, yamlHint);
     }
-    this.sql = text.slice(comment.length).replace(/[\s;]+$/, '');
+    this.sql = withoutTail(text.slice(comment.length));
     this.sqlLine = linesIn(comment) + 1;
     if (this.sql === '') this.fail(this.sqlLine, 'there is no SELECT after the comment', 'Write one SELECT.');
   }
@@ -134,3 +134,18 @@ export class DeclarationFile {
 const yamlHint = 'Write `key: value` on each line; put texts with a colon or a # into quotes.';
 
 const linesIn = (text: string) => text.split('\n').length - 1;
+
+/** A text, a quoted name, a comment or a word of SQL. */
+export const sqlToken = /'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|\/\*[\s\S]*?\*\/|\w+/y;
+
+/** SQL without what follows its last word. A comment at the end would swallow the bracket in which the SQL is used. */
+function withoutTail(sql: string): string {
+  let end = 0;
+  for (let at = 0; at < sql.length; ) {
+    sqlToken.lastIndex = at;
+    const token = sqlToken.exec(sql)?.[0] ?? (sql[at] as string);
+    at += token.length;
+    if (!/^(--|\/\*|[\s;]$)/.test(token)) end = at;
+  }
+  return sql.slice(0, end);
+}

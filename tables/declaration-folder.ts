@@ -11,7 +11,7 @@ import { declaredCubes } from './cubes/cube-set.ts';
 import { DeclarationFile } from './declaration-file.ts';
 import { DeclarationProblem, type Problem } from './declaration-problem.ts';
 import { declaredTables, type GoldTable } from './gold-table.ts';
-import { readCube, readGoldTable } from './read-declaration.ts';
+import { readCube, readGoldTable, withoutNulls } from './read-declaration.ts';
 import { checkTable, createSamples, goldRelations } from './table-check.ts';
 
 interface CheckedFolder {
@@ -83,8 +83,9 @@ export async function readFolder(folder: string, onFile?: (file: string) => void
       await attempt(file.path, async () => {
         const cube = readCube(file);
         await checkCube(connection, file, cube);
-        checkShared(file, () => declaredCubes([cube]));
-        cubes.push(cube);
+        const whole = withoutNulls(cube);
+        checkShared(file, () => declaredCubes([whole]));
+        cubes.push(whole);
       });
     }
     const all = [...builtIn.cubes, ...cubes];

@@ -3,7 +3,7 @@ import { z } from 'zod';
 import { messageOf } from '../runtime/errors.ts';
 import { datasetNames } from '../topics/catalog.ts';
 import type { Cube } from './cubes/cube.ts';
-import type { DeclarationFile } from './declaration-file.ts';
+import { type DeclarationFile, sqlToken } from './declaration-file.ts';
 import type { GoldTable } from './gold-table.ts';
 
 const identifier = z.string().regex(/^[A-Za-z_]\w*$/, 'a name of letters, digits and _ is expected');
@@ -100,6 +100,13 @@ export function readCube(file: DeclarationFile): Cube {
   };
 }
 
+/** A cube whose measures are 0 where those of the declaration are null, as `sum` over no values is. */
+export function withoutNulls(cube: Cube): Cube {
+  const { key, measures, contribution } = cube;
+  const columns = [...key, ...measures.map((name) => `coalesce(${name}, 0) AS ${name}`)];
+  return { ...cube, contribution: `SELECT ${columns.join(', ')} FROM (${contribution}) AS contribution` };
+}
+
 /** White space and comments. */
 const gap = '(?:\\s|--[^\\n]*\\n|/\\*[\\s\\S]*?\\*/)*';
 
@@ -132,16 +139,14 @@ function splitSql(file: DeclarationFile, columns: readonly string[]) {
   }
 }
 
-const skipped = /'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|\/\*[\s\S]*?\*\/|\w+/y;
-
 /** The first match of a pattern at the beginning of a word outside brackets, texts and comments. */
 function topLevel(sql: string, start: number, wanted: RegExp): number {
   let depth = 0;
   for (let at = start; at < sql.length; ) {
     wanted.lastIndex = at;
     if (depth === 0 && wanted.test(sql)) return at;
-    skipped.lastIndex = at;
-    const length = skipped.exec(sql)?.[0].length ?? 1;
+    sqlToken.lastIndex = at;
+    const length = sqlToken.exec(sql)?.[0].length ?? 1;
     if (length === 1)
       depth += sql[at] === '(' || sql[at] === '[' ? 1 : sql[at] === ')' || sql[at] === ']' ? -1 : 0;
     at += length;

@@ -188,8 +188,8 @@ class Walk {
     if (type !== 'BASE_TABLE') return undefined;
     const name = String(node.table_name);
     const isQualified = node.schema_name !== '' || node.catalog_name !== '';
-    if (!isQualified && (name in this.#relations || this.#introduced.has(name.toLowerCase())))
-      return undefined;
+    const known = [...Object.keys(this.#relations), ...this.#introduced];
+    if (!isQualified && known.some((each) => each.toLowerCase() === name.toLowerCase())) return undefined;
     return this.#problem(`there is no relation ${name}`, this.#relationsHint());
   }
 

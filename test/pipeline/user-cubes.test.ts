@@ -22,7 +22,7 @@ const dump = (folder: string, ratings: string[], credits: string[], titles: stri
     ),
     'title.basics': [
       header('title.basics'),
-      ...titles.map((row) => `${row}\t0\t1999\t\\N\t90\tDrama`),
+      ...titles.map((row) => `${row}\t0\t1999\t\\N\t${row.includes('short') ? '\\N' : '90'}\tDrama`),
       '',
     ].join('\n'),
   });
@@ -95,8 +95,8 @@ describe.sequential('a cube of a user', () => {
       [null, 1, 1],
     ]);
     expect(await rowsOf('type_counts')).toEqual([
-      ['movie', 1],
-      ['short', 1],
+      ['movie', 1, 90],
+      ['short', 1, 0],
     ]);
     expect(await rowsOf('voted_titles')).toEqual([
       ['tt0000001', null, 10],
@@ -153,7 +153,7 @@ describe.sequential('a cube of a user', () => {
       ['actor', 1, 1],
       ['writer', 1, 1],
     ]);
-    expect(await rowsOf('type_counts')).toEqual([['movie', 3]]);
+    expect(await rowsOf('type_counts')).toEqual([['movie', 3, 270]]);
     expect(await rowsOf('voted_titles')).toEqual([
       ['tt0000002', 'Too', 20],
       ['tt0000003', 'Three', 5],

@@ -233,6 +233,40 @@ test('a cube with another gate counts titles without a rating, and the others co
   expect(sum()).toEqual(await fresh(set));
 });
 
+// Method: the title is there before the cube, then changes; the check of declarations would refuse this cube.
+test.each([
+  ['numVotes * 1000000000', /Out of Range Error: Overflow in multiplication of INT32/],
+  ['CAST(numVotes AS BIGINT) * numVotes * 1000000000', /^votes exceeds 53 bits$/],
+])(
+  'a cube that fails on %s ends a member with its name, and the cubes without it go on',
+  async (votes, detail) => {
+    const kinds: Cube = {
+      name: 'kinds',
+      reads: { 'title.ratings': ['tconst', 'averageRating', 'numVotes'] },
+      key: ['averageRating'],
+      measures: ['votes'],
+      contribution: `SELECT averageRating, sum(${votes}) AS votes FROM title_ratings GROUP BY averageRating`,
+    };
+    const failure = {
+      kind: 'declarationUnusable',
+      message: 'The cube kinds cannot be computed',
+      detail: expect.stringMatching(detail),
+    };
+    const rated = (id: number, votes: number) =>
+      logs.produce({ dataset: 'title.ratings', records: [rating(id, 7, votes)], deletes: [] });
+    rated(1, 4_000);
+    await publish(all);
+    await expect(publish([...all, kinds])).rejects.toMatchObject(failure);
+    rated(1, 1);
+    await publish(all);
+    await publish([...all, kinds]);
+    rated(2, 4_000);
+    await expect(publish([...all, kinds])).rejects.toMatchObject(failure);
+    await publish(all);
+    expect(sum()).toEqual(await fresh(all));
+  },
+);
+
 // Method: a second member with an empty folder takes the shard, as after a rolling restart.
 test('a member without a store backfills after a silent catch-up', async () => {
   await publish(all);

@@ -43,13 +43,14 @@ const types = `/*
 kind: cube
 about: Titles by type, rated or not.
 reads:
-  title.basics: [tconst, titleType]
+  title.basics: [tconst, titleType, runtimeMinutes]
 gate: title.basics
 key: [titleType]
 texts: [titleType]
-measures: [titles]
+measures: [titles, minutes]
 */
-SELECT titleType, count(*) AS titles FROM title_basics GROUP BY titleType
+SELECT titleType, count(*) AS titles, sum(runtimeMinutes) AS minutes FROM title_basics
+GROUP BY titleType; -- Without a runtime, minutes is 0.
 `;
 
 const typeCounts = `/*
@@ -57,11 +58,12 @@ kind: table
 about: Titles by type, rated or not.
 reads: [types]
 key: [titleType]
-measures: [total_titles]
-columns: { titleType: VARCHAR, total_titles: BIGINT }
+measures: [total_titles, total_minutes]
+columns: { titleType: VARCHAR, total_titles: BIGINT, total_minutes: { type: BIGINT, about: Their runtime., unit: minutes } }
 order: titleType
 */
-SELECT titleType, CAST(sum(titles) AS BIGINT) AS total_titles FROM types GROUP BY titleType
+SELECT titleType, CAST(sum(titles) AS BIGINT) AS total_titles, CAST(sum(minutes) AS BIGINT) AS total_minutes
+FROM types GROUP BY titleType -- the end
 `;
 
 const votedTitles = `/*

@@ -82,6 +82,17 @@ SELECT titleType, startYear, count(*) AS titles FROM title_basics GROUP BY title
   expect(cubes).toMatchObject([{ name: 'types', gate: 'title.basics' }]);
 });
 
+test.each([
+  ['with a comment and a semicolon at its end', good.replace(/\n$/, '; -- by type\n/* the end */\n')],
+  ['with names in other letters', good.replace('FROM title_basics', 'FROM Title_Basics')],
+  ['with two hyphens in a text', good.replace('GROUP BY', "WHERE '--' <> ';' GROUP BY")],
+])('a cube %s can be used inside of brackets', async (_, text) => {
+  write(text);
+  const { problems, cubes } = await readFolder(folder);
+  expect(problems).toEqual([]);
+  expect(cubes[0]?.contribution).toMatch(/ averageRating\) AS contribution$/);
+});
+
 test('every built-in cube would pass', async () => {
   for (const { name } of builtIn.cubes) {
     write(readFileSync(join(builtInFolder, `${name}.sql`), 'utf8'), `my_${name}.sql`);
@@ -161,6 +172,35 @@ test.each<[string, string, number, string]>([
     good.replace('titleType]\n  title.r', 'titleType, primaryTitle]\n  title.r'),
     5,
     'too many different values',
+  ],
+  [
+    'a product that exceeds 32 bits',
+    good.replace('sum(numVotes)', 'sum(numVotes * averageRating)'),
+    sqlLine,
+    'it fails on a title with 2147483647 in its columns: Out of Range Error: Overflow in multiplication of INT32',
+  ],
+  [
+    'a key that exceeds 32 bits',
+    good
+      .replace('averageRating AS rating', 'CAST(numVotes AS BIGINT) + 1 AS rating')
+      .replace('averageRating\n`', 'numVotes\n`')
+      .replace('titleType, averageRating\n', 'titleType, numVotes\n'),
+    sqlLine,
+    'it fails on a title with 2147483647 in its columns: rating is too large',
+  ],
+  [
+    'a key that is the number for null',
+    good
+      .replace('averageRating AS rating', 'numVotes - 1 AS rating')
+      .replace('titleType, averageRating\n', 'titleType, numVotes\n'),
+    sqlLine,
+    'it fails on a title with -2147483647 in its columns: rating is too large',
+  ],
+  [
+    'a measure that exceeds 53 bits',
+    good.replace('sum(numVotes)', 'sum(CAST(numVotes AS BIGINT) * numVotes)'),
+    sqlLine,
+    'it fails on a title with 2147483647 in its columns: votes is too large',
   ],
   ['a measure that is no integer', good.replace('sum(numVotes)', 'sum(numVotes) / 2'), 9, 'votes is DOUBLE'],
   [
