@@ -1,5 +1,6 @@
 /** Metrics that the members of both stages export; each stage adds its own. */
-import { Counter, Gauge, type Registry } from 'prom-client';
+import type { Counter, Registry } from 'prom-client';
+import { Metrics } from './metrics.ts';
 
 /** Read at each scrape. */
 interface MemberView {
@@ -11,67 +12,51 @@ interface MemberView {
   outageSeconds(): { readonly broker: number; readonly registry: number };
 }
 
-export class MemberMetrics {
+export abstract class MemberMetrics extends Metrics {
   readonly #deadLetters: Counter<'reason'>;
   readonly #rebalances: Counter;
   #view: MemberView | undefined;
 
   /**
-   * @param help help texts of lag and memory
    * @param rejectReasons labels of the dead letter counter, which all start at 0
+   * @param help help texts of lag and memory
    */
   constructor(
     registry: Registry,
     stage: 'processor' | 'sink',
-    help: { readonly lag: string; readonly memory: string },
     rejectReasons: readonly string[],
+    help: { readonly lag: string; readonly memory: string },
   ) {
-    const registers = [registry];
-    this.#deadLetters = new Counter({
-      name: `reelflow_${stage}_dead_letters_total`,
-      help: 'Messages sent to the dead-letter topic, including repeats after a crash',
-      labelNames: ['reason'],
-      registers,
-    });
+    super(registry);
+    this.#deadLetters = this.counter(
+      `reelflow_${stage}_dead_letters_total`,
+      'Messages sent to the dead-letter topic, including repeats after a crash',
+      'reason',
+    );
     // Starts at 0: otherwise Prometheus sees no increase at the first dead letter.
     for (const reason of rejectReasons) this.#deadLetters.inc({ reason }, 0);
-    this.#rebalances = new Counter({
-      name: `reelflow_${stage}_rebalances_total`,
-      help: 'Assignments that this member received from the consumer group',
-      registers,
+    this.#rebalances = this.counter(
+      `reelflow_${stage}_rebalances_total`,
+      'Assignments that this member received from the consumer group',
+    );
+    this.collected(`reelflow_${stage}_lag_messages`, help.lag, ['topic', 'partition'], (lag) => {
+      // Drops partitions that are no longer assigned.
+      lag.reset();
+      for (const { topic, partition, messages } of this.#view?.lags() ?? []) {
+        lag.set({ topic, partition }, messages);
+      }
     });
-    const view = () => this.#view;
-    new Gauge({
-      name: `reelflow_${stage}_lag_messages`,
-      help: help.lag,
-      labelNames: ['topic', 'partition'],
-      registers,
-      collect() {
-        // Drops partitions that are no longer assigned.
-        this.reset();
-        for (const { topic, partition, messages } of view()?.lags() ?? []) {
-          this.set({ topic, partition }, messages);
-        }
-      },
-    });
-    new Gauge({
-      name: `reelflow_${stage}_duckdb_memory_bytes`,
-      help: help.memory,
-      registers,
-      async collect() {
-        const bytes = await view()?.memoryBytes();
-        if (bytes !== undefined) this.set(bytes);
-      },
+    this.collected(`reelflow_${stage}_duckdb_memory_bytes`, help.memory, [], async (memory) => {
+      const bytes = await this.#view?.memoryBytes();
+      if (bytes !== undefined) memory.set(bytes);
     });
     for (const service of ['broker', 'registry'] as const) {
-      new Gauge({
-        name: `reelflow_${stage}_${service}_outage_seconds`,
-        help: `Time since the start of the present ${service} outage; 0 without one`,
-        registers,
-        collect() {
-          this.set(view()?.outageSeconds()[service] ?? 0);
-        },
-      });
+      this.collected(
+        `reelflow_${stage}_${service}_outage_seconds`,
+        `Time since the start of the present ${service} outage; 0 without one`,
+        [],
+        (seconds) => seconds.set(this.#view?.outageSeconds()[service] ?? 0),
+      );
     }
   }
 
