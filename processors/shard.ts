@@ -1,21 +1,19 @@
 /**
- * One shard of this member, from assignment to release. Messages go in through `receive`, the bounds of the window close
- * micro-batches, and at most one micro-batch is applied at a time while the next one fills. Under load the open one grows
- * until the store is free, so windows widen with lag by themselves.
+ * One shard of this member, from assignment to release. Messages go in through `receive` (`source-intake.ts`), the bounds of the
+ * window close micro-batches, and at most one micro-batch is applied at a time while the next one fills. Under load the open one
+ * grows until the store is free, so windows widen with lag by themselves.
  *
  * Each micro-batch is applied and committed, then published (`tenure.ts`), then its offsets are committed to the consumer
  * group. `planShard` repairs whatever a crash in between leaves unfinished.
  */
 
 import type { Fetched, Want } from '../kafka/log.ts';
-import { messageOf, ReelflowError } from '../runtime/errors.ts';
+import { messageOf } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { cubeSetOf } from '../tables/cubes/cube-set.ts';
-import { baseMarkOf } from '../topics/base.ts';
 import { Ownership } from '../topics/ownership.ts';
 import { nextIn, notAfter, type Position, startAfter } from '../topics/position.ts';
 import { type AppliedBatch, applyMicroBatch } from './apply.ts';
-import { Backlog } from './backlog.ts';
 import { BackupRun } from './backup-run.ts';
 import { writeBase } from './base.ts';
 import { ChunkStager } from './chunk-stager.ts';
@@ -25,11 +23,10 @@ import { type LastMessage, lastMessageOf, MicroBatch } from './micro-batch.ts';
 import type { Plan } from './plan.ts';
 import type { Publisher } from './publisher.ts';
 import type { ShardContext } from './shard-context.ts';
-import { type Bounds, openStore } from './shard-opening.ts';
+import { openStore } from './shard-opening.ts';
 import { ShardRequests } from './shard-requests.ts';
 import type { ShardIdentity, ShardStore } from './shard-store.ts';
-import { SourceBases } from './source-bases.ts';
-import { requireInLog, SourceProof } from './source-proof.ts';
+import { SourceIntake } from './source-intake.ts';
 import { asWorkError } from './store-errors.ts';
 import { createStore } from './store-folder.ts';
 import { Tenure } from './tenure.ts';
@@ -47,17 +44,14 @@ export class Shard {
   readonly #ownership: Ownership;
   readonly #deadLetters: DeadLetterSender;
   readonly #backup: BackupRun | undefined;
-  readonly #proof: SourceProof;
-  /** Everything staged lies before its next offsets. */
-  readonly #backlog = new Backlog();
   #tenure: Tenure<ShardStore, MicroBatch, AppliedBatch> | undefined;
   #publisher: Publisher | undefined;
   #onCommitted: () => void = () => undefined;
   #filling: Filling | undefined;
+  #intake: SourceIntake | undefined;
   #applying: MicroBatch | undefined;
   /** Close the open micro-batch as soon as everything before this is staged. */
   #target: Position | undefined;
-  #isBehindBase = false;
   #working: Promise<void> | undefined;
   #mode: 'opening' | 'running' | 'closed' = 'opening';
 
@@ -76,7 +70,6 @@ export class Shard {
       onLetter: (reason) => context.metrics?.deadLetter(reason),
     });
     this.#backup = context.backups && new BackupRun(context.backups, this.#log);
-    this.#proof = new SourceProof(identity.shard, (topic) => this.#lastOf(topic));
   }
 
   get number(): number {
@@ -115,7 +108,7 @@ export class Shard {
   /** Messages of each topic that are not applied, by the last fetch. */
   lags(): { topic: string; partition: number; messages: number }[] {
     if (this.#mode !== 'running') return [];
-    return this.#backlog.ends.map(([topic, end]) => {
+    return this.#reading.ends.map(([topic, end]) => {
       const messages = Math.max(0, end - nextIn(this.#store.position, topic));
       return { topic, partition: this.number, messages };
     });
@@ -123,7 +116,7 @@ export class Shard {
 
   /** First offset of a topic that is not read. */
   readNext(topic: string): number {
-    return this.#backlog.nextOf(topic);
+    return this.#reading.nextOf(topic);
   }
 
   /** Mean over all applied messages of a topic; undefined before the first one. */
@@ -182,7 +175,17 @@ export class Shard {
         new MicroBatch(this.number, this.#store, this.#store.projection, this.#ownership, spent),
       onDue: () => this.#pump(),
     });
-    await this.#startAtPosition(bounds, bases);
+    this.#intake = new SourceIntake({
+      shard: this.number,
+      stager: this.#stager,
+      requests: this.#requests,
+      filling: this.#filling,
+      lastOf: (topic) => this.#lastOf(topic),
+      silentTo: () => this.#silentTo,
+      isRunning: () => this.#mode === 'running',
+      onStaged: () => this.#pump(),
+    });
+    await this.#intake.start(this.#store.position, bounds, bases, this.#context.acceptLoss, this.#log);
     this.#target = target;
     this.#mode = 'running';
     this.#pump();
@@ -191,71 +194,33 @@ export class Shard {
 
   /** Partitions to fetch and from where; none while the open micro-batch is full. */
   wants(): Want[] {
-    if (this.#mode !== 'running' || this.#open.isFull || this.#isBehindBase) return [];
-    return this.#backlog.due(this.#silentTo).flatMap((topic): Want[] => {
-      const next = this.#backlog.nextOf(topic);
-      // Reads the last applied message again as a proof.
-      const from = this.#proof.readFrom(topic, next);
-      if (this.#silentTo !== undefined && next >= nextIn(this.#silentTo, topic)) return [];
-      return [{ topic, partition: this.number, next: from }];
-    });
+    return this.#mode === 'running' ? this.#reading.wants() : [];
   }
 
   /**
    * Whether a topic that no longer holds the next offset starts at a base now. Then the shard fetches nothing more, and has
    * to be opened again.
    */
-  async isBehindBase(topic: string): Promise<boolean> {
-    const bounds = await this.#requests.bounds([topic]);
-    const bases = new SourceBases(this.number, bounds, this.#requests);
-    this.#isBehindBase = (await bases.before(topic, this.#backlog.nextOf(topic))) !== undefined;
-    return this.#isBehindBase;
+  isBehindBase(topic: string): Promise<boolean> {
+    return this.#reading.isBehindBase(topic);
   }
 
   /** Whether a topic has messages that are not read, by the last fetch. */
   isBehind(topic: string): boolean {
-    return this.#backlog.isBehind(topic);
+    return this.#reading.isBehind(topic);
   }
 
   /**
    * Stages fetched messages of this shard.
    * @throws ReelflowError sourceReplaced, sourceLost
    */
-  async receive(fetched: Fetched): Promise<void> {
-    const { topic } = fetched;
-    this.#backlog.sees(topic, fetched);
-    for (const message of fetched.messages) {
-      if (this.#mode !== 'running') return;
-      const next = this.#backlog.nextOf(topic);
-      if (this.#proof.needs(topic)) {
-        this.#proof.check(topic, message);
-        continue;
-      }
-      if (message.offset < next) continue;
-      if (message.offset > next) {
-        throw new ReelflowError('sourceLost', 'A topic has a gap', {
-          detail: `${topic}/${this.number}: expected offset ${next}, got ${message.offset}.`,
-          hint: 'The topic must keep every message: check its cleanup.policy and retention.',
-        });
-      }
-      if (this.#silentTo !== undefined && next >= nextIn(this.#silentTo, topic)) return;
-      if (this.#open.batch.sources.has(topic) && baseMarkOf(message.value)?.mark === 'begin') {
-        // The counts since the begin are those since a commit.
-        this.#open.stopBeforeBase();
-        this.#pump();
-        if (this.#open.isBeforeBase) return;
-      }
-      await this.#stager.stage(this.#open.batch, topic, message);
-      this.#backlog.moveTo(topic, message.offset + 1);
-      this.#pump();
-      // The rest is fetched again once the next micro-batch has room.
-      if (this.#open.isFull) return;
-    }
+  receive(fetched: Fetched): Promise<void> {
+    return this.#reading.receive(fetched);
   }
 
   /** Demands a new proof of every topic. Reading was interrupted, and the log may have been replaced since. */
   distrust(): void {
-    for (const topic of this.#backlog.topics) this.#proof.demand(topic, this.#backlog.nextOf(topic));
+    this.#reading.distrust();
   }
 
   /** Closes the open micro-batch as soon as everything before `target` is staged. */
@@ -269,7 +234,7 @@ export class Shard {
     return (
       this.#mode === 'running' &&
       this.#silentTo === undefined &&
-      this.#proof.isComplete &&
+      this.#reading.isProved &&
       notAfter(target, this.#store.position) &&
       notAfter(target, this.publishedPosition)
     );
@@ -337,6 +302,11 @@ export class Shard {
     return this.#filling;
   }
 
+  get #reading(): SourceIntake {
+    if (this.#intake === undefined) throw new RangeError('the shard is not open');
+    return this.#intake;
+  }
+
   get #store(): ShardStore {
     return this.#opened.store;
   }
@@ -369,32 +339,10 @@ export class Shard {
     this.#context.metrics?.published(cubes.length);
   }
 
-  async #startAtPosition(bounds: Bounds, bases: SourceBases): Promise<void> {
-    for (const topic of this.topics) {
-      const next = this.#store.sources.get(topic)?.next ?? 0;
-      const inLog = bounds.get(topic)?.get(this.number) ?? { start: 0, end: 0 };
-      const base = await bases.before(topic, next);
-      requireInLog(topic, this.number, next, inLog, this.#context.acceptLoss || base !== undefined);
-      const { start } = inLog;
-      this.#backlog.startAt(topic, Math.max(next, start));
-      if (next > start) this.#proof.demand(topic, next);
-      if (start > next) {
-        if (base !== undefined) this.#log.info({ topic, ...base }, 'the topic begins at a base');
-        else this.#log.warn({ topic, next, start }, 'accepting the loss of messages that were never applied');
-        // At once: no message may ever arrive to carry the position past the gap.
-        this.#open.batch.lose(topic, this.#stager.datasetOf(topic), [next, start]);
-      }
-    }
-  }
-
   /** The last message of a topic that is staged or applied. */
   #lastOf(topic: string): LastMessage | undefined {
     const staged = this.#open.batch.sources.get(topic)?.last ?? this.#applying?.sources.get(topic)?.last;
     return staged === undefined ? this.#store.sources.get(topic)?.last : lastMessageOf(staged);
-  }
-
-  #hasStaged(target: Position): boolean {
-    return Object.keys(target).every((topic) => this.#backlog.nextOf(topic) >= nextIn(target, topic));
   }
 
   /** Starts to apply the open micro-batch when a bound has closed it and the store is free. */
@@ -403,12 +351,12 @@ export class Shard {
     this.#open.startWindow();
     if (this.#working !== undefined) return;
     const closedBy = this.#open.closedBy({
-      catchUp: this.#silentTo !== undefined && this.#hasStaged(this.#silentTo),
-      target: this.#target !== undefined && this.#hasStaged(this.#target),
+      catchUp: this.#silentTo !== undefined && this.#reading.hasStaged(this.#silentTo),
+      target: this.#target !== undefined && this.#reading.hasStaged(this.#target),
     });
     if (closedBy === undefined) return;
     const batch = this.#open.take();
-    this.#backlog.begin();
+    this.#reading.begin();
     this.#applying = batch;
     this.#working = this.#work(batch, closedBy)
       .catch((thrown) => this.#onFailure(thrown))
