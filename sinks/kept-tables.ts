@@ -63,6 +63,7 @@ export class KeptTables {
     cubes: Readonly<Record<string, number>>,
     changedIds: (cube: string, id: string, revision: number) => string,
   ): Promise<void> {
+    await this.#dropOthers(maker);
     for (const table of tables) {
       const before = await this.#stateOf(table);
       const revisions = Object.fromEntries(
@@ -75,9 +76,8 @@ export class KeptTables {
         ...(table.reads.includes('names') ? ['SELECT nconst FROM changed_names'] : []),
         ...(table.reads.includes('title_names') ? ['SELECT tconst FROM changed_titles'] : []),
       ];
-      const isSame = before?.maker === maker;
       const sum =
-        (isSame && (await this.#updateChanged(table, before, changed))) || (await this.#computeAll(table));
+        (before && (await this.#updateChanged(table, before, changed))) ?? (await this.#computeAll(table));
       const state: Kept = { maker, revisions, rows: String(sum.rows), hashes: String(sum.hashes) };
       await this.#connection.run('DELETE FROM kept WHERE name = $1', [table.name]);
       await this.#connection.run('INSERT INTO kept VALUES ($1, $2)', [table.name, JSON.stringify(state)]);
@@ -85,6 +85,17 @@ export class KeptTables {
     await this.#connection.run('DELETE FROM changed_names');
     await this.#connection.run('DELETE FROM changed_titles');
     this.#recordsNames = true;
+  }
+
+  /**
+   * Forgets what other declarations or versions have computed. Among them may be tables that are not declared now: when they are
+   * declared again, the names that changed meanwhile are forgotten, and rows that sum to 0 may be compacted away.
+   */
+  async #dropOthers(maker: string): Promise<void> {
+    for (const [name, state] of await this.#rows('SELECT name, state FROM kept')) {
+      if ((JSON.parse(String(state)) as Kept).maker !== maker)
+        await this.#connection.run('DELETE FROM kept WHERE name = $1', [String(name)]);
+    }
   }
 
   /** The content of a table that was brought up to date. */

@@ -10,6 +10,7 @@ import { retain } from '../../../sinks/gold/retention.ts';
 import { publishSnapshot } from '../../../sinks/gold/snapshot.ts';
 import { type Cube, rowsOf } from '../../../tables/cubes/cube.ts';
 import { cubes } from '../../../tables/cubes/cube-set.ts';
+import { goldTables } from '../../../tables/gold-tables.ts';
 import { nullInt } from '../../../topics/row-plan.ts';
 import { Chance } from '../../chaos/chance.ts';
 import { cubeNamed, rowOf } from '../../support/cube-rows.ts';
@@ -20,9 +21,10 @@ let gold: string;
 let store: CubeStore;
 
 const openStore = (name: string) => CubeStore.open(join(folder, name), identity, '500MB');
-const publish = (from = store, to = gold) =>
+const publish = (from = store, to = gold, tables = goldTables) =>
   publishSnapshot(from, {
     gold: to,
+    tables,
     ...identity,
     schemas: {},
     peopleTopic: 'names',
@@ -249,12 +251,26 @@ test('sums and snapshots after each of many changes are those of all changes at 
   expect(summed.recent).toBeGreaterThan(5);
 }, 120_000);
 
-test('a snapshot computes the rows of changed ids alone, also after the sink was started again', async () => {
+/** As many people as make a change of one of them small. */
+async function addPeople(): Promise<void> {
   const people = 200;
   const [titles, credits, votes] = [1, 1, 10].map((value) => new Float64Array(people).fill(value));
   const ids = Int32Array.from({ length: people }, (_, row) => row);
   const columns = [ids, new Int32Array(people).fill(55), titles, credits, votes] as Int32Array[];
   await store.transaction(() => store.addCubeRows(0, rowsOf(cubeNamed('contributor'), columns, people)));
+}
+
+/** Name and titles of a person in CURRENT. */
+async function person(id: number) {
+  const file = pathsOf({ id: currentSnapshot(gold) as string })('contributor_analysis.parquet');
+  const rows = await store.connection.runAndReadAll(
+    `SELECT primaryName, total_titles::INTEGER FROM '${file}' WHERE nconst = 'nm${String(id).padStart(7, '0')}'`,
+  );
+  return rows.getRows()[0];
+}
+
+test('a snapshot computes the rows of changed ids alone, also after the sink was started again', async () => {
+  await addPeople();
   await publish();
   /** Publishes. @returns how often contributor_analysis was computed as a whole, and how often for changed ids */
   const computed = async () => {
@@ -267,13 +283,6 @@ test('a snapshot computes the rows of changed ids alone, also after the sink was
     );
     const changed = statements.filter((text) => text.startsWith('INSERT INTO sink.kept_contributor'));
     return { whole: whole.length, changed: changed.length };
-  };
-  const person = async (id: number) => {
-    const file = pathsOf({ id: currentSnapshot(gold) as string })('contributor_analysis.parquet');
-    const rows = await store.connection.runAndReadAll(
-      `SELECT primaryName, total_titles::INTEGER FROM '${file}' WHERE nconst = 'nm${String(id).padStart(7, '0')}'`,
-    );
-    return rows.getRows()[0];
   };
   await store.transaction(() => store.addCubeRows(1, rowOf(cubeNamed('contributor'), 3, 60, 1, 1, 5)));
   expect(await computed()).toEqual({ whole: 0, changed: 1 });
@@ -288,6 +297,19 @@ test('a snapshot computes the rows of changed ids alone, also after the sink was
   await store.transaction(() => store.clearShard(1));
   expect(await computed()).toEqual({ whole: 1, changed: 0 });
   expect(await person(3)).toEqual([null, 1]);
+});
+
+test('rows are not kept beyond a publication of other tables, which uses up the recorded names', async () => {
+  await addPeople();
+  await publish();
+  await store.transaction(async () => void (await name(8, 'Bob')(store)));
+  await publish(
+    store,
+    gold,
+    goldTables.filter((table) => table.name === 'directors'),
+  );
+  await publish();
+  expect(await person(8)).toEqual(['Bob', 1]);
 });
 
 test('a changed history writes its tables and no others, also after the sink was started again', async () => {
