@@ -33,9 +33,12 @@ test('no document names a line number of a source', () => {
 });
 
 describe('the invariants of DESIGN.md', () => {
-  const rows = [...read('DESIGN.md').matchAll(/^\| (E\d+) +\| (.*?) +\| (.*?) +\| (.*?) +\|$/gm)].map(
-    ([, id, , enforcedBy, tests]) => ({ id, enforcedBy: enforcedBy ?? '', tests: tests ?? '' }),
-  );
+  const items = read('DESIGN.md').matchAll(/^- (E\d+): .*?\n {2}By (.*?)\.\sTests:\s(.*?)\.$/gms);
+  const rows = [...items].map(([, id, enforcedBy = '', tests = '']) => ({
+    id,
+    enforcedBy,
+    tests: tests.replace(/\s+/g, ' '),
+  }));
   const sources = [...texts].filter(([path]) => path.endsWith('.ts') && !path.startsWith('test/'));
 
   test('have consecutive numbers', () => {
