@@ -2,6 +2,7 @@
 import { existsSync, realpathSync, renameSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { Command } from 'commander';
+import { filled } from '../runtime/terminal.ts';
 import type { GoldTable } from '../tables/gold-table.ts';
 import { type Context, openContext } from './context.ts';
 import { declarationsOf } from './declared.ts';
@@ -20,7 +21,6 @@ import {
 import { print, printJson } from './output.ts';
 import type { PipelineReport } from './pipeline.ts';
 import { stopSignal } from './stop.ts';
-import { filled } from './table.ts';
 
 interface Flags extends CommonFlags, TablesFlags {
   data?: string;

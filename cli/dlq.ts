@@ -13,7 +13,7 @@ import {
   type LetterPosition,
   letterPositionOf,
 } from './options.ts';
-import { print, printJson } from './output.ts';
+import { print, printFilled, printJson } from './output.ts';
 import { openProgress } from './progress.ts';
 import { stopSignal } from './stop.ts';
 import { tableText } from './table.ts';
@@ -63,7 +63,7 @@ async function list(flags: Filters & { limit?: number }): Promise<void> {
   if (flags.json) return printJson(flags.limit === undefined ? letters.groups : letters.latest.map(lineOf));
   if (letters.groups.length === 0) return print('There are no dead letters.');
   print(flags.limit === undefined ? groupsText(letters) : lettersText(letters));
-  if (letters.foreign > 0) print(`${letters.foreign} messages of the topic are no dead letters.`);
+  if (letters.foreign > 0) printFilled(`${letters.foreign} messages of the topic are no dead letters.`);
 }
 
 const lineOf = ({ value: _, timeMs, ...letter }: Letters['latest'][number]) => ({
@@ -77,7 +77,7 @@ function groupsText({ groups }: Letters): string {
     [
       { head: 'stage', cell: ({ stage }) => stage, drop: 1 },
       { head: 'reason', cell: ({ reason }) => printable(reason) },
-      { head: 'from', cell: ({ source }) => printable(source) },
+      { head: 'from', keep: 'end' as const, cell: ({ source }) => printable(source) },
       ...counts.map((head) => ({
         head,
         align: 'right' as const,
@@ -99,7 +99,7 @@ function lettersText({ latest }: Letters): string {
       { head: 'time', cell: ({ timeMs }) => timeText(timeMs), drop: 2 },
       { head: 'stage', cell: ({ stage }) => stage, drop: 1 },
       { head: 'reason', cell: ({ reason }) => printable(reason) },
-      { head: 'from', cell: placeOf },
+      { head: 'from', keep: 'end', cell: placeOf },
       { head: 'now', cell: ({ fate }) => fate },
       { head: 'detail', cell: ({ detail }) => printable(detail).slice(0, 80), drop: 3 },
     ],
@@ -149,11 +149,13 @@ async function replay(flags: Filters & { dryRun?: true }): Promise<void> {
   } finally {
     progress.end();
   }
-  print(flags.json ? JSON.stringify(report) : redeliveryText(report));
+  if (flags.json) printJson(report);
+  else printFilled(redeliveryText(report));
 }
 
 function redeliveryText(report: RedeliveryReport): string {
   const { letters, replayed, superseded, refused, before, rowsSent, rowsSuperseded, dryRun } = report;
+  if (letters + before === 0) return 'There are no dead letters.';
   return [
     `${whole(letters)} letters were open${before > 0 ? `, ${whole(before)} were handled earlier` : ''}.`,
     `${whole(replayed)} ${dryRun ? 'would be' : 'are'} replayed: ${whole(rowsSent)} rows ${dryRun ? 'would be' : 'were'} sent.`,

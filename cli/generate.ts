@@ -1,6 +1,6 @@
 /** `reelflow generate`: a synthetic dataset in IMDb's layout, for demos, tests and measurements. */
 import { Command, Option } from 'commander';
-import { megabytes, whole } from './figures.ts';
+import { whole } from './figures.ts';
 import { integerIn, outputOptions } from './options.ts';
 import { print, printJson } from './output.ts';
 import { openProgress } from './progress.ts';
@@ -56,10 +56,9 @@ async function run({ titles, out, seed, order, gzip, json }: Flags): Promise<voi
     [
       { head: 'file', cell: ({ file }) => file },
       { head: 'rows', align: 'right', cell: (of) => whole(of.rows) },
-      { head: 'MB', align: 'right', cell: (of) => megabytes(of.bytes) },
+      { head: 'bytes', align: 'right', cell: (of) => whole(of.bytes) },
     ],
     [...files, { file: 'total', rows, bytes }],
   );
-  const rate = (rows / seconds / 1e6).toFixed(2);
-  print(`${table}\n${out}: ${seconds.toFixed(1)} s, ${rate} M rows/s, seed ${seed}`);
+  print(`${table}\n${out}: ${seconds.toFixed(1)} s, ${whole(rows / seconds)} rows/s, seed ${seed}`);
 }

@@ -1,9 +1,10 @@
 /** Snapshots, tables and differences as text for people. */
 
+import { filled } from '../runtime/terminal.ts';
 import type { Cell, SnapshotDiff, TableColumn, TableView } from '../sinks/gold/gold-reader.ts';
 import type { SnapshotSummary } from '../sinks/gold/history.ts';
 import { figure } from './figures.ts';
-import { filled, tableText } from './table.ts';
+import { tableText } from './table.ts';
 
 /** Columns that a terminal has room for; more would wrap. */
 const columnsShown = 12;

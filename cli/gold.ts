@@ -16,7 +16,7 @@ import {
   type TablesFlags,
   tablesOption,
 } from './options.ts';
-import { print, printJson } from './output.ts';
+import { print, printFilled, printJson } from './output.ts';
 import { drawPlot } from './plot.ts';
 import { historyRowsMax, titlePlots } from './title-plots.ts';
 
@@ -195,7 +195,7 @@ async function exportTables(
   for (const [table, { version, rows, written }] of Object.entries(exported.tables)) {
     print(`${table}: version ${version}, ${figure(rows)} rows${written ? '' : ', as it was'}`);
   }
-  print(`Snapshot ${exported.snapshot} in ${exported.folder}`);
+  printFilled(`Snapshot ${exported.snapshot} in ${exported.folder}`);
 }
 
 async function push(url: string, { gold, json, ...keep }: Flags & KeepFlags): Promise<void> {
@@ -203,7 +203,7 @@ async function push(url: string, { gold, json, ...keep }: Flags & KeepFlags): Pr
   const report = await pushGold(gold, url, keepOf(keep));
   if (json) return printJson(report);
   const { snapshot, pushed, bytes, removed } = report;
-  print(
+  printFilled(
     pushed ? `Snapshot ${snapshot} is in ${url}, ${figure(bytes)} bytes.` : `${url} has ${snapshot} already.`,
   );
   for (const id of removed) print(`${id} is removed from it.`);
@@ -219,7 +219,7 @@ async function pull(url: string, flags: TableFlags): Promise<void> {
   const report = await withGoldLock(gold, { patienceMs: 2_000 }, () => pullGold(gold, url, tables));
   if (json) return printJson(report);
   const { snapshot, pulled } = report;
-  print(pulled ? `Snapshot ${snapshot} is in ${gold}.` : `${gold} has ${snapshot} already.`);
+  printFilled(pulled ? `Snapshot ${snapshot} is in ${gold}.` : `${gold} has ${snapshot} already.`);
 }
 
 async function pin(at: string | undefined, { gold, json }: Flags, wanted: boolean): Promise<void> {
@@ -230,7 +230,7 @@ async function pin(at: string | undefined, { gold, json }: Flags, wanted: boolea
   const id = snapshotAt(gold, at);
   const changed = wanted ? pinSnapshot(gold, id) : unpinSnapshot(gold, id);
   if (json) return printJson({ snapshot: id, isPinned: wanted, changed });
-  print(`Snapshot ${id} ${changed ? 'is now' : 'was already'} ${wanted ? 'pinned' : 'unpinned'}.`);
+  printFilled(`Snapshot ${id} ${changed ? 'is now' : 'was already'} ${wanted ? 'pinned' : 'unpinned'}.`);
 }
 
 interface PruneFlags extends Flags, KeepFlags {
@@ -290,7 +290,7 @@ const stayTexts = {
 } as const;
 
 function printPruned(dryRun: boolean, removed: readonly string[], stay: RetentionPlan['stay']): void {
-  for (const { id, because } of stay) print(`${id} stays: ${stayTexts[because]}.`);
+  for (const { id, because } of stay) printFilled(`${id} stays: ${stayTexts[because]}.`);
   for (const id of removed) print(`${id} ${dryRun ? 'would be' : 'is'} removed.`);
   if (removed.length === 0) print('Nothing to remove.');
 }

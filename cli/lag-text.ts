@@ -1,8 +1,9 @@
 /** The lag of consumer groups as text: a line and a table per group. */
 import type { State } from '../monitor/judge.ts';
 import type { GroupLag, LagReport, LagRow } from '../monitor/lag.ts';
+import { filled } from '../runtime/terminal.ts';
 import { duration, rate, sparkline, whole } from './figures.ts';
-import { coloured, filled, type TableColumn, tableText } from './table.ts';
+import { coloured, type TableColumn, tableText } from './table.ts';
 
 interface LagTextOptions {
   /** Columns that a line may take; default those of the terminal. */
@@ -33,7 +34,7 @@ function columnsOf(rows: readonly LagRow[], trendOf: LagTextOptions['trendOf']):
     ({ head, align: 'right', drop, cell }) as const;
   const hasRecords = rows.some(({ lagRecords }) => lagRecords !== null && lagRecords > 0);
   return [
-    { head: 'topic', cell: ({ topic }) => topic },
+    { head: 'topic', keep: 'end', cell: ({ topic }) => topic },
     number('partition', 0, ({ partition }) => String(partition)),
     number('start', 8, ({ startOffset }) => whole(startOffset)),
     number('end', 6, ({ endOffset }) => whole(endOffset)),

@@ -4,13 +4,13 @@ import { Command, Option } from 'commander';
 import type { State } from '../monitor/judge.ts';
 import type { GroupLag, LagReport, LagRow, Watched } from '../monitor/lag.ts';
 import { ReelflowError } from '../runtime/errors.ts';
+import { terminalWidth } from '../runtime/terminal.ts';
 import type { TopicNames } from '../topics/catalog.ts';
 import { openContext } from './context.ts';
 import { lagText } from './lag-text.ts';
 import { type CommonFlags, commonOptions, periodOption, severalOption } from './options.ts';
 import { print } from './output.ts';
 import { stopSignal } from './stop.ts';
-import { terminalWidth } from './table.ts';
 
 interface Flags extends CommonFlags {
   group: string[];

@@ -4,6 +4,7 @@
  */
 import { Command, CommanderError } from 'commander';
 import { exitCodes, isAbort, messageOf, ReelflowError } from '../runtime/errors.ts';
+import { filled, terminalWidth } from '../runtime/terminal.ts';
 import { completionCommand } from './completion.ts';
 import { demoCommand } from './demo.ts';
 import { dlqCommand } from './dlq.ts';
@@ -37,8 +38,7 @@ export function createProgram(): Command {
     .description(
       'Replays the IMDb datasets into Kafka, keeps their aggregates up to date, writes Parquet snapshots.',
     )
-    .version(packageVersion())
-    .showHelpAfterError('Run the command with --help for its usage.');
+    .version(packageVersion());
   for (const command of [
     demoCommand(),
     runCommand(),
@@ -104,14 +104,22 @@ function requireDirectory(): void {
   }
 }
 
-/** What commander does otherwise by default. */
-function configure(command: Command): void {
+/** What commander does otherwise by default. @param path the command as a person types it */
+function configure(command: Command, path = 'reelflow'): void {
   command.exitOverride();
+  command.showHelpAfterError(`Hint: Run \`${path} --help\` for its usage.`);
+  command.configureOutput({
+    writeErr: (text) => process.stderr.write(onTerminal(text)),
+    outputError: (text, write) =>
+      write(text.replace(/^error: ./, (start) => `Error: ${start.slice(-1).toUpperCase()}`)),
+  });
   // Descriptions break also on a terminal of 60 columns.
   command.configureHelp({ minWidthToWrap: 15 });
   nameUnknownFirst(command);
-  for (const inner of command.commands) configure(inner);
+  for (const inner of command.commands) configure(inner, `${path} ${inner.name()}`);
 }
+
+const onTerminal = (text: string) => filled(text, terminalWidth(process.stderr));
 
 /** commander looks for missing options first, but a misspelt one is both: the option that is there helps more than the missing one. */
 function nameUnknownFirst(command: Command): void {
@@ -162,8 +170,9 @@ async function report(
       'Hint: This is a defect of reelflow. Run the command with --verbose to see where.',
     );
   }
-  if (verbose && thrown instanceof Error) lines.push(thrown.stack ?? '', causesOf(thrown));
-  process.stderr.write(`${lines.filter((line) => line !== '').join('\n')}\n`);
+  const said = lines.map(onTerminal);
+  if (verbose && thrown instanceof Error) said.push(thrown.stack ?? '', causesOf(thrown));
+  process.stderr.write(`${said.filter((line) => line !== '').join('\n')}\n`);
   return known?.exitCode ?? exitCodes.defect;
 }
 

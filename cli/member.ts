@@ -9,7 +9,7 @@ import type { Endpoints } from '../runtime/config.ts';
 import { failureKindOf, ReelflowError } from '../runtime/errors.ts';
 import { readableLine } from '../runtime/logger.ts';
 import { packageFile } from '../runtime/package.ts';
-import { filled, terminalWidth } from './table.ts';
+import { filled, terminalWidth } from '../runtime/terminal.ts';
 
 /** As in the first line of `reelflow.js`: with a small heap, buffers outside it would trigger constant collections. */
 export const stageFlags = ['--initial-old-space-size=256', '--single-threaded-gc'];
@@ -108,7 +108,7 @@ export class Member {
       process.stderr.write(`${line}\n`);
       return;
     }
-    process.stderr.write(`${memberLine(line, this.name, terminalWidth())}\n`);
+    process.stderr.write(`${memberLine(line, this.name, terminalWidth(process.stderr))}\n`);
   }
 }
 

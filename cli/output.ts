@@ -1,5 +1,6 @@
 /** Standard output, where results go; standard error has logs, progress and errors. */
 import { exitCodes, messageOf, systemCodeOf } from '../runtime/errors.ts';
+import { filled } from '../runtime/terminal.ts';
 import { stop, stoppedExitCode } from './stop.ts';
 
 let isClosed = false;
@@ -7,6 +8,11 @@ let isClosed = false;
 /** Prints a line, or several. Does nothing once standard output has failed. */
 export function print(text: string): void {
   if (!isClosed) process.stdout.write(`${text}\n`);
+}
+
+/** Prints sentences: on a terminal their lines break between words. */
+export function printFilled(text: string): void {
+  print(filled(text));
 }
 
 export function printJson(value: unknown): void {

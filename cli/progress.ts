@@ -1,4 +1,5 @@
 /** Progress on standard error: a bar for each thing on a terminal, a log line now and then elsewhere. */
+import { terminalWidth } from '../runtime/terminal.ts';
 
 export interface Step {
   /** What the bar is of, such as a dataset; '' for a command with one bar. */
@@ -15,6 +16,8 @@ export interface Progress<T> {
 }
 
 const logEveryMs = 5_000;
+/** Columns that name, percentage and text take beside a bar. */
+const besideBar = 50;
 
 /**
  * @param stepOf what a bar shows
@@ -31,6 +34,7 @@ async function bars<T>(stepOf: (now: T) => Step): Promise<Progress<T>> {
   const { default: cliProgress } = await import('cli-progress');
   const all = new cliProgress.MultiBar({
     format: '{name}{bar} {percentage}%  {text}',
+    barsize: Math.max(8, Math.min(40, terminalWidth(process.stderr) - besideBar)),
     barCompleteChar: '█',
     barIncompleteChar: '░',
     hideCursor: true,
@@ -45,7 +49,10 @@ async function bars<T>(stepOf: (now: T) => Step): Promise<Progress<T>> {
       started.set(name, bar);
       bar.update(done, payload);
     },
-    end: () => all.stop(),
+    // Without a bar it would write an empty line.
+    end: () => {
+      if (started.size > 0) all.stop();
+    },
   };
 }
 

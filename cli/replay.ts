@@ -180,7 +180,9 @@ export function replayText(report: ReplayReport): string {
     report.rejected > 0 && 'Rejected rows are in the dead-letter topic, with file, line and reason.',
   ];
   const plan = report.plan === undefined ? [] : [planText(report.plan)];
-  return [...plan, table, ...remarks.filter((remark) => remark !== false)].join('\n');
+  // A dry run has a plan and no counts.
+  const counts = lines.length === 0 && plan.length > 0 ? [] : [table];
+  return [...plan, ...counts, ...remarks.filter((remark) => remark !== false)].join('\n');
 }
 
 /** Per dataset the groups and ids that a refresh sends or removes. */
@@ -195,14 +197,14 @@ function planText(plans: NonNullable<ReplayReport['plan']>): string {
     [
       { head: 'plan', cell: ([name]) => name },
       count('rows', ({ rows }) => rows),
-      count('changed groups', ({ changed }) => changed.groups, 1),
-      count('changed ids', ({ changed }) => changed.ids),
-      count('new groups', ({ new: fresh }) => fresh.groups, 2),
-      count('new ids', ({ new: fresh }) => fresh.ids),
-      count('vanished groups', ({ vanished }) => vanished.groups, 2),
-      count('vanished ids', ({ vanished }) => vanished.ids),
-      count('unknown groups', ({ unknown }) => unknown.groups, 1),
-      count('refused rows', ({ refused }) => refused),
+      count('changed\ngroups', ({ changed }) => changed.groups, 1),
+      count('changed\nids', ({ changed }) => changed.ids),
+      count('new\ngroups', ({ new: fresh }) => fresh.groups, 2),
+      count('new\nids', ({ new: fresh }) => fresh.ids),
+      count('vanished\ngroups', ({ vanished }) => vanished.groups, 2),
+      count('vanished\nids', ({ vanished }) => vanished.ids),
+      count('unknown\ngroups', ({ unknown }) => unknown.groups, 1),
+      count('refused\nrows', ({ refused }) => refused),
       { head: 'sent as', drop: 3, cell: ([, { isBase }]) => (isBase ? 'base' : 'changes') },
     ],
     lines,
@@ -213,10 +215,14 @@ function planText(plans: NonNullable<ReplayReport['plan']>): string {
 export function replayProgress(logger: Logger): Promise<Progress<ReplayProgress>> {
   return openProgress(
     ({ dataset, pass, bytesRead, bytesTotal, read, rejected }) => ({
-      name: pass === 'compare' ? `${dataset} (compare)` : dataset,
+      // Both passes share the bar of their dataset: the second one fills it again.
+      name: dataset,
       done: bytesRead,
       total: bytesTotal,
-      text: `${whole(read)} records${rejected > 0 ? `, ${whole(rejected)} rejected` : ''}`,
+      text:
+        pass === 'compare'
+          ? 'compared with the topics'
+          : `${whole(read)} records${rejected > 0 ? `, ${whole(rejected)} rejected` : ''}`,
     }),
     (now) => logger.info(now, 'replaying'),
   );

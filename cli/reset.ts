@@ -5,7 +5,7 @@ import { Command } from 'commander';
 import { openContext } from './context.ts';
 import { whole } from './figures.ts';
 import { type CommonFlags, commonOptions } from './options.ts';
-import { print, printJson } from './output.ts';
+import { printFilled, printJson } from './output.ts';
 
 interface Flags extends CommonFlags {
   dryRun?: true;
@@ -40,7 +40,7 @@ async function run(flags: Flags): Promise<void> {
   if (flags.json) return printJson({ ...report, dryRun: flags.dryRun === true });
   const { generation, shards, messages, records } = report;
   const amount = records === null ? 'all records' : `${whole(records)} records`;
-  print(
+  printFilled(
     `Generation ${generation} ${flags.dryRun ? 'would start' : 'starts'} in ${shards} shards: ${amount} of title topics in ` +
       `${whole(messages)} messages ${flags.dryRun ? 'would be' : 'will be'} processed again.\n` +
       'CURRENT stays until a snapshot that is as complete replaces it.',

@@ -1,7 +1,7 @@
 /** `reelflow services up|down|status`: the local broker and registry. */
 import { Command } from 'commander';
 import { localFolder, type OutputFlags, outputOptions } from './options.ts';
-import { print, printJson } from './output.ts';
+import { print, printFilled, printJson } from './output.ts';
 import { tableText } from './table.ts';
 
 interface Options extends OutputFlags {
@@ -45,7 +45,7 @@ async function up(options: Options): Promise<void> {
     jvm: 'Java processes of this machine',
   };
   print(`Broker and registry: ${ways[found.how]}`);
-  for (const line of found.why) print(`  ${line}`);
+  for (const line of found.why) printFilled(`  ${line}`);
   print(`KAFKA_BROKERS=${found.endpoints.brokers.join(',')}`);
   print(`SCHEMA_REGISTRY_URL=${found.endpoints.registryUrl}`);
   if (found.how === 'environment') return;

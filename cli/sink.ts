@@ -19,7 +19,7 @@ import {
   type TablesFlags,
   tablesOptions,
 } from './options.ts';
-import { print, printJson } from './output.ts';
+import { printFilled, printJson } from './output.ts';
 import { finishSignal, openStage, type StageFlags } from './stage.ts';
 import { packageVersion } from './version.ts';
 
@@ -102,10 +102,12 @@ async function run(flags: Flags): Promise<void> {
   if (flags.json) printJson(report);
   else if (flags.once) {
     const { snapshot } = report;
-    print(snapshot === null ? 'Nothing changed: no snapshot.' : `Snapshot ${snapshot} in ${places.gold}`);
+    printFilled(
+      snapshot === null ? 'Nothing changed: no snapshot.' : `Snapshot ${snapshot} in ${places.gold}`,
+    );
     if (report.deleted > 0) {
       const what = flags.trim === 'report' ? 'could be deleted' : 'were deleted';
-      print(`${whole(report.deleted)} messages of source topics ${what}: a base has replaced them.`);
+      printFilled(`${whole(report.deleted)} messages of source topics ${what}: a base has replaced them.`);
     }
   }
 }

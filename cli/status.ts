@@ -2,6 +2,7 @@
 import { Command } from 'commander';
 import type { Broker } from '../kafka/client.ts';
 import type { Places } from '../runtime/config.ts';
+import { filled } from '../runtime/terminal.ts';
 import type { Manifest } from '../sinks/gold/manifest.ts';
 import type { TopicNames } from '../topics/catalog.ts';
 import { noRecords } from '../topics/record-counts.ts';
@@ -10,7 +11,7 @@ import { whole } from './figures.ts';
 import { pipelineGroups } from './lag.ts';
 import { type CommonFlags, commonOptions } from './options.ts';
 import { print, printJson } from './output.ts';
-import { filled, type TableColumn, tableText } from './table.ts';
+import { type TableColumn, tableText } from './table.ts';
 
 interface Line {
   readonly topic: string;
@@ -164,7 +165,7 @@ const offset = (head: 'start' | 'next' | 'end', drop: number): TableColumn<Shown
 });
 
 const columns: readonly TableColumn<Shown>[] = [
-  { head: 'topic', cell: ({ topic }) => topic },
+  { head: 'topic', keep: 'end', cell: ({ topic }) => topic },
   { head: 'partition', align: 'right', cell: ({ partition }) => String(partition ?? 'all') },
   offset('start', 3),
   offset('next', 1),

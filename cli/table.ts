@@ -3,6 +3,7 @@
  * fits the width: columns are dropped by priority, then long texts are cut. In a pipe nothing is left out.
  */
 import { stripVTControlCharacters, styleText } from 'node:util';
+import { terminalWidth, widthOf } from '../runtime/terminal.ts';
 
 export interface TableColumn<Row> {
   /** The head; further lines of it go below. */
@@ -12,31 +13,13 @@ export interface TableColumn<Row> {
   readonly align?: 'left' | 'right';
   /** Columns with the highest number are dropped first; 0, the default, stays always. */
   readonly drop?: number;
+  /** Which part of a text that is cut stays. Default its start; names that differ at their end, such as topics, keep the end. */
+  readonly keep?: 'start' | 'end';
 }
 
 const gap = '  ';
 /** A text is not cut below this. */
 const cutMin = 8;
-
-/** Columns of the terminal; without end where standard output is none. */
-export const terminalWidth = (): number =>
-  process.stdout.isTTY === true ? process.stdout.columns : Number.POSITIVE_INFINITY;
-
-/**
- * A text whose lines break between words. A word that is longer stays whole, so that it can be copied.
- * @param width columns that a line may take
- * @param indent blanks before each further line
- */
-export function filled(text: string, width = terminalWidth(), indent = 0): string {
-  const lines: string[] = [];
-  let line = '';
-  for (const word of text.split(/(?<=\S)(?= )/)) {
-    const isFull = line !== '' && widthOf(line) + widthOf(word) > width;
-    if (isFull) lines.push(line);
-    line = isFull ? ' '.repeat(indent) + word.trimStart() : line + word;
-  }
-  return [...lines, line].join('\n');
-}
 
 /** @param width columns that a line may take */
 export function tableText<Row>(
@@ -53,7 +36,7 @@ export function tableText<Row>(
   cutToFit(columns, widths, shown, width);
   const line = (texts: readonly string[]) =>
     shown
-      .map((at) => padded(texts[at] ?? '', widths[at] as number, columns[at]?.align ?? 'left'))
+      .map((at) => padded(texts[at] ?? '', widths[at] as number, columns[at]))
       .join(gap)
       .trimEnd();
   const headLines = Math.max(...shown.map((at) => heads[at]?.length ?? 1));
@@ -96,33 +79,33 @@ function cutToFit(
   }
 }
 
-function padded(text: string, width: number, align: 'left' | 'right'): string {
+function padded(text: string, width: number, { align, keep }: Partial<TableColumn<never>> = {}): string {
   const own = widthOf(text);
-  if (own > width) return `${cut(text, width - 1)}…`;
+  if (own > width) return keep === 'end' ? `…${ending(text, width - 1)}` : `${cut(text, width - 1)}…`;
   const space = ' '.repeat(width - own);
   return align === 'right' ? space + text : text + space;
 }
 
 function cut(text: string, width: number): string {
-  let taken = '';
-  let own = 0;
-  for (const char of stripVTControlCharacters(text)) {
-    own += widthOf(char);
-    if (own > width) break;
-    taken += char;
-  }
+  const taken = firstOf([...stripVTControlCharacters(text)], width).join('');
   return taken + ' '.repeat(Math.max(0, width - widthOf(taken)));
 }
 
-const wide =
-  /[\u1100-\u115f\u2e80-\u303e\u3041-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6\u{1f300}-\u{1faff}\u{20000}-\u{3fffd}]/gu;
-const without = /[\p{Mn}\p{Me}\p{Cf}]/gu;
+function ending(text: string, width: number): string {
+  const taken = firstOf([...stripVTControlCharacters(text)].reverse(), width)
+    .reverse()
+    .join('');
+  return ' '.repeat(Math.max(0, width - widthOf(taken))) + taken;
+}
 
-/** Columns that a text takes on a terminal. */
-export function widthOf(text: string): number {
-  const plain = stripVTControlCharacters(text);
-  if (/^[ -~]*$/.test(plain)) return plain.length;
-  return [...plain.replace(without, '')].length + (plain.match(wide)?.length ?? 0);
+/** The first characters that fit. */
+function firstOf(chars: readonly string[], width: number): string[] {
+  let own = 0;
+  const end = chars.findIndex((char) => {
+    own += widthOf(char);
+    return own > width;
+  });
+  return chars.slice(0, end < 0 ? chars.length : end);
 }
 
 /** Colours a text on a terminal, unless NO_COLOR is set. */

@@ -8,7 +8,7 @@ import { declarationsOf } from './declared.ts';
 import { whole } from './figures.ts';
 import { viewText } from './gold-text.ts';
 import { integerIn, outputOptions, type TablesFlags, tablesOption } from './options.ts';
-import { print, printJson } from './output.ts';
+import { print, printFilled, printJson } from './output.ts';
 import { tableText } from './table.ts';
 
 interface Flags extends TablesFlags {
@@ -61,9 +61,12 @@ async function list(flags: Flags): Promise<void> {
       [
         { head: 'name', cell: ({ name }) => name },
         { head: 'kind', cell: ({ kind }) => kind },
-        { head: 'engines', cell: ({ engines }) => engines },
         { head: 'reads', cell: ({ reads }) => reads.join(', ') },
-        { head: 'file', cell: ({ file }) => file ?? '' },
+        { head: 'engines', drop: 1, cell: ({ engines }) => engines },
+        // Only tables of a user lie in a file that a person may open.
+        ...(rows.some(({ file }) => file !== null)
+          ? [{ head: 'file', keep: 'end' as const, cell: ({ file }: (typeof rows)[number]) => file ?? '' }]
+          : []),
       ],
       rows,
     ),
@@ -77,10 +80,14 @@ async function check(flags: Flags): Promise<void> {
   const tables = ownTables(declarations).map(({ name }) => name);
   const cubes = declarations.cubes.map(({ name }) => name).slice(builtIn.cubes.length);
   if (flags.json) return printJson({ folder, cubes, tables });
-  print(
-    `${folder} is correct: ${whole(cubes.length)} cubes and ${whole(tables.length)} tables: ${[...cubes, ...tables].join(', ')}`,
-  );
+  const named = [counted(cubes, 'cube'), counted(tables, 'table')].filter((text) => text !== '');
+  printFilled(`${folder} is correct: ${named.join('; ')}`);
 }
+
+const counted = (names: readonly string[], what: string) =>
+  names.length === 0
+    ? ''
+    : `${whole(names.length)} ${what}${names.length === 1 ? '' : 's'}: ${names.join(', ')}`;
 
 const ownTables = ({ tables }: Declarations) => tables.filter(({ file }) => file !== undefined);
 

@@ -1,6 +1,7 @@
 /** `reelflow verify`: recomputes a snapshot and compares. */
 import { Command } from 'commander';
 import { ReelflowError } from '../runtime/errors.ts';
+import { filled } from '../runtime/terminal.ts';
 import type { ReadProgress } from '../sinks/verify/topic-rows.ts';
 import type { Verification, VerifyOptions } from '../sinks/verify/verify.ts';
 import { inNamespaceOf, logLevelOf, namespaceText, openContext } from './context.ts';
@@ -17,7 +18,7 @@ import {
 import { print } from './output.ts';
 import { openProgress, type Progress } from './progress.ts';
 import { stoppedExitCode, stopSignal } from './stop.ts';
-import { filled, tableText } from './table.ts';
+import { tableText } from './table.ts';
 
 interface Flags extends CommonFlags, TablesFlags {
   data?: string;
@@ -138,7 +139,7 @@ function verificationText(verification: Verification, data?: string): string {
       '',
       tableText(
         [
-          { head: 'topic', cell: ([name]: (typeof topics)[number]) => name },
+          { head: 'topic', keep: 'end' as const, cell: ([name]: (typeof topics)[number]) => name },
           ...counts.map((head) => ({
             head,
             align: 'right' as const,

@@ -57,10 +57,14 @@ export function unreadFrom({ start, next, readableFrom }: Offsets): number | nul
   return next === null ? null : Math.max(next, start ?? 0, readableFrom ?? 0);
 }
 
-/** Readable messages that wait; null when an offset is unknown or the log ends before the committed offset. */
+/**
+ * Readable messages that wait; null when an offset is unknown or the log ends before the committed offset. In a log that never
+ * held a message none waits, whatever was committed.
+ */
 export function lagOf(observation: Offsets): number | null {
   const { next } = observation;
   const end = endOf(observation);
+  if (end === 0 && next === null) return 0;
   if (end === null || next === null || next > end) return null;
   return Math.max(0, end - (unreadFrom(observation) as number));
 }

@@ -71,7 +71,7 @@ export interface GroupLag {
   /** Why the state is unknown; null when it is known. */
   readonly whyUnknown: string | null;
   readonly lag: number | null;
-  /** Number of partitions that hold messages and have an unknown lag. */
+  /** Number of partitions with an unknown lag. */
   readonly lagUnknown: number;
   readonly lagRecords: number | null;
   readonly lost: number | null;
@@ -176,7 +176,7 @@ export function groupLag(
     state,
     whyUnknown: state === null ? whyGroupUnknown(found, rows) : null,
     lag: sum((row) => row.lag),
-    lagUnknown: rows.filter(({ lag, endOffset }) => lag === null && endOffset !== 0).length,
+    lagUnknown: rows.filter(({ lag }) => lag === null).length,
     lagRecords: sum((row) => row.lagRecords),
     lost: sum((row) => row.lost),
     blocked: sum((row) => row.blocked),

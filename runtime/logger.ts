@@ -3,6 +3,7 @@
  * readable lines on a terminal.
  */
 import { type DestinationStream, type Logger, pino } from 'pino';
+import { filled, terminalWidth } from './terminal.ts';
 
 export type { Logger };
 
@@ -33,8 +34,12 @@ export function createLogger(
 }
 
 function readable(lines: DestinationStream): DestinationStream {
-  return { write: (json) => lines.write(`${readableLine(json)}\n`) };
+  const width = () => terminalWidth(process.stderr);
+  return { write: (json) => lines.write(`${filled(readableLine(json), width(), messageIndent)}\n`) };
 }
+
+/** Where the message of a readable line begins. */
+const messageIndent = '00:00:00  '.length;
 
 /** A log line for people: local time, level if it is no news, message, values. */
 export function readableLine(json: string): string {

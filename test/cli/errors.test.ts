@@ -558,9 +558,9 @@ describe('gold of another pipeline', () => {
 
 describe('bad usage ends with exit code 2 and words about', () => {
   const cases: [string[], RegExp][] = [
-    [['reply', 'data'], /unknown command 'reply'/],
-    [['replay'], /missing required argument 'inputs'/],
-    [['replay', 'data', '--fast'], /unknown option '--fast'/],
+    [['reply', 'data'], /Unknown command 'reply'/],
+    [['replay'], /Missing required argument 'inputs'/],
+    [['replay', 'data', '--fast'], /Unknown option '--fast'/],
     [['replay', 'data', '--datasets', 'title.basics,films'], /Unknown dataset: films/],
     [['replay', 'data', '--rate', 'fast'], /whole number/],
     [['replay', 'data', '--shards', '0'], /whole number from 1/],
@@ -573,7 +573,7 @@ describe('bad usage ends with exit code 2 and words about', () => {
     [['verify', '--memory', '-1GB'], /size of at least 16MB/],
     [['process', '--namespace', 'Not One'], /lower-case letters/],
     [['sink', '--keep', '0'], /whole number from 1/],
-    [['generate', '--titles', '10'], /required option '--out/],
+    [['generate', '--titles', '10'], /Required option '--out/],
   ];
 
   test.concurrent.for(cases)('reelflow %j', async ([args, words], { place, expect: check }) => {

@@ -3,6 +3,7 @@ import type { Command } from 'commander';
 import { expect, test, vi } from 'vitest';
 import { createProgram } from '../../cli/main.ts';
 import { integerIn, listenAddressOf, memoryOf, periodOf, sizeOf } from '../../cli/options.ts';
+import { filled } from '../../runtime/terminal.ts';
 
 test.each([
   ['1', 1],
@@ -69,6 +70,37 @@ test('a misspelt option is named, not the one that is missing for it', () => {
     expect(() => parse('--out', 'x')).toThrow("required option '--titles <n>' not specified");
   } finally {
     said.mockRestore();
+  }
+});
+
+test('every command names a wrong option and its own help, in lines that fit the terminal', () => {
+  const { isTTY, columns } = process.stderr;
+  const written: string[] = [];
+  const said = vi.spyOn(process.stderr, 'write').mockImplementation((text) => {
+    written.push(String(text));
+    return true;
+  });
+  Object.assign(process.stderr, { isTTY: true, columns: 40 });
+  try {
+    const visit = (command: Command, path: string[]) => {
+      if (command.commands.length > 0) {
+        for (const inner of command.commands) visit(inner, [...path, inner.name()]);
+        return;
+      }
+      written.length = 0;
+      expect(() => createProgram().parse(['node', 'reelflow', ...path, '--no-such-option'])).toThrow();
+      const called = ['reelflow', ...path].join(' ');
+      expect(written.join(''), called).toBe(
+        `Error: Unknown option '--no-such-option'\nHint: Run \`${called} --help\` for its usage.\n`
+          .split('\n')
+          .map((line) => filled(line, 40))
+          .join('\n'),
+      );
+    };
+    visit(createProgram(), []);
+  } finally {
+    said.mockRestore();
+    Object.assign(process.stderr, { isTTY, columns });
   }
 });
 

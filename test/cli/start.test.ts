@@ -51,6 +51,7 @@ test('--help loads the command line and its parser, and neither Kafka nor DuckDB
     'producers/rejection-limit.ts',
     'runtime/errors.ts',
     'runtime/package.ts',
+    'runtime/terminal.ts',
     'topics/catalog.ts',
     'topics/day.ts',
     'topics/record-counts.ts',

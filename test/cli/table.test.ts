@@ -4,9 +4,10 @@ import { viewText } from '../../cli/gold-text.ts';
 import { firstLines } from '../../cli/lag.ts';
 import { lagText } from '../../cli/lag-text.ts';
 import { memberLine } from '../../cli/member.ts';
-import { filled, tableText, widthOf } from '../../cli/table.ts';
+import { tableText } from '../../cli/table.ts';
 import { findingLines } from '../../cli/verify.ts';
 import type { LagReport } from '../../monitor/lag.ts';
+import { filled, widthOf } from '../../runtime/terminal.ts';
 
 interface Row {
   readonly name: string;
@@ -46,6 +47,17 @@ describe('a table', () => {
     for (const line of narrow.split('\n')) expect(widthOf(line)).toBeLessThanOrEqual(18);
   });
 
+  test('that cuts names which differ at their end keeps the end', () => {
+    const topics = ['a-namespace.imdb.title.basics', 'a-namespace.imdb.title.ratings'];
+    const column = { head: 'topic', cell: (topic: string) => topic };
+    const cutTo = (width: number, keep?: 'end') =>
+      tableText([{ ...column, ...(keep !== undefined && { keep }) }], topics, width)
+        .split('\n')
+        .slice(2);
+    expect(cutTo(10, 'end')).toEqual(['…le.basics', '…e.ratings']);
+    expect(cutTo(10)).toEqual(['a-namespa…', 'a-namespa…']);
+  });
+
   test('without rows is its head', () => {
     expect(tableText(columns, [], 80).split('\n')).toHaveLength(3);
   });
@@ -81,7 +93,7 @@ test('lag at 80 columns shows topic, partition, lag, state and the time to catch
   for (const line of lines) expect(widthOf(line)).toBeLessThanOrEqual(80);
   const table = lines.slice(lines.findIndex((line) => line.startsWith('topic')));
   expect(table[0]).toMatch(/^topic +partition +lag +state .*caught up in/);
-  expect(table[2]).toMatch(/^a-namespace\S+ +11 +1,000,000,000 +WARN .*1 d 1 h/);
+  expect(table[2]).toMatch(/^…\S+imdb\.title\.principals +11 +1,000,000,000 +WARN .*1 d 1 h/);
 });
 
 test('a gold table names the number of columns that it shows', () => {
@@ -109,6 +121,14 @@ describe('a text', () => {
     expect(filled('one two three', 7)).toBe('one two\nthree');
     expect(filled('a /very/long/path b', 6, 2)).toBe('a\n  /very/long/path\n  b');
     expect(filled('one two three', Number.POSITIVE_INFINITY)).toBe('one two three');
+  });
+
+  test('never breaks within a command, so that it can be copied', () => {
+    expect(filled('Run `reelflow dlq list` now', 8)).toBe('Run\n`reelflow dlq list`\nnow');
+  });
+
+  test('of several lines breaks each of them', () => {
+    expect(filled('one two\nthree', 7)).toBe('one two\nthree');
   });
 
   test('of a member that is idle says so, and is cut nowhere', () => {

@@ -505,6 +505,8 @@ const laws = ({
       same(lagOf({ end: 5, next: 5 }), 0);
       same(lagOf({ end: 5, next: 2 }), 3);
       same(lagOf({ end: 5, next: null }), null);
+      // No message was ever there to wait.
+      same(lagOf({ end: 0, next: null }), 0);
       same(lagOf({ end: null, next: 5 }), null);
       same(lagOf({ end: 4, next: 5 }), null);
     },
