@@ -14,6 +14,7 @@ import {
   datasetsOfUnrated,
   isText,
   moreColumnsOf,
+  namesForUsers,
   ofRated,
   ofUnrated,
   unratedRelation,
@@ -198,7 +199,7 @@ export async function batchGold(
   await load(connection, dataDir, 'name.basics', {
     table: 'batch_names',
     columns: `${number('nconst')}, primaryName`,
-    only: `WHERE nconst IN (${namedPeople})`,
+    ...(!namesForUsers(declarations.tables).has('names') && { only: `WHERE nconst IN (${namedPeople})` }),
   });
   await loadHistory?.();
   await computeGold(connection, schema, declarations, loadHistory !== undefined);
@@ -219,7 +220,7 @@ async function loadTitleNames(
   await load(connection, dataDir, 'title.basics', {
     table: 'batch_title_names',
     columns: `${number('tconst')}, primaryTitle, originalTitle`,
-    only: `WHERE tconst IN (${namedTitles})`,
+    ...(!namesForUsers(tables).has('title_names') && { only: `WHERE tconst IN (${namedTitles})` }),
   });
 }
 

@@ -3,11 +3,20 @@
  * delete or a later message replaced its group of ids.
  */
 import { type DuckDBConnection, LIST, listValue, VARCHAR } from '@duckdb/node-api';
+import { builtIn } from '../../tables/built-in.ts';
 import type { DatasetName } from '../../topics/catalog.ts';
 import type { Dictionary } from '../../topics/dictionary.ts';
 import { groupSize } from '../../topics/id-groups.ts';
 import { type BatchRelation, lastOfEachKey, namedPeople, namedTitles } from './batch-gold.ts';
-import { isText, type MoreColumns, ofRated, ofUnrated, unratedRelation } from './more-columns.ts';
+import {
+  datasetsOfUnrated,
+  isText,
+  type MoreColumns,
+  namesForUsers,
+  ofRated,
+  ofUnrated,
+  unratedRelation,
+} from './more-columns.ts';
 import { keyColumnsOf, replacedTable, rowTable } from './row-loader.ts';
 
 interface RelationStep {
@@ -16,8 +25,8 @@ interface RelationStep {
   readonly columns: string;
   /** The id of the title whose row it is, where gold needs those of rated titles. */
   readonly ofTitles?: string;
-  /** The rows that gold needs, by relations of earlier steps. */
-  readonly only?: string;
+  /** Of a relation of names: the rows that reelflow's tables need, by relations of earlier steps. */
+  readonly names?: { readonly as: string; readonly only: string };
 }
 
 const word = (column: string) => `(SELECT value FROM words WHERE number = ${column}) AS ${column}`;
@@ -62,13 +71,13 @@ const steps: readonly RelationStep[] = [
     relation: 'batch_title_names',
     dataset: 'title.basics',
     columns: 'tconst, primaryTitle, originalTitle',
-    only: `WHERE tconst IN (${namedTitles})`,
+    names: { as: 'title_names', only: `WHERE tconst IN (${namedTitles})` },
   },
   {
     relation: 'batch_names',
     dataset: 'name.basics',
     columns: 'nconst, primaryName',
-    only: `WHERE nconst IN (${namedPeople})`,
+    names: { as: 'names', only: `WHERE nconst IN (${namedPeople})` },
   },
 ];
 
@@ -76,14 +85,15 @@ const steps: readonly RelationStep[] = [
  * Makes the relations that `computeGold` reads, and drops the tables of the loaders.
  * @param dictionary the texts behind dictionary numbers
  * @param more columns that the loaders have besides
- * @param beyond datasets of which some cube reads the rows of unrated titles
  */
 export async function keepLastVersions(
   connection: DuckDBConnection,
   dictionary: Dictionary,
   more: MoreColumns = new Map(),
-  beyond: ReadonlySet<string> = new Set(),
+  { cubes, tables } = builtIn,
 ): Promise<void> {
+  const beyond = datasetsOfUnrated(cubes);
+  const whole = namesForUsers(tables);
   await connection.run(
     `CREATE TEMP TABLE words AS SELECT (unnest(range(len(texts))))::INTEGER AS number, unnest(texts) AS value
      FROM (SELECT $texts AS texts)`,
@@ -103,8 +113,9 @@ export async function keepLastVersions(
     );
   };
   for (const step of steps) {
-    const { relation, dataset, ofTitles } = step;
-    await make(relation, step, ofTitles === undefined ? step.only : ofRated(ofTitles));
+    const { relation, dataset, ofTitles, names } = step;
+    const ofNames = names && (whole.has(names.as) ? undefined : names.only);
+    await make(relation, step, ofTitles === undefined ? ofNames : ofRated(ofTitles));
     if (ofTitles !== undefined && beyond.has(dataset))
       await make(unratedRelation(relation), step, ofUnrated(ofTitles));
   }

@@ -1,5 +1,6 @@
-/** Columns of the datasets that cubes of users read and the tables of reelflow do not: the batch computation reads them too. */
+/** What the declarations of users read and the tables of reelflow do not: the batch computation reads it too. */
 import { type Cube, gateOf } from '../../tables/cubes/cube.ts';
+import type { GoldTable } from '../../tables/gold-table.ts';
 import { type DatasetName, datasets } from '../../topics/catalog.ts';
 
 /** Relation, and the columns that it always has. */
@@ -33,6 +34,10 @@ export const datasetsOfUnrated = (cubes: readonly Cube[]): ReadonlySet<string> =
   new Set(
     cubes.filter((cube) => gateOf(cube) !== 'title.ratings').flatMap(({ reads }) => Object.keys(reads)),
   );
+
+/** The relations of names that tables of users read: they may show any name, and those of reelflow only some. */
+export const namesForUsers = (tables: readonly GoldTable[]): ReadonlySet<string> =>
+  new Set(tables.filter(({ file }) => file !== undefined).flatMap(({ reads }) => reads));
 
 /** The rows of rated titles, and those of all others. */
 export const ofRated = (id: string) => `WHERE ${id} IN (SELECT tconst FROM batch_ratings)`;

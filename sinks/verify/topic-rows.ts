@@ -10,7 +10,7 @@ import { logBounds } from '../../kafka/bounds.ts';
 import type { Broker } from '../../kafka/client.ts';
 import { type LogMessage, LogReader } from '../../kafka/log.ts';
 import { ReelflowError } from '../../runtime/errors.ts';
-import type { Cube } from '../../tables/cubes/cube.ts';
+import { builtIn, type Declarations } from '../../tables/built-in.ts';
 import { type DatasetName, datasetNames, datasets, type TopicNames } from '../../topics/catalog.ts';
 import { ChunkDecoder, RejectedMessage } from '../../topics/chunk.ts';
 import { Dictionary } from '../../topics/dictionary.ts';
@@ -19,7 +19,7 @@ import type { Registry } from '../../topics/registry.ts';
 import type { Manifest } from '../gold/manifest.ts';
 import { historyDaysDefault, historyFromRows } from './batch-history.ts';
 import { keepLastVersions } from './last-versions.ts';
-import { datasetsOfUnrated, moreColumnsOf } from './more-columns.ts';
+import { moreColumnsOf } from './more-columns.ts';
 import { datasetWithHistory, RowLoader } from './row-loader.ts';
 import { readRanges, requireRanges, type TopicRanges } from './topic-ranges.ts';
 
@@ -54,8 +54,8 @@ export interface ReadProgress {
 }
 
 interface ReadOptions {
-  /** Cubes whose columns are loaded too. */
-  readonly cubes?: readonly Cube[];
+  /** What the rows are for. Default: reelflow's tables. */
+  readonly declarations?: Declarations;
   readonly signal: AbortSignal;
   /** Record batches that cannot be decoded and count as rejected, as in the stream: `topic:partition:offset`. */
   readonly skipBatches?: readonly string[];
@@ -73,13 +73,13 @@ export async function loadTopicRows(
   catalog: string,
   manifest: Manifest,
   { broker, registry, names }: InputTopics,
-  { signal, skipBatches, onProgress, cubes = [] }: ReadOptions,
+  { signal, skipBatches, onProgress, declarations = builtIn }: ReadOptions,
 ): Promise<TopicRows> {
   const inputs = inputsOf(manifest, names);
   const earlier = await earlierRatings(broker, inputs, names.source(datasetWithHistory), manifest);
   const partitions = await requireRanges(broker, inputs);
   const dictionary = new Dictionary();
-  const more = moreColumnsOf(cubes);
+  const more = moreColumnsOf(declarations.cubes);
   const loaders = new Map<DatasetName, RowLoader>();
   for (const dataset of datasetNames) {
     loaders.set(dataset, await RowLoader.create(connection, catalog, dataset, dictionary, more.get(dataset)));
@@ -121,7 +121,7 @@ export async function loadTopicRows(
   }
   const hasHistory = earlier !== undefined;
   if (hasHistory) await historyFromRows(connection, manifest.history?.days ?? historyDaysDefault);
-  await keepLastVersions(connection, dictionary, more, datasetsOfUnrated(cubes));
+  await keepLastVersions(connection, dictionary, more, declarations);
   return { counts, hasHistory };
 }
 

@@ -113,7 +113,7 @@ export async function verifySnapshot(options: VerifyOptions): Promise<Verificati
     } else {
       const { counts, hasHistory } = await loadTopicRows(connection, catalog, manifest, input, {
         ...options,
-        cubes: declarations.cubes,
+        declarations,
       });
       signal.throwIfAborted();
       if (hasHistory) findings.push(...(await checkHistory(connection, manifest)));

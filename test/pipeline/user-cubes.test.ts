@@ -101,6 +101,7 @@ describe.sequential('a cube of a user', () => {
     expect(await rowsOf('voted_titles')).toEqual([
       ['tt0000001', null, 10],
       ['tt0000002', 'Two', 20],
+      ['tt0000003', 'Three', 0],
     ]);
     expect(hashes(place.manifest)).toEqual(expected);
     expect(Object.keys(place.manifest.cubes ?? {})).toContain('categories');
@@ -113,7 +114,7 @@ describe.sequential('a cube of a user', () => {
     const { tables: verified } = lastJson<Verification>(finished);
     expect(verified.category_analysis).toEqual({ rows: 3, differences: 0 });
     expect(verified.type_counts).toEqual({ rows: 2, differences: 0 });
-    expect(verified.voted_titles).toEqual({ rows: 2, differences: 0 });
+    expect(verified.voted_titles).toEqual({ rows: 3, differences: 0 });
   });
 
   it('has its chart in the report and on the page', async () => {
@@ -157,6 +158,7 @@ describe.sequential('a cube of a user', () => {
     expect(await rowsOf('voted_titles')).toEqual([
       ['tt0000002', 'Too', 20],
       ['tt0000003', 'Three', 5],
+      ['tt0000004', 'Four', 0],
     ]);
     expect((await inGold('verify', '--data', next)).code).toBe(0);
     expected = hashes(place.manifest);

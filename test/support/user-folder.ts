@@ -68,7 +68,7 @@ FROM types GROUP BY titleType -- the end
 
 const votedTitles = `/*
 kind: table
-about: Rated titles with their names.
+about: Titles with their names, rated or not.
 reads: [feature_ratings, title_names]
 key: [tconst]
 attributes: [primaryTitle]
@@ -77,9 +77,9 @@ columns: { tconst: VARCHAR, primaryTitle: VARCHAR, numVotes: BIGINT }
 order: tconst
 onlyDuckdb: the names of titles are a relation of the sink
 */
-SELECT printf('tt%07d', rated.tconst) AS tconst, min(primaryTitle) AS primaryTitle, CAST(sum(votes) AS BIGINT) AS numVotes
-FROM feature_ratings AS rated LEFT JOIN title_names ON title_names.tconst = rated.tconst
-GROUP BY rated.tconst
+SELECT printf('tt%07d', title) AS tconst, min(primaryTitle) AS primaryTitle, CAST(coalesce(sum(votes), 0) AS BIGINT) AS numVotes
+FROM (SELECT tconst AS title, primaryTitle, votes FROM feature_ratings FULL JOIN title_names USING (tconst)) AS named
+GROUP BY title
 `;
 
 /** The files of the folder by name. */
