@@ -13,7 +13,7 @@ import { Command, InvalidArgumentError } from 'commander';
 import { type Context, openContext } from '../cli/context.ts';
 import { type CommonFlags, integerIn, localFolder } from '../cli/options.ts';
 import { stopSignal } from '../cli/stop.ts';
-import { findServices, portsFrom } from '../kafka/local/services.ts';
+import { findServices } from '../kafka/local/services.ts';
 import { replay } from '../producers/replay.ts';
 import { isAbort, messageOf } from '../runtime/errors.ts';
 import { currentSnapshot, snapshotFolder } from '../sinks/gold/manifest.ts';
@@ -93,12 +93,7 @@ class Lab {
   }
 
   static async open(flags: Flags): Promise<Lab> {
-    const { endpoints } = await findServices({
-      env: process.env,
-      folder: localFolder,
-      ports: portsFrom(process.env),
-      onProgress: say,
-    });
+    const { endpoints } = await findServices({ env: process.env, folder: localFolder, onProgress: say });
     const data = resolve(await syntheticData({ titles: flags.titles, datasets: goldDatasets }, say));
     const namespace = `peers-${process.pid}-${flags.titles}`;
     const folder = resolve(benchFolder, namespace);

@@ -8,7 +8,7 @@ import { Argument, Command, InvalidArgumentError, Option } from 'commander';
 import { type Context, openContext } from '../cli/context.ts';
 import { type CommonFlags, integerIn, localFolder, periodOf } from '../cli/options.ts';
 import { stopSignal } from '../cli/stop.ts';
-import { findServices, portsFrom } from '../kafka/local/services.ts';
+import { findServices } from '../kafka/local/services.ts';
 import type { RowOrder } from '../producers/synthetic/synthetic.ts';
 import type { Endpoints } from '../runtime/config.ts';
 import { removeTopics, syntheticData } from './data.ts';
@@ -84,12 +84,7 @@ await new Command('bench')
   .option('--json', 'one line of JSON')
   .option('--save', 'keep the result in docs/results/, for `npm run bench:docs`')
   .action(async (name: string, flags: Flags) => {
-    const { endpoints } = await findServices({
-      env: process.env,
-      folder: localFolder,
-      ports: portsFrom(process.env),
-      onProgress: say,
-    });
+    const { endpoints } = await findServices({ env: process.env, folder: localFolder, onProgress: say });
     const lines = (await measurements[name]?.(flags, endpoints)) ?? [];
     report(
       resultOf(

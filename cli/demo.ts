@@ -47,11 +47,10 @@ async function run(flags: Flags, command: Command): Promise<void> {
     if (!flags.json) print(line);
   };
   const { tables } = await declarationsOf(flags);
-  const { findServices, portsFrom } = await import('../kafka/local/services.ts');
+  const { findServices } = await import('../kafka/local/services.ts');
   const services = await findServices({
     env: process.env,
     folder: localFolder,
-    ports: portsFrom(process.env),
     onProgress: (line) => process.stderr.write(`${line}\n`),
   });
   for (const reason of services.why) say(reason);

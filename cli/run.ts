@@ -70,11 +70,10 @@ async function run(dir: string | undefined, flags: Flags): Promise<void> {
   const signal = stopSignal();
   requireFolder(dir);
   const { tables } = await declarationsOf(flags);
-  const { findServices, portsFrom } = await import('../kafka/local/services.ts');
+  const { findServices } = await import('../kafka/local/services.ts');
   const services = await findServices({
     env: process.env,
     folder: localFolder,
-    ports: portsFrom(process.env),
     onProgress: (line) => process.stderr.write(`${line}\n`),
   });
   const { endpoints } = services;

@@ -18,8 +18,8 @@ import { blockOfGroup } from '../topics/id-groups.ts';
 import { type Chunk, ChunkWriter, type Mark } from './chunk-writer.ts';
 import { officialValue, unquoted } from './equal-values.ts';
 import type { Layout } from './file-layout.ts';
+import { LineId } from './line-id.ts';
 import { RowEncoder, stop } from './row-encoder.ts';
-import { notId, parseId } from './row-ids.ts';
 import type { RowRejectReason } from './row-refusal.ts';
 
 export interface RejectedRow {
@@ -77,6 +77,7 @@ interface GroupOutcome {
 
 export class Chunker {
   readonly #dataset: Dataset;
+  readonly #ids: LineId;
   readonly #layout: Layout;
   readonly #shards: number;
   readonly #onRejected: (rejected: RejectedRow) => void;
@@ -107,6 +108,7 @@ export class Chunker {
   constructor(options: ChunkerOptions) {
     const { dataset, layout, shards, onRejected, start = { row: 0, rejected: 0 } } = options;
     this.#dataset = dataset;
+    this.#ids = new LineId(dataset.idPrefix, 0);
     this.#layout = layout;
     this.#shards = shards;
     this.#onRejected = onRejected;
@@ -372,8 +374,7 @@ export class Chunker {
   }
 
   #reject(line: Buffer, reason: RowRejectReason, detail: string, originalBytes = line.length): void {
-    const start = Buffer.concat([line.subarray(0, 16), Buffer.of(newline)]);
-    const id = parseId(start, 0, this.#dataset.idPrefix.charCodeAt(0));
+    const id = this.#ids.at(Buffer.concat([line.subarray(0, 16), Buffer.of(newline)]), 0);
     this.#onRejected({
       row: this.#row,
       line: this.#row + 2,
@@ -381,7 +382,7 @@ export class Chunker {
       detail,
       original: Buffer.from(line.subarray(0, deadLetterBytesMax)),
       originalBytes,
-      key: id === notId ? null : blockKey(this.#dataset.idPrefix, Math.floor(id / blockSize)),
+      key: id < 0 ? null : blockKey(this.#dataset.idPrefix, Math.floor(id / blockSize)),
       from: this.read,
     });
     this.#row++;

@@ -7,9 +7,9 @@ import type { Directory } from '../../topics/dump-index.ts';
 import type { RejectedRow } from '../chunker.ts';
 import type { Layout } from '../file-layout.ts';
 import type { FileObserver } from '../file-replay.ts';
+import { LineId } from '../line-id.ts';
 import { GroupEntries } from './group-entries.ts';
 import { GroupReader, UnsortedRows } from './group-reader.ts';
-import { LineId } from './line-id.ts';
 import type { OwnOffsets } from './own-offsets.ts';
 
 export class LoadHasher implements FileObserver {

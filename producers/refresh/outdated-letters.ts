@@ -12,9 +12,9 @@ import { type DatasetName, datasetNames, datasets, type TopicNames } from '../..
 import { type FoundLetter, markMessage, readDeadLetter } from '../../topics/dead-letter.ts';
 import { groupOf } from '../../topics/id-groups.ts';
 import { datasetOf } from '../file-names.ts';
+import { LineId } from '../line-id.ts';
 import { sendFailure } from '../producer.ts';
 import type { LogRange } from './devices.ts';
-import { LineId } from './line-id.ts';
 
 /** What an open letter is about. */
 interface OpenLetter {

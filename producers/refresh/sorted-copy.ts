@@ -12,9 +12,9 @@ import { makeFolder } from '../../runtime/files.ts';
 import { datasets } from '../../topics/catalog.ts';
 import { damaged, type InputFile } from '../input-files.ts';
 import { unusable } from '../journal.ts';
+import { LineId } from '../line-id.ts';
 import { checkUnchanged, withoutNewline } from './dump-file-errors.ts';
 import { lineBytesMax } from './group-reader.ts';
-import { LineId } from './line-id.ts';
 
 /** About 50 MB of the largest official file. */
 const idsPerBucket = 100_000;
