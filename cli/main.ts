@@ -1,66 +1,50 @@
 /**
- * The command line. A command loads its modules when it runs, so that `--help` is quick. Errors become text and exit code
- * here and nowhere else.
+ * The command line. It loads the command that is named, and a command loads its modules when it runs. Errors become text
+ * and exit code here and nowhere else.
  */
 import { Command, CommanderError } from 'commander';
 import { exitCodes, isAbort, messageOf, ReelflowError } from '../runtime/errors.ts';
 import { filled, terminalWidth } from '../runtime/terminal.ts';
-import { completionCommand } from './completion.ts';
-import { demoCommand } from './demo.ts';
-import { dlqCommand } from './dlq.ts';
-import { downloadCommand } from './download.ts';
-import { flinkCommand } from './flink.ts';
-import { generateCommand } from './generate.ts';
-import { goldCommand } from './gold.ts';
 import { qualifiedHint } from './hint.ts';
-import { lagCommand } from './lag.ts';
-import { monitorCommand } from './monitor.ts';
 import { describeForms } from './options.ts';
 import { watchOutput } from './output.ts';
-import { processCommand } from './process.ts';
-import { refreshCommand } from './refresh.ts';
-import { replayCommand } from './replay.ts';
-import { resetCommand } from './reset.ts';
-import { runCommand } from './run.ts';
-import { servicesCommand } from './services.ts';
-import { sinkCommand } from './sink.ts';
-import { statusCommand } from './status.ts';
 import { stoppedExitCode, stopReason } from './stop.ts';
-import { tablesCommand } from './tables.ts';
-import { verifyCommand } from './verify.ts';
 import { packageVersion } from './version.ts';
 
 const endWithinMs = 3_000;
 
-/** All commands with their options. */
-export function createProgram(): Command {
+/** In the order of the help. A command loads its file when it is named, so that it does not wait for those of the others. */
+const commands: Readonly<Record<string, () => Promise<Command>>> = {
+  demo: async () => (await import('./demo.ts')).demoCommand(),
+  run: async () => (await import('./run.ts')).runCommand(),
+  services: async () => (await import('./services.ts')).servicesCommand(),
+  generate: async () => (await import('./generate.ts')).generateCommand(),
+  download: async () => (await import('./download.ts')).downloadCommand(),
+  replay: async () => (await import('./replay.ts')).replayCommand(),
+  refresh: async () => (await import('./refresh.ts')).refreshCommand(),
+  process: async () => (await import('./process.ts')).processCommand(),
+  sink: async () => (await import('./sink.ts')).sinkCommand(),
+  status: async () => (await import('./status.ts')).statusCommand(),
+  reset: async () => (await import('./reset.ts')).resetCommand(),
+  lag: async () => (await import('./lag.ts')).lagCommand(),
+  monitor: async () => (await import('./monitor.ts')).monitorCommand(),
+  dlq: async () => (await import('./dlq.ts')).dlqCommand(),
+  verify: async () => (await import('./verify.ts')).verifyCommand(),
+  flink: async () => (await import('./flink.ts')).flinkCommand(),
+  gold: async () => (await import('./gold.ts')).goldCommand(),
+  tables: async () => (await import('./tables.ts')).tablesCommand(),
+  completion: async () => (await import('./completion.ts')).completionCommand(),
+};
+
+/** The program with these commands, or with all, and their options. */
+export async function createProgram(names: readonly string[] = Object.keys(commands)): Promise<Command> {
   const program = new Command('reelflow')
     .description(
       'Replays the IMDb datasets into Kafka, keeps their aggregates up to date, writes Parquet snapshots.',
     )
     .version(packageVersion());
-  for (const command of [
-    demoCommand(),
-    runCommand(),
-    servicesCommand(),
-    generateCommand(),
-    downloadCommand(),
-    replayCommand(),
-    refreshCommand(),
-    processCommand(),
-    sinkCommand(),
-    statusCommand(),
-    resetCommand(),
-    lagCommand(),
-    monitorCommand(),
-    dlqCommand(),
-    verifyCommand(),
-    flinkCommand(),
-    goldCommand(),
-    tablesCommand(),
-    completionCommand(),
-  ]) {
-    program.addCommand(command);
+  for (const command of await Promise.all(names.map((name) => commands[name]?.()))) {
+    if (command !== undefined) program.addCommand(command);
   }
   configure(program);
   describeForms(program);
@@ -70,13 +54,18 @@ export function createProgram(): Command {
 /** Runs a command line and sets the exit code. @param argv as in `process.argv` */
 export async function main(argv: readonly string[]): Promise<void> {
   watchOutput();
-  const program = createProgram();
+  const [, , named = ''] = argv;
+  // The help, completion and a misspelt name need all commands.
+  const isAlone = named !== 'completion' && Object.hasOwn(commands, named);
+  const program = await createProgram(isAlone ? [named] : undefined);
   let running = program;
   program.hook('preAction', (_, command) => {
     running = command;
   });
   const reported = (thrown: unknown) =>
-    report(thrown, argv.includes('--verbose'), (hint) => qualifiedHint(hint, program, running));
+    report(thrown, argv.includes('--verbose'), async (hint) =>
+      qualifiedHint(hint, await createProgram(), running),
+    );
   // An error that no code waits for, such as one of a stream or a timer. Without this Node prints a stack trace.
   process.once('uncaughtException', async (thrown) => {
     process.exit(await reported(thrown));
@@ -139,7 +128,7 @@ function nameUnknownFirst(command: Command): void {
 async function report(
   error: unknown,
   verbose: boolean,
-  qualified: (hint: string) => string,
+  qualified: (hint: string) => Promise<string>,
 ): Promise<number> {
   if (error instanceof CommanderError) {
     // commander has printed its message; help and version are no errors.
@@ -163,7 +152,7 @@ async function report(
   if (known !== undefined) {
     lines.push(`Error: ${known.message}`);
     if (known.detail !== '') lines.push(`Detail: ${known.detail}`);
-    if (known.hint !== '') lines.push(`Hint: ${qualified(known.hint)}`);
+    if (known.hint !== '') lines.push(`Hint: ${await qualified(known.hint)}`);
   } else {
     lines.push(
       `Error: ${messageOf(thrown)}`,

@@ -9,6 +9,7 @@ import { expect, test } from 'vitest';
 import { createProgram } from '../../cli/main.ts';
 import { test as placed } from '../support/harness.ts';
 
+const program = await createProgram();
 const scripts = new Map<string, string>();
 function scriptOf(shell: string): string {
   const known = scripts.get(shell);
@@ -20,7 +21,7 @@ function scriptOf(shell: string): string {
     return true;
   };
   try {
-    createProgram().parse(['node', 'reelflow', 'completion', shell]);
+    program.parse(['node', 'reelflow', 'completion', shell]);
   } finally {
     process.stdout.write = write;
   }
@@ -55,7 +56,7 @@ function walk(command: Command, path: string[], visit: (command: Command, path: 
 test('bash offers every command and every option of each', () => {
   const lines: string[] = [];
   const expected: string[][] = [];
-  walk(createProgram(), ['reelflow'], (command, path) => {
+  walk(program, ['reelflow'], (command, path) => {
     lines.push(`${path.join(' ')} --`);
     const shown = command.options.filter(({ hidden }) => !hidden);
     expected.push([...shown.map(({ long }) => long ?? ''), '--help'].sort());

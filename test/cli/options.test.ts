@@ -5,6 +5,8 @@ import { createProgram } from '../../cli/main.ts';
 import { integerIn, listenAddressOf, memoryOf, periodOf, sizeOf } from '../../cli/options.ts';
 import { filled } from '../../runtime/terminal.ts';
 
+const program = await createProgram();
+
 test.each([
   ['1', 1],
   ['500kB', 500_000],
@@ -65,7 +67,7 @@ test('a number outside its range is refused with the range', () => {
 test('a misspelt option is named, not the one that is missing for it', () => {
   const said = vi.spyOn(process.stderr, 'write').mockReturnValue(true);
   try {
-    const parse = (...args: string[]) => createProgram().parse(['node', 'reelflow', 'generate', ...args]);
+    const parse = (...args: string[]) => program.parse(['node', 'reelflow', 'generate', ...args]);
     expect(() => parse('--titel', '5', '--out', 'x')).toThrow("unknown option '--titel'");
     expect(() => parse('--out', 'x')).toThrow("required option '--titles <n>' not specified");
   } finally {
@@ -88,7 +90,7 @@ test('every command names a wrong option and its own help, in lines that fit the
         return;
       }
       written.length = 0;
-      expect(() => createProgram().parse(['node', 'reelflow', ...path, '--no-such-option'])).toThrow();
+      expect(() => program.parse(['node', 'reelflow', ...path, '--no-such-option'])).toThrow();
       const called = ['reelflow', ...path].join(' ');
       expect(written.join(''), called).toBe(
         `Error: Unknown option '--no-such-option'\nHint: Run \`${called} --help\` for its usage.\n`
@@ -97,7 +99,7 @@ test('every command names a wrong option and its own help, in lines that fit the
           .join('\n'),
       );
     };
-    visit(createProgram(), []);
+    visit(program, []);
   } finally {
     said.mockRestore();
     Object.assign(process.stderr, { isTTY, columns });
@@ -112,6 +114,6 @@ test.each([60, 80, 120])('no line of any help is wider than a terminal of %i col
     tooWide.push(...lines.filter(({ length }) => length > columns));
     for (const inner of command.commands) visit(inner);
   };
-  visit(createProgram());
+  visit(program);
   expect(tooWide).toEqual([]);
 });

@@ -59,12 +59,16 @@ test('--help loads the command line and its parser, and neither Kafka nor DuckDB
   expect(stderr).not.toMatch(/^node:(http|net|tls|worker_threads|zlib)$/m);
 });
 
-test('lag loads a client of Kafka, and no package that only other commands need', async ({ place }) => {
+test('lag loads a client of Kafka, and neither a package nor a command that others need', async ({
+  place,
+}) => {
   const args = ['lag', '--namespace', place.namespace, '--json'];
   // The first command of a checkout reads the declarations from YAML.
   await loadedBy(place.folder, ...args);
   const { stdout, stderr } = await loadedBy(place.folder, ...args);
   expect(stdout).toBe('[]\n');
+  expect(stderr).toMatch(/cli\/lag\.ts$/m);
+  expect(stderr).not.toMatch(/cli\/(demo|process|replay|sink|verify)\.ts$/m);
   expect([...new Set(stderr.match(heavy))]).toEqual([]);
 });
 

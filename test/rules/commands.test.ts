@@ -25,9 +25,11 @@ const wordsOf = (line: string) =>
     word.replace(/^['"]|['"]$/g, ''),
   );
 
+const program = await createProgram();
+
 /** @returns what is wrong with the line, or undefined */
 function faultOf(line: string): string | undefined {
-  let command: Command = createProgram();
+  let command: Command = program;
   const words = wordsOf(line);
   while (words[0] !== undefined && command.commands.length > 0) {
     const named = words[0];

@@ -9,7 +9,7 @@ import { qualifiedHint } from '../../cli/hint.ts';
 import { createProgram } from '../../cli/main.ts';
 import { projectTexts } from './prose.ts';
 
-const program = createProgram();
+const program = await createProgram();
 const allCommands = (command: Command): Command[] => [
   ...(command.commands.length === 0 ? [command] : []),
   ...command.commands.flatMap(allCommands),
