@@ -20,7 +20,8 @@ COPY --from=build /app/dist dist
 COPY --from=build /app/cli/reelflow.js cli/reelflow.js
 # A fresh named volume takes over the owner of the folder that it is mounted on. The defaults of state and gold lie in it.
 RUN mkdir -p /data/state /data/gold && chown -R node:node /data
-USER node
+# The user node, as a number: so runAsNonRoot of Kubernetes can check it.
+USER 1000:1000
 WORKDIR /data
 VOLUME /data
 # Sink, monitor and run, processor: whichever listens tells for its container.

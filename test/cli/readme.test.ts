@@ -7,6 +7,7 @@ import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { chmodSync, existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { DuckDBInstance } from '@duckdb/node-api';
 import { expect, inject } from 'vitest';
 import { freePorts } from '../../kafka/local/probe.ts';
 import { type Place, test, until } from '../support/harness.ts';
@@ -60,6 +61,22 @@ async function clone(place: Place): Promise<{ cwd: string; env: NodeJS.ProcessEn
     npm_command: '',
   };
   return { cwd, env };
+}
+
+/** Runs the SQL of the README. @returns the number of rows of each block */
+async function queried(file: string): Promise<number[]> {
+  const instance = await DuckDBInstance.create(file, { access_mode: 'READ_ONLY' });
+  const connection = await instance.connect();
+  const blocks = [...readme.matchAll(/^```sql\n(.*?)^```/gms)].map(([, sql]) => sql as string);
+  expect(blocks.length).toBeGreaterThan(0);
+  try {
+    const counts: number[] = [];
+    for (const sql of blocks) counts.push((await connection.runAndReadAll(sql)).currentRowCount);
+    return counts;
+  } finally {
+    connection.closeSync();
+    instance.closeSync();
+  }
 }
 
 class Shell {
@@ -168,6 +185,8 @@ test('every line of the sh blocks of the README works, from top to bottom in one
   expect(Object.keys(untilCtrlC).filter((line) => !ran.includes(line))).toEqual([]);
   expect(ran.length).toBeGreaterThan(18);
   expect(existsSync(join(where.cwd, '.reelflow/gold/CURRENT'))).toBe(true);
+  for (const rows of await queried(join(where.cwd, '.reelflow/gold/gold.duckdb')))
+    expect(rows).toBeGreaterThan(0);
   expect(execFileSync('ls', [join(where.cwd, '.reelflow/demo')], { encoding: 'utf8' })).toContain(
     'demo-t10000',
   );
