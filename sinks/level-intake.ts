@@ -145,14 +145,17 @@ export class LevelIntake<State extends LevelState> {
     return [...this.#store.shards.values()].filter((shard) => this.#nextOf(shard) < this.#endOf(shard));
   }
 
-  /** Shards whose rows are read again: after a reset, and when the dataset says so. */
+  /**
+   * Shards whose rows are read again: after a reset, and when the dataset says so. One that is read for the first time begins
+   * without the rows that another partition count may have left.
+   */
   #outdated(): ShardState[] {
     const { dataset } = this.#options;
-    return [...dataset.states.values()].flatMap((state) => {
-      const shard = this.#store.shards.get(state.shard);
-      if (shard === undefined) return [];
+    return [...this.#store.shards.values()].filter((shard) => {
+      const state = dataset.states.get(shard.shard);
+      if (state === undefined) return true;
       const isLater = shard.chain.generation !== state.generation || state.next > this.#endOf(shard);
-      return isLater || dataset.isOutdated(state, shard) ? [shard] : [];
+      return isLater || dataset.isOutdated(state, shard);
     });
   }
 
@@ -160,6 +163,7 @@ export class LevelIntake<State extends LevelState> {
     const outdated = this.#outdated();
     if (outdated.length === 0) return;
     const { dataset, topic, broker } = this.#options;
+    const again = outdated.map(({ shard }) => shard).filter((shard) => dataset.states.has(shard));
     const states = outdated.map((shard) => dataset.newState(shard));
     await this.#store.transaction(async () => {
       for (const shard of outdated) await dataset.clear(shard);
@@ -169,7 +173,7 @@ export class LevelIntake<State extends LevelState> {
       dataset.states.set(state.shard, state);
       this.#proved.delete(state.shard);
     }
-    broker.logger.info({ topic, shards: states.map(({ shard }) => shard) }, 'reading the topic again');
+    if (again.length > 0) broker.logger.info({ topic, shards: again }, 'reading the topic again');
   }
 
   #ownershipOf({ shards }: ShardState): Ownership {

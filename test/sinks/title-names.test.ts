@@ -4,10 +4,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { CubeStore } from '../../sinks/cube-store.ts';
+import { LevelIntake } from '../../sinks/level-intake.ts';
 import type { ShardState } from '../../sinks/shard-state.ts';
 import { blockKey, partitionOf } from '../../topics/catalog.ts';
 import { ChunkDecoder } from '../../topics/chunk.ts';
 import type { Gap } from '../../topics/position.ts';
+import { broker } from '../support/harness.ts';
 
 const topic = 'imdb.title.basics';
 let folder: string;
@@ -67,4 +69,19 @@ test('a partition is cleared without the titles of others', async () => {
   expect(others.length).toBeLessThan(ids.length);
   expect(left.getRows().map(([id]) => Number(id))).toEqual(others);
   expect(store.titles.revision).not.toBe(revision);
+});
+
+test('a partition that is read for the first time begins without the titles that another partition count has left', async () => {
+  await store.connection.run("INSERT INTO title_texts VALUES (7, 'Reel', NULL)");
+  const owner = partitionOf(blockKey('tt', 0), 4);
+  store.shards.set(owner, shardAt(0, [], owner, 4));
+  const { signal } = new AbortController();
+  const options = { broker, store, topic, signal, crashPoint: 'after-titles-commit' };
+  const intake = new LevelIntake({ ...options, dataset: store.titles });
+  expect(intake.isLevel).toBe(false);
+  await intake.advance();
+  expect(intake.isLevel).toBe(true);
+  const left = await store.connection.runAndReadAll('SELECT tconst FROM title_names WHERE tconst = 7');
+  expect(left.getRows()).toEqual([]);
+  await intake.close();
 });
