@@ -1,6 +1,6 @@
 /** The checker against sources that break one rule each, and against the project itself. */
 import { expect, test } from 'vitest';
-import { brokenImportRules, projectSources } from './import-rules.ts';
+import { brokenImportRules, projectSources, unusedExports } from './import-rules.ts';
 
 const broken = (sources: Record<string, string>) => brokenImportRules(new Map(Object.entries(sources)));
 
@@ -8,6 +8,18 @@ test('the project keeps its import rules', () => {
   const sources = projectSources();
   expect(sources.size).toBeGreaterThan(40);
   expect(brokenImportRules(sources)).toEqual([]);
+  expect(unusedExports(sources)).toEqual([]);
+});
+
+test('an export that no other file names is found', () => {
+  const user = ['topics/user.ts', "import { used } from './own.ts';"] as const;
+  const own = [
+    'topics/own.ts',
+    'export const used = 1;\nexport async function unused() {}\nunused();',
+  ] as const;
+  expect(unusedExports(new Map([user, own]))).toEqual([
+    'topics/own.ts exports unused, which no other file names',
+  ]);
 });
 
 test.each([

@@ -1,6 +1,7 @@
 /**
  * The import rules: which folder may know which. Run as a script it checks the whole project and names every import
- * that breaks a rule, and every cycle of modules that import each other's values (types may refer back).
+ * that breaks a rule, every cycle of modules that import each other's values (types may refer back), and every export that
+ * no other file names.
  */
 import { globSync, readFileSync } from 'node:fs';
 import { stripTypeScriptTypes } from 'node:module';
@@ -98,6 +99,20 @@ function cycles(imports: ReadonlyMap<string, readonly string[]>): string[] {
   return found;
 }
 
+/** Exports of sources that no other file names. @returns one line for each */
+export function unusedExports(sources: ReadonlyMap<string, string>): string[] {
+  const words = [...sources].map(([path, code]) => ({ path, words: new Set(code.match(/\w+/g)) }));
+  const exported = /^export (?:async |abstract )*(?:const|let|function\*?|class|interface|type) (\w+)/gm;
+  return [...sources].flatMap(([path, code]) => {
+    if (roomOf(path) === 'test') return [];
+    const names = [...code.matchAll(exported)].map(([, name]) => name as string);
+    const unused = names.filter(
+      (name) => !words.some((other) => other.path !== path && other.words.has(name)),
+    );
+    return unused.map((name) => `${path} exports ${name}, which no other file names`);
+  });
+}
+
 /** The project's own TypeScript files. */
 export function projectSources(): Map<string, string> {
   const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -110,7 +125,7 @@ export function projectSources(): Map<string, string> {
 
 if (import.meta.main) {
   const sources = projectSources();
-  const broken = brokenImportRules(sources);
+  const broken = [...brokenImportRules(sources), ...unusedExports(sources)];
   for (const line of broken) process.stderr.write(`${line}\n`);
   process.stdout.write(`import rules: ${sources.size} files, ${broken.length} broken\n`);
   process.exitCode = broken.length === 0 ? 0 : 1;
