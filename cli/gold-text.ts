@@ -3,6 +3,7 @@
 import { filled } from '../runtime/terminal.ts';
 import type { Cell, SnapshotDiff, TableColumn, TableView } from '../sinks/gold/gold-reader.ts';
 import type { SnapshotSummary } from '../sinks/gold/history.ts';
+import { columnNotes } from '../tables/column-notes.ts';
 import { figure } from './figures.ts';
 import { tableText } from './table.ts';
 
@@ -39,9 +40,9 @@ export function viewText(
   const drawn = tableText(
     shown.map((column, at) => ({
       head: column.unit === undefined ? column.name : `${column.name}\n${column.unit}`,
-      align: /^(VARCHAR|BOOLEAN|DATE)|\[\]$/.test(column.type) ? ('left' as const) : ('right' as const),
-      // The leading columns are the key and the main measures.
-      drop: at < 2 ? 0 : at,
+      align: isText(column) ? ('left' as const) : ('right' as const),
+      // The leading columns are the key and its name. Figures say more than further texts.
+      drop: at < 2 ? 0 : at + (isText(column) ? columnsShown : 0),
       cell: (row: (typeof rows)[number]) => cellText(row[at], column),
     })),
     rows,
@@ -53,6 +54,8 @@ export function viewText(
   const footer = `${table}: ${about} ${figure(rows.length)} of ${figure(rowsTotal)} rows${left}, snapshot ${snapshot}`;
   return `${drawn}\n${filled(footer, width)}`;
 }
+
+const isText = ({ type }: TableColumn) => /^(VARCHAR|BOOLEAN|DATE)|\[\]$/.test(type);
 
 function cellText(cell: Cell | undefined, column?: TableColumn): string {
   if (cell === null || cell === undefined) return '';
@@ -66,8 +69,11 @@ function cellText(cell: Cell | undefined, column?: TableColumn): string {
 }
 
 /** A change, with as many digits as show it. */
-function changeText(before: Cell | undefined, after: Cell | undefined): string {
-  const texts = [before, after].map((cell) => cellText(cell));
+function changeText(column: string, before: Cell | undefined, after: Cell | undefined): string {
+  const isYear = columnNotes[column]?.unit === 'year';
+  const texts = [before, after].map((cell) =>
+    cell === null || (Number.isInteger(cell) && isYear) ? String(cell) : cellText(cell),
+  );
   if (texts[0] !== texts[1]) return texts.join(' → ');
   return `${String(before)} → ${String(after)}`;
 }
@@ -94,7 +100,7 @@ export function diffText({ from, to, tables }: SnapshotDiff): string {
   const lines: string[] = [];
   for (const [name, { added, removed, changed, first }] of entries) {
     for (const { kind, key, columns } of first) {
-      const figures = Object.entries(columns).map(([c, [b, a]]) => `${c} ${changeText(b, a)}`);
+      const figures = Object.entries(columns).map(([c, [b, a]]) => `${c} ${changeText(c, b, a)}`);
       lines.push(`${name}: ${key}: ${kind === 'changed' ? figures.join(', ') : kind}`);
     }
     const left = added + removed + changed - first.length;

@@ -78,7 +78,7 @@ async function check(flags: Flags): Promise<void> {
   const declarations = await declarationsOf(flags);
   const { builtIn } = await import('../tables/built-in.ts');
   const tables = ownTables(declarations).map(({ name }) => name);
-  const cubes = declarations.cubes.map(({ name }) => name).slice(builtIn.cubes.length);
+  const cubes = declarations.cubes.filter((cube) => !builtIn.cubes.includes(cube)).map(({ name }) => name);
   if (flags.json) return printJson({ folder, cubes, tables });
   const named = [counted(cubes, 'cube'), counted(tables, 'table')].filter((text) => text !== '');
   printFilled(`${folder} is correct: ${named.join('; ')}`);
@@ -105,10 +105,15 @@ async function tryTables(flags: Flags & { data: string; table?: string; rows: nu
       ? ownTables(declarations)
       : declarations.tables.filter(({ name }) => name === flags.table);
   if (wanted.length === 0) {
-    throw new ReelflowError('usage', `There is no table ${flags.table ?? 'to try'}`, {
-      detail: `The tables are ${declarations.tables.map(({ name }) => name).join(', ')}.`,
-      hint: 'Name one with --table, or a folder of declarations with --tables.',
-    });
+    const isCube = declarations.cubes.some(({ name }) => name === flags.table);
+    throw new ReelflowError(
+      'usage',
+      isCube ? `${flags.table} is a cube, no table` : `There is no table ${flags.table ?? 'to try'}`,
+      {
+        detail: `The tables are ${declarations.tables.map(({ name }) => name).join(', ')}.`,
+        hint: 'Name one with --table, or a folder of declarations with --tables.',
+      },
+    );
   }
   const { tryOut } = await import('../sinks/verify/try-tables.ts');
   const views = await tryOut(flags.data, { cubes: declarations.cubes, tables: wanted }, flags.rows);

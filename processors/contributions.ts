@@ -3,8 +3,8 @@
  * contribution before it.
  */
 import { appendColumns, readNumbers } from '../database/duckdb.ts';
-import { messageOf, ReelflowError } from '../runtime/errors.ts';
 import { type Cube, gateOf, relationOf, rowsOf } from '../tables/cubes/cube.ts';
+import { ofDeclaration, unusable } from '../tables/declaration-failure.ts';
 import { type DatasetName, datasets } from '../topics/catalog.ts';
 import type { CubeRows } from '../topics/cube-rows.ts';
 import { IdSet } from '../topics/id-set.ts';
@@ -60,7 +60,7 @@ export async function contributionsBefore(
       WITH affected AS MATERIALIZED (SELECT DISTINCT title FROM (${changed.join(' UNION ALL ')})),
       ${relations.join(', ')}
       ${cube.contribution}`;
-    await ofDeclaration(cube, store.connection.run(query));
+    await ofDeclaration(cube.name, store.connection.run(query));
     affected.push(cube);
   }
   return affected;
@@ -97,32 +97,13 @@ export async function cubeChanges(
  * @throws ReelflowError declarationUnusable if values of the rows are too large for the declaration
  */
 export async function readCube({ connection }: ShardStore, cube: Cube, query: string): Promise<CubeRows> {
-  const { columns, length } = await ofDeclaration(cube, readNumbers(connection, query));
+  const { columns, length } = await ofDeclaration(cube.name, readNumbers(connection, query));
   cube.measures.forEach((measure, m) => {
     const values = columns[cube.key.length + m]?.subarray(0, length);
-    if (!values?.every(Number.isSafeInteger)) throw unusable(cube, `${measure} exceeds 53 bits`);
+    if (!values?.every(Number.isSafeInteger)) throw unusable(cube.name, `${measure} exceeds 53 bits`);
   });
   return rowsOf(cube, columns, length);
 }
-
-/** The check of declarations tries extreme values, but not every combination of them. */
-async function ofDeclaration<T>(cube: Cube, work: Promise<T>): Promise<T> {
-  try {
-    return await work;
-  } catch (thrown) {
-    const reason = messageOf(thrown);
-    throw /^(Out of Range|Conversion|Invalid Input) Error/.test(reason)
-      ? unusable(cube, reason.split('\n')[0] as string, thrown)
-      : thrown;
-  }
-}
-
-const unusable = ({ name }: Cube, reason: string, cause?: unknown) =>
-  new ReelflowError('declarationUnusable', `The cube ${name} cannot be computed`, {
-    detail: reason,
-    hint: `Correct ${name}.sql, or move it out of the folder, and start again; nothing is lost.`,
-    cause,
-  });
 
 const notZero = (measures: readonly string[]) => measures.map((measure) => `${measure} <> 0`).join(' OR ');
 

@@ -67,14 +67,16 @@ export class DeclarationFile {
   metadata<T>(schema: z.ZodType<T>): T {
     const parsed = schema.safeParse(this.#values());
     if (parsed.success) return parsed.data;
-    const [issue] = parsed.error.issues;
+    const { issues } = parsed.error;
+    // A word that is no property may be a property misspelt, which is then missing.
+    const issue = issues.find(({ code }) => code === 'unrecognized_keys') ?? issues[0];
     const unknown = issue?.code === 'unrecognized_keys' ? issue.keys.slice(0, 1) : [];
     const path = [...(issue?.path ?? []), ...unknown];
     const what = path.length === 0 ? 'the metadata' : path.map(String).join('.');
     const reason =
       unknown.length > 0
         ? `${what} is no property of a declaration`
-        : `${what}: ${issue?.message.toLowerCase()}`;
+        : `${what}: ${issue?.message.replace(/^./, (first) => first.toLowerCase())}`;
     throw this.problem(this.lineOf(path), reason, 'Compare with an example: `reelflow tables new NAME`.');
   }
 
@@ -125,8 +127,9 @@ export class DeclarationFile {
     try {
       return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(readFileSync(this.path));
     } catch (thrown) {
-      const hint = 'Write a file in UTF-8, and check its permissions.';
-      throw this.problem(1, messageOf(thrown), hint);
+      const isRead = thrown instanceof TypeError;
+      const hint = isRead ? 'Write it as text in UTF-8.' : 'Check its permissions.';
+      throw this.problem(1, isRead ? 'the file is no text in UTF-8' : messageOf(thrown), hint);
     }
   }
 }

@@ -2,7 +2,7 @@
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
-import { messageOf } from '../runtime/errors.ts';
+import { messageOf, systemCodeOf } from '../runtime/errors.ts';
 import { datasetNames } from '../topics/catalog.ts';
 import { builtIn } from './built-in.ts';
 import { checkCube } from './cube-check.ts';
@@ -41,7 +41,7 @@ export async function readFolder(folder: string, onFile?: (file: string) => void
     const problem = {
       file: folder,
       line: 1,
-      reason: messageOf(thrown),
+      reason: systemCodeOf(thrown) === 'ENOENT' ? 'the folder does not exist' : messageOf(thrown),
       hint: 'Name a folder with SQL files.',
     };
     return { problems: [problem], cubes: [], tables };
@@ -91,9 +91,20 @@ export async function readFolder(folder: string, onFile?: (file: string) => void
     const all = [...builtIn.cubes, ...cubes];
     const relations = goldRelations(all);
     await createSamples(connection, relations);
+    const wrongCubes = new Set(files.filter(({ kind }) => kind === 'cube').map(({ name }) => name));
+    for (const { name } of cubes) wrongCubes.delete(name);
     for (const file of files.filter(({ kind }) => kind !== 'cube')) {
       await attempt(file.path, async () => {
         const table = readGoldTable(file);
+        const wrong = table.reads.findIndex((name) => wrongCubes.has(name));
+        if (wrong >= 0) {
+          const line = file.lineOf(['reads', wrong]);
+          file.fail(
+            line,
+            `the cube ${table.reads[wrong]} has a problem of its own`,
+            `Correct ${table.reads[wrong]}.sql first.`,
+          );
+        }
         await checkTable(connection, file, table, relations);
         checkShared(file, () => declaredTables([table], all));
         tables.push({ ...table, file: file.path });

@@ -22,9 +22,13 @@ export class DeclarationProblem extends Error {
 
 /** The failure of a command because of its declarations. */
 export function declarationsUnusable(problems: readonly Problem[]): ReelflowError {
-  const what = problems.length === 1 ? 'A declaration cannot be used' : 'Declarations cannot be used';
+  const isOne = problems.length === 1;
+  const what = isOne ? 'A declaration cannot be used' : 'Declarations cannot be used';
+  const [{ hint } = { hint: '' }] = problems;
   return new ReelflowError('declarationUnusable', what, {
-    detail: problems.map(({ file, line, reason }) => `${file}:${line}: ${reason}`).join('\n'),
-    hint: [...new Set(problems.map(({ hint }) => hint))].join('\n'),
+    detail: problems
+      .map(({ file, line, reason, hint }) => `${file}:${line}: ${reason}${isOne ? '' : `. ${hint}`}`)
+      .join('\n'),
+    hint: isOne ? hint : 'Correct these files, or move them out of the folder.',
   });
 }

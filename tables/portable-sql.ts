@@ -12,6 +12,7 @@ const words = new Set(
 const types = new Set(['BIGINT', 'INTEGER', 'DOUBLE', 'STRING', 'DECIMAL']);
 const functions = new Set('count sum min max coalesce nullif floor sqrt abs lpad'.split(' '));
 const notFunctions: Readonly<Record<string, string>> = {
+  filter: 'Flink needs a CASE within the sum: sum(CASE WHEN … THEN 1 ELSE 0 END)',
   avg: 'Flink returns the average of integers as an integer; declare sums and counts',
 };
 

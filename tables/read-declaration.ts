@@ -10,11 +10,14 @@ const identifier = z.string().regex(/^[A-Za-z_]\w*$/, 'a name of letters, digits
 const sentence = z.string().min(1);
 const names = z.array(identifier).min(1);
 
-const columnType = z.enum(['BIGINT', 'INTEGER', 'DOUBLE', 'VARCHAR', 'VARCHAR[]', 'BOOLEAN', 'DATE']);
-const column = z.union([
-  columnType,
-  z.strictObject({ type: columnType, about: sentence.optional(), unit: sentence.optional() }),
-]);
+const columnTypes = ['BIGINT', 'INTEGER', 'DOUBLE', 'VARCHAR', 'VARCHAR[]', 'BOOLEAN', 'DATE'] as const;
+const columnType = z.enum(columnTypes);
+const column = z.union(
+  [columnType, z.strictObject({ type: columnType, about: sentence.optional(), unit: sentence.optional() })],
+  {
+    error: `expected one of ${columnTypes.join(', ')}; or { type: TYPE, about: What it means., unit: UNIT }`,
+  },
+);
 const plot = z.strictObject({
   title: sentence,
   kind: z.enum(['bar', 'line']),

@@ -146,7 +146,8 @@ class Walk {
     const at = Number(value.query_location);
     // Nodes without a place have the largest number of 64 bits.
     if (Number.isSafeInteger(at)) this.#at = at;
-    return this.#judge(value) ?? this.#visit(Object.values(value));
+    // A relation that cannot be read explains the columns that are missing.
+    return this.#judge(value) ?? this.#visit(value.from_table) ?? this.#visit(Object.values(value));
   }
 
   #judge(node: Node): StatementProblem | undefined {

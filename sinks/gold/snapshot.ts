@@ -260,6 +260,7 @@ async function writeTable(
     rows = 'computed';
     await connection.run(`CREATE OR REPLACE TEMP TABLE ${rows} AS ${table.integers}`);
   }
+  if (table.file !== undefined) await requireKey(connection, table, rows);
   await connection.run(`CREATE OR REPLACE TEMP VIEW integers AS FROM ${rows}`);
   const scales =
     table.standardised === undefined ? undefined : await readScales(connection, table.standardised);
@@ -285,6 +286,18 @@ async function writeTable(
     ...(table.constants && { constants: await readConstants(connection, table.constants) }),
     declaration: tableFingerprint(table),
   };
+}
+
+/** The check of declarations knows sample rows only. */
+async function requireKey(connection: DuckDBConnection, { key }: GoldTable, rows: string): Promise<void> {
+  const keys = key.map((column) => `"${column}"`).join(', ');
+  const found = await connection.runAndReadAll(
+    `SELECT ${keys}, count(*) FROM ${rows} GROUP BY ${keys} HAVING count(*) > 1 LIMIT 1`,
+  );
+  const [twice] = found.getRowsJson() as unknown[][];
+  if (twice === undefined) return;
+  const text = key.map((column, i) => `${column}=${twice[i]}`).join(', ');
+  throw new Error(`its key does not identify a row: ${text} occurs ${twice.at(-1)} times`);
 }
 
 async function readConstants(

@@ -5,6 +5,7 @@
  */
 import type { DuckDBConnection } from '@duckdb/node-api';
 import { type Cube, columnsOf } from '../../tables/cubes/cube.ts';
+import { ofDeclaration } from '../../tables/declaration-failure.ts';
 import type { GoldTable } from '../../tables/gold-table.ts';
 import { datasetsOfUnrated, unratedRelation } from './more-columns.ts';
 
@@ -46,15 +47,21 @@ export async function computeDeclared(
   const used = cubes.filter(({ name }) => read.has(name));
   for (const cube of used) {
     const columns = columnsOf(cube).map(({ name, kind }) => `${name}::${types[kind]} AS ${name}`);
-    await connection.run(
-      `CREATE OR REPLACE TEMP TABLE ${cube.name} AS SELECT ${columns.join(', ')} FROM (${cube.contribution})`,
+    await ofDeclaration(
+      cube.name,
+      connection.run(
+        `CREATE OR REPLACE TEMP TABLE ${cube.name} AS SELECT ${columns.join(', ')} FROM (${cube.contribution})`,
+      ),
     );
   }
   for (const { name, integers, select, beside = '', order } of tables) {
-    await connection.run(`CREATE OR REPLACE TEMP TABLE integers AS ${integers}`);
+    await ofDeclaration(name, connection.run(`CREATE OR REPLACE TEMP TABLE integers AS ${integers}`));
     await connection.run(`CREATE OR REPLACE TABLE "${schema}"."${exactTable(name)}" AS FROM integers`);
-    await connection.run(
-      `CREATE OR REPLACE TABLE "${schema}"."${name}" AS SELECT ${select} FROM integers ${beside} ORDER BY ${order}`,
+    await ofDeclaration(
+      name,
+      connection.run(
+        `CREATE OR REPLACE TABLE "${schema}"."${name}" AS SELECT ${select} FROM integers ${beside} ORDER BY ${order}`,
+      ),
     );
   }
   await connection.run('DROP TABLE IF EXISTS integers');

@@ -12,7 +12,7 @@ import { startMonitor } from '../support/browser.ts';
 import { headerOf, lastJson, Place, writeDatasets } from '../support/harness.ts';
 import { categories, userFolder } from '../support/user-folder.ts';
 
-const header = (dataset: 'title.ratings' | 'title.principals' | 'title.basics') =>
+const header = (dataset: 'title.ratings' | 'title.principals' | 'title.basics' | 'name.basics') =>
   headerOf(dataset).trimEnd();
 const dump = (folder: string, ratings: string[], credits: string[], titles: string[]) =>
   writeDatasets(folder, {
@@ -25,6 +25,7 @@ const dump = (folder: string, ratings: string[], credits: string[], titles: stri
       ...titles.map((row) => `${row}\t0\t1999\t\\N\t${row.includes('short') ? '\\N' : '90'}\tDrama`),
       '',
     ].join('\n'),
+    'name.basics': [header('name.basics'), 'nm0000005\tFive\t\\N\t\\N\t\\N\t\\N', ''].join('\n'),
   });
 
 let place: Place;
@@ -46,6 +47,7 @@ beforeAll(async () => {
       'tt0000001\t4\tnm0000004\t\\N',
       'tt0000002\t1\tnm0000001\tactor',
       'tt0000003\t1\tnm0000001\twriter',
+      'tt0000003\t2\tnm0000005\tactor',
     ],
     ['tt0000002\tmovie\tTwo\tZwei', 'tt0000003\tshort\tThree\tDrei'],
   );
@@ -70,6 +72,7 @@ describe.sequential('a cube of a user', () => {
     expect(finished.stderr).toContain('processors send other cubes');
     expect(place.manifest.leftOut).toEqual({
       category_analysis: 'cube categories is missing, or of another version, on shards: 1',
+      credited_people: 'cube credited is missing, or of another version, on shards: 1',
       type_counts: 'cube types is missing, or of another version, on shards: 1',
     });
     expect(place.manifest.tables).not.toHaveProperty('category_analysis');
@@ -87,7 +90,7 @@ describe.sequential('a cube of a user', () => {
   it('is computed by processors with the same declarations, and its table holds exactly its rows', async () => {
     const { stderr } = await place.run(place.args('process', '--until-caught-up', '--tables', tables));
     expect(stderr).toMatch(/"again":\["title.principals"\],"dropped":\[\]/);
-    expect(stderr).toMatch(/"cubes":\["categories","types"\]/);
+    expect(stderr).toMatch(/"cubes":\["categories","credited","types"\]/);
     await place.sink('--tables', tables);
     expect(await rowsOf('category_analysis')).toEqual([
       ['actor', 2, 3],
@@ -98,6 +101,8 @@ describe.sequential('a cube of a user', () => {
       ['movie', 1, 90],
       ['short', 1, 0],
     ]);
+    // This person is credited on an unrated title only.
+    expect(await rowsOf('credited_people')).toContainEqual(['nm0000005', 'Five', 1]);
     expect(await rowsOf('voted_titles')).toEqual([
       ['tt0000001', null, 10],
       ['tt0000002', 'Two', 20],
@@ -114,6 +119,7 @@ describe.sequential('a cube of a user', () => {
     const { tables: verified } = lastJson<Verification>(finished);
     expect(verified.category_analysis).toEqual({ rows: 3, differences: 0 });
     expect(verified.type_counts).toEqual({ rows: 2, differences: 0 });
+    expect(verified.credited_people).toEqual({ rows: 5, differences: 0 });
     expect(verified.voted_titles).toEqual({ rows: 3, differences: 0 });
   });
 

@@ -249,7 +249,7 @@ test.each([
     };
     const failure = {
       kind: 'declarationUnusable',
-      message: 'The cube kinds cannot be computed',
+      message: 'kinds cannot be computed',
       detail: expect.stringMatching(detail),
     };
     const rated = (id: number, votes: number) =>

@@ -1,6 +1,6 @@
 /**
- * A user's folder of declarations: a cube over two datasets and its table, a cube that counts unrated titles and its table, and
- * a table with names of titles.
+ * A user's folder of declarations: a cube over two datasets and its table, two cubes that count unrated titles and their tables,
+ * and tables with names of people and titles.
  */
 
 export const categories = `/*
@@ -66,6 +66,37 @@ SELECT titleType, CAST(sum(titles) AS BIGINT) AS total_titles, CAST(sum(minutes)
 FROM types GROUP BY titleType -- the end
 `;
 
+const credited = `/*
+kind: cube
+about: Credits of people, on titles rated or not.
+reads:
+  title.principals: [tconst, ordering, nconst]
+gate: title.principals
+key: [nconst]
+measures: [credits]
+*/
+SELECT nconst, count(*) AS credits FROM title_principals GROUP BY nconst
+`;
+
+const creditedPeople = `/*
+kind: table
+about: Credits of people with their names.
+reads: [credited, names]
+key: [nconst]
+attributes: [primaryName]
+measures: [total_credits]
+columns:
+  nconst: VARCHAR
+  primaryName: VARCHAR
+  total_credits: { type: BIGINT, about: Credits of this person., unit: credits }
+order: nconst
+onlyDuckdb: the names of people are a relation of the sink
+*/
+SELECT printf('nm%07d', credited.nconst) AS nconst, min(primaryName) AS primaryName, CAST(sum(credits) AS BIGINT) AS total_credits
+FROM credited LEFT JOIN names ON names.nconst = credited.nconst
+GROUP BY credited.nconst
+`;
+
 const votedTitles = `/*
 kind: table
 about: Titles with their names, rated or not.
@@ -88,5 +119,7 @@ export const userFolder: Readonly<Record<string, string>> = {
   'category_analysis.sql': categoryAnalysis,
   'types.sql': types,
   'type_counts.sql': typeCounts,
+  'credited.sql': credited,
+  'credited_people.sql': creditedPeople,
   'voted_titles.sql': votedTitles,
 };

@@ -123,8 +123,19 @@ test('every wrong file is named at once, as one error with its exit code', async
   expect(thrown).toBeInstanceOf(ReelflowError);
   expect(thrown).toMatchObject({
     exitCode: 35,
-    detail: `${folder}/one.sql:4: there is no cube movie\n${folder}/two.sql:1: the file does not begin with a comment`,
+    detail: expect.stringMatching(
+      /one\.sql:4: there is no cube movie\. Read [^\n]+\n[^\n]+two\.sql:1: the file does not begin with a comment\. Put [^\n]+$/,
+    ),
   });
+});
+
+test('a table of a cube that has a problem names this cube, and a folder that does not exist is named', async () => {
+  write('/*\nkind: cube\n*/\nSELECT 1', 'movie.sql');
+  write(good.replace('[title]', '[movie]'), 'one.sql');
+  const { problems } = await readFolder(folder);
+  expect(problems.map(({ reason }) => reason)).toContain('the cube movie has a problem of its own');
+  const none = await readFolder(join(folder, 'none'));
+  expect(none.problems).toMatchObject([{ reason: 'the folder does not exist' }]);
 });
 
 test('SQL that does not end is ended, and its file named', async () => {
@@ -143,7 +154,7 @@ describe('refused', () => {
   test.each<[string, string, number, string]>([
     [
       'a property that is missing',
-      good.replace('order:', 'ordre:'),
+      good.replace(/order:.*\n/, ''),
       1,
       'order: invalid input: expected string',
     ],
@@ -200,6 +211,19 @@ describe('refused', () => {
     ],
     ['an extension', plain('INSTALL httpfs'), plainLine, 'no SELECT'],
     [
+      'a table function before the columns that it explains',
+      plain("SELECT genre, total FROM read_parquet('x')"),
+      plainLine,
+      'table function read_parquet',
+    ],
+    ['a misspelt property', good.replace('order:', 'odrer:'), 11, 'odrer is no property'],
+    [
+      'an unknown type',
+      good.replace('total_titles: BIGINT', 'total_titles: TEXT'),
+      9,
+      'columns.total_titles: expected one of BIGINT, INTEGER, DOUBLE,',
+    ],
+    [
       'a function that writes a file',
       plain(select.replace('sum(titles)', "enable_logging(storage = 'file')")),
       plainLine,
@@ -210,7 +234,7 @@ describe('refused', () => {
     ['the date', plain(select.replace('sum(titles)', 'current_date')), plainLine, 'current_date'],
     ['a row number', plain(select.replace('sum(titles)', 'rowid')), plainLine, 'rowid'],
     ['any value', plain(select.replace('sum(titles)', 'any_value(titles)')), plainLine, 'any_value'],
-    ['a limit', plain(`${select}\nLIMIT 3`), plainLine, 'LIMIT'],
+    ['a limit', plain(`${select}\nLIMIT 3`), plainLine + 1, 'LIMIT'],
     ['a sample', plain(select.replace('FROM title', 'FROM title TABLESAMPLE 10%')), plainLine + 1, 'sample'],
     [
       'an order by the date',
@@ -254,6 +278,30 @@ describe('refused', () => {
       plain(`SELECT genres, ${count}\nFROM title\nGROUP BY genres, startYear`),
       5,
       'does not identify',
+    ],
+    [
+      'a count of the rows of a cube',
+      plain('SELECT genres, count(*) AS total_titles\nFROM title\nGROUP BY genres'),
+      plainLine,
+      'how many shards',
+    ],
+    [
+      'a maximum of a measure',
+      plain('SELECT genres, max(titles) AS total_titles\nFROM title\nGROUP BY genres'),
+      plainLine,
+      'how many shards',
+    ],
+    [
+      'the rows of a cube without a sum',
+      plain('SELECT startYear, genres, rating, titles AS total_titles\nFROM title')
+        .replace('[genres]', '[startYear, genres, rating]')
+        .replace(
+          '  genres: VARCHAR\n',
+          '  startYear: INTEGER\n  genres: VARCHAR\n  rating: { type: INTEGER, about: In tenths. }\n',
+        )
+        .replace('DESC, genres', 'DESC, startYear, genres, rating'),
+      plainLine + 2,
+      'how many shards',
     ],
     ['a measure that the SELECT lacks', good.replace('s1]', 's2]'), 6, 'no column s2'],
     [

@@ -64,6 +64,12 @@ test("a user's table that does not end in time is left out, and the others are p
   expect(leftOut).toEqual({ slow: 'its SQL did not end within 4 s' });
 });
 
+test("a user's table with two rows of one key is left out", async () => {
+  const { tables, leftOut } = await publish(ofUser('twice', 'SELECT 7 AS n FROM range(2)'));
+  expect(Object.keys(tables)).toEqual([goldTables[0]?.name]);
+  expect(leftOut).toEqual({ twice: 'its key does not identify a row: n=7 occurs 2 times' });
+});
+
 test('SQL of users reaches no file but those of gold and state, and nothing gives it more', async () => {
   await confine(store.connection, [join(folder, 'state'), join(folder, 'gold')], 'open');
   const { tables, leftOut } = await publish(
