@@ -1,5 +1,6 @@
 /** `reelflow download`: the official dumps. The licence is printed before the first request. */
 import { Command, Option } from 'commander';
+import { filled, terminalWidth } from '../runtime/terminal.ts';
 import type { DatasetName } from '../topics/catalog.ts';
 import { megabytes } from './figures.ts';
 import { datasetsOption, outputOptions } from './options.ts';
@@ -27,7 +28,7 @@ export function downloadCommand(): Command {
 
 async function run({ out, datasets, from, json }: Flags): Promise<void> {
   const { download, licence } = await import('../producers/download/download.ts');
-  process.stderr.write(`${licence}\n\n`);
+  process.stderr.write(`${filled(licence, terminalWidth(process.stderr))}\n\n`);
   const progress = await downloadProgress();
   const start = performance.now();
   const files = await download({

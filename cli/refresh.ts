@@ -2,6 +2,7 @@
 import { Command } from 'commander';
 import type { DownloadedFile } from '../producers/download/download.ts';
 import type { ReplayReport } from '../producers/replay-report.ts';
+import { filled, terminalWidth } from '../runtime/terminal.ts';
 import type { DatasetName } from '../topics/catalog.ts';
 import { downloadProgress, fromOption } from './download.ts';
 import { whole } from './figures.ts';
@@ -49,7 +50,7 @@ async function run(flags: Flags): Promise<void> {
     import('../producers/replay.ts'),
     import('../producers/rejection-limit.ts'),
   ]);
-  process.stderr.write(`${licence}\n\n`);
+  process.stderr.write(`${filled(licence, terminalWidth(process.stderr))}\n\n`);
   const startedMs = performance.now();
   const only = datasets !== undefined && { datasets };
   const downloading = await downloadProgress();
