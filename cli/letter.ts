@@ -98,6 +98,7 @@ export function letterText({ letter, opened }: OpenedLetter, { bytes, rows }: Le
 const originalText = ({ source }: FoundLetter, bytes: Buffer) =>
   'file' in source ? printable(bytes.toString('utf8')) : hexDump(bytes);
 
+/** Where a refused row or message lies, as text. */
 export function placeOf({ source }: Pick<FoundLetter, 'source'>): string {
   return 'file' in source
     ? `${printable(source.file)}, line ${source.line}`

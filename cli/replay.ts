@@ -66,6 +66,7 @@ export function replayCommand(): Command {
   return commonOptions(command).action(run);
 }
 
+/** @throws InvalidArgumentError, outside 0 to 100 */
 export function percent(text: string): number {
   const value = Number(text);
   if (text.trim() === '' || !(value >= 0 && value <= 100)) {

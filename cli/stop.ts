@@ -45,6 +45,7 @@ function parentOf(pid: number): string {
   }
 }
 
+/** Ends the command as a signal would. */
 export function stop(reason: StopReason): void {
   controller.abort(reason);
 }

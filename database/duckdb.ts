@@ -28,6 +28,7 @@ interface DatabaseOptions {
   readonly spillFolder: string;
 }
 
+/** A DuckDB in memory, to which databases are attached. Queries without ORDER BY keep no order. */
 export async function openInstance(options: DatabaseOptions): Promise<DuckDBInstance> {
   return DuckDBInstance.create(':memory:', {
     memory_limit: options.memoryLimit,

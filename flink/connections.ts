@@ -20,6 +20,7 @@ export function flinkTls(tls: TlsFiles): { ca?: string; chain?: string; key?: Se
   };
 }
 
+/** Options of Flink's Kafka connector for the brokers. @param reveal the text of a secret, or what to print in its place */
 export function brokerOptions({ brokers, security }: Endpoints, reveal: (secret: Secret) => string) {
   const { tls, sasl } = security ?? {};
   const { ca, chain, key } = tls === undefined ? {} : flinkTls(tls);
@@ -58,6 +59,7 @@ function saslOptions(sasl: Sasl, reveal: (secret: Secret) => string) {
   };
 }
 
+/** Options for values in Avro from the registry. @throws ReelflowError usage, for a token file, or for TLS files of ours */
 export function formatOptions(
   prefix: '' | 'value.',
   { registryUrl, registrySecurity: { credentials, tokenFile, tls } = {} }: Endpoints,

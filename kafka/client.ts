@@ -133,6 +133,7 @@ async function clusterTopicsOf(cluster: Cluster): Promise<ClusterTopics> {
   };
 }
 
+/** @throws ReelflowError brokerUnreachable */
 export async function clusterIdOf(broker: Broker): Promise<string> {
   return (await clusterTopics(broker)).clusterId;
 }

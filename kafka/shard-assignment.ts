@@ -33,6 +33,7 @@ export interface ShardAssignment {
 /** The entry of the user data with what a member declares. An earlier version passes over it. */
 const declaredEntry = 'declared';
 
+/** An assignor for kafkajs: the leader of the group gives each shard, with its partition of every topic, to one member. */
 export function wholeShards(options: ShardAssignment): PartitionAssigner {
   const { topics, assignment, freshness, declared } = options;
   const name = assignment === 'shards' ? 'reelflow-shards' : 'reelflow-single';

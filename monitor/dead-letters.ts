@@ -42,6 +42,7 @@ export interface Letters {
   readonly foreign: number;
 }
 
+/** The file of a row, or the topic of a message. */
 export function sourceName({ source }: FoundLetter): string {
   return 'file' in source ? source.file : source.topic;
 }

@@ -152,6 +152,7 @@ export interface JudgedPartition {
   readonly recordsPerMessage: number | null;
 }
 
+/** @param all its partitions. @param spanMs the period over which they were observed */
 export function groupLag(
   group: string,
   found: Group | undefined,

@@ -7,6 +7,7 @@ export interface Pace {
   readonly producedPerSecond: number | null;
 }
 
+/** Rates over these observations, in order of time; null where fewer than two know the offset. */
 export function paceOf(observations: readonly Observation[]): Pace {
   const known = observations.filter(({ end, next }) => end !== null && next !== null);
   // After the members have left, their earlier pace says nothing about now.

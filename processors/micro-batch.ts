@@ -201,6 +201,7 @@ function noteMark(source: SourceProgress, { id, mark }: BaseMark, offset: number
   else if (source.from === offset) source.beginsBase = id;
 }
 
+/** With the hash of its value, by which a store proves the log. */
 export function lastMessageOf(last: SourceProgress['last']): LastMessage {
   return { runId: last.runId, chunk: last.chunk, hash: hashOf(last.value) };
 }

@@ -57,6 +57,7 @@ function aboveLimit(
   });
 }
 
+/** @param above the datasets above the limit. @param maxRejected percent of their rows */
 export function tooManyRejected(
   above: readonly (readonly [DatasetName, RejectionCounts])[],
   maxRejected: number,

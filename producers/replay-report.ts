@@ -44,6 +44,7 @@ export type ReportedPlan = Pick<
   'rows' | 'changed' | 'new' | 'vanished' | 'unknown' | 'refused' | 'isBase'
 >;
 
+/** The counts of a run by dataset and in total, from its journal. */
 export function reportOf(
   journal: Journal,
   outcome: Pick<ReplayReport, 'absent' | 'nothingToDo' | 'interrupted' | 'unfinished' | 'plan'>,

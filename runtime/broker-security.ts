@@ -71,6 +71,7 @@ export interface BrokerSecurity {
   readonly sasl?: Sasl;
 }
 
+/** Whether credentials may be sent to this address: encrypted, or to this machine only. */
 export function isHttpsOrLoopback({ protocol, hostname }: URL): boolean {
   return protocol !== 'http:' || /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(hostname);
 }

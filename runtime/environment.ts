@@ -14,6 +14,7 @@ export type ValuesOf<Readers> = {
 
 export const anyText: Reader<string> = (text) => text;
 
+/** Reads a variable that has one of these values. @throws RangeError, for any other */
 export function oneOf<T extends string>(allowed: readonly T[]): Reader<T> {
   return (text) => {
     const found = allowed.find((one) => one === text);

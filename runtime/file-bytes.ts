@@ -21,6 +21,7 @@ interface Observer {
   readonly padding?: () => void;
 }
 
+/** @param start at least the first two bytes */
 export function isGzip(start: Buffer): boolean {
   return start[0] === 0x1f && start[1] === 0x8b;
 }

@@ -91,6 +91,7 @@ export interface RegistryAccess {
   readonly login: string;
 }
 
+/** Reads token and certificate files again at each request. */
 export function registryAccess({ credentials, tokenFile, tls }: RegistrySecurity = {}): RegistryAccess {
   const authorization = () => {
     if (tokenFile !== undefined) {

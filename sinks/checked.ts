@@ -29,6 +29,7 @@ export function readChecked(folder: string, snapshot: string | undefined): Check
   }
 }
 
+/** @param folder of the sink's state */
 export function writeChecked(folder: string, checked: Checked): void {
   const next = `${fileIn(folder)}.new`;
   writeFileSync(next, JSON.stringify(checked));

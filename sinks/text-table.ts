@@ -29,9 +29,11 @@ export const namesOfTitles: TextTable = {
   texts: ['primaryTitle', 'originalTitle'],
 };
 
-/** The definition of a table, and a SELECT of its texts as the dataset has them. */
+/** Creates a table unless it exists. */
 export const createTexts = ({ table, id, texts }: TextTable) =>
   `CREATE TABLE IF NOT EXISTS ${table} (${id} INTEGER, ${texts.map((text) => `${text} VARCHAR`).join(', ')})`;
+
+/** A SELECT of the texts as the dataset has them. */
 export function selectTexts({ table, id, texts: [first, ...others] }: TextTable): string {
   const columns = others.map(
     (text) => `CASE WHEN ${text} IS NULL THEN ${first} WHEN ${text} <> '-' THEN ${text}[2:] END AS ${text}`,

@@ -4,6 +4,7 @@ import type { Schema, Type } from 'avsc';
 
 const require = createRequire(import.meta.url);
 
+/** Loads avsc at the first call: most commands need none of it. */
 export function avroTypeOf(schema: Schema): Type {
   const { Type } = require('avsc') as typeof import('avsc');
   return Type.forSchema(schema);

@@ -7,6 +7,7 @@
 /** By cube: a fingerprint of its declaration. */
 export type CubeVersions = ReadonlyMap<string, string>;
 
+/** As text: `name:version`, sorted, with spaces between. */
 export function cubeSetText(versions: CubeVersions): string {
   return [...versions]
     .map(([name, version]) => `${name}:${version}`)
@@ -14,6 +15,7 @@ export function cubeSetText(versions: CubeVersions): string {
     .join(' ');
 }
 
+/** The inverse of `cubeSetText`; entries without a version are left out. */
 export function versionsIn(cubeSet: string): CubeVersions {
   const named = cubeSet.split(' ').filter((entry) => entry.includes(':'));
   return new Map(named.map((entry) => entry.split(':', 2) as [string, string]));

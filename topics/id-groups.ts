@@ -18,6 +18,7 @@ export function firstIdOf(group: number): number {
   return group * groupSize;
 }
 
+/** The number of the block in which a group lies. */
 export function blockOfGroup(group: number): number {
   return (group / groupsOfBlock) | 0;
 }

@@ -9,6 +9,7 @@ export type NextOffset = number & { readonly unit?: 'next offset' };
 /** By topic; a missing topic is at 0. */
 export type Position = Readonly<Record<string, NextOffset>>;
 
+/** The next offset of a topic; 0 if the position has none. */
 export function nextIn(position: Position, topic: string): NextOffset {
   return position[topic] ?? 0;
 }

@@ -30,6 +30,7 @@ export async function readVersions(folder: string): Promise<Record<string, Versi
   }
 }
 
+/** Replaces the entry of one file, by a rename. */
 export async function writeVersion(folder: string, file: string, found: Version): Promise<void> {
   const all = { ...(await readVersions(folder)), [file]: found };
   const name = nameIn(folder);

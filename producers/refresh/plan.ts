@@ -50,6 +50,7 @@ export interface DumpFindings {
   readonly lastId: number;
 }
 
+/** @param index the groups that the topic holds. @param dump what one pass over the file found */
 export function planOf(
   dataset: DatasetName,
   index: GroupEntries,

@@ -6,6 +6,7 @@ export const newline = 10;
 export const comma = 44;
 export const zero = 48;
 
+/** Writes text `n` of a pool. Every writer here returns the position after what it wrote. */
 export function put(out: Uint8Array, at: number, pool: Pool, n: number): number {
   const { bytes, start } = pool;
   const end = start[n + 1] as number;
