@@ -274,6 +274,7 @@ export class Intake {
     } catch (thrown) {
       // Without an answer nothing is known; the next step waits for the broker as well.
       if (!isPassing(thrown)) throw thrown;
+      if (this.#missingSinceMs !== undefined) this.#missingSinceMs = performance.now();
       this.#options.broker.logger.debug({ reason: messageOf(thrown) }, 'no answer about the topics');
     }
   }

@@ -20,15 +20,15 @@ const all = [names.deltas, names.source('name.basics')];
 
 // Method: brokers that list topics, and whose logs cannot be read, so that each step is an interruption.
 test('a topic counts as deleted after ten seconds in which the brokers do not know it', async () => {
-  let listed = all;
+  let listed: readonly string[] | undefined = all;
   const refused = Object.assign(new Error('connect ECONNREFUSED'), { code: 'ECONNREFUSED' });
   const cluster = {
     connect: async () => undefined,
     disconnect: async () => undefined,
-    refreshMetadata: async () => undefined,
+    refreshMetadata: () => (listed === undefined ? Promise.reject(refused) : Promise.resolve()),
     addMultipleTargetTopics: () => Promise.reject(refused),
     get brokerPool() {
-      const topicMetadata = listed.map((topic) => ({ topic, partitionMetadata: [0] }));
+      const topicMetadata = (listed ?? []).map((topic) => ({ topic, partitionMetadata: [0] }));
       return { metadata: { clusterId: 'cluster', topicMetadata } };
     },
   };
@@ -57,9 +57,14 @@ test('a topic counts as deleted after ten seconds in which the brokers do not kn
   expect([...intake.partitions.keys()]).toEqual(all);
   listed = all;
   await intake.step();
+  // Nobody answers for a while, and then a broker that has just started.
   listed = [names.deltas];
   await intake.step();
   nowMs += 9_000;
+  listed = undefined;
+  await intake.step();
+  nowMs += 9_000;
+  listed = [names.deltas];
   await intake.step();
   nowMs += 2_000;
   await expect(intake.step()).rejects.toMatchObject({
