@@ -37,6 +37,8 @@ interface WatchdogOptions {
 }
 
 const lookEveryMs = 3_000;
+/** How long the brokers may not know a topic at most until it is gone. One that has just started does not know all. */
+const goneAfterMs = 10_000;
 
 export class Watchdog {
   readonly #options: WatchdogOptions;
@@ -44,6 +46,8 @@ export class Watchdog {
   readonly #seen = new Map<number, { progress: string; stalledMs: number }>();
   readonly #lookEveryMs: number;
   #lookedMs = performance.now();
+  /** Since when the brokers have not known a topic. */
+  #goneSinceMs: number | undefined;
   #timer: NodeJS.Timeout | undefined;
 
   constructor(options: WatchdogOptions) {
@@ -64,13 +68,19 @@ export class Watchdog {
         const positions = new Map(
           this.#options.shards().map(({ number, appliedPosition }) => [number, appliedPosition]),
         );
-        this.#look(await this.#options.bounds(), positions);
+        const bounds = await this.#options.bounds();
+        this.#goneSinceMs = undefined;
+        this.#look(bounds, positions);
       } catch (thrown) {
         if (thrown instanceof ReelflowError && thrown.kind !== 'brokerUnreachable') {
           this.#options.onFailure(thrown);
         } else if (thrown instanceof UnknownTopic) {
-          this.#options.onFailure(topicGone(messageOf(thrown)));
+          this.#goneSinceMs ??= performance.now();
+          const { stuckAfterMs } = this.#options;
+          if (performance.now() - this.#goneSinceMs >= Math.min(goneAfterMs, stuckAfterMs))
+            this.#options.onFailure(topicGone(messageOf(thrown)));
         } else {
+          this.#goneSinceMs = undefined;
           // Without an answer there is nothing to compare; the fetch loop waits for the broker as well.
           this.#options.logger.debug({ reason: messageOf(thrown) }, 'the watchdog got no answer');
           this.#seen.clear();

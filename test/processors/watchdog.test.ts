@@ -165,13 +165,20 @@ describe('the watchdog', () => {
     vi.mocked(performance.now).mockRestore();
   });
 
-  it('tells a topic that is gone, is shorter than what was applied, or has another partition count', async () => {
-    const before = answer;
-    answer = () => Promise.reject(new UnknownTopic(other, undefined));
-    await pass(4);
+  it('tells a topic that the brokers have not known for ten seconds', async () => {
+    const unknown = () => Promise.reject(new UnknownTopic(other, undefined));
+    // A broker that has just started, twice; then nobody answers for a while, and again.
+    for (const meanwhile of [answer, () => Promise.reject(new Error('no answer')), unknown]) {
+      answer = unknown;
+      await pass(10);
+      expect(failure).toBeUndefined();
+      answer = meanwhile;
+      await pass(4);
+    }
     expect(failure).toMatchObject({ kind: 'sourceLost', detail: expect.stringContaining(other) });
-    failure = undefined;
-    answer = before;
+  });
+
+  it('tells a topic that is shorter than what was applied, or has another partition count', async () => {
     ends[topic] = [10, 9];
     await pass(4);
     expect(failure).toMatchObject({ kind: 'sourceReplaced', detail: expect.stringContaining('ratings/1') });
