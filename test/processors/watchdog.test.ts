@@ -167,7 +167,7 @@ describe('the watchdog', () => {
 
   it('tells a topic that the brokers have not known for ten seconds', async () => {
     const unknown = () => Promise.reject(new UnknownTopic(other, undefined));
-    // A broker that has just started, twice; then nobody answers for a while, and again.
+    // A broker that has just started; once it knows the topic then, once no broker answers.
     for (const meanwhile of [answer, () => Promise.reject(new Error('no answer')), unknown]) {
       answer = unknown;
       await pass(10);

@@ -57,7 +57,7 @@ test('a topic counts as deleted after ten seconds in which the brokers do not kn
   expect([...intake.partitions.keys()]).toEqual(all);
   listed = all;
   await intake.step();
-  // Nobody answers for a while, and then a broker that has just started.
+  // No broker answers for a while, and then one that has just started.
   listed = [names.deltas];
   await intake.step();
   nowMs += 9_000;
