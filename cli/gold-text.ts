@@ -41,8 +41,8 @@ export function viewText(
     shown.map((column, at) => ({
       head: column.unit === undefined ? column.name : `${column.name}\n${column.unit}`,
       align: isText(column) ? ('left' as const) : ('right' as const),
-      // The leading columns are the key and its name. Figures say more than further texts.
-      drop: at < 2 ? 0 : at + (isText(column) ? columnsShown : 0),
+      // The leading columns are the key; a name says to people what the row is. Figures say more than further texts.
+      drop: at < 2 || isName(column) ? 0 : at + (isText(column) ? columnsShown : 0),
       cell: (row: (typeof rows)[number]) => cellText(row[at], column),
     })),
     rows,
@@ -54,6 +54,8 @@ export function viewText(
   const footer = `${table}: ${about} ${figure(rows.length)} of ${figure(rowsTotal)} rows${left}, snapshot ${snapshot}`;
   return `${drawn}\n${filled(footer, width)}`;
 }
+
+const isName = ({ name }: TableColumn) => name === 'primaryTitle' || name === 'primaryName';
 
 const isText = ({ type }: TableColumn) => /^(VARCHAR|BOOLEAN|DATE)|\[\]$/.test(type);
 

@@ -80,9 +80,14 @@ const forms: readonly (readonly [placeholder: RegExp, line: string])[] = [
   ],
 ];
 
-/** Adds the accepted forms of values to the help of a command and of those below it. */
+/** Adds to the help of a command, and of those below it, what is required, defaults as they are typed, and the accepted forms of values. */
 export function describeForms(command: Command): void {
   for (const inner of command.commands) describeForms(inner);
+  for (const option of command.options) {
+    if (option.mandatory) option.description += ' (required)';
+    // commander would show a text in quotation marks, which are not typed.
+    if (typeof option.defaultValue === 'string') option.defaultValueDescription ??= option.defaultValue;
+  }
   const flags = command.options.map((option) => option.flags).join(' ');
   const args = command.registeredArguments.map(({ description }) => description).join(' ');
   const lines = forms

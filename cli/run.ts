@@ -130,7 +130,7 @@ function requireFolder(dir: string | undefined): void {
   if (dir === undefined || existsSync(dir)) return;
   throw new ReelflowError('input', `There is no folder ${dir}`, {
     detail: resolve(dir),
-    hint: 'Run `reelflow download --out imdb` or `reelflow generate --out imdb` to make one.',
+    hint: 'Run `reelflow download --out imdb` or `reelflow generate --titles 2000 --out imdb` to make one.',
   });
 }
 

@@ -109,6 +109,22 @@ test('a gold table names the number of columns that it shows', () => {
   expect(viewText(view, 16).replaceAll('\n', ' ')).toContain('1 of 1 rows, 2 of 3 columns, snapshot');
 });
 
+test('a gold table keeps the name of the row, whatever its place', () => {
+  const column = (name: string, type: string) => ({ name, type, about: '' });
+  const view = {
+    snapshot: '20260101_000000_000001',
+    table: 'top',
+    about: 'Some rows.',
+    columns: [
+      ...[column('titleType', 'VARCHAR'), column('rank', 'INTEGER'), column('tconst', 'VARCHAR')],
+      ...[column('primaryTitle', 'VARCHAR'), column('votes', 'BIGINT')],
+    ],
+    rowsTotal: 1,
+    rows: [['movie', 1, 'tt0000001', 'A name', 5]],
+  };
+  expect(viewText(view, 40).split('\n')[0]).toMatch(/^titleType +rank +primaryTitle +votes$/);
+});
+
 test('a screen that is too low says how many lines are missing, and one of unknown height shows all', () => {
   const lines = ['1', '2', '3', '4', '5'];
   expect(firstLines(lines, 5)).toEqual(lines);

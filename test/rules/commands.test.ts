@@ -39,20 +39,25 @@ function faultOf(line: string): string | undefined {
     command = inner[0] as Command;
     words.shift();
   }
+  const given: string[] = [];
   for (let at = 0; at < words.length; at++) {
     const [flag, value] = (words[at] as string).replace(/[.,;:)]+$/, '').split('=');
     if (flag === undefined || !/^--[a-z]/.test(flag) || flag === '--help') continue;
     const option = command.options.find(({ long }) => long === flag);
     if (option === undefined) return `${command.name()} has no option ${flag}`;
-    const given = value ?? (option.required ? words[++at] : undefined);
+    given.push(flag);
+    const argument = value ?? (option.required ? words[++at] : undefined);
     // Placeholders are in capitals or angle brackets; the word may also be followed by prose.
-    if (given === undefined || /^[A-Z<…]/.test(given) || option.parseArg === undefined) continue;
+    if (argument === undefined || /^[A-Z<…]/.test(argument) || option.parseArg === undefined) continue;
     try {
-      option.parseArg(given, option.defaultValue as never);
+      option.parseArg(argument, option.defaultValue as never);
     } catch {
-      return `${flag} ${given} is no value`;
+      return `${flag} ${argument} is no value`;
     }
   }
+  // A name alone is a mention; a line with options is to be typed as it is.
+  const absent = command.options.find(({ mandatory, long }) => mandatory && !given.includes(long ?? ''));
+  if (given.length > 0 && absent !== undefined) return `${command.name()} lacks ${absent.long}`;
   return undefined;
 }
 
@@ -62,6 +67,7 @@ test.each([
   ['gold push s3://bucket/prefix', undefined],
   ['dlq list|show|replay', undefined],
   ['lag --watching', 'lag has no option --watching'],
+  ['generate --out imdb', 'generate lacks --titles'],
   ['lagg', 'unknown command lagg'],
   ['gold shows', 'unknown command shows'],
   ['sink --interval 60', '--interval 60 is no value'],
