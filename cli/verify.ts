@@ -98,7 +98,7 @@ const defectHint =
  * may be others than those that were replayed.
  */
 async function reasonOf(
-  { altered, undeclared }: Verification,
+  { altered, undeclared, absent }: Verification,
   { data }: Flags,
   fromTopics: () => Promise<Verification>,
 ): Promise<string> {
@@ -107,6 +107,9 @@ async function reasonOf(
   }
   if (undeclared.length > 0) {
     return `Name the folder that declares ${undeclared.join(', ')} with --tables, as the sink did.`;
+  }
+  if (absent.length > 0) {
+    return `Pass the same --only and --tables as the sink did: the snapshot has no ${absent.join(', ')}.`;
   }
   if (data === undefined) return defectHint;
   try {

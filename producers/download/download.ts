@@ -136,7 +136,12 @@ class FileDownload {
     const identity = { etag: response.etag, modified: response.modified };
     let start = 0;
     try {
-      if (response.status === 304) return 'complete';
+      if (response.status === 304) {
+        if (known !== undefined) return 'complete';
+        throw new WrongContent(
+          'the answer is "not modified" (304), but nothing was asked about an earlier file',
+        );
+      }
       if (started === undefined && (await this.#isSame(response))) {
         await this.#remember(identity);
         return 'complete';
@@ -286,7 +291,7 @@ const sizeOf = (path: string): Promise<number> =>
 
 function failure(what: string, cause: unknown): ReelflowError {
   const isFull = systemCodeOf(cause) === 'ENOSPC';
-  const kept = 'The file of an earlier download is unchanged.';
+  const kept = 'No file was replaced.';
   if (cause instanceof WrongContent) {
     return new ReelflowError('input', 'The server did not send the dump', {
       detail: `${what}: ${cause.message}. ${kept}`,

@@ -62,6 +62,8 @@ export interface Verification {
   readonly altered: readonly string[];
   /** Tables of the snapshot that are declared nowhere here. They are findings, because nothing verifies them. */
   readonly undeclared: readonly string[];
+  /** Tables that are declared here and that the snapshot lacks without a reason. They are findings too. */
+  readonly absent: readonly string[];
   /** What this input cannot check. */
   readonly unchecked: readonly string[];
   readonly seconds: number;
@@ -83,7 +85,9 @@ export async function verifySnapshot(options: VerifyOptions): Promise<Verificati
   const manifest = readManifest(gold, id);
   const { cubes, tables: declared } = options.declarations ?? builtIn;
   const { leftOut = {} } = manifest;
-  const declarations = { cubes, tables: declared.filter(({ name }) => leftOut[name] === undefined) };
+  const wanted = declared.filter(({ name }) => leftOut[name] === undefined);
+  const absent = wanted.map(({ name }) => name).filter((name) => manifest.tables[name] === undefined);
+  const declarations = { cubes, tables: wanted.filter(({ name }) => !absent.includes(name)) };
   if (!('folder' in input)) await requireSameCluster(manifest, input);
   return withDatabase(options, async (connection, temporary) => {
     if (hasUserDeclarations(declarations)) {
@@ -96,8 +100,8 @@ export async function verifySnapshot(options: VerifyOptions): Promise<Verificati
     // 1. Check the files, before the computation starts.
     const ofFiles = await checkFiles(gold, manifest);
     const altered = new Set(ofFiles.map(({ about }) => about));
-    const undeclared = undeclaredTables(manifest, declarations.tables);
-    findings.push(...checkTableNames(manifest, declarations.tables), ...ofFiles);
+    const undeclared = undeclaredTables(manifest, wanted);
+    findings.push(...checkTableNames(manifest, wanted), ...ofFiles);
 
     // 2. Recompute the tables.
     const ofLeftOut = Object.entries(leftOut).map(
@@ -151,7 +155,7 @@ export async function verifySnapshot(options: VerifyOptions): Promise<Verificati
     const { namespace } = manifest;
     return {
       ...{ snapshot: id, namespace, equal, tables, accounting, findings },
-      ...{ altered: [...altered], undeclared, unchecked: [...unchecked, ...ofLeftOut], seconds },
+      ...{ altered: [...altered], undeclared, absent, unchecked: [...unchecked, ...ofLeftOut], seconds },
     };
   });
 }

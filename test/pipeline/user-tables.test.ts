@@ -106,6 +106,18 @@ describe.sequential('tables of a user', () => {
     expect(finished.stderr).not.toContain('defect');
   });
 
+  it('that the snapshot lacks are named by a verification, which asks for the options of the sink', async () => {
+    const more = place.files('more', {
+      'votes_by_year.sql': exampleTable,
+      ...{ 'votes_by_genre.sql': ofGenres, 'more_votes.sql': ofGenres },
+    });
+    const finished = await place.run(['verify', '--gold', place.gold, '--data', data, '--tables', more]);
+    expect(finished.code).toBe(16);
+    expect(finished.stderr).toContain('more_votes: the manifest does not name it\n');
+    expect(finished.stderr).toContain('Pass the same --only and --tables as the sink did');
+    expect(finished.stderr).not.toContain('altered');
+  });
+
   it('show all their columns when they are tried in a pipe', async () => {
     const args = ['tables', 'try', '--data', data, '--tables', tables, '--table', 'votes_by_genre'];
     const { stdout } = await place.run(args);

@@ -449,3 +449,13 @@ it('the command shows the licence before it asks the server', async () => {
     file,
   ]);
 });
+
+it('refuses "not modified" as the answer to a request without a condition: no file is there', async () => {
+  manners.failing = { status: 304, times: 1 };
+  await expect(fetchRatings()).rejects.toMatchObject({
+    kind: 'input',
+    message: 'The server did not send the dump',
+    detail: expect.stringContaining('304'),
+  });
+  expect(await readdir(out)).toEqual(['.download']);
+});
