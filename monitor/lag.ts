@@ -122,7 +122,7 @@ export function partitionsOf(
   return [...topicsOf(topics, found)].sort().flatMap((topic) => {
     const logs = bounds.get(topic);
     const commits = committed.get(topic);
-    const isSubscribed = topics.includes(topic) || subscribed === null || subscribed(topic);
+    const isSubscribed = subscribed === null || subscribed(topic);
     const partitions = new Set([...(logs?.keys() ?? []), ...(commits?.keys() ?? [])]);
     return [...partitions]
       .sort((a, b) => a - b)
