@@ -3,7 +3,7 @@
  *
  * 1. guard: each source continues exactly at the store's next offset;
  * 2. find the changes (`changes.ts`);
- * 3. contribution of the affected titles before; write the changes; contribution after (`contributions.ts`);
+ * 3. copy the rows of the affected titles; write the changes; contribution after minus before (`contributions.ts`);
  * 4. record: the difference as a delta in the outbox, position, last messages, counts and dead letters;
  * 5. commit.
  *
@@ -25,7 +25,7 @@ import { sameGaps, withGap } from '../topics/position.ts';
 import { differenceOf, noRecords, type RecordCounts, sumOf } from '../topics/record-counts.ts';
 import { baseHeader, wholeCubes } from './base.ts';
 import { type Changes, findChanges, writeChanges } from './changes.ts';
-import { contributionsBefore, cubeChanges } from './contributions.ts';
+import { cubeChanges, touchRows } from './contributions.ts';
 import { lastMessageOf, type MicroBatch, type SourceProgress } from './micro-batch.ts';
 import type { OutboxEntry, ShardStore, SourceState } from './shard-store.ts';
 
@@ -66,12 +66,12 @@ export async function applyMicroBatch(
     }
     const counts = countSources(store, batch, changes);
     const isBase = !options.silently && counts.some(({ startsAtBase }) => startsAtBase);
-    const befores = options.silently || isBase ? [] : await contributionsBefore(store, changes);
+    if (!options.silently && !isBase) await touchRows(store, changes);
     for (const [dataset, change] of changes) await writeChanges(store, dataset, change);
     crashPoint('after-append');
     let cubeRows: CubeRows[] | undefined;
     if (isBase) cubeRows = await wholeCubes(store);
-    else if (!options.silently) cubeRows = await cubeChanges(store, changes, befores);
+    else if (!options.silently) cubeRows = await cubeChanges(store, changes);
 
     const sources = new Map([...store.sources, ...counts.map(({ state }) => [state.topic, state] as const)]);
     const header = isBase

@@ -4,6 +4,7 @@
  */
 import { appendColumns, readNumbers } from '../database/duckdb.ts';
 import { type Cube, gateOf, relationOf, rowsOf } from '../tables/cubes/cube.ts';
+import { gatesOf } from '../tables/cubes/cube-set.ts';
 import { ofDeclaration, unusable } from '../tables/declaration-failure.ts';
 import { type DatasetName, datasets } from '../topics/catalog.ts';
 import type { CubeRows } from '../topics/cube-rows.ts';
@@ -12,17 +13,16 @@ import { type Changes, changeTable, freshTable } from './changes.ts';
 import type { ShardStore } from './shard-store.ts';
 
 export const datasetsOf = (cube: Cube) => Object.keys(cube.reads) as DatasetName[];
-const beforeTable = (cube: Cube) => `before_${cube.name}`;
+const affectedTable = 'affected_titles';
+/** The stored rows of affected titles as they were before the micro-batch, with their row ids. */
+const touchedTable = (dataset: DatasetName) => `touched_${relationOf(dataset)}`;
 
 /** The title column of a dataset: the first of its key. */
 const titleOf = (dataset: DatasetName) => datasets[dataset].columns[0]?.name as string;
 
-/** Queries for the titles whose known rows change: only these can have contributed before. */
-function changedTitles(cube: Cube, changes: ReadonlyMap<DatasetName, Changes>): string[] {
-  return datasetsOf(cube)
-    .filter((dataset) => (changes.get(dataset)?.changed ?? 0) > 0)
-    .map((dataset) => `SELECT ${titleOf(dataset)} AS title FROM ${changeTable(dataset)}`);
-}
+/** Whether rows of titles change that the store knows: only these can have contributed before. */
+const hasChanged = (cube: Cube, changes: ReadonlyMap<DatasetName, Changes>) =>
+  datasetsOf(cube).some((dataset) => (changes.get(dataset)?.changed ?? 0) > 0);
 
 const noTitles = new Int32Array(0);
 
@@ -30,59 +30,76 @@ const noTitles = new Int32Array(0);
 const freshTitlesOf = (dataset: DatasetName, gate: DatasetName, changes: ReadonlyMap<DatasetName, Changes>) =>
   changes.get(dataset)?.freshTitles.get(gate) ?? noTitles;
 
-/** Queries for the titles that are new to the store and pass the gate of a cube. */
-function freshTitles(cube: Cube, changes: ReadonlyMap<DatasetName, Changes>): string[] {
-  const gate = gateOf(cube);
-  return datasetsOf(cube)
-    .filter((dataset) => freshTitlesOf(dataset, gate, changes).length > 0)
-    .map((dataset) => `SELECT ${titleOf(dataset)} AS title FROM ${freshTable(dataset, gate)}`);
-}
-
 /**
- * Computes the contribution of the changed titles before the changes are written, into a table `before_<cube>`.
- * @returns the cubes with such a table
+ * Copies the stored rows of all titles whose contribution may change, before the changes are written: one look at each dataset,
+ * whatever the number of cubes. The contributions before and after come from these copies.
  */
-export async function contributionsBefore(
+export async function touchRows(
   store: ShardStore,
   changes: ReadonlyMap<DatasetName, Changes>,
-): Promise<Cube[]> {
-  const affected: Cube[] = [];
-  for (const cube of store.identity.cubeSet) {
-    const changed = changedTitles(cube, changes);
-    if (changed.length === 0) continue;
-    const relations = datasetsOf(cube).map(
-      (dataset) =>
-        `${relationOf(dataset)} AS (SELECT * FROM ${store.table(dataset)}
-          WHERE ${titleOf(dataset)} IN (SELECT title FROM affected))`,
+): Promise<void> {
+  const cubes = store.identity.cubeSet.filter((cube) => hasChanged(cube, changes));
+  if (cubes.length === 0) return;
+  const { connection, projection } = store;
+  const titles = Int32Array.from(await affectedTitles(store, cubes, changes));
+  await connection.run(`CREATE OR REPLACE TEMP TABLE ${affectedTable} (title INTEGER)`);
+  await appendColumns(connection, { catalog: 'temp', name: affectedTable }, [titles], titles.length, [false]);
+  for (const dataset of new Set(cubes.flatMap(datasetsOf))) {
+    const columns = (projection.get(dataset) ?? []).join(', ');
+    await connection.run(`
+      CREATE OR REPLACE TEMP TABLE ${touchedTable(dataset)} AS
+      SELECT rowid AS storedRow, ${columns} FROM ${store.table(dataset)}
+      WHERE ${titleOf(dataset)} IN (FROM ${affectedTable})`);
+  }
+}
+
+/** Titles with changed or fresh rows that pass a gate; one that passes none contributes neither before nor after. */
+async function affectedTitles(
+  store: ShardStore,
+  cubes: readonly Cube[],
+  changes: ReadonlyMap<DatasetName, Changes>,
+): Promise<number[]> {
+  const seen = new IdSet();
+  const affected: number[] = [];
+  const add = (title: number) => {
+    if (seen.has(title)) return;
+    seen.add(title);
+    affected.push(title);
+  };
+  for (const dataset of new Set(cubes.flatMap(datasetsOf))) {
+    const gates = [...gatesOf(cubes, dataset)];
+    for (const gate of gates) for (const title of freshTitlesOf(dataset, gate, changes)) add(title);
+    if ((changes.get(dataset)?.changed ?? 0) === 0) continue;
+    const { columns, length } = await readNumbers(
+      store.connection,
+      `SELECT DISTINCT ${titleOf(dataset)} FROM ${changeTable(dataset)}`,
     );
-    const query = `
-      CREATE OR REPLACE TEMP TABLE ${beforeTable(cube)} AS
-      WITH affected AS MATERIALIZED (SELECT DISTINCT title FROM (${changed.join(' UNION ALL ')})),
-      ${relations.join(', ')}
-      ${cube.contribution}`;
-    await ofDeclaration(cube.name, store.connection.run(query));
-    affected.push(cube);
+    for (let row = 0; row < length; row++) {
+      const title = columns[0]?.[row] as number;
+      if (gates.some((gate) => store.present.get(gate)?.has(title) === true)) add(title);
+    }
   }
   return affected;
 }
 
-/** Contribution after minus contribution before, for every cube that the micro-batch affects, without zero rows. */
+/**
+ * Contribution after minus contribution before, for every cube that the micro-batch affects, without zero rows. `touchRows` has
+ * copied the rows before.
+ */
 export async function cubeChanges(
   store: ShardStore,
   changes: ReadonlyMap<DatasetName, Changes>,
-  befores: readonly Cube[],
 ): Promise<CubeRows[]> {
   const { cubeSet } = store.identity;
-  const hasChanged = (cube: Cube) => changedTitles(cube, changes).length > 0;
   const fresh = await FreshRelations.of(
-    cubeSet.filter((cube) => !hasChanged(cube)),
+    cubeSet.filter((cube) => !hasChanged(cube, changes)),
     store,
     changes,
   );
   const rows: CubeRows[] = [];
   for (const cube of cubeSet) {
-    const query = hasChanged(cube)
-      ? differenceQuery(store, cube, changes, befores)
+    const query = hasChanged(cube, changes)
+      ? differenceQuery(store, cube, changes)
       : additionQuery(cube, fresh);
     if (query === undefined) continue;
     const cubeRows = await readCube(store, cube, query);
@@ -122,38 +139,35 @@ function additionQuery(cube: Cube, fresh: FreshRelations): string | undefined {
 }
 
 /** The contribution of titles with changed rows, after the micro-batch minus before it. */
-function differenceQuery(
-  store: ShardStore,
-  cube: Cube,
-  changes: ReadonlyMap<DatasetName, Changes>,
-  befores: readonly Cube[],
-): string {
+function differenceQuery(store: ShardStore, cube: Cube, changes: ReadonlyMap<DatasetName, Changes>): string {
   const gate = gateOf(cube);
-  const titles = [...changedTitles(cube, changes), ...freshTitles(cube, changes)];
-  const relations = datasetsOf(cube).map((dataset) => {
+  const before: string[] = [];
+  const after: string[] = [];
+  for (const dataset of datasetsOf(cube)) {
     const columns = (store.projection.get(dataset) ?? []).join(', ');
-    const isFresh = freshTitlesOf(dataset, gate, changes).length > 0;
-    const title = titleOf(dataset);
-    // Fresh rows are all rows of their titles: the query reads only the other titles from the store.
-    const others = isFresh
-      ? `SELECT title FROM affected EXCEPT SELECT ${title} FROM ${freshTable(dataset, gate)}`
-      : 'SELECT title FROM affected';
-    const stored = `SELECT ${columns} FROM ${store.table(dataset)} WHERE ${title} IN (${others})`;
-    const parts = [...(isFresh ? [`SELECT ${columns} FROM ${freshTable(dataset, gate)}`] : []), stored];
-    return `${relationOf(dataset)} AS (${parts.join(' UNION ALL ')})`;
-  });
-  const { key, measures } = cube;
-  const signed = befores.includes(cube)
-    ? `SELECT ${[...key, ...measures].join(', ')} FROM after
-       UNION ALL
-       SELECT ${[...key, ...measures.map((name) => `-${name}`)].join(', ')} FROM ${beforeTable(cube)}`
-    : 'FROM after';
-  return `WITH affected AS MATERIALIZED (SELECT DISTINCT title FROM (${titles.join(' UNION ALL ')})),
-    ${relations.join(', ')},
-    after AS (${cube.contribution})
+    const touched = `SELECT ${columns} FROM ${touchedTable(dataset)}`;
+    const rows = [touched];
+    if ((changes.get(dataset)?.changed ?? 0) > 0) {
+      const change = changeTable(dataset);
+      rows[0] = `${touched} ANTI JOIN ${change} USING (storedRow)`;
+      rows.push(`SELECT ${columns} FROM ${change} WHERE isDelete = 0`);
+    }
+    if (freshTitlesOf(dataset, gate, changes).length > 0) {
+      rows.push(`SELECT ${columns} FROM ${freshTable(dataset, gate)}`);
+    }
+    before.push(`${relationOf(dataset)} AS (${touched})`);
+    after.push(`${relationOf(dataset)} AS (${rows.join(' UNION ALL ')})`);
+  }
+  const { key, measures, contribution } = cube;
+  return `WITH before AS (WITH ${before.join(', ')} FROM (${contribution})),
+    after AS (WITH ${after.join(', ')} FROM (${contribution}))
     SELECT ${key.map((name) => `${name}::INTEGER`).join(', ')},
       ${measures.map((name) => `sum(${name})::DOUBLE AS ${name}`).join(', ')}
-    FROM (${signed}) AS signed
+    FROM (
+      SELECT ${[...key, ...measures].join(', ')} FROM after
+      UNION ALL
+      SELECT ${[...key, ...measures.map((name) => `-${name}`)].join(', ')} FROM before
+    ) AS signed
     GROUP BY ${key.join(', ')}
     HAVING ${notZero(measures.map((name) => `sum(${name})`))}`;
 }
