@@ -59,6 +59,8 @@ interface DumpRefreshInput {
 
 const spoolBytesMaxDefault = 4_000_000_000;
 const baseAboveDefault = 2;
+/** Sent without an index, so that a run that is killed sends it again. */
+const unfinishedBytesMax = 64_000_000;
 /** Raised when rows are hashed, accepted or encoded in another way. */
 const rulesVersion = 2;
 
@@ -72,6 +74,12 @@ type Task = {
   | { readonly kind: 'refresh' | 'load'; readonly file: InputFile; pass: DumpPass; sorted?: SortedCopy }
   | { readonly kind: 'drop'; readonly pass: EmptyDump }
 );
+
+async function secondsOf(work: () => Promise<void>): Promise<number> {
+  const startedMs = performance.now();
+  await work();
+  return (performance.now() - startedMs) / 1000;
+}
 
 export class DumpRefresh {
   readonly #input: DumpRefreshInput;
@@ -120,10 +128,7 @@ export class DumpRefresh {
       if (options.dryRun === true) return;
       run.journal.loads = tasks.filter(({ kind }) => kind === 'load').map(({ dataset }) => dataset);
       await run.saveJournal();
-      for (const task of tasks) {
-        if (options.signal?.aborted === true) return;
-        await (task.kind === 'load' ? this.#load(task) : this.#send(task));
-      }
+      await this.#sendAll(tasks);
     } finally {
       for (const task of tasks) {
         if (task.kind === 'drop') continue;
@@ -271,24 +276,41 @@ export class DumpRefresh {
     });
   }
 
-  async #send(task: Task): Promise<void> {
+  /** Consumers need nothing of what follows the sending of a dataset: it comes when the next ones are sent, too. */
+  async #sendAll(tasks: readonly Task[]): Promise<void> {
+    const { signal } = this.#input.options;
+    let sent: { readonly task: Task; readonly seconds: number }[] = [];
+    for (const [at, task] of tasks.entries()) {
+      if (signal?.aborted === true) return;
+      if (task.kind === 'load') await this.#load(task);
+      else sent.push({ task, seconds: await secondsOf(() => task.refresh.send(task.pass)) });
+      const bytes = sent.reduce(
+        (sum, { task: { kind, pass } }) => sum + (kind === 'drop' ? 0 : pass.bytes),
+        0,
+      );
+      if (at < tasks.length - 1 && bytes < unfinishedBytesMax) continue;
+      for (const each of sent) await this.#finish(each.task, each.seconds);
+      sent = [];
+    }
+  }
+
+  async #finish(task: Task, secondsToSend: number): Promise<void> {
     const { dataset, refresh, pass } = task;
     const { run } = this.#input;
-    const started = performance.now();
-    await refresh.send(pass);
-    await refresh.settle(pass);
-    await refresh.endBase(pass);
-    // Before the index: a run that is killed in between sends these groups again.
-    await this.#letters.mark(dataset, {
-      group: (group) => refresh.hasReplaced(group),
-      strays: task.kind === 'drop' || task.pass.hasNewStrays,
-      messages: refresh.hasSent,
+    const secondsToFinish = await secondsOf(async () => {
+      await refresh.settle(pass);
+      await refresh.endBase(pass);
+      // Before the index: a run that is killed in between sends these groups again.
+      await this.#letters.mark(dataset, {
+        group: (group) => refresh.hasReplaced(group),
+        strays: task.kind === 'drop' || task.pass.hasNewStrays,
+        messages: refresh.hasSent,
+      });
+      await refresh.close();
     });
-    await refresh.close();
     crashPoint('after-index-before-journal');
     if (task.kind === 'drop') return;
     const { rows, unchanged, rejected, rejections, chunks, bytes } = task.pass;
-    const seconds = (performance.now() - started) / 1000;
     run.journal.datasets[dataset] = {
       row: rows,
       unchanged,
@@ -296,7 +318,7 @@ export class DumpRefresh {
       rejections,
       chunks,
       bytes,
-      seconds,
+      seconds: secondsToSend + secondsToFinish,
       done: true,
     };
     this.#report(task.pass, task.file, 'send', task.file.size);

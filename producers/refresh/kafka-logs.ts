@@ -33,6 +33,8 @@ export class KafkaSourceLog implements SourceLog {
   readonly #dataset: DatasetName;
   readonly #decoder: ChunkDecoder;
   readonly #refusals: ConsumerRefusals;
+  /** By the newest bounds: each look at them opens a connection. */
+  #partitions: number | undefined;
 
   constructor(options: {
     readonly broker: Broker;
@@ -56,6 +58,7 @@ export class KafkaSourceLog implements SourceLog {
 
   async bounds(): Promise<{ start: number; end: number }[]> {
     const found = (await logBounds(this.#broker, [this.#topic])).get(this.#topic) ?? new Map();
+    this.#partitions = found.size;
     return [...found].sort(([a], [b]) => a - b).map(([, bounds]) => bounds);
   }
 
@@ -80,8 +83,8 @@ export class KafkaSourceLog implements SourceLog {
     const { idPrefix, columns } = datasets[this.#dataset];
     const records = recordColumns(this.#dataset, [(columns[0] as { name: string }).name]);
     const deletes = deleteColumns(this.#dataset);
-    const partitions = (await this.bounds()).length;
-    const ownership = new Ownership(idPrefix, partitions);
+    this.#partitions ??= (await this.bounds()).length;
+    const ownership = new Ownership(idPrefix, this.#partitions);
     for await (const { partition, messages } of scan(this.#reader, this.#topic, ranges)) {
       for (const { offset, value } of messages) {
         records.clear();
