@@ -2,7 +2,6 @@
  * Makes the topics hold exactly a dump. All files are read and compared, and all plans checked, before the first message is
  * sent; a dataset whose topic is empty is sent in one pass instead.
  */
-import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import type { Producer } from 'kafkajs';
 import { LogReader } from '../../kafka/log.ts';
@@ -11,8 +10,7 @@ import { ReelflowError } from '../../runtime/errors.ts';
 import { type DatasetName, datasets } from '../../topics/catalog.ts';
 import { ChunkDecoder } from '../../topics/chunk.ts';
 import { type Directory, NewerIndex } from '../../topics/dump-index.ts';
-import { groupSize } from '../../topics/id-groups.ts';
-import { type Registry, schemaText } from '../../topics/registry.ts';
+import type { Registry } from '../../topics/registry.ts';
 import type { Appender } from '../appender.ts';
 import { FileReplay, type FileReplayOptions, type FileReplayRun } from '../file-replay.ts';
 import type { InputFile } from '../input-files.ts';
@@ -20,6 +18,7 @@ import { Pace } from '../pace.ts';
 import { RejectedRows } from '../rejected-rows.ts';
 import { checkPlannedRejections, type RejectionCounts } from '../rejection-limit.ts';
 import { DatasetRefresh } from './dataset-refresh.ts';
+import { fingerprintOf } from './dump-fingerprint.ts';
 import { DumpPass } from './dump-pass.ts';
 import { EmptyDump } from './empty-dump.ts';
 import { UnsortedRows } from './group-reader.ts';
@@ -61,19 +60,29 @@ const spoolBytesMaxDefault = 4_000_000_000;
 const baseAboveDefault = 2;
 /** Sent without an index, so that a run that is killed sends it again. */
 const unfinishedBytesMax = 64_000_000;
-/** Raised when rows are hashed, accepted or encoded in another way. */
-const rulesVersion = 2;
 
 export type Plans = Partial<Record<DatasetName, DatasetPlan>>;
 
 /** A dataset that is refreshed, loaded or dropped. */
-type Task = {
+type Task = FileTask | (CommonTask & { readonly kind: 'drop'; readonly pass: EmptyDump });
+
+interface CommonTask {
   readonly dataset: DatasetName;
   readonly refresh: DatasetRefresh;
-} & (
-  | { readonly kind: 'refresh' | 'load'; readonly file: InputFile; pass: DumpPass; sorted?: SortedCopy }
-  | { readonly kind: 'drop'; readonly pass: EmptyDump }
-);
+}
+
+interface FileTask extends CommonTask {
+  readonly kind: 'refresh' | 'load';
+  readonly file: InputFile;
+  pass: DumpPass;
+  sorted?: SortedCopy;
+}
+
+/** As `Promise.all`, but nothing is under way any more when it rejects. */
+async function allEnded<T>(work: readonly Promise<T>[]): Promise<T[]> {
+  await Promise.allSettled(work);
+  return Promise.all(work);
+}
 
 async function secondsOf(work: () => Promise<void>): Promise<number> {
   const startedMs = performance.now();
@@ -108,10 +117,8 @@ export class DumpRefresh {
       const nowMs = await index.brokerTimeMs();
       const { broker, names } = options;
       this.#letters = await OutdatedLetters.open({ broker, reader: this.#reader, producer, names });
-      for (const file of files) {
-        if (run.journal.datasets[file.dataset]?.done) continue;
-        tasks.push(await this.#open(index, file, nowMs));
-      }
+      const left = files.filter(({ dataset }) => run.journal.datasets[dataset]?.done !== true);
+      tasks.push(...(await allEnded(left.map((file) => this.#open(index, file, nowMs)))));
       tasks.push(...(await this.#openAbsent(index)));
       for (const task of tasks) {
         if (task.kind !== 'load') this.plans[task.dataset] = await this.#plan(task);
@@ -168,19 +175,26 @@ export class DumpRefresh {
       return await task.refresh.plan(task.pass);
     } catch (thrown) {
       if (!(thrown instanceof UnsortedRows) || task.kind === 'drop') throw thrown;
-      const { dataset, file, refresh } = task;
-      const { options } = this.#input;
-      options.logger.warn({ dataset, file: file.name, row: thrown.row }, 'not sorted by id: sorting a copy');
-      await task.pass.close();
-      task.sorted = await SortedCopy.of(file, {
-        path: this.#sortedPath(dataset),
-        signal: options.signal,
-        onProgress: (bytesRead) => this.#report(task.pass, file, 'compare', bytesRead),
-      });
-      const schemaId = await this.#schemaIdOf(dataset);
-      task.pass = this.#passOf(task.sorted.file, schemaId, refresh.directory?.strays, task.sorted);
-      return await refresh.plan(task.pass);
+      await this.#sort(task);
+      return await task.refresh.plan(task.pass);
     }
+  }
+
+  /** From here on the rows of the task come from a sorted copy of its file. */
+  async #sort(task: FileTask): Promise<SortedCopy> {
+    const { dataset, file, refresh } = task;
+    const { options } = this.#input;
+    options.logger.warn({ dataset, file: file.name }, 'not sorted by id: sorting a copy');
+    await task.pass.close();
+    const sorted = await SortedCopy.of(file, {
+      path: this.#sortedPath(dataset),
+      signal: options.signal,
+      onProgress: (bytesRead) => this.#report(task.pass, file, 'compare', bytesRead),
+    });
+    task.sorted = sorted;
+    const schemaId = await this.#schemaIdOf(dataset);
+    task.pass = this.#passOf(sorted.file, schemaId, refresh.directory?.strays, sorted);
+    return sorted;
   }
 
   #sortedPath(dataset: DatasetName): string {
@@ -289,7 +303,8 @@ export class DumpRefresh {
         0,
       );
       if (at < tasks.length - 1 && bytes < unfinishedBytesMax) continue;
-      for (const each of sent) await this.#finish(each.task, each.seconds);
+      await allEnded(sent.map((each) => this.#finish(each.task, each.seconds)));
+      await this.#input.run.saveJournal();
       sent = [];
     }
   }
@@ -322,30 +337,47 @@ export class DumpRefresh {
       done: true,
     };
     this.#report(task.pass, task.file, 'send', task.file.size);
-    await run.saveJournal();
   }
 
-  async #load({ dataset, refresh, file, pass }: Extract<Task, { kind: 'refresh' | 'load' }>): Promise<void> {
+  async #load(task: FileTask): Promise<void> {
+    const { dataset, refresh, file } = task;
     const { options, run } = this.#input;
     const own = new OwnOffsets(run.appender, options.names.source(dataset));
     const hasher = new LoadHasher(datasets[dataset], file.layout, own);
     const load = new FileReplay(options, run, file, await this.#schemaIdOf(dataset), hasher);
     await load.run();
     crashPoint('after-load-before-index');
+    // Without an index the next refresh reads the topic and sends every group.
+    if (!load.isDone) return;
     // Letters of a load that is resumed may be of this run.
-    if (load.isDone && !this.#input.resumedLoads.includes(dataset)) {
+    if (!this.#input.resumedLoads.includes(dataset)) {
       await this.#letters.mark(dataset, { group: () => true, strays: true, messages: true });
     }
-    // Without an index the next refresh reads the topic and sends every group.
-    if (!load.isDone || !hasher.isWhole) return;
+    if (hasher.isUnsorted && !(await this.#hashSorted(task, hasher))) return;
     refresh.loaded(hasher.entries, hasher.strays);
     await refresh.settle({
       isOwn: ({ runId }) => runId === run.journal.runId,
       acknowledged: (partition) => own.acknowledged(partition),
       vouched: (partition) => own.vouched(partition),
-      sendAgain: (groups, onSent) => pass.sendAgain(groups, onSent),
+      sendAgain: (groups, onSent) => task.pass.sendAgain(groups, onSent),
     });
     await refresh.close();
+  }
+
+  /** @returns false where the file cannot be sorted: it is on the topic, but a refresh by it will fail, too */
+  async #hashSorted(task: FileTask, hasher: LoadHasher): Promise<boolean> {
+    try {
+      await hasher.readSorted((await this.#sort(task)).file);
+      return true;
+    } catch (thrown) {
+      if (!(thrown instanceof ReelflowError)) throw thrown;
+      const { dataset, file } = task;
+      this.#input.options.logger.warn(
+        { dataset, file: file.name, reason: thrown.detail },
+        'loaded without an index: the next replay sends all rows once more',
+      );
+      return false;
+    }
   }
 
   async #schemaIdOf(dataset: DatasetName): Promise<number> {
@@ -383,15 +415,4 @@ async function openChecked(refresh: DatasetRefresh, dataset: DatasetName): Promi
       cause: thrown,
     });
   }
-}
-
-/** Of everything that decides what a row of the file becomes: where it differs, hashes cannot be compared. */
-function fingerprintOf(dataset: DatasetName, file: InputFile | undefined): string {
-  const rules = {
-    rulesVersion,
-    groupSize,
-    layout: file?.layout,
-    schema: JSON.parse(schemaText(`imdb.${dataset}`)),
-  };
-  return createHash('sha256').update(JSON.stringify(rules)).digest('hex').slice(0, 16);
 }

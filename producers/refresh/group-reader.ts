@@ -37,7 +37,7 @@ export interface ClosedGroup {
   forEachRun(each: (bytes: Buffer, start: number, end: number, firstRow: number) => void): void;
 }
 
-interface GroupReaderOptions {
+export interface GroupReaderOptions {
   /** First letter of the ids. */
   readonly prefix: 'tt' | 'nm';
   /** The column that holds the id. */

@@ -1,7 +1,8 @@
 /**
- * Takes the hashes of a dump on the way, while its file goes to an empty topic in one pass. A file that is not sorted by id
- * has no hashes: its groups never come together.
+ * Takes the hashes of a dump on the way, while its file goes to an empty topic in one pass. The groups of a file that is not
+ * sorted by id never come together: its hashes are taken from a sorted copy afterwards.
  */
+import { bytesOf, type ReadableFile } from '../../runtime/file-bytes.ts';
 import type { Dataset } from '../../topics/catalog.ts';
 import type { Directory } from '../../topics/dump-index.ts';
 import type { RejectedRow } from '../chunker.ts';
@@ -9,36 +10,41 @@ import type { Layout } from '../file-layout.ts';
 import type { FileObserver } from '../file-replay.ts';
 import { LineId } from '../line-id.ts';
 import { GroupEntries } from './group-entries.ts';
-import { GroupReader, UnsortedRows } from './group-reader.ts';
+import { GroupReader, type GroupReaderOptions, UnsortedRows } from './group-reader.ts';
 import type { OwnOffsets } from './own-offsets.ts';
 
 export class LoadHasher implements FileObserver {
-  readonly entries = new GroupEntries();
   readonly #ids: LineId;
-  readonly #reader: GroupReader;
+  readonly #options: GroupReaderOptions;
+  #entries = new GroupEntries();
+  #reader: GroupReader;
   /** How many rows of an id were rejected. */
   readonly #rejected = new Map<number, number>();
   /** Of this attempt. */
   readonly own: OwnOffsets;
   #isUnsorted = false;
-  #isEnded = false;
 
   constructor(dataset: Dataset, layout: Layout, own: OwnOffsets) {
     this.own = own;
     this.#ids = new LineId(dataset.idPrefix, layout.order[0] as number);
-    this.#reader = new GroupReader({
+    this.#options = {
       prefix: dataset.idPrefix,
       idColumn: layout.order[0] as number,
       keepRows: false,
       isRefused: (id, rows) => this.#rejected.size > 0 && this.#rejected.get(id) === rows,
       onGroup: ({ group, low, high, maskLow, maskHigh, rows }) =>
-        this.entries.put(group, { low, high, maskLow, maskHigh, rows }),
-    });
+        this.#entries.put(group, { low, high, maskLow, maskHigh, rows }),
+    };
+    this.#reader = new GroupReader(this.#options);
   }
 
-  /** Whether the hashes of all groups are known. */
-  get isWhole(): boolean {
-    return this.#isEnded && !this.#isUnsorted;
+  get entries(): GroupEntries {
+    return this.#entries;
+  }
+
+  /** Whether the hashes have to be taken from a sorted copy. */
+  get isUnsorted(): boolean {
+    return this.#isUnsorted;
   }
 
   get strays(): Directory['strays'] {
@@ -60,7 +66,14 @@ export class LoadHasher implements FileObserver {
 
   end(): void {
     this.#read(() => this.#reader.end());
-    this.#isEnded = true;
+  }
+
+  /** Takes the hashes from a sorted copy of the file that was read to its end. */
+  async readSorted(copy: ReadableFile): Promise<void> {
+    this.#entries = new GroupEntries();
+    this.#reader = new GroupReader(this.#options);
+    for await (const piece of bytesOf(copy)) this.#reader.push(piece);
+    this.#reader.end();
   }
 
   #read(step: () => void): void {

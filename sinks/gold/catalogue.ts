@@ -30,7 +30,7 @@ export async function writeCatalogue(
   // DuckDB cannot create a database under every path that gold may have.
   const workshop = mkdtempSync(join(tmpdir(), 'reelflow-catalogue-'));
   const built = join(workshop, 'gold.duckdb');
-  const instance = await DuckDBInstance.create(':memory:');
+  const instance = await DuckDBInstance.create(':memory:', { threads: '1' });
   try {
     const connection = await instance.connect();
     // The oldest format with such views: every DuckDB from 1.1 on reads it.
