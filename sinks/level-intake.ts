@@ -61,6 +61,8 @@ export interface LevelStage<State> {
   add(value: Buffer, owner: Owner, state: State, offset: number): Promise<State>;
   /** Writes what is staged, which is all of one partition. */
   write(partition: number): Promise<void>;
+  /** Writes the rest, of all partitions. */
+  end(): Promise<void>;
 }
 
 interface LevelIntakeOptions<State extends LevelState> {
@@ -282,6 +284,7 @@ export class LevelIntake<State extends LevelState> {
         states.set(partition, put);
         await dataset.put(put);
       }
+      await staged.end();
     });
     for (const state of states.values()) dataset.states.set(state.shard, state);
     if (states.size > 0) crashPoint(point);

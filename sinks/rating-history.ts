@@ -147,6 +147,7 @@ export class RatingHistory implements LevelDataset<RatingState> {
         return mark === undefined ? after : afterMark(after, mark, offset);
       },
       write: (partition: number) => this.write(partition, staged.take()),
+      end: async () => undefined,
     };
   }
 
