@@ -39,6 +39,9 @@ const leaderPatienceMs = 10_000;
 /** How long a broker may take to learn of a topic that another one has just created. */
 const unknownPatienceMs = 2_000;
 
+/** How long brokers that answer may not know a topic until it counts as deleted. One that has just started does not know all. */
+export const goneAfterMs = 10_000;
+
 /** Bounds of all partitions of all these topics. @throws UnknownTopic, ReelflowError brokerUnreachable */
 export async function logBounds(broker: Broker, topics: readonly string[]): Promise<BoundsByTopic> {
   const startedMs = performance.now();

@@ -2,7 +2,7 @@
  * Ends a member whose shard makes no progress, and notices a lost log, a reset or another owner while the member works:
  * every few seconds it reads the end offsets, independently of the fetch loop, and compares them with the shards' positions.
  */
-import { type LogBounds, UnknownTopic } from '../kafka/bounds.ts';
+import { goneAfterMs, type LogBounds, UnknownTopic } from '../kafka/bounds.ts';
 import { messageOf, ReelflowError } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { nextIn, type Position, positionText } from '../topics/position.ts';
@@ -37,8 +37,6 @@ interface WatchdogOptions {
 }
 
 const lookEveryMs = 3_000;
-/** How long the brokers may not know a topic at most until it is gone. One that has just started does not know all. */
-const goneAfterMs = 10_000;
 
 export class Watchdog {
   readonly #options: WatchdogOptions;

@@ -4,7 +4,7 @@
  * next, and waits out an outage of the brokers.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type BoundsByTopic, type LogBounds, logBounds } from '../kafka/bounds.ts';
+import { type BoundsByTopic, goneAfterMs, type LogBounds, logBounds } from '../kafka/bounds.ts';
 import type { Broker } from '../kafka/client.ts';
 import { isPassing } from '../kafka/failures.ts';
 import { type Fetched, type LogMessage, LogReader, OutsideLog, type Want } from '../kafka/log.ts';
@@ -40,8 +40,6 @@ interface IntakeOptions {
 const fetchWaitMs = 100;
 /** Pause before a failed fetch is repeated. */
 const retryMs = 250;
-/** How long the brokers may not know a topic until it counts as deleted. */
-const goneAfterMs = 10_000;
 /** Maximum bytes of the messages of one transaction. */
 const batchBytesMax = 16 * 1024 * 1024;
 

@@ -4,7 +4,7 @@
  * that offset, or rejected it by the same rules. It reads title.ratings for the history, before a publication only, and
  * title.basics for the names of titles, all the time.
  */
-import { type LogBounds, logBounds, UnknownTopic } from '../kafka/bounds.ts';
+import { goneAfterMs, type LogBounds, logBounds, UnknownTopic } from '../kafka/bounds.ts';
 import type { Broker } from '../kafka/client.ts';
 import { type LogMessage, LogReader, OutsideLog, type Want } from '../kafka/log.ts';
 import { crashPoint } from '../runtime/crash-points.ts';
@@ -86,6 +86,8 @@ export class LevelIntake<State extends LevelState> {
   readonly #proof = new LogProof<number>();
   /** Partitions whose log was proved to be the one that the state was made from. */
   readonly #proved = new Set<number>();
+  /** Since when the brokers have not known the topic. */
+  #missingSinceMs: number | undefined;
   /** By partition count. */
   readonly #ownership = new Map<number, Ownership>();
 
@@ -224,16 +226,21 @@ export class LevelIntake<State extends LevelState> {
     }
   }
 
+  /** @throws ReelflowError sourceLost, which is not waited out; passing failures of the broker */
   async #bounds(): Promise<ReadonlyMap<number, LogBounds>> {
     const { broker, topic, dataset } = this.#options;
     try {
-      return (await logBounds(broker, [topic])).get(topic) ?? new Map();
+      const bounds = (await logBounds(broker, [topic])).get(topic) ?? new Map();
+      this.#missingSinceMs = undefined;
+      return bounds;
     } catch (thrown) {
-      if (!(thrown instanceof UnknownTopic)) throw thrown;
+      const isMissing = thrown instanceof UnknownTopic;
+      this.#missingSinceMs = isMissing ? (this.#missingSinceMs ?? performance.now()) : undefined;
+      if (!isMissing || performance.now() - (this.#missingSinceMs ?? 0) < goneAfterMs) throw thrown;
+      // Without its cause, which passes where a broker has just started.
       throw new ReelflowError('sourceLost', `The topic of ${dataset.what} does not exist any more`, {
         detail: `${topic}: the next snapshot needs it.`,
         hint: 'Replay the datasets, start a processor, then run `reelflow reset`.',
-        cause: thrown,
       });
     }
   }

@@ -2,14 +2,19 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, expect, test, vi } from 'vitest';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { type Broker, createBroker } from '../../kafka/client.ts';
+import { isPassing } from '../../kafka/failures.ts';
 import { createLogger } from '../../runtime/logger.ts';
 import { CubeStore } from '../../sinks/cube-store.ts';
 import { Intake } from '../../sinks/intake.ts';
+import { LevelIntake } from '../../sinks/level-intake.ts';
 import { topicNamesIn } from '../../topics/catalog.ts';
 
-const folder = mkdtempSync(join(tmpdir(), 'reelflow-missing-'));
+let folder: string;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'reelflow-missing-'));
+});
 afterEach(() => {
   vi.restoreAllMocks();
   rmSync(folder, { recursive: true, force: true });
@@ -71,5 +76,38 @@ test('a topic counts as deleted after ten seconds in which the brokers do not kn
     kind: 'sourceLost',
     detail: names.source('name.basics'),
   });
+  store.close();
+});
+
+// Method: a clock that goes on by half a second with each look at it, and brokers that know no topic.
+test('what is read beside the cubes is waited for as long', async () => {
+  const unknown = Object.assign(new Error('unknown'), { type: 'UNKNOWN_TOPIC_OR_PARTITION' });
+  const cluster = {
+    connect: async () => undefined,
+    disconnect: async () => undefined,
+    refreshMetadata: async () => undefined,
+    addMultipleTargetTopics: () => Promise.reject(unknown),
+    brokerPool: { metadata: { clusterId: 'cluster', topicMetadata: [] } },
+  };
+  const real = createBroker({ brokers: ['none:1'], registryUrl: 'http://none' }, createLogger('silent'));
+  const broker = { ...real, createCluster: () => cluster } as unknown as Broker;
+  const store = await CubeStore.open(folder, { clusterId: 'cluster', namespace: 'missing' }, '500MB');
+  const topic = names.source('title.basics');
+  const chain = { generation: 0, cubeSet: '', position: { [topic]: 5 }, gaps: {} };
+  store.shards.set(0, { shard: 0, shards: 1, next: 0, lastDelta: -1, counts: {}, heldUntil: {}, chain });
+  const decoder = undefined as never;
+  store.titles.readFrom({ topic, decoder, checked: [] });
+  const { signal } = new AbortController();
+  const options = { broker, store, topic, signal, crashPoint: 'after-titles-commit' };
+  const intake = new LevelIntake({ ...options, dataset: store.titles });
+  let nowMs = 0;
+  vi.spyOn(performance, 'now').mockImplementation(() => (nowMs += 500));
+  const failure = () => intake.advance().catch((thrown: unknown) => thrown);
+  expect(isPassing(await failure())).toBe(true);
+  nowMs += 10_000;
+  const last = await failure();
+  expect(last).toMatchObject({ kind: 'sourceLost' });
+  // The sink ends with it, and does not wait on.
+  expect(isPassing(last)).toBe(false);
   store.close();
 });
