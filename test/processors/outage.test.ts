@@ -77,6 +77,17 @@ function produce(title: number): void {
   for (const chunk of chunks) rows.apply(chunk);
 }
 
+/** The next owner publishes what the outbox holds, and then what came since. */
+async function expectNextOwnerContinues(): Promise<void> {
+  const next = await start();
+  expect(logs.deltas).toHaveLength(1);
+  produce(2);
+  next.shard.aimAt(logs.ends);
+  await next.until(logs.ends);
+  expect(logs.deltas).toHaveLength(2);
+  expectExact();
+}
+
 /** Opens the shard in the place of the one that is open. */
 async function start(): Promise<ShardOverLogs> {
   await open?.shard.close(0);
@@ -142,13 +153,7 @@ test('a shard that closes during an outage leaves its delta to the next owner', 
   expect(performance.now() - closingMs).toBeLessThan(5_000);
   expect(logs.deltas).toHaveLength(0);
   failure = undefined;
-  const next = await start();
-  expect(logs.deltas).toHaveLength(1);
-  produce(2);
-  next.shard.aimAt(logs.ends);
-  await next.until(logs.ends);
-  expect(logs.deltas).toHaveLength(2);
-  expectExact();
+  await expectNextOwnerContinues();
 });
 
 test('a dead letter waits for the broker, and is followed by its delta', async () => {
@@ -204,13 +209,7 @@ test('a shard that another member owns commits its micro-batch, and leaves its d
   await started.shard.close(5_000, true);
   expect(attempts).toBe(0);
   expect(logs.deltas).toHaveLength(0);
-  const next = await start();
-  expect(logs.deltas).toHaveLength(1);
-  produce(2);
-  next.shard.aimAt(logs.ends);
-  await next.until(logs.ends);
-  expect(logs.deltas).toHaveLength(2);
-  expectExact();
+  await expectNextOwnerContinues();
 });
 
 // Method: the delta is stored, and its answer never comes.

@@ -3,22 +3,20 @@
  * from the first offset; avsc decodes them with the registry's schema for the id in the message.
  */
 import { spawn } from 'node:child_process';
-import { randomBytes } from 'node:crypto';
-import { existsSync, mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, utimesSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { gunzipSync, gzipSync } from 'node:zlib';
-import { afterEach, describe, expect, inject, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { createBroker, withAdmin } from '../../kafka/client.ts';
 import { scanTopic } from '../../kafka/scan.ts';
 import { partitionCounts } from '../../kafka/topics.ts';
 import { type ReplayOptions, replay } from '../../producers/replay.ts';
 import { ReelflowError } from '../../runtime/errors.ts';
-import { createLogger } from '../../runtime/logger.ts';
 import { type DatasetName, datasetNames, datasets, partitionOf, topicNamesIn } from '../../topics/catalog.ts';
 import { Registry } from '../../topics/registry.ts';
+import { broker, folder, logger, newNamespace, registry } from '../support/dump-place.ts';
 
 type Row = Record<string, unknown>;
 
@@ -28,44 +26,13 @@ interface Message {
   readonly value: Buffer;
 }
 
-const logger = createLogger('silent');
-const broker = createBroker({ brokers: inject('brokers'), registryUrl: inject('registryUrl') }, logger);
-const registry = new Registry({ url: inject('registryUrl') });
-const folders: string[] = [];
-const namespaces: string[] = [];
-
-afterEach(async ({ task }) => {
-  if (task.result?.state === 'fail') return;
-  for (const folder of folders.splice(0)) rmSync(folder, { recursive: true, force: true });
-  await withAdmin(broker, async (admin) => {
-    const topics = (await admin.listTopics()).filter((topic) =>
-      namespaces.some((namespace) => topic.startsWith(`${namespace}.`)),
-    );
-    if (topics.length > 0) await admin.deleteTopics({ topics });
-  });
-  namespaces.length = 0;
-});
-
-function folder(files: Record<string, string | Buffer> = {}): string {
-  const path = mkdtempSync(join(tmpdir(), 'reelflow-producers-'));
-  folders.push(path);
-  for (const [name, content] of Object.entries(files)) writeFileSync(join(path, name), content);
-  return path;
-}
-
-function namespace(): string {
-  const name = `producers-${randomBytes(5).toString('hex')}`;
-  namespaces.push(name);
-  return name;
-}
-
 /** Options of a replay in a namespace and a state folder of its own. */
 function optionsFor(inputs: string | string[], more: Partial<ReplayOptions> = {}): ReplayOptions {
   return {
     broker,
     registry,
     logger,
-    names: topicNamesIn(namespace()),
+    names: topicNamesIn(newNamespace()),
     inputs: typeof inputs === 'string' ? [inputs] : inputs,
     state: folder(),
     mode: 'upsert',

@@ -15,6 +15,7 @@ import { builtIn } from '../../tables/built-in.ts';
 import type { GoldTable } from '../../tables/gold-table.ts';
 import { cubeNamed, rowOf } from '../support/cube-rows.ts';
 import { headerOf } from '../support/harness.ts';
+import { ofUser } from '../support/user-folder.ts';
 
 let root: string;
 let gold: string;
@@ -47,32 +48,18 @@ beforeAll(async () => {
     reelflowVersion: '0',
     historyDays: 400,
   };
-  snapshot = (await publishSnapshot(store, { ...context, tables: [ofUser()] })).id;
+  snapshot = (await publishSnapshot(store, { ...context, tables: [counting] })).id;
   store.close();
 });
 afterAll(() => rmSync(root, { recursive: true, force: true }));
 
-const ofUser = (integers = 'SELECT count(*) AS n FROM title'): GoldTable => ({
-  name: 'mine',
-  file: '/tables/mine.sql',
-  about: 'Titles.',
-  reads: ['title'],
-  plots: [],
-  integers,
-  key: ['n'],
-  measures: [],
-  columns: { n: 'BIGINT' },
-  notes: { n: { about: 'A number.' } },
-  select: 'n',
-  order: 'n',
-  onlyDuckdb: 'it is for a test',
-});
-const reading = () => ofUser(`SELECT count(*) AS n FROM read_text('${secret}')`);
+const counting = ofUser('mine', 'SELECT count(*) AS n FROM title');
+const reading = () => ofUser('mine', `SELECT count(*) AS n FROM read_text('${secret}')`);
 const declarations = (table: GoldTable) => ({ cubes: builtIn.cubes, tables: [table] });
 const refused = expect.stringContaining('file system operations are disabled by configuration');
 
 test('`tables try` reads the files of its folder and no other', async () => {
-  const [view] = await tryOut(data, declarations(ofUser()), 10);
+  const [view] = await tryOut(data, declarations(counting), 10);
   expect(view?.rows).toEqual([[1]]);
   await expect(tryOut(data, declarations(reading()), 10)).rejects.toMatchObject({ message: refused });
 });
@@ -82,7 +69,7 @@ test('a plot reads the files of gold and no other', async () => {
     GoldReader.open(
       gold,
       (reader) => reader.points(snapshot, 'mine', { title: 'T', kind: 'bar', x, y: 'sum(n)' }),
-      [ofUser()],
+      [counting],
     );
   expect(await points("'all'")).toEqual([['all', 1]]);
   await expect(points(`(SELECT content FROM read_text('${secret}'))`)).rejects.toMatchObject({
@@ -100,6 +87,6 @@ test('`verify` reads the files of its folder and no other', async () => {
       signal,
       declarations: declarations(table),
     });
-  expect((await verify(ofUser())).tables.mine).toEqual({ rows: 1, differences: 0 });
+  expect((await verify(counting)).tables.mine).toEqual({ rows: 1, differences: 0 });
   await expect(verify(reading())).rejects.toMatchObject({ detail: refused });
 });

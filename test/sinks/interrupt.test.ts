@@ -21,17 +21,8 @@ beforeEach(async () => {
   folder = mkdtempSync(join(tmpdir(), 'reelflow-interrupt-'));
   gold = join(folder, 'gold');
   store = await open();
-  await store.transaction(() =>
-    store.putPeople({
-      partition: 0,
-      next: 1,
-      lastHash: '',
-      applied: 1,
-      duplicate: 0,
-      rejected: 0,
-      removed: 0,
-    }),
-  );
+  const people = { partition: 0, next: 1, lastHash: '', applied: 1, duplicate: 0, rejected: 0, removed: 0 };
+  await store.transaction(() => store.putPeople(people));
 });
 afterEach(() => {
   store.close();

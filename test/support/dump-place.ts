@@ -21,7 +21,7 @@ import { until } from './harness.ts';
 
 type Row = Record<string, unknown>;
 
-const logger = createLogger('silent');
+export const logger = createLogger('silent');
 export const broker = createBroker(
   { brokers: inject('brokers'), registryUrl: inject('registryUrl') },
   logger,
@@ -42,10 +42,18 @@ afterEach(async ({ task }) => {
   namespaces.length = 0;
 });
 
-export function folder(): string {
-  const path = mkdtempSync(join(tmpdir(), 'reelflow-refresh-'));
+/** A new folder with these files, by name. */
+export function folder(files: Readonly<Record<string, string | Buffer>> = {}): string {
+  const path = mkdtempSync(join(tmpdir(), 'reelflow-producers-'));
   folders.push(path);
+  for (const [name, content] of Object.entries(files)) writeFileSync(join(path, name), content);
   return path;
+}
+
+export function newNamespace(): string {
+  const namespace = `producers-${randomBytes(5).toString('hex')}`;
+  namespaces.push(namespace);
+  return namespace;
 }
 
 export class DumpPlace {
@@ -53,9 +61,7 @@ export class DumpPlace {
   #day = 0;
 
   constructor() {
-    const namespace = `refresh-${randomBytes(5).toString('hex')}`;
-    namespaces.push(namespace);
-    const names = topicNamesIn(namespace);
+    const names = topicNamesIn(newNamespace());
     // Without bases, so that what a replay sends is what its dump changes.
     const baseAbove = Number.POSITIVE_INFINITY;
     this.options = { broker, registry, logger, names, state: folder(), shards: 2, baseAbove };

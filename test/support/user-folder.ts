@@ -2,6 +2,7 @@
  * A user's folder of declarations: a cube over two datasets and its table, two cubes that count unrated titles and their tables,
  * and tables with names of people and titles.
  */
+import type { GoldTable } from '../../tables/gold-table.ts';
 
 export const categories = `/*
 kind: cube
@@ -123,3 +124,20 @@ export const userFolder: Readonly<Record<string, string>> = {
   'credited_people.sql': creditedPeople,
   'voted_titles.sql': votedTitles,
 };
+
+/** A user's table with one column `n`, for tests without files. */
+export const ofUser = (name: string, integers: string): GoldTable => ({
+  name,
+  file: `/tables/${name}.sql`,
+  about: name,
+  reads: ['title'],
+  plots: [],
+  integers,
+  key: ['n'],
+  measures: [],
+  columns: { n: 'BIGINT' },
+  notes: { n: { about: 'A number.' } },
+  select: 'n',
+  order: 'n',
+  onlyDuckdb: 'it is for a test',
+});

@@ -9,6 +9,7 @@ import { publishSnapshot } from '../../../sinks/gold/snapshot.ts';
 import type { GoldTable } from '../../../tables/gold-table.ts';
 import { goldTables } from '../../../tables/gold-tables.ts';
 import { cubeNamed, rowOf } from '../../support/cube-rows.ts';
+import { ofUser } from '../../support/user-folder.ts';
 
 const identity = { clusterId: 'cluster', namespace: '' };
 let folder: string;
@@ -29,21 +30,6 @@ afterEach(() => {
   rmSync(folder, { recursive: true, force: true });
 });
 
-const ofUser = (name: string, integers: string): GoldTable => ({
-  name,
-  file: `/tables/${name}.sql`,
-  about: name,
-  reads: ['title'],
-  plots: [],
-  integers,
-  key: ['n'],
-  measures: [],
-  columns: { n: 'BIGINT' },
-  notes: { n: { about: 'A number.' } },
-  select: 'n',
-  order: 'n',
-  onlyDuckdb: 'it is for a test',
-});
 const publish = (...own: GoldTable[]) =>
   publishSnapshot(store, {
     gold: join(folder, 'gold'),

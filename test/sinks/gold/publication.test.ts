@@ -56,24 +56,9 @@ async function openStore(state: string): Promise<CubeStore> {
   await opened.transaction(async () => {
     const region = opened.dictionary.numberOfText('hu');
     await opened.addCubeRows(0, rowOf(cubeNamed('region'), region, 55, 1, 1, 10));
-    await opened.putPeople({
-      partition: 0,
-      next: 1,
-      lastHash: '',
-      applied: 1,
-      duplicate: 0,
-      rejected: 0,
-      removed: 0,
-    });
-    opened.peopleStates.set(0, {
-      partition: 0,
-      next: 1,
-      lastHash: '',
-      applied: 1,
-      duplicate: 0,
-      rejected: 0,
-      removed: 0,
-    });
+    const people = { partition: 0, next: 1, lastHash: '', applied: 1, duplicate: 0, rejected: 0, removed: 0 };
+    await opened.putPeople(people);
+    opened.peopleStates.set(0, people);
   });
   return opened;
 }
