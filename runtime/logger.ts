@@ -51,11 +51,15 @@ export function readableLine(json: string): string {
   return [new Date(String(time)).toTimeString().slice(0, 8), `${mark}${msg}`, ...texts].join('  ');
 }
 
-/** Counts that are all zero are said in one word. */
+/** Counts that are all zero are said in one word. Blanks between entries let a narrow terminal break there. */
 function objectText(value: object | null): string {
   const counts = Object.values(value ?? {});
   const isIdle = counts.length > 0 && counts.every((count) => count === 0);
-  return isIdle ? 'nothing' : JSON.stringify(value);
+  if (isIdle) return 'nothing';
+  if (value === null) return 'null';
+  if (Array.isArray(value)) return `[${value.map((one) => JSON.stringify(one)).join(', ')}]`;
+  const entries = Object.entries(value).map(([name, one]) => `"${name}":${JSON.stringify(one)}`);
+  return `{${entries.join(', ')}}`;
 }
 
 const minuteMs = 60_000;
