@@ -14,18 +14,13 @@ export interface Watched {
   readonly topics: readonly string[];
 }
 
-export interface LagRow {
+/** Figures of one partition, or of a group as a whole. */
+interface LagFigures {
   readonly group: string;
-  readonly topic: string;
-  readonly partition: number;
-  /** First offset that the log still holds; null when the topic does not exist. */
-  readonly startOffset: number | null;
-  /** Last stable offset: the offset after the last message that a consumer of committed messages can read. */
-  readonly endOffset: number | null;
-  /** Offset after the last message, those of open transactions included. */
-  readonly highWatermark: number | null;
-  /** Committed offset; null without a commit. */
-  readonly nextOffset: number | null;
+  /** Of a group, the worst of its partitions. */
+  readonly state: State | null;
+  /** Why the state is unknown; null when it is known. */
+  readonly whyUnknown: string | null;
   /** Readable messages that wait; null when an offset is unknown or the log ends before nextOffset. */
   readonly lag: number | null;
   /** The lag in records, by the mean of the messages processed so far; only for groups of reelflow. */
@@ -34,11 +29,6 @@ export interface LagRow {
   readonly lost: number | null;
   /** Messages that an open transaction withholds, if the last stable offset did not move in the span. */
   readonly blocked: number | null;
-  /** Whether the group subscribes to the topic now; true also while its subscription is unknown. */
-  readonly isSubscribed: boolean;
-  readonly state: State | null;
-  /** Why the state is unknown; null when it is known. */
-  readonly whyUnknown: string | null;
   /** Age of the oldest waiting message, 0 when none waits. */
   readonly timeLagMs: number | null;
   /**
@@ -54,36 +44,34 @@ export interface LagRow {
   readonly catchesUp: boolean | null;
 }
 
+export interface LagRow extends LagFigures {
+  readonly topic: string;
+  readonly partition: number;
+  /** First offset that the log still holds; null when the topic does not exist. */
+  readonly startOffset: number | null;
+  /** Last stable offset: the offset after the last message that a consumer of committed messages can read. */
+  readonly endOffset: number | null;
+  /** Offset after the last message, those of open transactions included. */
+  readonly highWatermark: number | null;
+  /** Committed offset; null without a commit. */
+  readonly nextOffset: number | null;
+  /** Whether the group subscribes to the topic now; true also while its subscription is unknown. */
+  readonly isSubscribed: boolean;
+}
+
 /**
- * A group as a whole, without topics to which it no longer subscribes. Sums are over the partitions where a value is
- * known; null when none is.
+ * A group as a whole, without topics to which it no longer subscribes. Sums, the longest time lag and the shortest expiry
+ * are over the partitions where a value is known; null when none is.
  */
-export interface GroupLag {
-  readonly group: string;
+export interface GroupLag extends LagFigures {
   /** Whether the cluster knows it. */
   readonly exists: boolean;
   /** Number of its members; null while it is unknown. */
   readonly members: number | null;
   /** Why the group could not be read; null when it could. */
   readonly problem: string | null;
-  /** The worst of its partitions. */
-  readonly state: State | null;
-  /** Why the state is unknown; null when it is known. */
-  readonly whyUnknown: string | null;
-  readonly lag: number | null;
-  /** Number of partitions with an unknown lag. */
+  /** Number of partitions that hold messages and have an unknown lag. */
   readonly lagUnknown: number;
-  readonly lagRecords: number | null;
-  readonly lost: number | null;
-  readonly blocked: number | null;
-  /** The longest. */
-  readonly timeLagMs: number | null;
-  /** The shortest. */
-  readonly expiresMs: number | null;
-  readonly consumedPerSecond: number | null;
-  readonly producedPerSecond: number | null;
-  readonly catchUpMs: number | null;
-  readonly catchesUp: boolean | null;
 }
 
 export interface LagReport {
