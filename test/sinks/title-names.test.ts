@@ -62,6 +62,7 @@ test('a partition is cleared without the titles of others', async () => {
   const ids = Array.from({ length: 40 }, (_, block) => block * 10_000 + 7);
   const rows = ids.map((id) => `(${id}, 'Reel', NULL)`);
   await store.connection.run(`INSERT INTO title_texts VALUES ${rows.join(', ')}`);
+  await store.connection.run("INSERT INTO kept VALUES ('title_features', '{}')");
   const { revision } = store.titles;
   await store.transaction(() => store.titles.clear(shardAt(0, [], 1, 4)));
   const left = await store.connection.runAndReadAll('SELECT tconst FROM title_names ORDER BY tconst');
@@ -69,6 +70,8 @@ test('a partition is cleared without the titles of others', async () => {
   expect(others.length).toBeLessThan(ids.length);
   expect(left.getRows().map(([id]) => Number(id))).toEqual(others);
   expect(store.titles.revision).not.toBe(revision);
+  // The ids of the names that went were not recorded.
+  expect((await store.connection.runAndReadAll('FROM kept')).getRows()).toEqual([]);
 });
 
 test('a partition that is read for the first time begins without the titles that another partition count has left', async () => {

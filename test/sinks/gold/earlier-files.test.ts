@@ -297,6 +297,9 @@ test('a snapshot computes the rows of changed ids alone, also after the sink was
   await store.transaction(() => store.clearShard(1));
   expect(await computed()).toEqual({ whole: 1, changed: 0 });
   expect(await person(3)).toEqual([null, 1]);
+  await store.transaction(() => store.clearPeople());
+  expect(await computed()).toEqual({ whole: 1, changed: 0 });
+  expect(await person(8)).toEqual([null, 1]);
 });
 
 test('rows are not kept beyond a publication of other tables, which uses up the recorded names', async () => {
