@@ -43,11 +43,16 @@ async function line(points: readonly Point[], width: number): Promise<string> {
   ]);
   const [xs, ys] = [coordinates.map(([x]) => x), coordinates.map(([, y]) => y)];
   const [lowest, highest] = [Math.min(...ys), Math.max(...ys)];
+  // Whole figures have whole ticks, if there are enough of them.
+  const isWhole = ys.every(Number.isInteger) && highest - lowest >= 3;
   return draw(coordinates, {
     width: Math.max(20, width - 16),
     height: lineHeight,
     customXAxisTicks: xs.filter((_, i) => i % Math.ceil(xs.length / xTicksMax) === 0),
-    customYAxisTicks: [0, 1, 2, 3].map((step) => lowest + ((highest - lowest) * step) / 3),
+    customYAxisTicks: [0, 1, 2, 3].map((step) => {
+      const tick = lowest + ((highest - lowest) * step) / 3;
+      return isWhole ? Math.round(tick) : tick;
+    }),
     formatter: (value, { axis }) =>
       axis === 'x' ? (isDate ? dayText(value) : String(Math.round(value))) : figure(value),
   }).trimEnd();

@@ -230,6 +230,7 @@ class CubeCheck {
       );
     }
     await this.#checkExtremes();
+    await this.#checkCount();
   }
 
   /** No value that a dump may have makes a processor fail. A processor reads the key as INTEGER and the measures as DOUBLE. */
@@ -255,6 +256,23 @@ class CubeCheck {
         'Compute in BIGINT, `CAST(numVotes AS BIGINT) * 100`; bound a key, `least(startYear, 9999)`. A key has 32 bits, a measure 53.',
       );
     }
+  }
+
+  /** Rows whose measures are all 0 are no rows of a cube. So that no group vanishes while it has titles, one measure counts them. */
+  async #checkCount(): Promise<void> {
+    const { measures } = this.#cube;
+    let counts: readonly string[] = measures;
+    for (const sample of [{}, { extreme: -integerMax }, { extreme: 0 }, { extreme: null }]) {
+      const positive = measures.map((column) => `coalesce(bool_and(coalesce(${column}, 0) > 0), true)`);
+      const [row] = await this.#rows(`SELECT ${positive.join(', ')} FROM (${this.#contribution(sample)})`);
+      counts = counts.filter((column) => row?.[measures.indexOf(column)] !== false);
+    }
+    if (counts.length > 0) return;
+    throw this.#problem(
+      ['measures'],
+      'no measure is above 0 for every row, so a group with titles could vanish',
+      'Add `count(*) AS titles` to the SELECT, and titles to the measures.',
+    );
   }
 
   /** Key → measures, without those that are all 0. */
@@ -343,7 +361,7 @@ function sampleValue(
         ? `[${texts.map((text) => `'${text}'`).join(', ')}][1 + ${index}]`
         : `((${index} + ${numbers.shift}) % ${texts.length})::INTEGER`;
     }
-    if (type.endsWith('boolean')) return `(${random} % 2)::INTEGER`;
+    if (type.endsWith('boolean')) return extreme === undefined ? `(${random} % 2)::INTEGER` : '0';
     if (typeof extreme === 'number') return type === 'tenths' ? `${extreme > 0 ? 100 : 10}` : `${extreme}`;
     return `(10 + ${random} % 60)::INTEGER`;
   };

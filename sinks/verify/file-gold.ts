@@ -2,6 +2,7 @@
  * The gold tables as a batch computation over the files, to compare with those of the stream. The rules of a valid row are
  * declared here a second time, in SQL, independently of the producers.
  */
+import { existsSync } from 'node:fs';
 import type { DuckDBConnection } from '@duckdb/node-api';
 import { ReelflowError } from '../../runtime/errors.ts';
 import { builtIn } from '../../tables/built-in.ts';
@@ -268,7 +269,9 @@ function requireColumns(
   if (rows === undefined) {
     if (!required) return;
     throw new ReelflowError('input', `${dataset} is missing`, {
-      detail: `${dataDir} has neither ${dataset}.tsv nor ${dataset}.tsv.gz.`,
+      detail: existsSync(dataDir)
+        ? `${dataDir} has neither ${dataset}.tsv nor ${dataset}.tsv.gz.`
+        : `${dataDir} does not exist.`,
       hint: 'Pass the folder that holds the IMDb files.',
     });
   }

@@ -202,6 +202,21 @@ test.each<[string, string, number, string]>([
     sqlLine,
     'it fails on a title with 2147483647 in its columns: votes is too large',
   ],
+  [
+    'a cube without a count, whose groups can sum up to 0',
+    good.replace('count(*) AS titles, ', '').replace('[titles, votes]', '[votes]'),
+    9,
+    'no measure is above 0 for every row',
+  ],
+  [
+    'a cube that counts what may be null',
+    good
+      .replace('[tconst, titleType]', '[tconst, titleType, runtimeMinutes]')
+      .replace('count(*)', 'count(runtimeMinutes)')
+      .replace('sum(numVotes)', 'sum(averageRating - 10)'),
+    9,
+    'no measure is above 0 for every row',
+  ],
   ['a measure that is no integer', good.replace('sum(numVotes)', 'sum(numVotes) / 2'), 9, 'votes is DOUBLE'],
   [
     'texts that are not named',

@@ -412,6 +412,8 @@ describe('batchGold', () => {
     const { 'title.ratings': _, ...others } = files;
     await write(others);
     await expect(batchGold(connection, dir)).rejects.toThrow('title.ratings is missing');
+    const none = join(dir, 'none');
+    await expect(batchGold(connection, none)).rejects.toMatchObject({ detail: `${none} does not exist.` });
     await write({ 'title.ratings': ['tconst averageRating votes', 'tt0000001 6.0 100'] });
     await expect(batchGold(connection, dir)).rejects.toThrow('title.ratings lacks the column numVotes');
     await write({ 'title.ratings': files['title.ratings'] ?? [] }, { gzip: true });
