@@ -91,7 +91,7 @@ export async function inNamespaceOf<Flags extends CommonFlags>(
   if (!isGiven || namespace === flags.namespace) return { ...flags, namespace };
   throw new ReelflowError('foreignCluster', `Snapshot ${id} belongs to another namespace`, {
     detail: `${flags.gold} is ${namespaceText(namespace)}, not ${namespaceText(flags.namespace)}.`,
-    hint: 'Leave --namespace out to use the one of the snapshot, or name its folder with --gold.',
+    hint: 'Leave --namespace and REELFLOW_NAMESPACE out to use the one of the snapshot, or name its folder with --gold.',
   });
 }
 
