@@ -16,11 +16,19 @@ const shared = {
 
 const project = (
   name: string,
-  include: string,
+  include: string | readonly string[],
   options: object = shared,
 ): TestProjectInlineConfiguration => ({
-  test: { name, include: [include], ...options },
+  test: { name, include: [include].flat(), ...options },
 });
+
+/** What needs brokers of its own or waits for clocks: lost input, access, states of lag, the local services. */
+const field = [
+  'test/kafka/{acls,security,security-rotation}.test.ts',
+  'test/kafka/local/services.test.ts',
+  'test/monitor/lag-{states,clusters}.test.ts',
+  'test/pipeline/loss*.test.ts',
+];
 
 export default defineConfig({
   test: {
@@ -33,9 +41,10 @@ export default defineConfig({
           ...shared,
           name: 'unit',
           include: ['test/**/*.test.ts'],
-          exclude: ['test/{crash,chaos,flink/cluster,hosts,package,soak}/**'],
+          exclude: ['test/{crash,chaos,flink/cluster,hosts,package,soak}/**', ...field],
         },
       },
+      project('field', field),
       // Kills, pauses and resets services: minutes of waiting for sessions to end.
       project('crash', 'test/crash/*.test.ts'),
       // Needs Java 17 and Maven, minutes each.

@@ -3,7 +3,6 @@
 import { filled } from '../runtime/terminal.ts';
 import type { Cell, SnapshotDiff, TableColumn, TableView } from '../sinks/gold/gold-reader.ts';
 import type { SnapshotSummary } from '../sinks/gold/history.ts';
-import { columnNotes } from '../tables/column-notes.ts';
 import { figure } from './figures.ts';
 import { tableText } from './table.ts';
 
@@ -71,8 +70,7 @@ function cellText(cell: Cell | undefined, column?: TableColumn): string {
 }
 
 /** A change, with as many digits as show it. */
-function changeText(column: string, before: Cell | undefined, after: Cell | undefined): string {
-  const isYear = columnNotes[column]?.unit === 'year';
+function changeText(before: Cell | undefined, after: Cell | undefined, isYear: boolean): string {
   const texts = [before, after].map((cell) =>
     cell === null || (Number.isInteger(cell) && isYear) ? String(cell) : cellText(cell),
   );
@@ -80,7 +78,8 @@ function changeText(column: string, before: Cell | undefined, after: Cell | unde
   return `${String(before)} → ${String(after)}`;
 }
 
-export function diffText({ from, to, tables }: SnapshotDiff): string {
+/** @param isYear of a column: years have no thousands separator */
+export function diffText({ from, to, tables }: SnapshotDiff, isYear: (column: string) => boolean): string {
   const entries = Object.entries(tables);
   const rowsText = (n: number | null | undefined) => (n === null || n === undefined ? 'no table' : figure(n));
   const count = (head: 'added' | 'removed' | 'changed') => ({
@@ -102,7 +101,7 @@ export function diffText({ from, to, tables }: SnapshotDiff): string {
   const lines: string[] = [];
   for (const [name, { added, removed, changed, first }] of entries) {
     for (const { kind, key, columns } of first) {
-      const figures = Object.entries(columns).map(([c, [b, a]]) => `${c} ${changeText(c, b, a)}`);
+      const figures = Object.entries(columns).map(([c, [b, a]]) => `${c} ${changeText(b, a, isYear(c))}`);
       lines.push(`${name}: ${key}: ${kind === 'changed' ? figures.join(', ') : kind}`);
     }
     const left = added + removed + changed - first.length;

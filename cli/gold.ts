@@ -146,13 +146,15 @@ async function diff(
   flags: TableFlags & { rows: number },
 ): Promise<void> {
   const { tables } = await declarationsOf(flags);
-  const [{ snapshotAt }, { GoldReader }] = await Promise.all([
+  const [{ snapshotAt }, { GoldReader }, { columnNotes }] = await Promise.all([
     import('../sinks/gold/history.ts'),
     import('../sinks/gold/gold-reader.ts'),
+    import('../tables/column-notes.ts'),
   ]);
+  const isYear = (column: string) => columnNotes[column]?.unit === 'year';
   const [before, after] = [snapshotAt(flags.gold, from), snapshotAt(flags.gold, to)];
   const found = await GoldReader.open(flags.gold, (reader) => reader.diff(before, after, flags.rows), tables);
-  print(flags.json ? JSON.stringify(found) : diffText(found));
+  print(flags.json ? JSON.stringify(found) : diffText(found, isYear));
 }
 
 async function report(flags: TableFlags & { at?: string; out?: string }): Promise<void> {
