@@ -5,7 +5,7 @@
 import { appendColumns, readNumbers } from '../database/duckdb.ts';
 import { type Cube, gateOf, relationOf, rowsOf } from '../tables/cubes/cube.ts';
 import { gatesOf } from '../tables/cubes/cube-set.ts';
-import { ofDeclaration, unusable } from '../tables/declaration-failure.ts';
+import { DeclarationFailure, ofDeclaration } from '../tables/declaration-failure.ts';
 import { type DatasetName, datasets } from '../topics/catalog.ts';
 import type { CubeRows } from '../topics/cube-rows.ts';
 import { IdSet } from '../topics/id-set.ts';
@@ -111,13 +111,14 @@ export async function cubeChanges(
 /**
  * Runs a query for rows of a cube.
  * @param query gives the key as INTEGER, then the measures as DOUBLE
- * @throws ReelflowError declarationUnusable if values of the rows are too large for the declaration
+ * @throws DeclarationFailure if values of the rows are too large for the declaration
  */
 export async function readCube({ connection }: ShardStore, cube: Cube, query: string): Promise<CubeRows> {
   const { columns, length } = await ofDeclaration(cube.name, readNumbers(connection, query));
   cube.measures.forEach((measure, m) => {
     const values = columns[cube.key.length + m]?.subarray(0, length);
-    if (!values?.every(Number.isSafeInteger)) throw unusable(cube.name, `${measure} exceeds 53 bits`);
+    if (!values?.every(Number.isSafeInteger))
+      throw new DeclarationFailure(cube.name, `${measure} exceeds 53 bits`);
   });
   return rowsOf(cube, columns, length);
 }

@@ -62,6 +62,8 @@ export class Member {
   readonly #failed = Promise.withResolvers<never>();
   #fetchedMs = performance.now();
   #wake: () => void = () => undefined;
+  /** Whether it gets no shards because members that declare other cubes hold them. */
+  #waits = false;
   /** The position that each shard must publish before a finishing member may end. */
   #targets: Map<number, Position> | undefined;
   #counts = { microBatches: 0, applied: 0, duplicate: 0, rejected: 0, removed: 0 };
@@ -123,6 +125,7 @@ export class Member {
       }),
       onAssigned: (given, waits) => {
         broker.logger.info({ shards: given }, 'shards assigned');
+        this.#waits = waits;
         if (waits) this.#waitForOthers();
         metrics?.assigned(given.length);
         this.#assignment.assign(given);
@@ -370,6 +373,7 @@ export class Member {
       const targets = await this.#endOffsets();
       this.#targets = targets;
       this.#mode.to('finishing');
+      if (this.#waits) this.#waitForOthers();
       for (const [number, shard] of this.#shards) shard.aimAt(targets.get(number) ?? {});
       this.#wake();
     });

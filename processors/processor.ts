@@ -3,6 +3,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Broker } from '../kafka/client.ts';
 import { isAbort } from '../runtime/errors.ts';
 import type { Cube } from '../tables/cubes/cube.ts';
+import { cubes as allCubes } from '../tables/cubes/cube-set.ts';
+import { DeclarationFailure } from '../tables/declaration-failure.ts';
 import type { TopicNames } from '../topics/catalog.ts';
 import type { RecordCounts } from '../topics/record-counts.ts';
 import type { Registry } from '../topics/registry.ts';
@@ -58,10 +60,31 @@ export interface ProcessorReport extends RecordCounts {
 }
 
 /**
- * Runs a member until `signal` aborts, or until it has caught up.
- * @throws ReelflowError with the reason why the member ended
+ * Runs a member until `signal` aborts, or until it has caught up. A cube of a user that fails on real rows is left out: a new
+ * member goes on without it, as if its file were gone.
+ * @throws ReelflowError with the reason why the member ended; DeclarationFailure when it has caught up without a cube
  */
 export async function runProcessor(options: ProcessorOptions): Promise<ProcessorReport> {
+  const { broker, cubeSet = allCubes, finish, signal } = options;
+  const failures: DeclarationFailure[] = [];
+  for (;;) {
+    const isKept = ({ name }: Cube) => failures.every(({ declaration }) => declaration !== name);
+    try {
+      const report = await runMember({ ...options, cubeSet: cubeSet.filter(isKept) });
+      if (failures[0] !== undefined && finish?.aborted === true && !signal.aborted) throw failures[0];
+      return report;
+    } catch (thrown) {
+      const isOfUser =
+        thrown instanceof DeclarationFailure && allCubes.every(({ name }) => name !== thrown.declaration);
+      if (!isOfUser || failures.includes(thrown)) throw thrown;
+      failures.push(thrown);
+      const { declaration: cube, detail, hint } = thrown;
+      broker.logger.error({ cube, reason: detail, hint }, 'cube left out');
+    }
+  }
+}
+
+async function runMember(options: ProcessorOptions): Promise<ProcessorReport> {
   const member = await Member.start(options).catch((thrown) => {
     const { aborted, reason } = options.signal;
     if (aborted && (isAbort(thrown) || thrown === reason)) return undefined;

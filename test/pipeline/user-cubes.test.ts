@@ -2,9 +2,12 @@
  * A user's folder on the real pipeline: added, verified, drawn, kept up to date with a dump, left out while processors send
  * other cubes, changed, and removed.
  */
+import { fork } from 'node:child_process';
+import { once } from 'node:events';
 import { globSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import type { Manifest } from '../../sinks/gold/manifest.ts';
 import type { Verification } from '../../sinks/verify/verify.ts';
 import { builtIn } from '../../tables/built-in.ts';
@@ -63,6 +66,25 @@ const hashes = ({ tables: all }: Manifest) =>
 const inGold = (...args: string[]) => place.run([...args, '--gold', place.gold, '--tables', tables]);
 async function rowsOf(table: string): Promise<unknown[][]> {
   return lastJson<{ rows: unknown[][] }>(await inGold('gold', 'show', table, '--json')).rows;
+}
+
+/** A process that its parent asks to finish while it waits for members with other cubes, as `run` asks. */
+async function codeWhenAskedToFinish(args: readonly string[]): Promise<number> {
+  const asked = fork(fileURLToPath(new URL('../../cli/reelflow.js', import.meta.url)), [...args], {
+    stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
+    env: {
+      ...process.env,
+      KAFKA_BROKERS: inject('brokers').join(','),
+      SCHEMA_REGISTRY_URL: inject('registryUrl'),
+    },
+  });
+  const ended = once(asked, 'exit');
+  let said = '';
+  asked.stderr?.on('data', (bytes: Buffer) => {
+    said += bytes;
+    if (said.includes('members with other cubes hold the shards')) asked.send('finish');
+  });
+  return (await ended)[0] as number;
 }
 
 describe.sequential('a cube of a user', () => {
@@ -211,6 +233,55 @@ describe.sequential('a cube of a user', () => {
     expect(new Set(shardSets)).toEqual(new Set(Object.values(before.shards).map(({ cubeSet }) => cubeSet)));
   });
 
+  // Method: only a title with 777 votes makes the cast fail, and no sample of the check has it.
+  it('that fails on real rows is left out by its processors, and all other tables follow the next dump', async () => {
+    const failing = place.files('failing', {
+      ...userFolder,
+      'rare.sql': `/*
+kind: cube
+about: Rated titles by rating.
+reads:
+  title.ratings: [tconst, averageRating, numVotes]
+key: [rating]
+measures: [titles]
+onlyDuckdb: it is for a test
+*/
+SELECT averageRating AS rating, count(CASE WHEN numVotes = 777 THEN CAST(numVotes AS TINYINT) ELSE 1 END) AS titles
+FROM title_ratings GROUP BY averageRating
+`,
+      'rare_titles.sql': `/*
+kind: table
+about: Rated titles by rating.
+reads: [rare]
+key: [rating]
+measures: [total_titles]
+columns: { rating: { type: INTEGER, about: In tenths. }, total_titles: BIGINT }
+order: rating
+onlyDuckdb: it is for a test
+*/
+SELECT rating, CAST(sum(titles) AS BIGINT) AS total_titles FROM rare GROUP BY rating
+`,
+    });
+    await place.process('--tables', failing);
+    await place.sink('--tables', failing);
+    expect(place.manifest.tables.rare_titles?.rows).toBe(2);
+    const next = dump(
+      `${place.folder}/rare`,
+      ['tt0000002\t7.5\t777', 'tt0000003\t6.0\t5'],
+      ['tt0000002\t1\tnm0000001\tactor'],
+      ['tt0000002\tmovie\tToo\tZwei', 'tt0000003\tmovie\tThree\tDrei'],
+    );
+    await place.replay(next, '--max-removed', '100');
+    const ended = await place.run(place.args('process', '--until-caught-up', '--tables', failing));
+    expect([ended.code, ended.stderr]).toEqual([35, expect.stringContaining('rare cannot be computed')]);
+    expect(ended.stderr).toContain('"msg":"cube left out"');
+    await place.sink('--tables', failing);
+    expect(place.manifest.leftOut).toEqual({ rare_titles: expect.stringContaining('cube rare is missing') });
+    expect(await rowsOf('voted_titles')).toContainEqual(['tt0000002', 'Too', 777]);
+    const verified = await place.run(['verify', '--gold', place.gold, '--data', next, '--tables', failing]);
+    expect(verified.code, verified.stderr).toBe(0);
+  });
+
   it('takes no shards from members that work without it, until they have left', async () => {
     const working = place.start(place.args('process'));
     const says = (text: string) => (line: { msg: string }) => line.msg.includes(text);
@@ -223,6 +294,8 @@ describe.sequential('a cube of a user', () => {
     ]);
     const waiting = place.start(other);
     await waiting.logged('that it waits', says('members with other cubes hold the shards'));
+    const third = place.args('process', '--tables', tables, '--state', join(place.folder, 'third'));
+    expect(await codeWhenAskedToFinish(third)).toBe(19);
     working.kill('SIGTERM');
     await waiting.logged('its shards', says('shard opened'));
     waiting.kill('SIGTERM');
