@@ -113,7 +113,12 @@ export class DumpRefresh {
     try {
       const { options, run, files } = this.#input;
       const { producer } = run;
-      const index = await KafkaIndexLog.open(options.broker, producer, options.names.dumpIndex);
+      const index = await KafkaIndexLog.open(
+        options.broker,
+        producer,
+        options.names.dumpIndex,
+        options.signal,
+      );
       const nowMs = await index.brokerTimeMs();
       const { broker, names } = options;
       this.#letters = await OutdatedLetters.open({ broker, reader: this.#reader, producer, names });

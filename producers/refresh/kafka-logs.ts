@@ -4,6 +4,7 @@ import kafkajs, { type Producer } from 'kafkajs';
 import { logBounds } from '../../kafka/bounds.ts';
 import type { Broker } from '../../kafka/client.ts';
 import type { LogReader } from '../../kafka/log.ts';
+import { untilServed } from '../../kafka/outage.ts';
 import { scan, scanTopic } from '../../kafka/scan.ts';
 import { crashPoint } from '../../runtime/crash-points.ts';
 import type { DatasetName } from '../../topics/catalog.ts';
@@ -178,16 +179,27 @@ export class KafkaIndexLog implements IndexLog {
   readonly #broker: Broker;
   readonly #producer: Producer;
   readonly #topic: string;
+  readonly #signal: AbortSignal | undefined;
+  #sends = 0;
 
-  private constructor(broker: Broker, producer: Producer, topic: string) {
+  private constructor(broker: Broker, producer: Producer, topic: string, signal: AbortSignal | undefined) {
     this.#broker = broker;
     this.#producer = producer;
     this.#topic = topic;
+    this.#signal = signal;
   }
 
-  /** Reads the topic, which exists. */
-  static async open(broker: Broker, producer: Producer, topic: string): Promise<KafkaIndexLog> {
-    const log = new KafkaIndexLog(broker, producer, topic);
+  /**
+   * Reads the topic, which exists.
+   * @param signal once it is aborted, a message that the broker does not take is waited for no longer
+   */
+  static async open(
+    broker: Broker,
+    producer: Producer,
+    topic: string,
+    signal?: AbortSignal,
+  ): Promise<KafkaIndexLog> {
+    const log = new KafkaIndexLog(broker, producer, topic, signal);
     for await (const { messages } of scanTopic(broker, topic)) {
       for (const { key, value } of messages) {
         if (key === null) continue;
@@ -211,13 +223,21 @@ export class KafkaIndexLog implements IndexLog {
   }
 
   async #send(messages: readonly { readonly key: string; readonly value: Buffer | null }[]) {
+    this.#sends += 1;
     try {
-      return await this.#producer.send({
-        topic: this.#topic,
-        acks: -1,
-        compression: kafkajs.CompressionTypes.ZSTD,
-        messages: messages.map((message) => ({ ...message, partition: 0 })),
-      });
+      // A message that arrives twice says the same.
+      return await untilServed(
+        this.#broker.outages,
+        `append ${this.#sends} to ${this.#topic}`,
+        () =>
+          this.#producer.send({
+            topic: this.#topic,
+            acks: -1,
+            compression: kafkajs.CompressionTypes.ZSTD,
+            messages: messages.map((message) => ({ ...message, partition: 0 })),
+          }),
+        this.#signal,
+      );
     } catch (thrown) {
       throw sendFailure(thrown, this.#topic, this.#broker);
     }
