@@ -66,23 +66,25 @@ export interface ProcessorReport extends RecordCounts {
  */
 export async function runProcessor(options: ProcessorOptions): Promise<ProcessorReport> {
   const { broker, cubeSet = allCubes, finish, signal } = options;
-  const failures: DeclarationFailure[] = [];
-  for (;;) {
-    const isKept = ({ name }: Cube) => failures.every(({ declaration }) => declaration !== name);
-    try {
-      const report = await runMember({ ...options, cubeSet: cubeSet.filter(isKept) });
-      if (failures[0] !== undefined && finish?.aborted === true && !signal.aborted) throw failures[0];
-      return report;
-    } catch (thrown) {
-      const isOfUser =
-        thrown instanceof DeclarationFailure && allCubes.every(({ name }) => name !== thrown.declaration);
-      if (!isOfUser || failures.includes(thrown)) throw thrown;
-      failures.push(thrown);
-      const { declaration: cube, detail, hint } = thrown;
-      broker.logger.error({ cube, reason: detail, hint }, 'cube left out');
-    }
+  const leftOut: DeclarationFailure[] = [];
+  let report: ProcessorReport | undefined;
+  while (report === undefined) {
+    const kept = cubeSet.filter(({ name }) => leftOut.every(({ declaration }) => declaration !== name));
+    report = await runMember({ ...options, cubeSet: kept }).catch((thrown) => {
+      if (!(thrown instanceof DeclarationFailure) || !isOfUser(thrown)) throw thrown;
+      leftOut.push(thrown);
+      broker.logger.error(
+        { cube: thrown.declaration, reason: thrown.detail, hint: thrown.hint },
+        'cube left out',
+      );
+      return undefined;
+    });
   }
+  if (leftOut[0] !== undefined && finish?.aborted === true && !signal.aborted) throw leftOut[0];
+  return report;
 }
+
+const isOfUser = ({ declaration }: DeclarationFailure) => allCubes.every(({ name }) => name !== declaration);
 
 async function runMember(options: ProcessorOptions): Promise<ProcessorReport> {
   const member = await Member.start(options).catch((thrown) => {
@@ -98,7 +100,10 @@ async function runMember(options: ProcessorOptions): Promise<ProcessorReport> {
     // After stopping: a last micro-batch may have finished meanwhile.
     return { shards, ...member.counts };
   } catch (thrown) {
-    await Promise.race([member.stop().catch(() => undefined), sleep(endWithinMs, undefined, { ref: false })]);
+    const stopped = member.stop().catch(() => undefined);
+    // The next member needs the stores of this one; any other failure ends the process.
+    const isNext = thrown instanceof DeclarationFailure;
+    await (isNext ? stopped : Promise.race([stopped, sleep(endWithinMs, undefined, { ref: false })]));
     throw thrown;
   }
 }

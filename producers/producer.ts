@@ -1,22 +1,42 @@
-/** The producer client, and the error for a send that failed permanently. */
-import kafkajs, { type Producer } from 'kafkajs';
+/** Messages beside the chunks of a replay: the producer client, one way to send, and the error of a refused send. */
+import kafkajs, { type Producer, type ProducerRecord, type RecordMetadata } from 'kafkajs';
 import type { Broker } from '../kafka/client.ts';
 import { asBrokerError, isRefusal } from '../kafka/failures.ts';
+import { untilServed } from '../kafka/outage.ts';
 import { messageOf, ReelflowError } from '../runtime/errors.ts';
 
 export { asBrokerError, type Broker };
 
 /**
- * A producer of dead letters, and of the rows that `dlq replay` sends, for explicit partitions. It retries for about half a
- * minute while a broker restarts. It is not idempotent: a letter or row that the topic holds twice does no harm. The chunks
- * of a replay go through `Appender`.
+ * A producer of dead letters, of the dump index and of the rows that `dlq replay` sends, for explicit partitions. It is not
+ * idempotent: a message that the topic holds twice does no harm. The chunks of a replay go through `Appender`.
  */
 export function createProducer({ kafka }: Broker): Producer {
   return kafka.producer({
     allowAutoTopicCreation: false,
     createPartitioner: kafkajs.Partitioners.DefaultPartitioner,
-    retry: { initialRetryTime: 100, maxRetryTime: 3_000, retries: 14 },
   });
+}
+
+/**
+ * Sends messages, and waits until an outage of the broker ends. A message may arrive twice.
+ * @param activity names what waits; unique among those that wait at the same time
+ * @param signal once it is aborted a failure is thrown instead of being waited out
+ * @throws ReelflowError what the broker refuses; brokerUnreachable after the abort
+ */
+export async function sendServed(
+  broker: Broker,
+  producer: Producer,
+  activity: string,
+  { topic, messages }: Pick<ProducerRecord, 'topic' | 'messages'>,
+  signal?: AbortSignal,
+): Promise<RecordMetadata[]> {
+  const record = { topic, messages, acks: -1, compression: kafkajs.CompressionTypes.ZSTD };
+  try {
+    return await untilServed(broker.outages, activity, () => producer.send(record), signal);
+  } catch (thrown) {
+    throw sendFailure(thrown, topic, broker);
+  }
 }
 
 /** The error for a send that failed after all retries. */

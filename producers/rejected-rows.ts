@@ -2,13 +2,12 @@
  * Sends rejected rows to the dead-letter topic, one batch at a time, so that a file of only invalid rows does not fill
  * the memory.
  */
-import kafkajs, { type Producer } from 'kafkajs';
-import { untilServed } from '../kafka/outage.ts';
+import type { Producer } from 'kafkajs';
 import { partitionOf } from '../topics/catalog.ts';
 import { deadLetterMessage } from '../topics/dead-letter.ts';
 import type { RejectedRow } from './chunker.ts';
 import { InFlight } from './in-flight.ts';
-import { type Broker, sendFailure } from './producer.ts';
+import { type Broker, sendServed } from './producer.ts';
 
 const batchRowsMax = 500;
 /** A broker with default limits accepts a batch even if all of it goes to one partition. */
@@ -76,9 +75,7 @@ export class RejectedRows {
           await Promise.all(
             [...byPartition].map(async ([partition, own]) => {
               const messages = own.map((row) => ({ ...this.#messageOf(row), partition }));
-              const send = () =>
-                producer.send({ topic, acks: -1, compression: kafkajs.CompressionTypes.ZSTD, messages });
-              await untilServed(broker.outages, `append to ${topic}/${partition}`, send);
+              await sendServed(broker, producer, `append to ${topic}/${partition}`, { topic, messages });
               for (const row of own) this.#inFlight.acknowledge(row);
             }),
           );
@@ -86,7 +83,7 @@ export class RejectedRows {
       }
       this.#running = false;
     } catch (thrown) {
-      this.#inFlight.fail(sendFailure(thrown, topic, broker));
+      this.#inFlight.fail(thrown);
     }
   }
 

@@ -12,6 +12,7 @@ import { type Cube, columnsOf } from './cubes/cube.ts';
 import type { DeclarationFile, MetadataPath } from './declaration-file.ts';
 import type { DeclarationProblem } from './declaration-problem.ts';
 import type { GoldTable } from './gold-table.ts';
+import { repeatedKey } from './repeated-key.ts';
 import { type Relations, statementProblem } from './statement-check.ts';
 
 /** Relation → column → DuckDB type. */
@@ -219,16 +220,11 @@ class TableCheck {
 
   async #checkRows(): Promise<void> {
     const { name, key, order, integers } = this.#table;
-    const keys = key.map(sqlName).join(', ');
-    const twice = await this.#rows(
-      ['key'],
-      `SELECT ${keys}, count(*) FROM integers GROUP BY ${keys} HAVING count(*) > 1 LIMIT 1`,
-    );
-    if (twice[0] !== undefined) {
-      const text = key.map((column, i) => `${column}=${twice[0]?.[i]}`).join(', ');
+    const twice = await repeatedKey(this.#connection, key, 'integers');
+    if (twice !== undefined) {
       throw this.#problem(
         ['key'],
-        `the key does not identify a row: ${text} occurs ${twice[0].at(-1)} times`,
+        `the key does not identify a row: ${twice}`,
         'GROUP BY the key, or add the other columns to it.',
       );
     }

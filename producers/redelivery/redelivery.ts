@@ -6,7 +6,6 @@
  */
 
 import type { Producer } from 'kafkajs';
-import kafkajs from 'kafkajs';
 import { availableLogBounds, type LogBounds } from '../../kafka/bounds.ts';
 import { clusterIdOf } from '../../kafka/client.ts';
 import { asBrokerError } from '../../kafka/failures.ts';
@@ -17,7 +16,7 @@ import { type DatasetName, datasetNames, type TopicNames } from '../../topics/ca
 import { type Fate, type FoundLetter, markMessage, readDeadLetter } from '../../topics/dead-letter.ts';
 import type { Registry } from '../../topics/registry.ts';
 import { journalFolder, makeJournalFolder } from '../journal.ts';
-import { type Broker, createProducer, sendFailure } from '../producer.ts';
+import { type Broker, createProducer, sendServed } from '../producer.ts';
 import { type Fields, LetterOpener } from './letter-opener.ts';
 import {
   compareMoments,
@@ -260,16 +259,15 @@ class Redelivery {
   }
 
   async #sendToBroker({ topic, partition, key, value, headers }: OutgoingMessage): Promise<number> {
-    try {
-      const [sent] = await this.#producer.send({
-        topic,
-        acks: -1,
-        compression: kafkajs.CompressionTypes.ZSTD,
-        messages: [{ partition, key, value, headers: { ...headers } }],
-      });
-      return Number(sent?.baseOffset ?? Number.NaN);
-    } catch (thrown) {
-      throw sendFailure(thrown, topic, this.#options.broker);
-    }
+    const { broker, signal } = this.#options;
+    const messages = [{ partition, key, value, headers: { ...headers } }];
+    const [sent] = await sendServed(
+      broker,
+      this.#producer,
+      `append to ${topic}`,
+      { topic, messages },
+      signal,
+    );
+    return Number(sent?.baseOffset ?? Number.NaN);
   }
 }

@@ -1,3 +1,4 @@
+/** What ties the hashes of a dump index to the rules by which they were taken. */
 import { createHash } from 'node:crypto';
 import type { DatasetName } from '../../topics/catalog.ts';
 import { groupSize } from '../../topics/id-groups.ts';

@@ -99,9 +99,9 @@ export class DumpRefresh {
 
   constructor(input: DumpRefreshInput) {
     this.#input = input;
-    const { broker, names } = input.options;
+    const { broker, names, signal } = input.options;
     this.#reader = new LogReader(broker);
-    this.#refusals = new ConsumerRefusals(broker, this.#reader, names.deadLetter);
+    this.#refusals = new ConsumerRefusals(broker, this.#reader, names.deadLetter, signal);
   }
 
   /**
@@ -113,15 +113,10 @@ export class DumpRefresh {
     try {
       const { options, run, files } = this.#input;
       const { producer } = run;
-      const index = await KafkaIndexLog.open(
-        options.broker,
-        producer,
-        options.names.dumpIndex,
-        options.signal,
-      );
+      const { broker, names, signal } = options;
+      const index = await KafkaIndexLog.open(broker, producer, names.dumpIndex, signal);
       const nowMs = await index.brokerTimeMs();
-      const { broker, names } = options;
-      this.#letters = await OutdatedLetters.open({ broker, reader: this.#reader, producer, names });
+      this.#letters = await OutdatedLetters.open({ broker, reader: this.#reader, producer, names, signal });
       const left = files.filter(({ dataset }) => run.journal.datasets[dataset]?.done !== true);
       tasks.push(...(await allEnded(left.map((file) => this.#open(index, file, nowMs)))));
       tasks.push(...(await this.#openAbsent(index)));
@@ -288,6 +283,7 @@ export class DumpRefresh {
         dataset,
         decoder,
         refusals: this.#refusals,
+        signal: options.signal,
       }),
       index,
       baseAbove: file === undefined ? undefined : (options.baseAbove ?? baseAboveDefault),

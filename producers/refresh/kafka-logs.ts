@@ -1,7 +1,7 @@
 /** The devices of a refresh on a real cluster: a dataset's topic and the topic of the index. */
 import { createHash } from 'node:crypto';
-import kafkajs, { type Producer } from 'kafkajs';
-import { logBounds } from '../../kafka/bounds.ts';
+import type { Producer } from 'kafkajs';
+import { type LogBounds, logBounds, UnknownTopic } from '../../kafka/bounds.ts';
 import type { Broker } from '../../kafka/client.ts';
 import type { LogReader } from '../../kafka/log.ts';
 import { untilServed } from '../../kafka/outage.ts';
@@ -18,7 +18,7 @@ import {
 } from '../../topics/chunk.ts';
 import { readDeadLetter } from '../../topics/dead-letter.ts';
 import { Ownership } from '../../topics/ownership.ts';
-import { sendFailure } from '../producer.ts';
+import { sendServed } from '../producer.ts';
 import type { IndexLog, LogRange, Refusals, SourceLog, Touched, Written } from './devices.ts';
 
 const hashHexDigits = 32;
@@ -34,6 +34,7 @@ export class KafkaSourceLog implements SourceLog {
   readonly #dataset: DatasetName;
   readonly #decoder: ChunkDecoder;
   readonly #refusals: ConsumerRefusals;
+  readonly #signal: AbortSignal | undefined;
   /** By the newest bounds: each look at them opens a connection. */
   #partitions: number | undefined;
 
@@ -44,6 +45,8 @@ export class KafkaSourceLog implements SourceLog {
     readonly dataset: DatasetName;
     readonly decoder: ChunkDecoder;
     readonly refusals: ConsumerRefusals;
+    /** Once it is aborted, an outage is waited out no longer. */
+    readonly signal?: AbortSignal | undefined;
   }) {
     this.#broker = options.broker;
     this.#reader = options.reader;
@@ -51,6 +54,7 @@ export class KafkaSourceLog implements SourceLog {
     this.#dataset = options.dataset;
     this.#decoder = options.decoder;
     this.#refusals = options.refusals;
+    this.#signal = options.signal;
   }
 
   refusals(since: readonly number[]): Promise<Refusals> {
@@ -58,7 +62,7 @@ export class KafkaSourceLog implements SourceLog {
   }
 
   async bounds(): Promise<{ start: number; end: number }[]> {
-    const found = (await logBounds(this.#broker, [this.#topic])).get(this.#topic) ?? new Map();
+    const found = await boundsOf(this.#broker, this.#topic, this.#signal);
     this.#partitions = found.size;
     return [...found].sort(([a], [b]) => a - b).map(([, bounds]) => bounds);
   }
@@ -114,6 +118,24 @@ export class KafkaSourceLog implements SourceLog {
   }
 }
 
+/** The bounds of a topic by partition, once a broker answers. @throws UnknownTopic, if the brokers do not know it */
+export async function boundsOf(
+  broker: Broker,
+  topic: string,
+  signal?: AbortSignal,
+): Promise<ReadonlyMap<number, LogBounds>> {
+  // A topic that does not exist passes for one that a starting broker does not know yet, and would be waited for.
+  const ask = () => logBounds(broker, [topic]).catch(unknownTopicOf);
+  const found = await untilServed(broker.outages, `bounds of ${topic}`, ask, signal);
+  if (found instanceof UnknownTopic) throw found;
+  return found.get(topic) ?? new Map();
+}
+
+function unknownTopicOf(thrown: unknown): UnknownTopic {
+  if (thrown instanceof UnknownTopic) return thrown;
+  throw thrown;
+}
+
 function* idsOf(...columns: ArrayLike<number>[]): Generator<number> {
   for (const column of columns) {
     let last = -1;
@@ -131,13 +153,18 @@ export class ConsumerRefusals {
   readonly #broker: Broker;
   readonly #reader: LogReader;
   readonly #topic: string;
+  readonly #signal: AbortSignal | undefined;
   readonly #read = new Map<string, Promise<{ byTopic: Map<string, Place[]>; end: number[] }>>();
 
-  /** @param topic of the dead letters, which exists */
-  constructor(broker: Broker, reader: LogReader, topic: string) {
+  /**
+   * @param topic of the dead letters, which exists
+   * @param signal once it is aborted, an outage is waited out no longer
+   */
+  constructor(broker: Broker, reader: LogReader, topic: string, signal?: AbortSignal) {
     this.#broker = broker;
     this.#reader = reader;
     this.#topic = topic;
+    this.#signal = signal;
   }
 
   async of(topic: string, since: readonly number[]): Promise<Refusals> {
@@ -149,7 +176,7 @@ export class ConsumerRefusals {
   }
 
   async #from(since: readonly number[]): Promise<{ byTopic: Map<string, Place[]>; end: number[] }> {
-    const bounds = (await logBounds(this.#broker, [this.#topic])).get(this.#topic) ?? new Map();
+    const bounds = await boundsOf(this.#broker, this.#topic, this.#signal);
     const ranges = [...bounds].map(([partition, { start, end }]) => {
       const next = since[partition] ?? start;
       // A topic that was recreated or trimmed is read from its start.
@@ -180,7 +207,6 @@ export class KafkaIndexLog implements IndexLog {
   readonly #producer: Producer;
   readonly #topic: string;
   readonly #signal: AbortSignal | undefined;
-  #sends = 0;
 
   private constructor(broker: Broker, producer: Producer, topic: string, signal: AbortSignal | undefined) {
     this.#broker = broker;
@@ -191,7 +217,7 @@ export class KafkaIndexLog implements IndexLog {
 
   /**
    * Reads the topic, which exists.
-   * @param signal once it is aborted, a message that the broker does not take is waited for no longer
+   * @param signal once it is aborted, an outage is waited out no longer
    */
   static async open(
     broker: Broker,
@@ -223,23 +249,13 @@ export class KafkaIndexLog implements IndexLog {
   }
 
   async #send(messages: readonly { readonly key: string; readonly value: Buffer | null }[]) {
-    this.#sends += 1;
-    try {
-      // A message that arrives twice says the same.
-      return await untilServed(
-        this.#broker.outages,
-        `append ${this.#sends} to ${this.#topic}`,
-        () =>
-          this.#producer.send({
-            topic: this.#topic,
-            acks: -1,
-            compression: kafkajs.CompressionTypes.ZSTD,
-            messages: messages.map((message) => ({ ...message, partition: 0 })),
-          }),
-        this.#signal,
-      );
-    } catch (thrown) {
-      throw sendFailure(thrown, this.#topic, this.#broker);
-    }
+    const [first] = messages;
+    return sendServed(
+      this.#broker,
+      this.#producer,
+      `append ${first?.key} to ${this.#topic}`,
+      { topic: this.#topic, messages: messages.map((message) => ({ ...message, partition: 0 })) },
+      this.#signal,
+    );
   }
 }

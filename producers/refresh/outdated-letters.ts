@@ -3,8 +3,7 @@
  * emptied them, as its dump says. So each row of such a letter was corrected, is gone, or was refused once more and has a
  * letter of this run. They are marked as superseded, which closes them for every reader of the letters.
  */
-import kafkajs, { type Producer } from 'kafkajs';
-import { logBounds } from '../../kafka/bounds.ts';
+import type { Producer } from 'kafkajs';
 import type { Broker } from '../../kafka/client.ts';
 import type { LogReader } from '../../kafka/log.ts';
 import { scan } from '../../kafka/scan.ts';
@@ -13,8 +12,9 @@ import { type FoundLetter, markMessage, readDeadLetter } from '../../topics/dead
 import { groupOf } from '../../topics/id-groups.ts';
 import { datasetOf } from '../file-names.ts';
 import { LineId } from '../line-id.ts';
-import { sendFailure } from '../producer.ts';
+import { sendServed } from '../producer.ts';
 import type { LogRange } from './devices.ts';
+import { boundsOf } from './kafka-logs.ts';
 
 /** What an open letter is about. */
 interface OpenLetter {
@@ -39,6 +39,8 @@ interface OutdatedLettersOptions {
   readonly broker: Broker;
   readonly reader: LogReader;
   readonly producer: Producer;
+  /** Once it is aborted, an outage is waited out no longer. */
+  readonly signal?: AbortSignal | undefined;
   readonly names: TopicNames;
 }
 
@@ -56,7 +58,7 @@ export class OutdatedLetters {
   /** Letters that come later are of the run that begins now. */
   static async open(options: OutdatedLettersOptions): Promise<OutdatedLetters> {
     const topic = options.names.deadLetter;
-    const bounds = (await logBounds(options.broker, [topic])).get(topic) ?? new Map();
+    const bounds = await boundsOf(options.broker, topic, options.signal);
     return new OutdatedLetters(
       options,
       [...bounds].map(([partition, { start, end }]) => ({ partition, start, end })),
@@ -72,7 +74,7 @@ export class OutdatedLetters {
         .filter(([, letter]) => letter.dataset === dataset && isReplaced(letter, replaced))
         .map(([offset]) => offset);
       for (let at = 0; at < offsets.length; at += offsetsMax) {
-        await this.#send(partition, offsets.slice(at, at + offsetsMax));
+        await this.#send(dataset, partition, offsets.slice(at, at + offsetsMax));
       }
     }
   }
@@ -93,19 +95,18 @@ export class OutdatedLetters {
     return open;
   }
 
-  async #send(partition: number, offsets: readonly number[]): Promise<void> {
-    const { producer, names, broker } = this.#options;
+  async #send(dataset: DatasetName, partition: number, offsets: readonly number[]): Promise<void> {
+    const { producer, names, broker, signal } = this.#options;
+    const topic = names.deadLetter;
     const { key, value, headers } = markMessage('superseded', offsets, new Date());
-    try {
-      await producer.send({
-        topic: names.deadLetter,
-        acks: -1,
-        compression: kafkajs.CompressionTypes.ZSTD,
-        messages: [{ partition, key, value, headers }],
-      });
-    } catch (thrown) {
-      throw sendFailure(thrown, names.deadLetter, broker);
-    }
+    const activity = `mark letters of ${dataset} in ${topic}/${partition}`;
+    await sendServed(
+      broker,
+      producer,
+      activity,
+      { topic, messages: [{ partition, key, value, headers }] },
+      signal,
+    );
   }
 }
 

@@ -25,6 +25,7 @@ import { noteOf, notesKey } from '../../tables/column-notes.ts';
 import { contentHashVersion, contentSum, hashOfSum } from '../../tables/content-hash.ts';
 import { type GoldTable, tableFingerprint } from '../../tables/gold-table.ts';
 import { goldTables } from '../../tables/gold-tables.ts';
+import { repeatedKey } from '../../tables/repeated-key.ts';
 import { scalesOf } from '../../tables/scales.ts';
 import { startAfter } from '../../topics/position.ts';
 import { noRecords, type RecordCounts, sumOf } from '../../topics/record-counts.ts';
@@ -260,7 +261,9 @@ async function writeTable(
     rows = 'computed';
     await connection.run(`CREATE OR REPLACE TEMP TABLE ${rows} AS ${table.integers}`);
   }
-  if (table.file !== undefined) await requireKey(connection, table, rows);
+  // The check of declarations knows sample rows only.
+  const twice = table.file && (await repeatedKey(connection, table.key, rows));
+  if (twice) throw new Error(`its key does not identify a row: ${twice}`);
   await connection.run(`CREATE OR REPLACE TEMP VIEW integers AS FROM ${rows}`);
   const scales =
     table.standardised === undefined ? undefined : await readScales(connection, table.standardised);
@@ -286,18 +289,6 @@ async function writeTable(
     ...(table.constants && { constants: await readConstants(connection, table.constants) }),
     declaration: tableFingerprint(table),
   };
-}
-
-/** The check of declarations knows sample rows only. */
-async function requireKey(connection: DuckDBConnection, { key }: GoldTable, rows: string): Promise<void> {
-  const keys = key.map((column) => `"${column}"`).join(', ');
-  const found = await connection.runAndReadAll(
-    `SELECT ${keys}, count(*) FROM ${rows} GROUP BY ${keys} HAVING count(*) > 1 LIMIT 1`,
-  );
-  const [twice] = found.getRowsJson() as unknown[][];
-  if (twice === undefined) return;
-  const text = key.map((column, i) => `${column}=${twice[i]}`).join(', ');
-  throw new Error(`its key does not identify a row: ${text} occurs ${twice.at(-1)} times`);
 }
 
 async function readConstants(

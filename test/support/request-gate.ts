@@ -1,6 +1,6 @@
 /**
- * A way to the broker that stops the requests that a test chooses. Metadata answers name the broker's own port: they are
- * rewritten to this one, or clients would go round it.
+ * A way to the broker that stops the requests that a test chooses, and that can break down. Metadata answers name the broker's
+ * own port: they are rewritten to this one, or clients would go round it.
  */
 import { connect, createServer, type Server, type Socket } from 'node:net';
 
@@ -60,10 +60,14 @@ export class RequestGate {
 
   static async to(target: { host: string; port: number }, port: number): Promise<RequestGate> {
     const gate = new RequestGate(port, target);
-    const { promise, resolve } = Promise.withResolvers<void>();
-    gate.#server.listen(port, '127.0.0.1', resolve);
-    await promise;
+    await gate.open();
     return gate;
+  }
+
+  async open(): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#server.listen(this.port, '127.0.0.1', resolve);
+    await promise;
   }
 
   /** Sends a request that was stopped, from a connection of its own. @returns the response, without its length */
@@ -82,6 +86,7 @@ export class RequestGate {
     }
   }
 
+  /** Breaks all connections and refuses new ones, until it is opened again. */
   close(): void {
     this.#server.close();
     for (const socket of this.#sockets) socket.destroy();
