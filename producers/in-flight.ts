@@ -1,10 +1,11 @@
 /**
- * Items that were handed over for sending and are not acknowledged yet. Bounds their bytes and knows the file position
+ * Items that a sender took and the broker has not acknowledged yet. Bounds their bytes and knows the file position
  * of the oldest one. A failed send ends everything: callers neither add nor await items after it.
  */
 import type { Mark } from './chunk-writer.ts';
 
-export class InFlight<Item extends { readonly from: Mark }> {
+export abstract class InFlight<Item extends { readonly from: Mark }> {
+  readonly #bytesMax: number;
   readonly #bytesOf: (item: Item) => number;
   readonly #signal: AbortSignal | undefined;
   readonly #items = new Set<Item>();
@@ -13,28 +14,29 @@ export class InFlight<Item extends { readonly from: Mark }> {
   #changed = Promise.withResolvers<void>();
 
   /** @param signal ends waits in `room`, not in `drained` */
-  constructor(bytesOf: (item: Item) => number, signal?: AbortSignal) {
+  constructor(bytesMax: number, bytesOf: (item: Item) => number, signal?: AbortSignal) {
+    this.#bytesMax = bytesMax;
     this.#bytesOf = bytesOf;
     this.#signal = signal;
     signal?.addEventListener('abort', () => this.#wake(), { once: true });
   }
 
-  get failed(): boolean {
+  protected get failed(): boolean {
     return this.#failure !== undefined;
   }
 
-  add(item: Item): void {
+  protected taken(item: Item): void {
     this.#items.add(item);
     this.#bytes += this.#bytesOf(item);
   }
 
-  acknowledge(item: Item): void {
+  protected acknowledged(item: Item): void {
     this.#items.delete(item);
     this.#bytes -= this.#bytesOf(item);
     this.#wake();
   }
 
-  fail(thrown: unknown): void {
+  protected fail(thrown: unknown): void {
     this.#failure ??= { thrown };
     this.#wake();
   }
@@ -46,15 +48,15 @@ export class InFlight<Item extends { readonly from: Mark }> {
     return oldest;
   }
 
-  /** Waits until less than `bytesMax` is in flight. @throws what a send threw */
-  async room(bytesMax: number): Promise<void> {
-    while (this.#failure === undefined && this.#bytes >= bytesMax && this.#signal?.aborted !== true) {
+  /** Waits until there is room for more items. @throws what a send threw, such as ReelflowError brokerUnreachable */
+  async room(): Promise<void> {
+    while (this.#failure === undefined && this.#bytes >= this.#bytesMax && this.#signal?.aborted !== true) {
       await this.#changed.promise;
     }
     if (this.#failure !== undefined) throw this.#failure.thrown;
   }
 
-  /** Waits until nothing is in flight. @throws what a send threw */
+  /** Waits until all items are acknowledged. @throws what a send threw */
   async drained(): Promise<void> {
     while (this.#failure === undefined && this.#items.size > 0) await this.#changed.promise;
     if (this.#failure !== undefined) throw this.#failure.thrown;

@@ -28,38 +28,23 @@ interface RejectedRowsOptions {
   readonly signal?: AbortSignal;
 }
 
-export class RejectedRows {
+export class RejectedRows extends InFlight<RejectedRow> {
   readonly #options: RejectedRowsOptions;
-  readonly #inFlight: InFlight<RejectedRow>;
   #waiting: RejectedRow[] = [];
   #running = false;
 
   constructor(options: RejectedRowsOptions) {
+    super(inFlightBytesMax, bytesOf, options.signal);
     this.#options = options;
-    this.#inFlight = new InFlight(bytesOf, options.signal);
   }
 
   add(rejected: RejectedRow): void {
-    this.#inFlight.add(rejected);
+    this.taken(rejected);
     this.#waiting.push(rejected);
     if (this.#running) return;
     this.#running = true;
     // Deferred, so that rows rejected together are sent together.
     setImmediate(() => void this.#run());
-  }
-
-  get oldest() {
-    return this.#inFlight.oldest;
-  }
-
-  /** Waits until there is room for more rows. @throws ReelflowError brokerUnreachable */
-  async room(): Promise<void> {
-    await this.#inFlight.room(inFlightBytesMax);
-  }
-
-  /** Waits until all rows are acknowledged. @throws ReelflowError brokerUnreachable */
-  async drained(): Promise<void> {
-    await this.#inFlight.drained();
   }
 
   async #run(): Promise<void> {
@@ -76,14 +61,14 @@ export class RejectedRows {
             [...byPartition].map(async ([partition, own]) => {
               const messages = own.map((row) => ({ ...this.#messageOf(row), partition }));
               await sendServed(broker, producer, `append to ${topic}/${partition}`, { topic, messages });
-              for (const row of own) this.#inFlight.acknowledge(row);
+              for (const row of own) this.acknowledged(row);
             }),
           );
         }
       }
       this.#running = false;
     } catch (thrown) {
-      this.#inFlight.fail(thrown);
+      this.fail(thrown);
     }
   }
 

@@ -23,23 +23,22 @@ interface Waiting {
   readonly packed: Promise<Buffer>;
 }
 
-export class Sender {
+export class Sender extends InFlight<Chunk> {
   readonly #options: SenderOptions;
-  readonly #inFlight: InFlight<Chunk>;
   readonly #lanes = new Map<number, Waiting[]>();
 
   constructor(options: SenderOptions) {
+    super(inFlightBytesMax, (chunk) => chunk.value.length, options.signal);
     this.#options = options;
-    this.#inFlight = new InFlight((chunk) => chunk.value.length, options.signal);
   }
 
   /** Takes ownership of the chunk; `onAcknowledged` gives it back. */
   send(chunk: Chunk): void {
-    this.#inFlight.add(chunk);
+    this.taken(chunk);
     const { room, start, value, key, partition } = chunk;
     const packed = packRecord(room, start, start + value.length, key);
     // Where the lane has failed before, nothing awaits it.
-    packed.catch((thrown) => this.#inFlight.fail(thrown));
+    packed.catch((thrown) => this.fail(thrown));
     const lane = this.#lanes.get(partition);
     if (lane !== undefined) {
       lane.push({ chunk, packed });
@@ -50,36 +49,22 @@ export class Sender {
     void this.#run(partition, started);
   }
 
-  get oldest() {
-    return this.#inFlight.oldest;
-  }
-
-  /** Waits until there is room for more chunks. @throws ReelflowError brokerUnreachable */
-  async room(): Promise<void> {
-    await this.#inFlight.room(inFlightBytesMax);
-  }
-
-  /** Waits until all chunks are acknowledged. @throws ReelflowError brokerUnreachable */
-  async drained(): Promise<void> {
-    await this.#inFlight.drained();
-  }
-
   async #run(partition: number, lane: Waiting[]): Promise<void> {
     const { appender, topic, onAcknowledged } = this.#options;
     try {
-      for (let next = lane[0]; next !== undefined && !this.#inFlight.failed; next = lane[0]) {
+      for (let next = lane[0]; next !== undefined && !this.failed; next = lane[0]) {
         const { chunk } = next;
         const packed = await next.packed;
         const offset = await appender.append(topic, partition, (stamp) =>
           batchOfPacked(packed, Date.now(), stamp),
         );
         lane.shift();
-        this.#inFlight.acknowledge(chunk);
+        this.acknowledged(chunk);
         onAcknowledged(chunk, offset);
       }
       this.#lanes.delete(partition);
     } catch (thrown) {
-      this.#inFlight.fail(thrown);
+      this.fail(thrown);
     }
   }
 }
