@@ -28,6 +28,22 @@ interface DatabaseOptions {
   readonly spillFolder: string;
 }
 
+/** Opens a database, by default one in memory, for as long as `work` takes. */
+export async function withDatabase<T>(
+  work: (connection: DuckDBConnection) => Promise<T>,
+  path = ':memory:',
+  settings: Record<string, string> = {},
+): Promise<T> {
+  const instance = await DuckDBInstance.create(path, settings);
+  const connection = await instance.connect();
+  try {
+    return await work(connection);
+  } finally {
+    connection.closeSync();
+    instance.closeSync();
+  }
+}
+
 /** A DuckDB in memory, to which databases are attached. Queries without ORDER BY keep no order. */
 export async function openInstance(options: DatabaseOptions): Promise<DuckDBInstance> {
   return DuckDBInstance.create(':memory:', {

@@ -3,7 +3,7 @@ import { createHash, randomUUID } from 'node:crypto';
 import { globSync, renameSync, rmSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { DuckDBInstance } from '@duckdb/node-api';
+import { withDatabase } from '../database/duckdb.ts';
 import { sqlFile, sqlPath, sqlText } from '../database/sql.ts';
 import type { Broker } from '../kafka/client.ts';
 import { ensureCompactedTopics } from '../kafka/topics.ts';
@@ -134,11 +134,9 @@ async function gather(
   parts: string,
   out: string,
 ): Promise<BoundedReport['tables']> {
-  const instance = await DuckDBInstance.create(':memory:');
-  const connection = await instance.connect();
   const report: Record<string, { rows: number; bytes: number }> = {};
   const written: [string, string][] = [];
-  try {
+  await withDatabase(async (connection) => {
     for (const { name, order, columns } of tables) {
       const types = Object.entries(columns);
       const files = globSync('part-*', { cwd: join(parts, name) }).map((file) => join(parts, name, file));
@@ -160,12 +158,10 @@ async function gather(
       report[name] = { rows: Number(rows.getRows()[0]?.[0]), bytes: statSync(partial).size };
     }
     for (const [partial, path] of written) renameSync(partial, path);
-    return report;
-  } finally {
+  }).finally(() => {
     for (const [partial] of written) rmSync(partial, { force: true });
-    connection.closeSync();
-    instance.closeSync();
-  }
+  });
+  return report;
 }
 
 // Unbounded

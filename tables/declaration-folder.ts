@@ -1,7 +1,8 @@
 /** Reads and checks a folder of declarations. Every file is looked at, so one run shows the first problem of each. */
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
+import type { DuckDBConnection } from '@duckdb/node-api';
+import { withDatabase } from '../database/duckdb.ts';
 import { messageOf, systemCodeOf } from '../runtime/errors.ts';
 import { datasetNames } from '../topics/catalog.ts';
 import { builtIn } from './built-in.ts';
@@ -140,15 +141,14 @@ function checkShared(file: DeclarationFile, check: () => unknown): void {
 
 /** A database in memory without files, network, extensions and changes of its settings. */
 async function inSandbox(work: (connection: DuckDBConnection) => Promise<void>): Promise<void> {
-  const instance = await DuckDBInstance.create(':memory:', { memory_limit: '512MB', threads: '4' });
-  const connection = await instance.connect();
-  try {
-    await connection.run("SET temp_directory = ''");
-    await connection.run('SET enable_external_access = false');
-    await connection.run('SET lock_configuration = true');
-    await work(connection);
-  } finally {
-    connection.closeSync();
-    instance.closeSync();
-  }
+  await withDatabase(
+    async (connection) => {
+      await connection.run("SET temp_directory = ''");
+      await connection.run('SET enable_external_access = false');
+      await connection.run('SET lock_configuration = true');
+      await work(connection);
+    },
+    ':memory:',
+    { memory_limit: '512MB', threads: '4' },
+  );
 }

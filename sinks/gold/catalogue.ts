@@ -9,7 +9,7 @@
 import { copyFileSync, mkdtempSync, renameSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { DuckDBInstance } from '@duckdb/node-api';
+import { withDatabase } from '../../database/duckdb.ts';
 import { sqlFile, sqlPath, sqlText } from '../../database/sql.ts';
 import { syncPath } from '../../runtime/files.ts';
 import { noteOf } from '../../tables/column-notes.ts';
@@ -30,17 +30,12 @@ export async function writeCatalogue(
   // DuckDB cannot create a database under every path that gold may have.
   const workshop = mkdtempSync(join(tmpdir(), 'reelflow-catalogue-'));
   const built = join(workshop, 'gold.duckdb');
-  const instance = await DuckDBInstance.create(':memory:', { threads: '1' });
   try {
-    const connection = await instance.connect();
-    // The oldest format with such views: every DuckDB from 1.1 on reads it.
-    await connection.run(`ATTACH ${sqlPath(built)} AS catalogue (STORAGE_VERSION 'v1.0.0')`);
-    await connection.run('USE catalogue');
-    await connection.run(
-      `CREATE TABLE snapshot AS SELECT '${id}' AS id, TIMESTAMPTZ '${created}' AS created`,
-    );
     // As one text, because each of more than a hundred statements would be a commit.
-    const statements: string[] = ['BEGIN'];
+    const statements = [
+      'BEGIN',
+      `CREATE TABLE snapshot AS SELECT '${id}' AS id, TIMESTAMPTZ '${created}' AS created`,
+    ];
     for (const { name, about, notes, columns } of declared.filter((table) => table.name in tables)) {
       const file = `coalesce(getvariable('gold'), ${sqlFile(gold)}) || '/snapshots/${id}/${name}.parquet'`;
       statements.push(
@@ -53,10 +48,18 @@ export async function writeCatalogue(
         statements.push(`COMMENT ON COLUMN ${name}."${column}" IS ${sqlText(note)}`);
       }
     }
-    await connection.run([...statements, 'COMMIT'].join(';\n'));
-    await connection.run('USE memory');
-    await connection.run('DETACH catalogue');
-    connection.closeSync();
+    await withDatabase(
+      async (connection) => {
+        // The oldest format with such views: every DuckDB from 1.1 on reads it.
+        await connection.run(`ATTACH ${sqlPath(built)} AS catalogue (STORAGE_VERSION 'v1.0.0')`);
+        await connection.run('USE catalogue');
+        await connection.run([...statements, 'COMMIT'].join(';\n'));
+        await connection.run('USE memory');
+        await connection.run('DETACH catalogue');
+      },
+      ':memory:',
+      { threads: '1' },
+    );
     copyFileSync(built, building);
     syncPath(building);
     // A log of the old file does not belong to the new one.
@@ -67,7 +70,6 @@ export async function writeCatalogue(
     rmSync(building, { force: true });
     throw thrown;
   } finally {
-    instance.closeSync();
     rmSync(workshop, { recursive: true, force: true });
   }
 }

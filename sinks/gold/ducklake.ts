@@ -11,7 +11,8 @@
  * The files carry their own statistics and there is one per table, so the catalogue has none: DuckLake's are not kept per
  * version, and would have to hold for all of them.
  */
-import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
+import type { DuckDBConnection } from '@duckdb/node-api';
+import { withDatabase } from '../../database/duckdb.ts';
 import { sqlPath, sqlText } from '../../database/sql.ts';
 import { ReelflowError } from '../../runtime/errors.ts';
 import { type LakeColumn, lakeColumns, lakeFormat, lakeTables } from './ducklake-tables.ts';
@@ -61,9 +62,7 @@ export async function buildLake(
   built: string,
   content: LakeContent,
 ): Promise<LakeChange> {
-  const instance = await DuckDBInstance.create(':memory:');
-  try {
-    const connection = await instance.connect();
+  return withDatabase(async (connection) => {
     // Small blocks: most tables of a catalogue hold a few rows.
     await connection.run(`ATTACH ${sqlPath(built)} AS lake (BLOCK_SIZE 16384)`);
     const lake = new LakeWriter(connection);
@@ -82,11 +81,8 @@ export async function buildLake(
     await connection.run('COMMIT');
     await connection.run('USE memory');
     await connection.run('DETACH lake');
-    connection.closeSync();
     return { added, expired, newest, isChanged: added.length + expired.length > 0 || moved };
-  } finally {
-    instance.closeSync();
-  }
+  });
 }
 
 /** The snapshot of the newest version of a catalogue of this namespace. @throws ReelflowError as `buildLake` */
@@ -94,17 +90,11 @@ export async function newestInLake(
   path: string,
   owner: Pick<LakeContent, 'clusterId' | 'namespace'>,
 ): Promise<string | undefined> {
-  const instance = await DuckDBInstance.create(':memory:');
-  try {
-    const connection = await instance.connect();
+  return withDatabase(async (connection) => {
     const lake = new LakeWriter(connection);
     await lake.attachOld(path, owner);
-    const versions = await lake.versions();
-    connection.closeSync();
-    return versions.at(-1)?.snapshot;
-  } finally {
-    instance.closeSync();
-  }
+    return (await lake.versions()).at(-1)?.snapshot;
+  });
 }
 
 /** The SQL of the specification. */

@@ -1,7 +1,7 @@
 /** Reads snapshots: the rows of a table, the points of its plots, the differences of two snapshots. */
 import { existsSync, statSync } from 'node:fs';
-import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
-import { confine } from '../../database/duckdb.ts';
+import type { DuckDBConnection } from '@duckdb/node-api';
+import { confine, withDatabase } from '../../database/duckdb.ts';
 import { parquetFile, sqlText } from '../../database/sql.ts';
 import { storageFaultOf } from '../../database/storage-errors.ts';
 import { messageOf, ReelflowError } from '../../runtime/errors.ts';
@@ -65,18 +65,11 @@ const barsMax = 15;
 export class GoldReader {
   readonly #gold: string;
   readonly #connection: DuckDBConnection;
-  readonly #instance: DuckDBInstance;
   readonly #tables: readonly GoldTable[];
 
-  private constructor(
-    gold: string,
-    instance: DuckDBInstance,
-    connection: DuckDBConnection,
-    tables: readonly GoldTable[],
-  ) {
+  private constructor(gold: string, connection: DuckDBConnection, tables: readonly GoldTable[]) {
     this.#tables = tables;
     this.#gold = gold;
-    this.#instance = instance;
     this.#connection = connection;
   }
 
@@ -86,15 +79,10 @@ export class GoldReader {
     work: (reader: GoldReader) => Promise<T>,
     tables = goldTables,
   ): Promise<T> {
-    const instance = await DuckDBInstance.create(':memory:');
-    const reader = new GoldReader(gold, instance, await instance.connect(), tables);
-    try {
-      if (hasUserDeclarations({ cubes: [], tables })) await confine(reader.#connection, [gold], 'locked');
-      return await work(reader);
-    } finally {
-      reader.#connection.closeSync();
-      reader.#instance.closeSync();
-    }
+    return withDatabase(async (connection) => {
+      if (hasUserDeclarations({ cubes: [], tables })) await confine(connection, [gold], 'locked');
+      return work(new GoldReader(gold, connection, tables));
+    });
   }
 
   /**

@@ -10,7 +10,8 @@
 import { randomUUID } from 'node:crypto';
 import { readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
+import type { DuckDBConnection } from '@duckdb/node-api';
+import { withDatabase } from '../../database/duckdb.ts';
 import { crashPoint } from '../../runtime/crash-points.ts';
 import { messageOf, ReelflowError, systemCodeOf } from '../../runtime/errors.ts';
 import { makeFolder, syncPath } from '../../runtime/files.ts';
@@ -59,9 +60,7 @@ export async function writeIceberg(folder: string, content: LakeContent): Promis
   const manifests = content.snapshots.map((id) => readManifest(content.gold, id));
   const names = new Set([...existing.keys(), ...manifests.flatMap(({ tables }) => Object.keys(tables))]);
   const [added, expired] = [new Set<string>(), new Set<string>()];
-  const instance = await DuckDBInstance.create(':memory:');
-  try {
-    const connection = await instance.connect();
+  await withDatabase(async (connection) => {
     for (const name of names) {
       const old = existing.get(name);
       const shown = manifests.filter(({ tables }) => name in tables);
@@ -70,10 +69,7 @@ export async function writeIceberg(folder: string, content: LakeContent): Promis
       for (const id of change.added) added.add(id);
       for (const id of change.expired) expired.add(id);
     }
-    connection.closeSync();
-  } finally {
-    instance.closeSync();
-  }
+  });
   return {
     added: [...added].sort(),
     expired: [...expired].sort(),

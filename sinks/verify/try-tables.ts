@@ -1,6 +1,6 @@
 /** Computes declared tables from IMDb files, without a broker, to show what rows they would have. */
-import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
-import { confine } from '../../database/duckdb.ts';
+import type { DuckDBConnection } from '@duckdb/node-api';
+import { confine, withDatabase } from '../../database/duckdb.ts';
 import { type Declarations, hasUserDeclarations } from '../../tables/built-in.ts';
 import { columnNotes } from '../../tables/column-notes.ts';
 import type { GoldTable } from '../../tables/gold-table.ts';
@@ -13,18 +13,13 @@ export async function tryOut(
   declarations: Declarations,
   rowsMax: number,
 ): Promise<TableView[]> {
-  const instance = await DuckDBInstance.create(':memory:');
-  const connection = await instance.connect();
-  try {
+  return withDatabase(async (connection) => {
     if (hasUserDeclarations(declarations)) await confine(connection, [folder], 'open');
     await batchGold(connection, folder, 'tried', declarations);
     const views: TableView[] = [];
     for (const table of declarations.tables) views.push(await viewOf(connection, table, rowsMax));
     return views;
-  } finally {
-    connection.closeSync();
-    instance.closeSync();
-  }
+  });
 }
 
 async function viewOf(connection: DuckDBConnection, table: GoldTable, rowsMax: number): Promise<TableView> {
