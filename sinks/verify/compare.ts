@@ -42,17 +42,6 @@ export async function compareTables(
   return comparisons;
 }
 
-/** As `compareTables`. @returns the first differences of each table, [] if there are none */
-export async function compareGold(
-  connection: DuckDBConnection,
-  expectedSchema: string,
-  actualDir: string,
-  perTable = 10,
-): Promise<Difference[]> {
-  const comparisons = await compareTables(connection, expectedSchema, actualDir, perTable);
-  return comparisons.flatMap(({ first }) => first);
-}
-
 /**
  * Compares the Parquet file of a gold table with the recomputed table: the columns with their types and order, the rows,
  * their values and their order. All values must be equal, but doubles may differ by 1e-9 × max(1, |expected|): absolute for

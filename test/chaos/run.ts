@@ -12,7 +12,6 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { DuckDBInstance } from '@duckdb/node-api';
 import avsc from 'avsc';
 import { Command } from 'commander';
 import { tableText } from '../../cli/table.ts';
@@ -22,11 +21,10 @@ import { freePorts } from '../../kafka/local/probe.ts';
 import { scanTopic } from '../../kafka/scan.ts';
 import { exitCodes, messageOf } from '../../runtime/errors.ts';
 import { createLogger } from '../../runtime/logger.ts';
-import { currentSnapshot, readManifest, snapshotFolder } from '../../sinks/gold/manifest.ts';
-import { compareGold } from '../../sinks/verify/compare.ts';
-import { batchGold } from '../../sinks/verify/file-gold.ts';
+import { currentSnapshot, readManifest } from '../../sinks/gold/manifest.ts';
 import { type DatasetName, datasetNames, type TopicNames, topicNamesIn } from '../../topics/catalog.ts';
 import { schemaText } from '../../topics/registry.ts';
+import { goldDifferences } from '../support/gold-differences.ts';
 import { followCurrent } from '../support/gold-reader.ts';
 import { BadNetwork } from './bad-network.ts';
 import { Actor, type End, type Tally } from './cast.ts';
@@ -439,12 +437,7 @@ async function audit(): Promise<{ records: number; lines: string[] }> {
     violate('there is no snapshot');
     return { records: 0, lines: [] };
   }
-  const instance = await DuckDBInstance.create(':memory:');
-  const connection = await instance.connect();
-  await batchGold(connection, dumps.all, 'expected');
-  const differences = await compareGold(connection, 'expected', snapshotFolder(gold, id));
-  connection.closeSync();
-  instance.closeSync();
+  const differences = await goldDifferences(gold, dumps.all);
   if (differences.length > 0) violate(`gold differs: ${JSON.stringify(differences.slice(0, 5))}`);
 
   const broker = createBroker(endpoints, createLogger('silent'));

@@ -4,13 +4,13 @@ import { readFileSync } from 'node:fs';
 import { createConnection } from 'node:net';
 import { constants } from 'node:os';
 import { fileURLToPath } from 'node:url';
-import { DuckDBInstance } from '@duckdb/node-api';
 import errors from 'kafkajs/src/errors.js';
 import protocol from 'kafkajs/src/protocol/error.js';
 import { expect, test } from 'vitest';
 import { asExternalFault } from '../../cli/faults.ts';
 import { type FailureKind, ReelflowError } from '../../runtime/errors.ts';
 import { packageFile } from '../../runtime/package.ts';
+import { onDatabase } from '../support/damage.ts';
 
 const thrownBy = (work: () => unknown): unknown => {
   try {
@@ -112,14 +112,10 @@ test('every error of kafkajs is a fault from outside', async () => {
 });
 
 test('what DuckDB and a socket really throw is no defect', async () => {
-  const instance = await DuckDBInstance.create();
-  const connection = await instance.connect();
-  const missing = await rejectionOf(connection.run("SELECT * FROM read_csv('/none/at/all.csv')"));
+  const missing = await rejectionOf(onDatabase(':memory:', "SELECT * FROM read_csv('/none/at/all.csv')"));
   expect(await asExternalFault(missing)).toMatchObject({ kind: 'stateUnusable' });
-  const ours = await rejectionOf(connection.run('SELECT no_such_column FROM range(1)'));
+  const ours = await rejectionOf(onDatabase(':memory:', 'SELECT no_such_column FROM range(1)'));
   expect(await asExternalFault(ours)).toBe(ours);
-  connection.closeSync();
-  instance.closeSync();
   const { promise, resolve } = Promise.withResolvers<unknown>();
   createConnection({ host: '127.0.0.1', port: 1 }).on('error', resolve);
   expect(await asExternalFault(await promise)).toMatchObject({ kind: 'brokerUnreachable' });

@@ -7,8 +7,9 @@ import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { chmodSync, existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { DuckDBInstance } from '@duckdb/node-api';
+import type { DuckDBConnection } from '@duckdb/node-api';
 import { expect, inject } from 'vitest';
+import { withDatabase } from '../../database/duckdb.ts';
 import { freePorts } from '../../kafka/local/probe.ts';
 import { type Place, test, until } from '../support/harness.ts';
 
@@ -65,18 +66,14 @@ async function clone(place: Place): Promise<{ cwd: string; env: NodeJS.ProcessEn
 
 /** Runs the SQL of the README. @returns the number of rows of each block */
 async function queried(file: string): Promise<number[]> {
-  const instance = await DuckDBInstance.create(file, { access_mode: 'READ_ONLY' });
-  const connection = await instance.connect();
   const blocks = [...readme.matchAll(/^```sql\n(.*?)^```/gms)].map(([, sql]) => sql as string);
   expect(blocks.length).toBeGreaterThan(0);
-  try {
+  const read = async (connection: DuckDBConnection) => {
     const counts: number[] = [];
     for (const sql of blocks) counts.push((await connection.runAndReadAll(sql)).currentRowCount);
     return counts;
-  } finally {
-    connection.closeSync();
-    instance.closeSync();
-  }
+  };
+  return withDatabase(read, file, { access_mode: 'READ_ONLY' });
 }
 
 class Shell {

@@ -3,21 +3,21 @@
  * at the end no result differs. Expected are the gold of a batch computation, and the content hashes of an undisturbed
  * pipeline over the same files.
  */
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, vi } from 'vitest';
+import { beforeAll, describe, expect, vi } from 'vitest';
 import { currentSnapshot, type Manifest, readManifest } from '../../sinks/gold/manifest.ts';
 import { type DatasetName, datasetNames } from '../../topics/catalog.ts';
 import { followCurrent } from '../support/gold-reader.ts';
 import { Place, recordsOnTopic, smallDataset, test, textOf, writeDatasets } from '../support/harness.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
 
 vi.setConfig({ testTimeout: 600_000 });
 
 /** Several micro-batches per shard, also while one is applied. */
 const small = ['--max-records', '2000', '--window', '100ms'];
 
-let folder: string;
+const folder = temporaryFolder();
 /** A first dump, a later one, and the rows of both behind each other: what gold must be equal to. */
 let first: string;
 let second: string;
@@ -42,7 +42,6 @@ function laterRows(dataset: DatasetName, text: string): string[] {
 }
 
 beforeAll(async () => {
-  folder = mkdtempSync(join(tmpdir(), 'reelflow-crash-'));
   first = await smallDataset(join(folder, 'first'), 3_000, 23);
   const texts = datasetNames.map((dataset) => [dataset, textOf(first, dataset)] as const);
   const later = texts.map(([dataset, text]) => {
@@ -61,7 +60,6 @@ beforeAll(async () => {
     await place.close(false);
   }
 });
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 /** Runs a stage until it dies of SIGKILL at the crash point. */
 async function dies(place: Place, at: string, args: string[]): Promise<void> {

@@ -2,8 +2,6 @@
  * Two busy processors and a broker that is killed. Method: a broker of its own, which is killed while a replay sends and
  * micro-batches are in flight, stays away and starts again over the same data. `OUTAGE_SECONDS` sets another duration.
  */
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -22,6 +20,7 @@ import {
   textOf,
   until,
 } from '../support/harness.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
 
 const outageSeconds = Number(process.env.OUTAGE_SECONDS ?? 25);
 vi.setConfig({ testTimeout: 600_000 + outageSeconds * 1_000, hookTimeout: 300_000 });
@@ -31,7 +30,7 @@ const jvm = await findJvm(process.env, jars);
 const why = 'why' in jvm ? ` (skipped: ${jvm.why})` : '';
 
 describe.skipIf(why !== '')(`a broker outage of ${outageSeconds} s${why}`, () => {
-  const folder = mkdtempSync(join(tmpdir(), 'reelflow-outage-'));
+  const folder = temporaryFolder();
   let brokerPort: number;
   let controllerPort: number;
   let stop = async () => {};
@@ -51,7 +50,6 @@ describe.skipIf(why !== '')(`a broker outage of ${outageSeconds} s${why}`, () =>
   });
   afterAll(async () => {
     await stop();
-    rmSync(folder, { recursive: true, force: true });
   });
 
   const succeed = async (place: Place, ...args: Parameters<Place['args']>): Promise<Finished> => {

@@ -2,10 +2,9 @@
  * Members come, leave, die, sleep and come back with old stores while records arrive. Whatever happens, each shard ends
  * with one owner, and gold equals the batch computation with every record accounted for once.
  */
-import { cpSync, mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { cpSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, vi } from 'vitest';
+import { beforeAll, describe, expect, vi } from 'vitest';
 import { datasetNames } from '../../topics/catalog.ts';
 import {
   type LogLine,
@@ -18,6 +17,7 @@ import {
   until,
   writeDatasets,
 } from '../support/harness.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
 
 vi.setConfig({ testTimeout: 600_000 });
 
@@ -25,14 +25,13 @@ const shards = [0, 1, 2, 3];
 /** Many small micro-batches, so that there is always one to be interrupted. */
 const small = ['--json', '--verbose', '--max-records', '500', '--window', '50ms'];
 
-let folder: string;
+const folder = temporaryFolder();
 let first: string;
 /** Every third row of the first dump with another rating, region or person. */
 let second: string;
 let both: string;
 
 beforeAll(async () => {
-  folder = mkdtempSync(join(tmpdir(), 'reelflow-rebalance-'));
   first = await smallDataset(join(folder, 'first'), 2_000, 31);
   const texts = datasetNames.map((dataset) => {
     const text = textOf(first, dataset);
@@ -61,7 +60,6 @@ beforeAll(async () => {
     ),
   );
 });
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 /** A member with a state folder of its own. */
 const member = (place: Place, state: string): Running =>

@@ -2,10 +2,9 @@
  * `reelflow reset`: a new generation, before which stores and deltas of older ones are dead wherever they lie, while
  * CURRENT stays until something as complete replaces it. Through the command line, on a real broker.
  */
-import { cpSync, mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { cpSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, expect, vi } from 'vitest';
+import { beforeAll, expect, vi } from 'vitest';
 import { deleteBefore } from '../../kafka/topics.ts';
 import { currentSnapshot } from '../../sinks/gold/manifest.ts';
 import { datasetNames } from '../../topics/catalog.ts';
@@ -20,19 +19,18 @@ import {
   storesBelow,
 } from '../support/damage.ts';
 import { broker, lastJson, type Place, recordsOnTopic, smallDataset, test } from '../support/harness.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
 
 vi.setConfig({ testTimeout: 600_000 });
 
-let folder: string;
+const folder = temporaryFolder();
 let data: string;
 let other: string;
 
 beforeAll(async () => {
-  folder = mkdtempSync(join(tmpdir(), 'reelflow-reset-'));
   data = await smallDataset(join(folder, 'data'), 300, 5);
   other = await smallDataset(join(folder, 'other'), 320, 6);
 });
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 const few = ['--shards', String(shards)];
 

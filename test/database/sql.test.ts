@@ -1,19 +1,17 @@
 /** Paths in SQL mean the file that they name. */
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { DuckDBInstance } from '@duckdb/node-api';
 import { expect, test } from 'vitest';
+import { withDatabase } from '../../database/duckdb.ts';
 import { databasePath, parquetFile, sqlFile, sqlPath, sqlText } from '../../database/sql.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
 
 const odd = ['a*b', 'a?b', 'a[X]b', 'a**b', 'a{X,Y}b', 'a\\b', "it's", 'n=1', 'env=prod', ' ~', 'a%b;c'];
 
 // Method: beside each file lies another one that its path matches as a pattern, and the names of folders set columns.
 test('a file is read under any path, only that file, and with its own columns', async () => {
-  const folder = mkdtempSync(join(tmpdir(), 'reelflow-paths-'));
-  const instance = await DuckDBInstance.create(':memory:');
-  const connection = await instance.connect();
-  try {
+  const folder = temporaryFolder();
+  await withDatabase(async (connection) => {
     for (const name of [...odd, 'aXb']) {
       mkdirSync(join(folder, name));
       const path = join(folder, name, 'x.parquet');
@@ -23,11 +21,7 @@ test('a file is read under any path, only that file, and with its own columns', 
       const read = await connection.runAndReadAll(`FROM ${parquetFile(join(folder, name, 'x.parquet'))}`);
       expect([name, read.columnNames(), read.getRows()]).toEqual([name, ['n'], [[name]]]);
     }
-  } finally {
-    connection.closeSync();
-    instance.closeSync();
-    rmSync(folder, { recursive: true });
-  }
+  });
 });
 
 test('a path that DuckDB cannot describe is refused', () => {

@@ -1,9 +1,9 @@
 /** Faults that DuckDB and the file system really report, each made for the test, become errors of their kind. */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { DuckDBInstance } from '@duckdb/node-api';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { beforeEach, expect, test } from 'vitest';
+import { withDatabase } from '../../database/duckdb.ts';
 import { parquetFile, sqlPath } from '../../database/sql.ts';
 import {
   asOpeningError,
@@ -12,12 +12,12 @@ import {
   storageFaultOf,
 } from '../../database/storage-errors.ts';
 import { ReelflowError } from '../../runtime/errors.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
 
 let folder: string;
 beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), 'reelflow-storage-'));
+  folder = temporaryFolder();
 });
-afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
 const storage: Storage = {
   path: '/there',
@@ -29,21 +29,20 @@ const storage: Storage = {
 const mapped = (thrown: unknown) => asStorageError(thrown, storage) as ReelflowError;
 
 async function failureOf(sql: string, memoryLimit = '200MB'): Promise<unknown> {
-  const instance = await DuckDBInstance.create(':memory:', {
-    memory_limit: memoryLimit,
-    threads: '1',
-    temp_directory: '',
-  });
-  const connection = await instance.connect();
-  try {
-    return await connection.run(sql).then(
-      () => expect.unreachable(sql),
-      (thrown: unknown) => thrown,
-    );
-  } finally {
-    connection.closeSync();
-    instance.closeSync();
-  }
+  return withDatabase(
+    async (connection) => {
+      return await connection.run(sql).then(
+        () => expect.unreachable(sql),
+        (thrown: unknown) => thrown,
+      );
+    },
+    ':memory:',
+    {
+      memory_limit: memoryLimit,
+      threads: '1',
+      temp_directory: '',
+    },
+  );
 }
 
 test('a statement that needs more memory than the limit says to raise --memory', async () => {

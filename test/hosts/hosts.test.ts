@@ -5,19 +5,17 @@
  * batch computation over the files.
  */
 import type { ChildProcess } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { DuckDBInstance } from '@duckdb/node-api';
 import { afterAll, describe, expect, onTestFailed, test } from 'vitest';
 import { generate } from '../../producers/synthetic/synthetic.ts';
 import { exitCodes } from '../../runtime/errors.ts';
-import { currentSnapshot, snapshotFolder } from '../../sinks/gold/manifest.ts';
-import { compareGold } from '../../sinks/verify/compare.ts';
-import { batchGold } from '../../sinks/verify/file-gold.ts';
+import { currentSnapshot } from '../../sinks/gold/manifest.ts';
+import { goldDifferences } from '../support/gold-differences.ts';
 import { followCurrent } from '../support/gold-reader.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
 import { type Host, Network, spawnOn, whyNoNamespaces } from './network.ts';
 import { brokerPort, registryPort } from './services.ts';
 
@@ -87,7 +85,7 @@ function correct(folder: string): void {
 }
 
 describe.skipIf(why !== undefined)('members on several hosts', () => {
-  const folder = mkdtempSync(join(tmpdir(), 'reelflow-hosts-'));
+  const folder = temporaryFolder();
   const commands: Command[] = [];
   let network: Network | undefined;
 
@@ -95,7 +93,6 @@ describe.skipIf(why !== undefined)('members on several hosts', () => {
     for (const { child, code } of commands) if (code === undefined) child.kill('SIGTERM');
     await Promise.all(commands.map(({ ended }) => ended));
     network?.remove();
-    rmSync(folder, { recursive: true, force: true });
   }, 120_000);
 
   test('one cut off and healed, one added: gold equals the batch computation and never went back', async () => {
@@ -126,18 +123,6 @@ describe.skipIf(why !== undefined)('members on several hosts', () => {
     const replay = (name: string) =>
       reelflow(name, brokerHost, 'replay', data, '--upsert', '--json', '--shards', String(shards));
 
-    const differences = async () => {
-      const id = currentSnapshot(gold) ?? 'none';
-      const instance = await DuckDBInstance.create(':memory:');
-      const connection = await instance.connect();
-      try {
-        await batchGold(connection, data, 'expected');
-        return await compareGold(connection, 'expected', snapshotFolder(gold, id));
-      } finally {
-        connection.closeSync();
-        instance.closeSync();
-      }
-    };
     const untilEqual = async (what: string) => {
       const deadline = Date.now() + patienceMs;
       let looked = '';
@@ -145,7 +130,7 @@ describe.skipIf(why !== undefined)('members on several hosts', () => {
         const id = currentSnapshot(gold) ?? '';
         if (id !== looked) {
           looked = id;
-          const found = await differences();
+          const found = await goldDifferences(gold, data);
           if (found.length === 0) return;
           if (Date.now() > deadline) expect(found, what).toEqual([]);
         } else if (Date.now() > deadline) throw new Error(`${what}: ${id} is the last snapshot`);

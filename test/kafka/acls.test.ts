@@ -2,8 +2,7 @@
  * What commands say when the broker denies them one right. Method: a real broker with an authorizer; its port without a login
  * belongs to the administrator. Each case has a user of its own who may do everything but one thing.
  */
-import { appendFileSync, mkdtempSync, readdirSync, rmSync, utimesSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { appendFileSync, readdirSync, utimesSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import kafkajs from 'kafkajs';
@@ -15,6 +14,7 @@ import { freePorts } from '../../kafka/local/probe.ts';
 import { exitCodes } from '../../runtime/errors.ts';
 import { createLogger } from '../../runtime/logger.ts';
 import { Place, smallDataset, spoken, test } from '../support/harness.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
 
 vi.setConfig({ testTimeout: 300_000, hookTimeout: 300_000 });
 
@@ -71,7 +71,7 @@ const cases: readonly (readonly [line: string, denied: Denied, missing: string])
 ];
 
 describe.skipIf(why !== '')(`a user without one right${why}`, () => {
-  const folder = mkdtempSync(join(tmpdir(), 'reelflow-acls-'));
+  const folder = temporaryFolder();
   let admin: ReturnType<typeof createBroker>;
   let address = '';
   let stop = async () => {};
@@ -156,7 +156,6 @@ describe.skipIf(why !== '')(`a user without one right${why}`, () => {
   afterAll(async () => {
     await base.close(false);
     await stop();
-    rmSync(folder, { recursive: true, force: true });
   });
 
   test.concurrent.for(cases.map((one, i) => [...one, i] as const))(

@@ -4,8 +4,7 @@
  * OpenSSL these tests are skipped, and the run says why.
  */
 import { randomBytes } from 'node:crypto';
-import { copyFileSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { copyFileSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -22,6 +21,7 @@ import { ReelflowError } from '../../runtime/errors.ts';
 import { currentSnapshot } from '../../sinks/gold/manifest.ts';
 import { Authority, keyStoreOf, type Pair, withoutOpenssl } from '../support/certificates.ts';
 import { type Finished, type Place, smallDataset, test, until } from '../support/harness.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
 import { issued, TokenServer, tokenFor } from '../support/token-server.ts';
 
 vi.setConfig({ testTimeout: 300_000, hookTimeout: 300_000 });
@@ -37,7 +37,7 @@ const clientSecret = `client-${randomBytes(9).toString('hex')}`;
 const login = Buffer.from(`reelflow:${clientSecret}`).toString('base64');
 
 describe.skipIf(why !== '')(`a broker that wants certificates and tokens${why}`, () => {
-  const folder = mkdtempSync(join(tmpdir(), 'reelflow-rotation-'));
+  const folder = temporaryFolder();
   /** All that commands, errors and logs said. */
   const said: string[] = [];
   const tokens = new Set<string>();
@@ -102,7 +102,6 @@ describe.skipIf(why !== '')(`a broker that wants certificates and tokens${why}`,
   afterAll(async () => {
     await stop();
     server?.stop();
-    rmSync(folder, { recursive: true, force: true });
   });
 
   const registry = () => ({ SCHEMA_REGISTRY_URL: inject('registryUrl') });

@@ -5,10 +5,10 @@
  */
 import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { createServer, request, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { networkInterfaces, tmpdir } from 'node:os';
+import { networkInterfaces } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { inspect } from 'node:util';
@@ -22,6 +22,7 @@ import type { Credentials } from '../../runtime/credentials.ts';
 import { ReelflowError } from '../../runtime/errors.ts';
 import { readManifest } from '../../sinks/gold/manifest.ts';
 import { type Finished, lastJson, type Place, smallDataset, spoken, test } from '../support/harness.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
 
 vi.setConfig({ testTimeout: 300_000, hookTimeout: 300_000 });
 
@@ -44,7 +45,7 @@ const hasIPv6 = Object.values(networkInterfaces())
   .some((address) => address?.address === '::1');
 
 describe.skipIf(why !== '')(`a broker that wants TLS and a login, a registry that wants one${why}`, () => {
-  const folder = mkdtempSync(join(tmpdir(), 'reelflow-secure-'));
+  const folder = temporaryFolder();
   const finished: Finished[] = [];
   let plainPort: number;
   let securePort: number;
@@ -105,7 +106,6 @@ describe.skipIf(why !== '')(`a broker that wants TLS and a login, a registry tha
   afterAll(async () => {
     await stop();
     door?.close();
-    rmSync(folder, { recursive: true, force: true });
   });
 
   const run = async (place: Place, args: readonly string[], change: NodeJS.ProcessEnv = {}) => {

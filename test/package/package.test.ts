@@ -4,24 +4,15 @@
  */
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import {
-  existsSync,
-  globSync,
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, globSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { afterAll, beforeAll, expect, inject, test } from 'vitest';
+import { beforeAll, expect, inject, test } from 'vitest';
+import { temporaryFolder } from '../support/temporary-folder.ts';
 import { userFolder } from '../support/user-folder.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
-const folder = mkdtempSync(join(tmpdir(), 'reelflow-package-'));
+const folder = temporaryFolder();
 const installed = join(folder, 'node_modules', 'reelflow');
 const namespace = `package-${Date.now().toString(36)}`;
 const path = `${dirname(process.execPath)}:${process.env.PATH}`;
@@ -70,7 +61,6 @@ beforeAll(() => {
   const flags = ['--no-audit', '--no-fund', '--prefer-offline'];
   npm(['install', ...flags, join(folder, filename)], folder);
 });
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 test('it has the licence, the documents, the deploy files and what the code reads, and no source or test', () => {
   expect(files).toEqual(

@@ -2,10 +2,9 @@
  * Every record is accounted for: per partition and in total, the records that a reader who knows nothing of ours counts on
  * the topics in [start, next) are applied + duplicate + rejected, in the manifest and on `reelflow status`.
  */
-import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { cpSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, expect, vi } from 'vitest';
+import { beforeAll, expect, vi } from 'vitest';
 import { type DatasetName, datasetNames } from '../../topics/catalog.ts';
 import { schemaText } from '../../topics/registry.ts';
 import { sendTo } from '../support/damage.ts';
@@ -19,19 +18,18 @@ import {
   smallDataset,
   test,
 } from '../support/harness.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
 
 vi.setConfig({ testTimeout: 240_000 });
 
 const shards = 3;
 
-let folder: string;
+const folder = temporaryFolder();
 let data: string;
 
 beforeAll(async () => {
-  folder = mkdtempSync(join(tmpdir(), 'reelflow-accounting-'));
   data = await smallDataset(join(folder, 'data'), 600, 9);
 });
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 interface StatusLine {
   readonly snapshot: string;

@@ -5,14 +5,13 @@
  * The rows are a synthetic dataset of fixed seed, 0.4 million in the four datasets that processors read. A bound is what
  * was counted when it was set, in brackets, and about a tenth more. Where a count falls, take its bound down.
  */
-import { createReadStream, mkdtempSync, rmSync } from 'node:fs';
+import { createReadStream } from 'node:fs';
 import { Session } from 'node:inspector/promises';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
-import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { beforeAll, describe, expect, it, vi } from 'vitest';
 import { applyMicroBatch } from '../../processors/apply.ts';
 import { MicroBatch } from '../../processors/micro-batch.ts';
 import type { ShardStore } from '../../processors/shard-store.ts';
@@ -26,6 +25,7 @@ import { datasets, messageBytesMax } from '../../topics/catalog.ts';
 import { Ownership } from '../../topics/ownership.ts';
 import { type CubeDataset, cubeDatasets, schemaIdOf } from '../support/chunks.ts';
 import { createStore, decoders, deltaSchemaId, identity } from '../support/shard-lab.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
 
 const titles = 30_000;
 const shards = 4;
@@ -40,12 +40,11 @@ interface Sent {
   readonly batchBytes: number;
 }
 
-let folder: string;
+const folder = temporaryFolder();
 let sent: Sent[];
 let rooms: number;
 
 beforeAll(async () => {
-  folder = mkdtempSync(join(tmpdir(), 'reelflow-costs-'));
   await generate({ titles, seed: 1, out: join(folder, 'data'), datasets: cubeDatasets });
   sent = [];
   const seen = new Set<object>();
@@ -58,7 +57,6 @@ beforeAll(async () => {
   });
   rooms = seen.size;
 });
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 /** Cuts the datasets into chunks. */
 async function produce(take: (dataset: CubeDataset, chunk: Chunk) => void): Promise<void> {

@@ -2,10 +2,8 @@
  * The topic of deltas: recreated, cut short, trimmed too far, or with messages that are no deltas. The sink and
  * the owners of shards judge it alike; a stage that cannot continue says so, and the remedy that it names works.
  */
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, expect, vi } from 'vitest';
+import { beforeAll, expect, vi } from 'vitest';
 import { deleteBefore, ensureRetainedTopics } from '../../kafka/topics.ts';
 import { withFolderLock } from '../../runtime/folder-lock.ts';
 import { decodeDeltaHeader, encodeDeltaHeader } from '../../topics/delta-wire.ts';
@@ -20,17 +18,16 @@ import {
   sinkOnce,
 } from '../support/damage.ts';
 import { broker, lastJson, type Place, smallDataset, test } from '../support/harness.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
 
 vi.setConfig({ testTimeout: 240_000 });
 
-let folder: string;
+const folder = temporaryFolder();
 let data: string;
 
 beforeAll(async () => {
-  folder = mkdtempSync(join(tmpdir(), 'reelflow-deltas-'));
   data = await smallDataset(join(folder, 'data'), 300, 5);
 });
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 const few = ['--shards', String(shards)];
 

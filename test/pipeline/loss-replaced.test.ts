@@ -2,10 +2,8 @@
  * Topics that were deleted and created again under the same name, whole or with a lost tail: kafkajs reads them on without
  * an error, so the last message that was applied must tell. Each time the failure, nothing changed, and the way out.
  */
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, vi } from 'vitest';
+import { beforeAll, describe, expect, vi } from 'vitest';
 import {
   deleteTopic,
   endsOf,
@@ -18,19 +16,18 @@ import {
   standOf,
 } from '../support/damage.ts';
 import { lastJson, type Place, smallDataset, test } from '../support/harness.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
 
 vi.setConfig({ testTimeout: 240_000 });
 
-let folder: string;
+const folder = temporaryFolder();
 let data: string;
 let other: string;
 
 beforeAll(async () => {
-  folder = mkdtempSync(join(tmpdir(), 'reelflow-replaced-'));
   data = await smallDataset(join(folder, 'data'), 300, 5);
   other = await smallDataset(join(folder, 'other'), 310, 6);
 });
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 const few = ['--shards', String(shards)];
 const ratings = ['--datasets', 'title.ratings'];

@@ -3,11 +3,10 @@
  * what to do, leaves state and gold as they were, and the way out that it names works. All through the command line, on a
  * real broker whose topics are spoilt for it.
  */
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import kafkajs from 'kafkajs';
-import { afterAll, beforeAll, describe, expect, vi } from 'vitest';
+import { beforeAll, describe, expect, vi } from 'vitest';
 import { withAdmin } from '../../kafka/client.ts';
 import { deleteBefore } from '../../kafka/topics.ts';
 import { datasetNames } from '../../topics/catalog.ts';
@@ -31,17 +30,16 @@ import {
   textOf,
   writeDatasets,
 } from '../support/harness.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
 
 vi.setConfig({ testTimeout: 240_000 });
 
-let folder: string;
+const folder = temporaryFolder();
 let data: string;
 
 beforeAll(async () => {
-  folder = mkdtempSync(join(tmpdir(), 'reelflow-loss-'));
   data = await smallDataset(join(folder, 'data'), 300, 5);
 });
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 const few = ['--shards', String(shards)];
 const ratings = ['--datasets', 'title.ratings'];

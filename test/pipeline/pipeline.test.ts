@@ -3,10 +3,9 @@
  * child processes, and gold is held against a batch computation over the same files, which shares no code with it.
  */
 
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, vi } from 'vitest';
+import { beforeAll, describe, expect, vi } from 'vitest';
 import { logBounds } from '../../kafka/bounds.ts';
 import type { ProcessorReport } from '../../processors/processor.ts';
 import { readChecked } from '../../sinks/checked.ts';
@@ -27,19 +26,18 @@ import {
   until,
   writeDatasets,
 } from '../support/harness.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
 
 // Several commands each, and other tests at the same time.
 vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
 
-let folder: string;
+const folder = temporaryFolder();
 /** A few thousand titles in all partitions, seven datasets, some files packed. */
 let small: string;
 
 beforeAll(async () => {
-  folder = mkdtempSync(join(tmpdir(), 'reelflow-pipeline-'));
   small = await smallDataset(join(folder, 'small'), 2_000, 11);
 });
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 const hashesOf = ({ tables }: Manifest) =>
   Object.fromEntries(Object.entries(tables).map(([name, { contentHash }]) => [name, contentHash]));

@@ -8,7 +8,6 @@ import {
   cpSync,
   existsSync,
   mkdirSync,
-  mkdtempSync,
   openSync,
   readdirSync,
   readFileSync,
@@ -17,20 +16,17 @@ import {
   writeFileSync,
   writeSync,
 } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { DuckDBInstance } from '@duckdb/node-api';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
-import { openInstance } from '../../database/duckdb.ts';
+import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { Backups } from '../../processors/backup.ts';
 import { type BackupCard, planRestore, type StoreKind } from '../../processors/restore-plan.ts';
 import { decodeDeltaHeader, toOf } from '../../topics/delta-wire.ts';
 import type { Position } from '../../topics/position.ts';
-import { aka, basics, type Chunk, principal, rating } from '../support/chunks.ts';
-import { addDeltas, type Cubes, Rows } from '../support/cube-model.ts';
+import { aka, basics, principal, rating } from '../support/chunks.ts';
 import { shards, storesBelow } from '../support/damage.ts';
 import { test as placeTest, smallDataset } from '../support/harness.ts';
-import { deltaSchemaId, Logs, type ShardOverLogs, shardOver } from '../support/shard-over-logs.ts';
+import { deltaSchemaId, instance, Logs, type ShardOverLogs, shardOver } from '../support/shard-over-logs.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
 
 describe('backups that a shard may restore', () => {
   const kind: StoreKind = {
@@ -99,33 +95,14 @@ describe('backups that a shard may restore', () => {
 });
 
 describe('a shard', () => {
-  let folder: string;
-  let instance: DuckDBInstance;
+  const folder = temporaryFolder();
   let logs: Logs;
-  let rows: Rows;
   let said: string[];
-  const open: ShardOverLogs[] = [];
 
-  beforeAll(async () => {
-    folder = mkdtempSync(join(tmpdir(), 'reelflow-backup-'));
-    instance = await openInstance({
-      memoryLimit: '500MB',
-      threads: 1,
-      spillFolder: join(folder, 'spill'),
-    });
-  });
   beforeEach(() => {
     logs = new Logs();
-    rows = new Rows();
     said = [];
     for (const name of readdirSync(folder)) rmSync(join(folder, name), { recursive: true, force: true });
-  });
-  afterEach(async () => {
-    for (const { shard } of open.splice(0)) await shard.close(0);
-  });
-  afterAll(() => {
-    instance.closeSync();
-    rmSync(folder, { recursive: true, force: true });
   });
 
   const backupsOfShard = () => join(folder, 'backups', 'shard-0');
@@ -138,29 +115,23 @@ describe('a shard', () => {
   function produce(): void {
     produced += 1;
     const [a, b] = [(produced % 3) + 1, (produced % 2) + 1];
-    const chunks: Chunk[] = [
+    logs.produce(
       { dataset: 'title.basics', records: [basics(a, produced % 2 === 0 ? 'Drama' : 'Comedy')], deletes: [] },
       { dataset: 'title.ratings', records: [rating(a, (produced % 10) + 1), rating(b, 5)], deletes: [] },
       { dataset: 'title.principals', records: [principal(a, 1, produced)], deletes: [] },
       { dataset: 'title.akas', records: [aka(b, 1, produced % 2 === 0 ? 'DE' : 'FR')], deletes: [] },
-    ];
-    logs.produce(...chunks);
-    for (const chunk of chunks) rows.apply(chunk);
+    );
   }
 
   /** A member opens the shard, with the stores of this state folder. */
   async function start(state: string): Promise<ShardOverLogs> {
     const backups = new Backups(instance, join(folder, 'backups'));
-    const started = shardOver(logs, instance, join(folder, state), { backups }, said);
+    const started = shardOver(logs, join(folder, state), { backups }, said);
     await started.shard.open(logs.ends);
-    open.push(started);
     return started;
   }
 
-  async function end(started: ShardOverLogs): Promise<void> {
-    open.splice(open.indexOf(started), 1);
-    await started.shard.close(0);
-  }
+  const end = ({ shard }: ShardOverLogs) => shard.close(0);
 
   /** Produces, publishes and backs up, so often; a member with this state. */
   async function live(state: string, times: number): Promise<ShardOverLogs> {
@@ -179,9 +150,7 @@ describe('a shard', () => {
 
   /** The fold of what was published is the cubes of all that was produced, and no delta of it is refused. */
   function expectExact(): void {
-    const cubes: Cubes = new Map();
-    addDeltas(cubes, logs.deltas, deltaSchemaId);
-    expect(cubes).toEqual(rows.cubes());
+    logs.expectExact();
     const last = logs.deltas.at(-1) ?? null;
     expect(toOf(decodeDeltaHeader(last, deltaSchemaId).header)).toEqual(whole());
   }
@@ -314,13 +283,12 @@ describe('a shard', () => {
     await end(await live('one', 1));
     cpSync(join(folder, 'one'), join(folder, 'zombie'), { recursive: true });
     await end(await live('one', 2));
-    const zombie = shardOver(logs, instance, join(folder, 'zombie'), {
+    const zombie = shardOver(logs, join(folder, 'zombie'), {
       backups: new Backups(instance, join(folder, 'backups')),
     });
     // It sees the log of the deltas as it was.
     const deltas = logs.deltas.splice(1);
     await zombie.shard.open({});
-    open.push(zombie);
     logs.deltas.push(...deltas);
     const before = backups();
     await zombie.shard.backUp();

@@ -1,14 +1,5 @@
-/**
- * Whole shards over logs in memory that hold a base: random chunks, the rows that they leave behind once more as a base,
- * and random chunks after it. Stores end at a random position, the log loses the messages before the base, and whatever goes
- * on from there must publish the cubes of a batch computation over the whole log.
- */
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { DuckDBInstance } from '@duckdb/node-api';
 import fc from 'fast-check';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { beforeEach, describe, expect, test } from 'vitest';
 import { Follower } from '../../sinks/follower.ts';
 import type { ShardState } from '../../sinks/shard-state.ts';
 import { topicNamesIn } from '../../topics/catalog.ts';
@@ -24,47 +15,33 @@ import {
   rating,
   titleNumbers,
 } from '../support/chunks.ts';
-import { addDeltas, type Cubes, Rows } from '../support/cube-model.ts';
+import { addDeltas, type Cubes } from '../support/cube-model.ts';
 import { deltaSchemaId, Logs, type ShardOverLogs, shardOver } from '../support/shard-over-logs.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
 
 const names = topicNamesIn('');
 const topicOf = (dataset: CubeDataset) => names.source(dataset);
 const groups = [...new Set(titleNumbers.map(groupOf))];
 
 let folder: string;
-let instance: DuckDBInstance;
 let logs: Logs;
-let rows: Rows;
 /** Every chunk of each topic, at its offset. */
 let chunks: Map<string, Chunk[]>;
 let open: ShardOverLogs | undefined;
 
-function begin(): void {
-  folder = mkdtempSync(join(tmpdir(), 'reelflow-bases-'));
+async function begin(): Promise<void> {
+  await open?.shard.close(0);
+  open = undefined;
+  folder = temporaryFolder();
   logs = new Logs();
-  rows = new Rows();
   chunks = new Map();
 }
 
-beforeEach(async () => {
-  instance = await DuckDBInstance.create();
-  begin();
-});
-afterEach(async () => {
-  await end();
-  instance.closeSync();
-});
-
-async function end(): Promise<void> {
-  await open?.shard.close(0);
-  open = undefined;
-  rmSync(folder, { recursive: true, force: true });
-}
+beforeEach(begin);
 
 function produce(...some: readonly Chunk[]): void {
   for (const one of some) {
     logs.produce(one);
-    rows.apply(one);
     const topic = topicOf(one.dataset);
     chunks.set(topic, [...(chunks.get(topic) ?? []), one]);
   }
@@ -73,7 +50,7 @@ function produce(...some: readonly Chunk[]): void {
 /** The rows that a topic holds now as a base, each group in a message of its own. @returns the offset of the begin */
 function produceBase(dataset: CubeDataset, id = 'base', marks: readonly string[] = ['begin', 'end']): number {
   const begin = logs.of(topicOf(dataset)).length;
-  const held = [...rows.of[dataset].values()];
+  const held = [...logs.rows.of[dataset].values()];
   if (marks.includes('begin')) produce(markChunk(dataset, 'begin', id));
   for (const group of groups) {
     const records = held.filter(
@@ -88,11 +65,8 @@ function produceBase(dataset: CubeDataset, id = 'base', marks: readonly string[]
 /** Opens the shard, in a new folder or with the state of the last one, and publishes up to a position. */
 async function publishTo(target: Position, state: 'kept' | 'lost' = 'kept'): Promise<void> {
   await open?.shard.close(0);
-  if (state === 'lost') {
-    rmSync(folder, { recursive: true, force: true });
-    folder = mkdtempSync(join(tmpdir(), 'reelflow-bases-'));
-  }
-  open = shardOver(logs, instance, folder);
+  if (state === 'lost') folder = temporaryFolder();
+  open = shardOver(logs, folder);
   await open.shard.open(target);
   await open.until(target);
 }
@@ -137,8 +111,7 @@ test('cubes are those of the whole log after a base, from any store, with and wi
         stopsInside: fc.boolean(),
       }),
       async ({ before, between, after, based, isDeleted, isLost, stopsInside }) => {
-        await end();
-        begin();
+        await begin();
         produce(...before);
         await publishTo(logs.ends);
         produce(...between);
@@ -148,7 +121,7 @@ test('cubes are those of the whole log after a base, from any store, with and wi
         produce(...after);
         await publishTo(logs.ends, isLost ? 'lost' : 'kept');
         const { cubes, state } = published();
-        expect(cubes).toEqual(rows.cubes());
+        expect(cubes).toEqual(logs.rows.cubes());
         expectAccounted(state, begins);
       },
     ),
@@ -174,7 +147,7 @@ describe('a topic without the messages before a base', () => {
     produce(markChunk('title.ratings', 'end', 'base'));
     logs.starts.set(ratings, begin);
     await publishTo(logs.ends);
-    expect(published().cubes).toEqual(rows.cubes());
+    expect(published().cubes).toEqual(logs.rows.cubes());
   });
 
   test('is refused where the base has no end, or ends another one', async () => {
@@ -182,8 +155,7 @@ describe('a topic without the messages before a base', () => {
       ['killed', ['begin']],
       ['endless', ['end']],
     ] as const) {
-      await end();
-      begin();
+      await begin();
       story();
       logs.starts.set(ratings, produceBase('title.ratings', id, marks));
       produce(markChunk('title.ratings', 'end', 'another'));
@@ -208,7 +180,7 @@ describe('a topic without the messages before a base', () => {
     logs.starts.set(ratings, begin);
     await publishTo(endOf(), 'lost');
     const { cubes, state } = published();
-    expect(cubes).toEqual(rows.cubes());
+    expect(cubes).toEqual(logs.rows.cubes());
     expectAccounted(state, new Map([[ratings, begin]]));
     const kinds = logs.deltas.map((value) => decodeDeltaHeader(value, deltaSchemaId).header.kind);
     expect(kinds).toEqual(['delta', 'delta', 'base']);
@@ -221,7 +193,7 @@ describe('a topic without the messages before a base', () => {
     produce(markChunk('title.ratings', 'end', 'base'));
     await publishTo(logs.ends);
     const { cubes, state } = published();
-    expect(cubes).toEqual(rows.cubes());
+    expect(cubes).toEqual(logs.rows.cubes());
     expect(state.chain.gaps[ratings]).toEqual([]);
   });
 

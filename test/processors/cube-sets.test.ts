@@ -2,11 +2,9 @@
  * A version of the program whose cubes read other datasets than those of the version that has published: a whole shard over
  * logs in memory, opened with one set of cubes after the other.
  */
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { DuckDBInstance } from '@duckdb/node-api';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { beforeEach, expect, test } from 'vitest';
 import type { ProcessorMetrics } from '../../processors/processor-metrics.ts';
 import type { Cube } from '../../tables/cubes/cube.ts';
 import { cubes } from '../../tables/cubes/cube-set.ts';
@@ -16,27 +14,21 @@ import { aka, basics, type Chunk, principal, type Row, rating } from '../support
 import { addDeltas, type Cubes } from '../support/cube-model.ts';
 import { hashesBelow } from '../support/damage.ts';
 import { deltaSchemaId, Logs, type ShardOverLogs, shardOver } from '../support/shard-over-logs.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
 
 let folder: string;
-let instance: DuckDBInstance;
 let logs: Logs;
 let open: ShardOverLogs | undefined;
 
-beforeEach(async () => {
-  folder = mkdtempSync(join(tmpdir(), 'reelflow-cube-sets-'));
-  instance = await DuckDBInstance.create();
+beforeEach(() => {
+  open = undefined;
+  folder = temporaryFolder();
   logs = new Logs();
+  logs.produceTitle(1);
   logs.produce(
-    { dataset: 'title.basics', records: [basics(1, 'Drama')], deletes: [] },
-    { dataset: 'title.ratings', records: [rating(1, 7)], deletes: [] },
     { dataset: 'title.principals', records: [principal(1, 1, 5)], deletes: [] },
     { dataset: 'title.akas', records: [aka(1, 1, 'DE')], deletes: [] },
   );
-});
-afterEach(async () => {
-  await end();
-  instance.closeSync();
-  rmSync(folder, { recursive: true, force: true });
 });
 
 const all = [...cubes];
@@ -52,7 +44,7 @@ async function end(): Promise<void> {
 async function start(set: readonly Cube[], stores = folder, metrics: number[] = []): Promise<ShardOverLogs> {
   await end();
   const counts = { published: (count: number) => metrics.push(count) } as unknown as ProcessorMetrics;
-  const started = shardOver(logs, instance, stores, { metrics: counts }, [], set);
+  const started = shardOver(logs, stores, { metrics: counts }, [], set);
   await started.shard.open(undefined);
   open = started;
   return started;
@@ -106,7 +98,7 @@ test('a cube set with a further dataset begins with a base and then reads the da
 async function fresh(set: readonly Cube[]): Promise<Cubes> {
   await end();
   const deltas = logs.deltas.splice(0);
-  const other = mkdtempSync(join(tmpdir(), 'reelflow-cube-sets-'));
+  const other = temporaryFolder();
   try {
     await publish(set, other);
     return sum();

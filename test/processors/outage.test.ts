@@ -2,25 +2,19 @@
  * Shards during an outage of the brokers: whole shards on real stores, over logs in memory whose producer and reader fail
  * as kafkajs does.
  */
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
+import { DuckDBConnection } from '@duckdb/node-api';
 import errors from 'kafkajs/src/errors.js';
-import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { beforeEach, expect, test, vi } from 'vitest';
 import type { ShardContext } from '../../processors/shard-context.ts';
-import { basics, type Chunk, rating } from '../support/chunks.ts';
-import { addDeltas, type Cubes, Rows } from '../support/cube-model.ts';
 import { until } from '../support/harness.ts';
-import { deltaSchemaId, Logs, type ShardOverLogs, shardOver } from '../support/shard-over-logs.ts';
+import { Logs, type ShardOverLogs, shardOver } from '../support/shard-over-logs.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
 
 type Sent = Parameters<ShardContext['producer']['send']>[0];
 
 let folder: string;
-let instance: DuckDBInstance;
 let logs: Logs;
-let rows: Rows;
 let open: ShardOverLogs | undefined;
 /** What the producer throws while it is set. */
 let failure: Error | undefined;
@@ -28,20 +22,13 @@ let failure: Error | undefined;
 let isAnswerLost: boolean;
 let attempts: number;
 
-beforeEach(async () => {
-  folder = mkdtempSync(join(tmpdir(), 'reelflow-outage-'));
-  instance = await DuckDBInstance.create();
+beforeEach(() => {
+  open = undefined;
+  folder = temporaryFolder();
   logs = new Logs();
-  rows = new Rows();
   failure = undefined;
   isAnswerLost = false;
   attempts = 0;
-});
-afterEach(async () => {
-  await open?.shard.close(0);
-  open = undefined;
-  instance.closeSync();
-  rmSync(folder, { recursive: true, force: true });
 });
 
 const made = (name: string, message: string): Error => {
@@ -68,31 +55,22 @@ const producer = {
   },
 } as unknown as ShardContext['producer'];
 
-function produce(title: number): void {
-  const chunks: Chunk[] = [
-    { dataset: 'title.basics', records: [basics(title, 'Drama')], deletes: [] },
-    { dataset: 'title.ratings', records: [rating(title, 7)], deletes: [] },
-  ];
-  logs.produce(...chunks);
-  for (const chunk of chunks) rows.apply(chunk);
-}
-
 /** The next owner publishes what the outbox holds, and then what came since. */
 async function expectNextOwnerContinues(): Promise<void> {
   const next = await start();
   expect(logs.deltas).toHaveLength(1);
-  produce(2);
+  logs.produceTitle(2);
   next.shard.aimAt(logs.ends);
   await next.until(logs.ends);
   expect(logs.deltas).toHaveLength(2);
-  expectExact();
+  logs.expectExact();
 }
 
 /** Opens the shard in the place of the one that is open. */
 async function start(): Promise<ShardOverLogs> {
   await open?.shard.close(0);
   const window = { periodMs: 2 ** 30, recordsMax: 1_000, bytesMax: 1_000_000 };
-  const started = shardOver(logs, instance, folder, { window, producer });
+  const started = shardOver(logs, folder, { window, producer });
   open = started;
   await started.shard.open(undefined);
   return started;
@@ -105,15 +83,9 @@ async function meet({ shard, fetch }: ShardOverLogs): Promise<void> {
   await until('the producer has failed twice', () => attempts >= 2);
 }
 
-function expectExact(): void {
-  const cubes: Cubes = new Map();
-  addDeltas(cubes, logs.deltas, deltaSchemaId);
-  expect(cubes).toEqual(rows.cubes());
-}
-
 test('a delta waits for the broker, and is published once', async () => {
   const started = await start();
-  produce(1);
+  logs.produceTitle(1);
   failure = connectionLost();
   await meet(started);
   expect(started.shard.isWaiting).toBe(true);
@@ -122,30 +94,30 @@ test('a delta waits for the broker, and is published once', async () => {
   await started.until(logs.ends);
   expect(started.shard.isWaiting).toBe(false);
   expect(logs.deltas).toHaveLength(1);
-  expectExact();
+  logs.expectExact();
 });
 
 // Method: the broker stores the first copy and breaks the connection before it answers.
 test('a delta that was stored without an answer counts once', async () => {
   const started = await start();
-  produce(1);
+  logs.produceTitle(1);
   failure = connectionLost();
   isAnswerLost = true;
   await meet(started);
   failure = undefined;
   await started.until(logs.ends);
   expect(logs.deltas).toHaveLength(2);
-  produce(2);
+  logs.produceTitle(2);
   started.shard.aimAt(logs.ends);
   await started.until(logs.ends);
   // The second copy is skipped, as the sink skips it.
   logs.deltas.splice(1, 1);
-  expectExact();
+  logs.expectExact();
 });
 
 test('a shard that closes during an outage leaves its delta to the next owner', async () => {
   const started = await start();
-  produce(1);
+  logs.produceTitle(1);
   failure = connectionLost();
   await meet(started);
   const closingMs = performance.now();
@@ -158,7 +130,7 @@ test('a shard that closes during an outage leaves its delta to the next owner', 
 
 test('a dead letter waits for the broker, and is followed by its delta', async () => {
   const started = await start();
-  produce(1);
+  logs.produceTitle(1);
   logs.of('imdb.title.ratings').push(Buffer.from('no chunk'));
   failure = connectionLost();
   await meet(started);
@@ -166,12 +138,12 @@ test('a dead letter waits for the broker, and is followed by its delta', async (
   await started.until(logs.ends);
   expect(logs.of('imdb.dead-letter').map(String)).toEqual(['no chunk']);
   expect(logs.deltas).toHaveLength(1);
-  expectExact();
+  logs.expectExact();
 });
 
 test('a permanent refusal ends the shard at once, and names topic and setting', async () => {
   const started = await start();
-  produce(1);
+  logs.produceTitle(1);
   failure = refused();
   started.shard.aimAt(logs.ends);
   await started.fetch();
@@ -190,10 +162,10 @@ test('a micro-batch interrupted by closing does not fail the member', async () =
   const onFailure = () => {
     failures += 1;
   };
-  const started = shardOver(logs, instance, folder, { window, producer, onFailure });
+  const started = shardOver(logs, folder, { window, producer, onFailure });
   open = started;
   await started.shard.open(undefined);
-  produce(1);
+  logs.produceTitle(1);
   failure = connectionLost();
   await meet(started);
   await started.shard.close(0);
@@ -203,7 +175,7 @@ test('a micro-batch interrupted by closing does not fail the member', async () =
 // Method: the group gives the shard away while a micro-batch is being applied, as it happens in a rebalance under load.
 test('a shard that another member owns commits its micro-batch, and leaves its delta to the next owner', async () => {
   const started = await start();
-  produce(1);
+  logs.produceTitle(1);
   started.shard.aimAt(logs.ends);
   await started.fetch();
   await started.shard.close(5_000, true);
@@ -215,7 +187,7 @@ test('a shard that another member owns commits its micro-batch, and leaves its d
 // Method: the delta is stored, and its answer never comes.
 test('a shard that closes does not wait for an answer that never comes', async () => {
   const started = await start();
-  produce(1);
+  logs.produceTitle(1);
   const { send } = producer;
   const hanging = vi.spyOn(producer, 'send').mockImplementation(async (record) => {
     await send(record);
@@ -229,13 +201,13 @@ test('a shard that closes does not wait for an answer that never comes', async (
   expect(performance.now() - startedMs).toBeLessThan(10_000);
   hanging.mockRestore();
   await (await start()).until(logs.ends);
-  expectExact();
+  logs.expectExact();
 });
 
 // Method: a statement takes longer than the patience for it, and no interrupt meets it.
 test('a store is detached only after the last statement of its shard, and is whole', async () => {
   const started = await start();
-  produce(1);
+  logs.produceTitle(1);
   const events: string[] = [];
   const { run } = DuckDBConnection.prototype;
   const spy = vi.spyOn(DuckDBConnection.prototype, 'run').mockImplementation(async function (
@@ -263,5 +235,5 @@ test('a store is detached only after the last statement of its shard, and is who
   spy.mockRestore();
   interrupt.mockRestore();
   await (await start()).until(logs.ends);
-  expectExact();
+  logs.expectExact();
 });

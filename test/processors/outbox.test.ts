@@ -1,46 +1,19 @@
-/**
- * What is between the commit of a micro-batch and its delta on the topic: a whole shard on a real store, whose producer is
- * stopped, or looks at what is committed.
- */
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { DuckDBInstance } from '@duckdb/node-api';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { beforeEach, expect, test } from 'vitest';
 import type { ShardContext } from '../../processors/shard-context.ts';
-import { basics, type Chunk, rating } from '../support/chunks.ts';
-import { addDeltas, type Cubes, Rows } from '../support/cube-model.ts';
-import { deltaSchemaId, Logs, type ShardOverLogs, shardOver } from '../support/shard-over-logs.ts';
+import { instance, Logs, type ShardOverLogs, shardOver } from '../support/shard-over-logs.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
 
 type Send = (record: { topic: string; messages: { value: Buffer }[] }) => Promise<unknown>;
 
 let folder: string;
-let instance: DuckDBInstance;
 let logs: Logs;
-let rows: Rows;
 let open: ShardOverLogs | undefined;
 
-beforeEach(async () => {
-  folder = mkdtempSync(join(tmpdir(), 'reelflow-outbox-'));
-  instance = await DuckDBInstance.create();
-  logs = new Logs();
-  rows = new Rows();
-});
-afterEach(async () => {
-  await open?.shard.close(0);
+beforeEach(() => {
   open = undefined;
-  instance.closeSync();
-  rmSync(folder, { recursive: true, force: true });
+  folder = temporaryFolder();
+  logs = new Logs();
 });
-
-function produce(title: number): void {
-  const chunks: Chunk[] = [
-    { dataset: 'title.basics', records: [basics(title, 'Drama')], deletes: [] },
-    { dataset: 'title.ratings', records: [rating(title, 7)], deletes: [] },
-  ];
-  logs.produce(...chunks);
-  for (const chunk of chunks) rows.apply(chunk);
-}
 
 /** Opens the shard in the place of the one that is open. @param send in the producer's place; default: onto the log */
 async function start(send?: Send): Promise<ShardOverLogs> {
@@ -48,7 +21,7 @@ async function start(send?: Send): Promise<ShardOverLogs> {
   // One micro-batch for all that is there: no window ends in between.
   const window = { periodMs: 2 ** 30, recordsMax: 1_000, bytesMax: 1_000_000 };
   const producer = { send } as unknown as ShardContext['producer'];
-  const started = shardOver(logs, instance, folder, { window, ...(send && { producer }) });
+  const started = shardOver(logs, folder, { window, ...(send && { producer }) });
   open = started;
   await started.shard.open(undefined);
   return started;
@@ -59,19 +32,13 @@ async function publishAll({ shard, until }: ShardOverLogs): Promise<void> {
   await until(logs.ends);
 }
 
-function expectExact(): void {
-  const cubes: Cubes = new Map();
-  addDeltas(cubes, logs.deltas, deltaSchemaId);
-  expect(cubes).toEqual(rows.cubes());
-}
-
 test('the next owner of a store publishes a committed delta once', async () => {
-  produce(1);
+  logs.produceTitle(1);
   await publishAll(await start());
   const stopped = await start(async () => {
     throw new Error('power cut');
   });
-  produce(2);
+  logs.produceTitle(2);
   stopped.shard.aimAt(logs.ends);
   await stopped.fetch();
   expect(await stopped.failed).toMatchObject({ message: 'power cut' });
@@ -80,11 +47,11 @@ test('the next owner of a store publishes a committed delta once', async () => {
 
   await start();
   expect(logs.deltas).toHaveLength(2);
-  expectExact();
-  produce(3);
+  logs.expectExact();
+  logs.produceTitle(3);
   await publishAll(await start());
   expect(logs.deltas).toHaveLength(3);
-  expectExact();
+  logs.expectExact();
 });
 
 // Method: another connection to the store's database sees what is committed, and nothing else.
@@ -108,10 +75,10 @@ test('every published delta was committed first', async () => {
   };
   const started = await start(send);
   for (const title of [1, 2]) {
-    produce(title);
+    logs.produceTitle(title);
     await publishAll(started);
   }
   other.closeSync();
   expect(committed).toEqual([1, 1]);
-  expectExact();
+  logs.expectExact();
 });

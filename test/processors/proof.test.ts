@@ -1,27 +1,14 @@
 /** What a shard has to see of its logs before it says that it has caught up; real stores, logs in memory. */
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { DuckDBInstance } from '@duckdb/node-api';
-import { afterAll, beforeAll, expect, test } from 'vitest';
-import { openInstance } from '../../database/duckdb.ts';
+import { expect, test } from 'vitest';
 import { LogInterrupted } from '../../kafka/failures.ts';
 import type { LogReader } from '../../kafka/log.ts';
 import { ReelflowError } from '../../runtime/errors.ts';
 import { basics, rating } from '../support/chunks.ts';
 import { Logs, shardOver } from '../support/shard-over-logs.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
 
-let folder: string;
-let instance: DuckDBInstance;
-
-beforeAll(async () => {
-  folder = mkdtempSync(join(tmpdir(), 'reelflow-proof-'));
-  instance = await openInstance({ memoryLimit: '500MB', threads: 1, spillFolder: join(folder, 'spill') });
-});
-afterAll(() => {
-  instance.closeSync();
-  rmSync(folder, { recursive: true, force: true });
-});
+const folder = temporaryFolder();
 
 /** Logs of two topics, and a folder with the store of a shard that has published all of them. */
 async function applied(name: string): Promise<{ logs: Logs; stores: string }> {
@@ -31,7 +18,7 @@ async function applied(name: string): Promise<{ logs: Logs; stores: string }> {
     { dataset: 'title.basics', records: [basics(1, 'Drama')], deletes: [] },
     { dataset: 'title.ratings', records: [rating(1, 5)], deletes: [] },
   );
-  const first = shardOver(logs, instance, stores);
+  const first = shardOver(logs, stores);
   await first.shard.open(logs.ends);
   await first.until(logs.ends);
   await first.shard.close(0);
@@ -42,38 +29,30 @@ async function applied(name: string): Promise<{ logs: Logs; stores: string }> {
 // fetch is held back, as on a machine that is busy.
 test('a shard without new messages is caught up only after it has read the last message of each topic again', async () => {
   const { logs, stores } = await applied('same');
-  const { shard } = shardOver(logs, instance, stores);
+  const { shard } = shardOver(logs, stores);
   await shard.open(logs.ends);
-  try {
+  expect(shard.hasPublished(logs.ends)).toBe(false);
+  const wants = shard.wants();
+  expect(wants.map(({ next }) => next)).toEqual(shard.topics.map(() => 0));
+  const unproven = wants.filter(({ topic }) => logs.of(topic).length > 0);
+  for (const { topic, next } of unproven) {
     expect(shard.hasPublished(logs.ends)).toBe(false);
-    const wants = shard.wants();
-    expect(wants.map(({ next }) => next)).toEqual(shard.topics.map(() => 0));
-    const unproven = wants.filter(({ topic }) => logs.of(topic).length > 0);
-    for (const { topic, next } of unproven) {
-      expect(shard.hasPublished(logs.ends)).toBe(false);
-      await shard.receive({ topic, partition: 0, next, end: 1, messages: logs.read(topic, next) });
-    }
-    expect(shard.hasPublished(logs.ends)).toBe(true);
-    shard.distrust();
-    expect(shard.hasPublished(logs.ends)).toBe(false);
-  } finally {
-    await shard.close(0);
+    await shard.receive({ topic, partition: 0, next, end: 1, messages: logs.read(topic, next) });
   }
+  expect(shard.hasPublished(logs.ends)).toBe(true);
+  shard.distrust();
+  expect(shard.hasPublished(logs.ends)).toBe(false);
 });
 
 test('a topic that was recreated with the same number of messages is refused', async () => {
   const { logs, stores } = await applied('refilled');
   logs.of('imdb.title.ratings').length = 0;
   logs.produce({ dataset: 'title.ratings', records: [rating(1, 9)], deletes: [] });
-  const { shard, fetch } = shardOver(logs, instance, stores);
+  const { shard, fetch } = shardOver(logs, stores);
   await shard.open(logs.ends);
-  try {
-    expect(shard.hasPublished(logs.ends)).toBe(false);
-    await expect(fetch()).rejects.toMatchObject({ kind: 'sourceReplaced' });
-    expect(shard.hasPublished(logs.ends)).toBe(false);
-  } finally {
-    await shard.close(0);
-  }
+  expect(shard.hasPublished(logs.ends)).toBe(false);
+  await expect(fetch()).rejects.toMatchObject({ kind: 'sourceReplaced' });
+  expect(shard.hasPublished(logs.ends)).toBe(false);
 });
 
 // Method: the connection breaks a few times while the published deltas are read; then it stays broken until the member stops.
@@ -88,13 +67,13 @@ test('opening a shard waits until its published deltas can be read or the member
       return [{ ...want, end: 0, messages: logs.read(want?.topic ?? '', want?.next ?? 0) }];
     },
   } as unknown as LogReader;
-  const back = shardOver(logs, instance, stores, { reader });
+  const back = shardOver(logs, stores, { reader });
   await back.shard.open(logs.ends);
   await back.until(logs.ends);
   await back.shard.close(0);
   interruptionsLeft = Number.POSITIVE_INFINITY;
   const stop = new AbortController();
-  const away = shardOver(logs, instance, stores, { reader, signal: stop.signal });
+  const away = shardOver(logs, stores, { reader, signal: stop.signal });
   setTimeout(() => stop.abort(), 500);
   await expect(away.shard.open(logs.ends)).rejects.toMatchObject({ kind: 'brokerUnreachable' });
   await away.shard.close(0);

@@ -2,16 +2,15 @@
  * Files as downloads, archives and other programs leave them: each is read to its last byte, or refused with an error
  * that says what it is. Method: small files on disk, opened and read as a replay does.
  */
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { appendFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { deflateRawSync, gzipSync } from 'node:zlib';
-import { afterEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { datasetOf } from '../../producers/file-names.ts';
 import { openInputs } from '../../producers/input-files.ts';
-import { ReelflowError } from '../../runtime/errors.ts';
 import { bytesOf } from '../../runtime/file-bytes.ts';
+import { failureOf } from '../support/failure.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
 
 const header = 'tconst\taverageRating\tnumVotes\n';
 const row = (n: number) => `tt${String(n).padStart(7, '0')}\t5.5\t${n}\n`;
@@ -21,35 +20,11 @@ const text = header + rows(0, 60_000);
 const half = header.length + 30_000 * row(0).length - 7;
 const [first, second] = [Buffer.from(text.slice(0, half)), Buffer.from(text.slice(half))];
 
-const folders: string[] = [];
-afterEach(() => {
-  for (const folder of folders.splice(0)) rmSync(folder, { recursive: true, force: true });
-});
-
-function folder(files: Record<string, string | Buffer>): string {
-  const path = mkdtempSync(join(tmpdir(), 'reelflow-inputs-'));
-  folders.push(path);
-  for (const [name, content] of Object.entries(files)) {
-    mkdirSync(dirname(join(path, name)), { recursive: true });
-    writeFileSync(join(path, name), content);
-  }
-  return path;
-}
-
 async function read(content: string | Buffer, name = 'title.ratings.tsv.gz'): Promise<string> {
-  const { files } = await openInputs([join(folder({ [name]: content }), name)]);
+  const { files } = await openInputs([join(temporaryFolder({ [name]: content }), name)]);
   const pieces: Buffer[] = [];
   for (const file of files) for await (const bytes of bytesOf(file)) pieces.push(Buffer.from(bytes));
   return Buffer.concat(pieces).toString();
-}
-
-async function failureOf(promise: Promise<unknown>): Promise<ReelflowError> {
-  const thrown = await promise.then(
-    () => undefined,
-    (error: unknown) => error,
-  );
-  expect(thrown).toBeInstanceOf(ReelflowError);
-  return thrown as ReelflowError;
 }
 
 describe('every byte of a file is read', () => {
@@ -85,7 +60,7 @@ describe('every byte of a file is read', () => {
   });
 
   it('a file that grows while it is read is an error', async () => {
-    const path = join(folder({ 'title.ratings.tsv': text }), 'title.ratings.tsv');
+    const path = join(temporaryFolder({ 'title.ratings.tsv': text }), 'title.ratings.tsv');
     const { files } = await openInputs([path]);
     await appendFile(path, row(1));
     const [file] = files;
@@ -124,7 +99,7 @@ describe('a file of another format is refused by its content', () => {
     'the error for a missing dataset names %s',
     async (name) => {
       const files = { [name]: 'x', 'title.basics.tsv': header };
-      const failure = await failureOf(openInputs([folder(files)]));
+      const failure = await failureOf(openInputs([temporaryFolder(files)]));
       expect(failure.message).toContain('title.ratings not found');
       expect(failure.detail).toContain(`Found ${name}`);
     },
@@ -153,7 +128,10 @@ describe('the name of a dataset', () => {
   it('may be that of the folder, as Kaggle unpacks it', async () => {
     const basics =
       'tconst\ttitleType\tprimaryTitle\toriginalTitle\tisAdult\tstartYear\tendYear\truntimeMinutes\tgenres\n';
-    const path = folder({ 'title.ratings.tsv/data.tsv': text, 'title.basics.tsv/title.basics.tsv': basics });
+    const path = temporaryFolder({
+      'title.ratings.tsv/data.tsv': text,
+      'title.basics.tsv/title.basics.tsv': basics,
+    });
     const { files } = await openInputs([path]);
     expect(files.map(({ dataset, size }) => [dataset, size])).toEqual([
       ['title.ratings', text.length],

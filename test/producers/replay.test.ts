@@ -13,10 +13,10 @@ import { createBroker, withAdmin } from '../../kafka/client.ts';
 import { scanTopic } from '../../kafka/scan.ts';
 import { partitionCounts } from '../../kafka/topics.ts';
 import { type ReplayOptions, replay } from '../../producers/replay.ts';
-import { ReelflowError } from '../../runtime/errors.ts';
 import { type DatasetName, datasetNames, datasets, partitionOf, topicNamesIn } from '../../topics/catalog.ts';
 import { Registry } from '../../topics/registry.ts';
 import { broker, folder, logger, newNamespace, registry } from '../support/dump-place.ts';
+import { failureOf } from '../support/failure.ts';
 
 type Row = Record<string, unknown>;
 
@@ -115,15 +115,6 @@ function ratings(rows: number): string {
 }
 
 const basics = `${basicsHeader}${id(1)}\tshort\tCarmencita\tCarmencita\t0\t1894\t\\N\t1\tDocumentary,Short\n`;
-
-async function failureOf(work: Promise<unknown>): Promise<ReelflowError> {
-  const thrown = await work.then(
-    () => undefined,
-    (error: unknown) => error,
-  );
-  expect(thrown).toBeInstanceOf(ReelflowError);
-  return thrown as ReelflowError;
-}
 
 describe('a replay', () => {
   const sample = fileURLToPath(new URL('../../../shared/imdb-sample', import.meta.url));

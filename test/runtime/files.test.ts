@@ -1,15 +1,14 @@
 /** Folders are made where they can be, and elsewhere an error says why. */
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { afterAll, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { isFileError } from '../../runtime/errors.ts';
 import { makeFolder } from '../../runtime/files.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
 
-const folder = mkdtempSync(join(tmpdir(), 'reelflow-files-'));
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
+const folder = temporaryFolder();
 
 test('a folder is made with those above it, and one that exists stays', () => {
   const path = join(folder, 'a', 'b', 'c');

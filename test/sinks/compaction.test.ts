@@ -1,11 +1,11 @@
 /** The sink's cubes on a real DuckDB file: signed rows gather, and are summed in place when that makes them fewer than half. */
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { CubeStore } from '../../sinks/cube-store.ts';
 import { rowsOf } from '../../tables/cubes/cube.ts';
 import { cubeNamed, rowOf } from '../support/cube-rows.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
 
 const groups = 40_000;
 
@@ -13,14 +13,11 @@ let folder: string;
 let store: CubeStore;
 
 beforeEach(async () => {
-  folder = mkdtempSync(join(tmpdir(), 'reelflow-compaction-'));
+  folder = temporaryFolder();
   store = await CubeStore.open(folder, { clusterId: 'cluster', namespace: '' }, '500MB');
 });
 
-afterEach(() => {
-  store.close();
-  rmSync(folder, { recursive: true, force: true });
-});
+afterEach(() => store.close());
 
 /** Adds one row to each group of a shard: as many titles as `sign` says. */
 async function add(shard: number, sign: 1 | -1, cube = cubeNamed('contributor')): Promise<void> {

@@ -2,10 +2,9 @@
  * SQL of users in the commands that read gold and files. The check of declarations refuses SQL that reads files; here it is
  * given past that check, and the database itself must refuse it.
  */
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { beforeAll, expect, test } from 'vitest';
 import { CubeStore } from '../../sinks/cube-store.ts';
 import { GoldReader } from '../../sinks/gold/gold-reader.ts';
 import { publishSnapshot } from '../../sinks/gold/snapshot.ts';
@@ -15,16 +14,16 @@ import { builtIn } from '../../tables/built-in.ts';
 import type { GoldTable } from '../../tables/gold-table.ts';
 import { cubeNamed, rowOf } from '../support/cube-rows.ts';
 import { headerOf } from '../support/harness.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
 import { ofUser } from '../support/user-folder.ts';
 
-let root: string;
+const root = temporaryFolder();
 let gold: string;
 let data: string;
 let secret: string;
 let snapshot: string;
 
 beforeAll(async () => {
-  root = mkdtempSync(join(tmpdir(), 'reelflow-confined-'));
   // A bracket: DuckDB reads such a path as a pattern.
   gold = join(root, 'gold [1]');
   data = join(root, 'data [1]');
@@ -51,7 +50,6 @@ beforeAll(async () => {
   snapshot = (await publishSnapshot(store, { ...context, tables: [counting] })).id;
   store.close();
 });
-afterAll(() => rmSync(root, { recursive: true, force: true }));
 
 const counting = ofUser('mine', 'SELECT count(*) AS n FROM title');
 const reading = () => ofUser('mine', `SELECT count(*) AS n FROM read_text('${secret}')`);

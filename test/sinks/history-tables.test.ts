@@ -5,8 +5,8 @@
  */
 import { cpSync, mkdirSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { DuckDBInstance } from '@duckdb/node-api';
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
+import { withDatabase } from '../../database/duckdb.ts';
 import { ReelflowError } from '../../runtime/errors.ts';
 import { currentSnapshot, type Manifest, readManifest, tableFile } from '../../sinks/gold/manifest.ts';
 import { reportPage } from '../../sinks/gold/report.ts';
@@ -81,14 +81,9 @@ const verify = (input: 'topics' | string, gold = place.gold) =>
   });
 
 async function rows(sql: string): Promise<unknown[][]> {
-  const instance = await DuckDBInstance.create(':memory:');
-  const connection = await instance.connect();
-  try {
+  return withDatabase(async (connection) => {
     return (await connection.runAndReadAll(sql)).getRowsJson();
-  } finally {
-    connection.closeSync();
-    instance.closeSync();
-  }
+  });
 }
 
 const fileIn = ({ id }: Manifest, table: (typeof tables)[number], gold = place.gold) =>

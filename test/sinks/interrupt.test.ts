@@ -1,6 +1,5 @@
 /** A sink that ends in the middle of a publication leaves nothing of it, and the next sink publishes. */
-import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { storageFaultOf } from '../../database/storage-errors.ts';
@@ -10,6 +9,7 @@ import { publishSnapshot } from '../../sinks/gold/snapshot.ts';
 import { cubeNamed, rowOf } from '../support/cube-rows.ts';
 import { onDatabase } from '../support/damage.ts';
 import { until } from '../support/harness.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
 
 let folder: string;
 let gold: string;
@@ -18,16 +18,13 @@ let store: CubeStore;
 const open = () => CubeStore.open(join(folder, 'state'), { clusterId: 'cluster', namespace: '' }, '500MB');
 
 beforeEach(async () => {
-  folder = mkdtempSync(join(tmpdir(), 'reelflow-interrupt-'));
+  folder = temporaryFolder();
   gold = join(folder, 'gold');
   store = await open();
   const people = { partition: 0, next: 1, lastHash: '', applied: 1, duplicate: 0, rejected: 0, removed: 0 };
   await store.transaction(() => store.putPeople(people));
 });
-afterEach(() => {
-  store.close();
-  rmSync(folder, { recursive: true, force: true });
-});
+afterEach(() => store.close());
 
 const publish = () =>
   store.onAllThreads(() =>

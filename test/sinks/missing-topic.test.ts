@@ -1,7 +1,4 @@
 /** A sink and a list of topics that lacks one, which is no proof that it was deleted. */
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { type Broker, createBroker } from '../../kafka/client.ts';
 import { isPassing } from '../../kafka/failures.ts';
@@ -10,15 +7,13 @@ import { CubeStore } from '../../sinks/cube-store.ts';
 import { Intake } from '../../sinks/intake.ts';
 import { LevelIntake } from '../../sinks/level-intake.ts';
 import { topicNamesIn } from '../../topics/catalog.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
 
 let folder: string;
 beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), 'reelflow-missing-'));
+  folder = temporaryFolder();
 });
-afterEach(() => {
-  vi.restoreAllMocks();
-  rmSync(folder, { recursive: true, force: true });
-});
+afterEach(() => vi.restoreAllMocks());
 
 const names = topicNamesIn('missing');
 const all = [names.deltas, names.source('name.basics')];

@@ -3,9 +3,6 @@
  * every message takes the days from its own on. Random messages of title.ratings, in random transactions, with replaced
  * groups, deletes, repeated dumps and dumps that are older than the one before.
  */
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { CubeStore } from '../../sinks/cube-store.ts';
@@ -16,22 +13,19 @@ import { firstIdOf, groupOf, groupSize } from '../../topics/id-groups.ts';
 import { IdSet } from '../../topics/id-set.ts';
 import { Ownership } from '../../topics/ownership.ts';
 import { decoderOf, encodeChunk, key, rating } from '../support/chunks.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
 
 const dayMs = 86_400_000;
 const owner = { ownership: new Ownership('tt', 1), partition: 0 };
 const decoder = decoderOf('title.ratings');
 
-let folder: string;
+const folder = temporaryFolder();
 let store: CubeStore;
 
 beforeAll(async () => {
-  folder = mkdtempSync(join(tmpdir(), 'reelflow-history-'));
   store = await CubeStore.open(folder, { clusterId: 'cluster', namespace: '' }, '500MB');
 });
-afterAll(() => {
-  store.close();
-  rmSync(folder, { recursive: true, force: true });
-});
+afterAll(() => store.close());
 
 type Rated = readonly [id: number, rating: number, votes: number];
 interface Message {

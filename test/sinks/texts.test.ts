@@ -2,9 +2,6 @@
  * Names on their way into the sink's store: whatever comes in a chunk, the last version of a person counts, and it takes
  * one statement however often people repeat.
  */
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import avsc from 'avsc';
 import fc from 'fast-check';
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -16,23 +13,20 @@ import { ChunkDecoder, RejectedMessage } from '../../topics/chunk.ts';
 import { IdSet } from '../../topics/id-set.ts';
 import { Ownership } from '../../topics/ownership.ts';
 import { schemaText } from '../../topics/registry.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
 
 const schemaId = 1;
 const type = avsc.Type.forSchema(JSON.parse(schemaText('imdb.name.basics')));
 const decoder = new ChunkDecoder('name.basics', schemaId, { writer: async () => undefined });
 const owner = { ownership: new Ownership('nm', 1), partition: 0 };
 
-let folder: string;
+const folder = temporaryFolder();
 let store: CubeStore;
 
 beforeAll(async () => {
-  folder = mkdtempSync(join(tmpdir(), 'reelflow-names-'));
   store = await CubeStore.open(folder, { clusterId: 'cluster', namespace: '' }, '500MB');
 });
-afterAll(() => {
-  store.close();
-  rmSync(folder, { recursive: true, force: true });
-});
+afterAll(() => store.close());
 
 type Named = readonly [number, string | null];
 interface NameChunk {

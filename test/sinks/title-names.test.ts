@@ -1,7 +1,4 @@
 /** When the names of titles are read again, and which ones: on the sink's store, without a broker. */
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { CubeStore } from '../../sinks/cube-store.ts';
 import { LevelIntake } from '../../sinks/level-intake.ts';
@@ -10,21 +7,18 @@ import { blockKey, partitionOf } from '../../topics/catalog.ts';
 import { ChunkDecoder } from '../../topics/chunk.ts';
 import type { Gap } from '../../topics/position.ts';
 import { broker } from '../support/harness.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
 
 const topic = 'imdb.title.basics';
-let folder: string;
+const folder = temporaryFolder();
 let store: CubeStore;
 
 beforeAll(async () => {
-  folder = mkdtempSync(join(tmpdir(), 'reelflow-titles-'));
   store = await CubeStore.open(folder, { clusterId: 'cluster', namespace: '' }, '500MB');
   const decoder = new ChunkDecoder('title.basics', 1, { writer: async () => undefined });
   store.titles.readFrom({ topic, decoder, checked: [] });
 });
-afterAll(() => {
-  store.close();
-  rmSync(folder, { recursive: true, force: true });
-});
+afterAll(() => store.close());
 
 /** A shard whose cubes are at an offset, and lack some before it. */
 const shardAt = (next: number, gaps: Gap[] = [], shard = 0, shards = 1): ShardState => ({

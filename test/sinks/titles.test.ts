@@ -5,8 +5,8 @@
  */
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { DuckDBInstance } from '@duckdb/node-api';
 import { afterAll, beforeAll, expect, inject, test } from 'vitest';
+import { withDatabase } from '../../database/duckdb.ts';
 import { type Manifest, readManifest, tableFile } from '../../sinks/gold/manifest.ts';
 import { verifySnapshot } from '../../sinks/verify/verify.ts';
 import { Registry } from '../../topics/registry.ts';
@@ -81,15 +81,10 @@ async function verified(data: string): Promise<Manifest> {
 }
 
 async function rows(manifest: Manifest, name: string, columns: string): Promise<unknown[][]> {
-  const instance = await DuckDBInstance.create(':memory:');
-  const connection = await instance.connect();
-  try {
+  return withDatabase(async (connection) => {
     const file = tableFile(place.gold, manifest.id, name);
     return (await connection.runAndReadAll(`SELECT ${columns} FROM read_parquet('${file}')`)).getRowsJson();
-  } finally {
-    connection.closeSync();
-    instance.closeSync();
-  }
+  });
 }
 
 beforeAll(async () => {

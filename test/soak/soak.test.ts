@@ -9,8 +9,9 @@
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
+import type { DuckDBConnection } from '@duckdb/node-api';
 import { expect } from 'vitest';
+import { withDatabase } from '../../database/duckdb.ts';
 import { logBounds } from '../../kafka/bounds.ts';
 import { storeFiles } from '../../processors/store-folder.ts';
 import { systemCodeOf } from '../../runtime/errors.ts';
@@ -114,15 +115,10 @@ async function sample(place: Place, processor: Running, sink: Running): Promise<
 
 /** Works on a database that no process has open, attached as `old`. */
 async function inDatabase<T>(path: string, work: (connection: DuckDBConnection) => Promise<T>): Promise<T> {
-  const instance = await DuckDBInstance.create(':memory:');
-  const connection = await instance.connect();
-  try {
+  return withDatabase(async (connection) => {
     await connection.run(`ATTACH '${path}' AS old (READ_ONLY)`);
     return await work(connection);
-  } finally {
-    connection.closeSync();
-    instance.closeSync();
-  }
+  });
 }
 
 test.skipIf(!existsSync('/proc/self/status'))(

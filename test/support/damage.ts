@@ -3,8 +3,8 @@
 import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { DuckDBInstance } from '@duckdb/node-api';
 import { expect } from 'vitest';
+import { withDatabase } from '../../database/duckdb.ts';
 import { logBounds } from '../../kafka/bounds.ts';
 import { withAdmin } from '../../kafka/client.ts';
 import { ensureRetainedTopics } from '../../kafka/topics.ts';
@@ -40,16 +40,11 @@ export function storesBelow(state: string): string[] {
 
 /** Runs statements on a database file. @returns the rows of the last one */
 export async function onDatabase(path: string, ...statements: string[]): Promise<unknown[][]> {
-  const instance = await DuckDBInstance.create(path);
-  const connection = await instance.connect();
-  try {
+  return withDatabase(async (connection) => {
     let rows: unknown[][] = [];
     for (const statement of statements) rows = (await connection.runAndReadAll(statement)).getRows();
     return rows;
-  } finally {
-    connection.closeSync();
-    instance.closeSync();
-  }
+  }, path);
 }
 
 /** The position of every store, and all of gold: a command that fails must change neither. */

@@ -11,7 +11,6 @@ import { logBounds } from '../../kafka/bounds.ts';
 import { createBroker, withAdmin } from '../../kafka/client.ts';
 import { scanTopic } from '../../kafka/scan.ts';
 import { type ReplayOptions, replay } from '../../producers/replay.ts';
-import type { FailureKind } from '../../runtime/errors.ts';
 import { createLogger } from '../../runtime/logger.ts';
 import { type DatasetName, datasets, idText, topicNamesIn } from '../../topics/catalog.ts';
 import { readDeadLetter } from '../../topics/dead-letter.ts';
@@ -181,11 +180,4 @@ export async function deleteTopics(...topics: string[]): Promise<void> {
       return !topics.some((topic) => left.includes(topic));
     });
   });
-}
-
-export async function failureOf(work: Promise<unknown>): Promise<{ kind?: FailureKind; detail?: string }> {
-  return work.then(
-    () => ({}),
-    (thrown) => thrown,
-  );
 }

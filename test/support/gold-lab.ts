@@ -1,8 +1,7 @@
 /** Gold without a broker: a sink's store that a test fills, whose snapshots differ by one title each. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { cpSync, mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { cpSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'vitest';
@@ -13,6 +12,7 @@ import { stayingSnapshots } from '../../sinks/gold/retention.ts';
 import { publishSnapshot } from '../../sinks/gold/snapshot.ts';
 import { nullInt } from '../../topics/row-plan.ts';
 import { cubeNamed, rowOf } from './cube-rows.ts';
+import { temporaryFolder } from './temporary-folder.ts';
 
 export const labIdentity = { clusterId: 'cluster', namespace: '' };
 
@@ -31,7 +31,7 @@ export class GoldLab {
   }
 
   static async open(): Promise<GoldLab> {
-    const folder = mkdtempSync(join(tmpdir(), 'reelflow-gold-lab-'));
+    const folder = temporaryFolder();
     return new GoldLab(folder, await CubeStore.open(join(folder, 'state'), labIdentity, '500MB'));
   }
 

@@ -13,7 +13,6 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { gunzipSync, gzipSync } from 'node:zlib';
-import { DuckDBInstance } from '@duckdb/node-api';
 import avsc from 'avsc';
 import kafkajs from 'kafkajs';
 import { test as base, expect, inject } from 'vitest';
@@ -24,10 +23,9 @@ import type { ProcessorReport } from '../../processors/processor.ts';
 import type { ReplayReport } from '../../producers/replay-report.ts';
 import { generate } from '../../producers/synthetic/synthetic.ts';
 import { createLogger } from '../../runtime/logger.ts';
-import { currentSnapshot, type Manifest, readManifest, snapshotFolder } from '../../sinks/gold/manifest.ts';
+import { currentSnapshot, type Manifest, readManifest } from '../../sinks/gold/manifest.ts';
 import type { SinkReport } from '../../sinks/sink.ts';
-import { compareGold, type Difference } from '../../sinks/verify/compare.ts';
-import { batchGold } from '../../sinks/verify/file-gold.ts';
+import type { Difference } from '../../sinks/verify/compare.ts';
 import {
   type DatasetName,
   datasetNames,
@@ -36,6 +34,7 @@ import {
   topicNamesIn,
 } from '../../topics/catalog.ts';
 import { schemaText } from '../../topics/registry.ts';
+import { goldDifferences } from './gold-differences.ts';
 
 const program = fileURLToPath(new URL('../../cli/reelflow.js', import.meta.url));
 /** Real files, beside the checkout; they are never copied. */
@@ -280,16 +279,7 @@ export class Place {
 
   /** Where the newest snapshot differs from a batch computation over these files. */
   async differences(data: string): Promise<Difference[]> {
-    const instance = await DuckDBInstance.create(':memory:');
-    const connection = await instance.connect();
-    try {
-      await batchGold(connection, data, 'expected');
-      const current = currentSnapshot(this.gold);
-      return await compareGold(connection, 'expected', snapshotFolder(this.gold, current ?? 'none'));
-    } finally {
-      connection.closeSync();
-      instance.closeSync();
-    }
+    return goldDifferences(this.gold, data);
   }
 
   /** The messages of a topic of this namespace from its start to its end; none when it does not exist. */

@@ -2,8 +2,6 @@
  * One shard without a broker: a real store in a temporary folder, fed with chunks by hand, next to what a reader of its
  * deltas and a batch computation over the same rows make of them. Importing this registers the hooks that clean up.
  */
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { DuckDBInstance } from '@duckdb/node-api';
 import { afterAll, afterEach, beforeAll, expect, vi } from 'vitest';
@@ -26,6 +24,7 @@ import {
   titleNumbers,
 } from './chunks.ts';
 import { addDeltas, type Cubes, Rows } from './cube-model.ts';
+import { temporaryFolder } from './temporary-folder.ts';
 
 export const deltaSchemaId = 99;
 export const identity: ShardIdentity = {
@@ -39,7 +38,7 @@ export const identity: ShardIdentity = {
 export const decoders = Object.fromEntries(cubeDatasets.map((dataset) => [dataset, decoderOf(dataset)]));
 const topicOf = (dataset: CubeDataset) => `imdb.${dataset}`;
 
-let folder: string;
+const folder = temporaryFolder();
 let instance: DuckDBInstance;
 const stores = new Set<ShardStore>();
 
@@ -51,17 +50,13 @@ export async function createStore(of: ShardIdentity = identity): Promise<ShardSt
 }
 
 beforeAll(async () => {
-  folder = mkdtempSync(join(tmpdir(), 'reelflow-lab-'));
   instance = await openInstance({ memoryLimit: '500MB', threads: 1, spillFolder: join(folder, 'spill') });
 });
 afterEach(async () => {
   for (const store of stores) await store.remove();
   stores.clear();
 });
-afterAll(() => {
-  instance.closeSync();
-  rmSync(folder, { recursive: true, force: true });
-});
+afterAll(() => instance.closeSync());
 
 /** A message of the log: a chunk, or bytes that are none. */
 export type Message = Chunk | { readonly dataset: CubeDataset; readonly garbage: Buffer };

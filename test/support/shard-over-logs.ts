@@ -1,10 +1,11 @@
 /**
  * Whole shards (`processors/shard.ts`) without a broker: real stores in a folder, over logs of chunks and deltas that are
- * kept in memory and can be exchanged for others under the same names.
+ * kept in memory and can be exchanged for others under the same names. Importing this registers the hooks that close them.
  */
-
 import type { DuckDBInstance } from '@duckdb/node-api';
 import pino from 'pino';
+import { afterAll, afterEach, beforeAll, expect } from 'vitest';
+import { openInstance } from '../../database/duckdb.ts';
 import type { LogBounds } from '../../kafka/bounds.ts';
 import type { LogMessage, LogReader } from '../../kafka/log.ts';
 import { OutageMonitor } from '../../kafka/outage.ts';
@@ -15,16 +16,33 @@ import { cubes } from '../../tables/cubes/cube-set.ts';
 import { type TopicNames, topicNamesIn } from '../../topics/catalog.ts';
 import type { Position } from '../../topics/position.ts';
 import type { Registry } from '../../topics/registry.ts';
-import { type Chunk, cubeDatasets, encodeChunk, schemaIdOf } from './chunks.ts';
+import { basics, type Chunk, cubeDatasets, encodeChunk, rating, schemaIdOf } from './chunks.ts';
+import { addDeltas, type Cubes, Rows } from './cube-model.ts';
+import { temporaryFolder } from './temporary-folder.ts';
 
 export const deltaSchemaId = 99;
 const names: TopicNames = topicNamesIn('');
+
+/** Holds the stores of all shards of a test file. */
+export let instance: DuckDBInstance;
+const shards: Shard[] = [];
+
+beforeAll(async () => {
+  instance = await openInstance({ memoryLimit: '500MB', threads: 1, spillFolder: temporaryFolder() });
+});
+afterEach(async () => {
+  // The newest first: a test may have opened the store of a closed shard again.
+  for (const shard of shards.splice(0).reverse()) await shard.close(0);
+});
+afterAll(() => instance.closeSync());
 
 /** The logs of one shard: partition 0 of every topic, each message at the offset that it has here. */
 export class Logs {
   readonly messages = new Map<string, Buffer[]>();
   /** First offset of the topics that are trimmed. */
   readonly starts = new Map<string, number>();
+  /** What the chunks leave behind. */
+  readonly rows = new Rows();
 
   of(topic: string): Buffer[] {
     const log = this.messages.get(topic) ?? [];
@@ -33,7 +51,25 @@ export class Logs {
   }
 
   produce(...chunks: readonly Chunk[]): void {
-    for (const chunk of chunks) this.of(names.source(chunk.dataset)).push(encodeChunk(chunk));
+    for (const chunk of chunks) {
+      this.of(names.source(chunk.dataset)).push(encodeChunk(chunk));
+      this.rows.apply(chunk);
+    }
+  }
+
+  /** A title with a rating. */
+  produceTitle(title: number): void {
+    this.produce(
+      { dataset: 'title.basics', records: [basics(title, 'Drama')], deletes: [] },
+      { dataset: 'title.ratings', records: [rating(title, 7)], deletes: [] },
+    );
+  }
+
+  /** The deltas add up to the cubes of all rows. */
+  expectExact(): void {
+    const cubes: Cubes = new Map();
+    addDeltas(cubes, this.deltas, deltaSchemaId);
+    expect(cubes).toEqual(this.rows.cubes());
   }
 
   get deltas(): Buffer[] {
@@ -83,7 +119,6 @@ export interface ShardOverLogs {
 /** A shard that is not open yet. @param said takes the messages of its log; `cubeSet` what this version declares */
 export function shardOver(
   logs: Logs,
-  instance: DuckDBInstance,
   folder: string,
   changes: Partial<ShardContext> = {},
   said: string[] = [],
@@ -128,6 +163,7 @@ export function shardOver(
     ...changes,
   };
   const shard = new Shard({ clusterId: 'cluster', namespace: '', shard: 0, shards: 1, cubeSet }, context);
+  shards.push(shard);
   const fetch = async () => {
     for (const { topic, partition, next } of shard.wants()) {
       const messages = logs.read(topic, next);

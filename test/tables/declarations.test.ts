@@ -1,8 +1,7 @@
 /** Declarations as files: what a file says is what the pipeline gets, and a wrong one is refused with file and line. */
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { builtInFolder } from '../../tables/built-in.ts';
 import { noteOf } from '../../tables/column-notes.ts';
 import { cubeSetOf, cubes } from '../../tables/cubes/cube-set.ts';
@@ -10,14 +9,9 @@ import { DeclarationFile } from '../../tables/declaration-file.ts';
 import { DeclarationProblem } from '../../tables/declaration-problem.ts';
 import { goldTables } from '../../tables/gold-tables.ts';
 import { readCube, readGoldTable } from '../../tables/read-declaration.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
 
-let folder: string;
-
-beforeAll(() => {
-  folder = mkdtempSync(join(tmpdir(), 'reelflow-declarations-'));
-});
-
-afterAll(() => rmSync(folder, { recursive: true, force: true }));
+const folder = temporaryFolder();
 
 function fileOf(text: string, name = 'votes_by_year.sql'): string {
   const path = join(folder, name);

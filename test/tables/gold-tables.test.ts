@@ -1,28 +1,21 @@
 /** The SQL of gold tables on rows at the limits. */
-import { DuckDBInstance } from '@duckdb/node-api';
 import { expect, test } from 'vitest';
+import { withDatabase } from '../../database/duckdb.ts';
 import { goldTables } from '../../tables/gold-tables.ts';
 
 test('a year whose decade is not an INTEGER leaves decade_trends, and no year makes it fail', async () => {
-  const instance = await DuckDBInstance.create(':memory:');
-  const connection = await instance.connect();
-  try {
+  await withDatabase(async (connection) => {
     await connection.run(`CREATE TABLE title AS
       SELECT unnest([-2147483647, -2147483641, -2147483640, 1994, 2147483647, NULL]::INTEGER[]) AS startYear,
         70 AS rating, 1::BIGINT AS titles, 5::BIGINT AS votes, 0::BIGINT AS runtimeSum, 0::BIGINT AS runtimeTitles`);
     const table = goldTables.find(({ name }) => name === 'decade_trends');
     const reader = await connection.runAndReadAll(`SELECT decade FROM (${table?.integers}) ORDER BY decade`);
     expect(reader.getRowsJson()).toEqual([[-2147483640], [1990], [2147483640]]);
-  } finally {
-    connection.closeSync();
-    instance.closeSync();
-  }
+  });
 });
 
 test('genres counts a title once in each of its genres, and in no empty one', async () => {
-  const instance = await DuckDBInstance.create(':memory:');
-  const connection = await instance.connect();
-  try {
+  await withDatabase(async (connection) => {
     await connection.run(`CREATE TABLE title AS
       SELECT unnest(['Drama', 'Drama,Drama', ',Action,', '', ',', 'Action,Drama', NULL]) AS genres,
         70 AS rating, 2::BIGINT AS titles, 5::BIGINT AS votes`);
@@ -34,8 +27,5 @@ test('genres counts a title once in each of its genres, and in no empty one', as
       ['Action', 4],
       ['Drama', 6],
     ]);
-  } finally {
-    connection.closeSync();
-    instance.closeSync();
-  }
+  });
 });

@@ -1,21 +1,20 @@
 /** Cubes of users: what is additive over titles comes through, everything else is refused with file, line and hint. */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
+import { beforeAll, beforeEach, expect, test } from 'vitest';
 import { builtIn, builtInFolder } from '../../tables/built-in.ts';
 import { readFolder } from '../../tables/declaration-folder.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
 
 let parent: string;
 let folder: string;
 
 beforeAll(() => {
-  parent = mkdtempSync(join(tmpdir(), 'reelflow-cubes-'));
+  parent = temporaryFolder();
 });
 beforeEach(() => {
   folder = mkdtempSync(join(parent, 'tables-'));
 });
-afterAll(() => rmSync(parent, { recursive: true, force: true }));
 
 const good = `/*
 kind: cube

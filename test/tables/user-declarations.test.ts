@@ -1,23 +1,22 @@
 /** Declarations of users: a good folder comes through, and everything that could be wrong is refused with file, line and hint. */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdtempSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { ReelflowError } from '../../runtime/errors.ts';
 import { builtIn } from '../../tables/built-in.ts';
 import { readFolder } from '../../tables/declaration-folder.ts';
 import { declarationsWith, userDeclarations } from '../../tables/user-declarations.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
 
 let parent: string;
 let folder: string;
 
 beforeAll(() => {
-  parent = mkdtempSync(join(tmpdir(), 'reelflow-user-'));
+  parent = temporaryFolder();
 });
 beforeEach(() => {
   folder = mkdtempSync(join(parent, 'tables-'));
 });
-afterAll(() => rmSync(parent, { recursive: true, force: true }));
 
 const good = `/*
 kind: table

@@ -3,8 +3,7 @@
  * requires both; the command line reaches it with the files that the environment names.
  */
 import { spawn } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, inject } from 'vitest';
 import { freePorts } from '../../kafka/local/probe.ts';
@@ -14,11 +13,12 @@ import { Registry } from '../../topics/registry.ts';
 import { Authority, type Pair, withoutOpenssl } from '../support/certificates.ts';
 import { lastJson, spoken, test } from '../support/harness.ts';
 import { RegistryProxy } from '../support/registry-proxy.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
 
 const why = withoutOpenssl();
 
 describe.skipIf(why !== undefined)(`a registry that wants certificate and token${why ?? ''}`, () => {
-  const folder = mkdtempSync(join(tmpdir(), 'reelflow-registry-'));
+  const folder = temporaryFolder();
   const tokenFile = join(folder, 'token');
   const token = 'token-that-no-text-shows';
   let proxy: RegistryProxy;
@@ -55,7 +55,6 @@ describe.skipIf(why !== undefined)(`a registry that wants certificate and token$
   });
   afterAll(async () => {
     await proxy?.close();
-    rmSync(folder, { recursive: true, force: true });
   });
 
   const registryWith = (change: NodeJS.ProcessEnv) => {

@@ -3,9 +3,9 @@ import { randomBytes } from 'node:crypto';
 import pino from 'pino';
 import { afterEach, beforeEach, describe, expect, inject, test, vi } from 'vitest';
 import { OutageMonitor } from '../../kafka/outage.ts';
-import { ReelflowError } from '../../runtime/errors.ts';
 import { retryAfter } from '../../runtime/registry-http.ts';
 import { Registry, type RegistryOptions, UnusableSchema } from '../../topics/registry.ts';
+import { failureOf } from '../support/failure.ts';
 import { until } from '../support/harness.ts';
 import { ingressPage, type ProxyAnswer, RegistryProxy } from '../support/registry-proxy.ts';
 
@@ -42,15 +42,6 @@ const record = (...fields: object[]) => ({ type: 'record', name: 'Row', fields }
 /** Whether a request registers a schema or sets a compatibility. */
 const changes = ({ method, path }: { method: string; path: string }) =>
   method === 'PUT' || path.endsWith('/versions');
-
-async function failureOf(work: Promise<unknown>): Promise<ReelflowError> {
-  const thrown = await work.then(
-    () => undefined,
-    (reason: unknown) => reason,
-  );
-  expect(thrown).toBeInstanceOf(ReelflowError);
-  return thrown as ReelflowError;
-}
 
 // Method: new subjects, one after the other, and several clients that register at once.
 test('clients that register the same schema at the same moment all get the same id', async () => {

@@ -6,22 +6,23 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { DuckDBInstance } from '@duckdb/node-api';
+import type { DuckDBConnection } from '@duckdb/node-api';
 import avsc from 'avsc';
 import { describe, expect, inject, vi } from 'vitest';
+import { withDatabase } from '../../../database/duckdb.ts';
 import { schemaOfGoldTable } from '../../../flink/gold-topic.ts';
 import { flinkJars } from '../../../flink/local.ts';
 import { logBounds } from '../../../kafka/bounds.ts';
 import { findJvm } from '../../../kafka/local/jars.ts';
 import { currentSnapshot, snapshotFolder } from '../../../sinks/gold/manifest.ts';
-import { compareGold } from '../../../sinks/verify/compare.ts';
 import { batchGold } from '../../../sinks/verify/file-gold.ts';
 import { goldTables } from '../../../tables/gold-tables.ts';
 import { type DatasetName, datasetNames, partitionOf } from '../../../topics/catalog.ts';
 import { schemaBefore } from '../../../topics/chunk.ts';
 import { groupOf } from '../../../topics/id-groups.ts';
 import { schemaText } from '../../../topics/registry.ts';
-import { sendTo } from '../../support/damage.ts';
+import { onDatabase, sendTo } from '../../support/damage.ts';
+import { compareGold } from '../../support/gold-differences.ts';
 import {
   broker,
   type ChunkContent,
@@ -65,20 +66,12 @@ async function succeed(place: Place, args: readonly string[]): Promise<void> {
 }
 
 /** The differences between the tables in a folder and those in a schema that `fill` makes. */
-async function differencesFrom(
-  folder: string,
-  fill: (connection: Awaited<ReturnType<DuckDBInstance['connect']>>) => Promise<unknown>,
-) {
-  const instance = await DuckDBInstance.create(':memory:');
-  const connection = await instance.connect();
-  try {
+async function differencesFrom(folder: string, fill: (connection: DuckDBConnection) => Promise<unknown>) {
+  return withDatabase(async (connection) => {
     await fill(connection);
     const found = await compareGold(connection, 'expected', folder);
     return found.filter(({ table }) => shared.some(({ name }) => name === table));
-  } finally {
-    connection.closeSync();
-    instance.closeSync();
-  }
+  });
 }
 
 /** Replays the ratings after everything else, then some rows again, changed, repeated and deleted. */
@@ -198,17 +191,13 @@ describe.skipIf('why' in java)('Flink', () => {
       }
     });
     expect(differences).toEqual([]);
-    const instance = await DuckDBInstance.create(':memory:');
-    const connection = await instance.connect();
     for (const name of ['category_analysis', 'type_counts']) {
       const [byFlink, bySink] = await Promise.all(
-        [out, ours].map((of) => connection.runAndReadAll(`FROM '${join(of, `${name}.parquet`)}'`)),
+        [out, ours].map((of) => onDatabase(':memory:', `FROM '${join(of, `${name}.parquet`)}'`)),
       );
-      expect(byFlink?.getRowsJson()).toEqual(bySink?.getRowsJson());
-      expect(byFlink?.currentRowCount).toBeGreaterThan(1);
+      expect(byFlink).toEqual(bySink);
+      expect(byFlink?.length).toBeGreaterThan(1);
     }
-    connection.closeSync();
-    instance.closeSync();
   });
 
   test('on topics, after a kill and a start from a checkpoint: the tables of all rows, without replaced ones', async ({
@@ -369,9 +358,7 @@ async function untilTables(place: Place, data: string): Promise<void> {
 
 /** Writes the newest row of each key on the result topics into one Parquet file per table. @returns whether all have rows */
 async function fold(place: Place, folder: string): Promise<boolean> {
-  const instance = await DuckDBInstance.create(':memory:');
-  const connection = await instance.connect();
-  try {
+  return withDatabase(async (connection) => {
     for (const table of shared) {
       const { name, order } = table;
       const columns = Object.entries(table.columns);
@@ -387,10 +374,7 @@ async function fold(place: Place, folder: string): Promise<boolean> {
         ORDER BY ${order}) TO '${join(folder, `${name}.parquet`)}'`);
     }
     return true;
-  } finally {
-    connection.closeSync();
-    instance.closeSync();
-  }
+  });
 }
 
 async function newestRows(topic: string, type: avsc.Type): Promise<Map<string, unknown>> {

@@ -31,9 +31,9 @@ import {
 } from '../../../kafka/local/services.ts';
 import type { Endpoints } from '../../../runtime/config.ts';
 import { identityOf, isRunning, readRecord } from '../../../runtime/detached-process.ts';
-import { ReelflowError } from '../../../runtime/errors.ts';
 import { withFolderLock } from '../../../runtime/folder-lock.ts';
 import { createLogger } from '../../../runtime/logger.ts';
+import { failureOf } from '../../support/failure.ts';
 
 // Starting two Java processes takes seconds, and minutes on a busy machine.
 vi.setConfig({ testTimeout: 300_000 });
@@ -65,15 +65,6 @@ function temporaryFolder(): string {
     rmSync(folder, { recursive: true, force: true });
   });
   return folder;
-}
-
-async function failureOf(work: Promise<unknown>): Promise<ReelflowError> {
-  const thrown = await work.then(
-    () => undefined,
-    (error: unknown) => error,
-  );
-  expect(thrown).toBeInstanceOf(ReelflowError);
-  return thrown as ReelflowError;
 }
 
 /** A process that has nothing to do with us. */

@@ -15,13 +15,13 @@ import {
   broker,
   DumpPlace,
   deleteTopics,
-  failureOf,
   fileOf,
   folder,
   ratings,
   registry,
   votesOf,
 } from '../../support/dump-place.ts';
+import { failureOf } from '../../support/failure.ts';
 import { chunkType, encodeChunk } from '../../support/harness.ts';
 
 /** Three groups: two of one block, one of another. */

@@ -10,7 +10,6 @@ import { type DatasetName, idText } from '../../../topics/catalog.ts';
 import {
   deleteTopics,
   dumpOf,
-  failureOf,
   fileOf,
   many,
   DumpPlace as Place,
@@ -18,6 +17,7 @@ import {
   shuffled,
   votesOf,
 } from '../../support/dump-place.ts';
+import { failureOf } from '../../support/failure.ts';
 
 const a = many((id) => id);
 /** Some rows changed, some vanished, some are new. */

@@ -1,20 +1,19 @@
 /** The sorted copy of a file against a sort of its lines in memory. */
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { beforeEach, expect, it } from 'vitest';
 import { openInputs } from '../../../producers/input-files.ts';
 import { SortedCopy, type SortedCopyOptions } from '../../../producers/refresh/sorted-copy.ts';
 import type { FailureKind } from '../../../runtime/errors.ts';
 import { idText } from '../../../topics/catalog.ts';
+import { temporaryFolder } from '../../support/temporary-folder.ts';
 
 let folder: string;
 
 beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), 'reelflow-sorted-'));
+  folder = temporaryFolder();
 });
-afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
 const header = 'tconst\taverageRating\tnumVotes';
 /** Ids of all lengths and several buckets, some with more than one row, and lines without an id. */

@@ -7,18 +7,15 @@ import {
   cpSync,
   existsSync,
   mkdirSync,
-  mkdtempSync,
   readFileSync,
-  rmSync,
   statSync,
   writeFileSync,
 } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import * as S3 from '@aws-sdk/client-s3';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { freePorts } from '../../../kafka/local/probe.ts';
-import { type FailureKind, ReelflowError } from '../../../runtime/errors.ts';
+import type { ReelflowError } from '../../../runtime/errors.ts';
 import { CubeStore } from '../../../sinks/cube-store.ts';
 import { Bucket, placeOf, pullGold, pushGold } from '../../../sinks/gold/bucket.ts';
 import type { LakeChange } from '../../../sinks/gold/ducklake.ts';
@@ -37,13 +34,15 @@ import { publishSnapshot } from '../../../sinks/gold/snapshot.ts';
 import { nullInt } from '../../../topics/row-plan.ts';
 import { cubeNamed, rowOf } from '../../support/cube-rows.ts';
 import { expectFailure } from '../../support/damage.ts';
+import { failureOf } from '../../support/failure.ts';
 import { Place, smallDataset } from '../../support/harness.ts';
 import { hasPackages, pythonDuckdb } from '../../support/python-duckdb.ts';
 import { type S3Server, startS3 } from '../../support/s3/server.ts';
+import { temporaryFolder } from '../../support/temporary-folder.ts';
 
 vi.setConfig({ testTimeout: 240_000 });
 
-const folder = mkdtempSync(join(tmpdir(), 'reelflow-bucket-'));
+const folder = temporaryFolder();
 const [port] = (await freePorts(1)) as [number];
 const server: S3Server | undefined = await startS3(folder, port);
 const bucket = 'reelflow-gold';
@@ -60,7 +59,6 @@ beforeAll(async () => {
 afterAll(async () => {
   client?.destroy();
   await server?.stop();
-  rmSync(folder, { recursive: true, force: true });
 });
 
 /** A prefix, a gold folder and a store of its own. */
@@ -125,16 +123,6 @@ async function within(work: (pipeline: Pipeline) => Promise<void>, clusterId?: s
   } finally {
     pipeline.close();
   }
-}
-
-async function failureOf(work: Promise<unknown>, kind: FailureKind): Promise<ReelflowError> {
-  const thrown = await work.then(
-    () => undefined,
-    (reason: unknown) => reason,
-  );
-  expect(thrown).toBeInstanceOf(ReelflowError);
-  expect((thrown as ReelflowError).kind, String(thrown)).toBe(kind);
-  return thrown as ReelflowError;
 }
 
 describe.skipIf(server === undefined)('a bucket (Java and Maven)', () => {

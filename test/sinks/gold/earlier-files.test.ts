@@ -1,6 +1,5 @@
 /** Snapshots that take over files of the one before, against snapshots of a store that publishes for the first time. */
-import { appendFileSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { appendFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { fileSha256 } from '../../../runtime/files.ts';
@@ -14,6 +13,7 @@ import { goldTables } from '../../../tables/gold-tables.ts';
 import { nullInt } from '../../../topics/row-plan.ts';
 import { Chance } from '../../chaos/chance.ts';
 import { cubeNamed, rowOf } from '../../support/cube-rows.ts';
+import { temporaryFolder } from '../../support/temporary-folder.ts';
 
 const identity = { clusterId: 'cluster', namespace: '' };
 let folder: string;
@@ -33,17 +33,14 @@ const publish = (from = store, to = gold, tables = goldTables) =>
   });
 
 beforeEach(async () => {
-  folder = mkdtempSync(join(tmpdir(), 'reelflow-earlier-'));
+  folder = temporaryFolder();
   gold = join(folder, 'gold');
   store = await openStore('state');
   await store.transaction(async () => {
     for (const step of everyCube) await step(store);
   });
 });
-afterEach(() => {
-  store.close();
-  rmSync(folder, { recursive: true, force: true });
-});
+afterEach(() => store.close());
 
 type Step = (store: CubeStore) => Promise<unknown>;
 

@@ -19,6 +19,7 @@ import { Ajv2020 } from 'ajv/dist/2020.js';
 import addFormats from 'ajv-formats';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { z } from 'zod';
+import { withDatabase } from '../../../database/duckdb.ts';
 import { exitCodes, type FailureKind, ReelflowError } from '../../../runtime/errors.ts';
 import { catalogueFile, writeCatalogue } from '../../../sinks/gold/catalogue.ts';
 import { GoldReader, type SnapshotDiff, type TableView } from '../../../sinks/gold/gold-reader.ts';
@@ -75,14 +76,9 @@ afterAll(() => place.close(false));
 
 /** Rows of a query, as DuckDB writes values into JSON. */
 async function rowsOf(sql: string): Promise<Record<string, unknown>[]> {
-  const instance = await DuckDBInstance.create();
-  const connection = await instance.connect();
-  try {
+  return withDatabase(async (connection) => {
     return (await connection.runAndReadAll(sql)).getRowObjectsJson();
-  } finally {
-    connection.closeSync();
-    instance.closeSync();
-  }
+  });
 }
 
 describe('a Parquet file of gold', () => {
@@ -456,15 +452,14 @@ describe('retention', () => {
 describe('the catalogue', () => {
   /** Rows of a query on the catalogue, opened again like any DuckDB does. */
   async function opened(folder: string, ...sql: string[]): Promise<Record<string, unknown>[]> {
-    const instance = await DuckDBInstance.create(catalogueFile(folder), { access_mode: 'READ_ONLY' });
-    const connection = await instance.connect();
-    try {
-      for (const statement of sql.slice(0, -1)) await connection.run(statement);
-      return (await connection.runAndReadAll(String(sql.at(-1)))).getRowObjectsJson();
-    } finally {
-      connection.closeSync();
-      instance.closeSync();
-    }
+    return withDatabase(
+      async (connection) => {
+        for (const statement of sql.slice(0, -1)) await connection.run(statement);
+        return (await connection.runAndReadAll(String(sql.at(-1)))).getRowObjectsJson();
+      },
+      catalogueFile(folder),
+      { access_mode: 'READ_ONLY' },
+    );
   }
   const figures = `SELECT (SELECT id FROM snapshot) AS id, (SELECT sum(total_votes)::BIGINT FROM decade_trends) AS decades,
     (SELECT sum(total_votes)::BIGINT FROM title_ratings_agg) AS years`;

@@ -1,6 +1,4 @@
 /** Tables of users that fail or never end: the snapshot is published without them, and says so. */
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { confine } from '../../../database/duckdb.ts';
@@ -9,6 +7,7 @@ import { publishSnapshot } from '../../../sinks/gold/snapshot.ts';
 import type { GoldTable } from '../../../tables/gold-table.ts';
 import { goldTables } from '../../../tables/gold-tables.ts';
 import { cubeNamed, rowOf } from '../../support/cube-rows.ts';
+import { temporaryFolder } from '../../support/temporary-folder.ts';
 import { ofUser } from '../../support/user-folder.ts';
 
 const identity = { clusterId: 'cluster', namespace: '' };
@@ -16,7 +15,7 @@ let folder: string;
 let store: CubeStore;
 
 beforeEach(async () => {
-  folder = mkdtempSync(join(tmpdir(), 'reelflow-left-out-'));
+  folder = temporaryFolder();
   store = await CubeStore.open(join(folder, 'state'), identity, '500MB');
   await store.transaction(() =>
     store.addCubeRows(
@@ -25,10 +24,7 @@ beforeEach(async () => {
     ),
   );
 });
-afterEach(() => {
-  store.close();
-  rmSync(folder, { recursive: true, force: true });
-});
+afterEach(() => store.close());
 
 const publish = (...own: GoldTable[]) =>
   publishSnapshot(store, {

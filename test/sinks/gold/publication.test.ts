@@ -4,17 +4,16 @@ import {
   chmodSync,
   existsSync,
   mkdirSync,
-  mkdtempSync,
   readdirSync,
   readFileSync,
   renameSync,
   rmSync,
   writeFileSync,
 } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { DuckDBInstance } from '@duckdb/node-api';
+import type { DuckDBConnection } from '@duckdb/node-api';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { withDatabase } from '../../../database/duckdb.ts';
 import { parquetFile } from '../../../database/sql.ts';
 import type { Logger } from '../../../runtime/logger.ts';
 import { cubeTable } from '../../../sinks/cube-sql.ts';
@@ -33,6 +32,7 @@ import { publishSnapshot } from '../../../sinks/gold/snapshot.ts';
 import { restoreFrom } from '../../../sinks/restore.ts';
 import { columnsOf } from '../../../tables/cubes/cube.ts';
 import { cubeNamed, rowOf } from '../../support/cube-rows.ts';
+import { temporaryFolder } from '../../support/temporary-folder.ts';
 
 let folder: string;
 let store: CubeStore;
@@ -40,13 +40,12 @@ let store: CubeStore;
 const identity = { clusterId: 'cluster', namespace: '' };
 
 beforeEach(async () => {
-  folder = mkdtempSync(join(tmpdir(), 'reelflow-publication-'));
+  folder = temporaryFolder();
   store = await openStore(join(folder, 'state'));
 });
 afterEach(() => {
   vi.useRealTimers();
   store.close();
-  rmSync(folder, { recursive: true, force: true });
 });
 
 /** A store with one title of the region `hu` in shard 0. */
@@ -94,13 +93,11 @@ describe.each(['region=eu', 'env=prod', 'total_titles=7', 'a*b', 'a?b', 'a[X]b',
       expect(again.tables.region_analysis?.contentHash).toBe(tables.region_analysis?.contentHash);
       expect(await regionsOf(gold, again.id)).toEqual(['hu']);
 
-      const instance = await DuckDBInstance.create(catalogueFile(gold), { access_mode: 'READ_ONLY' });
-      const connection = await instance.connect();
-      const rows = await connection.runAndReadAll('SELECT region, total_titles FROM region_analysis');
+      const query = 'SELECT region, total_titles FROM region_analysis';
+      const read = (connection: DuckDBConnection) => connection.runAndReadAll(query);
+      const rows = await withDatabase(read, catalogueFile(gold), { access_mode: 'READ_ONLY' });
       expect(rows.getRows()).toEqual([['hu', 1n]]);
       expect(rows.columnNames()).toEqual(['region', 'total_titles']);
-      connection.closeSync();
-      instance.closeSync();
     });
   },
 );

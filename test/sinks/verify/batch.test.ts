@@ -8,9 +8,9 @@ import { dirname, join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { compareGold } from '../../../sinks/verify/compare.ts';
 import { batchGold } from '../../../sinks/verify/file-gold.ts';
 import { genreColumns } from '../../../tables/training-features.ts';
+import { compareGold } from '../../support/gold-differences.ts';
 
 const files: Record<string, string[]> = {
   'title.ratings': [

@@ -5,9 +5,9 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { DuckDBInstance } from '@duckdb/node-api';
 import avsc from 'avsc';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { withDatabase } from '../../../database/duckdb.ts';
 import { Chunker } from '../../../producers/chunker.ts';
 import { layoutOf } from '../../../producers/file-layout.ts';
 import { batchGold } from '../../../sinks/verify/file-gold.ts';
@@ -121,15 +121,10 @@ function produced(dataset: DatasetName, file: Buffer): Record<string, unknown>[]
 async function recomputed(files: Partial<Record<DatasetName, Buffer>>, query: string): Promise<string[]> {
   for (const [dataset, bytes] of Object.entries(files))
     await writeFile(join(folder, `${dataset}.tsv`), bytes);
-  const instance = await DuckDBInstance.create(':memory:');
-  const connection = await instance.connect();
-  try {
+  return withDatabase(async (connection) => {
     await batchGold(connection, folder);
     return (await connection.runAndReadAll(query)).getRowsJson().map((row) => JSON.stringify(row));
-  } finally {
-    connection.closeSync();
-    instance.closeSync();
-  }
+  });
 }
 
 const ratings = (id: string) => [id, '7.5', '10'];

@@ -16,7 +16,6 @@ import {
 } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { DuckDBInstance } from '@duckdb/node-api';
 import avsc from 'avsc';
 import { afterAll, afterEach, beforeAll, describe, expect, inject, it } from 'vitest';
 import { withAdmin } from '../../../kafka/client.ts';
@@ -27,7 +26,7 @@ import { type Verification, type VerifyOptions, verifySnapshot } from '../../../
 import { blockKey, blockSize, type DatasetName, partitionOf } from '../../../topics/catalog.ts';
 import { groupOf } from '../../../topics/id-groups.ts';
 import { Registry, schemaText } from '../../../topics/registry.ts';
-import { deleteTopic } from '../../support/damage.ts';
+import { deleteTopic, onDatabase } from '../../support/damage.ts';
 import {
   broker,
   chunkType,
@@ -226,13 +225,10 @@ function damaged(change: (manifest: Writable) => void = () => undefined): string
 /** Writes a table again. @param seal updates length and hash in the manifest */
 async function rewrite(gold: string, table: string, select: string, seal: boolean): Promise<void> {
   const path = tableFile(gold, mixed.id, table);
-  const instance = await DuckDBInstance.create();
-  const connection = await instance.connect();
-  await connection.run(
+  await onDatabase(
+    ':memory:',
     `COPY (SELECT ${select} FROM read_parquet('${path}')) TO '${path}.new' (FORMAT parquet, COMPRESSION snappy)`,
   );
-  connection.closeSync();
-  instance.closeSync();
   renameSync(`${path}.new`, path);
   if (!seal) return;
   const manifest: Writable = manifestOf(gold, mixed.id);
