@@ -22,6 +22,8 @@ export interface Mark {
 
 export interface Chunk {
   readonly partition: number;
+  /** Within its run and partition. */
+  readonly number: number;
   /** Block of the first record. */
   readonly key: string;
   /** Valid until `recycle` gets the chunk back. */
@@ -159,7 +161,8 @@ export class ChunkWriter {
     if (open === undefined) return false;
     this.#open[partition] = undefined;
     const { room, records, replaces, firstBlock, from } = open;
-    const start = this.#header.write(room, this.#takeNumber(partition), records);
+    const number = this.#takeNumber(partition);
+    const start = this.#header.write(room, number, records);
     // A count of records that is 0 ends them already.
     let end = open.end;
     if (records > 0) room[end++] = 0; // the end of the records
@@ -168,7 +171,7 @@ export class ChunkWriter {
     room[end++] = 0; // no mark of a base
     const key = blockKey(this.#options.idPrefix, firstBlock);
     const value = room.subarray(start, end);
-    this.#options.onChunk({ partition, key, value, records, from, room, start });
+    this.#options.onChunk({ partition, number, key, value, records, from, room, start });
     return true;
   }
 
@@ -178,13 +181,14 @@ export class ChunkWriter {
     for (let partition = 0; partition < this.#options.shards; partition++) {
       const room = this.#room();
       // A count of records that is 0 ends them already.
-      const start = this.#header.write(room, this.#takeNumber(partition), 0);
+      const number = this.#takeNumber(partition);
+      const start = this.#header.write(room, number, 0);
       let end = this.#header.end;
       room[end++] = 0; // no deletes
       room[end++] = 0; // no groups
       end += baseMarkBytes(mark).copy(room, end);
       const value = room.subarray(start, end);
-      this.#options.onChunk({ partition, key: 'base', value, records: 0, from, room, start });
+      this.#options.onChunk({ partition, number, key: 'base', value, records: 0, from, room, start });
     }
   }
 

@@ -9,10 +9,10 @@ import { bytesOf } from '../runtime/file-bytes.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { type DatasetName, datasets, type TopicNames } from '../topics/catalog.ts';
 import type { Appender } from './appender.ts';
-import type { Mark } from './chunk-writer.ts';
+import type { Chunk, Mark } from './chunk-writer.ts';
 import { Chunker, type RejectedRow } from './chunker.ts';
 import { damaged, type InputFile } from './input-files.ts';
-import type { Journal, Progress } from './journal.ts';
+import { firstChunkOf, type Journal, type Progress } from './journal.ts';
 import { Pace } from './pace.ts';
 import { RejectedRows } from './rejected-rows.ts';
 import { countRejection, defaultMaxRejected, hopelessRows, tooManyRejected } from './rejection-limit.ts';
@@ -64,12 +64,10 @@ export interface FileObserver {
   /** The rows of the piece were read; the rejected ones are reported. */
   push(piece: Buffer): void;
   rejected(row: RejectedRow): void;
-  acknowledged(partition: number, offset: number | undefined): void;
+  acknowledged(chunk: Chunk, offset: number | undefined): void;
   end(): void;
 }
 
-/** A resumed run numbers its chunks from the next multiple on: no number occurs twice in a run. */
-const chunksPerAttempt = 1_000_000_000;
 const tickMs = 1_000;
 /** With a rate, chunks fill slowly: an open one is sent after two ticks at the latest. */
 const tickMsWithRate = 250;
@@ -137,7 +135,7 @@ export class FileReplay {
       onAcknowledged: (chunk, offset) => {
         progress.chunks += 1;
         progress.bytes += chunk.value.length;
-        observer?.acknowledged(chunk.partition, offset);
+        observer?.acknowledged(chunk, offset);
         this.#chunker.recycle(chunk);
       },
     });
@@ -149,7 +147,7 @@ export class FileReplay {
       runId: journal.runId,
       asOf: file.modified,
       start: { row: progress.row, rejected: progress.rejected },
-      firstChunk: journal.attempt * chunksPerAttempt,
+      firstChunk: firstChunkOf(journal),
       onChunk: (chunk) => this.#sender.send(chunk),
       onRejected: (rejected) => {
         this.#rejectedRows.add(rejected);

@@ -60,6 +60,14 @@ export type Journal = z.infer<typeof journalFile>;
 export type Progress = z.infer<typeof progressEntry>;
 export type Rejections = z.infer<typeof rejections>;
 
+/** A resumed run numbers its chunks from the next multiple on: no number occurs twice in a run and partition. */
+export const chunksPerAttempt = 1_000_000_000;
+
+/** The number of the first chunk that this attempt sends to a partition. */
+export function firstChunkOf({ attempt }: Pick<Journal, 'attempt'>): number {
+  return attempt * chunksPerAttempt;
+}
+
 /** The folder of a namespace's journal and lock; each cluster has its own. */
 export function journalFolder(state: string, clusterId: string, namespace: string): string {
   return join(state, clusterId, namespace === '' ? '_' : namespace, 'replay');

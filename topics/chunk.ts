@@ -79,10 +79,11 @@ export function schemaIdOf(value: Buffer | null): number {
   return value.readInt32BE(1);
 }
 
-/** The run that wrote a chunk of our own schema, without the rest of the chunk. @throws RejectedMessage undecodable */
-export function runIdOf(value: Buffer): string {
+/** Which chunk this is, of our own schema, without the rest of it. @throws RejectedMessage undecodable */
+export function originOf(value: Buffer): Pick<ChunkHeader, 'runId' | 'chunk'> {
   try {
-    return readString(value, wireHeaderBytes)[0];
+    const [runId, next] = readString(value, wireHeaderBytes);
+    return { runId, chunk: readLong(value, next)[0] };
   } catch (thrown) {
     if (!(thrown instanceof MalformedRows)) throw thrown;
     throw new RejectedMessage('undecodable', thrown.message);

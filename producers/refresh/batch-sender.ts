@@ -6,6 +6,9 @@ import type { Appender } from '../appender.ts';
 import type { ProducerStamp } from '../producer-identity.ts';
 import { batchOfPacked } from '../record-batch.ts';
 import { OwnOffsets } from './own-offsets.ts';
+import type { PackedChunk } from './spool.ts';
+
+type OutgoingChunk = Pick<PackedChunk, 'partition' | 'number' | 'packed'>;
 
 const inFlightBytesMax = 12_000_000;
 
@@ -21,10 +24,10 @@ export class BatchSender {
   #failure: { thrown: unknown } | undefined;
   chunks = 0;
 
-  constructor(appender: Appender, topic: string) {
+  constructor(appender: Appender, topic: string, runId: string) {
     this.#appender = appender;
     this.#topic = topic;
-    this.own = new OwnOffsets(appender, topic);
+    this.own = new OwnOffsets(appender, topic, runId);
   }
 
   /**
@@ -32,12 +35,13 @@ export class BatchSender {
    * @param onlyBehind as for `Appender.append`
    * @throws what an append threw
    */
-  async send(partition: number, packed: Buffer, onlyBehind = false): Promise<void> {
+  async send(chunk: OutgoingChunk, onlyBehind = false): Promise<void> {
+    const { partition, packed } = chunk;
     this.#inFlightBytes += packed.length;
     const before = this.#lanes.get(partition) ?? Promise.resolve();
     this.#lanes.set(
       partition,
-      before.then(() => this.#append(partition, packed, onlyBehind)),
+      before.then(() => this.#append(chunk, onlyBehind)),
     );
     while (this.#inFlightBytes > inFlightBytesMax && this.#failure === undefined) await this.#freed.promise;
     this.#check();
@@ -54,12 +58,12 @@ export class BatchSender {
     return this.#last.get(partition);
   }
 
-  async #append(partition: number, packed: Buffer, onlyBehind: boolean): Promise<void> {
+  async #append({ partition, number, packed }: OutgoingChunk, onlyBehind: boolean): Promise<void> {
     if (this.#failure === undefined) {
       try {
         const build = (stamp: ProducerStamp) => batchOfPacked(packed, Date.now(), stamp);
         const offset = await this.#appender.append(this.#topic, partition, build, onlyBehind);
-        this.own.add(partition, offset);
+        this.own.add(partition, number, offset);
         this.#last.set(partition, offset);
         this.chunks++;
       } catch (thrown) {

@@ -12,6 +12,12 @@ export interface Written {
   readonly offset: number;
   /** The run that wrote it. */
   readonly runId: string;
+  /** Its number within run and partition. */
+  readonly chunk: number;
+}
+
+export interface OffsetSet {
+  has(offset: number): boolean;
 }
 
 /** What a message touches. */
@@ -83,5 +89,5 @@ export interface DumpFile {
   /** How many own messages the partition must hold at least: those that were acknowledged. */
   acknowledged(partition: number): number;
   /** The offsets of the own messages, if none between the first and the last can be missing when these two are there. */
-  vouched(partition: number): ReadonlySet<number> | undefined;
+  vouched(partition: number): OffsetSet | undefined;
 }

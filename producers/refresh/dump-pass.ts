@@ -14,16 +14,15 @@ import { Chunker, type RejectedRow } from '../chunker.ts';
 import { damaged, type InputFile } from '../input-files.ts';
 import type { Rejections } from '../journal.ts';
 import type { Pace } from '../pace.ts';
-import { packedRecordOf } from '../record-batch.ts';
 import type { RejectedRows } from '../rejected-rows.ts';
 import { countRejection } from '../rejection-limit.ts';
 import { BatchSender } from './batch-sender.ts';
-import type { DumpFile, Written } from './devices.ts';
+import type { DumpFile, OffsetSet, Written } from './devices.ts';
 import { changedMeanwhile, checkUnchanged, withoutNewline } from './dump-file-errors.ts';
 import { entryState, GroupEntries, type GroupEntry } from './group-entries.ts';
 import { type ClosedGroup, GroupReader } from './group-reader.ts';
 import type { DumpFindings } from './plan.ts';
-import { type PackedChunk, Spool } from './spool.ts';
+import { type PackedChunk, packedChunkOf, Spool } from './spool.ts';
 
 interface DumpPassOptions {
   readonly file: InputFile;
@@ -32,6 +31,7 @@ interface DumpPassOptions {
   readonly shards: number;
   readonly schemaId: number;
   readonly runId: string;
+  readonly firstChunk: number;
   readonly topic: string;
   readonly appender: Appender;
   readonly rejectedRows: RejectedRows;
@@ -98,9 +98,9 @@ export class DumpPass implements DumpFile {
   bytes = 0;
 
   constructor(options: DumpPassOptions) {
-    const { file, shards, schemaId, runId, topic, appender } = options;
+    const { file, shards, schemaId, runId, firstChunk, topic, appender } = options;
     this.#options = options;
-    this.#sender = new BatchSender(appender, topic);
+    this.#sender = new BatchSender(appender, topic, runId);
     this.#spool = new Spool(options.spoolPath);
     this.#chunker = new Chunker({
       dataset: datasets[file.dataset],
@@ -108,12 +108,10 @@ export class DumpPass implements DumpFile {
       shards,
       schemaId,
       runId,
+      firstChunk,
       asOf: file.modified,
       onChunk: (chunk) => {
-        const { room, start, value, key, partition, records } = chunk;
-        const bytes = value.length;
-        const packed = packedRecordOf(room, start, start + bytes, key);
-        this.#pending.push({ partition, packed, records, bytes });
+        this.#pending.push(packedChunkOf(chunk));
         this.#chunker.recycle(chunk);
       },
       onRejected: (found) => {
@@ -210,15 +208,15 @@ export class DumpPass implements DumpFile {
     return Array.from({ length: shards }, (_, partition) => this.#sender.lastOffset(partition));
   }
 
-  isOwn({ partition, offset, runId }: Written): boolean {
-    return runId === this.#options.runId && this.#sender.own.has(partition, offset);
+  isOwn(written: Written): boolean {
+    return this.#sender.own.has(written);
   }
 
   acknowledged(partition: number): number {
     return this.#sender.own.acknowledged(partition);
   }
 
-  vouched(partition: number): ReadonlySet<number> | undefined {
+  vouched(partition: number): OffsetSet | undefined {
     return this.#sender.own.vouched(partition);
   }
 
@@ -352,15 +350,15 @@ export class DumpPass implements DumpFile {
     }
   }
 
-  async #sendChunk({ partition, packed, records, bytes }: PackedChunk, onlyBehind = false): Promise<void> {
+  async #sendChunk(chunk: PackedChunk, onlyBehind = false): Promise<void> {
     const { pace, signal } = this.#options;
     for (let rows = await pace?.rows(); rows !== undefined && rows < 1; rows = await pace?.rows()) {
       signal?.throwIfAborted();
     }
     signal?.throwIfAborted();
-    await this.#sender.send(partition, packed, onlyBehind);
-    pace?.took(records);
-    this.bytes += bytes;
+    await this.#sender.send(chunk, onlyBehind);
+    pace?.took(chunk.records);
+    this.bytes += chunk.bytes;
   }
 
   async #finishSending(): Promise<void> {

@@ -14,10 +14,12 @@ import type { Registry } from '../../topics/registry.ts';
 import type { Appender } from '../appender.ts';
 import { FileReplay, type FileReplayOptions, type FileReplayRun } from '../file-replay.ts';
 import type { InputFile } from '../input-files.ts';
+import { chunksPerAttempt, firstChunkOf, type Journal } from '../journal.ts';
 import { Pace } from '../pace.ts';
 import { RejectedRows } from '../rejected-rows.ts';
 import { checkPlannedRejections, type RejectionCounts } from '../rejection-limit.ts';
 import { DatasetRefresh } from './dataset-refresh.ts';
+import type { Written } from './devices.ts';
 import { fingerprintOf } from './dump-fingerprint.ts';
 import { DumpPass } from './dump-pass.ts';
 import { EmptyDump } from './empty-dump.ts';
@@ -82,6 +84,11 @@ interface FileTask extends CommonTask {
 async function allEnded<T>(work: readonly Promise<T>[]): Promise<T[]> {
   await Promise.allSettled(work);
   return Promise.all(work);
+}
+
+/** The offsets of an earlier attempt are not known. */
+function isOfEarlierAttempt({ runId, chunk }: Written, journal: Journal): boolean {
+  return runId === journal.runId && chunk < firstChunkOf(journal);
 }
 
 async function secondsOf(work: () => Promise<void>): Promise<number> {
@@ -216,6 +223,8 @@ export class DumpRefresh {
       shards,
       schemaId,
       runId: run.journal.runId,
+      // A load has used the first half of the numbers when this pass settles it.
+      firstChunk: firstChunkOf(run.journal) + chunksPerAttempt / 2,
       topic: names.source(dataset),
       appender: run.appender,
       rejectedRows: new RejectedRows({
@@ -258,6 +267,7 @@ export class DumpRefresh {
         shards,
         schemaId,
         runId: run.journal.runId,
+        firstChunk: firstChunkOf(run.journal),
         asOf: new Date(run.journal.asOf),
         appender: run.appender,
         topic: options.names.source(dataset),
@@ -343,7 +353,8 @@ export class DumpRefresh {
   async #load(task: FileTask): Promise<void> {
     const { dataset, refresh, file } = task;
     const { options, run } = this.#input;
-    const own = new OwnOffsets(run.appender, options.names.source(dataset));
+    const { runId } = run.journal;
+    const own = new OwnOffsets(run.appender, options.names.source(dataset), runId);
     const hasher = new LoadHasher(datasets[dataset], file.layout, own);
     const load = new FileReplay(options, run, file, await this.#schemaIdOf(dataset), hasher);
     await load.run();
@@ -357,8 +368,9 @@ export class DumpRefresh {
     if (hasher.isUnsorted && !(await this.#hashSorted(task, hasher))) return;
     refresh.loaded(hasher.entries, hasher.strays);
     await refresh.settle({
-      isOwn: ({ runId }) => runId === run.journal.runId,
-      acknowledged: (partition) => own.acknowledged(partition),
+      isOwn: (written) =>
+        own.has(written) || task.pass.isOwn(written) || isOfEarlierAttempt(written, run.journal),
+      acknowledged: (partition) => own.acknowledged(partition) + task.pass.acknowledged(partition),
       vouched: (partition) => own.vouched(partition),
       sendAgain: (groups, onSent) => task.pass.sendAgain(groups, onSent),
     });

@@ -6,29 +6,40 @@ import type { Directory } from '../../topics/dump-index.ts';
 import type { Appender } from '../appender.ts';
 import { Chunker } from '../chunker.ts';
 import { layoutOf } from '../file-layout.ts';
-import { packedRecordOf } from '../record-batch.ts';
 import { BatchSender } from './batch-sender.ts';
-import type { DumpFile, Written } from './devices.ts';
+import type { DumpFile, OffsetSet, Written } from './devices.ts';
 import { GroupEntries } from './group-entries.ts';
 import type { DumpFindings } from './plan.ts';
+import { type PackedChunk, packedChunkOf } from './spool.ts';
 
 interface EmptyDumpOptions {
   readonly dataset: DatasetName;
   readonly shards: number;
   readonly schemaId: number;
   readonly runId: string;
+  readonly firstChunk: number;
   readonly asOf: Date;
   readonly appender: Appender;
   readonly topic: string;
 }
 
 export class EmptyDump implements DumpFile {
-  readonly #options: EmptyDumpOptions;
   readonly #sender: BatchSender;
+  readonly #chunker: Chunker;
+  #pending: PackedChunk[] = [];
 
   constructor(options: EmptyDumpOptions) {
-    this.#options = options;
-    this.#sender = new BatchSender(options.appender, options.topic);
+    const { appender, topic, runId } = options;
+    const dataset = datasets[options.dataset];
+    const header = Buffer.from(dataset.columns.map((column) => column.name).join('\t'));
+    this.#sender = new BatchSender(appender, topic, runId);
+    this.#chunker = new Chunker({
+      ...options,
+      dataset,
+      layout: layoutOf(dataset, header, dataset.name),
+      onChunk: (chunk) => this.#pending.push(packedChunkOf(chunk)),
+      onRejected: () => undefined,
+    });
   }
 
   async compare(): Promise<DumpFindings & { readonly strays: Directory['strays'] }> {
@@ -44,28 +55,11 @@ export class EmptyDump implements DumpFile {
   }
 
   async send(emptied: readonly number[]): Promise<void> {
-    const { dataset: name, shards, schemaId, runId, asOf } = this.#options;
-    const dataset = datasets[name];
-    const header = Buffer.from(dataset.columns.map((column) => column.name).join('\t'));
-    const batches: { partition: number; batch: Buffer }[] = [];
-    const chunker = new Chunker({
-      dataset,
-      layout: layoutOf(dataset, header, name),
-      shards,
-      schemaId,
-      runId,
-      asOf,
-      onChunk: ({ partition, key, value, room, start }) => {
-        batches.push({
-          partition,
-          batch: packedRecordOf(room, start, start + value.length, key),
-        });
-      },
-      onRejected: () => undefined,
-    });
-    for (const group of emptied) chunker.replaceGroup(group);
-    chunker.cut();
-    for (const { partition, batch } of batches) await this.#sender.send(partition, batch);
+    for (const group of emptied) this.#chunker.replaceGroup(group);
+    this.#chunker.cut();
+    const pending = this.#pending;
+    this.#pending = [];
+    for (const chunk of pending) await this.#sender.send(chunk);
     await this.#sender.drained();
   }
 
@@ -78,15 +72,15 @@ export class EmptyDump implements DumpFile {
     throw new RangeError('an empty dump is sent as a base');
   }
 
-  isOwn({ partition, offset, runId }: Written): boolean {
-    return runId === this.#options.runId && this.#sender.own.has(partition, offset);
+  isOwn(written: Written): boolean {
+    return this.#sender.own.has(written);
   }
 
   acknowledged(partition: number): number {
     return this.#sender.own.acknowledged(partition);
   }
 
-  vouched(partition: number): ReadonlySet<number> | undefined {
+  vouched(partition: number): OffsetSet | undefined {
     return this.#sender.own.vouched(partition);
   }
 }

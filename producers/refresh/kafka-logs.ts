@@ -12,9 +12,9 @@ import { datasets } from '../../topics/catalog.ts';
 import {
   type ChunkDecoder,
   deleteColumns,
+  originOf,
   RejectedMessage,
   recordColumns,
-  runIdOf,
 } from '../../topics/chunk.ts';
 import { readDeadLetter } from '../../topics/dead-letter.ts';
 import { Ownership } from '../../topics/ownership.ts';
@@ -96,8 +96,8 @@ export class KafkaSourceLog implements SourceLog {
         deletes.clear();
         try {
           const own = this.#decoder.isOwn(value) ? value : await this.#decoder.resolve(value as Buffer);
-          if (isOwn({ partition, offset, runId: runIdOf(own as Buffer) })) continue;
-          const { runId, replaces, ...counts } = this.#decoder.decode(own as Buffer, records, deletes);
+          if (isOwn({ partition, offset, ...originOf(own as Buffer) })) continue;
+          const { runId, chunk, replaces, ...counts } = this.#decoder.decode(own as Buffer, records, deletes);
           ownership.check(records, 0, partition, 0);
           ownership.check(deletes, 0, partition, 0);
           ownership.checkGroups(replaces, partition, 0);
@@ -105,6 +105,7 @@ export class KafkaSourceLog implements SourceLog {
             partition,
             offset,
             runId,
+            chunk,
             records: counts.records + counts.deletes,
             replaces,
             ids: idsOf(records.column(0), deletes.column(0)),

@@ -5,6 +5,7 @@
 import { bytesOf, type ReadableFile } from '../../runtime/file-bytes.ts';
 import type { Dataset } from '../../topics/catalog.ts';
 import type { Directory } from '../../topics/dump-index.ts';
+import type { Chunk } from '../chunk-writer.ts';
 import type { RejectedRow } from '../chunker.ts';
 import type { Layout } from '../file-layout.ts';
 import type { FileObserver } from '../file-replay.ts';
@@ -60,8 +61,8 @@ export class LoadHasher implements FileObserver {
     if (id >= 0) this.#rejected.set(id, (this.#rejected.get(id) ?? 0) + 1);
   }
 
-  acknowledged(partition: number, offset: number | undefined): void {
-    this.own.add(partition, offset);
+  acknowledged({ partition, number }: Chunk, offset: number | undefined): void {
+    this.own.add(partition, number, offset);
   }
 
   end(): void {

@@ -5,34 +5,51 @@
  * there.
  */
 import type { Appender } from '../appender.ts';
+import type { OffsetSet, Written } from './devices.ts';
+
+interface OwnPartition {
+  /** Numbers of the chunks, by offset. */
+  readonly chunks: Map<number, number>;
+  last: number;
+  isAscending: boolean;
+}
 
 export class OwnOffsets {
   readonly #appender: Pick<Appender, 'renewals'>;
   readonly #topic: string;
-  readonly #partitions = new Map<number, { offsets: Set<number>; last: number; isAscending: boolean }>();
+  readonly #runId: string;
+  readonly #partitions = new Map<number, OwnPartition>();
   #acknowledged = new Map<number, number>();
 
-  constructor(appender: Pick<Appender, 'renewals'>, topic: string) {
+  constructor(appender: Pick<Appender, 'renewals'>, topic: string, runId: string) {
     this.#appender = appender;
     this.#topic = topic;
+    this.#runId = runId;
   }
 
-  /** @param offset undefined where the broker has not named it: such a message counts as a foreign one */
-  add(partition: number, offset: number | undefined): void {
+  /**
+   * @param chunk its number, which the run uses once in the partition
+   * @param offset undefined where the broker has not named it: such a message counts as a foreign one
+   */
+  add(partition: number, chunk: number, offset: number | undefined): void {
     if (offset === undefined) return;
     let own = this.#partitions.get(partition);
     if (own === undefined) {
-      own = { offsets: new Set(), last: -1, isAscending: true };
+      own = { chunks: new Map(), last: -1, isAscending: true };
       this.#partitions.set(partition, own);
     }
     own.isAscending &&= offset > own.last;
     own.last = offset;
-    own.offsets.add(offset);
+    own.chunks.set(offset, chunk);
     this.#acknowledged.set(partition, this.acknowledged(partition) + 1);
   }
 
-  has(partition: number, offset: number): boolean {
-    return this.#partitions.get(partition)?.offsets.has(offset) === true;
+  /**
+   * Whether the message is the one that was acknowledged at its offset. Where a broker has lost a message, a late copy of
+   * another one of this run may lie.
+   */
+  has({ partition, offset, runId, chunk }: Written): boolean {
+    return runId === this.#runId && this.#partitions.get(partition)?.chunks.get(offset) === chunk;
   }
 
   /** How many were acknowledged with their offset. */
@@ -41,8 +58,8 @@ export class OwnOffsets {
   }
 
   /** The offsets of a partition, if they are vouched for. */
-  vouched(partition: number): ReadonlySet<number> | undefined {
+  vouched(partition: number): OffsetSet | undefined {
     const own = this.#partitions.get(partition);
-    return own?.isAscending === true && this.#appender.renewals(this.#topic) === 0 ? own.offsets : undefined;
+    return own?.isAscending === true && this.#appender.renewals(this.#topic) === 0 ? own.chunks : undefined;
   }
 }

@@ -5,14 +5,24 @@
 import { type FileHandle, open, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { makeFolder } from '../../runtime/files.ts';
+import type { Chunk } from '../chunk-writer.ts';
+import { packedRecordOf } from '../record-batch.ts';
 
 /** A message that was cut: its record, packed. */
 export interface PackedChunk {
   readonly partition: number;
+  /** Within its run and partition. */
+  readonly number: number;
   readonly packed: Buffer;
   /** Records, and bytes before compression. */
   readonly records: number;
   readonly bytes: number;
+}
+
+/** Packs a chunk, whose value is free afterwards. */
+export function packedChunkOf({ room, start, value, key, partition, number, records }: Chunk): PackedChunk {
+  const bytes = value.length;
+  return { partition, number, records, bytes, packed: packedRecordOf(room, start, start + bytes, key) };
 }
 
 interface Place extends Omit<PackedChunk, 'packed'> {

@@ -77,12 +77,12 @@ export const refreshMutants: readonly RefreshMutant[] = [
   ),
   appender(
     'a base ends although the broker has lost a message before the end',
-    "mark === 'end' && (isLost || hasNewIdentity())",
-    "mark === 'end' && hasNewIdentity() && !isLost",
+    "mark === 'end' && (isLost || renewals > 0)",
+    "mark === 'end' && renewals > 0 && !isLost",
   ),
   appender(
     'a base ends under another producer identity than it began with',
-    "mark === 'end' && (isLost || hasNewIdentity())",
+    "mark === 'end' && (isLost || renewals > 0)",
     "mark === 'end' && isLost",
   ),
   refresh(
@@ -127,6 +127,18 @@ export const refreshMutants: readonly RefreshMutant[] = [
   ),
   refresh('the first own message may be another one', 'new Set([start, next - 1])', 'new Set([next - 1])'),
   refresh('the last own message may be gone', 'new Set([start, next - 1])', 'new Set([start])'),
+  {
+    name: 'a late copy passes for the message that the broker has lost at its offset',
+    file: 'producers/refresh/own-offsets.ts',
+    from: 'chunks.get(offset) === chunk',
+    to: 'chunks.has(offset) === true',
+  },
+  {
+    name: 'a producer with a new identity vouches for its messages',
+    file: 'producers/refresh/own-offsets.ts',
+    from: ' && this.#appender.renewals(this.#topic) === 0',
+    to: '',
+  },
   refresh('dead letters count again in every run', 'this.#letters = refusals.end;', ''),
   refresh(
     'emptied groups stay in the index',
@@ -139,6 +151,7 @@ const root = new URL('../../', import.meta.url).href;
 const dependents = new Set([
   'producers/refresh/dataset-refresh.ts',
   'producers/refresh/group-entries.ts',
+  'producers/refresh/own-offsets.ts',
   'producers/refresh/plan.ts',
 ]);
 

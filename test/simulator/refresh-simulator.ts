@@ -6,8 +6,9 @@
  */
 import { crc32 } from 'node:zlib';
 import { DatasetRefresh } from '../../producers/refresh/dataset-refresh.ts';
-import type { DumpFile, Written } from '../../producers/refresh/devices.ts';
+import type { DumpFile } from '../../producers/refresh/devices.ts';
 import { GroupEntries, type GroupEntry } from '../../producers/refresh/group-entries.ts';
+import { OwnOffsets } from '../../producers/refresh/own-offsets.ts';
 import { type Base, type BaseMark, followBase, type OpenBase } from '../../topics/base.ts';
 import { blockKey, partitionOf } from '../../topics/catalog.ts';
 import { blockOfGroup, groupOf, groupSize } from '../../topics/id-groups.ts';
@@ -17,13 +18,22 @@ const partitions = 2;
 /** Two groups of one block, and one of a block in the other partition. */
 const ids = [10_000, 10_001, 10_050, 10_051, 20_000, 20_001];
 
+const noStrays = { rows: 0, low: 0, high: 0 };
+
 type Rows = ReadonlyMap<number, string>;
+
+/** By which the broker numbers the messages of a producer in a partition. */
+interface Stamp {
+  readonly identity: string;
+  readonly sequence: number;
+}
 
 interface Message {
   readonly number: number;
   /** Consumers did not apply it, and there is a dead letter. */
   isRefused?: true;
   readonly runId: string;
+  readonly stamp?: Stamp;
   readonly replaces: readonly number[];
   readonly rows: Rows;
   readonly mark?: BaseMark;
@@ -45,11 +55,17 @@ class Topic {
   logs: (Message | undefined)[][] = Array.from({ length: partitions }, () => []);
   starts: number[] = Array(partitions).fill(0);
 
-  append(message: Message, group: number): { partition: number; offset: number } {
-    const partition = partitionOfGroup(group);
-    const log = this.logs[partition] as Message[];
-    log.push(message);
-    return { partition, offset: log.length - 1 };
+  append(message: Message, group: number): void {
+    this.logs[partitionOfGroup(group)]?.push(message);
+  }
+
+  /**
+   * Whether the broker has the message before this one of its producer. One that has lost all of them takes any. That it
+   * also refuses copies of messages that it has, at least of the newest ones, is not relied on.
+   */
+  takes(partition: number, { identity, sequence }: Stamp): boolean {
+    const own = this.logs[partition]?.filter((message) => message?.stamp?.identity === identity) ?? [];
+    return own.length === 0 || own.some((message) => (message?.stamp?.sequence ?? 0) >= sequence - 1);
   }
 
   /** What a consumer holds that reads everything that is left, of one partition from an offset on. */
@@ -82,8 +98,6 @@ class Topic {
 }
 
 const partitionOfGroup = (group: number) => partitionOf(blockKey('tt', blockOfGroup(group)), partitions);
-/** Stays when consumers refuse the message. */
-const idOfMessage = ({ runId, number }: Message) => `${runId}/${number}`;
 const hashOf = (message: Message) =>
   JSON.stringify([message.runId, message.replaces, [...message.rows], message.mark]);
 
@@ -113,7 +127,7 @@ class World {
   /** Values that index keys had before. */
   readonly indexHistory: [string, Buffer | undefined][] = [];
   /** Requests that the network has kept a copy of. */
-  readonly late: [Message, number][] = [];
+  readonly late: { readonly partition: number; readonly message: Message }[] = [];
   /** Places of refused messages. */
   readonly letters: { partition: number; offset: number }[] = [];
   sent = 0;
@@ -143,57 +157,35 @@ async function replay(
   const { topic } = world;
   const runId = `run ${world.runs++}`;
   const groups = groupsOf(dump);
-  const own = new Set<string>();
-  const acknowledged: number[] = Array(partitions).fill(0);
-  /** What the broker knows of this producer. */
-  const sentBy: { messages: Message[]; offsets: Set<number>; last: number; isVouched: boolean }[] =
-    Array.from({ length: partitions }, () => ({
-      messages: [],
-      offsets: new Set(),
-      last: -1,
-      isVouched: true,
-    }));
+  let renewals = 0;
+  const own = new OwnOffsets({ renewals: () => renewals }, dataset, runId);
+  /** Next sequence numbers, by partition. */
+  let sequences: number[] = Array(partitions).fill(0);
   let different: number[] = [];
-  // The broker refuses a message whose predecessor it has lost, unless it has lost all of them. Then the run takes another
-  // identity, of which the broker knows no messages yet.
+  const stampFor = (partition: number): Stamp => ({
+    identity: `${runId}/${renewals}`,
+    sequence: sequences[partition] as number,
+  });
+  // A run whose message is refused takes another identity, of which the broker knows no messages yet.
   const isRefused = (partition: number): boolean => {
-    const home = sentBy[partition] as (typeof sentBy)[number];
-    const held = new Set(topic.logs[partition]?.map((entry) => entry?.runId && idOfMessage(entry)));
-    const left = home.messages.filter((each) => held.has(idOfMessage(each)));
-    if (left.length === 0 || left.at(-1) === home.messages.at(-1)) return false;
-    for (const each of sentBy) {
-      each.isVouched = false;
-      each.messages = [];
-    }
+    if (topic.takes(partition, stampFor(partition))) return false;
+    renewals++;
+    sequences = sequences.map(() => 0);
     return true;
   };
-  const hasNewIdentity = () => sentBy.some(({ isVouched }) => !isVouched);
-  const push = (partition: number, message: Message): number => {
-    const home = sentBy[partition] as (typeof sentBy)[number];
-    home.messages.push(message);
-    return (topic.logs[partition] as Message[]).push(message) - 1;
+  const push = (partition: number, content: Pick<Message, 'replaces' | 'rows' | 'mark'>) => {
+    const message: Message = { ...content, number: world.sent++, runId, stamp: stampFor(partition) };
+    const offset = (topic.logs[partition] as Message[]).push(message) - 1;
+    sequences[partition] = (sequences[partition] as number) + 1;
+    own.add(partition, message.number, offset);
+    return { message, offset };
   };
-  const acknowledge = (partition: number, offset: number) => {
-    const home = sentBy[partition] as (typeof sentBy)[number];
-    home.isVouched &&= offset > home.last;
-    home.last = offset;
-    home.offsets.add(offset);
-    own.add(`${partition}/${offset}`);
-    acknowledged[partition] = (acknowledged[partition] as number) + 1;
-    world.sent++;
-  };
-  const send = async (group: number) => {
+  const send = async (group: number, replaces = [group]) => {
     await turn();
-    const message: Message = {
-      number: world.sent,
-      runId,
-      replaces: [group],
-      rows: groups.get(group) ?? new Map(),
-    };
     const partition = partitionOfGroup(group);
     isRefused(partition);
-    acknowledge(partition, push(partition, message));
-    if (isDuplicated?.()) world.late.push([message, group]);
+    const { message } = push(partition, { replaces, rows: groups.get(group) ?? new Map() });
+    if (isDuplicated?.()) world.late.push({ partition, message });
   };
   await turn();
   const refresh = new DatasetRefresh({
@@ -222,9 +214,10 @@ async function replay(
           for (let offset = start; offset < end; offset++) {
             const message = topic.logs[partition]?.[offset];
             if (message === undefined) continue;
-            const { replaces, rows, runId: writer } = message;
-            if (isOwn?.({ partition, offset, runId: writer })) continue;
-            onTouched({ partition, offset, runId: writer, records: rows.size, replaces, ids: rows.keys() });
+            const { replaces, rows } = message;
+            const origin = { partition, offset, runId: message.runId, chunk: message.number };
+            if (isOwn?.(origin)) continue;
+            onTouched({ ...origin, records: rows.size, replaces, ids: rows.keys() });
           }
         }
       },
@@ -256,7 +249,7 @@ async function replay(
         changed,
         isUnchanged: (group) => unchanged.has(group),
         lastId: 0,
-        strays: { rows: 0, low: 0, high: 0 },
+        strays: noStrays,
       };
     },
     send: async (emptied, whole) => {
@@ -274,32 +267,30 @@ async function replay(
       for (let partition = 0; partition < partitions; partition++) {
         await turn();
         const isLost = isRefused(partition);
-        if (mark === 'end' && (isLost || hasNewIdentity())) continue;
-        const message: Message = {
-          number: world.sent,
-          runId,
-          replaces: [],
-          rows: new Map(),
-          mark: { id: runId, mark },
-        };
-        const offset = push(partition, message);
-        acknowledge(partition, offset);
+        if (mark === 'end' && (isLost || renewals > 0)) continue;
+        const { offset } = push(partition, { replaces: [], rows: new Map(), mark: { id: runId, mark } });
         offsets.push(offset);
       }
       return offsets;
     },
-    isOwn: ({ partition, offset, runId: writer }: Written) =>
-      writer === runId && own.has(`${partition}/${offset}`),
-    acknowledged: (partition) => acknowledged[partition] as number,
-    vouched: (partition) => {
-      const { offsets, isVouched } = sentBy[partition] as (typeof sentBy)[number];
-      return isVouched ? offsets : undefined;
-    },
+    isOwn: (written) => own.has(written),
+    acknowledged: (partition) => own.acknowledged(partition),
+    vouched: (partition) => own.vouched(partition),
   };
   await refresh.open();
   await turn();
-  await refresh.plan(file);
-  await refresh.send(file);
+  if (refresh.isEmptyTopic) {
+    await refresh.beginLoad();
+    const loaded = new GroupEntries();
+    for (const [group, rows] of groups) {
+      await send(group, []);
+      loaded.put(group, entryOfRows(rows));
+    }
+    refresh.loaded(loaded, noStrays);
+  } else {
+    await refresh.plan(file);
+    await refresh.send(file);
+  }
   await refresh.settle(file);
   await refresh.endBase(file);
   await refresh.close();
@@ -398,7 +389,7 @@ async function run(seed: number, withBases: boolean): Promise<Omit<RefreshFailur
     if (processes.length === 0 || (kind < 0.18 && processes.length < 2)) {
       if (random() < 0.75) {
         const dump = pick(dumps);
-        const isDuplicating = random() < 0.3;
+        const isDuplicating = random() < 0.5;
         const full = random() < 0.05;
         const settlementsMax = below(3);
         const baseAbove = withBases ? pick([2, 0]) : undefined;
@@ -415,9 +406,7 @@ async function run(seed: number, withBases: boolean): Promise<Omit<RefreshFailur
       note(`kill ${processes[victim]?.name}`);
       processes.splice(victim, 1);
     } else if (kind < 0.31 && world.late.length > 0) {
-      const [[message, group]] = world.late.splice(below(world.late.length), 1) as [[Message, number]];
-      note(`a late copy arrives: ${group}`);
-      topic.append(message, group);
+      arriveLate(world, below, note);
     } else if (withBases && kind < 0.34) {
       const partition = below(partitions);
       const base = topic.bases(partition).at(-1);
@@ -429,8 +418,8 @@ async function run(seed: number, withBases: boolean): Promise<Omit<RefreshFailur
       disturb(world, random, below, note);
     } else {
       const process = pick(processes);
-      // Most runs are cut off or come between others; some end, or there would be few bases.
-      const steps = withBases && random() < 0.1 ? Number.POSITIVE_INFINITY : 1;
+      // Most runs are cut off or come between others; some end.
+      const steps = random() < 0.1 ? Number.POSITIVE_INFINITY : 1;
       note(`${steps === 1 ? 'step' : 'end'} of ${process.name}`);
       const disturbedAt = below(30);
       for (let taken = 0; taken < steps && !process.isDone; taken++) {
@@ -458,6 +447,20 @@ async function run(seed: number, withBases: boolean): Promise<Omit<RefreshFailur
   return undefined;
 }
 
+/** A copy of a request arrives; the broker takes it where it has lost the first one. */
+function arriveLate(
+  { topic, late }: World,
+  below: (limit: number) => number,
+  note: (what: string) => void,
+): void {
+  const [copy] = late.splice(below(late.length), 1);
+  if (copy === undefined) return;
+  const { partition, message } = copy;
+  const isTaken = topic.takes(partition, message.stamp as Stamp);
+  note(`a late copy of ${message.replaces} ${isTaken ? 'arrives' : 'is refused'}`);
+  if (isTaken) topic.logs[partition]?.push(message);
+}
+
 function loseTail(
   world: World,
   partition: number,
@@ -476,20 +479,25 @@ function loseTails(world: World, random: () => number, note: (what: string) => v
   for (let partition = 0; partition < partitions; partition++) loseTail(world, partition, 1, random, note);
 }
 
-/** Others may write where messages were lost. */
+/** Others may write where messages were lost, and requests that were held may arrive. */
 function refill(
-  { topic }: World,
+  world: World,
   partition: number,
   count: number,
   random: () => number,
   note: (what: string) => void,
 ): void {
-  if (count === 0 || random() < 0.5) return;
+  if (count === 0 || random() < 0.3) return;
   const own = ids.filter((id) => partitionOfGroup(groupOf(id)) === partition);
   for (let left = 1 + Math.floor(random() * count); left > 0; left--) {
+    if (random() < 0.5) {
+      arriveLate(world, (limit) => Math.floor(random() * limit), note);
+      continue;
+    }
     const id = own[Math.floor(random() * own.length)] as number;
     note(`others write ${id} to partition ${partition}`);
-    topic.append({ number: -1, runId: 'foreign', replaces: [], rows: new Map([[id, 'w']]) }, groupOf(id));
+    const rows = new Map([[id, 'w']]);
+    world.topic.append({ number: -1, runId: 'foreign', replaces: [], rows }, groupOf(id));
   }
 }
 
