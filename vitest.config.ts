@@ -22,12 +22,13 @@ const project = (
   test: { name, include: [include].flat(), ...options },
 });
 
-/** What needs brokers of its own or waits for clocks: lost input, access, states of lag, the local services. */
+/** What needs brokers of its own or waits for clocks: lost input, access, states of lag, the local services, outages. */
 const field = [
   'test/kafka/{acls,security,security-rotation}.test.ts',
   'test/kafka/local/services.test.ts',
   'test/monitor/lag-{states,clusters}.test.ts',
   'test/pipeline/loss*.test.ts',
+  'test/producers/outage.test.ts',
 ];
 
 export default defineConfig({
