@@ -11,7 +11,8 @@ import { watchOutput } from './output.ts';
 import { stoppedExitCode, stopReason } from './stop.ts';
 import { packageVersion } from './version.ts';
 
-const endWithinMs = 3_000;
+/** How long a request that waits for an answer may keep the process alive. After an error nothing more is to be said. */
+const endWithinMs = { done: 3_000, failed: 100 };
 
 /** In the order of the help. A command loads its file when it is named, so that it does not wait for those of the others. */
 const commands: Readonly<Record<string, () => Promise<Command>>> = {
@@ -70,14 +71,15 @@ export async function main(argv: readonly string[]): Promise<void> {
   process.once('uncaughtException', async (thrown) => {
     process.exit(await reported(thrown));
   });
+  let end: keyof typeof endWithinMs = 'done';
   try {
     requireDirectory();
     await program.parseAsync(argv);
   } catch (thrown) {
     process.exitCode = await reported(thrown);
+    if (process.exitCode !== 0) end = 'failed';
   }
-  // The command has returned. A request that is still waiting for an answer must not keep the process alive.
-  setTimeout(() => process.exit(), endWithinMs).unref();
+  setTimeout(() => process.exit(), endWithinMs[end]).unref();
 }
 
 /** Without a working directory no relative path can be used. */

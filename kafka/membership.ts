@@ -151,7 +151,7 @@ export class Membership {
   /** Leaves the group. Without an answer, the coordinator removes this member when its session times out. */
   async leave(): Promise<void> {
     this.#leaving.abort();
-    this.#options.broker.outages.resumes(membership);
+    this.#options.broker.outages.resumes(membership, false);
     const left = this.#consumer.disconnect().catch(() => undefined);
     endPauses(this.#options.groupId);
     await Promise.race([left, sleep(leaveWithinMs, undefined, { ref: false })]);

@@ -28,6 +28,8 @@ export function outageDetail(outages: {
 
 /** An interruption shorter than this is no outage. */
 const silentMs = 3_000;
+/** Those that the log names; each shard of a member may wait for something of its own. */
+const activitiesMax = 3;
 
 export class OutageMonitor {
   readonly #logger: Logger;
@@ -62,22 +64,32 @@ export class OutageMonitor {
     this.#timer = setTimeout(() => {
       this.#isReported = true;
       this.#logger.warn(
-        { activities: [...this.#waiting.keys()], reason: this.#reason },
+        { activities: this.#activities, reason: this.#reason },
         `${this.#service} outage: waiting until it ends`,
       );
     }, silentMs);
     this.#timer.unref();
   }
 
-  /** Records that an activity does not wait any more. The outage ends with the last one. */
-  resumes(activity: string): void {
+  /**
+   * Records that an activity does not wait any more. The outage ends with the last one.
+   * @param isServed false if it has given up: the outage may go on, unobserved
+   */
+  resumes(activity: string, isServed = true): void {
     if (!this.#waiting.delete(activity) || this.#waiting.size > 0) return;
     clearTimeout(this.#timer);
-    if (this.#isReported) {
+    if (this.#isReported && isServed) {
       this.#logger.warn({ seconds: Math.round(this.#seconds) }, `${this.#service} outage is over`);
     }
     this.#isReported = false;
     this.#sinceMs = undefined;
+  }
+
+  get #activities(): readonly string[] {
+    const all = [...this.#waiting.keys()];
+    return all.length > activitiesMax
+      ? [...all.slice(0, activitiesMax), `and ${all.length - activitiesMax} more`]
+      : all;
   }
 
   get #seconds(): number {
@@ -102,6 +114,7 @@ export async function untilServed<T>(
   work: () => Promise<T>,
   signal?: AbortSignal,
 ): Promise<T> {
+  let isServed = true;
   try {
     for (let waitMs = retryMs.first; ; waitMs = Math.min(waitMs * 2, retryMs.most)) {
       try {
@@ -109,11 +122,12 @@ export async function untilServed<T>(
       } catch (thrown) {
         if (!isPassing(thrown)) throw thrown;
         outages.waits(activity, messageOf(thrown));
-        if (!(await slept(waitMs, signal))) throw thrown;
+        isServed = await slept(waitMs, signal);
+        if (!isServed) throw thrown;
       }
     }
   } finally {
-    outages.resumes(activity);
+    outages.resumes(activity, isServed);
   }
 }
 

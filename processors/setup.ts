@@ -44,10 +44,9 @@ export async function setUp(
   onClose: (close: () => Promise<void>) => void,
 ): Promise<Setup> {
   const { broker, registry, names } = options;
-  const [{ clusterId, shards }, schemas] = await Promise.all([
-    ensureTopics(broker, names, sources, options.shards),
-    registerSchemas(registry, names, sources),
-  ]);
+  // One after the other: where neither broker nor registry answers, the error is about the broker, and nothing waits on.
+  const { clusterId, shards } = await ensureTopics(broker, names, sources, options.shards);
+  const schemas = await registerSchemas(registry, names, sources);
 
   const place = join(clusterId, names.namespace === '' ? '_' : names.namespace);
   const folder = join(options.state, place);

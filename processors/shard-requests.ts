@@ -75,9 +75,9 @@ export class ShardRequests {
         this.#waiting.add(activity);
         outages.waits(activity, reason);
       },
-      resumes: (activity: string) => {
+      resumes: (activity: string, isServed: boolean) => {
         this.#waiting.delete(activity);
-        outages.resumes(activity);
+        outages.resumes(activity, isServed);
       },
     };
     const either = AbortSignal.any([this.#ending.signal, signal]);

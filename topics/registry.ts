@@ -28,7 +28,7 @@ export interface RegistryOptions {
   /** Receives every wait; the outage monitor of the process. */
   readonly outages?: {
     waits(activity: string, reason: string): void;
-    resumes(activity: string): void;
+    resumes(activity: string, isServed: boolean): void;
     readonly current: { readonly seconds: number; readonly reason: string } | undefined;
   };
   /** How long `register` and `latest` wait for a registry that does not answer at all, in milliseconds. Default 5,000. */
@@ -241,9 +241,11 @@ export class Registry {
   async #ask(activity: string, asked: Asked, isAtStart: boolean): Promise<Answer> {
     const { outages, patienceMs = 5_000, foreignPatienceMs = 60_000 } = this.#options;
     const startedMs = performance.now();
+    let isServed = false;
     try {
       for (let [attempt, pauseMs] = [1, retryMs.first]; ; attempt++) {
         const reply = await this.#try(asked);
+        isServed = reply.obstacle === undefined;
         if (reply.obstacle === undefined) return reply.answer;
         const limitMs = { absent: patienceMs, foreign: foreignPatienceMs, busy: Number.POSITIVE_INFINITY };
         const waitedMs = performance.now() - startedMs;
@@ -255,7 +257,7 @@ export class Registry {
         pauseMs = Math.min(2 * pauseMs, retryMs.most);
       }
     } finally {
-      outages?.resumes(activity);
+      outages?.resumes(activity, isServed);
     }
   }
 

@@ -20,6 +20,7 @@ import {
   headerOf,
   type LogLine,
   lastJson,
+  logOf,
   Place,
   registerSchema,
   smallDataset,
@@ -290,7 +291,20 @@ describe('services that are not there', () => {
         detail: new RegExp(`http://127\\.0\\.0\\.1:${port}`),
         hint: /SCHEMA_REGISTRY_URL/,
       });
+      expect(finished.stderr).not.toContain('outage is over');
       expect(finished.seconds).toBeLessThan(30);
+    }
+  });
+
+  test('where neither is there, the error is about the broker, and nothing follows it', async ({ place }) => {
+    const [broker, registry] = await freePorts(2);
+    const env = {
+      KAFKA_BROKERS: `127.0.0.1:${broker}`,
+      SCHEMA_REGISTRY_URL: `http://127.0.0.1:${registry}`,
+    };
+    for (const finished of await Promise.all(stages(place).map((args) => place.run(args, env)))) {
+      expectFailure(finished, 'brokerUnreachable', { what: /No Kafka broker answers/, hint: /services up/ });
+      expect(logOf(finished.stderr).map(({ msg }) => msg)).toEqual(['started']);
     }
   });
 

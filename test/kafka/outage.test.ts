@@ -38,6 +38,27 @@ test('an outage is reported once at its start and once at its end, however many 
   expect(outages.seconds).toBe(0);
 });
 
+test('an activity that gives up does not say that the outage is over', async () => {
+  const stop = new AbortController();
+  const work = () => Promise.reject(new LogInterrupted(new Error('closed')));
+  const waiting = expect(untilServed(outages, 'publishing', work, stop.signal)).rejects.toThrow('closed');
+  await vi.advanceTimersByTimeAsync(5_000);
+  stop.abort();
+  await waiting;
+  expect(said).toEqual(['Kafka broker outage: waiting until it ends']);
+  expect(outages.current).toBeUndefined();
+});
+
+test('the log names a few of many activities', async () => {
+  const stream = {
+    write: (line: string) => said.push(...(JSON.parse(line) as { activities: string[] }).activities),
+  };
+  const many = new OutageMonitor(pino({}, stream), 'Schema Registry');
+  for (const topic of ['a', 'b', 'c', 'd', 'e']) many.waits(topic, 'closed');
+  await vi.advanceTimersByTimeAsync(4_000);
+  expect(said).toEqual(['a', 'b', 'c', 'and 2 more']);
+});
+
 test('a leader that moves is not reported', async () => {
   outages.waits('reading', 'no leader');
   await vi.advanceTimersByTimeAsync(2_000);

@@ -157,7 +157,8 @@ export class Running {
   }
 }
 
-function logOf(stderr: string): LogLine[] {
+/** The lines of a structured log. */
+export function logOf(stderr: string): LogLine[] {
   const lines = stderr.split('\n').filter((line) => line.startsWith('{') && line.endsWith('}'));
   return lines.map((line) => JSON.parse(line) as LogLine);
 }
