@@ -95,6 +95,21 @@ async function run(flags: Flags): Promise<void> {
   const [report] = await Promise.all([lookFor(overMs, () => watch.look(watched)), found]);
   print(flags.json === true ? JSON.stringify(report.rows) : lagText(report, { noteOf }));
   if (flags.failOn !== undefined) refuse(report, flags.failOn, flags.group);
+  requireRights(report);
+}
+
+/** @throws ReelflowError accessRefused, when the user lacks a right on a group or on one of its topics */
+export function requireRights({ groups }: LagReport): void {
+  const refused = groups.filter(({ isRefused }) => isRefused);
+  if (refused.length === 0) return;
+  throw new ReelflowError(
+    'accessRefused',
+    'The broker does not allow this user to read all of these groups',
+    {
+      detail: refused.map(({ group, problem }) => `group ${group}: ${problem}`).join(' '),
+      hint: 'Grant what the detail names: docs/operations.md lists the rights of each command.',
+    },
+  );
 }
 
 /** The consumer groups of the pipeline and what they read. */

@@ -1,6 +1,7 @@
 /** `reelflow status`: how every record of the newest snapshot was counted. */
 import { Command } from 'commander';
 import type { Broker } from '../kafka/client.ts';
+import type { LagReport } from '../monitor/lag.ts';
 import type { Places } from '../runtime/config.ts';
 import { filled } from '../runtime/terminal.ts';
 import type { Manifest } from '../sinks/gold/manifest.ts';
@@ -8,7 +9,7 @@ import type { TopicNames } from '../topics/catalog.ts';
 import { noRecords } from '../topics/record-counts.ts';
 import { inNamespaceOf, namespaceText, openContext } from './context.ts';
 import { whole } from './figures.ts';
-import { pipelineGroups } from './lag.ts';
+import { pipelineGroups, requireRights } from './lag.ts';
 import { type CommonFlags, commonOptions } from './options.ts';
 import { print, printJson } from './output.ts';
 import { type TableColumn, tableText } from './table.ts';
@@ -38,6 +39,11 @@ export function statusCommand(): Command {
 }
 
 async function run(given: CommonFlags, command: Command): Promise<void> {
+  requireRights(await show(given, command));
+}
+
+/** @returns what is known of the stages */
+async function show(given: CommonFlags, command: Command): Promise<LagReport> {
   const [
     { currentSnapshot, readManifest },
     { logBounds },
@@ -57,10 +63,11 @@ async function run(given: CommonFlags, command: Command): Promise<void> {
   const flags = await inNamespaceOf(current, given, command);
   const { broker, names, places } = await openContext(flags);
   if (current !== undefined) await requireSameCluster(readManifest(places.gold, current), { broker, names });
-  const { stages, notes } = await stagesNow(broker, names, places);
+  const { stages, notes, report } = await stagesNow(broker, names, places);
   if (current === undefined) {
-    if (flags.json) return printJson({ snapshot: null, stages });
-    return print([`No snapshot in ${places.gold} yet.`, ...notes].map((line) => filled(line)).join('\n'));
+    if (flags.json) printJson({ snapshot: null, stages });
+    else print([`No snapshot in ${places.gold} yet.`, ...notes].map((line) => filled(line)).join('\n'));
+    return report;
   }
   const manifest = readManifest(places.gold, current);
   const existing = await partitionCounts(broker, Object.keys(manifest.input));
@@ -91,7 +98,7 @@ async function run(given: CommonFlags, command: Command): Promise<void> {
   const since = checked === undefined ? 0 : recordsSince(manifest, checked);
   if (flags.json) {
     const shown = checked === undefined ? null : { at: checked.at, records: since };
-    return printJson({
+    printJson({
       snapshot: current,
       namespace,
       checked: shown,
@@ -101,6 +108,7 @@ async function run(given: CommonFlags, command: Command): Promise<void> {
       dumps: manifest.dumps ?? {},
       stages,
     });
+    return report;
   }
   const { dumps = {} } = manifest;
   const totals = Object.entries(accounting).map(([topic, counts]) => ({ topic, ...counts }));
@@ -125,6 +133,7 @@ async function run(given: CommonFlags, command: Command): Promise<void> {
       ].map((line) => filled(line)),
     ].join('\n'),
   );
+  return report;
 }
 
 /** One line for the datasets of each date. */
@@ -143,7 +152,8 @@ async function stagesNow(broker: Broker, names: TopicNames, places: Places) {
     import('./stage-notes.ts'),
   ]);
   const local = await new LocalState(broker, places).find();
-  const { groups } = await new LagWatch(broker).look(await pipelineGroups(names));
+  const report = await new LagWatch(broker).look(await pipelineGroups(names));
+  const { groups } = report;
   const stages = groups.flatMap((group) => {
     const stage = stageOf(names, group);
     const { members } = group;
@@ -151,7 +161,7 @@ async function stagesNow(broker: Broker, names: TopicNames, places: Places) {
     return stage === undefined ? [] : [{ stage, group: group.group, members, history }];
   });
   const notes = groups.map((group) => stageNote(names, group, local)).filter((note) => note !== undefined);
-  return { stages, notes };
+  return { stages, notes, report };
 }
 
 /** A line of a partition, or the totals of a topic. */

@@ -58,15 +58,17 @@ export async function logBounds(broker: Broker, topics: readonly string[]): Prom
   }
 }
 
-/** Bounds of those of the topics that exist and answer. @throws ReelflowError brokerUnreachable, accessRefused */
+/**
+ * Bounds of those of the topics that exist and answer.
+ * @param onRefused as of `partitionCounts`
+ * @throws ReelflowError brokerUnreachable, accessRefused
+ */
 export async function availableLogBounds(
   broker: Broker,
   topics: readonly string[],
+  onRefused?: (topic: string, refusal: unknown) => void,
 ): Promise<BoundsByTopic<LogBoundsAndWatermark>> {
-  const { partitions: existing } = await clusterTopics(broker);
-  const requested = [...new Set(topics)].filter((topic) => existing.has(topic));
-  // A topic that the user may not describe is missing from the list as well.
-  if (requested.length === 0) await partitionCounts(broker, topics);
+  const requested = [...(await partitionCounts(broker, new Set(topics), onRefused)).keys()];
   try {
     return await readWatermarks(broker, requested);
   } catch (thrown) {

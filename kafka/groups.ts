@@ -37,7 +37,11 @@ export interface Group {
   readonly committed: ReadonlyMap<string, ReadonlyMap<number, CommittedOffset>>;
   /** Why the group could not be read; null when it could. */
   readonly problem: string | null;
+  /** Whether that is a right that the user lacks. */
+  readonly isRefused?: boolean;
 }
+
+const readable = { problem: null, isRefused: false };
 
 /** A group without members and commits. */
 const absent: Group = {
@@ -46,7 +50,7 @@ const absent: Group = {
   members: 0,
   subscribed: null,
   committed: new Map(),
-  problem: null,
+  ...readable,
 };
 
 /** Groups as they are now, by name. @throws ReelflowError brokerUnreachable */
@@ -86,12 +90,19 @@ export async function listGroups(broker: Broker): Promise<string[]> {
 /** A part of a group that could not be read. */
 class Unread {
   readonly problem: string;
+  readonly isRefused: boolean;
 
   constructor(thrown: unknown) {
     const { cause, hint } = thrown as { cause?: unknown; hint?: string };
     const what = cause instanceof Error ? `${messageOf(thrown)}: ${cause.message}` : messageOf(thrown);
-    this.problem = brokerFailureOf(thrown) === 'rights' ? `${what}. ${hint}` : what;
+    this.isRefused = brokerFailureOf(thrown) === 'rights';
+    this.problem = this.isRefused ? `${what}. ${hint}` : what;
   }
+}
+
+/** A group with a topic that the user may not describe: the broker leaves out what the group has committed there. */
+export function withRefusedTopic(group: Group, refusal: unknown): Group {
+  return { ...group, ...(group.problem === null && new Unread(refusal)), exists: true };
 }
 
 type Membership = Pick<Group, 'exists' | 'owners' | 'members' | 'subscribed'>;
@@ -99,13 +110,12 @@ type Membership = Pick<Group, 'exists' | 'owners' | 'members' | 'subscribed'>;
 function groupOf(membership: Membership | Unread, committed: Group['committed'] | Unread): Group {
   const commits: Group['committed'] = committed instanceof Unread ? new Map() : committed;
   if (membership instanceof Unread) {
-    const { problem } = membership;
-    return { exists: true, owners: null, members: null, subscribed: null, committed: commits, problem };
+    return { exists: true, owners: null, members: null, subscribed: null, committed: commits, ...membership };
   }
-  const problem = committed instanceof Unread ? committed.problem : null;
-  const exists = membership.exists || commits.size > 0 || problem !== null;
+  const exists = membership.exists || commits.size > 0 || committed instanceof Unread;
   if (!exists) return absent;
-  return { ...membership, exists, committed: commits, problem };
+  const { problem, isRefused } = committed instanceof Unread ? committed : readable;
+  return { ...membership, exists, committed: commits, problem, isRefused };
 }
 
 /** Keeps a failure that concerns one group with that group. @throws failures that concern the whole cluster */

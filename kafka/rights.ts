@@ -116,11 +116,12 @@ function firstRefusal(
     messages: _,
     ...rest
   } = part as Readonly<Record<string, unknown>>;
-  const own = [topic, topicName, resourceName, groupId].find((name) => typeof name === 'string');
-  const name = (own as string | undefined) ?? above;
+  const ofTopic = [topic, topicName, resourceName].find((name) => typeof name === 'string') ?? above;
   const resource = resources[(errorCode ?? topicErrorCode) as number];
-  if (resource !== undefined) return { resource, ...(name !== undefined && { name }) };
-  return firstRefusal(Object.values(rest), name);
+  if (resource === undefined) return firstRefusal(Object.values(rest), ofTopic as string | undefined);
+  // The refusal of a group may stand below a topic.
+  const name = resource === 'topic' ? ofTopic : groupId;
+  return { resource, ...(typeof name === 'string' && { name }) };
 }
 
 /** Requests about one group or one transactional id begin with its name. */

@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import kafkajs from 'kafkajs';
 import { ReelflowError } from '../runtime/errors.ts';
 import { type Broker, clusterTopics, withAdmin } from './client.ts';
-import { isUnknownTopic, isWithoutLeader } from './failures.ts';
+import { asBrokerError, brokerFailureOf, isUnknownTopic, isWithoutLeader } from './failures.ts';
 
 interface TopicSpec {
   readonly topic: string;
@@ -58,8 +58,16 @@ export function ensureCompactedTopics(broker: Broker, specs: readonly TopicSpec[
 
 async function ensureTopics(broker: Broker, specs: readonly TopicSpec[], policy: TopicPolicy): Promise<void> {
   await withAdmin(broker, async (admin) => {
-    const existing = new Set(await admin.listTopics());
-    const missing = specs.filter(({ topic }) => !existing.has(topic));
+    const listed = new Set(await admin.listTopics());
+    const unlisted = specs.filter(({ topic }) => !listed.has(topic));
+    const hidden = await unlistedCounts(
+      admin,
+      unlisted.map(({ topic }) => topic),
+      (_, refusal) => {
+        throw refusal;
+      },
+    );
+    const missing = unlisted.filter(({ topic }) => !hidden.has(topic));
     if (missing.length > 0) {
       await admin
         .createTopics({
@@ -120,11 +128,15 @@ async function metadataOf(admin: kafkajs.Admin, topics: string[]): Promise<kafka
 /**
  * Partition counts of those of the topics that exist. A list of all topics leaves out those that the user may not describe, so each
  * one that it lacks is asked for by name.
+ * @param onRefused takes each topic that the user may not describe; without it, the first such refusal is thrown
  * @throws ReelflowError brokerUnreachable, accessRefused
  */
 export async function partitionCounts(
   broker: Broker,
-  topics: readonly string[],
+  topics: Iterable<string>,
+  onRefused: (topic: string, refusal: unknown) => void = (_, refusal) => {
+    throw refusal;
+  },
 ): Promise<Map<string, number>> {
   const { partitions } = await clusterTopics(broker);
   const counts = new Map<string, number>();
@@ -135,16 +147,28 @@ export async function partitionCounts(
     else counts.set(topic, count);
   }
   if (unlisted.length === 0) return counts;
-  await withAdmin(broker, async (admin) => {
-    for (const topic of unlisted) {
-      try {
-        const [found] = (await admin.fetchTopicMetadata({ topics: [topic] })).topics;
-        if (found !== undefined) counts.set(topic, found.partitions.length);
-      } catch (thrown) {
-        if (!isUnknownYet(thrown)) throw thrown;
-      }
+  const refuse = (topic: string, refusal: unknown) =>
+    onRefused(topic, asBrokerError(refusal, broker.endpoints));
+  const others = await withAdmin(broker, (admin) => unlistedCounts(admin, unlisted, refuse));
+  return new Map([...counts, ...others]);
+}
+
+/** Partition counts of those topics that exist, although the list of all topics lacks them. */
+async function unlistedCounts(
+  admin: kafkajs.Admin,
+  topics: readonly string[],
+  onRefused: (topic: string, refusal: unknown) => void,
+): Promise<Map<string, number>> {
+  const counts = new Map<string, number>();
+  for (const topic of topics) {
+    try {
+      const [found] = (await admin.fetchTopicMetadata({ topics: [topic] })).topics;
+      if (found !== undefined) counts.set(topic, found.partitions.length);
+    } catch (thrown) {
+      if (brokerFailureOf(thrown) === 'rights') onRefused(topic, thrown);
+      else if (!isUnknownYet(thrown)) throw thrown;
     }
-  });
+  }
   return counts;
 }
 

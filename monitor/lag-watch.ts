@@ -8,7 +8,7 @@
  */
 import { availableLogBounds } from '../kafka/bounds.ts';
 import type { Broker } from '../kafka/client.ts';
-import { type Group, listGroups, readGroups } from '../kafka/groups.ts';
+import { type Group, listGroups, readGroups, withRefusedTopic } from '../kafka/groups.ts';
 import { LogReader } from '../kafka/log.ts';
 import { readRetention } from '../kafka/topics.ts';
 import { findBase } from '../topics/base.ts';
@@ -74,7 +74,14 @@ export class LagWatch {
     }
     const topics = named.flatMap((one) => [...topicsOf(one.topics, groups.get(one.group))]);
     // After the commits: an end that is older than a commit could lie before it.
-    const bounds = await availableLogBounds(broker, topics);
+    const refused = new Map<string, unknown>();
+    const bounds = await availableLogBounds(broker, topics, (topic, refusal) => refused.set(topic, refusal));
+    for (const one of named) {
+      const group = groups.get(one.group);
+      const topic = [...topicsOf(one.topics, group)].find((each) => refused.has(each));
+      if (group !== undefined && topic !== undefined)
+        groups.set(one.group, withRefusedTopic(group, refused.get(topic)));
+    }
     const partitions = named.flatMap((one) => {
       const { group } = one;
       return partitionsOf(one, groups.get(group), this.#subscriptions.get(group) ?? null, bounds);

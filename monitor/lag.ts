@@ -70,6 +70,8 @@ export interface GroupLag extends LagFigures {
   readonly members: number | null;
   /** Why the group could not be read; null when it could. */
   readonly problem: string | null;
+  /** Whether that is a right that the user lacks, on the group or on one of its topics. */
+  readonly isRefused: boolean;
   /** Number of partitions that hold messages and have an unknown lag. */
   readonly lagUnknown: number;
 }
@@ -162,6 +164,7 @@ export function groupLag(
     exists: found?.exists === true,
     members: found === undefined ? 0 : found.members,
     problem,
+    isRefused: found?.isRefused === true,
     state,
     whyUnknown: state === null ? whyGroupUnknown(found, rows) : null,
     lag: sum((row) => row.lag),

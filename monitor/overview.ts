@@ -3,7 +3,7 @@
  * problem and leaves the others intact. While the brokers do not answer, the last figures stay, with their age.
  */
 import type { Broker } from '../kafka/client.ts';
-import { messageOf, ReelflowError } from '../runtime/errors.ts';
+import { ReelflowError, reasonOf } from '../runtime/errors.ts';
 import type { TopicNames } from '../topics/catalog.ts';
 import type { FoundLetter } from '../topics/dead-letter.ts';
 import { DeadLetterView, idOf, type LetterGroup, type Letters, sourceName } from './dead-letters.ts';
@@ -103,7 +103,7 @@ export class Overview {
         return await work();
       } catch (thrown) {
         if (signal.aborted || !(thrown instanceof ReelflowError)) throw thrown;
-        const text = failureText(thrown);
+        const text = reasonOf(thrown);
         const command = thrown.kind === 'brokerUnreachable' ? 'reelflow services status' : null;
         if (!problems.some((known) => known.text === text)) problems.push({ severity: 'bad', text, command });
         return null;
@@ -168,10 +168,4 @@ function lineOf(letter: FoundLetter, fate: string): LetterLine {
     detail: detail.slice(0, 200),
     fate,
   };
-}
-
-/** A failure to observe, as the page shows it. */
-export function failureText(thrown: unknown): string {
-  if (!(thrown instanceof ReelflowError)) return messageOf(thrown);
-  return [thrown.message, thrown.detail].filter((part) => part !== '').join(': ');
 }

@@ -8,11 +8,11 @@ import { readFileSync } from 'node:fs';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { messageOf, ReelflowError } from '../runtime/errors.ts';
+import { ReelflowError, reasonOf } from '../runtime/errors.ts';
 import { loadHttp } from '../runtime/http.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { listenOn } from './listen.ts';
-import { failureText, type View } from './overview.ts';
+import type { View } from './overview.ts';
 
 export interface PageOptions {
   readonly host: string;
@@ -126,8 +126,8 @@ class Page {
         this.#send('view', await Promise.race([looking, ended]));
       } catch (thrown) {
         if (signal.aborted) break;
-        logger.error({ reason: messageOf(thrown) }, 'the observation failed');
-        this.#send('failure', { text: failureText(thrown) });
+        logger.error({ reason: reasonOf(thrown) }, 'the observation failed');
+        this.#send('failure', { text: reasonOf(thrown) });
       }
       this.#lookedMs = performance.now();
       await sleep(lookEveryMs, undefined, { signal }).catch(() => undefined);
@@ -149,8 +149,8 @@ class Page {
       await this.#route(url, request, response);
     } catch (thrown) {
       if (!(thrown instanceof ReelflowError))
-        this.#options.logger.error({ reason: messageOf(thrown) }, 'a request failed');
-      if (!response.headersSent) json(response, 502, { error: failureText(thrown) });
+        this.#options.logger.error({ reason: reasonOf(thrown) }, 'a request failed');
+      if (!response.headersSent) json(response, 502, { error: reasonOf(thrown) });
       else response.destroy();
     }
   }

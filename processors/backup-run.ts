@@ -1,5 +1,5 @@
 /** The backup of a shard that is being written, at most one at a time, while the shard continues to work. */
-import { messageOf } from '../runtime/errors.ts';
+import { reasonOf } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/logger.ts';
 import type { Backups } from './backup.ts';
 import type { ShardStore } from './shard-store.ts';
@@ -26,7 +26,7 @@ export class BackupRun {
         this.#log.info({ records, ms: Math.round(performance.now() - startedMs) }, 'backup written');
       })
       .catch((thrown) => {
-        if (!end.signal.aborted) this.#log.warn({ reason: messageOf(thrown) }, 'the backup failed');
+        if (!end.signal.aborted) this.#log.warn({ reason: reasonOf(thrown) }, 'the backup failed');
       })
       .finally(() => {
         this.#running = undefined;

@@ -87,6 +87,13 @@ export function messageOf(thrown: unknown): string {
   return thrown instanceof Error ? thrown.message : String(thrown);
 }
 
+/** Why something failed, in one line: what happened, and its detail. */
+export function reasonOf(thrown: unknown): string {
+  return thrown instanceof ReelflowError && thrown.detail !== ''
+    ? `${thrown.message}: ${thrown.detail}`
+    : messageOf(thrown);
+}
+
 /** Whether an abort signal ended a wait. */
 export function isAbort(thrown: unknown): boolean {
   return systemCodeOf(thrown) === 'ABORT_ERR';

@@ -7,7 +7,7 @@ import { type BoundsByTopic, logBounds } from '../kafka/bounds.ts';
 import type { Broker } from '../kafka/client.ts';
 import { untilServed } from '../kafka/outage.ts';
 import { deleteBefore, partitionCounts } from '../kafka/topics.ts';
-import { messageOf, ReelflowError } from '../runtime/errors.ts';
+import { ReelflowError, reasonOf } from '../runtime/errors.ts';
 import type { Declarations } from '../tables/built-in.ts';
 import { datasetsIn, versionsOf } from '../tables/cubes/cube-set.ts';
 import type { GoldTable } from '../tables/gold-table.ts';
@@ -279,7 +279,7 @@ export class Publication {
       await deleteBefore(broker, names.deltas, partitions);
     } catch (thrown) {
       // The next publication trims too; until then the deltas only take room.
-      broker.logger.warn({ reason: messageOf(thrown) }, 'deltas not trimmed');
+      broker.logger.warn({ reason: reasonOf(thrown) }, 'deltas not trimmed');
     }
   }
 

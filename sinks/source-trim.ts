@@ -12,7 +12,7 @@ import { type Group, readGroups } from '../kafka/groups.ts';
 import { LogReader } from '../kafka/log.ts';
 import { scanTopic } from '../kafka/scan.ts';
 import { deleteBefore, partitionCounts } from '../kafka/topics.ts';
-import { messageOf } from '../runtime/errors.ts';
+import { reasonOf } from '../runtime/errors.ts';
 import { findBase } from '../topics/base.ts';
 import { type DatasetName, datasetNames, type TopicNames } from '../topics/catalog.ts';
 import {
@@ -126,7 +126,7 @@ export class SourceTrim {
       if (mode === 'delete') await this.#delete(free);
     } catch (thrown) {
       // The next interval tries again; until then the messages only take room.
-      broker.logger.warn({ reason: messageOf(thrown) }, 'messages before a base not deleted');
+      broker.logger.warn({ reason: reasonOf(thrown) }, 'messages before a base not deleted');
     }
   }
 

@@ -1,19 +1,22 @@
 /**
- * What commands say when the broker denies them one right. Method: a real broker with an authorizer; its port without a login
- * belongs to the administrator. Each case has a user of its own who may do everything but one thing.
+ * Commands on a cluster with ACLs: which rights they need, and what they say without one of them. Method: a real broker with an
+ * authorizer; its port without a login belongs to the administrator. The table of rights is that of the documentation. Each
+ * command runs as a user with exactly these rights, and for each of them as a user who lacks it.
  */
-import { appendFileSync, readdirSync, utimesSync } from 'node:fs';
+import { appendFileSync, readdirSync, readFileSync, utimesSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import kafkajs from 'kafkajs';
 import { afterAll, beforeAll, describe, expect, inject, vi } from 'vitest';
-import { createBroker, withAdmin } from '../../kafka/client.ts';
+import { type Broker, createBroker, withAdmin } from '../../kafka/client.ts';
 import { findJvm } from '../../kafka/local/jars.ts';
 import { startJvmBroker } from '../../kafka/local/jvm.ts';
 import { freePorts } from '../../kafka/local/probe.ts';
+import { scanTopic } from '../../kafka/scan.ts';
 import { exitCodes } from '../../runtime/errors.ts';
 import { createLogger } from '../../runtime/logger.ts';
-import { Place, smallDataset, spoken, test } from '../support/harness.ts';
+import { datasetNames, type TopicNames } from '../../topics/catalog.ts';
+import { Place, type Running, smallDataset, spoken, test, until } from '../support/harness.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
 
 vi.setConfig({ testTimeout: 300_000, hookTimeout: 300_000 });
@@ -24,61 +27,108 @@ const why = 'why' in jvm ? ` (skipped: ${jvm.why})` : '';
 
 const { AclOperationTypes: operations, AclResourceTypes: types } = kafkajs;
 
-/** The place of all cases: one finished pipeline, so that every topic and group exists. */
+const documented = readFileSync(new URL('../../docs/operations.md', import.meta.url), 'utf8');
+
+/** A finished pipeline, so that every topic and group exists. */
 const base = new Place();
-const { names } = base;
+/** One with messages that no processor has read. */
+const raw = new Place();
 const data = join(base.folder, 'data');
 const later = join(base.folder, 'later');
 
-type Denied = readonly [type: keyof typeof types, name: string, operation: keyof typeof operations];
+/** The commands of the table in docs/operations.md, as this test runs them. */
+const lines: Readonly<Record<string, { readonly place: Place; readonly args: readonly string[] }>> = {
+  replay: { place: base, args: [later, '--max-removed', '100', '--max-rejected', '100'] },
+  'replay --upsert': { place: raw, args: [data, '--upsert', '--max-rejected', '100'] },
+  process: { place: raw, args: ['--until-caught-up'] },
+  sink: { place: base, args: ['--interval', '1s'] },
+  lag: { place: base, args: [] },
+  status: { place: base, args: ['--gold', base.gold, '--state', base.state] },
+  monitor: { place: base, args: ['--listen', String((await freePorts(1))[0]), '--json'] },
+  reset: { place: base, args: [] },
+  verify: { place: base, args: ['--gold', base.gold] },
+  'dlq list': { place: base, args: [] },
+  'dlq replay': { place: base, args: [] },
+};
+/** These change what others read, so they run after them, in this order. */
+const changing = ['dlq replay', 'replay', 'reset'];
 
-const ratings = names.source('title.ratings');
-const { deltas, deadLetter, dumpIndex, processorGroup, sinkGroup } = names;
+type Type = keyof typeof types;
+type Operation = keyof typeof operations;
 
-/** Command, what is denied to its user, what it says is missing; the exit code is that of a refused access. */
-const cases: readonly (readonly [line: string, denied: Denied, missing: string])[] = [
-  [`replay ${data} --upsert`, ['TOPIC', ratings, 'WRITE'], `Write on topic ${ratings}`],
-  [`replay ${data} --upsert`, ['TOPIC', ratings, 'DESCRIBE'], `Describe on topic ${ratings}`],
-  [
-    `replay ${later} --max-removed 100`,
-    ['TOPIC', ratings, 'DESCRIBE_CONFIGS'],
-    `DescribeConfigs on topic ${ratings}`,
-  ],
-  [`replay ${later} --max-removed 100`, ['TRANSACTIONAL_ID', '*', 'ALL'], 'Describe on transactional id '],
-  [`replay ${later} --max-removed 100`, ['TRANSACTIONAL_ID', '*', 'WRITE'], 'Write on transactional id '],
-  [`replay ${later} --max-removed 100`, ['TOPIC', dumpIndex, 'READ'], `Read on topic ${dumpIndex}`],
-  [`replay ${later} --max-removed 100`, ['TOPIC', dumpIndex, 'WRITE'], `Write on topic ${dumpIndex}`],
-  [`replay ${data} --namespace fresh`, ['TOPIC', '*', 'CREATE'], 'Create on topic fresh.imdb.'],
-  ['process --until-caught-up', ['TOPIC', ratings, 'READ'], `Read on topic ${ratings}`],
-  ['process --until-caught-up', ['TOPIC', ratings, 'DESCRIBE'], `Describe on topic ${ratings}`],
-  ['process --until-caught-up', ['TOPIC', deltas, 'READ'], `Read on topic ${deltas}`],
-  ['process', ['GROUP', processorGroup, 'READ'], `Read on group ${processorGroup}`],
-  ['process', ['GROUP', processorGroup, 'ALL'], `Describe on group ${processorGroup}`],
-  ['sink --once', ['TOPIC', deltas, 'READ'], `Read on topic ${deltas}`],
-  ['sink --once', ['TOPIC', deltas, 'DESCRIBE'], `Describe on topic ${deltas}`],
-  ['sink', ['GROUP', sinkGroup, 'READ'], `Read on group ${sinkGroup}`],
-  [
-    'lag --fail-on ERR --over 1ms',
-    ['GROUP', processorGroup, 'DESCRIBE'],
-    `Describe on group ${processorGroup}`,
-  ],
-  ['reset', ['TOPIC', deltas, 'WRITE'], `Write on topic ${deltas}`],
-  ['reset', ['TOPIC', deltas, 'DESCRIBE'], `Describe on topic ${deltas}`],
-  ['reset', ['GROUP', processorGroup, 'DESCRIBE'], `Describe on group ${processorGroup}`],
-  ['dlq list', ['TOPIC', deadLetter, 'READ'], `Read on topic ${deadLetter}`],
-  ['dlq list', ['TOPIC', deadLetter, 'DESCRIBE'], `Describe on topic ${deadLetter}`],
-  ['dlq replay', ['TOPIC', deadLetter, 'READ'], `Read on topic ${deadLetter}`],
-];
+/** Rights on the resources of one column. */
+interface Right {
+  readonly type: Type;
+  readonly resources: readonly string[];
+  /** As Kafka calls it, such as DescribeConfigs. */
+  readonly operation: string;
+  readonly isOptional: boolean;
+}
 
-describe.skipIf(why !== '')(`a user without one right${why}`, () => {
+const cellsOf = (line: string) =>
+  line
+    .split('|')
+    .slice(1, -1)
+    .map((cell) => cell.trim());
+
+/** By command, what docs/operations.md says that it needs. */
+function documentedRights(): Map<string, Right[]> {
+  const table = /^\| command .*source topics.*(?:\n\|.*)+/m.exec(documented)?.[0].split('\n') ?? [];
+  const [, ...heads] = cellsOf(table[0] ?? '');
+  return new Map(
+    table.slice(2).map((row) => {
+      const [command = '', ...cells] = cellsOf(row);
+      const name = command.replaceAll('`', '');
+      const { names } = (lines[name] ?? { place: base }).place;
+      const rights = cells.flatMap((cell, i) =>
+        cell
+          .split(', ')
+          .filter((operation) => operation !== '')
+          .map((operation): Right => {
+            const isOptional = operation.startsWith('(');
+            return {
+              ...resourcesOf(heads[i] ?? '', names),
+              operation: operation.replace(/^\(|\)$/g, ''),
+              isOptional,
+            };
+          }),
+      );
+      return [name, rights];
+    }),
+  );
+}
+
+function resourcesOf(head: string, names: TopicNames): Pick<Right, 'type' | 'resources'> {
+  const sources = datasetNames.map((dataset) => names.source(dataset));
+  if (head === 'source topics') return { type: 'TOPIC', resources: sources };
+  if (head === 'transactional ids') return { type: 'TRANSACTIONAL_ID', resources: sources };
+  const [, group, name = ''] = /^(group )?`(.*)`$/.exec(head) ?? [];
+  const full = `${names.namespace}.${name}`;
+  return { type: group === undefined ? 'TOPIC' : 'GROUP', resources: [full] };
+}
+
+const rights = documentedRights();
+
+/** A user for each command with exactly its rights, and one for each right that it then lacks. */
+interface User {
+  readonly command: string;
+  readonly lacks?: Right;
+}
+const users = [...rights].flatMap(([command, own]): User[] => [
+  ...own.map((lacks) => ({ command, lacks })),
+  { command },
+]);
+/** It may describe all topics. */
+const describer = users.length;
+
+describe.skipIf(why !== '')(`users with the rights of the documentation${why}`, () => {
   const folder = temporaryFolder();
-  let admin: ReturnType<typeof createBroker>;
   let address = '';
   let stop = async () => {};
 
   beforeAll(async () => {
     const [plain, controllerPort, login] = (await freePorts(3)) as [number, number, number];
-    const users = cases.map((_, i) => `user_u${i}="p${i}"`).join(' ');
+    const logins = Array.from({ length: users.length + 1 }, (_, i) => `user_u${i}="p${i}"`).join(' ');
     const started = await startJvmBroker({
       folder,
       jars,
@@ -90,92 +140,185 @@ describe.skipIf(why !== '')(`a user without one right${why}`, () => {
         'advertised.listeners': `PLAINTEXT://127.0.0.1:${plain},LOGIN://127.0.0.1:${login}`,
         'listener.security.protocol.map': 'PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,LOGIN:SASL_PLAINTEXT',
         'sasl.enabled.mechanisms': 'PLAIN',
-        'listener.name.login.plain.sasl.jaas.config': `org.apache.kafka.common.security.plain.PlainLoginModule required ${users};`,
+        'listener.name.login.plain.sasl.jaas.config': `org.apache.kafka.common.security.plain.PlainLoginModule required ${logins};`,
         'authorizer.class.name': 'org.apache.kafka.metadata.authorizer.StandardAuthorizer',
         'super.users': 'User:ANONYMOUS',
       },
     });
     stop = () => started.stop();
     address = `127.0.0.1:${login}`;
-    admin = createBroker(
+    const admin = createBroker(
       { brokers: [`127.0.0.1:${plain}`], registryUrl: inject('registryUrl') },
       createLogger('silent'),
     );
-    const all = ['TOPIC', 'GROUP', 'TRANSACTIONAL_ID'] as const;
-    const acl = {
-      host: '*',
-      resourcePatternType: kafkajs.ResourcePatternTypes.LITERAL,
-      permissionType: kafkajs.AclPermissionTypes.ALLOW,
-    };
     await withAdmin(admin, async (client) => {
       await client.createAcls({
         acl: [
-          ...all.map((type) => ({
-            ...acl,
-            principal: 'User:*',
-            resourceType: types[type],
-            resourceName: '*',
-            operation: operations.ALL,
-          })),
-          {
-            ...acl,
-            principal: 'User:*',
-            resourceType: types.CLUSTER,
-            resourceName: 'kafka-cluster',
-            operation: operations.DESCRIBE,
-          },
-          ...cases.map(([, [type, resourceName, operation]], i) => ({
-            ...acl,
-            principal: `User:u${i}`,
-            resourceType: types[type],
-            resourceName,
-            operation: operations[operation],
-            permissionType: kafkajs.AclPermissionTypes.DENY,
-          })),
+          ...users.flatMap(({ command, lacks }, i) => aclsOf(i, without(rights.get(command) ?? [], lacks))),
+          ...aclsOf(describer, [{ type: 'TOPIC', resources: ['*'], operation: 'Describe' }]),
         ],
       });
     });
-    const env = { KAFKA_BROKERS: `127.0.0.1:${plain}` };
     await smallDataset(data, 60, 3);
     await smallDataset(later, 60, 4);
     // Both folders are written within milliseconds.
     const newer = new Date(Date.now() + 60_000);
-    for (const file of readdirSync(later)) utimesSync(join(later, file), newer, newer);
     // A row that is refused, for the topic of dead letters.
-    appendFileSync(join(data, 'title.ratings.tsv'), 'tt0000001\tmany\t1\n');
-    for (const args of [
-      base.args('replay', data, '--max-rejected', '100'),
-      base.args('process', '--until-caught-up'),
-      base.args('sink', '--once'),
-    ]) {
-      const finished = await base.run(args, env);
+    for (const one of [data, later]) appendFileSync(join(one, 'title.ratings.tsv'), 'tt0000001\tmany\t1\n');
+    for (const file of readdirSync(later)) utimesSync(join(later, file), newer, newer);
+    const succeed = async (place: Place, args: string[]) => {
+      const finished = await place.run(args, { KAFKA_BROKERS: `127.0.0.1:${plain}` });
       expect(finished, finished.stderr.slice(-3_000)).toMatchObject({ code: 0 });
-    }
+    };
+    await succeed(raw, raw.args('replay', data, '--max-rejected', '100'));
+    await succeed(raw, raw.args('process', '--until-caught-up'));
+    await sendUnusable(admin, raw.names);
+    await succeed(base, base.args('replay', data, '--max-rejected', '100'));
+    await sendUnusable(admin, base.names);
+    await succeed(base, base.args('process', '--until-caught-up'));
+    await succeed(base, base.args('sink', '--once'));
   });
 
   afterAll(async () => {
     await base.close(false);
+    await raw.close(false);
     await stop();
   });
 
-  test.concurrent.for(cases.map((one, i) => [...one, i] as const))(
-    '%s without %s says what is missing',
-    async ([line, , missing, i], { place }) => {
-      const running = place.start(line.split(' '), {
-        KAFKA_BROKERS: address,
-        KAFKA_SECURITY_PROTOCOL: 'SASL_PLAINTEXT',
-        KAFKA_SASL_MECHANISM: 'PLAIN',
-        KAFKA_SASL_USERNAME: `u${i}`,
-        KAFKA_SASL_PASSWORD: `p${i}`,
-        REELFLOW_NAMESPACE: base.namespace,
-      });
-      const timer = setTimeout(() => running.kill('SIGKILL'), 60_000);
-      const finished = await running.done;
-      clearTimeout(timer);
-      const text = spoken(finished);
-      expect(text + finished.stdout.slice(0, 500)).toContain(missing);
-      expect(text).not.toContain('defect');
-      expect(finished.code).toBe(line.startsWith('lag') ? exitCodes.lagging : exitCodes.accessRefused);
-    },
+  const start = (place: Place, args: readonly string[], namespace: string, user: number) =>
+    place.start(args, {
+      KAFKA_BROKERS: address,
+      KAFKA_SECURITY_PROTOCOL: 'SASL_PLAINTEXT',
+      KAFKA_SASL_MECHANISM: 'PLAIN',
+      KAFKA_SASL_USERNAME: `u${user}`,
+      KAFKA_SASL_PASSWORD: `p${user}`,
+      REELFLOW_NAMESPACE: namespace,
+    });
+
+  /** What a command does with the rights of a user. */
+  const outcome = async (place: Place, command: string, user: number) => {
+    const { place: of, args } = lines[command] as (typeof lines)[string];
+    const running = start(place, [...command.split(' '), ...args], of.namespace, user);
+    const timer = setTimeout(() => running.kill('SIGKILL'), 60_000);
+    if (command === 'sink') {
+      running
+        .logged(
+          'a snapshot',
+          ({ msg }) => msg === 'snapshot published' || msg === 'every table equals the newest snapshot',
+        )
+        .then(
+          () => running.kill('SIGTERM'),
+          () => undefined,
+        );
+    }
+    const page = command === 'monitor' ? await firstView(running) : '';
+    if (command === 'monitor') running.kill('SIGTERM');
+    const finished = await running.done;
+    clearTimeout(timer);
+    return { ...finished, text: spoken(finished) + page };
+  };
+
+  test('the table names every command that this test runs, and no other', () => {
+    expect([...rights.keys()].sort()).toEqual(Object.keys(lines).sort());
+  });
+
+  const check = async (command: string, newPlace: () => Place) => {
+    for (const [i, user] of users.entries()) {
+      if (user.command !== command) continue;
+      const { lacks } = user;
+      const { code, text, stderr } = await outcome(newPlace(), command, i);
+      const [resource = ''] = lacks?.resources ?? [];
+      const about = `${command} without ${lacks?.operation} on ${resource}\n${text}${stderr.slice(-2_000)}`;
+      expect(text, about).not.toContain('defect');
+      if (lacks === undefined || lacks.isOptional) {
+        expect(code, about).toBe(0);
+        continue;
+      }
+      const kind = { TOPIC: 'topic', GROUP: 'group', TRANSACTIONAL_ID: 'transactional id' }[
+        lacks.type as 'TOPIC'
+      ];
+      expect(text, about).toMatch(
+        new RegExp(
+          `(${lacks.operation}|Describe) on ${kind} (${lacks.resources.join('|').replaceAll('.', '\\.')})`,
+        ),
+      );
+      // The page stays, so that it shows when the right is there.
+      expect(code, about).toBe(command === 'monitor' ? 0 : exitCodes.accessRefused);
+    }
+  };
+
+  test.concurrent.for(Object.keys(lines).filter((command) => !changing.includes(command)))(
+    '%s needs exactly its rights, and names the one that is missing',
+    (command, { newPlace }) => check(command, newPlace),
   );
+
+  test.for(changing)(
+    '%s needs exactly its rights, and names the one that is missing',
+    (command, { newPlace }) => check(command, newPlace),
+  );
+
+  test.concurrent('Create on a topic is named when it is missing', async ({ place }) => {
+    const { code, ...finished } = await start(place, ['replay', data], 'fresh', describer).done;
+    expect(spoken({ code, ...finished })).toContain('Create on topic fresh.imdb.');
+    expect(code).toBe(exitCodes.accessRefused);
+  });
+
+  test.concurrent('a check of lag fails on a group that the user may not describe', async ({ place }) => {
+    const args = ['lag', '--fail-on', 'ERR', '--over', '1ms'];
+    const { code, ...finished } = await start(place, args, base.namespace, describer).done;
+    expect(spoken({ code, ...finished })).toContain(`Describe on group ${base.names.processorGroup}`);
+    expect(code).toBe(exitCodes.lagging);
+  });
 });
+
+/** Read and Write include Describe, so a user without Describe may not have them either. */
+const without = (all: readonly Right[], lacks: Right | undefined) =>
+  all.filter(
+    (right) =>
+      right !== lacks && !(lacks?.operation === 'Describe' && `${right.resources}` === `${lacks.resources}`),
+  );
+
+function aclsOf(user: number, allowed: readonly Omit<Right, 'isOptional'>[]): kafkajs.AclEntry[] {
+  return allowed.flatMap(({ type, resources, operation }) =>
+    resources.map((resourceName) => ({
+      principal: `User:u${user}`,
+      host: '*',
+      resourceType: types[type],
+      resourceName,
+      resourcePatternType: kafkajs.ResourcePatternTypes.LITERAL,
+      operation: operations[operation.replace(/(?<=.)[A-Z]/g, '_$&').toUpperCase() as Operation],
+      permissionType: kafkajs.AclPermissionTypes.ALLOW,
+    })),
+  );
+}
+
+/** Messages that become dead letters of processor and sink; one is a chunk in a wrong partition, which can be replayed. */
+async function sendUnusable(broker: Broker, names: TopicNames): Promise<void> {
+  const producer = broker.kafka.producer();
+  await producer.connect();
+  for (const dataset of ['title.ratings', 'name.basics'] as const) {
+    await producer.send({ topic: names.source(dataset), messages: [{ key: 'tt1', value: 'garbage' }] });
+  }
+  for await (const { partition, messages } of scanTopic(broker, names.source('title.crew'))) {
+    const [{ key, value } = { key: null, value: null }] = messages;
+    await producer.send({
+      topic: names.source('title.crew'),
+      messages: [{ key, value, partition: (partition + 1) % 4 }],
+    });
+    break;
+  }
+  await producer.disconnect();
+}
+
+/** The first view of the page in which the groups were looked at. */
+async function firstView(running: Running): Promise<string> {
+  await until('the page listens', () => running.stdout.includes('\n'));
+  const { url } = JSON.parse(running.stdout) as { url: string };
+  const { body } = await fetch(new URL('events', url));
+  let text = '';
+  for await (const bytes of body ?? []) {
+    text += Buffer.from(bytes).toString();
+    if (/^data: .*"verdict".*\n\n/m.test(text)) return text;
+  }
+  return text;
+}

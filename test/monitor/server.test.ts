@@ -297,6 +297,7 @@ describe('problems in words', () => {
       exists: true,
       members,
       problem: null,
+      isRefused: false,
       state: 'OK',
       whyUnknown: null,
       lag: 0,

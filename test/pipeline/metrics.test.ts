@@ -64,7 +64,7 @@ const row: LagReport['rows'][number] = {
   },
   ...{ catchUpMs: Number.POSITIVE_INFINITY, catchesUp: false },
 };
-const group = { ...row, exists: true, members: 2, problem: null, lagUnknown: 0 };
+const group = { ...row, exists: true, members: 2, problem: null, isRefused: false, lagUnknown: 0 };
 
 /** Everything that any process of ours can tell. */
 function allMetrics(): Registry {
