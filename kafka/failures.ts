@@ -198,7 +198,7 @@ export function asBrokerError(
   const known = [...causesOf(thrown)].find((error) => error instanceof ReelflowError);
   if (known !== undefined) return known;
   const about = topic === undefined ? '' : `${topic}: `;
-  const detail = `${about}${brokers.join(', ')}: ${messageOf(thrown)}`;
+  const detail = `${about}${brokers.join(', ')}: ${withoutOpenssl(messageOf(thrown))}`;
   const cause = thrown;
   const failure = brokerFailureOf(thrown);
   if (failure === 'connection' || failure === 'client-certificate') {
@@ -242,17 +242,20 @@ export function asBrokerError(
       });
     case 'connection':
       return new ReelflowError('brokerUnreachable', 'No Kafka broker answers', {
-        detail,
-        hint:
-          security === undefined
-            ? 'Start local services with `reelflow services up`, or set KAFKA_BROKERS and SCHEMA_REGISTRY_URL. A port that requires TLS or a login needs KAFKA_SECURITY_PROTOCOL.'
-            : 'Check KAFKA_BROKERS, and that its ports accept the protocol in KAFKA_SECURITY_PROTOCOL.',
+        detail:
+          security?.tls !== undefined && speaksNoTls.test(detail)
+            ? `${detail} (does the port speak TLS?)`
+            : detail,
+        hint: connectionHint(detail, security),
         cause,
       });
     case 'unavailable':
       return new ReelflowError('brokerUnreachable', 'The brokers cannot serve a request at the moment', {
         detail,
-        hint: 'Check that all brokers are running, and that each partition has a leader and enough in-sync replicas.',
+        hint:
+          kafkaCodeOf(thrown) === 'ILLEGAL_SASL_STATE'
+            ? 'If this persists, the port takes no login: set KAFKA_SECURITY_PROTOCOL to PLAINTEXT, or to SSL for a port with TLS.'
+            : 'Check that all brokers are running, and that each partition has a leader and enough in-sync replicas.',
         cause,
       });
     case 'unknown-topic':
@@ -276,6 +279,21 @@ export function asBrokerError(
     default:
       return thrown;
   }
+}
+
+/** What a client without TLS gets from a port with TLS, and a client with TLS from a port without. */
+const requiresTls = /it requires TLS/;
+const speaksNoTls = /before secure TLS connection was established|wrong version number/;
+
+function connectionHint(detail: string, security: Endpoints['security']): string {
+  if (requiresTls.test(detail)) return 'Set KAFKA_SECURITY_PROTOCOL to SSL, or to SASL_SSL with a login.';
+  if (security === undefined) {
+    return 'Start local services with `reelflow services up`, or set KAFKA_BROKERS and SCHEMA_REGISTRY_URL. A port that requires TLS or a login needs KAFKA_SECURITY_PROTOCOL.';
+  }
+  if (security.tls !== undefined && speaksNoTls.test(detail)) {
+    return 'Name a port with TLS in KAFKA_BROKERS, or set KAFKA_SECURITY_PROTOCOL to PLAINTEXT, or to SASL_PLAINTEXT with a login.';
+  }
+  return 'Check KAFKA_BROKERS, and that its ports accept the protocol in KAFKA_SECURITY_PROTOCOL.';
 }
 
 const rightText = ({ operation, resource, name }: MissingRight) =>
@@ -318,6 +336,10 @@ function hintFor(code: string | undefined, topic: string): string {
       return 'Check the setting of the broker or topic that the detail names.';
   }
 }
+
+/** OpenSSL puts addresses and its own source lines around the reason. */
+const withoutOpenssl = (text: string) =>
+  text.replace(/[0-9A-F]{8,}:error:[0-9A-F]+:SSL routines:[^:]*:([^:]+):.*$/s, '$1');
 
 /** A failure, what it wraps, and what each of those wraps. */
 function* causesOf(thrown: unknown): Generator<Error> {

@@ -70,6 +70,8 @@ const lettersEvery = 3;
 const lettersMax = 20;
 const snapshotsMax = 12;
 const trendMax = 30;
+/** The activity, for the outage monitor. */
+const observing = 'observing';
 
 /** The last figures, and when they were observed by the monotonic clock. */
 interface Figures {
@@ -86,6 +88,8 @@ export class Overview {
   newest: LagReport | undefined;
   #figures: Figures | undefined;
   #looks = 0;
+  /** What could not be observed, and why, as the log has it. */
+  readonly #logged = new Map<string, string>();
   #letters: Letters | null = null;
 
   constructor(options: OverviewOptions) {
@@ -96,28 +100,39 @@ export class Overview {
 
   /** Observes everything once. Failures are in the view; a defect is thrown. */
   async look(signal: AbortSignal): Promise<View> {
-    const { names, watched } = this.#options;
+    const { broker, names, watched } = this.#options;
     const problems: Problem[] = [];
-    const attempt = async <T>(work: () => Promise<T> | T): Promise<T | null> => {
+    const attempt = async <T>(what: string, work: () => Promise<T> | T): Promise<T | null> => {
       try {
-        return await work();
+        const done = await work();
+        this.#unobserved(what, null);
+        return done;
       } catch (thrown) {
         if (signal.aborted || !(thrown instanceof ReelflowError)) throw thrown;
         const text = reasonOf(thrown);
+        // One warning for an outage, however many parts fail.
+        if (thrown.kind === 'brokerUnreachable') broker.outages.waits(observing, text);
+        else this.#unobserved(what, text);
         const command = thrown.kind === 'brokerUnreachable' ? 'reelflow services status' : null;
         if (!problems.some((known) => known.text === text)) problems.push({ severity: 'bad', text, command });
         return null;
       }
     };
-    const report = await attempt(() => this.#watch.look(watched));
+    const report = await attempt('groups', () => this.#watch.look(watched));
     this.newest = report ?? undefined;
-    if (report !== null) this.#figures = this.#figuresOf(report);
+    if (report !== null) {
+      broker.outages.resumes(observing);
+      this.#figures = this.#figuresOf(report);
+      for (const { group, problem } of report.groups) this.#unobserved(`group ${group}`, problem);
+    }
     const stages = this.#figures?.stages ?? [];
     if (report !== null) for (const stage of stages) problems.push(...problemsOf(stage, names.namespace));
     if (report !== null && this.#looks++ % lettersEvery === 0) {
-      this.#letters = (await attempt(() => this.#deadLetters.read(signal))) ?? this.#letters;
+      this.#letters = (await attempt('dead letters', () => this.#deadLetters.read(signal))) ?? this.#letters;
     }
-    const snapshots = await attempt(() => [...this.#options.snapshots()].reverse().slice(0, snapshotsMax));
+    const snapshots = await attempt('snapshots', () =>
+      [...this.#options.snapshots()].reverse().slice(0, snapshotsMax),
+    );
     problems.push(...letterProblems(this.#letters));
     return {
       atMs: Date.now(),
@@ -133,6 +148,14 @@ export class Overview {
         latest: this.#letters.latest.map((letter) => lineOf(letter, letter.fate)),
       },
     };
+  }
+
+  /** Warns when the reason is new; null for none. */
+  #unobserved(what: string, reason: string | null): void {
+    if (reason === null) this.#logged.delete(what);
+    if (reason === null || this.#logged.get(what) === reason) return;
+    this.#logged.set(what, reason);
+    this.#options.broker.logger.warn({ what, reason }, 'not observed');
   }
 
   #figuresOf(report: LagReport): Figures {

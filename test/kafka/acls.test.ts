@@ -242,6 +242,7 @@ describe.skipIf(why !== '')(`users with the rights of the documentation${why}`, 
           `(${lacks.operation}|Describe) on ${kind} (${lacks.resources.join('|').replaceAll('.', '\\.')})`,
         ),
       );
+      if (command === 'monitor') expect(stderr, about).toContain('not observed');
       // The page stays, so that it shows when the right is there.
       expect(code, about).toBe(command === 'monitor' ? 0 : exitCodes.accessRefused);
     }

@@ -188,20 +188,57 @@ describe.skipIf(why !== '')(`a broker that wants TLS and a login, a registry tha
     expect(spoken(result)).toContain("does not match certificate's altnames");
   });
 
-  test.concurrent('TLS to a port that speaks none is said to be that', async ({ place }) => {
-    const result = await run(place, lag(place), { KAFKA_BROKERS: `127.0.0.1:${plainPort}` });
-    expect(result.code).toBe(4);
-    expect(spoken(result)).toContain('its ports accept the protocol in KAFKA_SECURITY_PROTOCOL');
+  /** Commands that would wait for a broker, and the page, which stays and logs. */
+  const waiting = (place: Place) => {
+    const empty = place.files('data', { 'title.ratings.tsv': 'tconst\taverageRating\tnumVotes\n' });
+    const stages = [
+      place.args('replay', join(empty, 'title.ratings.tsv')),
+      place.args('process'),
+      place.args('sink'),
+    ];
+    return [...stages, lag(place), ['status', '--namespace', place.namespace]];
+  };
+  const pageLog = async (place: Place, change: NodeJS.ProcessEnv) => {
+    const args = ['monitor', '--namespace', place.namespace, '--listen', String((await freePorts(1))[0])];
+    const page = place.start(args, { ...env, ...change });
+    const { reason } = await page.logged('an outage', ({ msg }) => msg.startsWith('Kafka broker outage'));
+    expect(await page.terminate()).toMatchObject({ code: 0 });
+    return reason;
+  };
+  const none = { KAFKA_SASL_MECHANISM: '', KAFKA_SASL_USERNAME: '', KAFKA_SASL_PASSWORD: '' };
+
+  test.concurrent('TLS to a port that speaks none ends each command, and says so', async ({ place }) => {
+    const change = { KAFKA_BROKERS: `127.0.0.1:${plainPort}` };
+    for (const args of waiting(place)) {
+      const result = await run(place, args, change);
+      expect(result.code, result.stderr).toBe(4);
+      expect(spoken(result)).toContain('does the port speak TLS?');
+      expect(spoken(result)).toContain('set KAFKA_SECURITY_PROTOCOL to PLAINTEXT');
+    }
+    expect(await pageLog(place, change)).toContain('does the port speak TLS?');
   });
 
-  test.concurrent('plain text to a port that needs TLS fails with a hint about the protocol', async ({
+  test.concurrent('plain text to a port that requires TLS ends each command, and says so', async ({
     place,
   }) => {
-    const none = { KAFKA_SASL_MECHANISM: '', KAFKA_SASL_USERNAME: '', KAFKA_SASL_PASSWORD: '' };
     const change = { ...none, KAFKA_SECURITY_PROTOCOL: '', KAFKA_SSL_CA_FILE: '' };
-    const result = await run(place, lag(place), change);
+    for (const args of waiting(place)) {
+      const result = await run(place, args, change);
+      expect(result.code, result.stderr).toBe(4);
+      expect(spoken(result)).toContain('it requires TLS');
+      expect(spoken(result)).toContain('Set KAFKA_SECURITY_PROTOCOL to SSL');
+    }
+    expect(await pageLog(place, change)).toContain('it requires TLS');
+  });
+
+  test.concurrent('a login at a port that takes none is named', async ({ place }) => {
+    const result = await run(place, lag(place), {
+      KAFKA_BROKERS: `127.0.0.1:${plainPort}`,
+      KAFKA_SECURITY_PROTOCOL: 'SASL_PLAINTEXT',
+      KAFKA_SSL_CA_FILE: '',
+    });
     expect(result.code).toBe(4);
-    expect(spoken(result)).toContain('KAFKA_SECURITY_PROTOCOL');
+    expect(spoken(result)).toContain('the port takes no login');
   });
 
   test.concurrent('a registry that does not know the password is named', async ({ place }) => {
