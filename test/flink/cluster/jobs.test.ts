@@ -22,6 +22,7 @@ import { schemaBefore } from '../../../topics/chunk.ts';
 import { groupOf } from '../../../topics/id-groups.ts';
 import { schemaText } from '../../../topics/registry.ts';
 import { onDatabase, sendTo } from '../../support/damage.ts';
+import { dumpOfDay } from '../../support/dump-days.ts';
 import { compareGold } from '../../support/gold-differences.ts';
 import {
   broker,
@@ -198,6 +199,30 @@ describe.skipIf('why' in java)('Flink', () => {
       expect(byFlink).toEqual(bySink);
       expect(byFlink?.length).toBeGreaterThan(1);
     }
+  });
+
+  test('bounded, after three dumps and behind a base: equal to the batch computation over the newest dump', async ({
+    place,
+  }) => {
+    const whole = await smallDataset(join(place.folder, 'data'), 600, 5);
+    const dump = (day: number) => dumpOfDay(join(place.folder, `day ${day}`), whole, day, day === 2);
+    const refresh = (day: number, ...more: string[]) =>
+      place.pipeline(dump(day), {
+        replay: ['--shards', '3', '--max-removed', '50', ...more],
+        sink: ['--keep', '1', '--history', '0'],
+      });
+    for (const day of [1, 2]) await refresh(day, '--base-above', '100');
+    const out = join(place.folder, 'tables');
+    await succeed(place, flinkArgs(place, '--bounded', '--out', out));
+    expect(await differencesFrom(out, (to) => batchGold(to, dump(2), 'expected'))).toEqual([]);
+
+    // The base repeats every row, so that everything before it is deleted.
+    await refresh(3, '--base-above', '1');
+    const topic = place.names.source('title.principals');
+    const bounds = [...((await logBounds(broker, [topic])).get(topic)?.values() ?? [])];
+    expect(bounds.map(({ start }) => start > 0)).toEqual([true, true, true]);
+    await succeed(place, flinkArgs(place, '--bounded', '--out', out));
+    expect(await differencesFrom(out, (to) => batchGold(to, dump(3), 'expected'))).toEqual([]);
   });
 
   test('on topics, after a kill and a start from a checkpoint: the tables of all rows, without replaced ones', async ({
