@@ -20,7 +20,7 @@ import { wholePipeline } from './stages.ts';
 
 const lookEveryMs = 50;
 
-export interface Freshness {
+interface Freshness {
   readonly records: number;
   /** Chunks of the title topics. */
   readonly messages: number;

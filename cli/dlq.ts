@@ -5,7 +5,7 @@ import type { RedeliveryReport } from '../producers/redelivery/redelivery.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import { openContext } from './context.ts';
 import { printable, timeText, whole } from './figures.ts';
-import { type LetterBounds, letterJson, letterText, openLetter, placeOf } from './letter.ts';
+import { type LetterBounds, letterJson, letterText, openLetter, sourceText } from './letter.ts';
 import {
   type CommonFlags,
   commonOptions,
@@ -99,7 +99,7 @@ function lettersText({ latest }: Letters): string {
       { head: 'time', cell: ({ timeMs }) => timeText(timeMs), drop: 2 },
       { head: 'stage', cell: ({ stage }) => stage, drop: 1 },
       { head: 'reason', cell: ({ reason }) => printable(reason) },
-      { head: 'from', keep: 'end', cell: placeOf },
+      { head: 'from', keep: 'end', cell: sourceText },
       { head: 'now', cell: ({ fate }) => fate },
       { head: 'detail', cell: ({ detail }) => printable(detail).slice(0, 80), drop: 3 },
     ],

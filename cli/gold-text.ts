@@ -1,7 +1,7 @@
 /** Snapshots, tables and differences as text for people. */
 
 import { filled } from '../runtime/terminal.ts';
-import type { Cell, SnapshotDiff, TableColumn, TableView } from '../sinks/gold/gold-reader.ts';
+import type { Cell, SnapshotDiff, TableView, ViewColumn } from '../sinks/gold/gold-reader.ts';
 import type { SnapshotSummary } from '../sinks/gold/history.ts';
 import { figure } from './figures.ts';
 import { tableText } from './table.ts';
@@ -54,11 +54,11 @@ export function viewText(
   return `${drawn}\n${filled(footer, width)}`;
 }
 
-const isName = ({ name }: TableColumn) => name === 'primaryTitle' || name === 'primaryName';
+const isName = ({ name }: ViewColumn) => name === 'primaryTitle' || name === 'primaryName';
 
-const isText = ({ type }: TableColumn) => /^(VARCHAR|BOOLEAN|DATE)|\[\]$/.test(type);
+const isText = ({ type }: ViewColumn) => /^(VARCHAR|BOOLEAN|DATE)|\[\]$/.test(type);
 
-function cellText(cell: Cell | undefined, column?: TableColumn): string {
+function cellText(cell: Cell | undefined, column?: ViewColumn): string {
   if (cell === null || cell === undefined) return '';
   if (Array.isArray(cell)) return cell.map((inner) => cellText(inner)).join(', ');
   if (typeof cell !== 'number') return String(cell);

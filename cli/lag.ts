@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Command, Option } from 'commander';
 import type { State } from '../monitor/judge.ts';
-import type { GroupLag, LagReport, LagRow, Watched } from '../monitor/lag.ts';
+import type { GroupLag, LagReport, LagRow, WatchedGroup } from '../monitor/lag.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import { terminalWidth } from '../runtime/terminal.ts';
 import type { TopicNames } from '../topics/catalog.ts';
@@ -113,7 +113,7 @@ export function requireRights({ groups }: LagReport): void {
 }
 
 /** The consumer groups of the pipeline and what they read. */
-export async function pipelineGroups(names: TopicNames): Promise<Watched[]> {
+export async function pipelineGroups(names: TopicNames): Promise<WatchedGroup[]> {
   const { cubes } = await import('../tables/cubes/cube-set.ts');
   const datasets = new Set(cubes.flatMap(({ reads }) => Object.keys(reads) as (keyof typeof reads)[]));
   return [

@@ -73,7 +73,7 @@ export function letterText({ letter, opened }: OpenedLetter, { bytes, rows }: Le
     ['stage', stage],
     ['reason', printable(reason)],
     ['detail', printable(detail)],
-    ['from', placeOf(letter)],
+    ['from', sourceText(letter)],
     ['time', new Date(timeMs).toISOString()],
     ['bytes', `${whole(originalBytes)}${cutAt}`],
     ...(columns === undefined ? [] : [['columns', printable(columns.join(', '))]]),
@@ -99,7 +99,7 @@ const originalText = ({ source }: FoundLetter, bytes: Buffer) =>
   'file' in source ? printable(bytes.toString('utf8')) : hexDump(bytes);
 
 /** Where a refused row or message lies, as text. */
-export function placeOf({ source }: Pick<FoundLetter, 'source'>): string {
+export function sourceText({ source }: Pick<FoundLetter, 'source'>): string {
   return 'file' in source
     ? `${printable(source.file)}, line ${source.line}`
     : `${printable(source.topic)}/${source.partition}, offset ${source.offset}`;

@@ -24,7 +24,7 @@ const graceMs = 30_000;
 const tailLines = 12;
 
 export interface MemberEnd {
-  readonly member: Member;
+  readonly member: MemberProcess;
   readonly code: number | null;
   readonly signal: NodeJS.Signals | null;
   /** What it wrote to standard output. */
@@ -52,7 +52,7 @@ class MemberFailure extends ReelflowError {
   }
 }
 
-export class Member {
+export class MemberProcess {
   readonly name: string;
   readonly ended: Promise<MemberEnd>;
   readonly #child: ChildProcess;

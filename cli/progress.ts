@@ -1,7 +1,7 @@
 /** Progress on standard error: a bar for each thing on a terminal, a log line now and then elsewhere. */
 import { terminalWidth } from '../runtime/terminal.ts';
 
-export interface Step {
+interface Step {
   /** What the bar is of, such as a dataset; '' for a command with one bar. */
   readonly name: string;
   readonly done: number;

@@ -10,7 +10,7 @@ import { ReelflowError } from '../runtime/errors.ts';
 import { openContext } from './context.ts';
 import { declarationsOf } from './declared.ts';
 import { whole } from './figures.ts';
-import type { Member, MemberEnd } from './member.ts';
+import type { MemberEnd, MemberProcess } from './member.ts';
 import { openPage } from './monitor.ts';
 import {
   type CommonFlags,
@@ -97,8 +97,8 @@ async function run(dir: string | undefined, flags: Flags): Promise<void> {
     print(`Gold    ${gold}`);
     print('Stop with Ctrl-C.');
   }
-  const { Member: Child } = await import('./member.ts');
-  const members = startMembers(flags, dir, (name, args) => new Child(name, args, endpoints));
+  const { MemberProcess } = await import('./member.ts');
+  const members = startMembers(flags, dir, (name, args) => new MemberProcess(name, args, endpoints));
   let ends: MemberEnd[];
   try {
     await untilOver(members, signal, flags);
@@ -144,13 +144,13 @@ export async function requireFreeGold(gold: string, patienceMs = 2_000): Promise
 function startMembers(
   flags: Flags,
   dir: string | undefined,
-  start: (name: string, args: string[]) => Member,
-): Member[] {
+  start: (name: string, args: string[]) => MemberProcess,
+): MemberProcess[] {
   const { processors, interval, memory, metrics, gold, state, namespace, verbose } = flags;
   const common = ['--gold', gold, '--state', state, '--namespace', namespace, '--json'];
   if (verbose) common.push('--verbose');
   const observed = (port: number) => (metrics === undefined ? [] : ['--listen', `${metrics}:${port}`]);
-  const members: Member[] = [];
+  const members: MemberProcess[] = [];
   for (let n = 1; n <= processors; n++) {
     const more = [...tablesArguments(flags), '--memory', memory, ...observed(memberPorts.processor(n))];
     members.push(start(`processor-${n}`, ['process', ...common, ...more]));
@@ -176,7 +176,11 @@ function startMembers(
 }
 
 /** Waits until the signal, or until a member fails. The replay is expected to end. @throws ReelflowError of that member */
-async function untilOver(members: readonly Member[], signal: AbortSignal, { json }: Flags): Promise<void> {
+async function untilOver(
+  members: readonly MemberProcess[],
+  signal: AbortSignal,
+  { json }: Flags,
+): Promise<void> {
   const stopped = new Promise<undefined>((over) => {
     if (signal.aborted) over(undefined);
     signal.addEventListener('abort', () => over(undefined), { once: true });

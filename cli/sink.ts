@@ -61,7 +61,7 @@ async function run(flags: Flags): Promise<void> {
   const lake = await lakeOf(flags);
 
   // A bucket that cannot be used is named now, not after the first snapshot.
-  if (flags.push !== undefined) (await import('../sinks/gold/bucket.ts')).placeOf(flags.push);
+  if (flags.push !== undefined) (await import('../sinks/gold/bucket.ts')).bucketPlaceOf(flags.push);
   let health = (): HealthView => ({ isHealthy: true, isReady: false });
   const { broker, registry, names, places, signal, stopped, observed } = await openStage(
     'sink',

@@ -14,7 +14,7 @@ export interface StageFlags extends CommonFlags {
   listen?: ListenAddress;
 }
 
-export interface Stage<Metrics> extends Context {
+interface Stage<Metrics> extends Context {
   readonly signal: AbortSignal;
   /** Logs that the stage has ended, and why. */
   readonly stopped: () => void;

@@ -25,7 +25,7 @@ import {
   noGroupMatches,
   partitionsOf,
   topicsOf,
-  type Watched,
+  type WatchedGroup,
 } from './lag.ts';
 import { catchUpMsOf, paceOf } from './pace.ts';
 
@@ -63,7 +63,7 @@ export class LagWatch {
   }
 
   /** Observes once. @throws ReelflowError brokerUnreachable */
-  async look(watched: readonly Watched[]): Promise<LagReport> {
+  async look(watched: readonly WatchedGroup[]): Promise<LagReport> {
     const broker = this.#broker;
     const atMs = performance.now();
     const { named, unmatched } = await resolvePatterns(broker, watched);
@@ -267,8 +267,8 @@ export class LagWatch {
 /** Replaces patterns by the groups that match now; a group that is also named appears once. */
 async function resolvePatterns(
   broker: Broker,
-  watched: readonly Watched[],
-): Promise<{ named: readonly Watched[]; unmatched: readonly string[] }> {
+  watched: readonly WatchedGroup[],
+): Promise<{ named: readonly WatchedGroup[]; unmatched: readonly string[] }> {
   const patterns = watched.filter(({ group }) => group.includes('*'));
   if (patterns.length === 0) return { named: watched, unmatched: [] };
   const existing = await listGroups(broker);

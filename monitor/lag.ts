@@ -7,7 +7,7 @@ import type { CommittedOffset, Group } from '../kafka/groups.ts';
 import { type Observation, type State, worstOf } from './judge.ts';
 import { catchUpMsOf } from './pace.ts';
 
-export interface Watched {
+export interface WatchedGroup {
   /** Name of a group, or a pattern with `*` for any characters, which also matches groups that appear later. */
   readonly group: string;
   /** Topics that the group reads; they are reported even before its first commit. */
@@ -102,7 +102,7 @@ export interface GroupPartition {
  * @param subscribed its subscription as last known, null when it never was
  */
 export function partitionsOf(
-  { group, topics }: Watched,
+  { group, topics }: WatchedGroup,
   found: Group | undefined,
   subscribed: Group['subscribed'],
   bounds: ReadonlyMap<string, ReadonlyMap<number, LogBoundsAndWatermark>>,

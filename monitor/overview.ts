@@ -7,9 +7,9 @@ import { ReelflowError, reasonOf } from '../runtime/errors.ts';
 import type { TopicNames } from '../topics/catalog.ts';
 import type { FoundLetter } from '../topics/dead-letter.ts';
 import { DeadLetterView, idOf, type LetterGroup, type Letters, sourceName } from './dead-letters.ts';
-import type { GroupLag, LagReport, LagRow, Watched } from './lag.ts';
+import type { GroupLag, LagReport, LagRow, WatchedGroup } from './lag.ts';
 import { LagWatch } from './lag-watch.ts';
-import { type Problem, problemsOf, type Verdict, verdictOf } from './problems.ts';
+import { type PipelineProblem, type PipelineVerdict, problemsOf, verdictOf } from './problems.ts';
 import { type StageLine, stageHistory, stageNames } from './stage-history.ts';
 
 /** A snapshot as the page shows it. */
@@ -27,7 +27,7 @@ interface OverviewOptions {
   readonly broker: Broker;
   readonly names: TopicNames;
   /** The groups of the pipeline, processors, then sink, and behind them any others. */
-  readonly watched: readonly Watched[];
+  readonly watched: readonly WatchedGroup[];
   /** How long observations count. */
   readonly spanMs?: number;
   /** Snapshots, oldest first. @throws ReelflowError goldUnusable */
@@ -49,8 +49,8 @@ interface LetterLine {
 export interface View {
   readonly atMs: number;
   readonly namespace: string;
-  readonly verdict: Verdict;
-  readonly problems: readonly Problem[];
+  readonly verdict: PipelineVerdict;
+  readonly problems: readonly PipelineProblem[];
   /** Age of `stages` and `rows`; null when there are none yet. */
   readonly figuresAgeMs: number | null;
   /** Processors, sink, then other groups. */
@@ -101,7 +101,7 @@ export class Overview {
   /** Observes everything once. Failures are in the view; a defect is thrown. */
   async look(signal: AbortSignal): Promise<View> {
     const { broker, names, watched } = this.#options;
-    const problems: Problem[] = [];
+    const problems: PipelineProblem[] = [];
     const attempt = async <T>(what: string, work: () => Promise<T> | T): Promise<T | null> => {
       try {
         const done = await work();
@@ -173,7 +173,7 @@ export class Overview {
   }
 }
 
-function letterProblems(letters: Letters | null): Problem[] {
+function letterProblems(letters: Letters | null): PipelineProblem[] {
   const open = letters?.groups.reduce((sum, group) => sum + group.open, 0) ?? 0;
   if (open === 0) return [];
   const text = `${open.toLocaleString('en-US')} dead ${open === 1 ? 'letter is' : 'letters are'} open.`;

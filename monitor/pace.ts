@@ -2,7 +2,7 @@
 import { endOf, isFull, lagOf, type Observation, unreadFrom } from './judge.ts';
 
 /** Messages per second; null with fewer than two observations. */
-export interface Pace {
+interface Pace {
   readonly consumedPerSecond: number | null;
   readonly producedPerSecond: number | null;
 }

@@ -3,14 +3,14 @@ import { historyText, type StageLine } from './stage-history.ts';
 
 type Severity = 'bad' | 'note';
 
-export interface Problem {
+export interface PipelineProblem {
   readonly severity: Severity;
   readonly text: string;
   /** The next command to run; null when there is none. */
   readonly command: string | null;
 }
 
-export interface Verdict {
+export interface PipelineVerdict {
   readonly severity: Severity | 'good';
   readonly text: string;
   readonly command: string | null;
@@ -58,7 +58,7 @@ function wordsOf({ name, group: { group } }: StageLine): Words {
 }
 
 /** Problems of a stage. */
-export function problemsOf(stage: StageLine, namespace: string): Problem[] {
+export function problemsOf(stage: StageLine, namespace: string): PipelineProblem[] {
   const { name, group, members, history } = stage;
   const { subject, is, has, member, start } = wordsOf(stage);
   const { state, lag } = group;
@@ -68,9 +68,9 @@ export function problemsOf(stage: StageLine, namespace: string): Problem[] {
   const inspect = withNamespace(name === 'other' ? start : 'reelflow lag --watch');
   const waiting =
     lag === null ? 'the lag is unknown' : `${count(lag, 'message')} ${lag === 1 ? 'waits' : 'wait'}`;
-  const bad = (text: string, command: string): Problem => ({ severity: 'bad', text, command });
-  const note = (text: string, command: string): Problem => ({ severity: 'note', text, command });
-  const problems: Problem[] = [];
+  const bad = (text: string, command: string): PipelineProblem => ({ severity: 'bad', text, command });
+  const note = (text: string, command: string): PipelineProblem => ({ severity: 'note', text, command });
+  const problems: PipelineProblem[] = [];
   if (group.problem !== null)
     problems.push(bad(`Group ${group.group} could not be read: ${group.problem}`, inspect));
   const past = historyText(history);
@@ -129,7 +129,10 @@ export function problemsOf(stage: StageLine, namespace: string): Problem[] {
 }
 
 /** @param stages null when they could not be observed */
-export function verdictOf(problems: readonly Problem[], stages: readonly StageLine[] | null): Verdict {
+export function verdictOf(
+  problems: readonly PipelineProblem[],
+  stages: readonly StageLine[] | null,
+): PipelineVerdict {
   const worst = problems.find(({ severity }) => severity === 'bad');
   if (worst !== undefined) return worst;
   const pipeline = stages?.filter(({ name }) => name !== 'other') ?? [];

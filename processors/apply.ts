@@ -23,9 +23,9 @@ import type { CubeRows } from '../topics/cube-rows.ts';
 import { type DeltaHeader, encodeDelta } from '../topics/delta-wire.ts';
 import { sameGaps, withGap } from '../topics/position.ts';
 import { differenceOf, noRecords, type RecordCounts, sumOf } from '../topics/record-counts.ts';
-import { baseHeader, wholeCubes } from './base.ts';
 import { type Changes, findChanges, writeChanges } from './changes.ts';
 import { cubeChanges, touchRows } from './contributions.ts';
+import { baseHeader, wholeCubes } from './cube-base.ts';
 import { lastMessageOf, type MicroBatch, type SourceProgress } from './micro-batch.ts';
 import type { OutboxEntry, ShardStore, SourceState } from './shard-store.ts';
 

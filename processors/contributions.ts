@@ -102,7 +102,7 @@ export async function cubeChanges(
       ? differenceQuery(store, cube, changes)
       : additionQuery(cube, fresh);
     if (query === undefined) continue;
-    const cubeRows = await readCube(store, cube, query);
+    const cubeRows = await readCubeRows(store, cube, query);
     if (cubeRows.length > 0) rows.push(cubeRows);
   }
   return rows;
@@ -113,7 +113,7 @@ export async function cubeChanges(
  * @param query gives the key as INTEGER, then the measures as DOUBLE
  * @throws DeclarationFailure if values of the rows are too large for the declaration
  */
-export async function readCube({ connection }: ShardStore, cube: Cube, query: string): Promise<CubeRows> {
+export async function readCubeRows({ connection }: ShardStore, cube: Cube, query: string): Promise<CubeRows> {
   const { columns, length } = await ofDeclaration(cube.name, readNumbers(connection, query));
   cube.measures.forEach((measure, m) => {
     const values = columns[cube.key.length + m]?.subarray(0, length);

@@ -15,9 +15,8 @@ import { Ownership } from '../topics/ownership.ts';
 import { nextIn, notAfter, type Position, startAfter } from '../topics/position.ts';
 import { type AppliedBatch, applyMicroBatch } from './apply.ts';
 import { BackupRun } from './backup-run.ts';
-import { writeBase } from './base.ts';
 import { ChunkStager } from './chunk-stager.ts';
-import { DeadLetterSender } from './dead-letter-sender.ts';
+import { writeBase } from './cube-base.ts';
 import { type ClosedBy, Filling } from './filling.ts';
 import { type LastMessage, lastMessageOf, MicroBatch } from './micro-batch.ts';
 import type { Plan } from './plan.ts';
@@ -29,6 +28,7 @@ import type { ShardIdentity, ShardStore } from './shard-store.ts';
 import { SourceIntake } from './source-intake.ts';
 import { asWorkError } from './store-errors.ts';
 import { createStore } from './store-folder.ts';
+import { StoredLetters } from './stored-letters.ts';
 import { Tenure } from './tenure.ts';
 
 /** How long a closing shard waits for a request after its transaction is interrupted, in milliseconds. */
@@ -42,7 +42,7 @@ export class Shard {
   readonly #requests: ShardRequests;
   readonly #stager: ChunkStager;
   readonly #ownership: Ownership;
-  readonly #deadLetters: DeadLetterSender;
+  readonly #deadLetters: StoredLetters;
   readonly #backup: BackupRun | undefined;
   #tenure: Tenure<ShardStore, MicroBatch, AppliedBatch> | undefined;
   #publisher: Publisher | undefined;
@@ -62,7 +62,7 @@ export class Shard {
     this.#requests = new ShardRequests(identity.shard, context);
     this.#stager = new ChunkStager(identity.cubeSet, context);
     this.#ownership = new Ownership('tt', identity.shards);
-    this.#deadLetters = new DeadLetterSender({
+    this.#deadLetters = new StoredLetters({
       producer: this.#requests,
       topic: context.names.deadLetter,
       shard: identity.shard,

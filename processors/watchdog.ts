@@ -9,7 +9,7 @@ import { nextIn, type Position, positionText } from '../topics/position.ts';
 import { sourceShortened } from './source-proof.ts';
 
 /** The part of a shard that the watchdog checks. */
-export interface Watched {
+export interface WatchedShard {
   readonly number: number;
   readonly topics: readonly string[];
   /** Applied and published. */
@@ -27,7 +27,7 @@ interface WatchdogOptions {
   readonly bounds: () => Promise<ReadonlyMap<string, ReadonlyMap<number, LogBounds>>>;
   /** The delta topic. */
   readonly deltas: string;
-  readonly shards: () => readonly Watched[];
+  readonly shards: () => readonly WatchedShard[];
   readonly expectedPartitions: number;
   readonly stuckAfterMs: number;
   readonly logger: Logger;
@@ -122,7 +122,7 @@ export class Watchdog {
   }
 
   #lookAt(
-    shard: Watched,
+    shard: WatchedShard,
     position: Position,
     bounds: ReadonlyMap<string, ReadonlyMap<number, LogBounds>>,
     stalledMs: number,

@@ -12,8 +12,8 @@ import type { Appender } from './appender.ts';
 import type { Chunk, Mark } from './chunk-writer.ts';
 import { Chunker, type RejectedRow } from './chunker.ts';
 import { damaged, type InputFile } from './input-files.ts';
-import { firstChunkOf, type Journal, type Progress } from './journal.ts';
-import { Pace } from './pace.ts';
+import { firstChunkOf, type Journal, type JournaledProgress } from './journal.ts';
+import { RateLimit } from './rate-limit.ts';
 import { RejectedRows } from './rejected-rows.ts';
 import { countRejection, defaultMaxRejected, hopelessRows, tooManyRejected } from './rejection-limit.ts';
 import { Sender } from './sender.ts';
@@ -79,11 +79,11 @@ export class FileReplay {
   readonly #run: FileReplayRun;
   readonly #file: InputFile;
   readonly #observer: FileObserver | undefined;
-  readonly #progress: Progress;
+  readonly #progress: JournaledProgress;
   readonly #sender: Sender;
   readonly #rejectedRows: RejectedRows;
   readonly #chunker: Chunker;
-  readonly #pace: Pace | undefined;
+  readonly #pace: RateLimit | undefined;
   readonly #started = performance.now();
   readonly #secondsBefore: number;
   readonly #everyMs: number;
@@ -156,7 +156,7 @@ export class FileReplay {
         options.onRejected?.(rejected.reason);
       },
     });
-    this.#pace = rate === undefined ? undefined : new Pace(rate);
+    this.#pace = rate === undefined ? undefined : new RateLimit(rate);
     this.#everyMs = rate === undefined ? tickMs : tickMsWithRate;
     this.#nextTick = performance.now() + this.#everyMs;
   }

@@ -57,7 +57,7 @@ const journalFile = z.object({
 });
 
 export type Journal = z.infer<typeof journalFile>;
-export type Progress = z.infer<typeof progressEntry>;
+export type JournaledProgress = z.infer<typeof progressEntry>;
 export type Rejections = z.infer<typeof rejections>;
 
 /** A resumed run numbers its chunks from the next multiple on: no number occurs twice in a run and partition. */

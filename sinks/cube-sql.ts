@@ -72,7 +72,7 @@ export function selectSums(shape: CubeShape, type: 'BIGINT' | 'DOUBLE', revision
 }
 
 /** A SELECT of sums with texts in place of dictionary numbers. @param sums a relation, and its name in the SELECT */
-export function selectTexts(shape: CubeShape, sums: string, name: string): string {
+export function selectWithTexts(shape: CubeShape, sums: string, name: string): string {
   const texts = textsOf(shape);
   const columns = ['shard', ...shape.columns.map((column) => column.name)].map((column) =>
     texts.includes(column) ? `${column}_text.value AS ${column}` : `${name}.${column}`,
@@ -83,7 +83,7 @@ export function selectTexts(shape: CubeShape, sums: string, name: string): strin
   return `SELECT ${columns.join(', ')} FROM ${sums} AS ${name} ${dictionaries.join(' ')}`;
 }
 
-/** What the columns of a file hold that was written from `selectTexts`, by their types in DuckDB. */
+/** What the columns of a file hold that was written from `selectWithTexts`, by their types in DuckDB. */
 export const kindOfType: Readonly<Record<string, CubeColumn['kind']>> = {
   INTEGER: 'int',
   VARCHAR: 'string',

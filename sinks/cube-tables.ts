@@ -17,7 +17,7 @@ import {
   kindOfType,
   revisionColumn,
   selectSums,
-  selectTexts,
+  selectWithTexts,
   sumsTable,
   textsOf,
   undeclaredFile,
@@ -227,7 +227,7 @@ export class CubeTables {
   async #createView(shape: CubeShape): Promise<void> {
     const sums = sumsTable(shape);
     await this.#connection.run(
-      `CREATE OR REPLACE TEMP VIEW ${shape.name} AS ${selectTexts(shape, sums, sums)}`,
+      `CREATE OR REPLACE TEMP VIEW ${shape.name} AS ${selectWithTexts(shape, sums, sums)}`,
     );
   }
 
@@ -288,7 +288,7 @@ export class CubeTables {
   async export(folder: string, cube: string): Promise<void> {
     const other = this.#undeclared.get(cube);
     const relation =
-      other === undefined ? cube : `(${selectTexts(other, `(${selectSums(other, 'BIGINT')})`, 'held')})`;
+      other === undefined ? cube : `(${selectWithTexts(other, `(${selectSums(other, 'BIGINT')})`, 'held')})`;
     await this.#connection.run(
       `COPY ${relation} TO ${sqlPath(join(folder, `${cube}.parquet`))} (${parquetOptions})`,
     );

@@ -15,7 +15,7 @@ export interface RejectedSource {
   readonly rejection: RejectedMessage;
 }
 
-export interface DeadLetterSenderOptions {
+interface DeadLetterSenderOptions {
   readonly broker: Broker;
   /** The dead-letter topic. */
   readonly topic: string;

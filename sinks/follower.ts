@@ -9,7 +9,7 @@ import { sameGaps, samePosition } from '../topics/position.ts';
 import { noRecords, type RecordCounts, sumOf } from '../topics/record-counts.ts';
 import type { ShardState } from './shard-state.ts';
 
-export interface Followed<Part> {
+interface Followed<Part> {
   readonly verdict: Verdict;
   /** The parts of the delta to apply, in order; empty with another verdict. */
   readonly parts: readonly Part[];

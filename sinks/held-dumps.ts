@@ -10,7 +10,7 @@ import { type DatasetName, datasetNames, type TopicNames } from '../topics/catal
 import { DamagedIndex, type Directory, decodeDirectory, NewerIndex } from '../topics/dump-index.ts';
 import type { Manifest } from './gold/manifest.ts';
 
-export type Dumps = NonNullable<Manifest['dumps']>;
+type Dumps = NonNullable<Manifest['dumps']>;
 
 type Head = Omit<Directory, 'blocks'>;
 

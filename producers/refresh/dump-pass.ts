@@ -13,7 +13,7 @@ import type { Appender } from '../appender.ts';
 import { Chunker, type RejectedRow } from '../chunker.ts';
 import { damaged, type InputFile } from '../input-files.ts';
 import type { Rejections } from '../journal.ts';
-import type { Pace } from '../pace.ts';
+import type { RateLimit } from '../rate-limit.ts';
 import type { RejectedRows } from '../rejected-rows.ts';
 import { countRejection } from '../rejection-limit.ts';
 import { BatchSender } from './batch-sender.ts';
@@ -40,7 +40,7 @@ interface DumpPassOptions {
   /** Path of the spool. */
   readonly spoolPath: string;
   readonly spoolBytesMax: number;
-  readonly pace?: Pace | undefined;
+  readonly pace?: RateLimit | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress: (pass: 'compare' | 'send', bytesRead: number) => void;
   readonly onRejected: (reason: string) => void;

@@ -15,7 +15,7 @@ import type { Appender } from '../appender.ts';
 import { FileReplay, type FileReplayOptions, type FileReplayRun } from '../file-replay.ts';
 import type { InputFile } from '../input-files.ts';
 import { chunksPerAttempt, firstChunkOf, type Journal } from '../journal.ts';
-import { Pace } from '../pace.ts';
+import { RateLimit } from '../rate-limit.ts';
 import { RejectedRows } from '../rejected-rows.ts';
 import { checkPlannedRejections, type RejectionCounts } from '../rejection-limit.ts';
 import { DatasetRefresh } from './dataset-refresh.ts';
@@ -239,7 +239,7 @@ export class DumpRefresh {
       straysBefore,
       spoolPath: join(folder, `${dataset}.spool`),
       spoolBytesMax: options.spoolBytesMax ?? spoolBytesMaxDefault,
-      pace: rate === undefined ? undefined : new Pace(rate),
+      pace: rate === undefined ? undefined : new RateLimit(rate),
       signal,
       onProgress: (step, bytesRead) => this.#report(pass, file, step, bytesRead),
       onRejected: (reason) => options.onRejected?.(reason),

@@ -96,7 +96,7 @@ export function cycle(length: number, seed: number, rowsAt: (share: number) => n
   return { length, total: owner.length, start, owner };
 }
 
-export const rowsOf = ({ length, total, start }: Cycle, titles: number): number =>
+export const rowCountOf = ({ length, total, start }: Cycle, titles: number): number =>
   Math.floor(titles / length) * total + (start[titles % length] as number);
 
 export const has = ({ length, start }: Cycle, title: number): boolean => {

@@ -15,7 +15,7 @@ import {
   idLayout,
   next,
   quantile,
-  rowsOf,
+  rowCountOf,
   scaled,
   share,
 } from './chance.ts';
@@ -146,7 +146,7 @@ export function syntheticTables(titles: number, seed: number): Record<DatasetNam
   const fame = fameOf(
     titles,
     (titles * fullDump.people) / fullDump.titles,
-    rowsOf(credits, titles) * (1 - creditAgain),
+    rowCountOf(credits, titles) * (1 - creditAgain),
   );
   const cast = Math.min(people, fame.cast);
   const stride = coprimeStride(people);
@@ -209,7 +209,7 @@ export function syntheticTables(titles: number, seed: number): Record<DatasetNam
 
   const ratingsSalt = salt();
   const ratings: Table = {
-    rows: rowsOf(rated, titles),
+    rows: rowCountOf(rated, titles),
     write(out, at, row) {
       const h1 = chanceOf(ratingsSalt, row);
       const round = Math.floor(row / rated.total);
@@ -232,7 +232,7 @@ export function syntheticTables(titles: number, seed: number): Record<DatasetNam
 
   const principalsSalt = salt();
   const principals: Table = {
-    rows: rowsOf(credits, titles),
+    rows: rowCountOf(credits, titles),
     write(out, at, row) {
       const round = Math.floor(row / credits.total);
       const inCycle = row - round * credits.total;
@@ -266,7 +266,7 @@ export function syntheticTables(titles: number, seed: number): Record<DatasetNam
 
   const akasSalt = salt();
   const akasTable: Table = {
-    rows: rowsOf(akas, titles),
+    rows: rowCountOf(akas, titles),
     write(out, at, row) {
       const round = Math.floor(row / akas.total);
       const inCycle = row - round * akas.total;
@@ -333,7 +333,7 @@ export function syntheticTables(titles: number, seed: number): Record<DatasetNam
   const episodeSalt = salt();
   const cycles = Math.max(1, Math.floor(titles / episodes.length));
   const episode: Table = {
-    rows: rowsOf(episodes, titles),
+    rows: rowCountOf(episodes, titles),
     write(out, at, row) {
       const round = Math.floor(row / episodes.total);
       const owner = episodes.owner[row - round * episodes.total] as number;

@@ -43,7 +43,7 @@ interface PushReport {
 /** Names of the files of a snapshot. */
 const namePattern = /^(cubes\/)?\w+\.(parquet|json)$/;
 
-interface Place {
+interface BucketPlace {
   readonly url: string;
   readonly bucket: string;
   /** '' or ending in '/'. */
@@ -51,7 +51,7 @@ interface Place {
 }
 
 /** @throws ReelflowError usage */
-export function placeOf(url: string): Place {
+export function bucketPlaceOf(url: string): BucketPlace {
   const [, bucket, prefix = ''] =
     /^s3:\/\/([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:\/(.*?))?\/*$/.exec(url) ?? [];
   if (bucket === undefined) {
@@ -84,7 +84,7 @@ export async function pushGold(
       hint: 'Publish one with `reelflow sink --once`.',
     });
   }
-  const bucket = new Bucket(placeOf(url));
+  const bucket = new Bucket(bucketPlaceOf(url));
   try {
     // 1. identity of the bucket, and the CURRENT that may be replaced
     const manifest = readManifest(gold, id);
@@ -115,7 +115,7 @@ export async function pullGold(
   url: string,
   tables: readonly GoldTable[] = goldTables,
 ): Promise<{ snapshot: string; pulled: boolean }> {
-  const bucket = new Bucket(placeOf(url));
+  const bucket = new Bucket(bucketPlaceOf(url));
   try {
     const current = await bucket.current();
     if (current === undefined) {
@@ -160,10 +160,10 @@ function refuseForeign(where: string, existing: Manifest, incoming: Manifest): v
 /** One prefix of a bucket. */
 export class Bucket {
   readonly url: string;
-  readonly #place: Place;
+  readonly #place: BucketPlace;
   readonly #client: S3.S3Client;
 
-  constructor(place: Place) {
+  constructor(place: BucketPlace) {
     this.url = place.url;
     this.#place = place;
     this.#client = new S3.S3Client(clientConfig(process.env));

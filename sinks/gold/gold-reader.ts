@@ -11,7 +11,7 @@ import type { GoldTable, Plot } from '../../tables/gold-table.ts';
 import { goldTables } from '../../tables/gold-tables.ts';
 import { type Manifest, readManifest, tableFile } from './manifest.ts';
 
-export interface TableColumn extends ColumnNote {
+export interface ViewColumn extends ColumnNote {
   readonly name: string;
   /** As DuckDB writes it. */
   readonly type: string;
@@ -24,7 +24,7 @@ export interface TableView {
   readonly snapshot: string;
   readonly table: string;
   readonly about: string;
-  readonly columns: readonly TableColumn[];
+  readonly columns: readonly ViewColumn[];
   readonly rowsTotal: number;
   /** The first rows. */
   readonly rows: readonly (readonly Cell[])[];
@@ -96,7 +96,7 @@ export class GoldReader {
     return this.#reading(manifest, table, async () => {
       const described = await this.#all(`DESCRIBE SELECT * FROM ${file}`);
       const declared = this.#tables.find(({ name }) => name === table);
-      const columns = described.map(([name, type]): TableColumn => {
+      const columns = described.map(([name, type]): ViewColumn => {
         const note = declared?.notes?.[String(name)] ?? columnNotes[String(name)] ?? { about: '' };
         return { name: String(name), type: String(type), ...note };
       });

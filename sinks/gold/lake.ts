@@ -119,8 +119,8 @@ export class Lake {
     { prefix, name }: { prefix: string; name: string },
     snapshots: readonly string[],
   ): Promise<LakeChange> {
-    const { Bucket, placeOf } = await import('./bucket.ts');
-    const bucket = new Bucket(placeOf(prefix));
+    const { Bucket, bucketPlaceOf } = await import('./bucket.ts');
+    const bucket = new Bucket(bucketPlaceOf(prefix));
     try {
       return await inWorkshop(`${prefix}/${name}`, async (workshop) => {
         const old = join(workshop, oldName);

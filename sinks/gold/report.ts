@@ -13,8 +13,8 @@ import {
   GoldReader,
   type Point,
   type SnapshotDiff,
-  type TableColumn,
   type TableView,
+  type ViewColumn,
 } from './gold-reader.ts';
 import { listSnapshots, type Manifest, readManifest } from './manifest.ts';
 
@@ -217,7 +217,7 @@ function draw(plot: Plot, now: readonly Point[], then: readonly Point[], width: 
 const whole = (n: number) => n.toLocaleString('en-US');
 const figure = (n: number) => n.toLocaleString('en-US', { maximumFractionDigits: 2 });
 
-function cellText(cell: Cell | undefined, column?: TableColumn): string {
+function cellText(cell: Cell | undefined, column?: ViewColumn): string {
   if (cell === null || cell === undefined) return '';
   if (Array.isArray(cell)) return cell.map((inner) => cellText(inner)).join(', ');
   if (typeof cell !== 'number') return String(cell);

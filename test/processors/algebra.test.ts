@@ -6,7 +6,7 @@
 import { setImmediate } from 'node:timers/promises';
 import fc from 'fast-check';
 import { expect, test, vi } from 'vitest';
-import { writeBase } from '../../processors/base.ts';
+import { writeBase } from '../../processors/cube-base.ts';
 import { MicroBatch } from '../../processors/micro-batch.ts';
 import { blockKey, idText, partitionOf } from '../../topics/catalog.ts';
 import { toOf } from '../../topics/delta-wire.ts';

@@ -7,7 +7,7 @@ import { afterEach, beforeEach, describe, expect, inject, it, vi } from 'vitest'
 import { serveObservers } from '../../cli/observe.ts';
 import { type LogBounds, UnknownTopic } from '../../kafka/bounds.ts';
 import { freePorts } from '../../kafka/local/probe.ts';
-import { Watchdog, type Watched } from '../../processors/watchdog.ts';
+import { Watchdog, type WatchedShard } from '../../processors/watchdog.ts';
 import { exitCodes, ReelflowError } from '../../runtime/errors.ts';
 import { createLogger } from '../../runtime/logger.ts';
 import { schemaText } from '../../topics/registry.ts';
@@ -33,7 +33,7 @@ const deltas = 'deltas';
 
 describe('the watchdog', () => {
   let ends: Record<string, number[]>;
-  let shards: (Watched & {
+  let shards: (WatchedShard & {
     publishedPosition: Record<string, number>;
     appliedPosition: Record<string, number>;
     deltasSeen: number;

@@ -2,7 +2,7 @@
  * The phrases that no text of the project uses, each with what to write instead. A phrase is a regular expression over
  * lower-case words; a space in it is any white space, also a line break. Keep it precise: plain English must pass.
  */
-export interface Phrase {
+interface Phrase {
   readonly pattern: string;
   readonly write: string;
 }

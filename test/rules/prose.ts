@@ -19,7 +19,7 @@ const patterns = phrases.map(({ pattern, write }) => ({
   regExp: new RegExp(`(?<![\\w-])(?:${pattern.replaceAll(' ', '\\s+')})(?![\\w-])`, 'gi'),
 }));
 
-export interface Finding {
+interface Finding {
   readonly line: number;
   /** As it is written, on one line. */
   readonly phrase: string;

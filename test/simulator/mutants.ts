@@ -8,7 +8,7 @@ import { registerHooks, stripTypeScriptTypes } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import type { Failure, ModelBug } from './simulator.ts';
 
-export interface Mutant {
+interface Mutant {
   readonly name: string;
   /** What is changed in the product, or what the model of its SQL does wrong. */
   readonly change: { readonly file: string; readonly from: string; readonly to: string } | ModelBug;

@@ -134,7 +134,7 @@ export class DumpPlace {
   }
 }
 
-export const header = (dataset: DatasetName) => datasets[dataset].columns.map(({ name }) => name).join('\t');
+const header = (dataset: DatasetName) => datasets[dataset].columns.map(({ name }) => name).join('\t');
 export const fileOf = (dataset: DatasetName, lines: readonly string[]) =>
   `${[header(dataset), ...lines].join('\n')}\n`;
 export const ratings = (votes: Readonly<Record<number, number>>) =>
@@ -144,7 +144,7 @@ export const ratings = (votes: Readonly<Record<number, number>>) =>
       .map(([id, count]) => `${idText('tt', Number(id))}\t5.0\t${count}`)
       .sort(),
   );
-export const basics = (ids: readonly number[]) =>
+const basics = (ids: readonly number[]) =>
   fileOf('title.basics', ids.map((id) => `${idText('tt', id)}\tmovie\tA\tA\t0\t1994\t\\N\t90\tDrama`).sort());
 export const many = (votes: (id: number) => number | undefined, count = 2_000) => {
   const all: Record<number, number> = {};
@@ -161,7 +161,7 @@ export const shuffled = (file: string) => {
   const hash = (line: string) => createHash('sha256').update(line).digest('hex');
   return `${[head, ...lines.sort((x, y) => (hash(x) < hash(y) ? -1 : 1))].join('\n')}\n`;
 };
-export const titles = (votes: Readonly<Record<number, number>>) => basics(Object.keys(votes).map(Number));
+const titles = (votes: Readonly<Record<number, number>>) => basics(Object.keys(votes).map(Number));
 export const votesOf = async (place: DumpPlace) =>
   Object.fromEntries(
     [...(await place.held('title.ratings'))].map(([key, row]) => [Number(key.slice(2)), row.numVotes]),

@@ -18,7 +18,7 @@ interface Followed {
   readonly violations: readonly string[];
 }
 
-export interface Follower {
+interface Follower {
   /** What was seen until now. */
   readonly seen: Followed;
   stop(): Promise<Followed>;

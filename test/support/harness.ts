@@ -176,7 +176,7 @@ export function lastJson<T>({ stdout }: Finished): T {
   return JSON.parse(stdout.trim().split('\n').at(-1) ?? '') as T;
 }
 
-export interface TopicMessage {
+interface TopicMessage {
   readonly partition: number;
   readonly offset: number;
   readonly key: Buffer | null;

@@ -19,7 +19,7 @@ export interface ProxyAnswer {
   readonly isEndless?: boolean;
 }
 
-export interface ProxyRequest {
+interface ProxyRequest {
   readonly method: string;
   readonly path: string;
   readonly headers: IncomingHttpHeaders;

@@ -14,7 +14,7 @@ export function tokenFor(sub: string, seconds: number): string {
   return unsignedToken({ sub, iss: 'a-test', iat: now + Math.min(seconds, 0) - 60, exp: now + seconds });
 }
 
-export interface TokenRequest {
+interface TokenRequest {
   readonly authorization: string | undefined;
   readonly body: string;
 }

@@ -14,7 +14,7 @@ import { causeLines, freePorts } from '../../../kafka/local/probe.ts';
 
 const startMs = 300_000;
 
-export interface FlinkCluster {
+interface FlinkCluster {
   /** REST address of the job manager. */
   readonly rest: string;
   /** The answer to a GET below the REST address. */

@@ -17,7 +17,7 @@ import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { freePorts } from '../../../kafka/local/probe.ts';
 import type { ReelflowError } from '../../../runtime/errors.ts';
 import { CubeStore } from '../../../sinks/cube-store.ts';
-import { Bucket, placeOf, pullGold, pushGold } from '../../../sinks/gold/bucket.ts';
+import { Bucket, bucketPlaceOf, pullGold, pushGold } from '../../../sinks/gold/bucket.ts';
 import type { LakeChange } from '../../../sinks/gold/ducklake.ts';
 import { Lake, lakePlaceOf } from '../../../sinks/gold/lake.ts';
 import {
@@ -234,7 +234,7 @@ describe.skipIf(server === undefined)('a bucket (Java and Maven)', () => {
       await run.publish();
       await pushGold(run.gold, run.url, { newest: 10 });
       await run.publish();
-      const stale = new Bucket(placeOf(run.url));
+      const stale = new Bucket(bucketPlaceOf(run.url));
       const read = await stale.current();
       await pushGold(run.gold, run.url, { newest: 10 });
       await failureOf(stale.replaceCurrent('20200101_000000_000001', read?.tag), 'busy');
@@ -343,7 +343,7 @@ describe.skipIf(server === undefined)('a bucket (Java and Maven)', () => {
 
       const name = `${run.prefix}/lake.ducklake`;
       expect(await run.keys()).toContain('lake.ducklake');
-      const stale = new Bucket(placeOf(run.url));
+      const stale = new Bucket(bucketPlaceOf(run.url));
       const failed = stale.replaceFile('lake.ducklake', join(run.gold, 'CURRENT'), '"another"');
       expect((await failureOf(failed, 'busy')).detail).toContain('lake.ducklake');
       stale.close();
@@ -422,7 +422,7 @@ describe.skipIf(server === undefined)('a bucket (Java and Maven)', () => {
 it.each(['http://bucket/x', 's3://', 's3://UPPER/x', 's3:/bucket', 'bucket'])(
   '%s is not the address of a bucket',
   (url) => {
-    expect(() => placeOf(url)).toThrow(/is not a bucket/);
+    expect(() => bucketPlaceOf(url)).toThrow(/is not a bucket/);
   },
 );
 

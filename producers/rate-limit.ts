@@ -9,7 +9,7 @@ const grainMs = 100;
 /** Shortest burst worth a wait. */
 const burstMs = 10;
 
-export class Pace {
+export class RateLimit {
   readonly #rate: number;
   #credit = 0;
   #at = performance.now();

@@ -5,7 +5,7 @@ import { deadLetterMessage } from '../topics/dead-letter.ts';
 import type { RejectedSource } from './micro-batch.ts';
 import type { ShardStore } from './shard-store.ts';
 
-export interface DeadLetterSenderOptions {
+interface StoredLettersOptions {
   readonly producer: Pick<Producer, 'send'>;
   /** The dead-letter topic. */
   readonly topic: string;
@@ -15,10 +15,10 @@ export interface DeadLetterSenderOptions {
   readonly onLetter: (reason: string) => void;
 }
 
-export class DeadLetterSender {
-  readonly #options: DeadLetterSenderOptions;
+export class StoredLetters {
+  readonly #options: StoredLettersOptions;
 
-  constructor(options: DeadLetterSenderOptions) {
+  constructor(options: StoredLettersOptions) {
     this.#options = options;
   }
 

@@ -4,7 +4,7 @@ import { cubeSetOf } from '../tables/cubes/cube-set.ts';
 import type { CubeRows } from '../topics/cube-rows.ts';
 import { type DeltaHeader, encodeDelta } from '../topics/delta-wire.ts';
 import { noRecords } from '../topics/record-counts.ts';
-import { datasetsOf, readCube } from './contributions.ts';
+import { datasetsOf, readCubeRows } from './contributions.ts';
 import type { OutboxEntry, ShardStore, SourceState } from './shard-store.ts';
 
 /**
@@ -45,7 +45,7 @@ export async function wholeCubes(store: ShardStore, keeps: readonly string[] = [
       SELECT ${cube.key.map((name) => `${name}::INTEGER`).join(', ')},
         ${cube.measures.map((name) => `${name}::DOUBLE`).join(', ')}
       FROM cube`;
-    rows.push(await readCube(store, cube, query));
+    rows.push(await readCubeRows(store, cube, query));
   }
   return rows;
 }
