@@ -2,9 +2,10 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { CubeStore } from '../../sinks/cube-store.ts';
+import type { CubeStore } from '../../sinks/cube-store.ts';
 import { rowsOf } from '../../tables/cubes/cube.ts';
 import { cubeNamed, rowOf } from '../support/cube-rows.ts';
+import { openCubes } from '../support/gold-lab.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
 
 const groups = 40_000;
@@ -14,7 +15,7 @@ let store: CubeStore;
 
 beforeEach(async () => {
   folder = temporaryFolder();
-  store = await CubeStore.open(folder, { clusterId: 'cluster', namespace: '' }, '500MB');
+  store = await openCubes(folder);
 });
 
 afterEach(() => store.close());
@@ -56,7 +57,7 @@ test('rows are summed in place if the sum is less than half, and a snapshot does
   ];
   expect(await exported('next')).toEqual(expected);
   store.close();
-  store = await CubeStore.open(folder, { clusterId: 'cluster', namespace: '' }, '500MB');
+  store = await openCubes(folder);
   expect(await exported('again')).toEqual(expected);
 });
 
@@ -80,7 +81,7 @@ test('a cube that no version declares is kept, also when the store is opened aga
   await store.transaction(() => store.clearShard(0));
   expect(await store.compact()).toEqual({ before: groups, after: groups });
   store.close();
-  store = await CubeStore.open(folder, { clusterId: 'cluster', namespace: '' }, '500MB');
+  store = await openCubes(folder);
   await add(1, 1, foreign);
   expect(await store.compact()).toEqual({ before: 2 * groups, after: 2 * groups });
   // The declared cube of the same name has a table of its own.

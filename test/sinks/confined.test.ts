@@ -5,14 +5,13 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, expect, test } from 'vitest';
-import { CubeStore } from '../../sinks/cube-store.ts';
 import { GoldReader } from '../../sinks/gold/gold-reader.ts';
-import { publishSnapshot } from '../../sinks/gold/snapshot.ts';
 import { tryOut } from '../../sinks/verify/try-tables.ts';
 import { verifySnapshot } from '../../sinks/verify/verify.ts';
 import { builtIn } from '../../tables/built-in.ts';
 import type { GoldTable } from '../../tables/gold-table.ts';
 import { cubeNamed, rowOf } from '../support/cube-rows.ts';
+import { openCubes, publishCubes } from '../support/gold-lab.ts';
 import { headerOf } from '../support/harness.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
 import { ofUser } from '../support/user-folder.ts';
@@ -33,21 +32,12 @@ beforeAll(async () => {
   writeFileSync(join(data, 'title.ratings.tsv'), `${headerOf('title.ratings')}tt0000001\t5.5\t10\n`);
   const basics = 'tt0000001\tmovie\tOne\tOne\t0\t1999\t\\N\t90\tDrama\n';
   writeFileSync(join(data, 'title.basics.tsv'), `${headerOf('title.basics')}${basics}`);
-  const identity = { clusterId: 'cluster', namespace: '' };
-  const store = await CubeStore.open(join(root, 'state'), identity, '500MB');
+  const store = await openCubes(join(root, 'state'));
   const drama = store.dictionary.numberOfText('Drama');
   await store.transaction(() =>
     store.addCubeRows(0, rowOf(cubeNamed('title'), 1999, drama, 55, 1, 10, 90, 1)),
   );
-  const context = {
-    gold,
-    ...identity,
-    schemas: {},
-    peopleTopic: 'names',
-    reelflowVersion: '0',
-    historyDays: 400,
-  };
-  snapshot = (await publishSnapshot(store, { ...context, tables: [counting] })).id;
+  snapshot = (await publishCubes(store, gold, { tables: [counting] })).id;
   store.close();
 });
 

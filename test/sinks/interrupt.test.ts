@@ -3,11 +3,11 @@ import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { storageFaultOf } from '../../database/storage-errors.ts';
-import { CubeStore } from '../../sinks/cube-store.ts';
+import type { CubeStore } from '../../sinks/cube-store.ts';
 import { currentSnapshot } from '../../sinks/gold/manifest.ts';
-import { publishSnapshot } from '../../sinks/gold/snapshot.ts';
 import { cubeNamed, rowOf } from '../support/cube-rows.ts';
 import { onDatabase } from '../support/damage.ts';
+import { openCubes, publishCubes } from '../support/gold-lab.ts';
 import { until } from '../support/harness.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
 
@@ -15,7 +15,7 @@ let folder: string;
 let gold: string;
 let store: CubeStore;
 
-const open = () => CubeStore.open(join(folder, 'state'), { clusterId: 'cluster', namespace: '' }, '500MB');
+const open = () => openCubes(join(folder, 'state'));
 
 beforeEach(async () => {
   folder = temporaryFolder();
@@ -26,18 +26,7 @@ beforeEach(async () => {
 });
 afterEach(() => store.close());
 
-const publish = () =>
-  store.onAllThreads(() =>
-    publishSnapshot(store, {
-      gold,
-      namespace: '',
-      clusterId: 'cluster',
-      schemas: {},
-      peopleTopic: 'names',
-      reelflowVersion: '0',
-      historyDays: 400,
-    }),
-  );
+const publish = () => store.onAllThreads(() => publishCubes(store, gold));
 const snapshots = () => (existsSync(join(gold, 'snapshots')) ? readdirSync(join(gold, 'snapshots')) : []);
 
 // Method: the names are an endless view, so the publication never ends by itself.

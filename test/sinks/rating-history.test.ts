@@ -5,7 +5,7 @@
  */
 import fc from 'fast-check';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { CubeStore } from '../../sinks/cube-store.ts';
+import type { CubeStore } from '../../sinks/cube-store.ts';
 import type { RatingState } from '../../sinks/rating-history.ts';
 import { StagedRatings } from '../../sinks/staged-ratings.ts';
 import { RejectedMessage } from '../../topics/chunk.ts';
@@ -13,6 +13,7 @@ import { firstIdOf, groupOf, groupSize } from '../../topics/id-groups.ts';
 import { IdSet } from '../../topics/id-set.ts';
 import { Ownership } from '../../topics/ownership.ts';
 import { decoderOf, encodeChunk, key, rating } from '../support/chunks.ts';
+import { openCubes } from '../support/gold-lab.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
 
 const dayMs = 86_400_000;
@@ -23,7 +24,7 @@ const folder = temporaryFolder();
 let store: CubeStore;
 
 beforeAll(async () => {
-  store = await CubeStore.open(folder, { clusterId: 'cluster', namespace: '' }, '500MB');
+  store = await openCubes(folder);
 });
 afterAll(() => store.close());
 

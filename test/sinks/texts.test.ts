@@ -5,7 +5,7 @@
 import avsc from 'avsc';
 import fc from 'fast-check';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { CubeStore } from '../../sinks/cube-store.ts';
+import type { CubeStore } from '../../sinks/cube-store.ts';
 import { StagedTexts } from '../../sinks/staged-texts.ts';
 import { namesOfPeople, namesOfTitles, writeTexts } from '../../sinks/text-table.ts';
 import { blockKey, blockSize, idText, partitionOf } from '../../topics/catalog.ts';
@@ -13,6 +13,7 @@ import { ChunkDecoder, RejectedMessage } from '../../topics/chunk.ts';
 import { IdSet } from '../../topics/id-set.ts';
 import { Ownership } from '../../topics/ownership.ts';
 import { schemaText } from '../../topics/registry.ts';
+import { openCubes } from '../support/gold-lab.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
 
 const schemaId = 1;
@@ -24,7 +25,7 @@ const folder = temporaryFolder();
 let store: CubeStore;
 
 beforeAll(async () => {
-  store = await CubeStore.open(folder, { clusterId: 'cluster', namespace: '' }, '500MB');
+  store = await openCubes(folder);
 });
 afterAll(() => store.close());
 

@@ -1,11 +1,12 @@
 /** When the names of titles are read again, and which ones: on the sink's store, without a broker. */
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { CubeStore } from '../../sinks/cube-store.ts';
+import type { CubeStore } from '../../sinks/cube-store.ts';
 import { LevelIntake } from '../../sinks/level-intake.ts';
 import type { ShardState } from '../../sinks/shard-state.ts';
 import { blockKey, partitionOf } from '../../topics/catalog.ts';
 import { ChunkDecoder } from '../../topics/chunk.ts';
 import type { Gap } from '../../topics/position.ts';
+import { openCubes } from '../support/gold-lab.ts';
 import { broker } from '../support/harness.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
 
@@ -14,7 +15,7 @@ const folder = temporaryFolder();
 let store: CubeStore;
 
 beforeAll(async () => {
-  store = await CubeStore.open(folder, { clusterId: 'cluster', namespace: '' }, '500MB');
+  store = await openCubes(folder);
   const decoder = new ChunkDecoder('title.basics', 1, { writer: async () => undefined });
   store.titles.readFrom({ topic, decoder, checked: [] });
 });

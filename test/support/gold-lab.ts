@@ -1,7 +1,7 @@
 /** Gold without a broker: a sink's store that a test fills, whose snapshots differ by one title each. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { cpSync, rmSync } from 'node:fs';
+import { cpSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect } from 'vitest';
@@ -15,6 +15,18 @@ import { cubeNamed, rowOf } from './cube-rows.ts';
 import { temporaryFolder } from './temporary-folder.ts';
 
 export const labIdentity = { clusterId: 'cluster', namespace: '' };
+
+export const openCubes = (folder: string) => CubeStore.open(folder, labIdentity, '500MB');
+
+/** Publishes what a store holds. */
+export function publishCubes(
+  store: CubeStore,
+  gold: string,
+  more: Partial<Parameters<typeof publishSnapshot>[1]> = {},
+): Promise<Manifest> {
+  const source = { schemas: {}, peopleTopic: 'names', historyDays: 400, reelflowVersion: '0' };
+  return publishSnapshot(store, { gold, ...labIdentity, ...source, ...more });
+}
 
 const sources = join(import.meta.dirname, '..', '..', 'sinks', 'gold');
 
@@ -32,12 +44,11 @@ export class GoldLab {
 
   static async open(): Promise<GoldLab> {
     const folder = temporaryFolder();
-    return new GoldLab(folder, await CubeStore.open(join(folder, 'state'), labIdentity, '500MB'));
+    return new GoldLab(folder, await openCubes(join(folder, 'state')));
   }
 
   close(): void {
     this.store.close();
-    rmSync(this.folder, { recursive: true, force: true });
   }
 
   async addTitle(year: number): Promise<void> {
@@ -49,10 +60,7 @@ export class GoldLab {
   async publish(): Promise<Manifest> {
     this.titles += 1;
     await this.addTitle(1800 + this.titles * 10);
-    const source = { schemas: {}, peopleTopic: 'names', historyDays: 400, reelflowVersion: 'test' };
-    return this.store.onAllThreads(() =>
-      publishSnapshot(this.store, { gold: this.gold, ...labIdentity, ...source }),
-    );
+    return this.store.onAllThreads(() => publishCubes(this.store, this.gold));
   }
 
   lake(place: LakePlace): Lake {

@@ -1,19 +1,15 @@
 /** Cubes of users: what is additive over titles comes through, everything else is refused with file, line and hint. */
-import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { beforeAll, beforeEach, expect, test } from 'vitest';
+import { beforeEach, expect, test } from 'vitest';
 import { builtIn, builtInFolder } from '../../tables/built-in.ts';
 import { readFolder } from '../../tables/declaration-folder.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
 
-let parent: string;
 let folder: string;
 
-beforeAll(() => {
-  parent = temporaryFolder();
-});
 beforeEach(() => {
-  folder = mkdtempSync(join(parent, 'tables-'));
+  folder = temporaryFolder();
 });
 
 const good = `/*

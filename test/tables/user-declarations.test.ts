@@ -1,21 +1,17 @@
 /** Declarations of users: a good folder comes through, and everything that could be wrong is refused with file, line and hint. */
-import { mkdtempSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { beforeEach, describe, expect, test } from 'vitest';
 import { ReelflowError } from '../../runtime/errors.ts';
 import { builtIn } from '../../tables/built-in.ts';
 import { readFolder } from '../../tables/declaration-folder.ts';
 import { declarationsWith, userDeclarations } from '../../tables/user-declarations.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
 
-let parent: string;
 let folder: string;
 
-beforeAll(() => {
-  parent = temporaryFolder();
-});
 beforeEach(() => {
-  folder = mkdtempSync(join(parent, 'tables-'));
+  folder = temporaryFolder();
 });
 
 const good = `/*

@@ -3,34 +3,24 @@ import { appendFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { fileSha256 } from '../../../runtime/files.ts';
-import { CubeStore } from '../../../sinks/cube-store.ts';
+import type { CubeStore } from '../../../sinks/cube-store.ts';
 import { currentSnapshot, filesOf, type Manifest, snapshotFolder } from '../../../sinks/gold/manifest.ts';
 import { retain } from '../../../sinks/gold/retention.ts';
-import { publishSnapshot } from '../../../sinks/gold/snapshot.ts';
 import { type Cube, rowsOf } from '../../../tables/cubes/cube.ts';
 import { cubes } from '../../../tables/cubes/cube-set.ts';
 import { goldTables } from '../../../tables/gold-tables.ts';
 import { nullInt } from '../../../topics/row-plan.ts';
 import { Chance } from '../../chaos/chance.ts';
 import { cubeNamed, rowOf } from '../../support/cube-rows.ts';
+import { openCubes, publishCubes } from '../../support/gold-lab.ts';
 import { temporaryFolder } from '../../support/temporary-folder.ts';
 
-const identity = { clusterId: 'cluster', namespace: '' };
 let folder: string;
 let gold: string;
 let store: CubeStore;
 
-const openStore = (name: string) => CubeStore.open(join(folder, name), identity, '500MB');
-const publish = (from = store, to = gold, tables = goldTables) =>
-  publishSnapshot(from, {
-    gold: to,
-    tables,
-    ...identity,
-    schemas: {},
-    peopleTopic: 'names',
-    reelflowVersion: '0',
-    historyDays: 400,
-  });
+const openStore = (name: string) => openCubes(join(folder, name));
+const publish = (from = store, to = gold, tables = goldTables) => publishCubes(from, to, { tables });
 
 beforeEach(async () => {
   folder = temporaryFolder();
@@ -126,14 +116,7 @@ test('a store whose last snapshot is not CURRENT, or of another version, takes o
   const third = await publish();
   expect(written(third)).toHaveLength(filesOf(third).length);
   expect(currentSnapshot(gold)).not.toBe(second.id);
-  const newer = await publishSnapshot(store, {
-    gold,
-    ...identity,
-    schemas: {},
-    peopleTopic: 'names',
-    reelflowVersion: '1',
-    historyDays: 400,
-  });
+  const newer = await publishCubes(store, gold, { reelflowVersion: '1' });
   expect(written(newer)).toHaveLength(filesOf(newer).length);
 });
 

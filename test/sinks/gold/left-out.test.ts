@@ -2,21 +2,20 @@
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { confine } from '../../../database/duckdb.ts';
-import { CubeStore } from '../../../sinks/cube-store.ts';
-import { publishSnapshot } from '../../../sinks/gold/snapshot.ts';
+import type { CubeStore } from '../../../sinks/cube-store.ts';
 import type { GoldTable } from '../../../tables/gold-table.ts';
 import { goldTables } from '../../../tables/gold-tables.ts';
 import { cubeNamed, rowOf } from '../../support/cube-rows.ts';
+import { openCubes, publishCubes } from '../../support/gold-lab.ts';
 import { temporaryFolder } from '../../support/temporary-folder.ts';
 import { ofUser } from '../../support/user-folder.ts';
 
-const identity = { clusterId: 'cluster', namespace: '' };
 let folder: string;
 let store: CubeStore;
 
 beforeEach(async () => {
   folder = temporaryFolder();
-  store = await CubeStore.open(join(folder, 'state'), identity, '500MB');
+  store = await openCubes(join(folder, 'state'));
   await store.transaction(() =>
     store.addCubeRows(
       0,
@@ -27,13 +26,7 @@ beforeEach(async () => {
 afterEach(() => store.close());
 
 const publish = (...own: GoldTable[]) =>
-  publishSnapshot(store, {
-    gold: join(folder, 'gold'),
-    ...identity,
-    schemas: {},
-    peopleTopic: 'names',
-    reelflowVersion: '0',
-    historyDays: 400,
+  publishCubes(store, join(folder, 'gold'), {
     tables: [...goldTables.slice(0, 1), ...own],
     userTableMs: 4_000,
   });

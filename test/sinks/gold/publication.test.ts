@@ -17,7 +17,7 @@ import { withDatabase } from '../../../database/duckdb.ts';
 import { parquetFile } from '../../../database/sql.ts';
 import type { Logger } from '../../../runtime/logger.ts';
 import { cubeTable } from '../../../sinks/cube-sql.ts';
-import { CubeStore } from '../../../sinks/cube-store.ts';
+import type { CubeStore } from '../../../sinks/cube-store.ts';
 import { catalogueFile } from '../../../sinks/gold/catalogue.ts';
 import { GoldReader } from '../../../sinks/gold/gold-reader.ts';
 import {
@@ -28,16 +28,14 @@ import {
   snapshotFolder,
 } from '../../../sinks/gold/manifest.ts';
 import { retain } from '../../../sinks/gold/retention.ts';
-import { publishSnapshot } from '../../../sinks/gold/snapshot.ts';
 import { restoreFrom } from '../../../sinks/restore.ts';
 import { columnsOf } from '../../../tables/cubes/cube.ts';
 import { cubeNamed, rowOf } from '../../support/cube-rows.ts';
+import { openCubes, publishCubes } from '../../support/gold-lab.ts';
 import { temporaryFolder } from '../../support/temporary-folder.ts';
 
 let folder: string;
 let store: CubeStore;
-
-const identity = { clusterId: 'cluster', namespace: '' };
 
 beforeEach(async () => {
   folder = temporaryFolder();
@@ -50,7 +48,7 @@ afterEach(() => {
 
 /** A store with one title of the region `hu` in shard 0. */
 async function openStore(state: string): Promise<CubeStore> {
-  const opened = await CubeStore.open(state, identity, '500MB');
+  const opened = await openCubes(state);
   if (!opened.isEmpty) return opened;
   await opened.transaction(async () => {
     const region = opened.dictionary.numberOfText('hu');
@@ -62,13 +60,7 @@ async function openStore(state: string): Promise<CubeStore> {
   return opened;
 }
 
-const publish = (gold: string, from = store) =>
-  from.onAllThreads(() =>
-    publishSnapshot(from, {
-      ...{ gold, ...identity, schemas: {}, peopleTopic: 'names', reelflowVersion: '0' },
-      historyDays: 400,
-    }),
-  );
+const publish = (gold: string, from = store) => from.onAllThreads(() => publishCubes(from, gold));
 
 const regionsOf = async (gold: string, id: string) =>
   (await GoldReader.open(gold, (reader) => reader.rows(id, 'region_analysis', 5))).rows.map(
@@ -86,7 +78,7 @@ describe.each(['region=eu', 'env=prod', 'total_titles=7', 'a*b', 'a?b', 'a[X]b',
       expect(tables.region_analysis?.rows).toBe(1);
       expect(await regionsOf(gold, id)).toEqual(['hu']);
 
-      const restored = await CubeStore.open(join(folder, name.replace('?', '!'), 'state'), identity, '500MB');
+      const restored = await openCubes(join(folder, name.replace('?', '!'), 'state'));
       await restored.restore(join(snapshotFolder(gold, id), 'cubes'), []);
       const again = await publish(gold, restored);
       restored.close();
@@ -213,7 +205,7 @@ test('a sink without a state begins empty if the newest snapshot holds no cubes'
   const logger = { warn: (fields: unknown) => warnings.push(fields) } as unknown as Logger;
   for (const [number, named] of [cubes, undefined].entries()) {
     writeFileSync(path, JSON.stringify({ ...manifest, cubes: named }));
-    const restored = await CubeStore.open(join(folder, `restored-${number}`), identity, '500MB');
+    const restored = await openCubes(join(folder, `restored-${number}`));
     await restoreFrom(restored, gold, id, logger);
     const rows = await restored.connection.runAndReadAll(
       `FROM ${cubeTable({ name: 'region', columns: columnsOf(cubeNamed('region')) })}`,
