@@ -78,7 +78,7 @@ export function percent(text: string): number {
 function times(text: string): number {
   const value = Number(text);
   if (text.trim() === '' || !(value >= 1 && value <= 1_000_000)) {
-    throw new InvalidArgumentError('Use a number from 1 on.');
+    throw new InvalidArgumentError('Use a number of at least 1.');
   }
   return value;
 }

@@ -124,7 +124,7 @@ async function tryTables(flags: Flags & { data: string; table?: string; rows: nu
 async function begin(name: string, flags: Flags): Promise<void> {
   const folder = flags.tables ?? '.';
   if (!/^[a-z][a-z0-9_]{0,62}$/.test(name)) {
-    throw new ReelflowError('usage', `${name} is no name of a table`, {
+    throw new ReelflowError('usage', `${name} is not a valid table name`, {
       hint: 'Use lower-case letters, digits and _.',
     });
   }

@@ -55,7 +55,7 @@ export async function publishMarks(marking: Marking): Promise<number> {
     if (isOurs) return generation;
   }
   throw new ReelflowError('busy', 'Other resets run at the same time', {
-    detail: `${attemptsMax} generations were begun by others.`,
+    detail: `Other resets began ${attemptsMax} generations meanwhile.`,
     hint: 'Wait for them to end, then run `reelflow reset` again.',
   });
 }

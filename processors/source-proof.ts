@@ -43,7 +43,7 @@ export class SourceProof {
     const offset = this.#proof.pending.get(topic)?.offset;
     if (this.#proof.accept(topic, message)) return;
     const last = this.#lastOf(topic);
-    throw new ReelflowError('sourceReplaced', 'A topic is not the one from which the state was made', {
+    throw new ReelflowError('sourceReplaced', 'A topic was replaced after the state was built from it', {
       detail: `${topic}/${this.#shard}: the message at offset ${offset} is not the one that was applied (chunk ${last?.chunk} of run ${last?.runId}).`,
       hint: 'The topic was recreated, or has lost its tail. If that was intended, run `reelflow reset` and start again.',
     });

@@ -110,7 +110,7 @@ export class DeltaIntake {
     if (start === undefined) {
       throw new ReelflowError(
         'sourceReplaced',
-        'The topic of deltas is not the one from which the state was made',
+        'The topic of deltas was replaced after the state was built from it',
         {
           detail: `${detail} It was recreated, or has lost its tail.`,
           hint: "End all members, then run `reelflow reset` with the sink's --gold.",

@@ -323,7 +323,7 @@ export class LevelIntake<State extends LevelState> {
   #replaced(detail: string): ReelflowError {
     return new ReelflowError(
       'sourceReplaced',
-      `The topic of ${this.#options.dataset.what} is not the one from which the state was made`,
+      `The topic of ${this.#options.dataset.what} was replaced after the state was built from it`,
       {
         detail,
         hint: 'It was recreated, or has lost its tail. If that was intended, run `reelflow reset` and start again.',

@@ -160,7 +160,7 @@ export class PersonIntake {
     if (this.#proof.accept(partition, message)) return;
     throw new ReelflowError(
       'sourceReplaced',
-      'The topic of names is not the one from which the state was made',
+      'The topic of names was replaced after the state was built from it',
       {
         detail: `${this.#options.topic}/${partition}: the message at offset ${expected} is not the one that was read.`,
         hint: 'It was recreated, or has lost its tail. If that was intended, run `reelflow reset` and start again.',

@@ -32,7 +32,7 @@ export class DeclarationFile {
     if (!/^[a-z][a-z0-9_]{0,62}$/.test(this.name)) {
       this.fail(
         1,
-        `${this.name} is no name of a table`,
+        `${this.name} is not a valid table name`,
         'Name the file with lower-case letters, digits and _.',
       );
     }

@@ -317,7 +317,7 @@ export class Registry {
 
   #accessRefused(text: string): ReelflowError {
     const { url, access = registryAccess() } = this.#options;
-    return new ReelflowError('accessRefused', 'The Schema Registry does not let us in', {
+    return new ReelflowError('accessRefused', 'The Schema Registry denies access', {
       detail: `${url}: ${text} (${access.login})`,
       hint: 'Check SCHEMA_REGISTRY_USERNAME and its password, SCHEMA_REGISTRY_BEARER_TOKEN_FILE or SCHEMA_REGISTRY_SSL_CERTIFICATE_FILE, and the rights there.',
     });

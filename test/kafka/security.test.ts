@@ -250,7 +250,7 @@ describe.skipIf(why !== '')(`a broker that wants TLS and a login, a registry tha
       SCHEMA_REGISTRY_PASSWORD: wrong,
     });
     expect(result.code).toBe(20);
-    expect(spoken(result)).toContain('The Schema Registry does not let us in');
+    expect(spoken(result)).toContain('The Schema Registry denies access');
     expect(spoken(result)).toContain('as bob');
   });
 

@@ -188,7 +188,7 @@ test.each([
   expect(problem.hint).toMatch(/^[A-Z].*\.$/);
 });
 
-test('a file whose name is no name of a table, and one that cannot be read, are refused', () => {
+test('a file whose name is not a valid table name, and one that cannot be read, are refused', () => {
   expect(problemOf(plain, 'Votes.sql').reason).toContain('no name');
   mkdirSync(join(folder, 'a_folder.sql'));
   expect(() => new DeclarationFile(join(folder, 'a_folder.sql'))).toThrow(/a_folder\.sql:1: EISDIR/);

@@ -90,7 +90,7 @@ describe.skipIf(why !== undefined)(`a registry that wants certificate and token$
     writeFileSync(expired, 'expired-token');
     const refused = await place.run(args, { ...env, SCHEMA_REGISTRY_BEARER_TOKEN_FILE: expired });
     expect(refused.code).toBe(20);
-    expect(spoken(refused)).toContain('The Schema Registry does not let us in');
+    expect(spoken(refused)).toContain('The Schema Registry denies access');
     for (const { stdout, stderr } of [good, sent, refused])
       expect(stdout + stderr).not.toMatch(/token-that|expired-token/);
   });

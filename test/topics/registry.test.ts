@@ -284,7 +284,7 @@ describe('an answer of the registry', () => {
     expect(failure.detail).toContain('HTTP 422: error 42202, Invalid version');
   });
 
-  test('that does not let us in is quoted', async () => {
+  test('that denies access is quoted', async () => {
     proxy.answer = () => ({ status: 403, body: '{"error_code":40301,"message":"User denied on Subject"}' });
     const failure = await failureOf(client().writer(5));
     expect(failure.kind).toBe('accessRefused');
