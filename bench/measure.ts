@@ -68,7 +68,7 @@ export class Watch {
 /**
  * CPU seconds that a local broker has taken since it started.
  * @param address host:port that it tells its clients
- * @returns NaN when it is no process of this machine that services started
+ * @returns NaN when it is not a process of this machine that services started
  */
 export function brokerCpuSeconds(address: string): number {
   const found = readdirSync('/proc').find((pid) => {

@@ -319,7 +319,7 @@ await new Command('bench:peers')
     }
     const lines = parts.flatMap((part) => part.lines);
     report(resultOf('peers', lines, [...new Set(parts.flatMap(({ notes }) => notes))]), flags);
-    // A result that differs is no result; an engine that is not there is only named.
+    // A result that differs is not a result; an engine that is not there is only named.
     if (lines.some(({ gold }) => /differences|^failed/.test(String(gold)))) process.exitCode = 1;
   })
   .parseAsync();

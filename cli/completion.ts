@@ -115,7 +115,7 @@ function bash(nodes: readonly Node[]): string {
     ...cases,
     '  esac',
     '  COMPREPLY=($(compgen -W "$words" -- "$current"))',
-    '  # Arguments that are no commands or options are files and folders.',
+    '  # Arguments that are not commands or options are files and folders.',
     '  [[ ${#COMPREPLY[@]} -gt 0 || $current == -* ]] || COMPREPLY=($(compgen -f -- "$current"))',
     '}',
     'complete -o filenames -F _reelflow reelflow',

@@ -63,7 +63,7 @@ async function list(flags: Filters & { limit?: number }): Promise<void> {
   if (flags.json) return printJson(flags.limit === undefined ? letters.groups : letters.latest.map(lineOf));
   if (letters.groups.length === 0) return print('There are no dead letters.');
   print(flags.limit === undefined ? groupsText(letters) : lettersText(letters));
-  if (letters.foreign > 0) printFilled(`${letters.foreign} messages of the topic are no dead letters.`);
+  if (letters.foreign > 0) printFilled(`${letters.foreign} messages of the topic are not dead letters.`);
 }
 
 const lineOf = ({ value: _, timeMs, ...letter }: Letters['latest'][number]) => ({

@@ -133,7 +133,7 @@ async function report(
   qualified: (hint: string) => Promise<string>,
 ): Promise<number> {
   if (error instanceof CommanderError) {
-    // commander has printed its message; help and version are no errors.
+    // commander has printed its message; help and version are not errors.
     return error.exitCode === 0 ? 0 : exitCodes.usage;
   }
 

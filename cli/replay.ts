@@ -48,7 +48,7 @@ export function replayCommand(): Command {
       'partition count of the topics; default the count of existing ones, else 4',
       integerIn(1, 1_000),
     )
-    .option('--upsert', 'add and replace rows, remove none: for files that are no whole dump')
+    .option('--upsert', 'add and replace rows, remove none: for files that are not a whole dump')
     .option('--full', 'send every row, also of what did not change')
     .option('--dry-run', 'print the plan, send nothing')
     .option(

@@ -31,7 +31,7 @@ async function run(flags: Flags): Promise<void> {
   const shardsOf = current === undefined ? {} : readManifest(places.gold, current).shards;
   const generationMin = Math.max(0, ...Object.values(shardsOf).map((shard) => shard.generation));
   const work = () => reset({ broker, registry, names, generationMin, dryRun: flags.dryRun === true });
-  // A sink that runs once is no member of its group; only its lock shows that it is running.
+  // A sink that runs once is not a member of its group; only its lock shows that it is running.
   const lock = join(places.gold, '.sink');
   const report =
     existsSync(lock) && flags.dryRun !== true

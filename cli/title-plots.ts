@@ -30,7 +30,7 @@ export function titlePlots(
     });
     const [lastDay, lastValue] = [rows.at(-1)?.[day], rows.at(-1)?.[at]];
     if (newest && typeof lastValue === 'number' && String(lastDay) < newest) points.push([newest, lastValue]);
-    // One day is no course.
+    // One day draws no line.
     if (points.length < 2) return [];
     const name = `${title} of ${String(rows[0]?.[tconst])} by day, from ${table}`;
     return [[{ title: name, kind: 'line', x: 'day', y: column } satisfies Plot, points]];

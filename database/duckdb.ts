@@ -196,7 +196,7 @@ export function appendColumns(
   });
 }
 
-/** Bytes that are no UTF-8 become U+FFFD. */
+/** Bytes that are not UTF-8 become U+FFFD. */
 const utf8Of = (bytes: Uint8Array) => Buffer.from(Buffer.from(bytes).toString());
 
 function fillTexts(

@@ -1,6 +1,6 @@
 /**
  * Outages of the brokers (or of another service): which activities of this process wait, since when and why. One warning
- * when an outage starts and one when it ends, however many activities wait. A leader that moves is no outage, so the first
+ * when an outage starts and one when it ends, however many activities wait. A leader that moves is not an outage, so the first
  * seconds are silent.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -26,7 +26,7 @@ export function outageDetail(outages: {
     .join('; ');
 }
 
-/** An interruption shorter than this is no outage. */
+/** An interruption shorter than this is not an outage. */
 const silentMs = 3_000;
 /** Those that the log names; each shard of a member may wait for something of its own. */
 const activitiesMax = 3;

@@ -79,7 +79,7 @@ export class Publisher {
             if (verdict === 'refuse') refused += 1;
             if (verdict === 'apply') this.#count(header);
           } catch (thrown) {
-            // The sink reports messages that are no deltas. Here they are only not part of the chain.
+            // The sink reports messages that are not deltas. Here they are only not part of the chain.
             if (!(thrown instanceof RejectedMessage)) throw thrown;
           }
         }

@@ -28,7 +28,7 @@ import { asStoreError, asWorkError, StoreLocked } from './store-errors.ts';
 
 /**
  * Raised when the tables of a store change, or the rule by which chunks become rows. A store of another format is rebuilt. The cubes
- * are no part of it: rows are the same for any of them.
+ * are not part of it: rows are the same for any of them.
  */
 const formatVersion = 5;
 

@@ -14,7 +14,7 @@ const chunkRecordsMax = 20_000;
 
 /** A position in a file. */
 export interface Mark {
-  /** Rows before this point; the header is no row. */
+  /** Rows before this point; the header is not a row. */
   readonly row: number;
   /** How many of them were rejected. */
   readonly rejected: number;

@@ -1,4 +1,4 @@
-/** Recognises by its first bytes a file that is no text of a dataset. */
+/** Recognises by its first bytes a file that is not text of a dataset. */
 
 interface ForeignFormat {
   readonly what: string;

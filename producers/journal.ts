@@ -24,7 +24,7 @@ const inputEntry = z.object({
 const rejections = z.record(z.string(), z.object({ rows: count, line: count, detail: z.string() }));
 
 const progressEntry = z.object({
-  /** Rows before this one are acknowledged, as chunks or as dead letters; from 0, the header is no row. */
+  /** Rows before this one are acknowledged, as chunks or as dead letters; from 0, the header is not a row. */
   row: count,
   /** How many of them were rejected. */
   rejected: count,

@@ -137,7 +137,7 @@ export async function replay(options: ReplayOptions): Promise<ReplayReport> {
   });
 }
 
-/** Nothing was sent: the rows that would be sent are no produced ones. */
+/** Nothing was sent: the rows that would be sent do not count as produced. */
 function dryRunReport(
   journal: Journal,
   { absent, plan }: { absent: readonly DatasetName[]; plan: Plans },

@@ -20,7 +20,7 @@ export interface Exchange {
 
 export interface Answer {
   readonly status: number;
-  /** The body as an object; undefined if it is no JSON object. */
+  /** The body as an object; undefined if it is not a JSON object. */
   readonly body: Readonly<Record<string, unknown>> | undefined;
   /** The registry's own error code, which follows the status: 40403 is a 404. */
   readonly errorCode: number | undefined;
@@ -117,7 +117,7 @@ export function retryAfter(value: string | undefined, nowMs: number): number | u
   if (value === undefined) return undefined;
   const text = value.trim();
   if (/^\d+$/.test(text)) return Number(text) * 1000;
-  // Date.parse also takes a plain number with a sign or a fraction, which is no date.
+  // Date.parse also takes a plain number with a sign or a fraction, which is not a date.
   const dateMs = /[a-z]/i.test(text) ? Date.parse(text) : Number.NaN;
   return Number.isNaN(dateMs) ? undefined : Math.max(0, dateMs - nowMs);
 }

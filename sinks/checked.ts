@@ -1,6 +1,6 @@
 /**
  * The newest input whose tables equal those of a snapshot. Such input is not published: it would push older snapshots out of
- * retention and tell readers nothing new. It is no part of gold either, because a snapshot never changes: it lies beside the
+ * retention and tell readers nothing new. It is not part of gold either, because a snapshot never changes: it lies beside the
  * sink's state, and is lost without harm, as the sink then computes the tables once more.
  */
 import { readFileSync, renameSync, writeFileSync } from 'node:fs';

@@ -263,7 +263,7 @@ export class RatingHistory implements LevelDataset<RatingState> {
   /**
    * Creates the relations that gold tables read: `history`, one row per title and day on which its rating or its votes
    * changed, and `history_span`, one row: the newest day, and the day with which the history begins. What a title had on
-   * that day is no change.
+   * that day is not a change.
    */
   async createViews(): Promise<void> {
     const { newestDay, cutOff } = this.#span();

@@ -38,7 +38,7 @@ interface Sample {
   /** Texts as numbers, as the stores have them; `shift` numbers them in another order. */
   readonly numbers?: { readonly shift: number };
   readonly isReversed?: boolean;
-  /** One title, with this integer in each column that is no id, or null where it may be. */
+  /** One title, with this integer in each column that is not an id, or null where it may be. */
   readonly extreme?: number | null;
 }
 
@@ -258,7 +258,7 @@ class CubeCheck {
     }
   }
 
-  /** Rows whose measures are all 0 are no rows of a cube. So that no group vanishes while it has titles, one measure counts them. */
+  /** Rows whose measures are all 0 are not rows of a cube. So that no group vanishes while it has titles, one measure counts them. */
   async #checkCount(): Promise<void> {
     const { measures } = this.#cube;
     let counts: readonly string[] = measures;

@@ -68,14 +68,14 @@ export class DeclarationFile {
     const parsed = schema.safeParse(this.#values());
     if (parsed.success) return parsed.data;
     const { issues } = parsed.error;
-    // A word that is no property may be a property misspelt, which is then missing.
+    // A word that is not a property may be a property misspelt, which is then missing.
     const issue = issues.find(({ code }) => code === 'unrecognized_keys') ?? issues[0];
     const unknown = issue?.code === 'unrecognized_keys' ? issue.keys.slice(0, 1) : [];
     const path = [...(issue?.path ?? []), ...unknown];
     const what = path.length === 0 ? 'the metadata' : path.map(String).join('.');
     const reason =
       unknown.length > 0
-        ? `${what} is no property of a declaration`
+        ? `${what} is not a property of a declaration`
         : `${what}: ${issue?.message.replace(/^./, (first) => first.toLowerCase())}`;
     throw this.problem(this.lineOf(path), reason, 'Compare with an example: `reelflow tables new NAME`.');
   }
@@ -129,7 +129,7 @@ export class DeclarationFile {
     } catch (thrown) {
       const isRead = thrown instanceof TypeError;
       const hint = isRead ? 'Write it as text in UTF-8.' : 'Check its permissions.';
-      throw this.problem(1, isRead ? 'the file is no text in UTF-8' : messageOf(thrown), hint);
+      throw this.problem(1, isRead ? 'the file is not text in UTF-8' : messageOf(thrown), hint);
     }
   }
 }

@@ -1,6 +1,6 @@
 /**
  * Checks the SQL of a user's declaration by DuckDB's own parser, before anything runs: exactly one SELECT, over an allow-list of
- * relations and functions whose result depends on nothing but the rows. DuckDB's `stability` column is no test: it calls
+ * relations and functions whose result depends on nothing but the rows. DuckDB's `stability` column is not a test: it calls
  * `any_value`, `list` and `arg_max` consistent, and `enable_logging` inside a SELECT writes a file.
  */
 import type { DuckDBConnection } from '@duckdb/node-api';
@@ -83,7 +83,7 @@ export async function statementProblem(
     const isSyntax = parsed.error_type === 'parser';
     return {
       at: Number(parsed.position ?? 0),
-      reason: isSyntax ? String(parsed.error_message) : 'it is no SELECT',
+      reason: isSyntax ? String(parsed.error_message) : 'it is not a SELECT',
       hint: isSyntax ? 'Correct the SQL.' : 'Write one SELECT.',
     };
   }

@@ -144,7 +144,11 @@ class TableCheck {
     }
     for (const [i, name] of key.entries()) {
       if (name in columns) continue;
-      throw this.#problem(['key', i], `the key ${name} is no column of the table`, 'List it under columns.');
+      throw this.#problem(
+        ['key', i],
+        `the key ${name} is not a column of the table`,
+        'List it under columns.',
+      );
     }
   }
 

@@ -301,7 +301,7 @@ function readGroups(from: Uint8Array, start: number): [Int32Array, number] {
       let group: number;
       [group, at] = readLong(from, at);
       if (group < 0 || group > groupMax) {
-        throw new MalformedRows('invalid_value', `replaces holds ${group}, which is no group of ids`);
+        throw new MalformedRows('invalid_value', `replaces holds ${group}, which is not a group of ids`);
       }
       groups.push(group);
     }

@@ -276,7 +276,7 @@ function widened(bytes: Uint8Array, kind: CubeColumnKind, width: number): Int32A
   if (integers === undefined) {
     const doubles = new Float64Array(buffer);
     if (!doubles.every(Number.isSafeInteger))
-      throw new MalformedRows('invalid_value', 'a measure is no integer');
+      throw new MalformedRows('invalid_value', 'a measure is not an integer');
     return doubles;
   }
   const narrow = new integers(buffer);

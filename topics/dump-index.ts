@@ -24,7 +24,7 @@ export class NewerIndex extends Error {
   }
 }
 
-/** The bytes are no message of the index. */
+/** The bytes are not a message of the index. */
 export class DamagedIndex extends Error {
   constructor(detail: string) {
     super(detail);

@@ -16,7 +16,7 @@ export function schemaText(name: string): string {
   return readFileSync(new URL(`./schemas/${name}.avsc`, import.meta.url), 'utf8');
 }
 
-/** The registry has a schema under an id, and it is no Avro schema that can be read. */
+/** The registry has a schema under an id, and it is not an Avro schema that can be read. */
 export class UnusableSchema extends Error {
   override readonly name = 'UnusableSchema';
 }

@@ -20,7 +20,7 @@ export interface AvroField {
 
 /**
  * How a wanted field becomes numbers. `text` keeps the bytes, for strings with many distinct values. `people` is a list of
- * ids, joined by commas; what is no id in it does not count.
+ * ids, joined by commas; what is not an id in it does not count.
  */
 export type ColumnForm =
   | 'tt'

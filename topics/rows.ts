@@ -315,7 +315,7 @@ function idOf(from: Uint8Array, start: number, end: number, step: Step): number 
 /**
  * The digits of `tt0111161`: seven, or eight or nine without a leading zero.
  * @param prefix second byte of the prefix
- * @returns -1 for what is no id
+ * @returns -1 for what is not an id
  */
 function readId(from: Uint8Array, start: number, end: number, prefix: number): number {
   const digits = end - start - 2;

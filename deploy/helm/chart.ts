@@ -52,7 +52,7 @@ const optional: Readonly<Record<string, string>> = {
 /** The templates by name. @throws when a manifest no longer has what a value replaces */
 export function chartTemplates(): Map<string, string> {
   const files = Object.entries(own).map(([file, replacements]): [string, string] => {
-    // How to use the plain file is no part of the chart.
+    // How to use the plain file is not part of the chart.
     let text = readFileSync(join(manifests, file), 'utf8').replace(/^(?:#.*\n)+/, '');
     for (const [from, to] of replacements) {
       const replaced = text.replace(from, to);

@@ -15,7 +15,7 @@ export class WrongContent extends Error {}
 export function checkStart(bytes: Buffer, contentType: string): void {
   if (bytes.length < 2 || isGzip(bytes)) return;
   const text = bytes.subarray(0, 60).toString().replace(/\s+/g, ' ').trim();
-  throw new WrongContent(`it is no gzip file (${contentType}) and starts with: ${text}`);
+  throw new WrongContent(`it is not a gzip file (${contentType}) and starts with: ${text}`);
 }
 
 /**
@@ -28,7 +28,7 @@ export async function checkDump(path: string, dataset: DatasetName): Promise<voi
     if ((await stat(path)).size === 0) throw new WrongContent('it is empty');
     if (isGzip(await start(path))) await unpackOnce(path);
     const file = await inspect(dataset, path);
-    if (!file.gzip) throw new WrongContent('it is no gzip file');
+    if (!file.gzip) throw new WrongContent('it is not a gzip file');
     for await (const _ of bytesOf(file)) {
       // Reads to the end.
     }

@@ -289,7 +289,7 @@ export class Bucket {
     const removable = old.filter((id) => id !== spared);
     for (const id of removable) {
       const keys = await this.#list(`snapshots/${id}/`);
-      // The manifest first: without it the rest is no snapshot.
+      // The manifest first: without it the rest is not a snapshot.
       keys.sort((a, b) => Number(b.endsWith('/manifest.json')) - Number(a.endsWith('/manifest.json')));
       for (const key of keys)
         await this.#asked(this.#client.send(new S3.DeleteObjectCommand(this.#object(key))));

@@ -138,12 +138,12 @@ class LakeWriter {
       await connection.run(`ATTACH ${sqlPath(path)} AS old (READ_ONLY)`);
       await connection.run('USE old');
     } catch (thrown) {
-      throw unusable('the file is no DuckDB database', thrown);
+      throw unusable('the file is not a DuckDB database', thrown);
     }
     const hasMetadata = await this.#rows(
       "SELECT 1 FROM duckdb_tables() WHERE database_name = 'old' AND table_name = 'ducklake_metadata'",
     );
-    if (hasMetadata.length === 0) throw unusable('the database is no DuckLake catalogue');
+    if (hasMetadata.length === 0) throw unusable('the database is not a DuckLake catalogue');
     const rows = await this.#rows('SELECT key, value FROM ducklake_metadata WHERE scope IS NULL');
     const metadata = new Map(rows.map(([key, value]) => [String(key), String(value)]));
     const format = metadata.get('version');

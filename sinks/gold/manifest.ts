@@ -1,6 +1,6 @@
 /**
  * The manifest of a snapshot: exactly which input its tables hold, and the hashes to check their bytes and content. Readers
- * find snapshots through CURRENT. A folder without a manifest is no snapshot.
+ * find snapshots through CURRENT. A folder without a manifest is not a snapshot.
  */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';

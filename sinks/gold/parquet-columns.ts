@@ -17,7 +17,7 @@ interface ParquetColumn {
   readonly comment: string;
 }
 
-/** Reads what a file of gold says about itself, and none of its rows. @throws DuckDB's error, if it is no Parquet file */
+/** Reads what a file of gold says about itself, and none of its rows. @throws DuckDB's error, if it is not a Parquet file */
 export async function readParquetTable(connection: DuckDBConnection, path: string): Promise<ParquetTable> {
   const described = await connection.runAndReadAll(`DESCRIBE SELECT * FROM ${parquetFile(path)}`);
   const found = await connection.runAndReadAll(

@@ -137,7 +137,7 @@ export function retain(gold: string, keep: Keep, spared?: string): Retention {
   };
   const remains = existsSync(folder) ? readdirSync(folder).filter((name) => name.startsWith('.')) : [];
   for (const name of remains) {
-    // What a crash has left is no snapshot: its removal is not reported.
+    // What a crash has left is not a snapshot: its removal is not reported.
     attempt(name.slice(1), () => bury(folder, name.slice(1)) && false);
   }
   for (const id of planRetention(gold, keep, spared).remove) {

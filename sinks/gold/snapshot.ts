@@ -219,7 +219,7 @@ async function within<T>(
 
 /** Whether the SQL of a user's table failed, rather than the disk or this process. */
 function isOwnFault({ file }: GoldTable, thrown: unknown): boolean {
-  // A file that `confine` keeps from it is no fault of the disk.
+  // A file that `confine` keeps from it is not a fault of the disk.
   if (thrown instanceof TooSlow || messageOf(thrown).includes('disabled by configuration'))
     return file !== undefined;
   const fault = storageFaultOf(thrown);

@@ -134,7 +134,7 @@ const validityMacros = `
 /** A valid id as its number. Each number has one text. */
 const number = (id: string) => `substr(${id}, 3)::INTEGER AS ${id}`;
 
-/** The people in a list, as numbers. What is no id does not count. */
+/** The people in a list, as numbers. What is not an id does not count. */
 const people = (list: string) => `list_transform(
   list_filter(string_split(${list}, ','), lambda person: is_name(person)),
   lambda person: substr(person, 3)::INTEGER) AS ${list}`;

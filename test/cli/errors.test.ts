@@ -176,7 +176,7 @@ describe('rows that do not fit', () => {
     });
     expect(await place.deadLetters()).toHaveLength(7);
 
-    // A finished run is no success either until the limit allows it.
+    // A finished run is not a success either until the limit allows it.
     const again = await place.run(place.args('replay', data, '--json', '--resume'));
     expect(again.code).toBe(exitCodes.rowsRejected);
     expect(lastJson(again)).toMatchObject({ nothingToDo: true });

@@ -76,7 +76,7 @@ test.for<[string, () => unknown, FailureKind]>([
     () => new Error('x', { cause: new ReelflowError('busy', 'held') }),
     'busy',
   ],
-])('%s is no defect', async ([, make, kind]) => {
+])('%s is not a defect', async ([, make, kind]) => {
   expect(await asExternalFault(make())).toMatchObject({ kind });
 });
 
@@ -111,7 +111,7 @@ test('every error of kafkajs is a fault from outside', async () => {
   expect(ours.sort()).toEqual(inner.split(' ').map((name) => `KafkaJS${name}`));
 });
 
-test('what DuckDB and a socket really throw is no defect', async () => {
+test('what DuckDB and a socket really throw is not a defect', async () => {
   const missing = await rejectionOf(onDatabase(':memory:', "SELECT * FROM read_csv('/none/at/all.csv')"));
   expect(await asExternalFault(missing)).toMatchObject({ kind: 'stateUnusable' });
   const ours = await rejectionOf(onDatabase(':memory:', 'SELECT no_such_column FROM range(1)'));

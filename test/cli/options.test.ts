@@ -22,7 +22,7 @@ test.each([
   expect(sizeOf(text)).toBe(bytes);
 });
 
-test.each(['', 'lots', '-1MB', '0', '1XB', '1 parsec', '50%', '1e9', 'MB'])('“%s” is no size', (text) => {
+test.each(['', 'lots', '-1MB', '0', '1XB', '1 parsec', '50%', '1e9', 'MB'])('“%s” is not a size', (text) => {
   expect(() => sizeOf(text)).toThrow(/size such as/);
 });
 
@@ -38,7 +38,7 @@ test.each([
   expect(periodOf(text)).toBe(ms);
 });
 
-test.each(['', '5', '0s', '-1s', '1w', 's'])('“%s” is no period', (text) => {
+test.each(['', '5', '0s', '-1s', '1w', 's'])('“%s” is not a period', (text) => {
   expect(() => periodOf(text)).toThrow(/period such as/);
 });
 
@@ -49,7 +49,7 @@ test('a memory limit is a size or a share of the memory, as DuckDB takes it', ()
   expect(Math.abs((whole as number) / 2 - (half as number))).toBeLessThanOrEqual(1);
 });
 
-test.each(['lots', '1MB', '0%', '101%', '-5%', ''])('“%s” is no memory limit', (text) => {
+test.each(['lots', '1MB', '0%', '101%', '-5%', ''])('“%s” is not a memory limit', (text) => {
   expect(() => memoryOf(text)).toThrow(/size of at least 16MB/);
 });
 

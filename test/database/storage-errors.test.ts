@@ -67,7 +67,7 @@ test('a full disk is a full disk, whether Node or DuckDB reports it', () => {
   }
 });
 
-test('a folder that is missing and a file that is no Parquet file are faults of the file', async () => {
+test('a folder that is missing and a file that is not a Parquet file are faults of the file', async () => {
   writeFileSync(join(folder, 'trash.parquet'), 'x'.repeat(2_000));
   for (const sql of [
     `COPY (SELECT 1) TO ${sqlPath(join(folder, 'none', 'x.parquet'))} (FORMAT parquet)`,

@@ -59,7 +59,7 @@ const near = (rows: readonly Row[]) =>
     ),
   );
 
-// Ids in several blocks, so in several partitions; some titles share figures, and some have no year or are no films.
+// Ids in several blocks, so in several partitions; some titles share figures, and some have no year or are not films.
 const titles = Array.from({ length: 60 }, (_, n) => ({
   tconst: `tt${1_000_000 + n * 7_919}`,
   titleType: n % 5 === 0 ? 'short' : 'movie',

@@ -1,5 +1,5 @@
 /**
- * The topic of deltas: recreated, cut short, trimmed too far, or with messages that are no deltas. The sink and
+ * The topic of deltas: recreated, cut short, trimmed too far, or with messages that are not deltas. The sink and
  * the owners of shards judge it alike; a stage that cannot continue says so, and the remedy that it names works.
  */
 import { join } from 'node:path';

@@ -239,7 +239,7 @@ describe('a shard', () => {
     ['to which something was appended', (id) => appendFileSync(storeIn(id), 'x')],
     ['whose store is gone', (id) => rmSync(storeIn(id), { force: true })],
     ['whose card is gone', (id) => rmSync(cardIn(id), { force: true })],
-    ['whose card is no card', (id) => writeFileSync(cardIn(id), '{"records": 1e9}')],
+    ['whose card is not a card', (id) => writeFileSync(cardIn(id), '{"records": 1e9}')],
     ['whose card is cut off', (id) => writeFileSync(cardIn(id), '{"format": 1, "clus')],
   ];
   test.for(damages)('takes the one before a backup %s, and without one its topics', async ([, damage]) => {

@@ -52,7 +52,7 @@ function faultOf(line: string): string | undefined {
     try {
       option.parseArg(argument, option.defaultValue as never);
     } catch {
-      return `${flag} ${argument} is no value`;
+      return `${flag} ${argument} is not a value`;
     }
   }
   // A name alone is a mention; a line with options is to be typed as it is.
@@ -70,7 +70,7 @@ test.each([
   ['generate --out imdb', 'generate lacks --titles'],
   ['lagg', 'unknown command lagg'],
   ['gold shows', 'unknown command shows'],
-  ['sink --interval 60', '--interval 60 is no value'],
+  ['sink --interval 60', '--interval 60 is not a value'],
 ])('%j: %s', (line, fault) => {
   expect(faultOf(line)).toBe(fault);
 });

@@ -13,7 +13,7 @@ const spaces = (text: string) => text.replace(/[^\n]/g, ' ');
 const comment = (text: string) =>
   text.replace(/^(?:\/\*\*?|\/\/+|#+)|^[ \t]*(?:\*(?!\/)|\/\/+|#+)/gm, spaces).replace(/\*\/$/, spaces);
 
-/** A name, a path or an option is no text. */
+/** A name, a path or an option is not text. */
 const string = (text: string) => (/\S\s+\S/.test(text.slice(1, -1)) ? text : blank(text));
 
 const startsRegExp =

@@ -128,7 +128,7 @@ test('the position of the sink never lies between the parts of a delta', () => {
   const follower = new Follower<number>();
   expect(follower.follow(part(0, 1, 1, 1), 0, 0)).toMatchObject({ verdict: 'apply', parts: [0] });
   expect(follower.follow(part(1, 3, 1, 2), 1, 1).verdict).toBe('collect');
-  // What is contained, what does not go on, and what is no delta, between the parts.
+  // What is contained, what does not go on, and what is not a delta, between the parts.
   expect(follower.follow(part(0, 1, 1, 1), 2, 2).verdict).toBe('skip');
   expect(follower.follow(part(2, 4, 1, 1), 3, 3).verdict).toBe('refuse');
   follower.pass(4);

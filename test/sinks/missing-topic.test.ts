@@ -1,4 +1,4 @@
-/** A sink and a list of topics that lacks one, which is no proof that it was deleted. */
+/** A sink and a list of topics that lacks one, which is not a proof that it was deleted. */
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { type Broker, createBroker } from '../../kafka/client.ts';
 import { isPassing } from '../../kafka/failures.ts';

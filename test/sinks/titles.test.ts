@@ -137,7 +137,7 @@ test('series and seasons count rated episodes, and their worst episode is the la
   ]);
 });
 
-test('directors and writers count a title once, and what is no id not at all', async () => {
+test('directors and writers count a title once, and what is not an id not at all', async () => {
   expect(await rows(before, 'directors', 'nconst, primaryName, total_titles')).toEqual([
     ['nm0000001', 'Ada', '2'],
     ['nm0000002', null, '1'],

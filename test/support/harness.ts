@@ -163,7 +163,7 @@ export function logOf(stderr: string): LogLine[] {
   return lines.map((line) => JSON.parse(line) as LogLine);
 }
 
-/** What a command says to people on standard error: all that is no log line. */
+/** What a command says to people on standard error: all that is not a log line. */
 export function spoken({ stderr }: Finished): string {
   return stderr
     .split('\n')

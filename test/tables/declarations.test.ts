@@ -162,7 +162,12 @@ test.each([
   ['no statement', plain.replace(/\*\/[\s\S]*/, '*/\n'), 12, 'no SELECT'],
   ['metadata that is not YAML', plain.replace('key: [startYear]', 'key: [startYear'), 6, 'not YAML'],
   ['a key twice', plain.replace('order:', 'about: x\norder:'), 10, 'not YAML'],
-  ['a property that does not exist', plain.replace('order:', 'sort: x\norder:'), 10, 'sort is no property'],
+  [
+    'a property that does not exist',
+    plain.replace('order:', 'sort: x\norder:'),
+    10,
+    'sort is not a property',
+  ],
   ['a property that is missing', plain.replace('order: startYear\n', ''), 1, 'order'],
   ['a value of another type', plain.replace('[title]', 'title'), 4, 'reads'],
   ['an unknown type of a column', plain.replace(': INTEGER', ': INT'), 8, 'columns.startYear'],

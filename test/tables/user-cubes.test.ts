@@ -147,7 +147,7 @@ test.each<[string, string, number, string]>([
   ],
   ['no rating', good.replace(/ {2}title.ratings.*\n/, ''), 4, 'title.ratings'],
   ['a gate that it does not read', good.replace('reads:', 'gate: title.akas\nreads:'), 4, 'title.akas'],
-  ['a gate that is no dataset', good.replace('reads:', 'gate: title.films\nreads:'), 4, 'gate'],
+  ['a gate that is not a dataset', good.replace('reads:', 'gate: title.films\nreads:'), 4, 'gate'],
   ['an unknown dataset', good.replace('title.basics:', 'title.films:'), 5, 'title.films'],
   ['an unknown column', good.replace('titleType]\n  title.r', 'medium]\n  title.r'), 5, 'no column medium'],
   [
@@ -212,7 +212,12 @@ test.each<[string, string, number, string]>([
     9,
     'no measure is above 0 for every row',
   ],
-  ['a measure that is no integer', good.replace('sum(numVotes)', 'sum(numVotes) / 2'), 9, 'votes is DOUBLE'],
+  [
+    'a measure that is not an integer',
+    good.replace('sum(numVotes)', 'sum(numVotes) / 2'),
+    9,
+    'votes is DOUBLE',
+  ],
   [
     'texts that are not named',
     good.replace('texts: [titleType]\n', ''),

@@ -165,7 +165,7 @@ describe('refused', () => {
     ['a tag that YAML does not know', good.replace('[title]', '!films [title]'), 4, 'Unresolved tag: !films'],
     ['an unknown cube', good.replace('[title]', '[title, films]'), 4, 'no cube films'],
     ['two statements', plain(`${select};\nSELECT 2`), plainLine, 'found 2'],
-    ['a statement that is no SELECT', plain("COPY title TO 'x'"), plainLine, 'no SELECT'],
+    ['a statement that is not a SELECT', plain("COPY title TO 'x'"), plainLine, 'not a SELECT'],
     ['a syntax error', plain('SELECT genres\nFROM title\nGROUPED BY x'), plainLine + 2, 'syntax error'],
     ['an unknown column', plain(select.replace('sum(titles)', 'sum(films)')), plainLine, 'no column films'],
     [
@@ -204,14 +204,14 @@ describe('refused', () => {
       plainLine + 1,
       'no relation https',
     ],
-    ['an extension', plain('INSTALL httpfs'), plainLine, 'no SELECT'],
+    ['an extension', plain('INSTALL httpfs'), plainLine, 'not a SELECT'],
     [
       'a table function before the columns that it explains',
       plain("SELECT genre, total FROM read_parquet('x')"),
       plainLine,
       'table function read_parquet',
     ],
-    ['a misspelt property', good.replace('order:', 'odrer:'), 11, 'odrer is no property'],
+    ['a misspelt property', good.replace('order:', 'odrer:'), 11, 'odrer is not a property'],
     [
       'an unknown type',
       good.replace('total_titles: BIGINT', 'total_titles: TEXT'),
@@ -257,7 +257,7 @@ describe('refused', () => {
     ],
     ['a plot of an unknown column', good.replace('x: genre,', 'x: genra,'), 13, 'genra'],
     [
-      'a measure that is no integer',
+      'a measure that is not an integer',
       good.replace('CAST(sum(rating * titles) AS BIGINT)', 'sum(rating * titles) / 10'),
       6,
       's1 is DOUBLE',

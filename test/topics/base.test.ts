@@ -45,7 +45,7 @@ test('a mark is the one that avsc wrote, and its bytes are those of avsc', () =>
   );
 });
 
-test('chunks with rows, keys, groups or no mark are no marks, nor are damaged ones', () => {
+test('chunks with rows, keys, groups or no mark are not marks, nor are damaged ones', () => {
   const base = { id: 'run', mark: 'begin' };
   for (const content of [
     {},

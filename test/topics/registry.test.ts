@@ -309,14 +309,14 @@ describe('an answer of the registry', () => {
 
   test.for([
     ['of another type', { schema: 'syntax = "proto3";', schemaType: 'PROTOBUF' }],
-    ['that is no Avro', { schema: '{"type":"nonsense"}' }],
-    ['that is no JSON', { schema: 'x' }],
-  ] as const)('with a schema %s is no schema that can be read', async ([, body]) => {
+    ['that is not Avro', { schema: '{"type":"nonsense"}' }],
+    ['that is not JSON', { schema: 'x' }],
+  ] as const)('with a schema %s is not a schema that can be read', async ([, body]) => {
     proxy.answer = () => ({ status: 200, body: JSON.stringify(body) });
     await expect(client().writer(5)).rejects.toThrow(UnusableSchema);
   });
 
-  test('with a schema that refers to an unknown one is no schema that can be read', async () => {
+  test('with a schema that refers to an unknown one is not a schema that can be read', async () => {
     const references = [{ name: 'Inner', subject: `${topic}-value`, version: 1 }];
     proxy.answer = ({ path }) =>
       path.includes('/subjects/')

@@ -78,7 +78,7 @@ test('chunks of both schemas may alternate', async () => {
 });
 
 test.each([-1, groupMax + 1])(
-  'group %i is no group: the message is refused and counts its records',
+  'group %i is not a group: the message is refused and counts its records',
   (bad) => {
     const value = chunkValue(ownType, ownId, { records: [rating(1, 5), rating(2, 5)], replaces: [1, bad] });
     expect(() => decode(decoderWith(undefined), value)).toThrow(

@@ -375,7 +375,7 @@ test.each([
   ['a rating below 1.0', { ...good, averageRating: 0.9 }],
   ['a rating above 10.0', { ...good, averageRating: 10.1 }],
   ['a rating of two decimals', { ...good, averageRating: 5.55 }],
-  ['a rating that is no number', { ...good, averageRating: Number.NaN }],
+  ['a rating that is not a number', { ...good, averageRating: Number.NaN }],
   ['the int that stands for null', { ...good, numVotes: nullInt }],
 ])('%s is an invalid value', (_, row) => {
   const { out } = columnsFor(ratings);

@@ -213,14 +213,14 @@ describe('a file that is there', () => {
     [
       'an HTML page',
       { body: page, headers: { 'content-type': 'text/html' } },
-      /no gzip file \(text\/html\).*<!DOCTYPE/,
+      /not a gzip file \(text\/html\).*<!DOCTYPE/,
     ],
     [
       'a packed HTML page',
       { body: gzipSync(page), headers: { 'content-encoding': 'gzip' } },
       /HTML or XML page/,
     ],
-    ['plain text', { body: Buffer.from('tconst\taverageRating\tnumVotes\n') }, /no gzip file/],
+    ['plain text', { body: Buffer.from('tconst\taverageRating\tnumVotes\n') }, /not a gzip file/],
     ['an empty body', { body: Buffer.alloc(0) }, /it is empty/],
     ['another dataset', { body: dumps.get('/dumps/title.crew.tsv.gz') }, /lacks the column/],
     ['a file that is cut', { body: newer.subarray(0, -100) }, /unexpected end of file/],

@@ -193,7 +193,7 @@ describe('the topics hold exactly the newest dump', () => {
     await place.replay(place.dump(dumpOf(a)));
   });
 
-  it('a first load that was broken off is no loss: the next dump leaves only its own rows', async () => {
+  it('a first load that was broken off is not a loss: the next dump leaves only its own rows', async () => {
     const place = new Place();
     const gzip = gzipSync(ratings(a));
     const damaged = place.dump({ ...dumpOf(a), 'title.ratings': gzip.subarray(0, gzip.length - 200) });

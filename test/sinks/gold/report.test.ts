@@ -59,7 +59,7 @@ it('is self-contained: no script, and nothing that a browser would fetch', () =>
   const page = readFileSync(file, 'utf8');
   expect(page).toContain("default-src 'none'");
   expect(page).not.toMatch(/<script|<link|<img|<iframe|@import|url\((?!#)|\ssrc=|\shref=/i);
-  // Names of namespaces in SVG are no requests.
+  // Names of namespaces in SVG are not requests.
   expect(page.replaceAll(/http:\/\/www\.w3\.org\/[\w/]+/g, '')).not.toMatch(/https?:\/\//);
 });
 

@@ -30,7 +30,7 @@ const tableWith = (votes: string): GoldTable => ({
 test.each([
   ['kinds', 'numVotes * 1000000000 * 1000000000 * 1000', 'sum(votes)'],
   ['votes_by_kind', 'numVotes', 'sum(votes) * 9000000000000000000 * 9000000000000000000'],
-])('an overflow in %s names it, and is no defect', async (name, measure, sum) => {
+])('an overflow in %s names it, and is not a defect', async (name, measure, sum) => {
   const declarations = { cubes: [cubeWith(measure)], tables: [tableWith(sum)] };
   await expect(tryOut(sample, declarations, 1)).rejects.toMatchObject({
     kind: 'declarationUnusable',
