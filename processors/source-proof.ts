@@ -70,6 +70,7 @@ export function requireInLog(
   if (end < next) throw sourceShortened(topic, partition, end, next);
 }
 
+/** The error for a log that ends before the next offset to read. */
 export function sourceShortened(topic: string, partition: number, end: number, next: number): ReelflowError {
   return new ReelflowError('sourceReplaced', 'A topic is shorter than what was applied from it', {
     detail: `${topic}/${partition} ends at offset ${end}; offset ${next} is next. It was recreated, or has lost its tail.`,

@@ -15,6 +15,7 @@ export const hopelessRows = 10_000;
 
 const reasonsMax = 3;
 
+/** Counts a row under its reason, whose first row stays as the example. */
 export function countRejection(rejections: Rejections, { reason, line, detail }: RejectedRow): void {
   rejections[reason] ??= { rows: 0, line, detail };
   rejections[reason].rows += 1;

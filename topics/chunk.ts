@@ -31,6 +31,7 @@ export const rejectReasons = [
 
 type RejectReason = (typeof rejectReasons)[number];
 
+/** A message that no stage can apply: its `reason` becomes the label of the dead letter, its text the detail. */
 export class RejectedMessage extends Error {
   readonly reason: RejectReason;
   /** Records that the message counts for: those that it holds if they can be counted, else one. */

@@ -48,11 +48,14 @@ export interface DeltaPart extends DeltaHeader {
   readonly parts: number;
 }
 
+/** The position before a delta: exclusive ends of what its shard had applied. */
 export const fromOf = (header: DeltaHeader): Position =>
   Object.fromEntries(header.range.map(({ topic, from }) => [topic, from]));
+/** The position after a delta. */
 export const toOf = (header: DeltaHeader): Position =>
   Object.fromEntries(header.range.map(({ topic, to }) => [topic, to]));
 
+/** What the shard has skipped up to the position after a delta, by topic. */
 export const gapsOf = (header: DeltaHeader): Gaps =>
   Object.fromEntries(header.range.map(({ topic, gaps }) => [topic, gaps]));
 

@@ -32,7 +32,9 @@ export class DamagedIndex extends Error {
   }
 }
 
+/** Key of the message that holds the directory of a dataset. */
 export const directoryKey = (dataset: DatasetName): string => dataset;
+/** Key of the message that holds a block of entries. */
 export const blockMessageKey = (dataset: DatasetName, block: number): string => `${dataset}/${block}`;
 
 /** Entries of the groups of a block, in columns; see `GroupEntries`. */

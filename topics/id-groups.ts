@@ -14,6 +14,7 @@ export function groupOf(id: number): number {
   return (id / groupSize) | 0;
 }
 
+/** The smallest id of a group. */
 export function firstIdOf(group: number): number {
   return group * groupSize;
 }

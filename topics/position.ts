@@ -33,6 +33,7 @@ export function messagesBefore(position: Position): number {
   return Object.values(position).reduce((sum, next) => sum + next, 0);
 }
 
+/** Whether both name the same next offsets; a topic at offset 0 equals one that is missing. */
 export function samePosition(a: Position, b: Position): boolean {
   return notAfter(a, b) && notAfter(b, a);
 }
@@ -63,6 +64,7 @@ export function gapsBefore(gaps: Gaps, position: Position): Gaps {
   );
 }
 
+/** Whether both name the same gaps; a topic without gaps equals one that is missing. */
 export function sameGaps(a: Gaps, b: Gaps): boolean {
   const text = (gaps: readonly Gap[] = []) => gaps.join(';');
   return Object.keys({ ...a, ...b }).every((topic) => text(a[topic]) === text(b[topic]));

@@ -63,6 +63,7 @@ export function stopService(folder: string, name: ServiceName): Promise<boolean>
   return stopProcess(pidFileOf(folder, name), stopBoundMs[name]);
 }
 
+/** Path of the file that receives what a service writes. */
 export function logOf(folder: string, name: ServiceName): string {
   return join(folder, `${name}.log`);
 }

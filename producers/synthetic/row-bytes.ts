@@ -30,18 +30,21 @@ function putDigits(out: Uint8Array, at: number, value: number, digits: number): 
   return at + digits;
 }
 
+/** `tt` and seven or eight digits. */
 export function putTitleId(out: Uint8Array, at: number, id: number): number {
   out[at] = 116;
   out[at + 1] = 116;
   return putDigits(out, at + 2, id, id < 10_000_000 ? 7 : 8);
 }
 
+/** `nm` and seven or eight digits. */
 export function putNameId(out: Uint8Array, at: number, id: number): number {
   out[at] = 110;
   out[at + 1] = 109;
   return putDigits(out, at + 2, id, id < 10_000_000 ? 7 : 8);
 }
 
+/** `\N`, which stands for null in the dumps. */
 export function putNull(out: Uint8Array, at: number): number {
   out[at] = 92;
   out[at + 1] = 78;

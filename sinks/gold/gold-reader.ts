@@ -62,6 +62,7 @@ export interface SnapshotDiff {
 /** Maximum number of bars of a plot. */
 const barsMax = 15;
 
+/** Reads the snapshots of one gold folder over one database in memory, which `open` closes again. */
 export class GoldReader {
   readonly #gold: string;
   readonly #connection: DuckDBConnection;

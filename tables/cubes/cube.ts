@@ -31,6 +31,7 @@ export interface Cube {
   readonly onlyDuckdb?: string;
 }
 
+/** The dataset without whose rows a title contributes nothing. */
 export const gateOf = ({ gate = 'title.ratings' }: Cube): DatasetName => gate;
 
 /** The columns of a cube, key before measures: what its deltas and the sink's table of it consist of. */
