@@ -194,7 +194,7 @@ test.each([
 });
 
 test('a file whose name is not a valid table name, and one that cannot be read, are refused', () => {
-  expect(problemOf(plain, 'Votes.sql').reason).toContain('no name');
+  expect(problemOf(plain, 'Votes.sql').reason).toContain('not a valid table name');
   mkdirSync(join(folder, 'a_folder.sql'));
   expect(() => new DeclarationFile(join(folder, 'a_folder.sql'))).toThrow(/a_folder\.sql:1: EISDIR/);
 });
