@@ -115,11 +115,11 @@ async function start(
     port,
   );
   const url = `http://127.0.0.1:${port}`;
-  const deadline = Date.now() + startBoundMs;
+  const deadline = performance.now() + startBoundMs;
   while (!(await answers(url))) {
     signal?.throwIfAborted();
     const ended = !isRunning(record);
-    if (ended || Date.now() > deadline) {
+    if (ended || performance.now() > deadline) {
       throw new ReelflowError('services', `Flink ${ended ? 'ended during its start' : 'does not answer'}`, {
         detail: causeLines(readFileSync(log, 'utf8')) || 'Its log names no cause.',
         hint: `Read its log: ${log}.`,

@@ -2,6 +2,7 @@
  * Configures kafkajs, and nothing else does. Every stage receives a Broker: producers, admin and membership come from
  * `kafka`, reads at exact offsets from `log.ts`.
  */
+import './clocks.ts';
 import './codecs.ts';
 import './connect.ts';
 import './rights.ts';

@@ -1,20 +1,10 @@
 /**
  * Consumers of kafkajs 2.2.4 that never fetch: they keep the heartbeat and the assignment, and end at once. Importing this file
- * changes the heartbeat of all consumers of the process, and the fetches of the groups that `neverFetches` names.
+ * changes the fetches of the groups that `neverFetches` names.
  */
 import ConsumerGroup from 'kafkajs/src/consumer/consumerGroup.js';
 
-const { heartbeat, fetch } = ConsumerGroup.prototype;
-
-/**
- * Independent of the wall clock. kafkajs sends a heartbeat when `Date.now()` has passed the time of the last one plus the interval.
- * After the clock steps back by an hour it would send none for an hour, and the coordinator would remove the member.
- */
-ConsumerGroup.prototype.heartbeat = async function (this: ConsumerGroup, options): Promise<void> {
-  // A last heartbeat in the future means that the clock has stepped back.
-  if (this.lastRequest > Date.now()) this.lastRequest = 0;
-  await heartbeat.call(this, options);
-};
+const { fetch } = ConsumerGroup.prototype;
 
 /** Ends the present pause of each loop, by group that never fetches. */
 const pauses = new Map<string, Set<() => void>>();

@@ -163,10 +163,33 @@ declare module 'kafkajs/src/consumer/consumerGroup.js' {
     checkForStaleAssignment(): void;
     recoverFromFetch(thrown: unknown): Promise<void>;
     fetch(nodeId: string): Promise<unknown[]>;
-    /** When it last sent a heartbeat, by the wall clock. */
-    lastRequest: number;
-    heartbeat(options: { interval: number }): Promise<void>;
   }
+}
+
+declare module 'kafkajs/src/network/requestQueue/index.js' {
+  export default class RequestQueue {
+    constructor(options: {
+      maxInFlightRequests: number | null;
+      requestTimeout: number;
+      enforceRequestTimeout: boolean;
+      clientId: string;
+      broker: string;
+      logger: { debug(): void };
+    });
+    push(request: {
+      entry: { correlationId: number; reject(error: Error): void };
+      expectResponse: boolean;
+      requestTimeout: number | null;
+      sendRequest(): void;
+    }): void;
+    maybeThrottle(ms: number): void;
+    scheduleRequestTimeoutCheck(): void;
+    destroy(): void;
+  }
+}
+
+declare module 'kafkajs/src/network/requestQueue/socketRequest.js' {
+  export default class SocketRequest {}
 }
 
 declare module 'kafkajs/src/loggers/index.js' {

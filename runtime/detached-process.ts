@@ -134,10 +134,10 @@ export async function signalAndWait(
   signal: NodeJS.Signals,
   boundMs: number,
 ): Promise<boolean> {
-  const deadline = Date.now() + boundMs;
+  const deadline = performance.now() + boundMs;
   if (isRunning(record)) process.kill(record.pid, signal);
   while (isRunning(record)) {
-    if (Date.now() > deadline) return false;
+    if (performance.now() > deadline) return false;
     await delay(20);
   }
   return true;

@@ -111,19 +111,19 @@ export async function resolveJars(options: {
 function mavenProgress(of: string, onProgress?: (line: string) => void): (text: string) => void {
   const unitBytes: Record<string, number> = { B: 1, kB: 1e3, MB: 1e6, GB: 1e9 };
   let doneBytes = 0;
-  let shownAt = Date.now();
+  let shownAtMs = performance.now();
   return (text) => {
     for (const [, size, unit] of text.matchAll(/Downloaded from .*? \(([\d.]+) (k?M?G?B)/g)) {
       doneBytes += Number(size) * (unitBytes[unit as string] ?? 0);
     }
-    if (Date.now() - shownAt < 1000) return;
+    if (performance.now() - shownAtMs < 1000) return;
     let underWay = 0;
     const progress = text.slice(text.lastIndexOf('Progress ('));
     for (const [, size, unit] of progress.matchAll(/([\d.]+)(?:\/[\d.]+)? (k?M?G?B)/g)) {
       underWay += Number(size) * (unitBytes[unit as string] ?? 0);
     }
     if (doneBytes + underWay < 1e6) return;
-    shownAt = Date.now();
+    shownAtMs = performance.now();
     onProgress?.(`fetching the jars of ${of}, ${Math.round((doneBytes + underWay) / 1e6)} MB so far`);
   };
 }

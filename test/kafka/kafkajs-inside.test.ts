@@ -54,7 +54,12 @@ const missing: Readonly<Record<string, (module: unknown) => string[]>> = {
     ...inSource(Broker, 'versions', 'connectionPool'),
     ...inSource(require('kafkajs/src/network/connectionPool.js'), 'pool'),
   ],
-  'cluster/brokerPool.js': (BrokerPool) => inClass(BrokerPool, 'withBroker'),
+  'cluster/brokerPool.js': (BrokerPool) => [
+    ...inClass(BrokerPool, 'withBroker'),
+    ...inSource(BrokerPool, 'metadataExpireAt'),
+  ],
+  'network/requestQueue/index.js': (RequestQueue) => inSource(RequestQueue, 'throttledUntil'),
+  'network/requestQueue/socketRequest.js': (SocketRequest) => inSource(SocketRequest, 'sentAt'),
   'network/connection.js': (Connection) => [
     ...inClass(Connection, 'processData', 'send'),
     ...inSource(Connection, 'socket', 'bytesBuffered', 'authHandlers'),
@@ -72,7 +77,7 @@ const missing: Readonly<Record<string, (module: unknown) => string[]>> = {
     ),
   'protocol/requests/produce/v7/response.js': (response) => inObject(response, 'decode', 'parse'),
   'consumer/consumerGroup.js': (Group) => [
-    ...inClass(Group, 'heartbeat', 'fetch', 'checkForStaleAssignment', 'recoverFromFetch'),
+    ...inClass(Group, 'fetch', 'checkForStaleAssignment', 'recoverFromFetch'),
     ...inSource(Group, 'lastRequest', 'groupId', 'maxWaitTime', 'cluster'),
   ],
   'consumer/batch.js': (Batch) => inSource(Batch, 'messages', 'messagesWithinOffset'),
