@@ -77,7 +77,7 @@ export class DeltaIntake {
   /**
    * Reads the last delta of each unproven shard again.
    * @returns new next offsets, of shards whose topic is another one that has a base or a reset mark
-   * @throws ReelflowError sourceReplaced; LogInterrupted, OutsideLog
+   * @throws ReelflowError sourceReplaced, topicMismatch; LogInterrupted, OutsideLog
    */
   async prove(): Promise<Map<number, number>> {
     const moved = new Map<number, number>();
@@ -88,6 +88,7 @@ export class DeltaIntake {
       const next = this.nextOf(partition);
       const { start, end } = all.get(partition) ?? { start: 0, end: 0 };
       let otherwise: string | undefined;
+      if (all.size > 0 && !all.has(partition)) throw this.#withoutPartition(partition, all.size);
       if (end < next) {
         otherwise = `${topic}/${partition} ends at offset ${end}, expected offset ${next}.`;
       } else if (offset < start) {
@@ -102,6 +103,17 @@ export class DeltaIntake {
       if (otherwise !== undefined) moved.set(partition, await this.#newStart(partition, otherwise));
     }
     return moved;
+  }
+
+  #withoutPartition(partition: number, partitions: number): ReelflowError {
+    return new ReelflowError(
+      'topicMismatch',
+      'The topic of deltas has fewer partitions than the state of the sink',
+      {
+        detail: `${this.#options.topic} has ${partitions} partitions, and the state holds shard ${partition}.`,
+        hint: 'If the topics were recreated: move the folders of --gold and --state away, and start the sink again. It builds both from the topics; a reset changes only shards that exist.',
+      },
+    );
   }
 
   /** The offset of a message that needs nothing before it. @throws ReelflowError sourceReplaced, if there is none */

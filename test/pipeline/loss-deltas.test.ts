@@ -2,10 +2,13 @@
  * The topic of deltas: recreated, cut short, trimmed too far, or with messages that are not deltas. The sink and
  * the owners of shards judge it alike; a stage that cannot continue says so, and the remedy that it names works.
  */
+
+import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, expect, vi } from 'vitest';
 import { deleteBefore, ensureRetainedTopics } from '../../kafka/topics.ts';
 import { withFolderLock } from '../../runtime/folder-lock.ts';
+import { datasetNames } from '../../topics/catalog.ts';
 import { decodeDeltaHeader, encodeDeltaHeader } from '../../topics/delta-wire.ts';
 import {
   deleteTopic,
@@ -84,6 +87,26 @@ test('a topic that was recreated is noticed by a sink that runs once; reset is t
   await place.process();
   const sunk = await place.sink();
   expect(sunk.snapshot).not.toBeNull();
+  expect(await place.differences(data)).toEqual([]);
+});
+
+test('fewer partitions than shards of the state stop the sink; new folders are the way out', async ({
+  place,
+}) => {
+  await place.pipeline(data, { replay: few });
+  const { deltas, deadLetter, source } = place.names;
+  for (const topic of [deltas, deadLetter, ...datasetNames.map(source)]) await deleteTopic(topic);
+  await place.replay(data, '--shards', String(shards - 1));
+  await place.process();
+  const said = await expectRefusal(place, 'topicMismatch', sinkOnce(place));
+  expect(said).toContain(`${deltas} has ${shards - 1} partitions`);
+  expect(said).toMatch(/--gold and --state\s+away/);
+  await reset(place);
+  await place.process();
+  await expectRefusal(place, 'topicMismatch', sinkOnce(place));
+  for (const gone of [place.gold, place.state]) rmSync(gone, { recursive: true });
+  await place.process();
+  expect((await place.sink()).snapshot).not.toBeNull();
   expect(await place.differences(data)).toEqual([]);
 });
 
