@@ -9,7 +9,7 @@ const uses: Readonly<Record<string, string>> = {
   'kafka/security.ts': 'the validity of a certificate is a date',
   'monitor/lag-watch.ts': 'the age of messages, which producers stamp',
   'monitor/overview.ts': 'the date of a view',
-  'processors/base.ts': 'the date of a message',
+  'processors/cube-base.ts': 'the date of a message',
   'processors/filling.ts': 'windows end at multiples of their period',
   'processors/offset-commits.ts': 'the date of a commit',
   'processors/reset-marks.ts': 'the date of a message',
