@@ -103,80 +103,67 @@ async function play(lab: Lab, log: readonly Step[]): Promise<void> {
   if (!lab.batch.isEmpty) await lab.commit();
 }
 
-test('any split of any log into micro-batches, with repeats, crashes and reopening, gives the cubes of its last rows', async () => {
-  await fc.assert(
-    fc.asyncProperty(steps, async (log) => {
-      const lab = await Lab.open();
-      await play(lab, log);
+/** A law that holds for a new lab and any value. */
+const holds = <T>(
+  numRuns: number,
+  values: fc.Arbitrary<T>,
+  law: (lab: Lab, value: T) => Promise<void>,
+  options: { allKnown?: boolean } = {},
+) =>
+  fc.assert(
+    fc.asyncProperty(values, async (value) => {
+      const lab = await Lab.open(options);
+      await law(lab, value);
       await lab.close();
     }),
-    { numRuns: 45 },
+    { numRuns },
   );
+
+test('any split of any log into micro-batches, with repeats, crashes and reopening, gives the cubes of its last rows', async () => {
+  await holds(45, steps, play);
 });
 
 test('deltas are the same when every row counts as known', async () => {
-  await fc.assert(
-    fc.asyncProperty(steps, async (log) => {
-      const lab = await Lab.open({ allKnown: true });
-      await play(lab, log);
-      await lab.close();
-    }),
-    { numRuns: 18 },
-  );
+  await holds(18, steps, play, { allKnown: true });
 });
 
 test('a base is the sum of the earlier deltas, and replaying the same log changes nothing', async () => {
-  await fc.assert(
-    fc.asyncProperty(steps, async (log) => {
-      const lab = await Lab.open();
-      await play(lab, log);
-      const { moves } = lab;
-      for (const { message } of log) lab.stage(message);
-      await lab.commit();
-      expect(lab.moves).toBe(moves);
+  await holds(14, steps, async (lab, log) => {
+    await play(lab, log);
+    const { moves } = lab;
+    for (const { message } of log) lab.stage(message);
+    await lab.commit();
+    expect(lab.moves).toBe(moves);
 
-      const { header, messages } = await writeBase(lab.store, deltaSchemaId);
-      const base: Cubes = new Map();
-      addDeltas(base, messages, deltaSchemaId);
-      expect(base).toEqual(lab.cubes);
-      expect(samePosition(toOf(header), lab.store.position)).toBe(true);
-      await lab.close();
-    }),
-    { numRuns: 14 },
-  );
+    const { header, messages } = await writeBase(lab.store, deltaSchemaId);
+    const base: Cubes = new Map();
+    addDeltas(base, messages, deltaSchemaId);
+    expect(base).toEqual(lab.cubes);
+    expect(samePosition(toOf(header), lab.store.position)).toBe(true);
+  });
 });
 
 test('a dump replayed in any split gives only duplicates and empty deltas', async () => {
   const cutDump = fc.tuple(dump, fc.infiniteStream(fc.boolean()));
-  await fc.assert(
-    fc.asyncProperty(cutDump, cutDump, async ([chunks, cuts], [changed]) => {
-      const lab = await Lab.open();
-      for (const each of [...chunks, ...changed, ...chunks]) lab.stage(each);
-      await lab.commit();
-      const { moves } = lab;
-      for (const each of chunks) {
-        lab.stage(each);
-        if (cuts.next().value === true) expect((await lab.commit()).applied).toBe(0);
-      }
-      if (!lab.batch.isEmpty) expect((await lab.commit()).applied).toBe(0);
-      expect(lab.moves).toBe(moves);
-      await lab.close();
-    }),
-    { numRuns: 8 },
-  );
+  await holds(8, fc.tuple(cutDump, cutDump), async (lab, [[chunks, cuts], [changed]]) => {
+    for (const each of [...chunks, ...changed, ...chunks]) lab.stage(each);
+    await lab.commit();
+    const { moves } = lab;
+    for (const each of chunks) {
+      lab.stage(each);
+      if (cuts.next().value === true) expect((await lab.commit()).applied).toBe(0);
+    }
+    if (!lab.batch.isEmpty) expect((await lab.commit()).applied).toBe(0);
+    expect(lab.moves).toBe(moves);
+  });
 });
 
 test('a store that caught up silently in any split continues the deltas of the earlier store', async () => {
-  await fc.assert(
-    fc.asyncProperty(steps, steps, fc.infiniteStream(fc.boolean()), async (log, rest, cuts) => {
-      const lab = await Lab.open();
-      await play(lab, log);
-      await lab.replace(() => cuts.next().value === true);
-      await play(lab, rest);
-      await lab.close();
-    }),
-    { numRuns: 8 },
-  );
+  await holds(8, fc.tuple(steps, steps, fc.infiniteStream(fc.boolean())), async (lab, [log, rest, cuts]) => {
+    await play(lab, log);
+    await lab.replace(() => cuts.next().value === true);
+    await play(lab, rest);
+  });
 });
 
 test('deltas do not depend on the order of the topics', async () => {

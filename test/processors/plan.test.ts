@@ -5,40 +5,17 @@ import { type Plan, planShard } from '../../processors/plan.ts';
 import { type ChainState, DeltaChain } from '../../topics/delta-chain.ts';
 import { type DeltaHeader, type DeltaKind, toOf } from '../../topics/delta-wire.ts';
 import { type Gaps, notAfter, type Position, samePosition } from '../../topics/position.ts';
+import { deltaHeader } from '../support/deltas.ts';
 
 type Entry = { number: number; header: DeltaHeader };
 
-function entry(
+const entry = (
   number: number,
   from: Position,
   to: Position,
   kind: DeltaKind = 'delta',
   gaps: Gaps = {},
-): Entry {
-  const topics = [...new Set([...Object.keys(from), ...Object.keys(to)])];
-  return {
-    number,
-    header: {
-      shard: 0,
-      shards: 1,
-      generation: 0,
-      cubeSet: 'now',
-      storeId: 'store',
-      kind,
-      range: topics.map((topic) => ({
-        topic,
-        from: from[topic] ?? 0,
-        to: to[topic] ?? 0,
-        applied: 0,
-        duplicate: 0,
-        rejected: 0,
-        removed: 0,
-        gaps: gaps[topic] ?? [],
-      })),
-      recordTimeMs: 0,
-    },
-  };
-}
+): Entry => ({ number, header: deltaHeader(from, to, { cubeSet: 'now', kind }, gaps) });
 
 const published = (position: Position, cubeSet = 'now'): ChainState => ({
   generation: 0,

@@ -9,6 +9,7 @@ import { fileURLToPath } from 'node:url';
 import { expect, test } from 'vitest';
 import { Follower } from '../../sinks/follower.ts';
 import type { DeltaPart } from '../../topics/delta-wire.ts';
+import { deltaHeader } from '../support/deltas.ts';
 import { mutants, type Verdict } from './mutants.ts';
 import { failureText, type ModelBug, run, type Schedule, type Step, simulate } from './simulator.ts';
 
@@ -114,14 +115,7 @@ test('a reset whose generation another mark has begun begins the next one', asyn
 
 test('the position of the sink never lies between the parts of a delta', () => {
   const part = (from: number, to: number, number: number, parts: number): DeltaPart => ({
-    shard: 0,
-    shards: 1,
-    generation: 0,
-    cubeSet: 'cubes',
-    storeId: `s${parts}`,
-    kind: 'delta',
-    range: [{ topic: 'a', from, to, applied: to - from, duplicate: 0, rejected: 0, removed: 0, gaps: [] }],
-    recordTimeMs: 0,
+    ...deltaHeader({ a: from }, { a: to }, { storeId: `s${parts}` }),
     part: number,
     parts,
   });

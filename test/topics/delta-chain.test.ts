@@ -8,36 +8,15 @@ import { cubeSetText } from '../../topics/cube-versions.ts';
 import { DeltaChain } from '../../topics/delta-chain.ts';
 import { type DeltaHeader, type DeltaPart, fromOf, toOf } from '../../topics/delta-wire.ts';
 import { type Gaps, notAfter, type Position, samePosition } from '../../topics/position.ts';
+import { deltaHeader } from '../support/deltas.ts';
 
-function delta(
+const delta = (
   storeId: string,
   from: Position,
   to: Position,
   more: Partial<DeltaHeader> = {},
   gaps: Gaps = {},
-): DeltaHeader {
-  const topics = [...new Set([...Object.keys(from), ...Object.keys(to)])].sort();
-  return {
-    shard: 0,
-    shards: 1,
-    generation: 0,
-    cubeSet: 'cubes',
-    storeId,
-    kind: 'delta',
-    range: topics.map((topic) => ({
-      topic,
-      from: from[topic] ?? 0,
-      to: to[topic] ?? 0,
-      applied: 0,
-      duplicate: 0,
-      rejected: 0,
-      removed: 0,
-      gaps: gaps[topic] ?? [],
-    })),
-    recordTimeMs: 0,
-    ...more,
-  };
-}
+) => deltaHeader(from, to, { storeId, ...more }, gaps);
 
 const part = (head: DeltaHeader, number = 1, parts = 1): DeltaPart => ({ ...head, part: number, parts });
 
@@ -138,44 +117,17 @@ test('a delta of a store with other gaps is refused, and a base sets the gaps of
   expect(chain.accept(part(delta('s', { a: 5 }, { a: 6 }, {}, { a: [[2, 4]] })))).toBe('apply');
   expect(chain.accept(part(delta('z', {}, { a: 6 }, { kind: 'base' }, { a: [[0, 4]] })))).toBe('apply');
   expect(chain.accept(part(delta('s', { a: 6 }, { a: 7 }, {}, gaps)))).toBe('refuse');
-  expect(
-    chain.accept(
-      part(
-        delta(
-          'z',
-          { a: 6 },
-          { a: 9 },
-          {},
-          {
-            a: [
-              [0, 4],
-              [6, 8],
-            ],
-          },
-        ),
-      ),
-    ),
-  ).toBe('apply');
+  const both: Gaps = {
+    a: [
+      [0, 4],
+      [6, 8],
+    ],
+  };
+  const later = part(delta('z', { a: 6 }, { a: 9 }, {}, both));
+  expect(chain.accept(later)).toBe('apply');
 
   const trimmed = new DeltaChain('trimmed');
-  expect(
-    trimmed.accept(
-      part(
-        delta(
-          'z',
-          { a: 6 },
-          { a: 9 },
-          {},
-          {
-            a: [
-              [0, 4],
-              [6, 8],
-            ],
-          },
-        ),
-      ),
-    ),
-  ).toBe('apply');
+  expect(trimmed.accept(later)).toBe('apply');
   expect(trimmed.state).toEqual(chain.state);
 });
 

@@ -14,6 +14,7 @@ import {
 import { Dictionary } from '../../topics/dictionary.ts';
 import { schemaText } from '../../topics/registry.ts';
 import { nullInt } from '../../topics/row-plan.ts';
+import { deltaHeader } from '../support/deltas.ts';
 
 const schemaId = 4_711;
 const type = avsc.Type.forSchema(JSON.parse(schemaText('reelflow.deltas')));
@@ -270,16 +271,7 @@ test('a damaged or foreign message is rejected and never partly decoded', () => 
 });
 
 test('decodes a range whose Avro blocks carry their size in bytes', () => {
-  const oneRange: DeltaHeader = {
-    shard: 0,
-    shards: 1,
-    generation: 0,
-    cubeSet: '',
-    storeId: '',
-    kind: 'delta',
-    range: [{ topic: 'a', from: 0, to: 1, applied: 0, duplicate: 0, rejected: 0, removed: 0, gaps: [] }],
-    recordTimeMs: 0,
-  };
+  const oneRange = deltaHeader({ a: 0 }, { a: 1 }, { cubeSet: '', storeId: '' });
   const [message] = encodeDelta(schemaId, oneRange) as [Buffer];
   const count = 11;
   expect(message[count]).toBe(2);
