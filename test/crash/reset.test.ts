@@ -4,13 +4,14 @@
  */
 import { cpSync } from 'node:fs';
 import { join } from 'node:path';
-import { beforeAll, expect, vi } from 'vitest';
+import { expect, vi } from 'vitest';
 import { deleteBefore } from '../../kafka/topics.ts';
 import { currentSnapshot } from '../../sinks/gold/manifest.ts';
 import { datasetNames } from '../../topics/catalog.ts';
 import {
   endsOf,
   expectFailure,
+  few,
   hashesBelow,
   onDatabase,
   recreateTopic,
@@ -23,16 +24,8 @@ import { temporaryFolder } from '../support/temporary-folder.ts';
 
 vi.setConfig({ testTimeout: 600_000 });
 
-const folder = temporaryFolder();
-let data: string;
-let other: string;
-
-beforeAll(async () => {
-  data = await smallDataset(join(folder, 'data'), 300, 5);
-  other = await smallDataset(join(folder, 'other'), 320, 6);
-});
-
-const few = ['--shards', String(shards)];
+const data = await smallDataset(join(temporaryFolder(), 'data'), 300, 5);
+const other = await smallDataset(join(temporaryFolder(), 'other'), 320, 6);
 
 interface ResetLine {
   readonly generation: number;

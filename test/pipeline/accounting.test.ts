@@ -4,7 +4,7 @@
  */
 import { cpSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { beforeAll, expect, vi } from 'vitest';
+import { expect, vi } from 'vitest';
 import { type DatasetName, datasetNames } from '../../topics/catalog.ts';
 import { schemaText } from '../../topics/registry.ts';
 import { sendTo } from '../support/damage.ts';
@@ -24,12 +24,7 @@ vi.setConfig({ testTimeout: 240_000 });
 
 const shards = 3;
 
-const folder = temporaryFolder();
-let data: string;
-
-beforeAll(async () => {
-  data = await smallDataset(join(folder, 'data'), 600, 9);
-});
+const data = await smallDataset(join(temporaryFolder(), 'data'), 600, 9);
 
 interface StatusLine {
   readonly snapshot: string;

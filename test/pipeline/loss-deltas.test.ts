@@ -5,7 +5,7 @@
 
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { beforeAll, expect, vi } from 'vitest';
+import { expect, vi } from 'vitest';
 import { deleteBefore, ensureRetainedTopics } from '../../kafka/topics.ts';
 import { withFolderLock } from '../../runtime/folder-lock.ts';
 import { datasetNames } from '../../topics/catalog.ts';
@@ -14,7 +14,9 @@ import {
   deleteTopic,
   endsOf,
   expectRefusal,
+  few,
   processOnce,
+  ratings,
   recreateTopic,
   sendTo,
   shards,
@@ -25,14 +27,7 @@ import { temporaryFolder } from '../support/temporary-folder.ts';
 
 vi.setConfig({ testTimeout: 240_000 });
 
-const folder = temporaryFolder();
-let data: string;
-
-beforeAll(async () => {
-  data = await smallDataset(join(folder, 'data'), 300, 5);
-});
-
-const few = ['--shards', String(shards)];
+const data = await smallDataset(join(temporaryFolder(), 'data'), 300, 5);
 
 const reset = async (place: Place) => {
   const finished = await place.run(place.args('reset', '--json'));
@@ -78,7 +73,7 @@ test('a topic that was recreated is noticed by a sink that runs once; reset is t
   await ensureRetainedTopics(broker, [{ topic: deltas, partitions: shards }]);
   expect(await expectRefusal(place, 'sourceReplaced', sinkOnce(place))).toContain('ends at offset 0');
   while ((await endsOf(deltas)).some((end, shard) => end < (ends[shard] ?? 0))) {
-    await place.upsert(data, '--datasets', 'title.ratings');
+    await place.upsert(data, ...ratings);
     await place.process();
   }
   expect(await expectRefusal(place, 'sourceReplaced', sinkOnce(place))).toContain('another delta');
@@ -135,7 +130,7 @@ test('a reset refuses while a sink runs once, and before an emptied topic is fil
   const topic = place.names.source('title.ratings');
   await recreateTopic(topic);
   expect(await expectRefusal(place, 'input', place.args('reset'))).toContain(topic);
-  await place.upsert(data, '--datasets', 'title.ratings');
+  await place.upsert(data, ...ratings);
   await reset(place);
   await place.process();
   await place.sink();

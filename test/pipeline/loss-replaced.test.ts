@@ -3,13 +3,15 @@
  * an error, so the last message that was applied must tell. Each time the failure, nothing changed, and the way out.
  */
 import { join } from 'node:path';
-import { beforeAll, describe, expect, vi } from 'vitest';
+import { describe, expect, vi } from 'vitest';
 import {
   deleteTopic,
   endsOf,
   expectFailure,
   expectRefusal,
+  few,
   processOnce,
+  ratings,
   recreateTopic,
   shards,
   sinkOnce,
@@ -20,17 +22,8 @@ import { temporaryFolder } from '../support/temporary-folder.ts';
 
 vi.setConfig({ testTimeout: 240_000 });
 
-const folder = temporaryFolder();
-let data: string;
-let other: string;
-
-beforeAll(async () => {
-  data = await smallDataset(join(folder, 'data'), 300, 5);
-  other = await smallDataset(join(folder, 'other'), 310, 6);
-});
-
-const few = ['--shards', String(shards)];
-const ratings = ['--datasets', 'title.ratings'];
+const data = await smallDataset(join(temporaryFolder(), 'data'), 300, 5);
+const other = await smallDataset(join(temporaryFolder(), 'other'), 310, 6);
 
 async function resetAndRunAgain(place: Place): Promise<void> {
   expect(await place.run(['reset', '--namespace', place.namespace])).toMatchObject({ code: 0 });

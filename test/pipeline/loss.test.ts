@@ -6,7 +6,7 @@
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import kafkajs from 'kafkajs';
-import { beforeAll, describe, expect, vi } from 'vitest';
+import { describe, expect, vi } from 'vitest';
 import { withAdmin } from '../../kafka/client.ts';
 import { deleteBefore } from '../../kafka/topics.ts';
 import { datasetNames } from '../../topics/catalog.ts';
@@ -15,7 +15,9 @@ import {
   endsOf,
   expectFailure,
   expectRefusal,
+  few,
   processOnce,
+  ratings,
   sendTo,
   shards,
   standOf,
@@ -34,15 +36,8 @@ import { temporaryFolder } from '../support/temporary-folder.ts';
 
 vi.setConfig({ testTimeout: 240_000 });
 
-const folder = temporaryFolder();
-let data: string;
+const data = await smallDataset(join(temporaryFolder(), 'data'), 300, 5);
 
-beforeAll(async () => {
-  data = await smallDataset(join(folder, 'data'), 300, 5);
-});
-
-const few = ['--shards', String(shards)];
-const ratings = ['--datasets', 'title.ratings'];
 const atGold = ({ gold, namespace }: Place) => ['--gold', gold, '--namespace', namespace];
 
 /**

@@ -13,6 +13,8 @@ import { broker, type Finished, type Place, spoken, until } from './harness.ts';
 
 /** Partitions of the topics of these tests: few, because a test is about one of them. */
 export const shards = 2;
+export const few = ['--shards', String(shards)];
+export const ratings = ['--datasets', 'title.ratings'];
 
 /** SHA-256 of each file below a folder, by path. Reading a lock that this process holds would free it: locks are left out. */
 export function hashesBelow(folder: string): Record<string, string> {
