@@ -20,7 +20,7 @@ import addFormats from 'ajv-formats';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { z } from 'zod';
 import { withDatabase } from '../../../database/duckdb.ts';
-import { exitCodes, type FailureKind, ReelflowError } from '../../../runtime/errors.ts';
+import { exitCodes, type FailureKind } from '../../../runtime/errors.ts';
 import { catalogueFile, writeCatalogue } from '../../../sinks/gold/catalogue.ts';
 import { GoldReader, type SnapshotDiff, type TableView } from '../../../sinks/gold/gold-reader.ts';
 import { type historyOf, snapshotAt } from '../../../sinks/gold/history.ts';
@@ -44,6 +44,7 @@ import {
 import { columnNotes, noteOf, notesKey } from '../../../tables/column-notes.ts';
 import { goldTables, isOfHistory } from '../../../tables/gold-tables.ts';
 import { expectFailure } from '../../support/damage.ts';
+import { failureOf } from '../../support/failure.ts';
 import {
   type Finished,
   lastJson,
@@ -188,16 +189,6 @@ async function alter(folder: string, id: string, table: string, replace: string)
   Object.assign(manifest.tables[table], { bytes: statSync(file).size, contentHash: 'of altered rows' });
   writeFileSync(path, JSON.stringify(manifest));
 }
-
-const failureOf = async (work: () => unknown): Promise<ReelflowError> => {
-  try {
-    await work();
-  } catch (thrown) {
-    if (thrown instanceof ReelflowError) return thrown;
-    throw thrown;
-  }
-  throw new Error('nothing was thrown');
-};
 
 describe('the history', () => {
   it('lists all snapshots, and says which one is CURRENT and which are pinned', async () => {
