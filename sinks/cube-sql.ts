@@ -71,6 +71,19 @@ export function selectSums(shape: CubeShape, type: 'BIGINT' | 'DOUBLE', revision
   return selectSumsOf(shape, `sink.${cubeTable(shape)}`, type, constant);
 }
 
+/** A SELECT of the sums of the rows that meet a condition on the key. */
+export const selectSumsWhere = (shape: CubeShape, condition: string) =>
+  selectSumsOf(shape, `(FROM sink.${cubeTable(shape)} WHERE ${condition})`, 'BIGINT');
+
+/** A SELECT of the rows after a revision as they came, with texts in place of dictionary numbers. */
+export function selectRecent(shape: CubeShape, revision: number): string {
+  const columns = shape.columns.map((column) =>
+    isMeasure(column) ? `${column.name}::BIGINT AS ${column.name}` : column.name,
+  );
+  const recent = `(SELECT shard, ${columns.join(', ')} FROM sink.${cubeTable(shape)} WHERE ${revisionColumn} > ${revision})`;
+  return selectWithTexts(shape, recent, 'recent');
+}
+
 /** A SELECT of sums with texts in place of dictionary numbers. @param sums a relation, and its name in the SELECT */
 export function selectWithTexts(shape: CubeShape, sums: string, name: string): string {
   const texts = textsOf(shape);

@@ -179,7 +179,15 @@ export class CubeStore {
   /** Deletes the cubes of a shard: a base or a reset starts without them. @param keeps names of cubes that stay */
   async clearShard(shard: number, keeps: readonly string[] = []): Promise<void> {
     await this.kept.drop();
+    // Of rows that vanish, the exports of later rows would know nothing.
+    await this.#forgetPublished();
     await this.#cubes.clear(shard, keeps);
+  }
+
+  /** The next snapshot takes over no file of the last one. */
+  async #forgetPublished(): Promise<void> {
+    await this.connection.run('DELETE FROM published');
+    this.#published = undefined;
   }
 
   /** The cubes that a snapshot has to hold for `restore`: the declared ones, and all others with rows. */
@@ -235,24 +243,28 @@ export class CubeStore {
   }
 
   /**
-   * Brings the kept integer forms of tables up to date, whose cubes must be: see `KeptTables.update`.
+   * Brings the kept integer forms of tables up to date: see `KeptTables`. It sums only the cubes of those that are computed as a whole.
    * @param maker fingerprint of the declarations and versions
    */
-  keep(tables: readonly GoldTable[], maker: string): Promise<void> {
-    const { revisions } = this.#cubes;
-    return this.transaction(() =>
-      this.kept.update(tables, maker, revisions, (...of) => this.#cubes.changedIds(...of)),
-    );
+  async keep(tables: readonly GoldTable[], maker: string): Promise<void> {
+    const plans = await this.kept.plan(tables, maker, this.#cubes);
+    const whole = plans.filter(({ before }) => before === undefined);
+    await this.#cubes.sum(new Set(whole.flatMap(({ table }) => table.reads)));
+    await this.transaction(() => this.kept.update(plans, maker, this.#cubes));
   }
 
   /** Sums cubes in place: see `CubeTables.compact`. */
-  compact(): Promise<{ before: number; after: number }> {
+  async compact(): Promise<{ before: number; after: number }> {
+    const of = this.#published?.revisions;
+    // The sums get the newest revision: an export of the rows after an older one would repeat them.
+    if (Object.entries(this.#cubes.revisions).some(([cube, revision]) => of?.[cube] !== revision))
+      await this.transaction(() => this.#forgetPublished());
     return this.#cubes.compact((work) => this.transaction(work));
   }
 
-  /** Writes a cube to `<folder>/<cube>.parquet`, for `restore`. A declared one must be up to date. */
-  exportCube(folder: string, cube: string): Promise<void> {
-    return this.#cubes.export(folder, cube);
+  /** Writes a cube to a file: see `CubeTables.export`. */
+  exportCube(path: string, cube: string, after?: number): Promise<void> {
+    return this.#cubes.export(path, cube, after);
   }
 
   /** Revisions of what gold tables read, by relation. A relation that is not named here may have changed at any time. */

@@ -16,7 +16,9 @@ import {
   definitionsOf,
   kindOfType,
   revisionColumn,
+  selectRecent,
   selectSums,
+  selectSumsWhere,
   selectWithTexts,
   sumsTable,
   textsOf,
@@ -93,6 +95,16 @@ export class CubeTables {
   changedIds(cube: string, id: string, revision: number): string {
     const shape = this.#declared.find(({ name }) => name === cube) as CubeShape;
     return `SELECT ${id} FROM sink.${cubeTable(shape)} WHERE ${revisionColumn} > ${revision}`;
+  }
+
+  /** SELECTs of what `sum` makes of a declared cube, but only of the rows that meet a condition on the key. */
+  whereIds(cube: string, condition: string): [name: string, select: string][] {
+    const shape = this.#declared.find(({ name }) => name === cube) as CubeShape;
+    const sums = sumsTable(shape);
+    return [
+      [sums, selectSumsWhere(shape, condition)],
+      [cube, selectWithTexts(shape, sums, sums)],
+    ];
   }
 
   /** The cubes that are not declared, by the name of their file. */
@@ -288,18 +300,23 @@ export class CubeTables {
     this.#revisions.delete(table);
   }
 
-  /** Writes a cube to `<folder>/<cube>.parquet`, for `restore`. The relation of a declared one must be up to date. */
-  async export(folder: string, cube: string): Promise<void> {
+  /**
+   * Writes a cube to a file, for `restore`: its sums, or the rows after a revision as they came. For the sums, the relation of a
+   * declared cube must be up to date.
+   */
+  async export(path: string, cube: string, after?: number): Promise<void> {
     const other = this.#undeclared.get(cube);
-    const relation =
-      other === undefined ? cube : `(${selectWithTexts(other, `(${selectSums(other, 'BIGINT')})`, 'held')})`;
-    await this.#connection.run(
-      `COPY ${relation} TO ${sqlPath(join(folder, `${cube}.parquet`))} (${parquetOptions})`,
-    );
+    const shape = other ?? this.#declared.find(({ name }) => name === cube);
+    let relation = cube;
+    if (after !== undefined) relation = `(${selectRecent(shape as CubeShape, after)})`;
+    else if (other !== undefined)
+      relation = `(${selectWithTexts(other, `(${selectSums(other, 'BIGINT')})`, 'held')})`;
+    await this.#connection.run(`COPY ${relation} TO ${sqlPath(path)} (${parquetOptions})`);
   }
 
   /**
-   * Loads cubes from files that `export` has written, as part of the open transaction.
+   * Loads cubes from the files that `export` has written, as part of the open transaction: the rows of all files of a cube
+   * together. The name of a file begins with that of the cube, and a point follows it.
    * @param numbered stores the texts of a SELECT in the dictionary
    */
   async restore(folder: string, numbered: (texts: string) => Promise<void>): Promise<void> {

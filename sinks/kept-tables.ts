@@ -20,6 +20,27 @@ interface Kept {
   readonly hashes: string;
 }
 
+/** The cubes, as kept tables read them. */
+interface KeptCubes {
+  /** By name. */
+  readonly revisions: Readonly<Record<string, number>>;
+  /** A SELECT of the ids of the rows that a cube got after a revision. @param id column of its key */
+  changedIds(cube: string, id: string, revision: number): string;
+  /** A SELECT of the sums, and one of them with texts, by the names of the relations: of the rows that meet a condition on the key. */
+  whereIds(cube: string, condition: string): [name: string, select: string][];
+}
+
+/** How a table is brought up to date: from `before` by its changed ids, or as a whole. */
+interface KeptPlan {
+  readonly table: GoldTable;
+  readonly before?: Kept;
+  /** Of the cubes, by name. */
+  readonly revisions: Readonly<Record<string, number>>;
+}
+
+/** The temporary table with the changed ids of a table. */
+const changedOf = ({ name }: GoldTable) => `changed_ids_${name}`;
+
 /** The table with the kept integer form. */
 export const keptRelation = ({ name }: GoldTable) => `sink.kept_${name}`;
 
@@ -52,32 +73,54 @@ export class KeptTables {
   }
 
   /**
-   * Brings tables up to date, as part of the open transaction. All that are out of date must be among them, because the
-   * recorded names are forgotten.
-   * @param changedIds a SELECT of the ids of the rows that a cube got after a revision
-   * @param cubes with their revisions, up to which the relations that the tables read are summed
+   * Finds the ids that changed since tables were brought up to date. All that are out of date must be among them, because `update`
+   * forgets the recorded names.
+   * @param cubes that the tables read
    */
-  async update(
-    tables: readonly GoldTable[],
-    maker: string,
-    cubes: Readonly<Record<string, number>>,
-    changedIds: (cube: string, id: string, revision: number) => string,
-  ): Promise<void> {
-    await this.#dropOthers(maker);
+  async plan(tables: readonly GoldTable[], maker: string, cubes: KeptCubes): Promise<KeptPlan[]> {
+    const plans: KeptPlan[] = [];
     for (const table of tables) {
       const before = await this.#stateOf(table);
       const revisions = Object.fromEntries(
-        table.reads.flatMap((name) => (cubes[name] === undefined ? [] : [[name, cubes[name]]])),
+        table.reads.flatMap((name) => {
+          const revision = cubes.revisions[name];
+          return revision === undefined ? [] : [[name, revision]];
+        }),
       );
-      const changed = [
-        ...Object.keys(revisions).map((cube) =>
-          changedIds(cube, table.rowsBy as string, before?.revisions[cube] ?? 0),
-        ),
-        ...(table.reads.includes('names') ? ['SELECT nconst FROM changed_names'] : []),
-        ...(table.reads.includes('title_names') ? ['SELECT tconst FROM changed_titles'] : []),
-      ];
-      const sum =
-        (before && (await this.#updateChanged(table, before, changed))) ?? (await this.#computeAll(table));
+      const plan = { table, revisions };
+      const isNear = before?.maker === maker && (await this.#findChanged(table, before, plan, cubes));
+      plans.push(isNear ? { ...plan, before } : plan);
+    }
+    return plans;
+  }
+
+  /** @returns false if so much changed that all rows must be computed again */
+  async #findChanged(
+    table: GoldTable,
+    before: Kept,
+    { revisions }: Pick<KeptPlan, 'revisions'>,
+    cubes: KeptCubes,
+  ): Promise<boolean> {
+    const id = table.rowsBy as string;
+    const changed = [
+      ...Object.keys(revisions).map((cube) => cubes.changedIds(cube, id, before.revisions[cube] ?? 0)),
+      ...(table.reads.includes('names') ? ['SELECT nconst FROM changed_names'] : []),
+      ...(table.reads.includes('title_names') ? ['SELECT tconst FROM changed_titles'] : []),
+    ];
+    await this.#connection.run(
+      `CREATE OR REPLACE TEMP TABLE ${changedOf(table)} AS SELECT DISTINCT ${id} FROM (${changed.join(' UNION ALL ')}) AS ids(${id})`,
+    );
+    const [ids] = (await this.#rows(`SELECT count(*) FROM ${changedOf(table)}`))[0] ?? [];
+    return Number(ids) <= Number(before.rows) * changedShareMax;
+  }
+
+  /** Carries plans out, as part of the open transaction. The cubes of those without `before` must be summed. */
+  async update(plans: readonly KeptPlan[], maker: string, cubes: KeptCubes): Promise<void> {
+    await this.#dropOthers(maker);
+    for (const { table, before, revisions } of plans) {
+      const sum = await (before === undefined
+        ? this.#computeAll(table)
+        : this.#updateChanged(table, before, cubes));
       const state: Kept = { maker, revisions, rows: String(sum.rows), hashes: String(sum.hashes) };
       await this.#connection.run('DELETE FROM kept WHERE name = $1', [table.name]);
       await this.#connection.run('INSERT INTO kept VALUES ($1, $2)', [table.name, JSON.stringify(state)]);
@@ -110,25 +153,18 @@ export class KeptTables {
     return contentSum(this.#connection, table, kept);
   }
 
-  /** @returns undefined if so much changed that all rows must be computed again */
-  async #updateChanged(table: GoldTable, before: Kept, changed: string[]): Promise<ContentSum | undefined> {
+  async #updateChanged(table: GoldTable, before: Kept, cubes: KeptCubes): Promise<ContentSum> {
     const connection = this.#connection;
     const kept = keptRelation(table);
-    const id = table.rowsBy as string;
-    await connection.run(
-      `CREATE OR REPLACE TEMP TABLE changed_ids AS SELECT DISTINCT ${id} FROM (${changed.join(' UNION ALL ')}) AS ids(${id})`,
-    );
-    const [ids] = (await this.#rows('SELECT count(*) FROM changed_ids'))[0] ?? [];
-    if (Number(ids) > Number(before.rows) * changedShareMax) return undefined;
     await connection.run(`
       CREATE OR REPLACE TEMP TABLE rows_before AS SELECT rowid AS place, *
-      FROM ${kept} WHERE substr(${id}, 3)::INTEGER IN (FROM changed_ids)`);
-    await connection.run(`CREATE OR REPLACE TEMP TABLE rows_after AS ${ofChangedIds(table)}`);
+      FROM ${kept} WHERE substr(${table.rowsBy}, 3)::INTEGER IN (FROM ${changedOf(table)})`);
+    await connection.run(`CREATE OR REPLACE TEMP TABLE rows_after AS ${ofChangedIds(table, cubes)}`);
     const gone = await contentSum(connection, table, 'rows_before');
     const come = await contentSum(connection, table, 'rows_after');
     await connection.run(`DELETE FROM ${kept} WHERE rowid IN (SELECT place FROM rows_before)`);
     await connection.run(`INSERT INTO ${kept} FROM rows_after`);
-    for (const temporary of ['changed_ids', 'rows_before', 'rows_after']) {
+    for (const temporary of [changedOf(table), 'rows_before', 'rows_after']) {
       await connection.run(`DROP TABLE ${temporary}`);
     }
     return {
@@ -147,23 +183,24 @@ export class KeptTables {
   }
 }
 
-/** The integer form over the rows of changed ids: each relation that the SELECT names is hidden by these rows of it. */
-function ofChangedIds({ integers, reads, rowsBy }: GoldTable): string {
+/**
+ * The integer form over the rows of changed ids: each relation that the SELECT names is hidden by these rows of it. Those of a cube are
+ * summed here, so the whole cube need not be.
+ */
+function ofChangedIds(table: GoldTable, cubes: KeptCubes): string {
+  const { integers, reads, rowsBy } = table;
   const words = new Set(integers.match(/\w+/g));
+  const condition = `${rowsBy} IN (FROM ${changedOf(table)})`;
+  const rowsIn = (name: string): [name: string, select: string][] => {
+    if (cubes.revisions[name] !== undefined) return cubes.whereIds(name, condition);
+    const place = name === 'names' ? 'sink.main' : 'temp.main';
+    return [[name, `SELECT * FROM ${place}.${name} WHERE ${condition}`]];
+  };
   const relations = reads
     .filter((name) => name !== 'dictionary')
-    .flatMap((name) =>
-      name === 'names'
-        ? [['names', 'sink.main']]
-        : [
-            [name, 'temp.main'],
-            [`${name}_sums`, 'temp.main'],
-          ],
-    )
-    .filter(([name]) => words.has(name as string))
-    .map(
-      ([name, place]) =>
-        `${name} AS NOT MATERIALIZED (SELECT * FROM ${place}.${name} WHERE ${rowsBy} IN (FROM changed_ids))`,
-    );
+    .map(rowsIn)
+    .filter((own) => own.some(([name]) => words.has(name)))
+    .flat()
+    .map(([name, select]) => `${name} AS NOT MATERIALIZED (${select})`);
   return `WITH ${relations.join(', ')} SELECT * FROM (${integers})`;
 }

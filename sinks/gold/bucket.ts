@@ -41,7 +41,7 @@ interface PushReport {
 }
 
 /** Names of the files of a snapshot. */
-const namePattern = /^(cubes\/)?\w+\.(parquet|json)$/;
+const namePattern = /^(cubes\/)?\w+(\.\w+)*\.(parquet|json)$/;
 
 interface BucketPlace {
   readonly url: string;

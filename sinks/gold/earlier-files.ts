@@ -3,7 +3,7 @@
  * links, so retention may remove either snapshot, or copies where the file system has no links.
  */
 import { createHash } from 'node:crypto';
-import { copyFileSync, existsSync, linkSync } from 'node:fs';
+import { copyFileSync, existsSync, linkSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { version as duckdbVersion } from '@duckdb/node-api';
 import { fileSha256, syncPath } from '../../runtime/files.ts';
@@ -37,17 +37,32 @@ export function relationsOf(
   return [...new Set([...reads, ...named])];
 }
 
+/** What the name of a file with later rows of a cube adds to that of the cube. */
+const laterFile = /^\.[1-9]$/;
+/** With more files, or with files of more than half of the bytes of the sums, a cube is written as a whole again. */
+const laterFilesMax = 8;
+
+interface EarlierCube {
+  /** By name, their entries in the manifest. */
+  readonly files: NonNullable<Manifest['cubes']>;
+  /** The file that must be written besides, with the rows after a revision; absent if there are none. */
+  readonly next?: { readonly file: string; readonly after: number };
+}
+
 export class EarlierFiles {
   readonly #folder: string;
   readonly #manifest: Manifest;
   readonly #isUnchanged: (relation: string) => boolean;
   readonly #relations: ReadonlySet<string>;
+  /** Of the earlier snapshot. */
+  readonly #revisions: Readonly<Record<string, number>>;
 
   private constructor(folder: string, manifest: Manifest, store: CubeStore) {
     this.#folder = folder;
     this.#manifest = manifest;
     const { revisions, published } = store;
     this.#relations = new Set(Object.keys(revisions));
+    this.#revisions = published?.revisions ?? {};
     this.#isUnchanged = (relation) =>
       revisions[relation] !== undefined && revisions[relation] === published?.revisions[relation];
   }
@@ -71,10 +86,32 @@ export class EarlierFiles {
     return this.#link(`${name}.parquet`, this.#manifest.tables[name], into);
   }
 
-  /** Links the export of a cube. @returns its entry in the manifest, undefined if it must be written */
-  async cube(name: string, into: string): Promise<NonNullable<Manifest['cubes']>[string] | undefined> {
-    if (!this.#isUnchanged(name)) return undefined;
-    return this.#link(join('cubes', `${name}.parquet`), this.#manifest.cubes?.[name], into);
+  /**
+   * Links the export of a cube: a file with its sums, and files with the rows that came after it.
+   * @returns undefined if the cube must be written as a whole
+   */
+  async cube(name: string, into: string): Promise<EarlierCube | undefined> {
+    const all = this.#manifest.cubes ?? {};
+    const isLater = (file: string) => file.startsWith(`${name}.`) && laterFile.test(file.slice(name.length));
+    const later = Object.keys(all).filter(isLater);
+    const bytes = later.reduce((sum, file) => sum + (all[file]?.bytes ?? 0), 0);
+    const revision = this.#revisions[name];
+    const isUnchanged = this.#isUnchanged(name);
+    const isLong = later.length >= laterFilesMax || bytes * 2 > (all[name]?.bytes ?? 0);
+    if (revision === undefined || (!isUnchanged && isLong)) return undefined;
+    const files: EarlierCube['files'] = {};
+    for (const file of [name, ...later]) {
+      const entry = await this.#link(join('cubes', `${file}.parquet`), all[file], into);
+      if (entry === undefined) {
+        // `restore` reads every file that it finds.
+        for (const linked of Object.keys(files)) rmSync(join(into, 'cubes', `${linked}.parquet`));
+        return undefined;
+      }
+      files[file] = entry;
+    }
+    return isUnchanged
+      ? { files }
+      : { files, next: { file: `${name}.${later.length + 1}`, after: revision } };
   }
 
   /** A file that was lost or altered is not handed on. */

@@ -78,13 +78,13 @@ export const manifestSchema = z
       .record(
         z.string(),
         z.object({
-          bytes: z.int().describe('of cubes/<cube>.parquet beside the manifest'),
+          bytes: z.int().describe('of cubes/<name>.parquet beside the manifest'),
           sha256: sha256.describe('of the file'),
         }),
       )
       .optional()
       .describe(
-        'by name: all cubes that the sink holds, from which one that has lost its state restores. Snapshots of earlier versions lack it.',
+        'by name of its file: all cubes that the sink holds, from which one that has lost its state restores. `<cube>` has the sums, `<cube>.1` and so on the rows that came later. Snapshots of earlier versions lack it.',
       ),
     input: z
       .record(z.string(), z.record(z.string(), offsets))

@@ -157,13 +157,13 @@ async function writeFiles(
   const declared = all.filter(({ name }) => !waiting.has(name));
   const taken = new Map<GoldTable, Manifest['tables'][string] | undefined>();
   for (const table of declared) taken.set(table, await earlier?.table(table, building));
-  const takenCubes = new Map<string, NonNullable<Manifest['cubes']>[string] | undefined>();
+  const takenCubes = new Map<string, Awaited<ReturnType<EarlierFiles['cube']>>>();
   for (const name of await store.heldCubes()) takenCubes.set(name, await earlier?.cube(name, building));
 
   const missing = declared.filter((table) => taken.get(table) === undefined);
   const known = new Set(store.declaredCubes);
-  const missingCubes = [...takenCubes.keys()].filter((name) => takenCubes.get(name) === undefined);
-  await store.sumCubes(new Set([...missingCubes, ...missing.flatMap((table) => relationsOf(table, known))]));
+  const wholeCubes = [...takenCubes.keys()].filter((name) => takenCubes.get(name) === undefined);
+  await store.sumCubes(new Set([...wholeCubes, ...missing.flatMap((table) => summedFor(table, known))]));
   await store.ratings.createViews();
   await store.keep(
     missing.filter(({ rowsBy }) => rowsBy !== undefined),
@@ -183,9 +183,22 @@ async function writeFiles(
     }
   }
   const cubes: NonNullable<Manifest['cubes']> = {};
-  for (const [name, entry] of takenCubes) cubes[name] = entry ?? (await writeCube(store, name, building));
+  for (const [name, earlierCube] of takenCubes) {
+    const { files, next } = earlierCube ?? { files: {}, next: { file: name } };
+    Object.assign(cubes, files);
+    if (next !== undefined) cubes[next.file] = await writeCube(store, name, building, next);
+  }
   syncPath(join(building, 'cubes'));
   return { tables, ...(Object.keys(leftOut).length > 0 && { leftOut }), cubes };
+}
+
+/** The cubes that must be summed for a table. The integer form of a kept one reads its relations for the changed ids alone. */
+function summedFor(table: GoldTable, known: ReadonlySet<string>): string[] {
+  if (table.rowsBy === undefined) return relationsOf(table, known);
+  const undeclared = relationsOf({ ...table, select: '', beside: '' }, known).filter(
+    (name) => !table.reads.includes(name),
+  );
+  return [...undeclared, ...relationsOf({ ...table, reads: [], integers: '' }, known)];
 }
 
 /** The SQL of a user's table took too long. */
@@ -230,10 +243,10 @@ async function writeCube(
   store: CubeStore,
   name: string,
   building: string,
+  { file, after }: { readonly file: string; readonly after?: number },
 ): Promise<NonNullable<Manifest['cubes']>[string]> {
-  const folder = join(building, 'cubes');
-  await store.exportCube(folder, name);
-  const path = join(folder, `${name}.parquet`);
+  const path = join(building, 'cubes', `${file}.parquet`);
+  await store.exportCube(path, name, after);
   syncPath(path);
   return { bytes: statSync(path).size, sha256: await fileSha256(path) };
 }

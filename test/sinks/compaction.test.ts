@@ -32,7 +32,7 @@ async function add(shard: number, sign: 1 | -1, cube = cubeNamed('contributor'))
 async function exported(name: string): Promise<unknown[]> {
   await store.sumCubes(new Set(['contributor']));
   mkdirSync(join(folder, name));
-  await store.exportCube(join(folder, name), 'contributor');
+  await store.exportCube(join(folder, name, 'contributor.parquet'), 'contributor');
   const rows = await store.connection.runAndReadAll(
     `SELECT shard, count(*)::INTEGER, sum(titles)::INTEGER FROM '${join(folder, name, 'contributor.parquet')}'
     GROUP BY shard ORDER BY shard`,

@@ -84,7 +84,7 @@ test('a snapshot writes only the tables and cubes that have changed, also after 
   await store.transaction(async () => {
     await store.addCubeRows(1, rowOf(cubeNamed('region'), store.dictionary.numberOfText('de'), 60, 1, 1, 5));
   });
-  expect(written(await publish())).toEqual(['region_analysis.parquet', 'cubes/region.parquet']);
+  expect(written(await publish())).toEqual(['region_analysis.parquet', 'cubes/region.1.parquet']);
 
   await store.transaction(async () => {
     await name(7, 'Ada')(store);
@@ -103,7 +103,7 @@ test('a snapshot writes only the tables and cubes that have changed, also after 
   store.close();
   store = await openStore('state');
   const last = await publish();
-  expect(written(last)).toEqual(['title_features.parquet', 'cubes/feature_akas.parquet']);
+  expect(written(last)).toEqual(['title_features.parquet', 'cubes/feature_akas.1.parquet']);
   // Of what was linked, the snapshots before are not needed.
   retain(gold, { newest: 1 });
   await expectWhole(last);
@@ -127,6 +127,108 @@ test('a file of the snapshot before that was altered or lost is written again', 
   const second = await publish();
   expect(written(second)).toEqual(['region_analysis.parquet', 'cubes/title.parquet']);
   await expectWhole(second);
+});
+
+/** Titles by shard in the contributor cube that a snapshot restores. */
+async function restoredTitles(manifest: Manifest): Promise<unknown> {
+  const restored = await openStore(`restored-${manifest.id}`);
+  await restored.restore(pathsOf(manifest)('cubes'), []);
+  await restored.sumCubes(new Set(['contributor']));
+  const rows = await restored.connection.runAndReadAll(
+    'SELECT shard, sum(titles)::INTEGER FROM contributor GROUP BY shard ORDER BY shard',
+  );
+  restored.close();
+  return rows.getRowsJson();
+}
+
+const cubeFiles = ({ cubes = {} }: Manifest, cube: string) =>
+  Object.keys(cubes).filter((name) => name.split('.')[0] === cube);
+
+test('the files of a cube are its sums and the rows that came later, until these are half as many', async () => {
+  await addPeople(5_000);
+  await publish();
+  const one = () => store.addCubeRows(1, rowOf(cubeNamed('contributor'), 3, 60, 1, 1, 5));
+  const counts: number[] = [];
+  for (let titles = 1; titles <= 10; titles++) {
+    await store.transaction(one);
+    if (titles === 5) {
+      store.close();
+      store = await openStore('state');
+    }
+    const manifest = await publish();
+    counts.push(cubeFiles(manifest, 'contributor').length);
+    expect(await restoredTitles(manifest)).toEqual([
+      [0, 5_001],
+      [1, titles],
+    ]);
+  }
+  expect(Math.max(...counts)).toBeGreaterThan(4);
+  expect(counts.slice(1)).toContain(1);
+});
+
+test('a cube of which a shard was cleared is written as a whole', async () => {
+  await addPeople(5_000);
+  await publish();
+  const one = (shard: number) => store.addCubeRows(shard, rowOf(cubeNamed('contributor'), 3, 60, 1, 1, 5));
+  await store.transaction(() => one(1));
+  await publish();
+  await store.transaction(async () => {
+    await store.clearShard(1);
+    await one(2);
+  });
+  const cleared = await publish();
+  expect(cubeFiles(cleared, 'contributor')).toEqual(['contributor']);
+  expect(await restoredTitles(cleared)).toEqual([
+    [0, 5_001],
+    [2, 1],
+  ]);
+});
+
+test('rows that are summed in place before they are published are in no file twice', async () => {
+  const groups = 60_000;
+  const ids = Int32Array.from({ length: groups }, (_, row) => row + 1_000);
+  const ones = [1, 1, 1].map(() => new Float64Array(groups).fill(1));
+  const columns = [ids, new Int32Array(groups).fill(55), ...ones] as Int32Array[];
+  const many = () => store.addCubeRows(0, rowsOf(cubeNamed('contributor'), columns, groups));
+  await store.transaction(many);
+  await publish();
+  for (let time = 0; time < 2; time++) await store.transaction(many);
+  await store.sumCubes(new Set(['contributor']));
+  const { before, after } = await store.compact();
+  expect(after).toBeLessThan(before);
+  expect(await restoredTitles(await publish())).toEqual([[0, 1 + 3 * groups]]);
+});
+
+test('a cube of which a later file was lost is written as a whole, without the other files', async () => {
+  await addPeople(5_000);
+  await publish();
+  const one = () => store.addCubeRows(1, rowOf(cubeNamed('contributor'), 3, 60, 1, 1, 5));
+  await store.transaction(one);
+  await publish();
+  await store.transaction(one);
+  const third = await publish();
+  expect(cubeFiles(third, 'contributor')).toHaveLength(3);
+  rmSync(pathsOf(third)('cubes/contributor.2.parquet'));
+  const last = await publish();
+  expect(cubeFiles(last, 'contributor')).toEqual(['contributor']);
+  expect(await restoredTitles(last)).toEqual([
+    [0, 5_001],
+    [1, 2],
+  ]);
+});
+
+test('a change of few people sums no whole cube of people', async () => {
+  await addPeople();
+  await publish();
+  store.close();
+  store = await openStore('state');
+  await store.transaction(() => store.addCubeRows(1, rowOf(cubeNamed('contributor'), 3, 60, 1, 1, 5)));
+  const run = vi.spyOn(store.connection, 'run');
+  await publish();
+  const statements = run.mock.calls.map(([text]) => text);
+  run.mockRestore();
+  expect(statements.filter((text) => text.includes('TEMP TABLE contributor_sums'))).toEqual([]);
+  expect(await person(3)).toEqual([null, 2]);
 });
 
 // Method: random steps; after each one the store brings its sums up to date, and a new store that takes all steps sums once.
@@ -232,8 +334,7 @@ test('sums and snapshots after each of many changes are those of all changes at 
 }, 120_000);
 
 /** As many people as make a change of one of them small. */
-async function addPeople(): Promise<void> {
-  const people = 200;
+async function addPeople(people = 200): Promise<void> {
   const [titles, credits, votes] = [1, 1, 10].map((value) => new Float64Array(people).fill(value));
   const ids = Int32Array.from({ length: people }, (_, row) => row);
   const columns = [ids, new Int32Array(people).fill(55), titles, credits, votes] as Int32Array[];
