@@ -2,7 +2,8 @@
  * Deletes the messages of source topics that a base has made useless. The input of a published snapshot starts at the begin of a
  * base only if the shard, or the names, have read the base to its end. So the deltas in the topic and this sink need nothing
  * before it; stores and backups that are behind it begin at the base. Other readers are asked: a Flink job of ours by its
- * group, the history of ratings by its length. What is held back now is deleted at a later interval.
+ * group, the history of ratings by its length. The next refresh reads a message that a consumer refused, to send its groups
+ * again: it stays while its dead letter is open. What is held back now is deleted at a later interval.
  *
  * Topics that no cube reads are in no snapshot. The dump index says where their bases begin, and their log that they are whole.
  */
@@ -15,6 +16,7 @@ import { deleteBefore, partitionCounts } from '../kafka/topics.ts';
 import { reasonOf } from '../runtime/errors.ts';
 import { findBase } from '../topics/base.ts';
 import { type DatasetName, datasetNames, type TopicNames } from '../topics/catalog.ts';
+import { OpenLetters } from '../topics/dead-letter.ts';
 import {
   DamagedIndex,
   decodeDirectory,
@@ -35,7 +37,7 @@ interface Trimmed {
   readonly from: number;
   readonly to: number;
   /** The reader that still needs them; undefined if they can be deleted. */
-  readonly neededBy?: 'Flink' | 'history';
+  readonly neededBy?: 'Flink' | 'history' | 'dead letter';
 }
 
 export interface TrimInput {
@@ -45,23 +47,35 @@ export interface TrimInput {
   readonly flink: Pick<Group, 'committed' | 'problem'> | undefined;
   /** The topic of the ratings, and from which offset on the history needs it, by partition. */
   readonly ratings: { readonly topic: string; readonly keptFrom: (partition: number) => number };
+  /** Messages with an open dead letter. */
+  readonly refused: readonly SourcePlace[];
+}
+
+interface SourcePlace {
+  readonly topic: string;
+  readonly partition: number;
+  readonly offset: number;
 }
 
 /** The messages before the bases at which the input of a snapshot starts. Pure. */
-export function planTrim({ input, bounds, flink, ratings }: TrimInput): Trimmed[] {
+export function planTrim({ input, bounds, flink, ratings, refused }: TrimInput): Trimmed[] {
   return Object.entries(input).flatMap(([topic, partitions]) =>
     Object.entries(partitions).flatMap(([key, [begin, end]]): Trimmed[] => {
       const partition = Number(key);
       const from = bounds.get(topic)?.get(partition)?.start ?? begin;
       const keptFrom = topic === ratings.topic ? ratings.keptFrom(partition) : begin;
-      const to = Math.min(begin, keptFrom);
+      const refusedFrom = refused
+        .filter((place) => place.topic === topic && place.partition === partition && place.offset >= from)
+        .reduce((first, { offset }) => Math.min(first, offset), begin);
+      const to = Math.min(keptFrom, refusedFrom);
       if (needsOfFlink(flink, topic, partition, end)) {
         return from < begin ? [{ topic, partition, from, to: begin, neededBy: 'Flink' }] : [];
       }
       const kept = Math.max(from, to);
+      const neededBy: Trimmed['neededBy'] = refusedFrom < keptFrom ? 'dead letter' : 'history';
       return [
         ...(from < to ? [{ topic, partition, from, to }] : []),
-        ...(kept < begin ? [{ topic, partition, from: kept, to: begin, neededBy: 'history' as const }] : []),
+        ...(kept < begin ? [{ topic, partition, from: kept, to: begin, neededBy }] : []),
       ];
     }),
   );
@@ -184,7 +198,19 @@ export class SourceTrim {
       bounds,
       flink: groups.get(names.flinkGroup),
       ratings: { topic: names.source('title.ratings'), keptFrom: ratingsKeptFrom },
+      refused: await this.#refused(),
     });
+  }
+
+  async #refused(): Promise<SourcePlace[]> {
+    const { broker, names } = this.#options;
+    const existing = await partitionCounts(broker, [names.deadLetter]);
+    if (existing.size === 0) return [];
+    const open = new OpenLetters(({ source }) => ('topic' in source ? source : undefined));
+    for await (const { partition, messages } of scanTopic(broker, names.deadLetter)) {
+      for (const message of messages) open.take({ ...message, partition });
+    }
+    return [...open.byPartition.values()].flatMap((letters) => [...letters.values()]);
   }
 
   async #delete(free: readonly Trimmed[]): Promise<void> {

@@ -136,6 +136,29 @@ export function readDeadLetter(message: {
   };
 }
 
+/** Letters that no mark has settled, of a dead-letter topic that is read in order. */
+export class OpenLetters<T> {
+  /** By partition of the topic and offset. */
+  readonly byPartition = new Map<number, Map<number, T>>();
+  readonly #keptOf: (letter: FoundLetter) => T | undefined;
+
+  /** @param keptOf what to keep of a letter; undefined if it does not matter */
+  constructor(keptOf: (letter: FoundLetter) => T | undefined) {
+    this.#keptOf = keptOf;
+  }
+
+  take(message: Parameters<typeof readDeadLetter>[0]): void {
+    const { partition, offset } = message;
+    const own = this.byPartition.get(partition) ?? new Map<number, T>();
+    this.byPartition.set(partition, own);
+    const entry = readDeadLetter(message);
+    if (entry.kind === 'mark') for (const settled of entry.offsets) own.delete(settled);
+    if (entry.kind !== 'letter') return;
+    const kept = this.#keptOf(entry.letter);
+    if (kept !== undefined) own.set(offset, kept);
+  }
+}
+
 function sourceOf(text: (name: string) => string | undefined): FoundLetter['source'] | undefined {
   const [file, line] = [text('file'), wholeNumber(text('line'))];
   if (file !== undefined && line !== undefined) return { file, line };

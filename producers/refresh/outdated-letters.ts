@@ -8,7 +8,7 @@ import type { Broker } from '../../kafka/client.ts';
 import type { LogReader } from '../../kafka/log.ts';
 import { scan } from '../../kafka/scan.ts';
 import { type DatasetName, datasetNames, datasets, type TopicNames } from '../../topics/catalog.ts';
-import { type FoundLetter, markMessage, readDeadLetter } from '../../topics/dead-letter.ts';
+import { type FoundLetter, markMessage, OpenLetters } from '../../topics/dead-letter.ts';
 import { groupOf } from '../../topics/id-groups.ts';
 import { datasetOf } from '../file-names.ts';
 import { LineId } from '../line-id.ts';
@@ -81,18 +81,11 @@ export class OutdatedLetters {
 
   async #read(): Promise<Map<number, Map<number, OpenLetter>>> {
     const { reader, names } = this.#options;
-    const open = new Map(this.#ranges.map(({ partition }) => [partition, new Map<number, OpenLetter>()]));
+    const open = new OpenLetters((letter) => openLetterOf(letter, names));
     for await (const { partition, messages } of scan(reader, names.deadLetter, this.#ranges)) {
-      const own = open.get(partition) as Map<number, OpenLetter>;
-      for (const message of messages) {
-        const entry = readDeadLetter({ ...message, partition });
-        if (entry.kind === 'mark') for (const offset of entry.offsets) own.delete(offset);
-        if (entry.kind !== 'letter') continue;
-        const letter = openLetterOf(entry.letter, names);
-        if (letter !== undefined) own.set(message.offset, letter);
-      }
+      for (const message of messages) open.take({ ...message, partition });
     }
-    return open;
+    return open.byPartition;
   }
 
   async #send(dataset: DatasetName, partition: number, offsets: readonly number[]): Promise<void> {

@@ -12,6 +12,7 @@ import { LagWatch } from '../../monitor/lag-watch.ts';
 import { exitCodes } from '../../runtime/errors.ts';
 import type { DatasetName } from '../../topics/catalog.ts';
 import { datasetNames } from '../../topics/catalog.ts';
+import { sendTo } from '../support/damage.ts';
 import { broker, type Place, smallDataset, test, textOf, writeDatasets } from '../support/harness.ts';
 
 /** A dump without the lines of a file that `isGone` names, by their number. */
@@ -126,6 +127,35 @@ test('after a base everything before it can go: stores, backups, names and a res
   expect(await place.differences(last)).toEqual([]);
   await verified(place);
 }, 600_000);
+
+test('a message that consumers refused stays before a base until the next refresh has read it', async ({
+  place,
+}) => {
+  const whole = await smallDataset(join(place.folder, 'whole'), 200, 7);
+  const dump = (name: string, every: number) =>
+    without(whole, join(place.folder, name), (_, line) => line % every === 0);
+  await place.replay(dump('first', 5), '--shards', '1', ...refresh);
+  await place.replay(dump('second', 7), ...refresh);
+  await place.process();
+  const topic = place.names.source('title.crew');
+  const endOf = async () => (await logBounds(broker, [topic])).get(topic)?.get(0)?.end;
+  const refused = await endOf();
+  await sendTo(topic, 0, [Buffer.from('garbage')]);
+
+  // Nobody has refused it when the base is sent.
+  const { plan } = await place.replay(dump('third', 3), ...asBase);
+  expect(plan?.['title.crew']?.isBase).toBe(true);
+  await place.process();
+  await place.sink(...keepsNoHistory);
+  expect((await starts(place))['title.crew']).toEqual([refused]);
+
+  await place.replay(dump('fourth', 4), ...refresh, '--base-above', '9');
+  await place.process();
+  await place.sink(...keepsNoHistory);
+  // The base begins behind the refused message.
+  expect((await starts(place))['title.crew']).toEqual([Number(refused) + 1]);
+  expect(await place.differences(join(place.folder, 'fourth'))).toEqual([]);
+});
 
 async function verified(place: Place): Promise<void> {
   const { gold, namespace, run } = { ...place, run: place.run.bind(place) };

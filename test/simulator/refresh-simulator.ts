@@ -130,8 +130,16 @@ class World {
   readonly late: { readonly partition: number; readonly message: Message }[] = [];
   /** Places of refused messages. */
   readonly letters: { partition: number; offset: number }[] = [];
+  /** How many of them a replay has read that ended since: it has sent their groups again. */
+  lettersSettled = 0;
   sent = 0;
   runs = 0;
+
+  /** Whether the next replay still needs a refused message before an offset. */
+  hasOpenLetter(partition: number, before: number): boolean {
+    const open = this.letters.slice(this.lettersSettled);
+    return open.some((letter) => letter.partition === partition && letter.offset < before);
+  }
 
   writeIndex(key: string, value: Buffer | null): void {
     this.indexHistory.push([key, this.index.get(key)]);
@@ -157,6 +165,7 @@ async function replay(
   const { topic } = world;
   const runId = `run ${world.runs++}`;
   const groups = groupsOf(dump);
+  let lettersRead = 0;
   let renewals = 0;
   const own = new OwnOffsets({ renewals: () => renewals }, dataset, runId);
   /** Next sequence numbers, by partition. */
@@ -208,7 +217,10 @@ async function replay(
         const found = (topic.logs[partition] ?? []).slice(start, end);
         return new Map(found.flatMap((message, at) => (message ? [[start + at, hashOf(message)]] : [])));
       },
-      refusals: async ([since = 0]) => ({ places: world.letters.slice(since), end: [world.letters.length] }),
+      refusals: async ([since = 0]) => {
+        lettersRead = world.letters.length;
+        return { places: world.letters.slice(since), end: [lettersRead] };
+      },
       scan: async (ranges, onTouched, isOwn) => {
         for (const { partition, start, end } of ranges) {
           for (let offset = start; offset < end; offset++) {
@@ -294,6 +306,7 @@ async function replay(
   await refresh.settle(file);
   await refresh.endBase(file);
   await refresh.close();
+  world.lettersSettled = Math.max(world.lettersSettled, lettersRead);
 }
 
 /** Runs an async function one step at a time. */
@@ -351,11 +364,12 @@ export interface RefreshFailure {
 
 const text = (rows: Rows) => JSON.stringify([...rows].sort(([a], [b]) => a - b));
 
-/** Everything before the begin of a whole base must be dispensable. */
-function brokenBase(topic: Topic): string | undefined {
+/** Everything before the begin of a whole base must be dispensable, unless the next replay needs a message that was refused. */
+function brokenBase(world: World): string | undefined {
+  const { topic } = world;
   for (let partition = 0; partition < partitions; partition++) {
     const base = topic.bases(partition).at(-1);
-    if (base === undefined) continue;
+    if (base === undefined || world.hasOpenLetter(partition, base.begin)) continue;
     const [all, behind] = [topic.fold(partition), topic.fold(partition, base.begin)];
     if (text(all) !== text(behind)) return `without what is before a base, ${text(all)} is ${text(behind)}`;
   }
@@ -410,7 +424,8 @@ async function run(seed: number, withBases: boolean): Promise<Omit<RefreshFailur
     } else if (withBases && kind < 0.34) {
       const partition = below(partitions);
       const base = topic.bases(partition).at(-1);
-      if (base === undefined) continue;
+      // The sink keeps what the next replay needs.
+      if (base === undefined || world.hasOpenLetter(partition, base.begin)) continue;
       note(`partition ${partition} loses what is before its base at ${base.begin}`);
       topic.logs[partition]?.fill(undefined, 0, base.begin);
       topic.starts[partition] = base.begin;
@@ -430,7 +445,7 @@ async function run(seed: number, withBases: boolean): Promise<Omit<RefreshFailur
       }
       processes = processes.filter(({ isDone }) => !isDone);
       if (process.isDone) {
-        const broken = brokenBase(topic);
+        const broken = brokenBase(world);
         if (broken !== undefined) return { reason: broken, trace };
       }
     }

@@ -21,6 +21,7 @@ const plan = (changes: Partial<TrimInput> = {}) =>
     ]),
     flink: undefined,
     ratings: { topic: ratings, keptFrom: () => 40 },
+    refused: [],
     ...changes,
   });
 const whole = (topic: string) => ({ topic, partition: 0, from: 0, to: 40 });
@@ -58,6 +59,26 @@ test('the history keeps the ratings from its own base on', () => {
     whole(basics),
     { ...whole(ratings), to: 15 },
     { ...whole(ratings), from: 15, neededBy: 'history' },
+  ]);
+});
+
+test('a message with an open dead letter stays, for the next refresh to read, and what is behind it', () => {
+  const refused = [
+    { topic: basics, partition: 0, offset: 30 },
+    { topic: basics, partition: 0, offset: 20 },
+    { topic: basics, partition: 1, offset: 5 },
+    { topic: ratings, partition: 0, offset: 40 },
+  ];
+  expect(plan({ refused })).toEqual([
+    { ...whole(basics), to: 20 },
+    { ...whole(basics), from: 20, neededBy: 'dead letter' },
+    whole(ratings),
+  ]);
+  // A message that is gone keeps nothing.
+  const bounds = new Map([[basics, log(25)]]);
+  expect(plan({ refused, bounds })).toEqual([
+    { ...whole(basics), from: 25, to: 30 },
+    { ...whole(basics), from: 30, neededBy: 'dead letter' },
   ]);
 });
 
