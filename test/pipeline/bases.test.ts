@@ -142,7 +142,7 @@ test('a message that consumers refused stays before a base until the next refres
   const refused = await endOf();
   await sendTo(topic, 0, [Buffer.from('garbage')]);
 
-  // Nobody has refused it when the base is sent.
+  // No consumer has refused it when the base is sent.
   const { plan } = await place.replay(dump('third', 3), ...asBase);
   expect(plan?.['title.crew']?.isBase).toBe(true);
   await place.process();
