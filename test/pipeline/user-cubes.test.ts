@@ -80,9 +80,12 @@ async function codeWhenAskedToFinish(args: readonly string[]): Promise<number> {
   });
   const ended = once(asked, 'exit');
   let said = '';
+  let isAsked = false;
   asked.stderr?.on('data', (bytes: Buffer) => {
     said += bytes;
-    if (said.includes('members with other cubes hold the shards')) asked.send('finish');
+    if (isAsked || !said.includes('members with other cubes hold the shards')) return;
+    isAsked = true;
+    asked.send('finish');
   });
   return (await ended)[0] as number;
 }
