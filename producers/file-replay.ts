@@ -83,7 +83,7 @@ export class FileReplay {
   readonly #sender: Sender;
   readonly #rejectedRows: RejectedRows;
   readonly #chunker: Chunker;
-  readonly #pace: RateLimit | undefined;
+  readonly #rateLimit: RateLimit | undefined;
   readonly #started = performance.now();
   readonly #secondsBefore: number;
   readonly #everyMs: number;
@@ -156,7 +156,7 @@ export class FileReplay {
         options.onRejected?.(rejected.reason);
       },
     });
-    this.#pace = rate === undefined ? undefined : new RateLimit(rate);
+    this.#rateLimit = rate === undefined ? undefined : new RateLimit(rate);
     this.#everyMs = rate === undefined ? tickMs : tickMsWithRate;
     this.#nextTick = performance.now() + this.#everyMs;
   }
@@ -224,10 +224,10 @@ export class FileReplay {
 
   async #push(bytes: Buffer): Promise<void> {
     for (let at = 0; at < bytes.length && !this.#isStopped; ) {
-      const rows = this.#pace === undefined ? Number.POSITIVE_INFINITY : await this.#pace.rows();
+      const rows = this.#rateLimit === undefined ? Number.POSITIVE_INFINITY : await this.#rateLimit.rows();
       const { row } = this.#chunker.read;
       if (rows > 0) at = this.#chunker.push(bytes, at, rows);
-      this.#pace?.took(this.#chunker.read.row - row);
+      this.#rateLimit?.took(this.#chunker.read.row - row);
       await this.#sender.room();
       await this.#rejectedRows.room();
       this.#reportProgress();

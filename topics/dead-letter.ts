@@ -136,7 +136,7 @@ export function readDeadLetter(message: {
   };
 }
 
-/** Letters that no mark has settled, of a dead-letter topic that is read in order. */
+/** The letters that no mark has settled. It takes the messages of each partition in order. */
 export class OpenLetters<T> {
   /** By partition of the topic and offset. */
   readonly byPartition = new Map<number, Map<number, T>>();

@@ -40,7 +40,7 @@ interface DumpPassOptions {
   /** Path of the spool. */
   readonly spoolPath: string;
   readonly spoolBytesMax: number;
-  readonly pace?: RateLimit | undefined;
+  readonly rateLimit?: RateLimit | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress: (pass: 'compare' | 'send', bytesRead: number) => void;
   readonly onRejected: (reason: string) => void;
@@ -351,13 +351,13 @@ export class DumpPass implements DumpFile {
   }
 
   async #sendChunk(chunk: PackedChunk, onlyBehind = false): Promise<void> {
-    const { pace, signal } = this.#options;
-    for (let rows = await pace?.rows(); rows !== undefined && rows < 1; rows = await pace?.rows()) {
+    const { rateLimit, signal } = this.#options;
+    for (let rows = await rateLimit?.rows(); rows !== undefined && rows < 1; rows = await rateLimit?.rows()) {
       signal?.throwIfAborted();
     }
     signal?.throwIfAborted();
     await this.#sender.send(chunk, onlyBehind);
-    pace?.took(chunk.records);
+    rateLimit?.took(chunk.records);
     this.bytes += chunk.bytes;
   }
 

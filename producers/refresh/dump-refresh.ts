@@ -239,7 +239,7 @@ export class DumpRefresh {
       straysBefore,
       spoolPath: join(folder, `${dataset}.spool`),
       spoolBytesMax: options.spoolBytesMax ?? spoolBytesMaxDefault,
-      pace: rate === undefined ? undefined : new RateLimit(rate),
+      rateLimit: rate === undefined ? undefined : new RateLimit(rate),
       signal,
       onProgress: (step, bytesRead) => this.#report(pass, file, step, bytesRead),
       onRejected: (reason) => options.onRejected?.(reason),

@@ -45,7 +45,7 @@ export class KafkaSourceLog implements SourceLog {
     readonly dataset: DatasetName;
     readonly decoder: ChunkDecoder;
     readonly refusals: ConsumerRefusals;
-    /** Once it is aborted, an outage is waited out no longer. */
+    /** Once it is aborted, nothing waits for the end of an outage. */
     readonly signal?: AbortSignal | undefined;
   }) {
     this.#broker = options.broker;
@@ -159,7 +159,7 @@ export class ConsumerRefusals {
 
   /**
    * @param topic of the dead letters, which exists
-   * @param signal once it is aborted, an outage is waited out no longer
+   * @param signal once it is aborted, nothing waits for the end of an outage
    */
   constructor(broker: Broker, reader: LogReader, topic: string, signal?: AbortSignal) {
     this.#broker = broker;
@@ -218,7 +218,7 @@ export class KafkaIndexLog implements IndexLog {
 
   /**
    * Reads the topic, which exists.
-   * @param signal once it is aborted, an outage is waited out no longer
+   * @param signal once it is aborted, nothing waits for the end of an outage
    */
   static async open(
     broker: Broker,

@@ -39,7 +39,7 @@ interface OutdatedLettersOptions {
   readonly broker: Broker;
   readonly reader: LogReader;
   readonly producer: Producer;
-  /** Once it is aborted, an outage is waited out no longer. */
+  /** Once it is aborted, nothing waits for the end of an outage. */
   readonly signal?: AbortSignal | undefined;
   readonly names: TopicNames;
 }

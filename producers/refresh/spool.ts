@@ -19,7 +19,7 @@ export interface PackedChunk {
   readonly bytes: number;
 }
 
-/** Packs a chunk, whose value is free afterwards. */
+/** Packs a chunk, so that the memory of its value can be used again. */
 export function packedChunkOf({ room, start, value, key, partition, number, records }: Chunk): PackedChunk {
   const bytes = value.length;
   return { partition, number, records, bytes, packed: packedRecordOf(room, start, start + bytes, key) };

@@ -4,12 +4,14 @@
  */
 import { utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { expect, it } from 'vitest';
+import { expect, it, vi } from 'vitest';
 import { scanTopic } from '../../../kafka/scan.ts';
 import { deleteBefore } from '../../../kafka/topics.ts';
+import { Appender } from '../../../producers/appender.ts';
 import { createProducer } from '../../../producers/producer.ts';
 import { redeliver } from '../../../producers/redelivery/redelivery.ts';
 import { idText, partitionOf } from '../../../topics/catalog.ts';
+import { originOf, wireHeaderBytes } from '../../../topics/chunk.ts';
 import { deadLetterMessage } from '../../../topics/dead-letter.ts';
 import {
   broker,
@@ -17,6 +19,7 @@ import {
   deleteTopics,
   fileOf,
   folder,
+  many,
   ratings,
   registry,
   votesOf,
@@ -154,6 +157,59 @@ it('rows of a foreign producer in groups of a dump and of none', async () => {
   }
   expect(await votesOf(place)).toMatchObject({ 10990: 99, 30000: 99 });
   await expectExact(place, a);
+});
+
+// Method: the other producer writes right behind the first message of the load.
+it('rows that others write during a first load are replaced, by chunks whose numbers the run uses once', async () => {
+  const place = new DumpPlace();
+  const topic = place.options.names.source('title.ratings');
+  const id = await registry.register(topic, 'imdb.title.ratings');
+  const record = { tconst: idText('tt', 10_001), averageRating: 9.9, numVotes: 99 };
+  const value = encodeChunk(chunkType('title.ratings'), id, { records: [record] });
+  const partition = partitionOf(record.tconst.slice(0, -4), 2);
+  const { append } = Appender.prototype;
+  vi.spyOn(Appender.prototype, 'append').mockImplementationOnce(async function (this: Appender, ...batch) {
+    const offset = await append.apply(this, batch);
+    await send(topic, [{ value, partition }]);
+    return offset;
+  });
+  const directory = dump(place, a);
+  await replay(place, directory);
+  vi.restoreAllMocks();
+  expect(await votesOf(place)).toEqual(a);
+  const chunks: string[] = [];
+  for await (const { partition: of, messages } of scanTopic(broker, topic)) {
+    for (const { value: bytes } of messages) {
+      const { runId, chunk } = originOf(bytes as Buffer);
+      chunks.push(`${of} ${runId} ${chunk}`);
+    }
+  }
+  // A chunk of each block, the other producer's, and the one that replaces its group.
+  expect(chunks.length).toBeGreaterThanOrEqual(3);
+  expect(new Set(chunks).size).toBe(chunks.length);
+  expect(await replay(place, directory)).toMatchObject({ produced: 0, unchanged: 4 });
+});
+
+it('a first load that is resumed sends no group again', async () => {
+  const place = new DumpPlace();
+  const directory = place.dump({ 'title.ratings': ratings(many((id) => id)) });
+  const stop = new AbortController();
+  const stopped = await replay(place, directory, {
+    rate: 1_000,
+    signal: stop.signal,
+    onProgress: ({ read }: { read: number }) => {
+      if (read >= 500) stop.abort();
+    },
+  });
+  expect(stopped).toMatchObject({ interrupted: true });
+  expect(stopped.produced).toBeGreaterThan(0);
+  expect(await replay(place, directory, { resume: true })).toMatchObject({ produced: 2_000 });
+  for await (const { messages } of scanTopic(broker, place.options.names.source('title.ratings'))) {
+    for (const { value } of messages) {
+      const { replaces } = chunkType('title.ratings').fromBuffer(value?.subarray(wireHeaderBytes) as Buffer);
+      expect(replaces).toEqual([]);
+    }
+  }
 });
 
 it('a dead letter of a row that a later dump lacks is replayed', async () => {
