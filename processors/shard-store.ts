@@ -93,6 +93,7 @@ export class ShardStore implements StoreMemory {
   sources = new Map<string, SourceState>();
   /** Number of the next outbox entry. */
   nextEntry = 1;
+  #closed: Promise<void> | undefined;
 
   private constructor(parts: {
     identity: ShardIdentity;
@@ -282,12 +283,17 @@ export class ShardStore implements StoreMemory {
     return new ShardStore({ identity, storeId, path, connection, catalog });
   }
 
-  /** Detaches the file. An open transaction is rolled back. */
-  async close(): Promise<void> {
-    if (!attached.delete(this.path)) return;
+  /** Detaches the file. An open transaction is rolled back. Each caller waits until the file is detached. */
+  close(): Promise<void> {
+    this.#closed ??= this.#detach();
+    return this.#closed;
+  }
+
+  async #detach(): Promise<void> {
     await this.connection.run('ROLLBACK').catch(() => undefined);
     await this.connection.run(`DETACH ${this.catalog}`).catch(() => undefined);
     this.connection.closeSync();
+    attached.delete(this.path);
   }
 
   /** Closes the store and deletes its file. */
