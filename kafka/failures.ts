@@ -168,13 +168,16 @@ export const isUnknownTopic = (thrown: unknown) => brokerFailureOf(thrown) === '
 export const isWithoutLeader = (thrown: unknown) =>
   ['LEADER_NOT_AVAILABLE', 'NOT_LEADER_FOR_PARTITION'].includes(kafkaCodeOf(thrown) ?? '');
 
+/** The answer of a broker that a failure stands for: kafkajs wraps it, in some cases without its reason. */
+export function answerOf(thrown: unknown): Error | undefined {
+  for (const error of causesOf(thrown)) if (codeOf(error) !== undefined) return error;
+  return undefined;
+}
+
 /** Kafka's error code, as kafkajs names it. */
 export function kafkaCodeOf(thrown: unknown): string | undefined {
-  for (const error of causesOf(thrown)) {
-    const code = codeOf(error);
-    if (code !== undefined) return code;
-  }
-  return undefined;
+  const answer = answerOf(thrown);
+  return answer && codeOf(answer);
 }
 
 /** Whether the broker answers and will not serve this request, however often it is repeated. */

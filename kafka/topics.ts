@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import kafkajs from 'kafkajs';
 import { ReelflowError } from '../runtime/errors.ts';
 import { type Broker, clusterTopics, withAdmin } from './client.ts';
-import { asBrokerError, brokerFailureOf, isUnknownTopic, isWithoutLeader } from './failures.ts';
+import { answerOf, asBrokerError, brokerFailureOf, isUnknownTopic, isWithoutLeader } from './failures.ts';
 
 interface TopicSpec {
   readonly topic: string;
@@ -201,7 +201,10 @@ export async function readRetention(
   );
 }
 
-/** Deletes the messages of each partition before an offset. */
+/**
+ * Deletes the messages of each partition before an offset.
+ * @throws ReelflowError accessRefused and others; KafkaJSProtocolError OFFSET_OUT_OF_RANGE, of a topic that ends before the offset
+ */
 export async function deleteBefore(
   broker: Broker,
   topic: string,
@@ -215,6 +218,8 @@ export async function deleteBefore(
         topic,
         partitions: partitions.map(({ partition, offset }) => ({ partition, offset: String(offset) })),
       });
+    }).catch((thrown) => {
+      throw answerOf(thrown) ?? thrown;
     }),
   );
 }

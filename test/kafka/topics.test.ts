@@ -46,6 +46,14 @@ test('a topic whose message limit is below the largest message is refused, with 
   await ensureRetainedTopics(broker, [{ topic, partitions: 1, valueBytesMax: 10_000 }]);
 });
 
+test('a deletion behind the end of a topic says so', async ({ place }) => {
+  const topic = `${place.namespace}.short`;
+  await ensureRetainedTopics(broker, [{ topic, partitions: 1 }]);
+  await expect(deleteBefore(broker, topic, [{ partition: 0, offset: 7 }])).rejects.toThrow(
+    'not within the range of offsets',
+  );
+});
+
 // Method: a real broker elects a leader too soon to be met without one, so a fake admin client answers.
 test('a deletion waits until the partitions of a fresh topic have a leader', async () => {
   const deleted: unknown[] = [];
