@@ -110,11 +110,10 @@ const byName: Readonly<Record<string, BrokerFailure>> = {
     'KafkaJSNoBrokerAvailableError',
     'KafkaJSMetadataNotLoaded',
     'KafkaJSTopicMetadataNotLoaded',
-    'KafkaJSGroupCoordinatorNotFound',
     'KafkaJSTimeout',
     'KafkaJSLockTimeout',
   ]),
-  ...all('unavailable', ['KafkaJSStaleTopicMetadataAssignment']),
+  ...all('unavailable', ['KafkaJSStaleTopicMetadataAssignment', 'KafkaJSGroupCoordinatorNotFound']),
   ...all('login', ['KafkaJSSASLAuthenticationError']),
   ...all('refused', [
     'KafkaJSServerDoesNotSupportApiKey',

@@ -124,8 +124,7 @@ function unread(broker: Broker, thrown: unknown): Unread {
   const isOfGroup =
     failure === 'unavailable' ||
     failure === 'refused' ||
-    (failure === 'rights' && kafkaCodeOf(thrown) !== 'CLUSTER_AUTHORIZATION_FAILED') ||
-    (thrown as { name?: string }).name === 'KafkaJSGroupCoordinatorNotFound';
+    (failure === 'rights' && kafkaCodeOf(thrown) !== 'CLUSTER_AUTHORIZATION_FAILED');
   if (!isOfGroup) throw thrown;
   return new Unread(asBrokerError(thrown, broker.endpoints));
 }
@@ -279,14 +278,20 @@ function subscriptionOf(members: DescribedGroup['members'], owners: Owners): Gro
   return (topic) => topics.has(topic) || patterns.some((pattern) => pattern.test(topic));
 }
 
+/** A new cluster creates the topic of committed offsets when the first client asks for a coordinator. */
+const coordinatorPatienceMs = 6_000;
+
 /** kafkajs does not repeat requests about groups when the coordinator has just moved, or is not available yet. */
 export async function withCoordinator<T>(request: () => Promise<T>): Promise<T> {
-  for (let attempt = 1; ; attempt++) {
+  const startedMs = performance.now();
+  for (;;) {
     try {
       return await request();
     } catch (thrown) {
       const { name, retriable } = thrown as { name?: string; retriable?: boolean };
-      if (attempt === 10 || name !== 'KafkaJSProtocolError' || retriable !== true) throw thrown;
+      const mayAppear =
+        (name === 'KafkaJSProtocolError' && retriable === true) || name === 'KafkaJSGroupCoordinatorNotFound';
+      if (!mayAppear || performance.now() - startedMs > coordinatorPatienceMs) throw thrown;
       await sleep(200);
     }
   }

@@ -122,6 +122,12 @@ describe('a failure without a code', () => {
     expect(asBrokerError(thrown, endpoints)).toMatchObject({ kind: 'brokerUnreachable' });
   });
 
+  test('a missing coordinator is not taken for brokers that do not answer', () => {
+    expect(asBrokerError(made['no coordinator'], endpoints)).toMatchObject({
+      message: 'The brokers cannot serve a request at the moment',
+    });
+  });
+
   test('a failure that an error for people wraps passes as before', () => {
     const shown = asBrokerError(made['a closed connection'], endpoints);
     expect(isPassing(shown)).toBe(true);

@@ -15,9 +15,14 @@ const moved = Object.assign(new Error('This is not the correct coordinator for t
   retriable: true,
 });
 
-test('are repeated while it moves, not without end, and not after another error', async () => {
+const absent = Object.assign(new Error('Failed to find group coordinator'), {
+  name: 'KafkaJSGroupCoordinatorNotFound',
+});
+
+test('are repeated while there is none or it moves, not without end, and not after another error', async () => {
   expect(await withCoordinator(failing(2, moved))).toBe(3);
-  await expect(withCoordinator(failing(99, moved))).rejects.toBe(moved);
+  expect(await withCoordinator(failing(1, absent))).toBe(2);
+  await expect(withCoordinator(failing(999, moved))).rejects.toBe(moved);
   const other = new Error('refused');
   await expect(withCoordinator(failing(1, other))).rejects.toBe(other);
 });
