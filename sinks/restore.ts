@@ -1,11 +1,13 @@
 /** Restores the sink's state from the newest snapshot, which holds the cubes of every shard and their positions. */
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import { ReelflowError } from '../runtime/errors.ts';
+import { fileSha256 } from '../runtime/files.ts';
 import type { Logger } from '../runtime/logger.ts';
 import type { Gaps, Position } from '../topics/position.ts';
 import { noRecords, sumOf } from '../topics/record-counts.ts';
 import type { CubeStore } from './cube-store.ts';
 import { type Manifest, readManifest, snapshotFolder } from './gold/manifest.ts';
-import { requireCubes } from './gold/snapshot.ts';
 import type { ShardState } from './shard-state.ts';
 
 /**
@@ -22,6 +24,18 @@ export async function restoreFrom(store: CubeStore, gold: string, id: string, lo
   logger.warn({ snapshot: id }, 'the state is empty: restoring from the newest snapshot');
   await requireCubes(gold, manifest);
   await store.restore(join(snapshotFolder(gold, id), 'cubes'), shardStatesOf(manifest));
+}
+
+/** Checks the cubes of a snapshot against its manifest. @throws ReelflowError goldUnusable */
+async function requireCubes(gold: string, { id, cubes = {} }: Manifest): Promise<void> {
+  for (const [name, { sha256 }] of Object.entries(cubes)) {
+    const path = join(snapshotFolder(gold, id), 'cubes', `${name}.parquet`);
+    if (existsSync(path) && (await fileSha256(path)) === sha256) continue;
+    throw new ReelflowError('goldUnusable', `A cube of snapshot ${id} is missing or was altered`, {
+      detail: path,
+      hint: 'Write the id of an earlier snapshot into CURRENT; or run `reelflow reset` and use another --gold folder.',
+    });
+  }
 }
 
 function shardStatesOf({ shards, deltas }: Manifest): ShardState[] {
