@@ -7,16 +7,11 @@ import { withAdmin } from '../kafka/client.ts';
 import { generate, type RowOrder } from '../producers/synthetic/synthetic.ts';
 import { type DatasetName, datasetNames } from '../topics/catalog.ts';
 
-/** The five datasets behind the tables that other engines compute too. */
-export const goldDatasets: readonly DatasetName[] = datasetNames.filter(
-  (name) => name !== 'title.crew' && name !== 'title.episode',
-);
-
 export type Say = (line: string) => void;
 
 /**
  * The folder of a synthetic dataset, seed 1, which is made if it is not there yet.
- * @param datasets all seven, or `goldDatasets`
+ * @param datasets all seven by default
  */
 export async function syntheticData(
   options: {

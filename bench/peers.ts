@@ -19,7 +19,7 @@ import { isAbort, messageOf } from '../runtime/errors.ts';
 import { currentSnapshot, snapshotFolder } from '../sinks/gold/manifest.ts';
 import { batchGold } from '../sinks/verify/file-gold.ts';
 import { topicNamesIn } from '../topics/catalog.ts';
-import { goldDatasets, removeTopics, syntheticData } from './data.ts';
+import { removeTopics, syntheticData } from './data.ts';
 import { benchFolder, type Measured, measure, median } from './measure.ts';
 import { checkResults } from './peers/check.ts';
 import { duckdb } from './peers/duckdb.ts';
@@ -30,6 +30,7 @@ import { fillRowTopics } from './peers/rows.ts';
 import { sparkBatch, sparkStreaming } from './peers/spark.ts';
 import { type Line, type Result, report, resultOf } from './report.ts';
 import { stage, wholePipeline } from './stages.ts';
+import { goldDatasets, workloads } from './workload.ts';
 
 const peers: readonly Peer[] = [
   duckdb,
@@ -123,6 +124,7 @@ class Lab {
         context: { ...this.#context, places, names: topicNamesIn(namespace) },
         data: this.#data,
         folder: join(this.#folder, namespace),
+        only: workloads.five.only,
         signal,
       });
       this.#records = run.records;
@@ -131,9 +133,7 @@ class Lab {
       return { ...run, secondsToStart: 0, gold };
     });
     this.#reelflowSeconds = median(runs.map(({ seconds }) => seconds));
-    this.notes.push(
-      '`reelflow`: 4 shards; replay, process and sink as three processes at the same time; it also writes the other built-in tables, which the others do not.',
-    );
+    this.notes.push('`reelflow`: 4 shards; replay, process and sink as three processes at the same time.');
     return this.#line('reelflow', 'files', runs);
   }
 
@@ -146,8 +146,10 @@ class Lab {
         namespace: `${this.#namespace}-chunks`,
       };
       const options = { logs: this.#folder, signal };
-      const processed = await stage('process', this.#context, places, ['--until-caught-up'], options);
-      const sunk = await stage('sink', this.#context, places, ['--once'], options);
+      const run = (name: 'process' | 'sink', until: string) =>
+        stage(name, this.#context, places, [until, ...workloads.five.only], options);
+      const processed = await run('process', '--until-caught-up');
+      const sunk = await run('sink', '--once');
       return {
         seconds: processed.seconds + sunk.seconds,
         secondsToStart: 0,

@@ -16,8 +16,10 @@ import { freshnessOf } from './freshness.ts';
 import { benchFolder, type Measured, median, sizeOf } from './measure.ts';
 import { nextDump, type RefreshRun, refreshRun } from './refresh.ts';
 import { type Line, report, resultOf } from './report.ts';
-import { stage, type WholeRun, wholePipeline } from './stages.ts';
+import { type SnapshotRun, snapshotRun } from './snapshots.ts';
+import { duckdbRun, stage, type WholeRun, wholePipeline } from './stages.ts';
 import { load, startsOf } from './starts.ts';
+import { type Workload, workloads } from './workload.ts';
 
 interface Flags {
   titles: readonly number[];
@@ -31,6 +33,7 @@ interface Flags {
   gzip?: true;
   rate: number;
   for: number;
+  tables: readonly Workload[];
   json?: true;
   save?: true;
 }
@@ -44,16 +47,20 @@ const measurements: Readonly<Record<string, (flags: Flags, endpoints: Endpoints)
   stages,
   variations,
   refresh,
+  snapshots,
   freshness,
   starts: (flags, endpoints) => startsOf(endpoints, flags.runs),
 };
 const notes: Readonly<Record<string, string>> = {
   pipeline:
-    'Replay, process and sink run together, from the first byte read to CURRENT swapped. Peak memory is that of our three processes together, state the bytes on disk at the end.',
-  stages: 'Each stage alone, one after the other, its start included; what it reads is complete before.',
-  variations: 'As `pipeline`; each line differs from the first in what it is called.',
+    'Replay, process and sink run together, from the first byte read to CURRENT swapped. `five`: five datasets and the five tables that other engines compute too; `all`: all datasets and tables. × DuckDB: against DuckDB, which computes the same tables from the same files (of `all` not those of history, which one dump does not determine). CPU µs a record with the broker; peak memory is that of our three processes together, state the bytes on disk at the end.',
+  stages:
+    'The work of `five` above; each stage alone, one after the other, its start included; what it reads is complete before.',
+  variations: 'The work of `five` above; each line differs from the first in what it is called.',
   refresh:
-    'A dump on top of the one before: 0.05 % of the titles vanish, 0.1 % change, 10 % of the ratings change. From the first byte read to CURRENT swapped, with the start of processor and sink; DuckDB computes the tables from the files of the new dump. CPU seconds with those of the broker; unchanged: the replay of the same dump again, its start included.',
+    'A dump on top of the one before: 0.05 % of the titles vanish, 0.1 % change, 10 % of the ratings change. From the first byte read to CURRENT swapped, with the start of processor and sink; DuckDB computes the same tables from the files of the new dump (`five` and `all` as in the first table). CPU seconds with those of the broker, but for the sink and for the unchanged dump: the replay of the same dump again, its start included.',
+  snapshots:
+    'CPU seconds of `sink --once`, each in a process of its own: with nothing to publish, after a change of 1 % of the titles, and of the whole state without earlier snapshots. % of a whole one: both without what a sink takes with nothing to publish. Idle: a sink with `--interval 60s` over two minutes without messages.',
   freshness:
     'From the time stamp of a message of the title topics (set when it is sent, before it is acknowledged) to the commit of the transaction with which the sink added it to its cube; messages count alike.',
   starts:
@@ -79,6 +86,12 @@ await new Command('bench')
   .option('--memory <size>', "DuckDB's limit in the processor")
   .option('--gzip', 'files are .tsv.gz')
   .option('--again', 'pipeline: replay the same files a second time into the same topics, and measure that')
+  .option(
+    '--tables <list>',
+    'five: the job that other engines do too; all: all tables, from all datasets, at the first of the sizes',
+    workloadList,
+    [workloads.five, workloads.all],
+  )
   .option('--rate <records>', 'freshness: records per second', integerIn(1), 100_000)
   .option('--for <period>', 'freshness: how long', periodOf, 60_000)
   .option('--json', 'one line of JSON')
@@ -105,6 +118,13 @@ function numberList(text: string): number[] {
   return numbers;
 }
 
+function workloadList(text: string): Workload[] {
+  return text.split(',').map((name) => {
+    if (name === 'five' || name === 'all') return workloads[name];
+    throw new InvalidArgumentError('five or all, or both separated by a comma, are expected.');
+  });
+}
+
 /** A namespace with its folders; topics and folders are gone after `work`. */
 async function inPlace<T>(
   endpoints: Endpoints,
@@ -128,12 +148,25 @@ async function inPlace<T>(
 
 interface FullRun extends WholeRun {
   readonly stateBytes: number;
+  /** DuckDB's, straight from the same files. */
+  readonly duckdbSeconds: number;
+}
+
+/** What is measured of each size. */
+function workloadsOf({ tables, titles }: Flags, size: number): readonly Workload[] {
+  return titles[0] === size ? tables : tables.filter((one) => one.tables === 'five');
 }
 
 /** The whole pipeline, `runs` times. */
-async function wholeRuns(flags: Flags, endpoints: Endpoints, titles: number): Promise<FullRun[]> {
+async function wholeRuns(
+  flags: Flags,
+  endpoints: Endpoints,
+  titles: number,
+  workload: Workload,
+): Promise<FullRun[]> {
   const { order, gzip, runs: count, shards, window, maxRecords, memory, again } = flags;
-  const data = await syntheticData({ titles, order, gzip: gzip === true }, say);
+  const { datasets, only } = workload;
+  const data = await syntheticData({ titles, order, gzip: gzip === true, datasets }, say);
   const processArguments = [
     ...(window === undefined ? [] : ['--window', window]),
     ...(maxRecords === undefined ? [] : ['--max-records', maxRecords]),
@@ -142,10 +175,11 @@ async function wholeRuns(flags: Flags, endpoints: Endpoints, titles: number): Pr
   const runs: FullRun[] = [];
   for (let number = 1; number <= count; number++) {
     const run = await inPlace(endpoints, number, async (context, { state }, folder) => {
-      const once = () => wholePipeline({ context, data, folder, shards, processArguments, signal });
+      const once = () => wholePipeline({ context, data, folder, shards, only, processArguments, signal });
       let run = await once();
       if (again) run = await once();
-      return { ...run, stateBytes: sizeOf(state) };
+      const duckdb = gzip ? undefined : await duckdbRun({ context, folder, data, workload, signal });
+      return { ...run, stateBytes: sizeOf(state), duckdbSeconds: duckdb?.seconds ?? Number.NaN };
     });
     runs.push(run);
     say(
@@ -159,9 +193,12 @@ function lineOf(runs: readonly FullRun[]): Line {
   const middle = (of: (run: FullRun) => number) => median(runs.map(of));
   const records = middle(({ records }) => records);
   const seconds = middle(({ seconds }) => seconds);
+  const cpuSeconds = middle((run) => run.cpuSeconds + run.brokerCpuSeconds);
   return {
     records,
     seconds,
+    '× DuckDB': seconds / middle(({ duckdbSeconds }) => duckdbSeconds),
+    'CPU µs/record': (cpuSeconds / records) * 1e6,
     'records/s': Math.round(records / seconds),
     'CPU s replay': middle(({ cpuSecondsOf }) => cpuSecondsOf.replay),
     'CPU s process': middle(({ cpuSecondsOf }) => cpuSecondsOf.process),
@@ -175,7 +212,10 @@ function lineOf(runs: readonly FullRun[]): Line {
 async function pipeline(flags: Flags, endpoints: Endpoints): Promise<Line[]> {
   const lines: Line[] = [];
   for (const titles of flags.titles) {
-    lines.push({ titles, ...lineOf(await wholeRuns(flags, endpoints, titles)) });
+    for (const workload of workloadsOf(flags, titles)) {
+      const { tables } = workload;
+      lines.push({ titles, tables, ...lineOf(await wholeRuns(flags, endpoints, titles, workload)) });
+    }
   }
   return lines;
 }
@@ -199,7 +239,8 @@ async function variations(flags: Flags, endpoints: Endpoints): Promise<Line[]> {
   const lines: Line[] = [];
   for (const [name, change] of changes) {
     say(name);
-    lines.push({ variation: name, ...lineOf(await wholeRuns({ ...flags, ...change }, endpoints, titles)) });
+    const runs = await wholeRuns({ ...flags, ...change }, endpoints, titles, workloads.five);
+    lines.push({ variation: name, ...lineOf(runs) });
   }
   return lines;
 }
@@ -207,35 +248,90 @@ async function variations(flags: Flags, endpoints: Endpoints): Promise<Line[]> {
 async function refresh(flags: Flags, endpoints: Endpoints): Promise<Line[]> {
   const lines: Line[] = [];
   for (const titles of flags.titles) {
-    const data = await syntheticData({ titles, order: flags.order }, say);
-    const next = await nextDump(data, say);
-    const runs: RefreshRun[] = [];
-    for (let number = 1; number <= flags.runs; number++) {
-      const run = await inPlace(endpoints, number, (context, places, folder) =>
-        refreshRun({ context, places, folder, data, next, shards: flags.shards, signal }),
-      );
-      say(
-        `run ${number} of ${flags.runs}: first load ${run.firstLoad.seconds.toFixed(1)} s, refresh ${run.refresh.seconds.toFixed(1)} s, DuckDB ${run.duckdb.seconds.toFixed(1)} s`,
-      );
-      runs.push(run);
+    for (const workload of workloadsOf(flags, titles)) {
+      const { tables } = workload;
+      lines.push({ titles, tables, ...refreshLine(await refreshRuns(flags, endpoints, titles, workload)) });
     }
-    const middle = (of: (run: RefreshRun) => number) => median(runs.map(of));
-    const cpu = ({ cpuSeconds, brokerCpuSeconds }: WholeRun) => cpuSeconds + brokerCpuSeconds;
-    const [seconds, duckdb] = [middle((run) => run.refresh.seconds), middle((run) => run.duckdb.seconds)];
+  }
+  return lines;
+}
+
+/** A first load and a new dump on top of it, `runs` times. */
+async function refreshRuns(
+  { order, runs: count, shards }: Flags,
+  endpoints: Endpoints,
+  titles: number,
+  workload: Workload,
+): Promise<RefreshRun[]> {
+  const data = await syntheticData({ titles, order, datasets: workload.datasets }, say);
+  const next = await nextDump(data, workload.datasets, say);
+  const runs: RefreshRun[] = [];
+  for (let number = 1; number <= count; number++) {
+    const run = await inPlace(endpoints, number, (context, places, folder) =>
+      refreshRun({ context, places, folder, data, next, workload, shards, signal }),
+    );
+    const { firstLoad, refresh, duckdb } = run;
+    const said = [
+      `first load ${firstLoad.seconds}`,
+      `refresh ${refresh.seconds}`,
+      `DuckDB ${duckdb.seconds} s`,
+    ];
+    say(`run ${number} of ${count}: ${said.join(', ')}`);
+    runs.push(run);
+  }
+  return runs;
+}
+
+function refreshLine(runs: readonly RefreshRun[]): Line {
+  const middle = (of: (run: RefreshRun) => number) => median(runs.map(of));
+  const cpu = ({ cpuSeconds, brokerCpuSeconds }: WholeRun) => cpuSeconds + brokerCpuSeconds;
+  const [seconds, duckdb] = [middle((run) => run.refresh.seconds), middle((run) => run.duckdb.seconds)];
+  return {
+    records: middle((run) => run.refresh.records),
+    'records sent': middle((run) => run.refresh.report.replay.produced),
+    'first load s': middle((run) => run.firstLoad.seconds),
+    'refresh s': seconds,
+    'DuckDB s': duckdb,
+    '× DuckDB': seconds / duckdb,
+    'CPU s first load': middle((run) => cpu(run.firstLoad)),
+    'CPU s refresh': middle((run) => cpu(run.refresh)),
+    'CPU s sink': middle((run) => run.refresh.cpuSecondsOf.sink),
+    'CPU s unchanged': middle((run) => run.unchanged.cpuSeconds),
+    'CPU s DuckDB': middle((run) => run.duckdb.cpuSeconds),
+    'index MiB': middle((run) => run.indexBytes) / 2 ** 20,
+    'peak MiB unchanged': Math.round(middle((run) => run.unchanged.peakBytes) / 2 ** 20),
+  };
+}
+
+async function snapshots(flags: Flags, endpoints: Endpoints): Promise<Line[]> {
+  const [titles = 0] = flags.titles;
+  const lines: Line[] = [];
+  for (const { tables, datasets, only } of flags.tables) {
+    const data = await syntheticData({ titles, datasets }, say);
+    const runs: SnapshotRun[] = [];
+    for (let number = 1; number <= flags.runs; number++) {
+      say(`${tables}, run ${number} of ${flags.runs}`);
+      runs.push(
+        await inPlace(endpoints, number, (context, places, folder) =>
+          snapshotRun({ context, places, folder, data, only, shards: flags.shards, signal }),
+        ),
+      );
+    }
+    const middle = (of: (run: SnapshotRun) => number) => median(runs.map(of));
+    const [nothing, change, all] = [
+      middle((run) => run.nothing),
+      middle((run) => run.afterChange),
+      middle((run) => run.whole),
+    ];
     lines.push({
       titles,
-      records: middle((run) => run.refresh.records),
-      'records sent': middle((run) => run.refresh.report.replay.produced),
-      'first load s': middle((run) => run.firstLoad.seconds),
-      'refresh s': seconds,
-      'DuckDB s': duckdb,
-      '× DuckDB': seconds / duckdb,
-      'CPU s first load': middle((run) => cpu(run.firstLoad)),
-      'CPU s refresh': middle((run) => cpu(run.refresh)),
-      'CPU s unchanged': middle((run) => run.unchanged.cpuSeconds),
-      'CPU s DuckDB': middle((run) => run.duckdb.cpuSeconds),
-      'index MiB': middle((run) => run.indexBytes) / 2 ** 20,
-      'peak MiB unchanged': Math.round(middle((run) => run.unchanged.peakBytes) / 2 ** 20),
+      tables,
+      'titles changed': middle((run) => run.titles),
+      'CPU s nothing': nothing,
+      'CPU s 1 %': change,
+      'CPU s whole': all,
+      '% of a whole one': (100 * (change - nothing)) / (all - nothing),
+      'idle, % of a core': 100 * middle(({ idle }) => idle),
     });
   }
   return lines;
@@ -243,7 +339,8 @@ async function refresh(flags: Flags, endpoints: Endpoints): Promise<Line[]> {
 
 async function stages(flags: Flags, endpoints: Endpoints): Promise<Line[]> {
   const [titles = 0] = flags.titles;
-  const data = await syntheticData({ titles, order: flags.order }, say);
+  const { datasets, only } = workloads.five;
+  const data = await syntheticData({ titles, order: flags.order, datasets }, say);
   const runs: Record<'replay' | 'process' | 'sink', Measured>[] = [];
   for (let number = 1; number <= flags.runs; number++) {
     runs.push(
@@ -254,8 +351,8 @@ async function stages(flags: Flags, endpoints: Endpoints): Promise<Line[]> {
         };
         return {
           replay: await run('replay', data, '--shards', String(flags.shards)),
-          process: await run('process', '--until-caught-up'),
-          sink: await run('sink', '--once'),
+          process: await run('process', '--until-caught-up', ...only),
+          sink: await run('sink', '--once', ...only),
         };
       }),
     );

@@ -10,10 +10,11 @@ import type { Context } from '../cli/context.ts';
 import type { CommonFlags } from '../cli/options.ts';
 import { scanTopic } from '../kafka/scan.ts';
 import type { ReplayReport } from '../producers/replay-report.ts';
-import { type DatasetName, datasetNames, datasets } from '../topics/catalog.ts';
+import { type DatasetName, datasets } from '../topics/catalog.ts';
 import type { Say } from './data.ts';
-import { type Measured, measure } from './measure.ts';
-import { stage, type WholeRun, wholePipeline } from './stages.ts';
+import type { Measured } from './measure.ts';
+import { duckdbRun, stage, type WholeRun, wholePipeline } from './stages.ts';
+import type { Workload } from './workload.ts';
 
 /** A number below 2,000 for each id, in no order. */
 const lotOf = (id: string) => (Math.imul(Number(id.slice(2)), 0x9e3779b1) >>> 0) % 2_000;
@@ -37,14 +38,14 @@ function rowOfNextDay(dataset: DatasetName, row: string): string | undefined {
 }
 
 /** The folder of the dump that comes after the one in `data`; it is made if it is not there yet. */
-export async function nextDump(data: string, say: Say): Promise<string> {
+export async function nextDump(data: string, of: readonly DatasetName[], say: Say): Promise<string> {
   const folder = `${data}-next`;
   if (existsSync(folder)) return folder;
   say(`writing the next dump to ${folder}`);
   const part = `${folder}.part`;
   rmSync(part, { recursive: true, force: true });
   mkdirSync(part);
-  for (const dataset of datasetNames) {
+  for (const dataset of of) {
     const out = createWriteStream(join(part, `${dataset}.tsv`));
     let lines: string[] = [];
     const write = async () => {
@@ -84,25 +85,19 @@ export async function refreshRun(options: {
   folder: string;
   data: string;
   next: string;
+  workload: Workload;
   shards: number;
   signal: AbortSignal;
 }): Promise<RefreshRun> {
-  const { context, places, folder, data, next, shards, signal } = options;
-  const whole = (files: string) => wholePipeline({ context, data: files, folder, shards, signal });
+  const { context, places, folder, data, next, workload, shards, signal } = options;
+  const { only } = workload;
+  const whole = (files: string) => wholePipeline({ context, data: files, folder, shards, only, signal });
   const firstLoad = await whole(data);
   const refresh = await whole(next);
   const unchanged = await stage('replay', context, places, [next], { logs: folder, signal });
   const { produced } = JSON.parse(unchanged.lastLine) as ReplayReport;
   if (produced > 0) throw new Error(`the same dump again sent ${produced} records`);
-  const results = join(folder, 'duckdb');
-  mkdirSync(results);
-  const duckdb = await measure(
-    {
-      command: process.execPath,
-      args: [join(import.meta.dirname, 'peers', 'duckdb-batch.ts'), next, results],
-    },
-    { log: join(folder, 'duckdb.log'), broker: context.endpoints.brokers[0] as string, signal },
-  );
+  const duckdb = await duckdbRun({ context, folder, data: next, workload, signal });
   return { firstLoad, refresh, unchanged, duckdb, indexBytes: await indexBytesOf(context) };
 }
 

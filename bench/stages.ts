@@ -1,10 +1,12 @@
 /** The pipeline and its stages as things to be measured. */
+import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Context } from '../cli/context.ts';
 import { stageFlags } from '../cli/member.ts';
 import type { CommonFlags } from '../cli/options.ts';
 import { type PipelineReport, runPipeline } from '../cli/pipeline.ts';
 import { brokerCpuSeconds, type Measured, measure, Watch } from './measure.ts';
+import type { Workload } from './workload.ts';
 
 /** The command line, for Node. */
 export const program = join(import.meta.dirname, '..', 'cli', 'reelflow.js');
@@ -45,11 +47,13 @@ export async function wholePipeline(options: {
   data: string;
   folder: string;
   shards?: number;
+  /** Arguments of process and sink that select the tables. */
+  only?: readonly string[];
   processArguments?: readonly string[];
   rate?: number;
   signal: AbortSignal;
 }): Promise<WholeRun> {
-  const { context, data, folder, shards, processArguments, rate, signal } = options;
+  const { context, data, folder, shards, only = [], processArguments = [], rate, signal } = options;
   const broker = context.endpoints.brokers[0] as string;
   const brokerBefore = brokerCpuSeconds(broker);
   const watch = new Watch(process.pid);
@@ -62,7 +66,8 @@ export async function wholePipeline(options: {
       signal,
       ...(shards !== undefined && { shards }),
       ...(rate !== undefined && { rate }),
-      ...(processArguments !== undefined && { processArguments }),
+      processArguments: [...only, ...processArguments],
+      sinkArguments: only,
     });
   } finally {
     watch.stop();
@@ -80,4 +85,20 @@ export async function wholePipeline(options: {
     brokerCpuSeconds: brokerCpuSeconds(broker) - brokerBefore,
     peakBytes: watch.peakBytes,
   };
+}
+
+/** DuckDB computes the tables of a workload from files, in a process of its own. */
+export async function duckdbRun(options: {
+  context: Context;
+  folder: string;
+  data: string;
+  workload: Workload;
+  signal: AbortSignal;
+}): Promise<Measured> {
+  const { context, folder, data, workload, signal } = options;
+  const results = join(folder, 'duckdb');
+  mkdirSync(results, { recursive: true });
+  const args = [join(import.meta.dirname, 'peers', workload.duckdb), data, results];
+  const broker = context.endpoints.brokers[0] as string;
+  return measure({ command: process.execPath, args }, { log: join(folder, 'duckdb.log'), broker, signal });
 }

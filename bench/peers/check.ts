@@ -4,21 +4,10 @@ import { join } from 'node:path';
 import type { DuckDBConnection } from '@duckdb/node-api';
 import { compareTables } from '../../sinks/verify/compare.ts';
 import { goldTables } from '../../tables/gold-tables.ts';
-
-/**
- * The tables that peers compute, each with the order of its rows by the contract: not every peer can write in order, and none
- * is held to it.
- */
-const order: Readonly<Record<string, string>> = {
-  genre_analysis: 'total_titles DESC, genres',
-  decade_trends: 'decade',
-  title_ratings_agg: 'startYear, total_titles DESC, genres NULLS LAST',
-  contributor_analysis: 'total_votes DESC, nconst',
-  region_analysis: 'total_titles DESC, region',
-};
+import { orderOfFive } from '../workload.ts';
 
 /** Names of the tables that peers compute, and what they consist of. */
-export const comparedTables = goldTables.filter(({ name }) => name in order);
+export const comparedTables = goldTables.filter(({ name }) => name in orderOfFive);
 
 /**
  * @param schema tables made by `batchGold`
@@ -36,10 +25,10 @@ export async function checkResults(db: DuckDBConnection, schema: string, out: st
       ([name, type]) => `CAST(${valueIn(name, type)} AS ${type}) AS "${name}"`,
     );
     await db.run(
-      `COPY (SELECT ${cast.join(', ')} FROM ${results} ORDER BY ${order[table]}) TO '${join(checked, `${table}.parquet`)}'`,
+      `COPY (SELECT ${cast.join(', ')} FROM ${results} ORDER BY ${orderOfFive[table]}) TO '${join(checked, `${table}.parquet`)}'`,
     );
   }
-  const compared = (await compareTables(db, schema, checked)).filter(({ table }) => table in order);
+  const compared = (await compareTables(db, schema, checked)).filter(({ table }) => table in orderOfFive);
   const different = compared.filter(({ differences }) => differences > 0);
   if (different.length === 0) return `equal, ${compared.length} tables`;
   return different

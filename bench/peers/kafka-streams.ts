@@ -1,7 +1,7 @@
 /** Kafka Streams in one JVM over row topics, which is the form that it is made for. */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { goldDatasets } from '../data.ts';
+import { goldDatasets } from '../workload.ts';
 import { here, jarsOf, java, type Peer } from './peer.ts';
 import { rowSchema } from './rows.ts';
 

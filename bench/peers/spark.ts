@@ -2,8 +2,8 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { schemaText } from '../../topics/registry.ts';
-import { goldDatasets } from '../data.ts';
 import type { Program } from '../measure.ts';
+import { goldDatasets } from '../workload.ts';
 import { here, jarsOf, java, type Peer, pythonOf, type Workshop } from './peer.ts';
 import { rowSchema } from './rows.ts';
 
