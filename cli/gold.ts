@@ -201,7 +201,7 @@ async function exportTables(
 }
 
 async function push(url: string, { gold, json, ...keep }: Flags & KeepFlags): Promise<void> {
-  const { pushGold } = await import('../sinks/gold/bucket.ts');
+  const { pushGold } = await import('../sinks/gold/push.ts');
   const report = await pushGold(gold, url, keepOf(keep));
   if (json) return printJson(report);
   const { snapshot, pushed, bytes, removed } = report;
@@ -215,7 +215,7 @@ async function pull(url: string, flags: TableFlags): Promise<void> {
   const { gold, json } = flags;
   const { tables } = await declarationsOf(flags);
   const [{ pullGold }, { withGoldLock }] = await Promise.all([
-    import('../sinks/gold/bucket.ts'),
+    import('../sinks/gold/push.ts'),
     import('../sinks/gold/retention.ts'),
   ]);
   const report = await withGoldLock(gold, { patienceMs: 2_000 }, () => pullGold(gold, url, tables));

@@ -305,7 +305,7 @@ export class Publication {
     const { gold, keep, pushTo, broker, lake } = this.#options;
     const current = currentSnapshot(gold);
     if (pushTo === undefined || current === undefined || current === this.#pushed) return;
-    const { pushGold } = await import('./gold/bucket.ts');
+    const { pushGold } = await import('./gold/push.ts');
     try {
       const report = await pushGold(gold, pushTo, keep, async (snapshots) => {
         if (lake?.place.kind !== 'object') return undefined;

@@ -1,44 +1,17 @@
 /**
- * Gold in an object store with the S3 API: the same files under the same names. A push writes the objects of a snapshot, its
- * manifest last, and then replaces CURRENT with a conditional request, which the store refuses if CURRENT has changed since
- * it was read. So a reader that follows CURRENT finds a complete snapshot at every moment and never an older one, and of two
- * concurrent pushes one fails.
- *
- * The folder is the original, the bucket its copy. Every step can be repeated: after a crash, the next push completes it.
+ * The objects of one prefix of a bucket with the S3 API, named like the files of a gold folder. Requests that replace an object
+ * that readers follow are conditional: the store refuses them if the object has changed since it was read.
  */
 import { createHash } from 'node:crypto';
-import { createReadStream, createWriteStream, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { createReadStream, createWriteStream, readdirSync, readFileSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import * as S3 from '@aws-sdk/client-s3';
-import { crashPoint } from '../../runtime/crash-points.ts';
 import { messageOf, ReelflowError } from '../../runtime/errors.ts';
 import { fileSha256, makeFolder, syncPath } from '../../runtime/files.ts';
-import type { GoldTable } from '../../tables/gold-table.ts';
-import { goldTables } from '../../tables/gold-tables.ts';
-import {
-  currentSnapshot,
-  filesOf,
-  type Manifest,
-  parseManifest,
-  readManifest,
-  snapshotFolder,
-  snapshotIdIn,
-  snapshotsFolder,
-} from './manifest.ts';
+import { filesOf, type Manifest, parseManifest, snapshotFolder, snapshotIdIn } from './manifest.ts';
 import { isPinned, type Keep, keptForAge } from './retention.ts';
-import { putInPlace } from './snapshot.ts';
-
-interface PushReport {
-  /** The snapshot that CURRENT in the bucket names. */
-  readonly snapshot: string;
-  /** False if CURRENT named it before. */
-  readonly pushed: boolean;
-  readonly bytes: number;
-  /** Snapshots that were removed from the bucket. */
-  readonly removed: readonly string[];
-}
 
 /** Names of the files of a snapshot. */
 const namePattern = /^(cubes\/)?\w+(\.\w+)*\.(parquet|json)$/;
@@ -63,99 +36,7 @@ export function bucketPlaceOf(url: string): BucketPlace {
 }
 
 /** Called before snapshots leave the bucket. @param snapshots ids of those that stay. @returns one that stays too */
-type BeforeRemoval = (snapshots: readonly string[]) => Promise<string | undefined>;
-
-/**
- * Pushes the snapshot that CURRENT of the folder names, and removes those of the bucket that `keep` does not
- * name and that are not pinned in the folder.
- * @throws ReelflowError goldUnusable, if there is nothing to push, a file was altered, or the bucket is newer; foreignCluster;
- *   busy, if another push has replaced CURRENT meanwhile; bucketUnusable
- */
-export async function pushGold(
-  gold: string,
-  url: string,
-  keep: Keep,
-  before: BeforeRemoval = async () => undefined,
-): Promise<PushReport> {
-  const id = currentSnapshot(gold);
-  if (id === undefined) {
-    throw new ReelflowError('goldUnusable', 'There is no snapshot to push', {
-      detail: `${gold} has no CURRENT.`,
-      hint: 'Publish one with `reelflow sink --once`.',
-    });
-  }
-  const bucket = new Bucket(bucketPlaceOf(url));
-  try {
-    // 1. identity of the bucket, and the CURRENT that may be replaced
-    const manifest = readManifest(gold, id);
-    const current = await bucket.current();
-    const earlier = current && (await bucket.manifest(current.id));
-    if (earlier !== undefined) refuseForeign(bucket.url, earlier, manifest);
-    if (current?.id === id)
-      return { snapshot: id, pushed: false, bytes: 0, removed: await bucket.retain(gold, keep, id, before) };
-    // 2. files, then manifest
-    const bytes = await bucket.putSnapshot(gold, manifest, earlier);
-    crashPoint('after-objects-before-bucket-current');
-    // 3. CURRENT
-    await bucket.replaceCurrent(id, current?.tag);
-    return { snapshot: id, pushed: true, bytes, removed: await bucket.retain(gold, keep, id, before) };
-  } finally {
-    bucket.close();
-  }
-}
-
-/**
- * Fetches the snapshot that CURRENT of the bucket names and makes it CURRENT of the folder: for readers elsewhere, and for a
- * sink that has lost its folder. The caller holds the lock of the gold folder.
- * @returns its id, and whether it was fetched
- * @throws ReelflowError goldUnusable, if the bucket has none or an object was altered; foreignCluster; bucketUnusable
- */
-export async function pullGold(
-  gold: string,
-  url: string,
-  tables: readonly GoldTable[] = goldTables,
-): Promise<{ snapshot: string; pulled: boolean }> {
-  const bucket = new Bucket(bucketPlaceOf(url));
-  try {
-    const current = await bucket.current();
-    if (current === undefined) {
-      throw new ReelflowError('goldUnusable', 'The bucket holds no snapshot', {
-        detail: url,
-        hint: 'Push one with `reelflow gold push`.',
-      });
-    }
-    const manifest = await bucket.manifest(current.id);
-    const own = currentSnapshot(gold);
-    if (own !== undefined) refuseForeign(gold, readManifest(gold, own), manifest);
-    if (own === manifest.id) return { snapshot: own, pulled: false };
-    const building = join(snapshotsFolder(gold), `.${manifest.id}`);
-    try {
-      await bucket.getSnapshot(manifest, building);
-      await putInPlace(gold, building, manifest, tables);
-    } finally {
-      rmSync(building, { recursive: true, force: true });
-    }
-    return { snapshot: manifest.id, pulled: true };
-  } finally {
-    bucket.close();
-  }
-}
-
-/** @throws ReelflowError foreignCluster, or goldUnusable if the existing snapshot is newer */
-function refuseForeign(where: string, existing: Manifest, incoming: Manifest): void {
-  if (existing.clusterId !== incoming.clusterId || existing.namespace !== incoming.namespace) {
-    throw new ReelflowError('foreignCluster', 'The destination belongs to another cluster or namespace', {
-      detail: `${where}: cluster ${existing.clusterId}, namespace '${existing.namespace}'; the snapshot is of ${incoming.clusterId}, '${incoming.namespace}'.`,
-      hint: 'Use another folder or prefix.',
-    });
-  }
-  if (existing.id > incoming.id) {
-    throw new ReelflowError('goldUnusable', 'The destination is newer', {
-      detail: `${where} has ${existing.id}, the snapshot is ${incoming.id}.`,
-      hint: 'CURRENT never goes back. Check whether another sink serves the same namespace.',
-    });
-  }
-}
+export type BeforeRemoval = (snapshots: readonly string[]) => Promise<string | undefined>;
 
 /** One prefix of a bucket. */
 export class Bucket {

@@ -17,7 +17,7 @@ import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { freePorts } from '../../../kafka/local/probe.ts';
 import type { ReelflowError } from '../../../runtime/errors.ts';
 import { CubeStore } from '../../../sinks/cube-store.ts';
-import { Bucket, bucketPlaceOf, pullGold, pushGold } from '../../../sinks/gold/bucket.ts';
+import { Bucket, bucketPlaceOf } from '../../../sinks/gold/bucket.ts';
 import type { LakeChange } from '../../../sinks/gold/ducklake.ts';
 import { Lake, lakePlaceOf } from '../../../sinks/gold/lake.ts';
 import {
@@ -29,6 +29,7 @@ import {
   snapshotFolder,
   tableFile,
 } from '../../../sinks/gold/manifest.ts';
+import { pullGold, pushGold } from '../../../sinks/gold/push.ts';
 import { pinSnapshot } from '../../../sinks/gold/retention.ts';
 import { publishSnapshot } from '../../../sinks/gold/snapshot.ts';
 import { nullInt } from '../../../topics/row-plan.ts';
