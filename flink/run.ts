@@ -226,7 +226,7 @@ export function newestCheckpoint(folder: string): string | undefined {
 
 // On a cluster
 
-export type Cluster = { readonly gateway: string } | { readonly rest: string };
+type Cluster = { readonly gateway: string } | { readonly rest: string };
 
 /**
  * Starts the job on a cluster, detached.

@@ -24,7 +24,7 @@ interface OpenLetter {
 }
 
 /** What a refresh of a dataset has replaced. */
-export interface Replaced {
+interface Replaced {
   group(group: number): boolean;
   /** Whether the rows without an id are others than before. */
   readonly strays: boolean;

@@ -7,7 +7,7 @@ import { type DatasetName, datasets, idText } from '../../topics/catalog.ts';
 import { groupsOfBlock } from '../../topics/id-groups.ts';
 import { entryState, type GroupEntries, idsIn, idsOf } from './group-entries.ts';
 
-export interface Tally {
+interface Tally {
   groups: number;
   ids: number;
 }

@@ -11,15 +11,23 @@ test('the project keeps its import rules', () => {
   expect(unusedExports(sources)).toEqual([]);
 });
 
-test('an export that no other file names is found', () => {
-  const user = ['topics/user.ts', "import { used } from './own.ts';"] as const;
-  const own = [
-    'topics/own.ts',
-    'export const used = 1;\nexport async function unused() {}\nunused();',
-  ] as const;
-  expect(unusedExports(new Map([user, own]))).toEqual([
-    'topics/own.ts exports unused, which no other file names',
+test.each([
+  ["import { other } from './own.ts';\nconst shared = other;", ['shared']],
+  ["import { shared } from './third.ts';\nimport type { other } from './own.ts';", ['shared']],
+  ["import {\n  shared,\n  type other as another,\n} from './own.ts';", []],
+  ["export { shared, other } from './own.ts';", []],
+  ["import * as own from './own.ts';\nown.shared();", ['other']],
+  ["const { other } = await import('./own.ts');", ['shared']],
+])('an export is used if an import names it: %j leaves %j', (user, unused) => {
+  const own = 'export const shared = () => other;\nexport type other = 1;';
+  const sources = new Map([
+    ['topics/user.ts', user],
+    ['topics/own.ts', own],
+    ['test/third.ts', 'export const shared = 1;'],
   ]);
+  expect(unusedExports(sources)).toEqual(
+    unused.map((name) => `topics/own.ts exports ${name}, which no other file imports`),
+  );
 });
 
 test.each([
