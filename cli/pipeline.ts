@@ -1,6 +1,7 @@
 /**
  * The whole pipeline over one input, for `demo` and the benchmarks: processor and sink run as child processes, the replay
- * in this one, all at the same time. After the replay the children finish their backlog and end.
+ * in this one, all at the same time. Once the dump is sent, the processor applies it without waiting for its window to end,
+ * while the replay writes its index. After the replay the children finish their backlog and end.
  */
 import { type ChildProcess, fork } from 'node:child_process';
 import { openSync, readFileSync } from 'node:fs';
@@ -14,7 +15,7 @@ import { packageFile } from '../runtime/package.ts';
 import type { SinkReport } from '../sinks/sink.ts';
 import type { Context } from './context.ts';
 import { stageFlags } from './member.ts';
-import { caughtUpMessage, finishMessage } from './stage.ts';
+import { caughtUpMessage, finishMessage, flushMessage, publishedMessage } from './stage.ts';
 
 interface PipelineOptions {
   readonly context: Context;
@@ -69,6 +70,7 @@ export async function runPipeline(options: PipelineOptions): Promise<PipelineRep
       state: context.places.state,
       logger: context.logger,
       signal: AbortSignal.any([signal, broken.signal]),
+      onSent: () => processor.child.send(flushMessage),
       ...(options.shards !== undefined && { shards: options.shards }),
       ...(options.rate !== undefined && { rate: options.rate }),
       ...(options.onProgress !== undefined && { onProgress: options.onProgress }),
@@ -79,13 +81,14 @@ export async function runPipeline(options: PipelineOptions): Promise<PipelineRep
     const replaySeconds = since();
     options.onStage?.('process');
     processor.child.send(finishMessage);
-    await processor.caughtUp;
+    await processor.hasSaid(caughtUpMessage);
     const processSeconds = since();
     options.onStage?.('sink');
     // The sink reads the last deltas while the processor closes its stores.
     sink.child.send(finishMessage);
-    const [processed, sunk] = await Promise.all([processor.report, sink.report]);
+    await sink.hasSaid(publishedMessage);
     const seconds = since();
+    const [processed, sunk] = await Promise.all([processor.report, sink.report]);
     return {
       replay: replayed,
       process: processed,
@@ -103,8 +106,8 @@ interface Stage<T> {
   readonly child: ChildProcess;
   /** The last line of its output. */
   readonly report: Promise<T>;
-  /** Resolves when the stage says that it has caught up, or with its report. */
-  readonly caughtUp: Promise<unknown>;
+  /** Resolves when the stage sends this message, or with its report. */
+  hasSaid(message: string): Promise<unknown>;
   end(): void;
 }
 
@@ -140,17 +143,17 @@ function startStage<T>(
   });
   // A failure is thrown where the report is awaited; until then it must not count as unhandled.
   report.catch(() => undefined);
-  const said = new Promise<void>((resolve) => {
+  const hasSaid = (awaited: string) => {
+    const { promise, resolve } = Promise.withResolvers<void>();
     child.on('message', (message) => {
-      if (message === caughtUpMessage) resolve();
+      if (message === awaited) resolve();
     });
-  });
-  const caughtUp = Promise.race([said, report]);
-  caughtUp.catch(() => undefined);
+    return Promise.race([promise, report]);
+  };
   return {
     child,
     report,
-    caughtUp,
+    hasSaid,
     end: () => {
       if (child.exitCode === null && child.signalCode === null) child.kill('SIGTERM');
     },

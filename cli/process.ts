@@ -16,7 +16,7 @@ import {
   tablesOptions,
 } from './options.ts';
 import { printJson } from './output.ts';
-import { caughtUpMessage, finishSignal, openStage, type StageFlags } from './stage.ts';
+import { caughtUpMessage, finishSignal, flushMessage, openStage, type StageFlags } from './stage.ts';
 
 interface Flags extends StageFlags, TablesFlags {
   window: number;
@@ -89,6 +89,11 @@ async function run(flags: Flags): Promise<void> {
     signal,
     ...observed,
     onCaughtUp: () => process.send?.(caughtUpMessage),
+    onStarted: (flush) => {
+      process.on('message', (message) => {
+        if (message === flushMessage) flush();
+      });
+    },
     onHealth: (ask) => {
       health = ask;
     },

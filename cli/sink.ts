@@ -20,7 +20,7 @@ import {
   tablesOptions,
 } from './options.ts';
 import { printFilled, printJson } from './output.ts';
-import { finishSignal, openStage, type StageFlags } from './stage.ts';
+import { finishSignal, openStage, publishedMessage, type StageFlags } from './stage.ts';
 import { packageVersion } from './version.ts';
 
 interface Flags extends StageFlags, TablesFlags, KeepFlags {
@@ -91,6 +91,7 @@ async function run(flags: Flags): Promise<void> {
     declarations,
     signal,
     ...observed,
+    onSnapshot: () => process.send?.(publishedMessage),
     onOpen: () => {
       health = () => {
         const detail = outageDetail({ broker: broker.outages.current, registry: registry.outage });

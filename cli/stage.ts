@@ -70,8 +70,14 @@ function endNow(logger: Logger): void {
 /** The message with which a parent asks a stage to finish. */
 export const finishMessage = 'finish';
 
+/** The message with which a parent asks a processor to apply what is on the topics without waiting for a window to end. */
+export const flushMessage = 'flush';
+
 /** The message with which a processor tells its parent that it has published everything, before it closes its stores. */
 export const caughtUpMessage = 'caught up';
+
+/** The message with which a sink tells its parent that CURRENT names a new snapshot, before it cleans up and ends. */
+export const publishedMessage = 'published';
 
 /** Aborts when the parent process asks this one to finish, or at once with `now`. */
 export function finishSignal(now: boolean): AbortSignal {

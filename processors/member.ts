@@ -147,6 +147,9 @@ export class Member {
     });
     if (backups !== undefined) this.#scheduleBackups(backups.everyMs);
     this.#options.onHealth?.(() => this.#health());
+    this.#options.onStarted?.(() =>
+      this.#assignment.inTurn(async () => this.#aimAt(await this.#endOffsets())),
+    );
   }
 
   get #shards(): ReadonlyMap<number, Shard> {
@@ -374,9 +377,13 @@ export class Member {
       this.#targets = targets;
       this.#mode.to('finishing');
       if (this.#waits) this.#waitForOthers();
-      for (const [number, shard] of this.#shards) shard.aimAt(targets.get(number) ?? {});
+      this.#aimAt(targets);
       this.#wake();
     });
+  }
+
+  #aimAt(targets: ReadonlyMap<number, Position>): void {
+    for (const [number, shard] of this.#shards) shard.aimAt(targets.get(number) ?? {});
   }
 
   #hasCaughtUp(): boolean {

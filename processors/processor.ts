@@ -41,6 +41,8 @@ export interface ProcessorOptions {
   readonly metrics?: ProcessorMetrics;
   /** Called when the member has caught up and begins to end: what `finish` asked for is published. */
   readonly onCaughtUp?: () => void;
+  /** Called once, with a function that applies everything up to the present end offsets without waiting for a window to end. */
+  readonly onStarted?: (flush: () => void) => void;
   /** Called once, with a function that returns the member's present health. */
   readonly onHealth?: (health: () => Health) => void;
 }

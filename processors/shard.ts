@@ -355,6 +355,8 @@ export class Shard {
       target: this.#target !== undefined && this.#reading.hasStaged(this.#target),
     });
     if (closedBy === undefined) return;
+    // What comes after the target has the whole period of its window.
+    if (closedBy === 'target') this.#target = undefined;
     const batch = this.#open.take();
     this.#reading.begin();
     this.#applying = batch;

@@ -46,6 +46,8 @@ interface PublicationOptions {
   /** Ends the wait for a broker. */
   readonly signal?: AbortSignal;
   readonly declarations: Declarations;
+  /** Called when CURRENT names the new snapshot. */
+  readonly onSnapshot?: () => void;
 }
 
 export class Publication {
@@ -232,6 +234,7 @@ export class Publication {
       metrics?.checked(at);
       return undefined;
     }
+    this.#options.onSnapshot?.();
     for (const [table, reason] of Object.entries(manifest.leftOut ?? {})) {
       broker.logger.error({ table, reason }, 'the snapshot lacks a table');
     }

@@ -24,7 +24,7 @@ import { readChecked } from './checked.ts';
 import { CubeStore } from './cube-store.ts';
 import { goldStorage } from './gold/gold-storage.ts';
 import type { Lake, LakePlace } from './gold/lake.ts';
-import { currentSnapshot, type Manifest, readManifest } from './gold/manifest.ts';
+import { currentSnapshot, readManifest } from './gold/manifest.ts';
 import { type Keep, withGoldLock } from './gold/retention.ts';
 import { Intake } from './intake.ts';
 import { LevelIntake, type LevelState } from './level-intake.ts';
@@ -60,7 +60,8 @@ interface SinkOptions {
   readonly memoryLimit: string;
   readonly reelflowVersion: string;
   readonly signal: AbortSignal;
-  readonly onSnapshot?: (manifest: Manifest) => void;
+  /** Called when CURRENT names a new snapshot, before old ones are removed and topics are trimmed. */
+  readonly onSnapshot?: () => void;
   /** Called once the state is open. */
   readonly onOpen?: () => void;
   readonly metrics?: SinkMetrics;
@@ -428,6 +429,5 @@ class Sink {
     const manifest = await this.#publication.publish();
     if (manifest === undefined) return;
     this.#snapshots = { snapshot: manifest.id, snapshots: this.#snapshots.snapshots + 1 };
-    this.#options.onSnapshot?.(manifest);
   }
 }

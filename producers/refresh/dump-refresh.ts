@@ -42,6 +42,11 @@ export interface RefreshOptions extends Guards {
   readonly spoolBytesMax?: number;
   /** Send a dataset as a base when its topic holds more than so many times the records of its dump. Default 2. */
   readonly baseAbove?: number;
+  /**
+   * Called when every message of the dump is acknowledged, before the index is written. Messages may follow: groups that
+   * others wrote to meanwhile, and the end of a base.
+   */
+  readonly onSent?: () => void;
 }
 
 interface DumpRefreshInput {
@@ -307,8 +312,12 @@ export class DumpRefresh {
     let sent: { readonly task: Task; readonly seconds: number }[] = [];
     for (const [at, task] of tasks.entries()) {
       if (signal?.aborted === true) return;
-      if (task.kind === 'load') await this.#load(task);
-      else sent.push({ task, seconds: await secondsOf(() => task.refresh.send(task.pass)) });
+      const onSent = at === tasks.length - 1 ? this.#input.options.onSent : undefined;
+      if (task.kind === 'load') await this.#load(task, onSent);
+      else {
+        sent.push({ task, seconds: await secondsOf(() => task.refresh.send(task.pass)) });
+        onSent?.();
+      }
       const bytes = sent.reduce(
         (sum, { task: { kind, pass } }) => sum + (kind === 'drop' ? 0 : pass.bytes),
         0,
@@ -350,7 +359,7 @@ export class DumpRefresh {
     this.#report(task.pass, task.file, 'send', task.file.size);
   }
 
-  async #load(task: FileTask): Promise<void> {
+  async #load(task: FileTask, onSent: (() => void) | undefined): Promise<void> {
     const { dataset, refresh, file } = task;
     const { options, run } = this.#input;
     const { runId } = run.journal;
@@ -361,6 +370,7 @@ export class DumpRefresh {
     crashPoint('after-load-before-index');
     // Without an index the next refresh reads the topic and sends every group.
     if (!load.isDone) return;
+    onSent?.();
     // Letters of a load that is resumed may be of this run.
     if (!this.#input.resumedLoads.includes(dataset)) {
       await this.#letters.mark(dataset, { group: () => true, strays: true, messages: true });

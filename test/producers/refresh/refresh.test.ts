@@ -55,6 +55,23 @@ describe('the topics hold exactly the newest dump', () => {
     expect(await votesOf(place)).toEqual(votes);
   });
 
+  // Method: an exception where everything is sent leaves whatever follows undone.
+  it('says once that everything is sent, before it writes the index', async () => {
+    const place = new Place();
+    for (const votes of [a, b]) {
+      const directory = place.dump(dumpOf(votes));
+      const fail = () => {
+        throw new Error('sent');
+      };
+      await expect(place.replay(directory, { onSent: fail })).rejects.toThrow('sent');
+      expect(await votesOf(place)).toEqual(votes);
+      const onSent = vi.fn();
+      const again = await place.replay(directory, { onSent });
+      expect(again.produced).toBeGreaterThan(0);
+      expect(onSent).toHaveBeenCalledTimes(1);
+    }
+  });
+
   it.each([
     ['from a spool', {}],
     ['from a second reading', { spoolBytesMax: -1 }],

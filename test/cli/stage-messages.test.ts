@@ -1,0 +1,47 @@
+/** What a pipeline and its stages, which are child processes, tell each other. */
+import { type ChildProcess, fork } from 'node:child_process';
+import { once } from 'node:events';
+import { expect, inject } from 'vitest';
+import { flushMessage, publishedMessage } from '../../cli/stage.ts';
+import { packageFile } from '../../runtime/package.ts';
+import { currentSnapshot } from '../../sinks/gold/manifest.ts';
+import { type Place, smallDataset, test, until } from '../support/harness.ts';
+
+function start(place: Place, args: readonly string[]): ChildProcess {
+  const child = fork(packageFile('cli/reelflow.js'), args, {
+    cwd: place.folder,
+    stdio: ['ignore', 'ignore', 'ignore', 'ipc'],
+    env: {
+      ...process.env,
+      KAFKA_BROKERS: inject('brokers').join(','),
+      SCHEMA_REGISTRY_URL: inject('registryUrl'),
+    },
+  });
+  place.onEnd(() => child.kill('SIGKILL'));
+  return child;
+}
+
+test('a processor that is asked to flush publishes before the end of the window, and goes on', async ({
+  place,
+}) => {
+  await place.replay(await smallDataset(`${place.folder}/data`, 20, 1));
+  const processor = start(place, place.args('process', '--window', '1h'));
+  // A flush before the shards are open asks for nothing.
+  await until('deltas', async () => {
+    processor.send(flushMessage);
+    return (await place.readTopic(place.names.deltas)).length > 0;
+  });
+  expect(processor.exitCode).toBe(null);
+});
+
+test('a sink says once for each new snapshot that CURRENT names it', async ({ place }) => {
+  await place.replay(await smallDataset(`${place.folder}/data`, 20, 1));
+  await place.process();
+  const told: unknown[] = [];
+  for (const _ of ['new', 'unchanged']) {
+    const sink = start(place, place.args('sink', '--once'));
+    sink.on('message', (message) => told.push([message, currentSnapshot(place.gold)]));
+    expect(await once(sink, 'exit')).toEqual([0, null]);
+  }
+  expect(told).toEqual([[publishedMessage, place.manifest.id]]);
+});
