@@ -207,7 +207,9 @@ export class Publication {
     const startedMs = performance.now();
     const id = currentSnapshot(gold);
     const current = id === undefined ? undefined : readManifest(gold, id);
-    const directories = await this.#readDirectories();
+    // Read while the tables are written. A failure is thrown where the manifest is made.
+    const directories = this.#readDirectories();
+    directories.catch(() => undefined);
     let isEqual = false;
     const manifest = await store.onAllThreads(() =>
       publishSnapshot(store, {
@@ -218,7 +220,7 @@ export class Publication {
         peopleTopic: this.#peopleTopic,
         reelflowVersion,
         historyDays,
-        dumpsIn: (input) => dumpsIn(input, directories, names),
+        dumpsIn: async (input) => dumpsIn(input, await directories, names),
         tables: declarations.tables,
         waiting: this.#waiting(),
         isWorthIt: (next) => {
