@@ -32,7 +32,7 @@ import {
   type IndexMark,
 } from '../../topics/dump-index.ts';
 import { groupOf } from '../../topics/id-groups.ts';
-import type { DumpFile, IndexLog, LogRange, SourceLog, Touched, Written } from './devices.ts';
+import type { DumpFile, IndexLog, LogRange, OwnMessages, SourceLog, Touched, Written } from './devices.ts';
 import { EntryBlock, entryOf, entryState, GroupEntries } from './group-entries.ts';
 import { type DatasetPlan, type DumpFindings, planOf } from './plan.ts';
 
@@ -199,10 +199,10 @@ export class DatasetRefresh {
   }
 
   /** Step 4. */
-  async settle(dump: Pick<DumpFile, 'isOwn' | 'acknowledged' | 'vouched' | 'sendAgain'>): Promise<void> {
+  async settle(dump: Pick<DumpFile, 'own' | 'sendAgain'>): Promise<void> {
     const { settlementsMax = 3 } = this.#options;
     for (let attempt = 1; ; attempt++) {
-      const foreign = await this.#readOwnRange(dump);
+      const foreign = await this.#readOwnRange(dump.own);
       this.#isSettled = foreign.size === 0;
       if (this.#isSettled || attempt > settlementsMax) return;
       for (const group of foreign) this.#sentAgain.add(group);
@@ -219,9 +219,7 @@ export class DatasetRefresh {
    * again, or where the topic became another one during the run. A broker may also lose the tail of a partition after `settle`
    * has read it. Then it refuses the end, and the marks do not hold.
    */
-  async endBase(
-    dump: Pick<DumpFile, 'isOwn' | 'acknowledged' | 'vouched' | 'sendAgain' | 'mark'>,
-  ): Promise<void> {
+  async endBase(dump: Pick<DumpFile, 'own' | 'sendAgain' | 'mark'>): Promise<void> {
     if (!this.#isBase) return;
     if (this.#replaced.size > 0 || !this.#isSettled) {
       this.#bases = this.#before.bases;
@@ -357,14 +355,14 @@ export class DatasetRefresh {
    * messages, was replaced: its mark will not hold.
    * @returns the groups that others touched, which are unknown now
    */
-  async #readOwnRange(dump: Pick<DumpFile, 'isOwn' | 'acknowledged' | 'vouched'>): Promise<Set<number>> {
+  async #readOwnRange(own: OwnMessages): Promise<Set<number>> {
     const { log } = this.#options;
     const bounds = await log.bounds();
     const ranges: LogRange[] = [];
     for (const [partition, { start, end }] of bounds.entries()) {
       const mark = this.#marks[partition];
       if (mark !== undefined && (await this.#holds(mark, partition, start, end))) {
-        const read = await this.#endOfVouched(dump, { partition, start: mark.offset, end });
+        const read = await this.#endOfVouched(own, { partition, start: mark.offset, end });
         this.#ownSeen[partition] = (this.#ownSeen[partition] ?? 0) + read - mark.offset;
         ranges.push({ partition, start: read, end });
       } else {
@@ -373,7 +371,7 @@ export class DatasetRefresh {
     }
     const foreign = new Set<number>();
     const isOwn = (written: Written) => {
-      if (!dump.isOwn(written)) return false;
+      if (!own.has(written)) return false;
       this.#ownSeen[written.partition] = (this.#ownSeen[written.partition] ?? 0) + 1;
       return true;
     };
@@ -389,18 +387,15 @@ export class DatasetRefresh {
       isOwn,
     );
     for (const partition of bounds.keys()) {
-      if (dump.acknowledged(partition) > (this.#ownSeen[partition] ?? 0)) this.#replaced.add(partition);
+      if (own.acknowledged(partition) > (this.#ownSeen[partition] ?? 0)) this.#replaced.add(partition);
     }
     this.#marks = await this.#marksOf(bounds);
     return foreign;
   }
 
   /** Where own messages end that need not be read: the start of the range, unless the broker vouches for some. */
-  async #endOfVouched(
-    dump: Pick<DumpFile, 'isOwn' | 'vouched'>,
-    { partition, start, end }: LogRange,
-  ): Promise<number> {
-    const vouched = dump.vouched(partition);
+  async #endOfVouched(own: OwnMessages, { partition, start, end }: LogRange): Promise<number> {
+    const vouched = own.vouched(partition);
     if (vouched === undefined) return start;
     let next = start;
     while (next < end && vouched.has(next)) next++;
@@ -408,7 +403,7 @@ export class DatasetRefresh {
     for (const offset of new Set([start, next - 1])) {
       let isThere = false;
       const probe = (written: Written) => {
-        isThere = dump.isOwn(written);
+        isThere = own.has(written);
         return isThere;
       };
       await this.#options.log.scan([{ partition, start: offset, end: offset + 1 }], () => undefined, probe);

@@ -68,8 +68,19 @@ export interface IndexLog {
   append(messages: readonly { readonly key: string; readonly value: Buffer | null }[]): Promise<void>;
 }
 
+/** The messages that a run has sent to the topic. */
+export interface OwnMessages {
+  /** Whether a message of the topic is one of them, at the offset that was acknowledged. */
+  has(written: Written): boolean;
+  /** How many the partition must hold at least: those that were acknowledged. */
+  acknowledged(partition: number): number;
+  /** Their offsets, if none between the first and the last can be missing when these two are there. */
+  vouched(partition: number): OffsetSet | undefined;
+}
+
 /** A file of the dump, and the way of its rows to the topic. */
 export interface DumpFile {
+  readonly own: OwnMessages;
   /** Reads the file to its end and compares every group. Sends nothing. */
   compare(index: GroupEntries): Promise<DumpFindings & { readonly strays: Directory['strays'] }>;
   /**
@@ -79,15 +90,9 @@ export interface DumpFile {
   send(emptied: readonly number[], whole: boolean): Promise<void>;
   /** Sends these groups again, or empties them; calls `onSent` with the entry of each that has rows. */
   sendAgain(groups: ReadonlySet<number>, onSent: (group: number, entry: GroupEntry) => void): Promise<void>;
-  /** Whether a message of the topic is one that this run sent, at the offset that was acknowledged. */
-  isOwn(written: Written): boolean;
   /**
    * Sends a mark of a base to every partition; an end only where the broker still has all that this run has sent to it.
    * @returns its offsets; undefined where the mark was refused or its offset is not known
    */
   mark(mark: BaseMark['mark']): Promise<readonly (number | undefined)[]>;
-  /** How many own messages the partition must hold at least: those that were acknowledged. */
-  acknowledged(partition: number): number;
-  /** The offsets of the own messages, if none between the first and the last can be missing when these two are there. */
-  vouched(partition: number): OffsetSet | undefined;
 }

@@ -17,7 +17,7 @@ import type { RateLimit } from '../rate-limit.ts';
 import type { RejectedRows } from '../rejected-rows.ts';
 import { countRejection } from '../rejection-limit.ts';
 import { BatchSender } from './batch-sender.ts';
-import type { DumpFile, OffsetSet, Written } from './devices.ts';
+import type { DumpFile, OwnMessages } from './devices.ts';
 import { changedMeanwhile, checkUnchanged, withoutNewline } from './dump-file-errors.ts';
 import { entryState, GroupEntries, type GroupEntry } from './group-entries.ts';
 import { type ClosedGroup, GroupReader } from './group-reader.ts';
@@ -208,16 +208,8 @@ export class DumpPass implements DumpFile {
     return Array.from({ length: shards }, (_, partition) => this.#sender.lastOffset(partition));
   }
 
-  isOwn(written: Written): boolean {
-    return this.#sender.own.has(written);
-  }
-
-  acknowledged(partition: number): number {
-    return this.#sender.own.acknowledged(partition);
-  }
-
-  vouched(partition: number): OffsetSet | undefined {
-    return this.#sender.own.vouched(partition);
+  get own(): OwnMessages {
+    return this.#sender.own;
   }
 
   /** Removes the spool. */

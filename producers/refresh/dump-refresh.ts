@@ -378,10 +378,12 @@ export class DumpRefresh {
     if (hasher.isUnsorted && !(await this.#hashSorted(task, hasher))) return;
     refresh.loaded(hasher.entries, hasher.strays);
     await refresh.settle({
-      isOwn: (written) =>
-        own.has(written) || task.pass.isOwn(written) || isOfEarlierAttempt(written, run.journal),
-      acknowledged: (partition) => own.acknowledged(partition) + task.pass.acknowledged(partition),
-      vouched: (partition) => own.vouched(partition),
+      own: {
+        has: (written) =>
+          own.has(written) || task.pass.own.has(written) || isOfEarlierAttempt(written, run.journal),
+        acknowledged: (partition) => own.acknowledged(partition) + task.pass.own.acknowledged(partition),
+        vouched: (partition) => own.vouched(partition),
+      },
       sendAgain: (groups, onSent) => task.pass.sendAgain(groups, onSent),
     });
     await refresh.close();

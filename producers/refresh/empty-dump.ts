@@ -7,7 +7,7 @@ import type { Appender } from '../appender.ts';
 import { Chunker } from '../chunker.ts';
 import { layoutOf } from '../file-layout.ts';
 import { BatchSender } from './batch-sender.ts';
-import type { DumpFile, OffsetSet, Written } from './devices.ts';
+import type { DumpFile, OwnMessages } from './devices.ts';
 import { GroupEntries } from './group-entries.ts';
 import type { DumpFindings } from './plan.ts';
 import { type PackedChunk, packedChunkOf } from './spool.ts';
@@ -72,15 +72,7 @@ export class EmptyDump implements DumpFile {
     throw new RangeError('an empty dump is sent as a base');
   }
 
-  isOwn(written: Written): boolean {
-    return this.#sender.own.has(written);
-  }
-
-  acknowledged(partition: number): number {
-    return this.#sender.own.acknowledged(partition);
-  }
-
-  vouched(partition: number): OffsetSet | undefined {
-    return this.#sender.own.vouched(partition);
+  get own(): OwnMessages {
+    return this.#sender.own;
   }
 }

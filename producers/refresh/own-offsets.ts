@@ -5,7 +5,7 @@
  * there.
  */
 import type { Appender } from '../appender.ts';
-import type { OffsetSet, Written } from './devices.ts';
+import type { OffsetSet, OwnMessages, Written } from './devices.ts';
 
 interface OwnPartition {
   /** Numbers of the chunks, by offset. */
@@ -14,7 +14,7 @@ interface OwnPartition {
   isAscending: boolean;
 }
 
-export class OwnOffsets {
+export class OwnOffsets implements OwnMessages {
   readonly #appender: Pick<Appender, 'renewals'>;
   readonly #topic: string;
   readonly #runId: string;

@@ -117,7 +117,7 @@ export const refreshMutants: readonly RefreshMutant[] = [
   ),
   refresh(
     'own messages may be missing',
-    'if (dump.acknowledged(partition) > (this.#ownSeen[partition] ?? 0)) this.#replaced.add(partition);',
+    'if (own.acknowledged(partition) > (this.#ownSeen[partition] ?? 0)) this.#replaced.add(partition);',
     '',
   ),
   refresh(

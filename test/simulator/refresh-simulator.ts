@@ -285,9 +285,7 @@ async function replay(
       }
       return offsets;
     },
-    isOwn: (written) => own.has(written),
-    acknowledged: (partition) => own.acknowledged(partition),
-    vouched: (partition) => own.vouched(partition),
+    own,
   };
   await refresh.open();
   await turn();
