@@ -120,17 +120,10 @@ export class MicroBatch {
     const firstDelete = deletes.length;
     let header: ChunkHeader;
     try {
-      header = decoder.decode(value, records, deletes);
-      try {
-        const held = header.records + header.deletes;
-        this.#ownership.check(records, firstRecord, this.#shard, held);
-        this.#ownership.check(deletes, firstDelete, this.#shard, held);
-        this.#ownership.checkGroups(header.replaces, this.#shard, held);
-      } catch (thrown) {
-        records.length = firstRecord;
-        deletes.length = firstDelete;
-        throw thrown;
-      }
+      header = decoder.decode(value, records, deletes, {
+        ownership: this.#ownership,
+        partition: this.#shard,
+      });
     } catch (thrown) {
       if (!(thrown instanceof RejectedMessage)) throw thrown;
       this.reject(message, thrown);

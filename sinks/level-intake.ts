@@ -9,7 +9,7 @@ import type { Broker } from '../kafka/client.ts';
 import { type LogMessage, LogReader, OutsideLog, type Want } from '../kafka/log.ts';
 import { crashPoint } from '../runtime/crash-points.ts';
 import { ReelflowError } from '../runtime/errors.ts';
-import { hashOf, RejectedMessage } from '../topics/chunk.ts';
+import { hashOf, type Owner, RejectedMessage } from '../topics/chunk.ts';
 import { expectedByHash, LogProof } from '../topics/log-proof.ts';
 import { Ownership } from '../topics/ownership.ts';
 import { type Gap, nextIn, withGap } from '../topics/position.ts';
@@ -28,12 +28,6 @@ export interface LevelState {
   readonly gaps: readonly Gap[];
   /** A base that has begun. A refused message of a base leaves what it should have replaced, so it ends the base. */
   readonly openBase?: unknown;
-}
-
-/** The shard that messages belong to. */
-export interface Owner {
-  readonly ownership: Ownership;
-  readonly partition: number;
 }
 
 /** What the messages of a topic become in the store. */

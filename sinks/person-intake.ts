@@ -97,9 +97,7 @@ export class PersonIntake {
       return;
     }
     const { decoder, metrics } = this.#options;
-    const own = decoder.isOwn(message.value)
-      ? (message.value as Buffer)
-      : await decoder.resolve(message.value as Buffer);
+    const own = await decoder.asOwn(message.value);
     const { ownership } = this;
     const header = await this.#staged.add(own, decoder, { ownership, partition }, () =>
       this.flush(partition),

@@ -9,10 +9,10 @@
 import type { DuckDBConnection } from '@duckdb/node-api';
 import { appendColumns, readNumbers } from '../database/duckdb.ts';
 import { type BaseMark, baseMarkOf, followBase, type OpenBase } from '../topics/base.ts';
-import type { ChunkDecoder } from '../topics/chunk.ts';
+import type { ChunkDecoder, Owner } from '../topics/chunk.ts';
 import { dayOf, dayText } from '../topics/day.ts';
 import { IdSet } from '../topics/id-set.ts';
-import type { LevelDataset, LevelStage, LevelState, Owner } from './level-intake.ts';
+import type { LevelDataset, LevelStage, LevelState } from './level-intake.ts';
 import type { ShardState } from './shard-state.ts';
 import { type RatingVersions, StagedRatings } from './staged-ratings.ts';
 
@@ -140,8 +140,13 @@ export class RatingHistory implements LevelDataset<RatingState> {
     const staged = new StagedRatings(await this.titles());
     return {
       add: async (value: Buffer, owner: Owner, state: RatingState, offset: number) => {
-        const own = decoder.isOwn(value) ? value : await decoder.resolve(value);
-        const newestDay = staged.add(own, decoder, owner, state.newestDay, historyDays);
+        const newestDay = staged.add(
+          await decoder.asOwn(value),
+          decoder,
+          owner,
+          state.newestDay,
+          historyDays,
+        );
         const mark = baseMarkOf(value);
         const after = { ...state, newestDay };
         return mark === undefined ? after : afterMark(after, mark, offset);

@@ -2,11 +2,10 @@
  * Versions of ratings on their way into the history: what each message of title.ratings makes of each title, in the order
  * of the partition.
  */
-import { type ChunkDecoder, deleteColumns, recordColumns } from '../topics/chunk.ts';
+import { type ChunkDecoder, deleteColumns, type Owner, recordColumns } from '../topics/chunk.ts';
 import { dayOf } from '../topics/day.ts';
 import { firstIdOf, groupSize } from '../topics/id-groups.ts';
 import type { IdSet } from '../topics/id-set.ts';
-import type { Ownership } from '../topics/ownership.ts';
 import { nullInt } from '../topics/row-plan.ts';
 
 /** Columns of equal length, in the order of the log. */
@@ -50,20 +49,11 @@ export class StagedRatings {
    * @returns the newest day, this message included
    * @throws RejectedMessage, with nothing of the chunk staged
    */
-  add(
-    value: Buffer,
-    decoder: ChunkDecoder,
-    owner: { readonly ownership: Ownership; readonly partition: number },
-    newestDay: number,
-    historyDays: number,
-  ): number {
+  add(value: Buffer, decoder: ChunkDecoder, owner: Owner, newestDay: number, historyDays: number): number {
     const [records, deletes] = [this.#records, this.#deletes];
     records.clear();
     deletes.clear();
-    const header = decoder.decode(value, records, deletes);
-    const count = header.records + header.deletes;
-    for (const rows of [records, deletes]) owner.ownership.check(rows, 0, owner.partition, count);
-    owner.ownership.checkGroups(header.replaces, owner.partition, count);
+    const header = decoder.decode(value, records, deletes, owner);
     const newest = Math.max(newestDay, dayOf(header.asOfMs));
     const day = Math.max(dayOf(header.asOfMs), newest - historyDays);
     const ids = records.int(0).subarray(0, records.length);

@@ -1,9 +1,14 @@
 /** Texts on their way into a table of the sink's store: the rows of many chunks for one write, in the order of arrival. */
 import type { TextColumn } from '../database/duckdb.ts';
-import { type ChunkDecoder, type ChunkHeader, deleteColumns, recordColumns } from '../topics/chunk.ts';
+import {
+  type ChunkDecoder,
+  type ChunkHeader,
+  deleteColumns,
+  type Owner,
+  recordColumns,
+} from '../topics/chunk.ts';
 import { firstIdOf, groupSize } from '../topics/id-groups.ts';
 import { IdSet } from '../topics/id-set.ts';
-import type { Ownership } from '../topics/ownership.ts';
 import type { Columns } from '../topics/rows.ts';
 import { beginsText, noText, type TextRows, type TextTable } from './text-table.ts';
 
@@ -44,23 +49,13 @@ export class StagedTexts {
   async add(
     value: Buffer,
     decoder: ChunkDecoder,
-    owner: { readonly ownership: Ownership; readonly partition: number },
+    owner: Owner,
     flush: () => Promise<void>,
   ): Promise<ChunkHeader> {
     const [records, deletes] = [this.#records, this.#deletesRead];
     const { length, textLength } = records;
-    const unstage = () => Object.assign(records, { length, textLength });
     deletes.clear();
-    const header = decoder.decode(value, records, deletes);
-    try {
-      const count = header.records + header.deletes;
-      owner.ownership.check(records, length, owner.partition, count);
-      owner.ownership.check(deletes, 0, owner.partition, count);
-      owner.ownership.checkGroups(header.replaces, owner.partition, count);
-    } catch (thrown) {
-      unstage();
-      throw thrown;
-    }
+    const header = decoder.decode(value, records, deletes, owner);
     const ids = records.int(0).subarray(length, records.length);
     const gone = this.#goneFrom(header.replaces, ids);
     const isOutOfOrder =
@@ -68,7 +63,7 @@ export class StagedTexts {
       gone.some((id) => this.#seen.has(id)) ||
       (this.#removed.size > 0 && ids.some((id) => this.#removed.has(id)));
     if (isOutOfOrder) {
-      unstage();
+      Object.assign(records, { length, textLength });
       await flush();
       return this.add(value, decoder, owner, flush);
     }

@@ -6,11 +6,11 @@ import type { DuckDBConnection } from '@duckdb/node-api';
 import { readNumbers } from '../database/duckdb.ts';
 import { baseMarkOf, followBase, gapsAfterBase, type OpenBase } from '../topics/base.ts';
 import { blockKey, blockSize, partitionOf } from '../topics/catalog.ts';
-import type { ChunkDecoder } from '../topics/chunk.ts';
+import type { ChunkDecoder, Owner } from '../topics/chunk.ts';
 import { IdSet } from '../topics/id-set.ts';
 import type { Gap } from '../topics/position.ts';
 import type { KeptTables } from './kept-tables.ts';
-import type { LevelDataset, LevelStage, LevelState, Owner } from './level-intake.ts';
+import type { LevelDataset, LevelStage, LevelState } from './level-intake.ts';
 import type { ShardState } from './shard-state.ts';
 import { StagedTexts } from './staged-texts.ts';
 import { createTexts, namesOfTitles, selectTexts, writeTexts } from './text-table.ts';
@@ -136,8 +136,7 @@ export class TitleNames implements LevelDataset<TitleState> {
     };
     return {
       add: async (value: Buffer, owner: Owner, state: TitleState, offset: number) => {
-        const own = decoder.isOwn(value) ? value : await decoder.resolve(value);
-        await staged.add(own, decoder, owner, write);
+        await staged.add(await decoder.asOwn(value), decoder, owner, write);
         const mark = baseMarkOf(value);
         if (mark === undefined) return state;
         const { open, whole } = followBase(state.openBase, mark, offset);

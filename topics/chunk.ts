@@ -12,6 +12,7 @@ import { type Dataset, type DatasetName, datasets } from './catalog.ts';
 import type { Dictionary } from './dictionary.ts';
 import { checkExtent } from './extent.ts';
 import { groupMax } from './id-groups.ts';
+import type { Ownership } from './ownership.ts';
 import type { Registry } from './registry.ts';
 import { schemaText, UnusableSchema } from './registry.ts';
 import { type AvroField, type ColumnForm, planRows } from './row-plan.ts';
@@ -61,6 +62,12 @@ export interface ChunkHeader {
   readonly replaces: Int32Array;
   /** The chunk is the first or the last message of a base, and holds nothing else. */
   readonly base?: BaseMark | undefined;
+}
+
+/** The partition in which all ids and groups of a chunk must lie. */
+export interface Owner {
+  readonly ownership: Ownership;
+  readonly partition: number;
 }
 
 const noGroups = new Int32Array(0);
@@ -230,11 +237,17 @@ export class ChunkDecoder {
     }
   }
 
+  /** What `decode` takes: the value as it is, or what `resolve` makes of it. @throws as `isOwn` and `resolve` */
+  async asOwn(value: Buffer | null): Promise<Buffer> {
+    return this.isOwn(value) ? (value as Buffer) : this.resolve(value as Buffer);
+  }
+
   /**
    * Decodes a chunk of our own schema and adds its rows to the columns.
-   * @throws RejectedMessage undecodable or invalid_value, after it restored the columns
+   * @param owner default: it may lie in any partition
+   * @throws RejectedMessage undecodable, invalid_value or wrong_partition, after it restored the columns
    */
-  decode(value: Buffer, records: Columns, deletes: Columns): ChunkHeader {
+  decode(value: Buffer, records: Columns, deletes: Columns, owner?: Owner): ChunkHeader {
     const before = { records: records.length, text: records.textLength, deletes: deletes.length };
     try {
       const [runId, afterRunId] = readString(value, wireHeaderBytes);
@@ -253,15 +266,15 @@ export class ChunkDecoder {
       if (base !== undefined && baseMarkOf(value) === undefined) {
         throw new MalformedRows('invalid_value', 'a mark of a base with rows, or of another run');
       }
-      return {
-        base,
-        runId,
-        chunk,
-        asOfMs,
-        records: records.length - before.records,
-        deletes: deletes.length - before.deletes,
-        replaces,
-      };
+      const upserted = records.length - before.records;
+      const deleted = deletes.length - before.deletes;
+      if (owner !== undefined) {
+        const { ownership, partition } = owner;
+        ownership.check(records, before.records, partition, upserted + deleted);
+        ownership.check(deletes, before.deletes, partition, upserted + deleted);
+        ownership.checkGroups(replaces, partition, upserted + deleted);
+      }
+      return { base, runId, chunk, asOfMs, records: upserted, deletes: deleted, replaces };
     } catch (thrown) {
       records.length = before.records;
       records.textLength = before.text;

@@ -101,7 +101,7 @@ export class LetterOpener {
   /** The rows of a value of any registered version of the schema. @throws RejectedMessage */
   async decode(dataset: DatasetName, value: Buffer | null): Promise<ChunkContent> {
     const { decoder } = await this.#codecOf(dataset);
-    const own = decoder.isOwn(value) ? (value as Buffer) : await decoder.resolve(value as Buffer);
+    const own = await decoder.asOwn(value);
     // avsc checks neither ids nor UTF-8; this decoder refuses what processors refuse.
     const wanted = datasets[dataset].columns.map(({ name }) => name);
     decoder.decode(own, recordColumns(dataset, wanted), deleteColumns(dataset));

@@ -200,12 +200,8 @@ export class Settlement {
         const [records, deletes] = [recordColumns(dataset, wanted), deleteColumns(dataset)];
         let groups: ReadonlySet<number>;
         try {
-          const own = decoder.isOwn(value) ? (value as Buffer) : await decoder.resolve(value as Buffer);
-          const { replaces } = decoder.decode(own, records, deletes);
-          ownership.check(records, 0, partition, records.length);
-          ownership.check(deletes, 0, partition, records.length);
-          ownership.checkGroups(replaces, partition, records.length);
-          groups = new Set(replaces);
+          const own = await decoder.asOwn(value);
+          groups = new Set(decoder.decode(own, records, deletes, { ownership, partition }).replaces);
         } catch (thrown) {
           // Readers of the topic skip it, too.
           if (!(thrown instanceof RejectedMessage)) throw thrown;

@@ -95,12 +95,10 @@ export class KafkaSourceLog implements SourceLog {
         records.clear();
         deletes.clear();
         try {
-          const own = this.#decoder.isOwn(value) ? value : await this.#decoder.resolve(value as Buffer);
-          if (isOwn({ partition, offset, ...originOf(own as Buffer) })) continue;
-          const { runId, chunk, replaces, ...counts } = this.#decoder.decode(own as Buffer, records, deletes);
-          ownership.check(records, 0, partition, 0);
-          ownership.check(deletes, 0, partition, 0);
-          ownership.checkGroups(replaces, partition, 0);
+          const own = await this.#decoder.asOwn(value);
+          if (isOwn({ partition, offset, ...originOf(own) })) continue;
+          const owner = { ownership, partition };
+          const { runId, chunk, replaces, ...counts } = this.#decoder.decode(own, records, deletes, owner);
           onTouched({
             partition,
             offset,

@@ -6,10 +6,9 @@
 import type { DuckDBConnection } from '@duckdb/node-api';
 import { type AppendedColumn, appendColumns } from '../../database/duckdb.ts';
 import { type DatasetName, datasets } from '../../topics/catalog.ts';
-import { type ChunkDecoder, deleteColumns, formOf, recordColumns } from '../../topics/chunk.ts';
+import { type ChunkDecoder, deleteColumns, formOf, type Owner, recordColumns } from '../../topics/chunk.ts';
 import { dayOf } from '../../topics/day.ts';
 import type { Dictionary } from '../../topics/dictionary.ts';
-import type { Ownership } from '../../topics/ownership.ts';
 import { nullInt } from '../../topics/row-plan.ts';
 import type { Columns } from '../../topics/rows.ts';
 
@@ -137,24 +136,15 @@ export class RowLoader {
    * @returns the number of records in the chunk
    * @throws RejectedMessage, after it restored the rows
    */
-  decode(value: Buffer, decoder: ChunkDecoder, ownership: Ownership, partition: number): number {
-    const { length, textLength } = this.#records;
-    const header = decoder.decode(value, this.#records, this.#deletes);
-    const { records: upserts, deletes, replaces } = header;
-    const records = upserts + deletes;
-    try {
-      ownership.check(this.#records, length, partition, records);
-      ownership.check(this.#deletes, 0, partition, records);
-      ownership.checkGroups(replaces, partition, records);
-    } catch (thrown) {
-      this.#records.length = length;
-      this.#records.textLength = textLength;
-      this.#deletes.length = 0;
-      throw thrown;
-    }
+  decode(value: Buffer, decoder: ChunkDecoder, owner: Owner): number {
+    const { length } = this.#records;
+    const header = decoder.decode(value, this.#records, this.#deletes, owner);
+    const { replaces } = header;
+    const records = header.records + header.deletes;
     const rowsBefore = this.#flushed + length;
     const message = this.#messagesFlushed + this.#messages.length;
     for (const group of replaces) this.#replaced.push({ group, rowsBefore, message });
+    const { partition } = owner;
     this.#messages.push({ partition, firstRow: rowsBefore, rowCount: records, day: dayOf(header.asOfMs) });
     return records;
   }

@@ -185,9 +185,7 @@ async function take(
   let records: number;
   try {
     if (message.isUndecodable) throw new RejectedMessage('undecodable_batch', 'skipped on demand');
-    const value = message.value as Buffer;
-    const own = decoder.isOwn(value) ? value : await decoder.resolve(value);
-    records = rows.decode(own, decoder, ownership, partition);
+    records = rows.decode(await decoder.asOwn(message.value), decoder, { ownership, partition });
   } catch (thrown) {
     if (!(thrown instanceof RejectedMessage)) throw thrown;
     return { records: thrown.records, rejected: thrown.records };

@@ -40,7 +40,7 @@ async function relationsOf(chunks: readonly Chunk[], isFlushed: boolean): Promis
     const loader = loaders.get(each.dataset) as RowLoader;
     const decoder = decoders[each.dataset];
     if (decoder === undefined) throw new Error(`no decoder of ${each.dataset}`);
-    loader.decode(encodeChunk(each), decoder, ownership, 0);
+    loader.decode(encodeChunk(each), decoder, { ownership, partition: 0 });
     if (isFlushed || loader.isFull) await loader.flush();
   }
   for (const loader of loaders.values()) await loader.flush();
@@ -163,7 +163,7 @@ test('a replaced group of another partition refuses the whole message and leaves
     deletes: [{ tconst: 'tt0000002' }],
     replaces: [groupOf(1), ...foreign],
   });
-  const decode = () => loader.decode(value, decoderOf('title.ratings'), ownership, partition);
+  const decode = () => loader.decode(value, decoderOf('title.ratings'), { ownership, partition });
   expect(decode).toThrow(RejectedMessage);
   expect(decode).toThrow(expect.objectContaining({ reason: 'wrong_partition', records: 2 }));
   await loader.flush();
