@@ -27,49 +27,42 @@ const clockKey = 'clock';
 
 type Place = Refusals['places'][number];
 
+interface KafkaSourceLogOptions {
+  readonly broker: Broker;
+  readonly reader: LogReader;
+  readonly topic: string;
+  readonly dataset: DatasetName;
+  readonly decoder: ChunkDecoder;
+  readonly refusals: ConsumerRefusals;
+  /** Once it is aborted, nothing waits for the end of an outage. */
+  readonly signal?: AbortSignal | undefined;
+}
+
 export class KafkaSourceLog implements SourceLog {
-  readonly #broker: Broker;
-  readonly #reader: LogReader;
-  readonly #topic: string;
-  readonly #dataset: DatasetName;
-  readonly #decoder: ChunkDecoder;
-  readonly #refusals: ConsumerRefusals;
-  readonly #signal: AbortSignal | undefined;
+  readonly #options: KafkaSourceLogOptions;
   /** By the newest bounds: each look at them opens a connection. */
   #partitions: number | undefined;
 
-  constructor(options: {
-    readonly broker: Broker;
-    readonly reader: LogReader;
-    readonly topic: string;
-    readonly dataset: DatasetName;
-    readonly decoder: ChunkDecoder;
-    readonly refusals: ConsumerRefusals;
-    /** Once it is aborted, nothing waits for the end of an outage. */
-    readonly signal?: AbortSignal | undefined;
-  }) {
-    this.#broker = options.broker;
-    this.#reader = options.reader;
-    this.#topic = options.topic;
-    this.#dataset = options.dataset;
-    this.#decoder = options.decoder;
-    this.#refusals = options.refusals;
-    this.#signal = options.signal;
+  constructor(options: KafkaSourceLogOptions) {
+    this.#options = options;
   }
 
   refusals(since: readonly number[]): Promise<Refusals> {
-    return this.#refusals.of(this.#topic, since);
+    const { refusals, topic } = this.#options;
+    return refusals.of(topic, since);
   }
 
   async bounds(): Promise<{ start: number; end: number }[]> {
-    const found = await boundsOf(this.#broker, this.#topic, this.#signal);
+    const { broker, topic, signal } = this.#options;
+    const found = await boundsOf(broker, topic, signal);
     this.#partitions = found.size;
     return [...found].sort(([a], [b]) => a - b).map(([, bounds]) => bounds);
   }
 
   async hashesOf(range: LogRange): Promise<Map<number, string>> {
+    const { reader, topic } = this.#options;
     const hashes = new Map<number, string>();
-    for await (const { messages } of scan(this.#reader, this.#topic, [range])) {
+    for await (const { messages } of scan(reader, topic, [range])) {
       for (const { offset, key, value } of messages) {
         const hash = createHash('sha256')
           .update(key ?? '')
@@ -85,20 +78,21 @@ export class KafkaSourceLog implements SourceLog {
     onTouched: (touched: Touched) => void,
     isOwn: (written: Written) => boolean = () => false,
   ): Promise<void> {
-    const { idPrefix, columns } = datasets[this.#dataset];
-    const records = recordColumns(this.#dataset, [(columns[0] as { name: string }).name]);
-    const deletes = deleteColumns(this.#dataset);
+    const { reader, topic, dataset, decoder } = this.#options;
+    const { idPrefix, columns } = datasets[dataset];
+    const records = recordColumns(dataset, [(columns[0] as { name: string }).name]);
+    const deletes = deleteColumns(dataset);
     this.#partitions ??= (await this.bounds()).length;
     const ownership = new Ownership(idPrefix, this.#partitions);
-    for await (const { partition, messages } of scan(this.#reader, this.#topic, ranges)) {
+    for await (const { partition, messages } of scan(reader, topic, ranges)) {
       for (const { offset, value } of messages) {
         records.clear();
         deletes.clear();
         try {
-          const own = await this.#decoder.asOwn(value);
+          const own = await decoder.asOwn(value);
           if (isOwn({ partition, offset, ...originOf(own) })) continue;
           const owner = { ownership, partition };
-          const { runId, chunk, replaces, ...counts } = this.#decoder.decode(own, records, deletes, owner);
+          const { runId, chunk, replaces, ...counts } = decoder.decode(own, records, deletes, owner);
           onTouched({
             partition,
             offset,
