@@ -47,7 +47,7 @@ export async function logBounds(broker: Broker, topics: readonly string[]): Prom
   const startedMs = performance.now();
   for (;;) {
     try {
-      return await readBounds(broker, topics);
+      return await readOffsets(broker, topics, ofBounds);
     } catch (thrown) {
       const waitedMs = performance.now() - startedMs;
       if (isUnknownTopic(thrown)) {
@@ -70,38 +70,16 @@ export async function availableLogBounds(
 ): Promise<BoundsByTopic<LogBoundsAndWatermark>> {
   const requested = [...(await partitionCounts(broker, new Set(topics), onRefused)).keys()];
   try {
-    return await readWatermarks(broker, requested);
+    return await readOffsets(broker, requested, ofWatermarks);
   } catch (thrown) {
     // One topic that has just been deleted or has no leader fails the request for all: ask for each alone.
-    const found = await Promise.allSettled(requested.map((topic) => readWatermarks(broker, [topic])));
+    const found = await Promise.allSettled(
+      requested.map((topic) => readOffsets(broker, [topic], ofWatermarks)),
+    );
     const answered = found.flatMap((one) => (one.status === 'fulfilled' ? [...one.value] : []));
     if (answered.length === 0) throw thrown;
     return new Map(answered);
   }
-}
-
-async function readBounds(broker: Broker, topics: readonly string[]): Promise<BoundsByTopic> {
-  if (topics.length === 0) return new Map();
-  return withCluster(broker, topics, async (cluster) => {
-    // One after the other: while a connection opens, a second request makes kafkajs open another one and forget it.
-    const starts = await readOffsets(cluster, topics, earliest);
-    const ends = await readOffsets(cluster, topics, lastStable);
-    return joined(starts, ends, (start, end) => ({ start, end }));
-  });
-}
-
-async function readWatermarks(
-  broker: Broker,
-  topics: readonly string[],
-): Promise<BoundsByTopic<LogBoundsAndWatermark>> {
-  if (topics.length === 0) return new Map();
-  return withCluster(broker, topics, async (cluster) => {
-    const starts = await readOffsets(cluster, topics, earliest);
-    const ends = await readOffsets(cluster, topics, lastStable);
-    const highWatermarks = await readOffsets(cluster, topics, latest);
-    const bounds = joined(starts, ends, (start, end) => ({ start, end }));
-    return joined(bounds, highWatermarks, (one, highWatermark) => ({ ...one, highWatermark }));
-  });
 }
 
 /** What ListOffsets asks for. */
@@ -111,15 +89,46 @@ interface OffsetKind {
   readonly isolationLevel: 0 | 1;
 }
 
-const earliest: OffsetKind = { timestamp: -2, isolationLevel: 1 };
-const lastStable: OffsetKind = { timestamp: -1, isolationLevel: 1 };
-const latest: OffsetKind = { timestamp: -1, isolationLevel: 0 };
+const ofBounds: Readonly<Record<keyof LogBounds, OffsetKind>> = {
+  start: { timestamp: -2, isolationLevel: 1 },
+  end: { timestamp: -1, isolationLevel: 1 },
+};
+const ofWatermarks: Readonly<Record<keyof LogBoundsAndWatermark, OffsetKind>> = {
+  ...ofBounds,
+  highWatermark: { timestamp: -1, isolationLevel: 0 },
+};
 
-async function readOffsets(
+/** The named offsets of each partition whose leader reports all of them. */
+async function readOffsets<Name extends string>(
+  broker: Broker,
+  topics: readonly string[],
+  kinds: Readonly<Record<Name, OffsetKind>>,
+): Promise<BoundsByTopic<Record<Name, number>>> {
+  const found: BoundsByTopic<Record<Name, number>> = new Map(topics.map((topic) => [topic, new Map()]));
+  if (topics.length === 0) return found;
+  const names = Object.keys(kinds) as Name[];
+  await withCluster(broker, topics, async (cluster) => {
+    // One after the other: while a connection opens, a second request makes kafkajs open another one and forget it.
+    for (const name of names) {
+      for (const { topic, partition, offset } of await listOffsets(cluster, topics, kinds[name])) {
+        const partitions = found.get(topic);
+        partitions?.set(partition, { ...partitions.get(partition), [name]: offset } as Record<Name, number>);
+      }
+    }
+  });
+  for (const partitions of found.values()) {
+    for (const [partition, offsets] of partitions) {
+      if (names.some((name) => offsets[name] === undefined)) partitions.delete(partition);
+    }
+  }
+  return found;
+}
+
+async function listOffsets(
   cluster: Cluster,
   topics: readonly string[],
   { timestamp, isolationLevel }: OffsetKind,
-): Promise<BoundsByTopic<number>> {
+): Promise<{ topic: string; partition: number; offset: number }[]> {
   const byLeader = new Map<
     string,
     { topic: string; partitions: { partition: number; timestamp: number }[] }[]
@@ -137,29 +146,11 @@ async function readOffsets(
       return leader.listOffsets({ isolationLevel, topics: requests });
     }),
   );
-  const offsets: BoundsByTopic<number> = new Map(topics.map((topic) => [topic, new Map()]));
-  for (const { topic, partitions } of answers.flatMap(({ responses }) => responses)) {
-    for (const { partition, offset } of partitions) offsets.get(topic)?.set(partition, Number(offset));
-  }
-  return offsets;
-}
-
-/** Joins what is known of each partition in both. */
-function joined<A, B, C>(
-  first: BoundsByTopic<A>,
-  second: BoundsByTopic<B>,
-  join: (a: A, b: B) => C,
-): BoundsByTopic<C> {
-  const all: BoundsByTopic<C> = new Map();
-  for (const [topic, partitions] of second) {
-    const known = new Map<number, C>();
-    for (const [partition, b] of partitions) {
-      const a = first.get(topic)?.get(partition);
-      if (a !== undefined) known.set(partition, join(a, b));
-    }
-    all.set(topic, known);
-  }
-  return all;
+  return answers.flatMap(({ responses }) =>
+    responses.flatMap(({ topic, partitions }) =>
+      partitions.map(({ partition, offset }) => ({ topic, partition, offset: Number(offset) })),
+    ),
+  );
 }
 
 async function asUnknownTopic(broker: Broker, topics: readonly string[], thrown: unknown): Promise<unknown> {
