@@ -4,11 +4,9 @@
  */
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, inject, vi } from 'vitest';
 import { logBounds } from '../../kafka/bounds.ts';
 import { createBroker } from '../../kafka/client.ts';
-import { findJvm } from '../../kafka/local/jars.ts';
 import { startJvmBroker } from '../../kafka/local/jvm.ts';
 import { freePorts } from '../../kafka/local/probe.ts';
 import type { ReplayReport } from '../../producers/replay-report.ts';
@@ -23,14 +21,13 @@ import {
   textOf,
   until,
 } from '../support/harness.ts';
+import { jars, skippedText } from '../support/jvm.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
 
 const outageSeconds = Number(process.env.OUTAGE_SECONDS ?? 25);
 vi.setConfig({ testTimeout: 600_000 + outageSeconds * 1_000, hookTimeout: 300_000 });
 
-const jars = fileURLToPath(new URL('../../.reelflow/jars', import.meta.url));
-const jvm = await findJvm(process.env, jars);
-const why = 'why' in jvm ? ` (skipped: ${jvm.why})` : '';
+const why = skippedText();
 
 describe.skipIf(why !== '')(`a broker outage of ${outageSeconds} s${why}`, () => {
   const folder = temporaryFolder();

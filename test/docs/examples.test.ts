@@ -4,32 +4,18 @@
  * Java; without them the tests are skipped, and say so.
  */
 import { execFile } from 'node:child_process';
-import { existsSync, readdirSync, utimesSync } from 'node:fs';
+import { readdirSync, utimesSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { findJvm } from '../../kafka/local/jars.ts';
 import { headerOf, Place, writeDatasets } from '../support/harness.ts';
+import { hasPackages, python, whyNoSpark } from '../support/python.ts';
 
 const run = promisify(execFile);
 const top = join(import.meta.dirname, '..', '..');
 const examples = join(top, 'docs', 'examples');
-const python = process.env.REELFLOW_PYTHON ?? join(top, '.venv', 'bin', 'python');
-const hasPackage = (packages: string) =>
-  run(python, ['-c', `import ${packages}`]).then(
-    () => true,
-    () => false,
-  );
-const hasPackages =
-  (existsSync(python) || process.env.REELFLOW_PYTHON !== undefined) &&
-  (await hasPackage('pandas, polars, duckdb, pyarrow'));
-const jvm = await findJvm(process.env, join(top, '.reelflow', 'jars'));
-const whyNoSpark =
-  'why' in jvm
-    ? jvm.why
-    : (await hasPackage('pyspark'))
-      ? undefined
-      : 'no pyspark: see docs/requirements.txt';
+const hasEngines = await hasPackages('pandas, polars, duckdb, pyarrow');
+const noSpark = await whyNoSpark();
 
 type Row = Readonly<Record<string, unknown>>;
 
@@ -242,7 +228,7 @@ let place: Place;
 
 beforeAll(async () => {
   place = new Place();
-  if (!hasPackages) return;
+  if (!hasEngines) return;
   const first = writeDatasets(join(place.folder, 'first'), files(titles));
   // The date of a dump is the time of its files.
   const weekAgo = new Date(Date.now() - 8 * 86_400_000);
@@ -265,13 +251,13 @@ const questions = [
   ['seasons', { series }],
 ] as const;
 
-describe.skipIf(!hasPackages)('examples (Python: docs/requirements.txt)', () => {
+describe.skipIf(!hasEngines)('examples (Python: docs/requirements.txt)', () => {
   it.for(['duckdb', 'pandas', 'polars', 'spark'])(
     'have the rows of the files with %s',
     { timeout: 600_000 },
     async (engine, { skip, task }) => {
       if (engine === 'spark' && task.file.projectName !== 'spark') return skip('slow: npm run test:spark');
-      if (engine === 'spark' && whyNoSpark !== undefined) return skip(whyNoSpark);
+      if (engine === 'spark' && noSpark !== undefined) return skip(noSpark);
       const expected = [
         bestFilms(1990, 5_000, 100),
         bestFilms(1980, 0, 2),

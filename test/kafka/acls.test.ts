@@ -5,11 +5,9 @@
  */
 import { appendFileSync, readdirSync, readFileSync, utimesSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import kafkajs from 'kafkajs';
 import { afterAll, beforeAll, describe, expect, inject, vi } from 'vitest';
 import { type Broker, createBroker, withAdmin } from '../../kafka/client.ts';
-import { findJvm } from '../../kafka/local/jars.ts';
 import { startJvmBroker } from '../../kafka/local/jvm.ts';
 import { freePorts } from '../../kafka/local/probe.ts';
 import { scanTopic } from '../../kafka/scan.ts';
@@ -17,13 +15,12 @@ import { exitCodes } from '../../runtime/errors.ts';
 import { createLogger } from '../../runtime/logger.ts';
 import { datasetNames, type TopicNames } from '../../topics/catalog.ts';
 import { Place, type Running, smallDataset, spoken, test, until } from '../support/harness.ts';
+import { jars, skippedText } from '../support/jvm.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
 
 vi.setConfig({ testTimeout: 300_000, hookTimeout: 300_000 });
 
-const jars = fileURLToPath(new URL('../../.reelflow/jars', import.meta.url));
-const jvm = await findJvm(process.env, jars);
-const why = 'why' in jvm ? ` (skipped: ${jvm.why})` : '';
+const why = skippedText();
 
 const { AclOperationTypes: operations, AclResourceTypes: types } = kafkajs;
 

@@ -7,13 +7,11 @@ import { randomBytes } from 'node:crypto';
 import { copyFileSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import { inspect } from 'node:util';
 import { pino } from 'pino';
 import { afterAll, beforeAll, describe, expect, inject, vi } from 'vitest';
 import { type Broker, clusterIdOf, createBroker } from '../../kafka/client.ts';
 import { isPassing } from '../../kafka/failures.ts';
-import { findJvm } from '../../kafka/local/jars.ts';
 import { startJvmBroker } from '../../kafka/local/jvm.ts';
 import { freePorts } from '../../kafka/local/probe.ts';
 import { endpointsFromEnvironment } from '../../runtime/config.ts';
@@ -21,15 +19,13 @@ import { ReelflowError } from '../../runtime/errors.ts';
 import { currentSnapshot } from '../../sinks/gold/manifest.ts';
 import { Authority, keyStoreOf, type Pair, withoutOpenssl } from '../support/certificates.ts';
 import { type Finished, type Place, smallDataset, test, until } from '../support/harness.ts';
+import { jars, skippedText, whyNoJava } from '../support/jvm.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
 import { issued, TokenServer, tokenFor } from '../support/token-server.ts';
 
 vi.setConfig({ testTimeout: 300_000, hookTimeout: 300_000 });
 
-const jars = fileURLToPath(new URL('../../.reelflow/jars', import.meta.url));
-const jvm = await findJvm(process.env, jars);
-const missing = 'why' in jvm ? jvm.why : withoutOpenssl();
-const why = missing === undefined ? '' : ` (skipped: ${missing})`;
+const why = skippedText(whyNoJava ?? withoutOpenssl());
 
 const sessionMs = 12_000;
 const keyPassword = `key-${randomBytes(9).toString('hex')}`;

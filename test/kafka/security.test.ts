@@ -10,10 +10,8 @@ import { createServer, request, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { inspect } from 'node:util';
 import { afterAll, beforeAll, describe, expect, inject, vi } from 'vitest';
-import { findJvm } from '../../kafka/local/jars.ts';
 import { startJvmBroker } from '../../kafka/local/jvm.ts';
 import { freePorts } from '../../kafka/local/probe.ts';
 import { seedOf } from '../../kafka/seeds.ts';
@@ -22,16 +20,15 @@ import type { Credentials } from '../../runtime/credentials.ts';
 import { ReelflowError } from '../../runtime/errors.ts';
 import { readManifest } from '../../sinks/gold/manifest.ts';
 import { type Finished, lastJson, type Place, smallDataset, spoken, test } from '../support/harness.ts';
+import { jars, jvm, skippedText } from '../support/jvm.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
 
 vi.setConfig({ testTimeout: 300_000, hookTimeout: 300_000 });
 
-const jars = fileURLToPath(new URL('../../.reelflow/jars', import.meta.url));
-const jvm = await findJvm(process.env, jars);
 /** Beside the java that is used. */
 const keytoolCommand =
   'found' in jvm && jvm.found !== 'java' ? join(dirname(jvm.found), 'keytool') : 'keytool';
-const why = 'why' in jvm ? ` (skipped: ${jvm.why})` : '';
+const why = skippedText();
 
 const password = `pass-${randomBytes(9).toString('hex')}`;
 const registryPassword = `door-${randomBytes(9).toString('hex')}`;

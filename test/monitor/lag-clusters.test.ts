@@ -11,7 +11,8 @@ import { deleteBefore } from '../../kafka/topics.ts';
 import type { LagReport, LagRow } from '../../monitor/lag.ts';
 import { LagWatch } from '../../monitor/lag-watch.ts';
 import { broker, lastJson, type Place, test, until } from '../support/harness.ts';
-import { JavaClient, whyNoJava } from '../support/java-client.ts';
+import { JavaClient } from '../support/java-client.ts';
+import { skippedText, whyNoJava } from '../support/jvm.ts';
 
 vi.setConfig({ testTimeout: 300_000 });
 
@@ -91,49 +92,46 @@ describe('deleted messages', () => {
   });
 });
 
-describe.skipIf(whyNoJava !== undefined)(
-  `transactions${whyNoJava === undefined ? '' : ` (skipped: ${whyNoJava})`}`,
-  () => {
-    test('a marker at the end is not lag; an open transaction is no error, and blocks', async ({ place }) => {
-      const topic = await topicOf(place, 'transactions');
-      const producer = await JavaClient.start(place, 'produce', topic);
-      const [committed, uncommitted] = [`${place.namespace}.committed`, `${place.namespace}.uncommitted`];
-      // A message and its marker, then an aborted message and its marker.
-      await producer.do('b');
-      await producer.do('c');
-      await producer.do('b');
-      await producer.do('a');
-      const plain = `${place.namespace}.plain`;
-      await commit(place, plain, topic, 1);
-      await until('the markers are written', async () => rowOf(await lookOnce(plain)).endOffset === 4);
-      expect(rowOf(await lookOnce(plain))).toMatchObject({ lag: 0, state: 'OK', nextOffset: 1 });
-      await commit(place, plain, topic, 0);
-      expect(rowOf(await lookOnce(plain))).toMatchObject({ lag: 4, state: 'STOP' });
+describe.skipIf(whyNoJava !== undefined)(`transactions${skippedText()}`, () => {
+  test('a marker at the end is not lag; an open transaction is no error, and blocks', async ({ place }) => {
+    const topic = await topicOf(place, 'transactions');
+    const producer = await JavaClient.start(place, 'produce', topic);
+    const [committed, uncommitted] = [`${place.namespace}.committed`, `${place.namespace}.uncommitted`];
+    // A message and its marker, then an aborted message and its marker.
+    await producer.do('b');
+    await producer.do('c');
+    await producer.do('b');
+    await producer.do('a');
+    const plain = `${place.namespace}.plain`;
+    await commit(place, plain, topic, 1);
+    await until('the markers are written', async () => rowOf(await lookOnce(plain)).endOffset === 4);
+    expect(rowOf(await lookOnce(plain))).toMatchObject({ lag: 0, state: 'OK', nextOffset: 1 });
+    await commit(place, plain, topic, 0);
+    expect(rowOf(await lookOnce(plain))).toMatchObject({ lag: 4, state: 'STOP' });
 
-      await producer.do('b');
-      await commit(place, committed, topic, 4);
-      // A consumer of uncommitted messages commits beyond the last stable offset.
-      await commit(place, uncommitted, topic, 5);
-      const watch = new LagWatch(broker);
-      const watched = [committed, uncommitted].map((group) => ({ group, topics: [] }));
-      await watch.look(watched);
-      const open = await watch.look(watched);
-      const offsets = { endOffset: 4, highWatermark: 5, lag: 0, state: 'OK', blocked: 1 };
-      expect(open.rows).toMatchObject([offsets, offsets]);
-      const { stdout } = await place.run(['lag', '--group', committed]);
-      expect(stdout).toContain('1 withheld by an open transaction');
+    await producer.do('b');
+    await commit(place, committed, topic, 4);
+    // A consumer of uncommitted messages commits beyond the last stable offset.
+    await commit(place, uncommitted, topic, 5);
+    const watch = new LagWatch(broker);
+    const watched = [committed, uncommitted].map((group) => ({ group, topics: [] }));
+    await watch.look(watched);
+    const open = await watch.look(watched);
+    const offsets = { endOffset: 4, highWatermark: 5, lag: 0, state: 'OK', blocked: 1 };
+    expect(open.rows).toMatchObject([offsets, offsets]);
+    const { stdout } = await place.run(['lag', '--group', committed]);
+    expect(stdout).toContain('1 withheld by an open transaction');
 
-      await producer.do('c');
-      await until('the marker is written', async () => rowOf(await watch.look(watched)).endOffset === 6);
-      const { rows } = await watch.look(watched);
-      expect(rows).toMatchObject([
-        { group: committed, lag: 2, blocked: 0 },
-        { group: uncommitted, lag: 0, blocked: 0, state: 'OK' },
-      ]);
-      await producer.quit();
-    });
-  },
-);
+    await producer.do('c');
+    await until('the marker is written', async () => rowOf(await watch.look(watched)).endOffset === 6);
+    const { rows } = await watch.look(watched);
+    expect(rows).toMatchObject([
+      { group: committed, lag: 2, blocked: 0 },
+      { group: uncommitted, lag: 0, blocked: 0, state: 'OK' },
+    ]);
+    await producer.quit();
+  });
+});
 
 describe.skipIf(whyNoJava !== undefined)('a group of the consumer protocol', () => {
   test('has members and assignments, so that STALL and STOP differ', async ({ place }) => {

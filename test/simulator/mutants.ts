@@ -1,17 +1,14 @@
 /**
  * The simulator against the product with a guard taken out, one at a time: every mutant has to break a rule within so
- * many schedules. Run as a program it prints one JSON line a mutant. A mutant is a change of one source text, made
- * while the module is loaded; modules that depend on it are loaded again with it, all others once.
+ * many schedules. Run as a program it prints one JSON line a mutant.
  */
-import { readFileSync } from 'node:fs';
-import { registerHooks, stripTypeScriptTypes } from 'node:module';
-import { fileURLToPath } from 'node:url';
+import { type Change, installMutants } from './mutation.ts';
 import type { Failure, ModelBug } from './simulator.ts';
 
 interface Mutant {
   readonly name: string;
   /** What is changed in the product, or what the model of its SQL does wrong. */
-  readonly change: { readonly file: string; readonly from: string; readonly to: string } | ModelBug;
+  readonly change: Change | ModelBug;
 }
 
 const chain = (name: string, from: string, to: string): Mutant => ({
@@ -210,7 +207,6 @@ export const mutants: readonly Mutant[] = [
   ),
 ];
 
-const root = new URL('../../', import.meta.url).href;
 /** Modules between the simulator and what is changed. */
 const dependents = new Set([
   'topics/cube-versions.ts',
@@ -222,36 +218,6 @@ const dependents = new Set([
   'sinks/progress.ts',
   'kafka/shard-assignment.ts',
 ]);
-
-function installHooks(): void {
-  registerHooks({
-    resolve(specifier, context, next) {
-      const resolved = next(specifier, context);
-      const mutant = /[?&]mutant=(\d+)/.exec(context.parentURL ?? '')?.[1];
-      const path = resolved.url.replace(root, '');
-      if (mutant === undefined || !dependents.has(path)) return resolved;
-      return { ...resolved, url: `${resolved.url}?mutant=${mutant}` };
-    },
-    load(url, context, next) {
-      const mutant = mutants[Number(/[?&]mutant=(\d+)/.exec(url)?.[1] ?? -1)];
-      if (mutant === undefined) return next(url, context);
-      const text = readFileSync(fileURLToPath(url), 'utf8');
-      const { change } = mutant;
-      const isChanged = typeof change !== 'string' && url.startsWith(root + change.file);
-      return {
-        format: 'module',
-        source: stripTypeScriptTypes(isChanged ? changed(text, change) : text),
-        shortCircuit: true,
-      };
-    },
-  });
-}
-
-/** @throws RangeError when the text to replace is not there exactly once: the product has moved on */
-export function changed(text: string, { file, from, to }: Exclude<Mutant['change'], string>): string {
-  if (text.split(from).length !== 2) throw new RangeError(`${file} does not have exactly one: ${from}`);
-  return text.replace(from, () => to);
-}
 
 export interface Verdict {
   readonly name: string;
@@ -275,7 +241,10 @@ async function judge(number: number, seed: number, schedulesMax: number): Promis
 }
 
 if (import.meta.main) {
-  installHooks();
+  installMutants(
+    mutants.map(({ change }) => (typeof change === 'string' ? undefined : change)),
+    dependents,
+  );
   const [seed = 1, of = 1, nth = 0, schedulesMax = 5_000] = process.argv.slice(2).map(Number);
   for (const number of mutants.keys()) {
     if (number % of !== nth) continue;

@@ -2,15 +2,10 @@
  * The refresh simulator against the product with one clause of the protocol taken out at a time. Run as a program it
  * prints one JSON line a mutant: the schedules until it was noticed, or null.
  */
-import { readFileSync } from 'node:fs';
-import { registerHooks, stripTypeScriptTypes } from 'node:module';
-import { fileURLToPath } from 'node:url';
+import { type Change, installMutants } from './mutation.ts';
 
-interface RefreshMutant {
+interface RefreshMutant extends Change {
   readonly name: string;
-  readonly file: string;
-  readonly from: string;
-  readonly to: string;
 }
 
 const refresh = (name: string, from: string, to: string): RefreshMutant => ({
@@ -147,7 +142,6 @@ export const refreshMutants: readonly RefreshMutant[] = [
   ),
 ];
 
-const root = new URL('../../', import.meta.url).href;
 const dependents = new Set([
   'producers/refresh/dataset-refresh.ts',
   'producers/refresh/group-entries.ts',
@@ -155,32 +149,8 @@ const dependents = new Set([
   'producers/refresh/plan.ts',
 ]);
 
-function installHooks(): void {
-  registerHooks({
-    resolve(specifier, context, next) {
-      const resolved = next(specifier, context);
-      const mutant = /[?&]mutant=(\d+)/.exec(context.parentURL ?? '')?.[1];
-      if (mutant === undefined || !dependents.has(resolved.url.replace(root, ''))) return resolved;
-      return { ...resolved, url: `${resolved.url}?mutant=${mutant}` };
-    },
-    load(url, context, next) {
-      const mutant = refreshMutants[Number(/[?&]mutant=(\d+)/.exec(url)?.[1] ?? -1)];
-      if (mutant === undefined) return next(url, context);
-      const text = readFileSync(fileURLToPath(url), 'utf8');
-      const source = url.startsWith(root + mutant.file) ? changed(text, mutant) : text;
-      return { format: 'module', source: stripTypeScriptTypes(source), shortCircuit: true };
-    },
-  });
-}
-
-/** @throws RangeError when the text to replace does not occur exactly once: the product has changed */
-function changed(text: string, { file, from, to }: RefreshMutant): string {
-  if (text.split(from).length !== 2) throw new RangeError(`${file} does not have exactly one: ${from}`);
-  return text.replace(from, () => to);
-}
-
 if (import.meta.main) {
-  installHooks();
+  installMutants(refreshMutants, dependents);
   const [seed = 1, schedulesMax = 20_000] = process.argv.slice(2).map(Number);
   for (const [number, { name }] of refreshMutants.entries()) {
     const url = `${new URL('./refresh-simulator.ts', import.meta.url).href}?mutant=${number}`;

@@ -4,15 +4,11 @@ import { once } from 'node:events';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { inject } from 'vitest';
-import { findJvm, resolveJars } from '../../kafka/local/jars.ts';
+import { resolveJars } from '../../kafka/local/jars.ts';
 import { type Place, until } from './harness.ts';
+import { jars, jvm } from './jvm.ts';
 
-const jars = fileURLToPath(new URL('../../.reelflow/jars', import.meta.url));
 const source = fileURLToPath(new URL('./java/Client.java', import.meta.url));
-const jvm = await findJvm(process.env, jars);
-
-/** Why there is no Java client; undefined when there is. */
-export const whyNoJava = 'why' in jvm ? jvm.why : undefined;
 
 export class JavaClient {
   readonly #child: ChildProcessWithoutNullStreams;

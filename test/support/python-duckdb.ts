@@ -1,21 +1,12 @@
 /**
  * DuckDB of Python with extensions from their Python packages, as another engine that reads what reelflow wrote. Needs
- * Python with `lake-requirements.txt`, in `.venv` or where REELFLOW_PYTHON says.
+ * Python with `lake-requirements.txt`.
  */
 import { execFile } from 'node:child_process';
-import { join } from 'node:path';
 import { promisify } from 'node:util';
+import { python } from './python.ts';
 
 const run = promisify(execFile);
-
-export const python =
-  process.env.REELFLOW_PYTHON ?? join(import.meta.dirname, '..', '..', '.venv', 'bin', 'python');
-
-export const hasPackages = (packages: string): Promise<boolean> =>
-  run(python, ['-c', `import ${packages}`]).then(
-    () => true,
-    () => false,
-  );
 
 /** Runs statements in one session, with these extensions loaded. @returns the rows of each */
 export async function pythonDuckdb(

@@ -37,7 +37,8 @@ import { cubeNamed, rowOf } from '../../support/cube-rows.ts';
 import { expectFailure } from '../../support/damage.ts';
 import { failureOf } from '../../support/failure.ts';
 import { Place, smallDataset } from '../../support/harness.ts';
-import { hasPackages, pythonDuckdb } from '../../support/python-duckdb.ts';
+import { hasPackages } from '../../support/python.ts';
+import { pythonDuckdb } from '../../support/python-duckdb.ts';
 import { type S3Server, startS3 } from '../../support/s3/server.ts';
 import { temporaryFolder } from '../../support/temporary-folder.ts';
 

@@ -15,7 +15,8 @@ import { noteOf } from '../../../tables/column-notes.ts';
 import { goldTables } from '../../../tables/gold-tables.ts';
 import { expectFailure } from '../../support/damage.ts';
 import { lastJson, Place, smallDataset, textOf, writeDatasets } from '../../support/harness.ts';
-import { hasPackages, python, pythonDuckdb } from '../../support/python-duckdb.ts';
+import { hasPackages, python } from '../../support/python.ts';
+import { pythonDuckdb } from '../../support/python-duckdb.ts';
 
 const run = promisify(execFile);
 vi.setConfig({ testTimeout: 240_000 });

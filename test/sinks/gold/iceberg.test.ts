@@ -22,7 +22,8 @@ import { type Manifest, snapshotFolder, tableFile } from '../../../sinks/gold/ma
 import { retain } from '../../../sinks/gold/retention.ts';
 import { onDatabase } from '../../support/damage.ts';
 import { GoldLab } from '../../support/gold-lab.ts';
-import { hasPackages, python, pythonDuckdb } from '../../support/python-duckdb.ts';
+import { hasPackages, python } from '../../support/python.ts';
+import { pythonDuckdb } from '../../support/python-duckdb.ts';
 
 vi.setConfig({ testTimeout: 240_000 });
 

@@ -29,7 +29,8 @@ import { topicNamesIn } from '../../../topics/catalog.ts';
 import { expectFailure, onDatabase } from '../../support/damage.ts';
 import { GoldLab, labIdentity as identity } from '../../support/gold-lab.ts';
 import { Place, smallDataset } from '../../support/harness.ts';
-import { hasPackages, pythonDuckdb } from '../../support/python-duckdb.ts';
+import { hasPackages } from '../../support/python.ts';
+import { pythonDuckdb } from '../../support/python-duckdb.ts';
 
 const hasExtension = await hasPackages('duckdb_extension_ducklake, pytz');
 let lab: GoldLab;

@@ -4,35 +4,24 @@
  * in `.venv` or where REELFLOW_PYTHON says, and for Spark pyspark and Java; without them the tests are skipped, and say so.
  */
 import { execFile } from 'node:child_process';
-import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { findJvm } from '../../../kafka/local/jars.ts';
 import { Place, smallDataset, textOf, writeDatasets } from '../../support/harness.ts';
+import { hasPackages, python, whyNoSpark } from '../../support/python.ts';
 
 const run = promisify(execFile);
 const top = join(import.meta.dirname, '..', '..', '..');
-const python = process.env.REELFLOW_PYTHON ?? join(top, '.venv', 'bin', 'python');
-const isThere = (packages: string) =>
-  run(python, ['-c', `import ${packages}`]).then(
-    () => true,
-    () => false,
-  );
-const hasPackages =
-  (existsSync(python) || process.env.REELFLOW_PYTHON !== undefined) &&
-  (await isThere('pandas, polars, duckdb, sklearn, pyarrow'));
+const hasEngines = await hasPackages('pandas, polars, duckdb, sklearn, pyarrow');
 const why = 'no Python with docs/requirements.txt: see the head of docs/train.py';
-const jvm = await findJvm(process.env, join(top, '.reelflow', 'jars'));
-const whyNoSpark =
-  'why' in jvm ? jvm.why : (await isThere('pyspark')) ? undefined : `no pyspark: see docs/requirements.txt`;
+const noSpark = await whyNoSpark();
 
 let place: Place | undefined;
 /** Titles with a rating. */
 let rated: string[];
 
 beforeAll(async () => {
-  if (!hasPackages) return;
+  if (!hasEngines) return;
   place = new Place();
   const made = await smallDataset(join(place.folder, 'made'), 4_000, 5);
   const basics = textOf(made, 'title.basics');
@@ -60,7 +49,7 @@ it.for(['pandas', 'polars', 'duckdb', 'spark'])(
   { timeout: 600_000 },
   async (engine, { skip }) => {
     if (place === undefined) return skip(why);
-    if (engine === 'spark' && whyNoSpark !== undefined) return skip(whyNoSpark);
+    if (engine === 'spark' && noSpark !== undefined) return skip(noSpark);
     const { stdout } = await run(python, [join(top, 'docs', 'train.py'), place.gold, '--engine', engine]);
     const report = JSON.parse(stdout) as {
       titles: Record<'train' | 'validation' | 'test', number>;
