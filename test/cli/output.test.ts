@@ -4,12 +4,9 @@
  */
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
 import { expect, inject } from 'vitest';
 import { exitCodes } from '../../runtime/errors.ts';
-import { type Place, test } from '../support/harness.ts';
-
-const program = fileURLToPath(new URL('../../cli/reelflow.js', import.meta.url));
+import { type Place, program, test } from '../support/harness.ts';
 
 /** Runs a line of bash in which `$R` is the command line. @returns the exit code of the first command, and all texts */
 async function bash(place: Place, line: string) {

@@ -5,7 +5,6 @@
 import { spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { describe, expect, inject } from 'vitest';
 import { requireFreeGold } from '../../cli/run.ts';
 import { withAdmin } from '../../kafka/client.ts';
@@ -16,14 +15,13 @@ import {
   broker,
   lastJson,
   type Place,
+  program,
   type Running,
   smallDataset,
   spoken,
   test,
   until,
 } from '../support/harness.ts';
-
-const program = fileURLToPath(new URL('../../cli/reelflow.js', import.meta.url));
 
 async function start(place: Place, ...more: string[]): Promise<Running & { port: number }> {
   const [port = 0] = await freePorts(1);

@@ -1,13 +1,11 @@
 /** What a command line loads before it knows what to do: most of the time that `--help` takes. Counted, not timed. */
 import { execFile } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { expect, inject } from 'vitest';
-import { test } from '../support/harness.ts';
+import { program, test } from '../support/harness.ts';
 
 const root = new URL('../..', import.meta.url).href;
-const program = fileURLToPath(new URL('../../cli/reelflow.js', import.meta.url));
 
 /** Writes the address of each module that is loaded after it to standard error. */
 const tellLoads = `

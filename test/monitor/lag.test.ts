@@ -5,7 +5,6 @@
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { fileURLToPath } from 'node:url';
 import { describe, expect, inject, it } from 'vitest';
 import { duration, sparkline } from '../../cli/figures.ts';
 import { availableLogBounds } from '../../kafka/bounds.ts';
@@ -15,9 +14,16 @@ import { commitAlone } from '../../kafka/membership.ts';
 import { readMetadata } from '../../monitor/commit-metadata.ts';
 import { partitionsOf } from '../../monitor/lag.ts';
 import { LagWatch } from '../../monitor/lag-watch.ts';
-import { broker, lastJson, type Place, smallDataset, spoken, test, until } from '../support/harness.ts';
-
-const program = fileURLToPath(new URL('../../cli/reelflow.js', import.meta.url));
+import {
+  broker,
+  lastJson,
+  type Place,
+  program,
+  smallDataset,
+  spoken,
+  test,
+  until,
+} from '../support/harness.ts';
 
 const log = (start: number, end: number) => ({ start, end, highWatermark: end });
 const at = (next: number) => ({ next, metadata: '' });

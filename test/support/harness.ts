@@ -36,7 +36,8 @@ import {
 import { schemaText } from '../../topics/registry.ts';
 import { goldDifferences } from './gold-differences.ts';
 
-const program = fileURLToPath(new URL('../../cli/reelflow.js', import.meta.url));
+/** The command line. */
+export const program = fileURLToPath(new URL('../../cli/reelflow.js', import.meta.url));
 /** Real files, beside the checkout; they are never copied. */
 export const sample = fileURLToPath(new URL('../../../shared/imdb-sample', import.meta.url));
 
