@@ -74,6 +74,16 @@ export async function openContext(
   };
 }
 
+/** Broker and registry of the environment or of this machine, which are started if none run. @throws ReelflowError services */
+export async function servicesHere() {
+  const { findServices } = await import('../kafka/local/services.ts');
+  return findServices({
+    env: process.env,
+    folder: localFolder,
+    onProgress: (line) => process.stderr.write(`${line}\n`),
+  });
+}
+
 /**
  * The flags with the namespace of a snapshot, unless the command line names another one: a gold folder belongs to one pipeline.
  * @param id undefined for a folder without snapshots

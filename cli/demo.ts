@@ -4,7 +4,7 @@ import { join, resolve } from 'node:path';
 import { Command } from 'commander';
 import { filled } from '../runtime/terminal.ts';
 import type { GoldTable } from '../tables/gold-table.ts';
-import { type Context, openContext } from './context.ts';
+import { type Context, openContext, servicesHere } from './context.ts';
 import { declarationsOf } from './declared.ts';
 import { whole } from './figures.ts';
 import { viewText } from './gold-text.ts';
@@ -47,12 +47,7 @@ async function run(flags: Flags, command: Command): Promise<void> {
     if (!flags.json) print(line);
   };
   const { tables } = await declarationsOf(flags);
-  const { findServices } = await import('../kafka/local/services.ts');
-  const services = await findServices({
-    env: process.env,
-    folder: localFolder,
-    onProgress: (line) => process.stderr.write(`${line}\n`),
-  });
+  const services = await servicesHere();
   for (const reason of services.why) say(reason);
   say(`Broker ${services.endpoints.brokers.join(', ')} (${services.how})`);
 

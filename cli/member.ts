@@ -2,7 +2,7 @@
  * A command of ours as a child process of `reelflow run`: its log goes to our standard error, its end is reported, and it
  * stops when asked, or by itself when this process is killed.
  */
-import { type ChildProcess, fork } from 'node:child_process';
+import { type ChildProcess, type ForkOptions, fork } from 'node:child_process';
 import { constants } from 'node:os';
 import { createInterface } from 'node:readline';
 import type { Endpoints } from '../runtime/config.ts';
@@ -13,6 +13,19 @@ import { filled, terminalWidth } from '../runtime/terminal.ts';
 
 /** As in the first line of `reelflow.js`: with a small heap, buffers outside it would trigger constant collections. */
 export const stageFlags = ['--initial-old-space-size=256', '--single-threaded-gc'];
+
+/** Starts a command of ours as a child process, on these endpoints. */
+export function forkCommand(
+  args: readonly string[],
+  { brokers, registryUrl }: Endpoints,
+  options: Pick<ForkOptions, 'stdio' | 'detached'>,
+): ChildProcess {
+  return fork(packageFile('cli/reelflow.js'), args, {
+    ...options,
+    execArgv: [...process.execArgv, ...stageFlags],
+    env: { ...process.env, KAFKA_BROKERS: brokers.join(','), SCHEMA_REGISTRY_URL: registryUrl },
+  });
+}
 
 /** Widest name of a member in front of a log line. */
 const nameWidth = 'processor-1'.length;
@@ -59,14 +72,12 @@ export class MemberProcess {
   readonly #tail: string[] = [];
 
   /** @param args command and options. @param name what people call it, such as `processor-1` */
-  constructor(name: string, args: readonly string[], { brokers, registryUrl }: Endpoints) {
+  constructor(name: string, args: readonly string[], endpoints: Endpoints) {
     this.name = name;
-    this.#child = fork(packageFile('cli/reelflow.js'), args, {
+    this.#child = forkCommand(args, endpoints, {
       stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
-      execArgv: [...process.execArgv, ...stageFlags],
       // A terminal sends Ctrl-C to the whole process group: only this process decides when members leave.
       detached: true,
-      env: { ...process.env, KAFKA_BROKERS: brokers.join(','), SCHEMA_REGISTRY_URL: registryUrl },
     });
     let output = '';
     this.#child.stdout?.setEncoding('utf8').on('data', (text: string) => {

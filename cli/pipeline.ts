@@ -3,7 +3,7 @@
  * in this one, all at the same time. Once the dump is sent, the processor applies it without waiting for its window to end,
  * while the replay writes its index. After the replay the children finish their backlog and end.
  */
-import { type ChildProcess, fork } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ProcessorReport } from '../processors/processor.ts';
@@ -11,10 +11,9 @@ import type { ReplayProgress } from '../producers/file-replay.ts';
 import type { ReplayReport } from '../producers/replay-report.ts';
 import { failureKindOf, ReelflowError } from '../runtime/errors.ts';
 import { makeFolder } from '../runtime/files.ts';
-import { packageFile } from '../runtime/package.ts';
 import type { SinkReport } from '../sinks/sink.ts';
 import type { Context } from './context.ts';
-import { stageFlags } from './member.ts';
+import { forkCommand } from './member.ts';
 import { caughtUpMessage, finishMessage, flushMessage, publishedMessage } from './stage.ts';
 
 interface PipelineOptions {
@@ -120,14 +119,8 @@ function startStage<T>(
   makeFolder(logs);
   const log = join(logs, `${command}.log`);
   const common = ['--gold', places.gold, '--state', places.state, '--namespace', places.namespace, '--json'];
-  const child = fork(packageFile('cli/reelflow.js'), [command, ...common, ...more], {
+  const child = forkCommand([command, ...common, ...more], endpoints, {
     stdio: ['ignore', 'pipe', openSync(log, 'w'), 'ipc'],
-    execArgv: [...process.execArgv, ...stageFlags],
-    env: {
-      ...process.env,
-      KAFKA_BROKERS: endpoints.brokers.join(','),
-      SCHEMA_REGISTRY_URL: endpoints.registryUrl,
-    },
   });
   let output = '';
   child.stdout?.setEncoding('utf8').on('data', (text: string) => {

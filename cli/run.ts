@@ -7,7 +7,7 @@ import { existsSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { Command } from 'commander';
 import { ReelflowError } from '../runtime/errors.ts';
-import { openContext } from './context.ts';
+import { openContext, servicesHere } from './context.ts';
 import { declarationsOf } from './declared.ts';
 import { whole } from './figures.ts';
 import type { MemberEnd, MemberProcess } from './member.ts';
@@ -18,7 +18,6 @@ import {
   integerIn,
   type ListenAddress,
   listenOption,
-  localFolder,
   memoryOption,
   periodOption,
   type TablesFlags,
@@ -70,12 +69,7 @@ async function run(dir: string | undefined, flags: Flags): Promise<void> {
   const signal = stopSignal();
   requireFolder(dir);
   const { tables } = await declarationsOf(flags);
-  const { findServices } = await import('../kafka/local/services.ts');
-  const services = await findServices({
-    env: process.env,
-    folder: localFolder,
-    onProgress: (line) => process.stderr.write(`${line}\n`),
-  });
+  const services = await servicesHere();
   const { endpoints } = services;
   const context = await openContext(flags, endpoints, signal, { component: 'run' });
   const { clusterIdOf } = await import('../kafka/client.ts');
