@@ -2,10 +2,10 @@
  * Start and end offsets of partitions: three small requests to each leader, however many topics there are. An offset
  * that no leader reports is an error or absent, never zero.
  */
-import { setTimeout as sleep } from 'node:timers/promises';
 import type Cluster from 'kafkajs/src/cluster/index.js';
 import { type Broker, clusterTopics, withCluster } from './client.ts';
 import { isUnknownTopic, isWithoutLeader } from './failures.ts';
+import { patiently } from './patience.ts';
 import { partitionCounts } from './topics.ts';
 
 export interface LogBounds {
@@ -44,17 +44,14 @@ export const goneAfterMs = 10_000;
 
 /** Bounds of all partitions of all these topics. @throws UnknownTopic, ReelflowError brokerUnreachable */
 export async function logBounds(broker: Broker, topics: readonly string[]): Promise<BoundsByTopic> {
-  const startedMs = performance.now();
-  for (;;) {
-    try {
-      return await readOffsets(broker, topics, ofBounds);
-    } catch (thrown) {
-      const waitedMs = performance.now() - startedMs;
-      if (isUnknownTopic(thrown)) {
-        if (waitedMs > unknownPatienceMs) throw await asUnknownTopic(broker, topics, thrown);
-      } else if (!isWithoutLeader(thrown) || waitedMs > leaderPatienceMs) throw thrown;
-      await sleep(100);
-    }
+  const patienceMs = (thrown: unknown) => {
+    if (isUnknownTopic(thrown)) return unknownPatienceMs;
+    return isWithoutLeader(thrown) ? leaderPatienceMs : 0;
+  };
+  try {
+    return await patiently(() => readOffsets(broker, topics, ofBounds), 100, patienceMs);
+  } catch (thrown) {
+    throw isUnknownTopic(thrown) ? await asUnknownTopic(broker, topics, thrown) : thrown;
   }
 }
 

@@ -3,7 +3,6 @@
  * protocol (KIP-848), and those that only commit. What the cluster does not report is null or absent, never zero, and a
  * group that cannot be read does not affect the others.
  */
-import { setTimeout as sleep } from 'node:timers/promises';
 import kafkajs, { type Admin, type GroupDescription } from 'kafkajs';
 import type Cluster from 'kafkajs/src/cluster/index.js';
 import { messageOf } from '../runtime/errors.ts';
@@ -15,6 +14,7 @@ import {
   isUnknownGroup,
 } from './consumer-group-describe.ts';
 import { asBrokerError, brokerFailureOf, kafkaCodeOf } from './failures.ts';
+import { patiently } from './patience.ts';
 
 export interface CommittedOffset {
   /** Next offset to read, exclusive. */
@@ -282,17 +282,11 @@ function subscriptionOf(members: DescribedGroup['members'], owners: Owners): Gro
 const coordinatorPatienceMs = 6_000;
 
 /** kafkajs does not repeat requests about groups when the coordinator has just moved, or is not available yet. */
-export async function withCoordinator<T>(request: () => Promise<T>): Promise<T> {
-  const startedMs = performance.now();
-  for (;;) {
-    try {
-      return await request();
-    } catch (thrown) {
-      const { name, retriable } = thrown as { name?: string; retriable?: boolean };
-      const mayAppear =
-        (name === 'KafkaJSProtocolError' && retriable === true) || name === 'KafkaJSGroupCoordinatorNotFound';
-      if (!mayAppear || performance.now() - startedMs > coordinatorPatienceMs) throw thrown;
-      await sleep(200);
-    }
-  }
+export function withCoordinator<T>(request: () => Promise<T>): Promise<T> {
+  return patiently(request, 200, (thrown) => {
+    const { name, retriable } = thrown as { name?: string; retriable?: boolean };
+    const mayAppear =
+      (name === 'KafkaJSProtocolError' && retriable === true) || name === 'KafkaJSGroupCoordinatorNotFound';
+    return mayAppear ? coordinatorPatienceMs : 0;
+  });
 }

@@ -2,11 +2,11 @@
  * Creates and checks topics. A retained topic must never delete messages by itself. Brokers default to seven days, so
  * every start checks the settings, not only the creation.
  */
-import { setTimeout as sleep } from 'node:timers/promises';
 import kafkajs from 'kafkajs';
 import { ReelflowError } from '../runtime/errors.ts';
 import { type Broker, clusterTopics, withAdmin } from './client.ts';
 import { answerOf, asBrokerError, brokerFailureOf, isUnknownTopic, isWithoutLeader } from './failures.ts';
+import { patiently } from './patience.ts';
 
 interface TopicSpec {
   readonly topic: string;
@@ -109,16 +109,8 @@ async function ensureTopics(broker: Broker, specs: readonly TopicSpec[], policy:
  * Repeats a request about a topic that was just created: the answering broker may not know it yet, and its partitions may
  * still have no leader.
  */
-async function onceKnown<T>(ask: () => Promise<T>): Promise<T> {
-  const startedMs = performance.now();
-  for (;;) {
-    try {
-      return await ask();
-    } catch (thrown) {
-      if (!isUnknownYet(thrown) || performance.now() - startedMs > creationPatienceMs) throw thrown;
-      await sleep(50);
-    }
-  }
+function onceKnown<T>(ask: () => Promise<T>): Promise<T> {
+  return patiently(ask, 50, (thrown) => (isUnknownYet(thrown) ? creationPatienceMs : 0));
 }
 
 async function metadataOf(admin: kafkajs.Admin, topics: string[]): Promise<kafkajs.ITopicMetadata[]> {

@@ -3,9 +3,7 @@
  * before the journal passes it: read = produced + rejected holds for the whole run, however often it was resumed.
  */
 import { randomBytes } from 'node:crypto';
-import { setTimeout as delay } from 'node:timers/promises';
 import { clusterIdOf } from '../kafka/client.ts';
-import { isUnknownTopic } from '../kafka/failures.ts';
 import { ensureCompactedTopics, ensureRetainedTopics, partitionCounts } from '../kafka/topics.ts';
 import { crashPoint } from '../runtime/crash-points.ts';
 import { withFolderLock } from '../runtime/folder-lock.ts';
@@ -170,17 +168,9 @@ async function prepareTopics(
     ...topics.map((topic) => ({ topic, partitions: shards, valueBytesMax: messageBytesMax })),
     { topic: names.deadLetter, partitions: deadLetterPartitions, valueBytesMax: deadLetterBytesMax },
   ];
-  for (let attempt = 1; ; attempt++) {
-    try {
-      await ensureRetainedTopics(broker, specs);
-      if (mode === 'refresh') await ensureCompactedTopics(broker, [indexSpec(names)]);
-      return { shards, deadLetterPartitions };
-    } catch (thrown) {
-      // For a moment a broker may not know the topic that it has just created.
-      if (!isUnknownTopic(thrown) || attempt === topicAttempts) throw thrown;
-      await delay(200);
-    }
-  }
+  await ensureRetainedTopics(broker, specs);
+  if (mode === 'refresh') await ensureCompactedTopics(broker, [indexSpec(names)]);
+  return { shards, deadLetterPartitions };
 }
 
 /**
@@ -193,8 +183,6 @@ const indexSpec = (names: TopicNames) => ({
   segmentBytes: 16 * 1024 * 1024,
   settings: { 'min.cleanable.dirty.ratio': '0.1', 'message.timestamp.type': 'LogAppendTime' },
 });
-
-const topicAttempts = 25;
 
 async function registerSchemas({ registry, names }: ReplayOptions, files: readonly InputFile[]) {
   const ids = new Map<DatasetName, number>();
