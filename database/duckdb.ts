@@ -15,6 +15,7 @@ import {
   VARCHAR,
 } from '@duckdb/node-api';
 import duckdb, { type Vector } from '@duckdb/node-bindings';
+import { IdSet } from '../topics/id-set.ts';
 import { nullInt } from '../topics/row-plan.ts';
 import { sqlFile, sqlText } from './sql.ts';
 
@@ -268,4 +269,12 @@ export async function readNumbers(connection: DuckDBConnection, sql: string): Pr
     });
     length += rows;
   }
+}
+
+/** The ids in the only column of a query. */
+export async function readIds(connection: DuckDBConnection, sql: string, ids = new IdSet()): Promise<IdSet> {
+  const { columns, length } = await readNumbers(connection, sql);
+  const [column] = columns as [Int32Array];
+  for (let row = 0; row < length; row++) ids.add(column[row] as number);
+  return ids;
 }

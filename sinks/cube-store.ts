@@ -7,7 +7,7 @@
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
-import { memoryBytesOf, readNumbers } from '../database/duckdb.ts';
+import { memoryBytesOf, readIds } from '../database/duckdb.ts';
 import { databasePath } from '../database/sql.ts';
 import { asOpeningError, asStorageError, type Storage } from '../database/storage-errors.ts';
 import { loadDictionary, storeDictionary } from '../database/stored-dictionary.ts';
@@ -386,9 +386,7 @@ export class CubeStore {
     }
     await loadDictionary(connection, 'dictionary', this.dictionary);
     this.#dictionaryStored = this.dictionary.size;
-    const { columns, length } = await readNumbers(connection, 'SELECT nconst FROM names');
-    const ids = columns[0] as Int32Array;
-    for (let row = 0; row < length; row++) this.personIds.add(ids[row] as number);
+    await readIds(connection, 'SELECT nconst FROM names', this.personIds);
   }
 
   async #storeDictionary(): Promise<number> {

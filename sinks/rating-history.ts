@@ -7,12 +7,13 @@
  * Pruning keeps, per title, the newest row at or before the cut-off: the newest day of the log less `historyDays`.
  */
 import type { DuckDBConnection } from '@duckdb/node-api';
-import { appendColumns, readNumbers } from '../database/duckdb.ts';
+import { appendColumns, readIds } from '../database/duckdb.ts';
 import { type BaseMark, baseMarkOf, followBase, type OpenBase } from '../topics/base.ts';
 import type { ChunkDecoder, Owner } from '../topics/chunk.ts';
 import { dayOf, dayText } from '../topics/day.ts';
-import { IdSet } from '../topics/id-set.ts';
+import type { IdSet } from '../topics/id-set.ts';
 import type { LevelDataset, LevelStage, LevelState } from './level-intake.ts';
+import { LevelStates } from './level-states.ts';
 import type { ShardState } from './shard-state.ts';
 import { type RatingVersions, StagedRatings } from './staged-ratings.ts';
 
@@ -66,63 +67,30 @@ interface RatingSource {
   readonly historyDays: number;
 }
 
-export class RatingHistory implements LevelDataset<RatingState> {
+export class RatingHistory
+  extends LevelStates<RatingState, RatingSource>
+  implements LevelDataset<RatingState>
+{
   readonly what = 'ratings';
-  /** By partition of title.ratings. Changed only after a commit. */
-  readonly states = new Map<number, RatingState>();
-  readonly #connection: DuckDBConnection;
-  #source: RatingSource | undefined;
   #titles: IdSet | undefined;
   /** The cut-offs of the last pruning, by shard. */
   #pruned = '';
-  #revision = 0;
 
   constructor(connection: DuckDBConnection) {
-    this.#connection = connection;
+    super(connection, 'sink.rating');
   }
 
-  /** Creates the tables of an empty store, and loads the states. */
-  async open(): Promise<void> {
-    await this.#connection.run(
+  override async open(): Promise<void> {
+    await this.connection.run(
       `CREATE TABLE IF NOT EXISTS ${rowsTable} (shard INTEGER, tconst INTEGER, day INTEGER, tenths INTEGER, votes INTEGER)`,
     );
-    await this.#connection.run(
-      'CREATE TABLE IF NOT EXISTS sink.rating_source (shard INTEGER, state VARCHAR)',
-    );
-    await this.#connection.run('CREATE TABLE IF NOT EXISTS sink.rating_revision (revision INTEGER)');
-    const [revision] = (
-      await this.#connection.runAndReadAll('SELECT revision FROM sink.rating_revision')
-    ).getRows();
-    this.#revision = Number(revision?.[0] ?? 0);
-    const rows = await this.#connection.runAndReadAll('SELECT state FROM sink.rating_source');
-    for (const [text] of rows.getRows()) {
-      const state = JSON.parse(String(text)) as RatingState;
-      this.states.set(state.shard, state);
-    }
+    await super.open();
   }
 
   /** Ids of all titles of which the history may hold rows. Read at the first use: a sink without news does not need them. */
   async titles(): Promise<IdSet> {
-    if (this.#titles !== undefined) return this.#titles;
-    const titles = new IdSet();
-    const { columns, length } = await readNumbers(
-      this.#connection,
-      `SELECT DISTINCT tconst FROM ${rowsTable}`,
-    );
-    const ids = columns[0] as Int32Array;
-    for (let row = 0; row < length; row++) titles.add(ids[row] as number);
-    this.#titles = titles;
-    return titles;
-  }
-
-  /** Where the ratings come from. */
-  readFrom(source: RatingSource): void {
-    this.#source = source;
-  }
-
-  get source(): RatingSource {
-    if (this.#source === undefined) throw new Error('the history has no source');
-    return this.#source;
+    this.#titles ??= await readIds(this.connection, `SELECT DISTINCT tconst FROM ${rowsTable}`);
+    return this.#titles;
   }
 
   newState({ shard, chain }: ShardState): RatingState {
@@ -158,12 +126,12 @@ export class RatingHistory implements LevelDataset<RatingState> {
 
   /** Deletes the history of a partition. */
   async clear({ shard }: Pick<ShardState, 'shard'>): Promise<void> {
-    await this.#connection.run(`DELETE FROM ${rowsTable} WHERE shard = ${shard}`);
+    await this.connection.run(`DELETE FROM ${rowsTable} WHERE shard = ${shard}`);
   }
 
   /** Applies versions of one partition, which follow all that were written before. */
   async write(shard: number, versions: RatingVersions): Promise<void> {
-    const connection = this.#connection;
+    const connection = this.connection;
     const { length, tconst, day, tenths, votes, isFresh } = versions;
     if (length === 0) return;
     const columns = [tconst, day, tenths, votes];
@@ -210,27 +178,9 @@ export class RatingHistory implements LevelDataset<RatingState> {
         AND (tenths IS DISTINCT FROM tenthsBefore OR votes IS DISTINCT FROM votesBefore)`);
   }
 
-  /** Another one after every change of what the relations of `createViews` hold. */
-  get revision(): number {
-    return this.#revision;
-  }
-
-  /** A revision that is rolled back stays in memory: the next one is another again. */
-  async writeRevision(): Promise<void> {
-    await this.#connection.run('DELETE FROM sink.rating_revision');
-    await this.#connection.run(`INSERT INTO sink.rating_revision VALUES (${this.#revision})`);
-  }
-
-  /** Commits the state with the rows that led to it. */
-  async put(state: RatingState): Promise<void> {
-    const { shard } = state;
-    this.#revision += 1;
-    await this.writeRevision();
-    await this.#connection.run(`DELETE FROM sink.rating_source WHERE shard = ${shard}`);
-    await this.#connection.run('INSERT INTO sink.rating_source VALUES ($1, $2)', [
-      shard,
-      JSON.stringify(state),
-    ]);
+  override async put(state: RatingState): Promise<void> {
+    await this.raiseRevision();
+    await super.put(state);
   }
 
   /** Whether the next `prune` may find something. */
@@ -247,7 +197,7 @@ export class RatingHistory implements LevelDataset<RatingState> {
     const cutOffs = this.#cutOffs();
     this.#pruned = cutOffs;
     if (cutOffs === '') return;
-    await this.#connection.run(`
+    await this.connection.run(`
       DELETE FROM ${rowsTable} WHERE rowid IN (
         SELECT row FROM (
           SELECT kept.rowid AS row, tenths, row_number() OVER (PARTITION BY tconst ORDER BY day DESC) AS age
@@ -272,7 +222,7 @@ export class RatingHistory implements LevelDataset<RatingState> {
    */
   async createViews(): Promise<void> {
     const { newestDay, cutOff } = this.#span();
-    await this.#connection.run(`
+    await this.connection.run(`
       CREATE OR REPLACE TEMP VIEW history AS
       SELECT tconst, DATE '1970-01-01' + day AS day, tenths::BIGINT AS tenths, votes::BIGINT AS votes
       FROM (
@@ -283,7 +233,7 @@ export class RatingHistory implements LevelDataset<RatingState> {
           QUALIFY row_number() OVER (PARTITION BY tconst ORDER BY day DESC) = 1
         ) WHERE tenths IS NOT NULL
       )`);
-    await this.#connection.run(`
+    await this.connection.run(`
       CREATE OR REPLACE TEMP TABLE history_span AS
       SELECT DATE '1970-01-01' + ${newestDay} AS newest,
         greatest(DATE '1970-01-01' + ${cutOff}, (SELECT min(day) FROM history)) AS beginning

@@ -3,14 +3,15 @@
  * shard. Titles without a rating have names too, because they may be the series of rated episodes.
  */
 import type { DuckDBConnection } from '@duckdb/node-api';
-import { readNumbers } from '../database/duckdb.ts';
+import { readIds, readNumbers } from '../database/duckdb.ts';
 import { baseMarkOf, followBase, gapsAfterBase, type OpenBase } from '../topics/base.ts';
 import { blockKey, blockSize, partitionOf } from '../topics/catalog.ts';
 import type { ChunkDecoder, Owner } from '../topics/chunk.ts';
-import { IdSet } from '../topics/id-set.ts';
+import type { IdSet } from '../topics/id-set.ts';
 import type { Gap } from '../topics/position.ts';
 import type { KeptTables } from './kept-tables.ts';
 import type { LevelDataset, LevelStage, LevelState } from './level-intake.ts';
+import { LevelStates } from './level-states.ts';
 import type { ShardState } from './shard-state.ts';
 import { StagedTexts } from './staged-texts.ts';
 import { createTexts, namesOfTitles, selectTexts, writeTexts } from './text-table.ts';
@@ -31,60 +32,21 @@ interface TitleSource {
 
 const { table, id } = namesOfTitles;
 
-export class TitleNames implements LevelDataset<TitleState> {
+export class TitleNames extends LevelStates<TitleState, TitleSource> implements LevelDataset<TitleState> {
   readonly what = 'titles';
-  readonly states = new Map<number, TitleState>();
-  readonly #connection: DuckDBConnection;
   readonly #kept: KeptTables;
-  #source: TitleSource | undefined;
   #ids: IdSet | undefined;
-  #revision = 0;
 
   constructor(connection: DuckDBConnection, kept: KeptTables) {
-    this.#connection = connection;
+    super(connection, 'title');
     this.#kept = kept;
   }
 
-  /** Creates the tables of an empty store, and loads the states. */
-  async open(): Promise<void> {
-    await this.#connection.run(createTexts(namesOfTitles));
-    await this.#connection.run('CREATE TABLE IF NOT EXISTS changed_titles (tconst INTEGER)');
-    await this.#connection.run('CREATE TABLE IF NOT EXISTS title_source (shard INTEGER, state VARCHAR)');
-    await this.#connection.run('CREATE TABLE IF NOT EXISTS title_revision (revision INTEGER)');
-    await this.#connection.run(`CREATE OR REPLACE TEMP VIEW title_names AS ${selectTexts(namesOfTitles)}`);
-    const [revision] = (
-      await this.#connection.runAndReadAll('SELECT revision FROM title_revision')
-    ).getRows();
-    this.#revision = Number(revision?.[0] ?? 0);
-    const rows = await this.#connection.runAndReadAll('SELECT state FROM title_source');
-    for (const [text] of rows.getRows()) {
-      const state = JSON.parse(String(text)) as TitleState;
-      this.states.set(state.shard, state);
-    }
-  }
-
-  /** Where the rows come from. A sink whose tables need no names of titles reads none. */
-  readFrom(source: TitleSource): void {
-    this.#source = source;
-  }
-
-  get isRead(): boolean {
-    return this.#source !== undefined;
-  }
-
-  get source(): TitleSource {
-    if (this.#source === undefined) throw new Error('the names of titles have no source');
-    return this.#source;
-  }
-
-  /** Another one after every change of the names. A revision that is rolled back stays in memory. */
-  get revision(): number {
-    return this.#revision;
-  }
-
-  async writeRevision(): Promise<void> {
-    await this.#connection.run('DELETE FROM title_revision');
-    await this.#connection.run(`INSERT INTO title_revision VALUES (${this.#revision})`);
+  override async open(): Promise<void> {
+    await this.connection.run(createTexts(namesOfTitles));
+    await this.connection.run('CREATE TABLE IF NOT EXISTS changed_titles (tconst INTEGER)');
+    await this.connection.run(`CREATE OR REPLACE TEMP VIEW title_names AS ${selectTexts(namesOfTitles)}`);
+    await super.open();
   }
 
   newState({ shard, chain }: ShardState): TitleState {
@@ -103,7 +65,7 @@ export class TitleNames implements LevelDataset<TitleState> {
   /** Deletes the names of a partition: those of its blocks. */
   async clear({ shard, shards }: ShardState): Promise<void> {
     const { columns, length } = await readNumbers(
-      this.#connection,
+      this.connection,
       `SELECT DISTINCT (${id} // ${blockSize})::INTEGER FROM ${table}`,
     );
     const blocks = [...(columns[0] as Int32Array).subarray(0, length)].filter(
@@ -111,17 +73,8 @@ export class TitleNames implements LevelDataset<TitleState> {
     );
     if (blocks.length === 0) return;
     await this.#kept.drop();
-    await this.#connection.run(`DELETE FROM ${table} WHERE ${id} // ${blockSize} IN (${blocks.join(', ')})`);
-    await this.#changed();
-  }
-
-  /** Commits the state with the rows that led to it. */
-  async put(state: TitleState): Promise<void> {
-    await this.#connection.run(`DELETE FROM title_source WHERE shard = ${state.shard}`);
-    await this.#connection.run('INSERT INTO title_source VALUES ($1, $2)', [
-      state.shard,
-      JSON.stringify(state),
-    ]);
+    await this.connection.run(`DELETE FROM ${table} WHERE ${id} // ${blockSize} IN (${blocks.join(', ')})`);
+    await this.raiseRevision();
   }
 
   async stage(): Promise<LevelStage<TitleState>> {
@@ -129,10 +82,10 @@ export class TitleNames implements LevelDataset<TitleState> {
     const staged = new StagedTexts(namesOfTitles, await this.#idsOfTitles(), checked);
     const write = async () => {
       if (staged.isEmpty) return;
-      const { changed, removed } = await writeTexts(this.#connection, namesOfTitles, staged.take(), (ids) =>
+      const { changed, removed } = await writeTexts(this.connection, namesOfTitles, staged.take(), (ids) =>
         this.#kept.changeNames('changed_titles', ids),
       );
-      if (changed + removed > 0) await this.#changed();
+      if (changed + removed > 0) await this.raiseRevision();
     };
     return {
       add: async (value: Buffer, owner: Owner, state: TitleState, offset: number) => {
@@ -161,18 +114,9 @@ export class TitleNames implements LevelDataset<TitleState> {
     return lacking;
   }
 
-  async #changed(): Promise<void> {
-    this.#revision += 1;
-    await this.writeRevision();
-  }
-
   /** Ids of all titles that may have a name. Read at the first use: a sink without news does not need them. */
   async #idsOfTitles(): Promise<IdSet> {
-    if (this.#ids !== undefined) return this.#ids;
-    const ids = new IdSet();
-    const { columns, length } = await readNumbers(this.#connection, `SELECT ${id} FROM ${table}`);
-    for (let row = 0; row < length; row++) ids.add(columns[0]?.[row] as number);
-    this.#ids = ids;
-    return ids;
+    this.#ids ??= await readIds(this.connection, `SELECT ${id} FROM ${table}`);
+    return this.#ids;
   }
 }
