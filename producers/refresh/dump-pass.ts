@@ -4,21 +4,20 @@
  * given up, and `send` reads the file again.
  */
 import { crashPoint } from '../../runtime/crash-points.ts';
-import { bytesOf } from '../../runtime/file-bytes.ts';
 import type { BaseMark } from '../../topics/base.ts';
 import { datasets } from '../../topics/catalog.ts';
 import type { Directory } from '../../topics/dump-index.ts';
 import { groupsOfBlock } from '../../topics/id-groups.ts';
 import type { Appender } from '../appender.ts';
 import { Chunker, type RejectedRow } from '../chunker.ts';
-import { damaged, type InputFile } from '../input-files.ts';
+import type { InputFile } from '../input-files.ts';
 import type { Rejections } from '../journal.ts';
 import type { RateLimit } from '../rate-limit.ts';
 import type { RejectedRows } from '../rejected-rows.ts';
 import { countRejection } from '../rejection-limit.ts';
 import { BatchSender } from './batch-sender.ts';
 import type { DumpFile, OwnMessages } from './devices.ts';
-import { changedMeanwhile, checkUnchanged, withoutNewline } from './dump-file-errors.ts';
+import { changedMeanwhile, checkUnchanged, piecesOf, withoutNewline } from './dump-reading.ts';
 import { entryState, GroupEntries, type GroupEntry } from './group-entries.ts';
 import { type ClosedGroup, GroupReader } from './group-reader.ts';
 import type { DumpFindings } from './plan.ts';
@@ -88,7 +87,6 @@ export class DumpPass implements DumpFile {
   #index = new GroupEntries();
   #changed = new GroupEntries();
   #strays = noStrays;
-  #bytesRead = 0;
   /** Rows read, and their outcome. */
   rows = 0;
   unchanged = 0;
@@ -283,35 +281,27 @@ export class DumpPass implements DumpFile {
         this.#isStray = false;
       },
     });
-    const pieces = bytesOf(file, {
-      read: (bytes) => {
-        this.#bytesRead = bytes;
+    let bytesRead = 0;
+    const pieces = piecesOf(
+      file,
+      () => reader.rows,
+      (bytes) => {
+        bytesRead = bytes;
       },
-    });
-    const next = async () => {
-      try {
-        return await pieces.next();
-      } catch (thrown) {
-        throw damaged(file, `line ${reader.rows + 1}; nothing of it was sent`, thrown);
-      }
-    };
-    try {
-      for (let piece = await next(); piece.done !== true; piece = await next()) {
-        signal?.throwIfAborted();
-        reader.push(piece.value);
-        await this.#flush(pass);
-        onProgress(pass, this.#bytesRead);
-      }
-      reader.end();
-      if (!reader.endsWithNewline) throw withoutNewline(file, reader.rows);
-      if (pass === 'compare') {
-        this.#chunker.cut();
-        await this.#flush(pass);
-      }
-      await checkUnchanged(file);
-    } finally {
-      await pieces.return(undefined);
+    );
+    for await (const piece of pieces) {
+      signal?.throwIfAborted();
+      reader.push(piece);
+      await this.#flush(pass);
+      onProgress(pass, bytesRead);
     }
+    reader.end();
+    if (!reader.endsWithNewline) throw withoutNewline(file, reader.rows);
+    if (pass === 'compare') {
+      this.#chunker.cut();
+      await this.#flush(pass);
+    }
+    await checkUnchanged(file);
     return reader;
   }
 

@@ -7,13 +7,12 @@ import { closeSync, openSync, readSync } from 'node:fs';
 import { type FileHandle, open, rm, utimes } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { ReelflowError } from '../../runtime/errors.ts';
-import { bytesOf } from '../../runtime/file-bytes.ts';
 import { makeFolder } from '../../runtime/files.ts';
 import { datasets } from '../../topics/catalog.ts';
-import { damaged, type InputFile } from '../input-files.ts';
+import type { InputFile } from '../input-files.ts';
 import { unusable } from '../journal.ts';
 import { LineId } from '../line-id.ts';
-import { checkUnchanged, withoutNewline } from './dump-file-errors.ts';
+import { checkUnchanged, piecesOf, withoutNewline } from './dump-reading.ts';
 import { lineBytesMax } from './group-reader.ts';
 
 /** About 50 MB of the largest official file. */
@@ -192,25 +191,6 @@ async function spread(
   await checkUnchanged(file);
   await flush();
   return { header, buckets };
-}
-
-async function* piecesOf(
-  file: InputFile,
-  row: () => number,
-  onProgress: (bytesRead: number) => void,
-): AsyncGenerator<Buffer> {
-  const pieces = bytesOf(file, { read: onProgress });
-  try {
-    for (;;) {
-      const piece = await pieces.next().catch((thrown) => {
-        throw damaged(file, `line ${row() + 1}; nothing of it was sent`, thrown);
-      });
-      if (piece.done === true) return;
-      yield piece.value;
-    }
-  } finally {
-    await pieces.return(undefined);
-  }
 }
 
 async function read(spill: FileHandle, { bytes, extents }: Bucket): Promise<Buffer> {

@@ -1,7 +1,32 @@
-/** What is wrong with a file of a dump. */
+/** Reading a file of a dump to its end, and what may be wrong with it. */
 import { stat } from 'node:fs/promises';
 import { ReelflowError } from '../../runtime/errors.ts';
-import type { InputFile } from '../input-files.ts';
+import { bytesOf } from '../../runtime/file-bytes.ts';
+import { damaged, type InputFile } from '../input-files.ts';
+
+/**
+ * The unpacked bytes of the file.
+ * @param rows how many rows of them were read, for the error of a damaged file
+ * @throws ReelflowError input
+ */
+export async function* piecesOf(
+  file: InputFile,
+  rows: () => number,
+  onProgress: (bytesRead: number) => void,
+): AsyncGenerator<Buffer> {
+  const pieces = bytesOf(file, { read: onProgress });
+  try {
+    for (;;) {
+      const piece = await pieces.next().catch((thrown) => {
+        throw damaged(file, `line ${rows() + 1}; nothing of it was sent`, thrown);
+      });
+      if (piece.done === true) return;
+      yield piece.value;
+    }
+  } finally {
+    await pieces.return(undefined);
+  }
+}
 
 /** @throws ReelflowError inputChanged */
 export async function checkUnchanged(file: InputFile): Promise<void> {
