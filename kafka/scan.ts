@@ -110,13 +110,19 @@ function gaveUp(topic: string, interruption: unknown): ReelflowError {
 }
 
 /** All that a topic holds at this moment, as `scan` yields it. @throws UnknownTopic and what `scan` throws */
-export async function* scanTopic(
-  broker: Broker,
-  topic: string,
-  options: ScanOptions = {},
-): AsyncGenerator<Scanned> {
+export async function* scanTopic(broker: Broker, topic: string): AsyncGenerator<Scanned> {
   const bounds = (await logBounds(broker, [topic])).get(topic) ?? new Map();
   const ranges = [...bounds].map(([partition, { start, end }]) => ({ partition, start, end }));
+  yield* scanAlone(broker, topic, ranges);
+}
+
+/** As `scan`, with a reader of its own. */
+export async function* scanAlone(
+  broker: Broker,
+  topic: string,
+  ranges: readonly Range[],
+  options: ScanOptions = {},
+): AsyncGenerator<Scanned> {
   const reader = new LogReader(broker);
   try {
     yield* scan(reader, topic, ranges, options);

@@ -4,8 +4,8 @@
  */
 import { availableLogBounds, type LogBounds } from '../kafka/bounds.ts';
 import type { Broker } from '../kafka/client.ts';
-import { LogReader } from '../kafka/log.ts';
-import { scan } from '../kafka/scan.ts';
+import type { LogReader } from '../kafka/log.ts';
+import { scan, scanAlone } from '../kafka/scan.ts';
 import type { TopicNames } from '../topics/catalog.ts';
 import { type Fate, type FoundLetter, readDeadLetter } from '../topics/dead-letter.ts';
 
@@ -96,17 +96,10 @@ export class DeadLetterView {
       start: Math.max(start, this.#next.get(partition) ?? 0),
       end,
     }));
-    if (ranges.some(({ start, end }) => start < end)) {
-      const reader = new LogReader(this.#broker);
-      try {
-        for await (const { partition, messages } of scan(reader, this.#topic, ranges, { signal })) {
-          for (const message of messages) {
-            this.#take({ ...message, partition });
-            this.#next.set(partition, message.offset + 1);
-          }
-        }
-      } finally {
-        await reader.close();
+    for await (const { partition, messages } of scanAlone(this.#broker, this.#topic, ranges, { signal })) {
+      for (const message of messages) {
+        this.#take({ ...message, partition });
+        this.#next.set(partition, message.offset + 1);
       }
     }
     this.#trim();

@@ -8,7 +8,7 @@
  */
 import { randomUUID } from 'node:crypto';
 import { DuckDBBlobValue, type DuckDBConnection, type DuckDBInstance } from '@duckdb/node-api';
-import { readNumbers, removeDatabase } from '../database/duckdb.ts';
+import { readIds, removeDatabase } from '../database/duckdb.ts';
 import { databasePath, sqlText } from '../database/sql.ts';
 import { loadDictionary } from '../database/stored-dictionary.ts';
 import { ReelflowError } from '../runtime/errors.ts';
@@ -416,11 +416,8 @@ export class ShardStore implements StoreMemory {
     await loadDictionary(connection, this.dictionaryTable, this.dictionary);
     this.dictionaryStored = this.dictionary.size;
     for (const [dataset, [title]] of this.projection) {
-      const titles = new IdSet();
-      const found = await readNumbers(connection, `SELECT DISTINCT ${title} FROM ${this.table(dataset)}`);
-      const ids = found.columns[0] as Int32Array;
-      for (let row = 0; row < found.length; row++) titles.add(ids[row] as number);
-      this.present.set(dataset, titles);
+      const titles = `SELECT DISTINCT ${title} FROM ${this.table(dataset)}`;
+      this.present.set(dataset, await readIds(connection, titles));
     }
   }
 }

@@ -4,8 +4,7 @@
  */
 import { availableLogBounds } from '../kafka/bounds.ts';
 import type { Broker } from '../kafka/client.ts';
-import { LogReader } from '../kafka/log.ts';
-import { scan } from '../kafka/scan.ts';
+import { scanAlone } from '../kafka/scan.ts';
 import { type DatasetName, datasetNames, type TopicNames } from '../topics/catalog.ts';
 import { DamagedIndex, type Directory, decodeDirectory, NewerIndex } from '../topics/dump-index.ts';
 import type { Manifest } from './gold/manifest.ts';
@@ -62,16 +61,9 @@ export class DumpDirectories {
       this.#next = 0;
       this.#directories.clear();
     }
-    const from = Math.max(start, this.#next);
-    if (from < end) {
-      const reader = new LogReader(this.#broker);
-      try {
-        for await (const { messages } of scan(reader, this.#topic, [{ partition: 0, start: from, end }])) {
-          for (const { key, value } of messages) this.#take(String(key), value);
-        }
-      } finally {
-        await reader.close();
-      }
+    const range = { partition: 0, start: Math.max(start, this.#next), end };
+    for await (const { messages } of scanAlone(this.#broker, this.#topic, [range])) {
+      for (const { key, value } of messages) this.#take(String(key), value);
     }
     this.#next = end;
     return this.#directories;

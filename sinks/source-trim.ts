@@ -17,14 +17,8 @@ import { reasonOf } from '../runtime/errors.ts';
 import { findBase } from '../topics/base.ts';
 import { type DatasetName, datasetNames, type TopicNames } from '../topics/catalog.ts';
 import { OpenLetters } from '../topics/dead-letter.ts';
-import {
-  DamagedIndex,
-  decodeDirectory,
-  directoryKey,
-  type IndexMark,
-  NewerIndex,
-} from '../topics/dump-index.ts';
 import type { Manifest } from './gold/manifest.ts';
+import { DumpDirectories } from './held-dumps.ts';
 import type { SinkMetrics } from './sink-metrics.ts';
 
 /** `delete` the messages before a base, only `report` them, or keep them and stay silent (`off`). */
@@ -102,6 +96,7 @@ const indexEveryMs = 3_600_000;
 
 export class SourceTrim {
   readonly #options: SourceTrimOptions;
+  readonly #directories: DumpDirectories;
   /** Messages deleted since the start; in mode `report` those that could be. */
   deleted = 0;
   #reported = '';
@@ -112,6 +107,7 @@ export class SourceTrim {
 
   constructor(options: SourceTrimOptions) {
     this.#options = options;
+    this.#directories = new DumpDirectories(options.broker, options.names);
   }
 
   /** @param manifest of CURRENT, to which the state of the sink is not behind */
@@ -150,32 +146,31 @@ export class SourceTrim {
     const nowMs = performance.now();
     if (last !== undefined && (last.id === id || nowMs - last.atMs < indexEveryMs)) return;
     const unread = datasetNames.filter((dataset) => input[names.source(dataset)] === undefined);
-    const existing = await partitionCounts(broker, [
-      names.dumpIndex,
-      ...unread.map((dataset) => names.source(dataset)),
-    ]);
-    if (existing.has(names.dumpIndex)) this.#unread = await this.#basesOf(unread, existing);
+    const existing = await partitionCounts(
+      broker,
+      unread.map((dataset) => names.source(dataset)),
+    );
+    this.#unread = await this.#basesOf(
+      unread.filter((dataset) => existing.has(names.source(dataset))),
+      await this.#directories.read(),
+    );
     this.#indexRead = { id, atMs: nowMs };
   }
 
   async #basesOf(
     unread: readonly DatasetName[],
-    existing: ReadonlyMap<string, number>,
+    directories: Awaited<ReturnType<DumpDirectories['read']>>,
   ): Promise<Manifest['input']> {
     const { broker, names } = this.#options;
-    const directories = new Map<string, Buffer | null>();
-    for await (const { messages } of scanTopic(broker, names.dumpIndex)) {
-      for (const { key, value } of messages) directories.set(String(key), value);
-    }
     const bases: Manifest['input'] = {};
     const reader = new LogReader(broker);
     try {
       for (const dataset of unread) {
         const topic = names.source(dataset);
-        const value = directories.get(directoryKey(dataset));
-        if (value == null || !existing.has(topic)) continue;
+        const marks = directories.get(dataset)?.marks;
+        if (marks === undefined) continue;
         const bounds = (await logBounds(broker, [topic])).get(topic);
-        for (const [partition, { base = 0 }] of marksOf(value).entries()) {
+        for (const [partition, { base = 0 }] of marks.entries()) {
           const log = bounds?.get(partition);
           if (log === undefined || log.start >= base || log.end < base) continue;
           const whole = await findBase(reader, { topic, partition }, { start: base, end: log.end });
@@ -225,16 +220,6 @@ export class SourceTrim {
       this.deleted += countOf(own);
       metrics?.sourcesDeleted(countOf(own));
     }
-  }
-}
-
-/** The marks of a directory; none of one that cannot be read. */
-function marksOf(directory: Buffer): readonly IndexMark[] {
-  try {
-    return decodeDirectory(directory).marks;
-  } catch (thrown) {
-    if (thrown instanceof DamagedIndex || thrown instanceof NewerIndex) return [];
-    throw thrown;
   }
 }
 
