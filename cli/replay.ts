@@ -173,9 +173,10 @@ export function replayText(report: ReplayReport): string {
   );
   const remarks = [
     report.absent.length > 0 && `Absent: ${report.absent.join(', ')}.`,
-    report.read > 0 &&
-      report.unchanged === report.read &&
-      'Nothing changed: the topics already hold this dump.',
+    report.unchanged > 0 &&
+      report.unchanged + report.rejected === report.read &&
+      report.chunks === 0 &&
+      `Nothing changed: the topics already hold ${report.rejected > 0 ? 'the valid rows of this dump' : 'this dump'}.`,
     report.unfinished !== undefined && `Not finished: ${report.unfinished.join(', ')}.`,
     report.nothingToDo && 'Nothing to do: the last run was complete.',
     report.rejected > 0 && 'Rejected rows are in the dead-letter topic, with file, line and reason.',

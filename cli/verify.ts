@@ -115,7 +115,7 @@ async function reasonOf(
   try {
     const { equal } = await fromTopics();
     return equal
-      ? `The snapshot equals its input on the topics, so the topics hold other rows than ${data}. Replay it with \`reelflow replay ${data}\`, then verify the next snapshot.`
+      ? `The snapshot equals its input on the topics. If ${data} was replayed since then, wait for the next snapshot; otherwise the topics hold other rows: replay it with \`reelflow replay ${data}\`, then verify the next snapshot.`
       : defectHint;
   } catch (thrown) {
     if (!(thrown instanceof ReelflowError)) throw thrown;

@@ -37,7 +37,7 @@ export interface RejectedRow {
   readonly from: Mark;
 }
 
-interface ChunkerOptions {
+export interface ChunkerOptions {
   readonly dataset: Dataset;
   readonly layout: Layout;
   /** Partition count of the topic. */

@@ -20,11 +20,17 @@ export function foreignFormat(start: Buffer): ForeignFormat | undefined {
   const hex = start.subarray(0, 8).toString('hex');
   const found = foreignFormats.find(([prefix]) => hex.startsWith(prefix));
   if (found !== undefined) return found[1];
-  if (/^(?:fffe|feff)/.test(hex) || start.subarray(0, 64).includes(0)) {
+  const head = start.subarray(0, 64);
+  const hasZero = head.includes(0);
+  const isEverySecond = [0, 1].some((odd) => head.every((byte, at) => (byte === 0) === (at % 2 === odd)));
+  if (/^(?:fffe|feff)/.test(hex) || (hasZero && isEverySecond)) {
     return {
       what: 'not UTF-8 text, but probably UTF-16',
       hint: 'Convert it with `iconv -f UTF-16 -t UTF-8`.',
     };
+  }
+  if (hasZero) {
+    return { what: 'not text', hint: 'Fetch the file again. Unpack archives, and name the files inside.' };
   }
   const text = start
     .subarray(0, 256)

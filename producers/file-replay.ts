@@ -11,7 +11,7 @@ import { type DatasetName, datasets, type TopicNames } from '../topics/catalog.t
 import type { Appender } from './appender.ts';
 import type { Chunk, Mark } from './chunk-writer.ts';
 import { Chunker, type RejectedRow } from './chunker.ts';
-import { damaged, type InputFile } from './input-files.ts';
+import { checkText, damaged, type InputFile } from './input-files.ts';
 import { firstChunkOf, type Journal, type JournaledProgress } from './journal.ts';
 import { RateLimit } from './rate-limit.ts';
 import { RejectedRows } from './rejected-rows.ts';
@@ -215,7 +215,9 @@ export class FileReplay {
     if (this.#isStopped || this.#isHopeless) return undefined;
     try {
       const piece = await pieces.next();
-      return piece.done === true || this.#isStopped ? undefined : piece.value;
+      if (piece.done === true || this.#isStopped) return undefined;
+      checkText(piece.value);
+      return piece.value;
     } catch (thrown) {
       this.#damage = { thrown };
       return undefined;

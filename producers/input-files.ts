@@ -155,7 +155,13 @@ async function statOf(path: string): Promise<Stats> {
  * @throws ReelflowError input
  */
 export async function inspect(dataset: DatasetName, name: string): Promise<InputFile> {
-  const { size, mtime } = await statOf(name);
+  const stats = await statOf(name);
+  if (stats.isFIFO() || stats.isSocket() || stats.isCharacterDevice()) {
+    throw new ReelflowError('input', `${name} is a pipe or a device, not a file`, {
+      hint: 'Write its data into a file, and name that.',
+    });
+  }
+  const { size, mtime } = stats;
   const onDisk = { name, path: resolve(name), gzip: false, size };
   const file = { ...onDisk, gzip: isGzip(await firstBytes(onDisk)) };
   const start = await firstBytes(file);
@@ -188,6 +194,11 @@ async function firstBytes(file: ReadableFile & { readonly name: string }): Promi
       : unreadable(file.name, thrown);
   }
   return read;
+}
+
+/** @throws Error when bytes of a file hold a zero byte: no text has one, but a hole that a crash or a copy has left does */
+export function checkText(bytes: Buffer): void {
+  if (bytes.includes(0)) throw new Error('zero bytes, which no text has');
 }
 
 /**

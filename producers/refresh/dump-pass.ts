@@ -9,7 +9,7 @@ import { datasets } from '../../topics/catalog.ts';
 import type { Directory } from '../../topics/dump-index.ts';
 import { groupsOfBlock } from '../../topics/id-groups.ts';
 import type { Appender } from '../appender.ts';
-import { Chunker, type RejectedRow } from '../chunker.ts';
+import { Chunker, type ChunkerOptions, type RejectedRow } from '../chunker.ts';
 import type { InputFile } from '../input-files.ts';
 import type { Rejections } from '../journal.ts';
 import type { RateLimit } from '../rate-limit.ts';
@@ -72,6 +72,8 @@ export class DumpPass implements DumpFile {
   readonly #sender: BatchSender;
   readonly #spool: Spool;
   readonly #chunker: Chunker;
+  /** Counts the refused rows of groups that have not changed: they have their dead letters. Its chunks go nowhere. */
+  #counter: Chunker | undefined;
   /** Chunks that were cut and are not spooled or sent yet. */
   #pending: PackedChunk[] = [];
   #rejected: { readonly row: RejectedRow; readonly isStray: boolean }[] = [];
@@ -96,18 +98,11 @@ export class DumpPass implements DumpFile {
   bytes = 0;
 
   constructor(options: DumpPassOptions) {
-    const { file, shards, schemaId, runId, firstChunk, topic, appender } = options;
+    const { topic, runId, appender } = options;
     this.#options = options;
     this.#sender = new BatchSender(appender, topic, runId);
     this.#spool = new Spool(options.spoolPath);
-    this.#chunker = new Chunker({
-      dataset: datasets[file.dataset],
-      layout: file.layout,
-      shards,
-      schemaId,
-      runId,
-      firstChunk,
-      asOf: file.modified,
+    this.#chunker = this.#newChunker({
       onChunk: (chunk) => {
         this.#pending.push(packedChunkOf(chunk));
         this.#chunker.recycle(chunk);
@@ -122,6 +117,23 @@ export class DumpPass implements DumpFile {
     });
   }
 
+  #newChunker(events: Pick<ChunkerOptions, 'onChunk' | 'onRejected'>): Chunker {
+    const { file, shards, schemaId, runId, firstChunk } = this.#options;
+    const { layout, modified: asOf } = file;
+    return new Chunker({
+      ...{ dataset: datasets[file.dataset], layout, shards, schemaId, runId, firstChunk, asOf },
+      ...events,
+    });
+  }
+
+  #refusedRowsOf(closed: ClosedGroup): number {
+    this.#counter ??= this.#newChunker({
+      onChunk: (chunk) => this.#counter?.recycle(chunk),
+      onRejected: (found) => countRejection(this.rejections, this.#asInOriginal(found)),
+    });
+    return this.#counter.replaceGroup(closed.group, closed).rejected;
+  }
+
   get chunks(): number {
     return this.#sender.chunks;
   }
@@ -133,19 +145,22 @@ export class DumpPass implements DumpFile {
     const changed = this.#changed;
     let unchangedRows = 0;
     const reader = await this.#read('compare', (closed) => {
-      if (index.holds(closed.group, closed.low, closed.high)) {
-        unchanged.add(closed.group);
-        unchangedRows += closed.rows;
+      const { group, low, high, rows } = closed;
+      const hasRefused = index.holdsRefused(group, low, high);
+      if (hasRefused || index.holds(group, low, high)) {
+        unchanged.add(group);
+        const refused = hasRefused ? this.#refusedRowsOf(closed) : 0;
+        this.rejected += refused;
+        unchangedRows += rows - refused;
         return;
       }
-      const { maskLow, maskHigh, rejected } = this.#chunker.replaceGroup(closed.group, closed);
-      this.rejected += rejected;
-      changed.put(closed.group, { low: closed.low, high: closed.high, maskLow, maskHigh, rows: closed.rows });
+      const encoded = this.#chunker.replaceGroup(group, closed);
+      this.rejected += encoded.rejected;
+      changed.put(group, entryOf(closed, encoded));
     });
     this.#isComparing = false;
     this.#strays = reader.strays;
-    unchangedRows += this.#knownStrays;
-    this.rejected += reader.strays.rows - this.#knownStrays;
+    this.rejected += reader.strays.rows;
     this.rows = reader.rows;
     this.unchanged = unchangedRows;
     return {
@@ -161,7 +176,7 @@ export class DumpPass implements DumpFile {
 
   async send(emptied: readonly number[], whole: boolean): Promise<void> {
     crashPoint('after-plan-before-send');
-    if (whole && this.unchanged > this.#knownStrays) await this.#sendWhole();
+    if (whole && this.unchanged > 0) await this.#sendWhole();
     else if (this.#isSpooled) {
       await this.#sendPending();
       for await (const chunk of this.#spool.read()) {
@@ -189,9 +204,7 @@ export class DumpPass implements DumpFile {
     const sent: [number, GroupEntry][] = [];
     await this.#read('send', (closed) => {
       if (!left.delete(closed.group)) return;
-      const { maskLow, maskHigh } = this.#chunker.replaceGroup(closed.group, closed);
-      const { low, high, rows } = closed;
-      sent.push([closed.group, { low, high, maskLow, maskHigh, rows }]);
+      sent.push([closed.group, entryOf(closed, this.#chunker.replaceGroup(closed.group, closed))]);
     });
     for (const group of left) this.#chunker.replaceGroup(group);
     await this.#finishSending();
@@ -250,8 +263,8 @@ export class DumpPass implements DumpFile {
     const isKept = this.#isSpooled;
     this.#isSendingAgain = isKept;
     await this.#read('send', (closed) => {
-      const { group, low, high, rows } = closed;
-      if (!this.#index.holds(group, low, high)) return this.#sendClosed(closed);
+      const { group, rows } = closed;
+      if (!isHeld(this.#index, closed)) return this.#sendClosed(closed);
       this.#isSendingAgain = true;
       this.unchanged -= rows - this.#chunker.replaceGroup(group, closed).rejected;
       this.#isSendingAgain = isKept;
@@ -260,8 +273,7 @@ export class DumpPass implements DumpFile {
   }
 
   #sendClosed(closed: ClosedGroup): void {
-    if (!this.#changed.holds(closed.group, closed.low, closed.high))
-      throw changedMeanwhile(this.#options.file);
+    if (!isHeld(this.#changed, closed)) throw changedMeanwhile(this.#options.file);
     this.#chunker.replaceGroup(closed.group, closed);
   }
 
@@ -356,4 +368,15 @@ export class DumpPass implements DumpFile {
     this.#options.onRejected(row.reason);
     await this.#options.rejectedRows.room();
   }
+}
+
+/** Whether these entries hold exactly the rows of the group in the file, refused ones included. */
+const isHeld = (entries: GroupEntries, { group, low, high }: ClosedGroup) =>
+  entries.holds(group, low, high) || entries.holdsRefused(group, low, high);
+
+function entryOf(
+  { low, high, rows }: ClosedGroup,
+  { maskLow, maskHigh, rejected }: Pick<GroupEntry, 'maskLow' | 'maskHigh'> & { readonly rejected: number },
+): GroupEntry {
+  return { low, high: rejected > 0 ? ~high : high, maskLow, maskHigh, rows };
 }

@@ -2,7 +2,7 @@
 import { stat } from 'node:fs/promises';
 import { ReelflowError } from '../../runtime/errors.ts';
 import { bytesOf } from '../../runtime/file-bytes.ts';
-import { damaged, type InputFile } from '../input-files.ts';
+import { checkText, damaged, type InputFile } from '../input-files.ts';
 
 /**
  * The unpacked bytes of the file.
@@ -17,9 +17,15 @@ export async function* piecesOf(
   const pieces = bytesOf(file, { read: onProgress });
   try {
     for (;;) {
-      const piece = await pieces.next().catch((thrown) => {
-        throw damaged(file, `line ${rows() + 1}; nothing of it was sent`, thrown);
-      });
+      const piece = await pieces
+        .next()
+        .then((next) => {
+          if (next.done !== true) checkText(next.value);
+          return next;
+        })
+        .catch((thrown) => {
+          throw damaged(file, `line ${rows() + 1}; nothing of it was sent`, thrown);
+        });
       if (piece.done === true) return;
       yield piece.value;
     }
@@ -44,6 +50,6 @@ export function changedMeanwhile({ name }: InputFile): ReelflowError {
 export function withoutNewline({ name }: InputFile, rows: number): ReelflowError {
   return new ReelflowError('cutFile', `${name} does not end with a newline`, {
     detail: `It breaks off in line ${rows + 1}. Nothing of it was sent.`,
-    hint: 'Fetch the file again. To send its rows without removing any, use --upsert.',
+    hint: 'Fetch the file again: its last row may be cut off. If the file is whole, end it with a newline.',
   });
 }

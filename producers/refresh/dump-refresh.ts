@@ -17,7 +17,7 @@ import type { InputFile } from '../input-files.ts';
 import { chunksPerAttempt, firstChunkOf, type Journal } from '../journal.ts';
 import { RateLimit } from '../rate-limit.ts';
 import { RejectedRows } from '../rejected-rows.ts';
-import { checkPlannedRejections, type RejectionCounts } from '../rejection-limit.ts';
+import { checkPlannedRejections } from '../rejection-limit.ts';
 import { DatasetRefresh } from './dataset-refresh.ts';
 import type { Written } from './devices.ts';
 import { fingerprintOf } from './dump-fingerprint.ts';
@@ -135,15 +135,17 @@ export class DumpRefresh {
       for (const task of tasks) {
         if (task.kind !== 'load') this.plans[task.dataset] = await this.#plan(task);
       }
-      const refused: Partial<Record<DatasetName, RejectionCounts>> = {};
-      for (const task of tasks) {
-        const plan = this.plans[task.dataset];
-        if (plan === undefined || task.kind !== 'refresh') continue;
-        checkPlan(task.dataset, task.file.name, plan, options);
-        const { rows: read, rejected, rejections } = task.pass;
-        refused[task.dataset] = { read, rejected, rejections };
+      const refreshed = tasks.flatMap((task) => (task.kind === 'refresh' ? [task] : []));
+      const refused = refreshed.map(({ dataset, pass: { rows: read, rejected, rejections } }) => [
+        dataset,
+        { read, rejected, rejections },
+      ]);
+      // Before the plans: ids without valid rows may be those of refused rows.
+      checkPlannedRejections(Object.fromEntries(refused), options.maxRejected);
+      for (const { dataset, file } of refreshed) {
+        const plan = this.plans[dataset];
+        if (plan !== undefined) checkPlan(dataset, file.name, plan, options);
       }
-      checkPlannedRejections(refused, options.maxRejected);
       if (options.dryRun === true) return;
       run.journal.loads = tasks.filter(({ kind }) => kind === 'load').map(({ dataset }) => dataset);
       await run.saveJournal();

@@ -21,6 +21,7 @@ export class EntryBlock {
 
 export interface GroupEntry {
   readonly low: number;
+  /** Inverted if at least one row of the group was refused: its rows are counted again in each dump that still has them. */
   readonly high: number;
   readonly maskLow: number;
   readonly maskHigh: number;
@@ -60,6 +61,11 @@ export class GroupEntries {
     if (block === undefined) return false;
     const at = group % groupsOfBlock;
     return block.state[at] === entryState.known && block.low[at] === low && block.high[at] === high;
+  }
+
+  /** As above, of rows of which at least one was refused. */
+  holdsRefused(group: number, low: number, high: number): boolean {
+    return this.holds(group, low, ~high);
   }
 
   put(group: number, entry: GroupEntry): void {

@@ -5,6 +5,7 @@
 import { bytesOf, type ReadableFile } from '../../runtime/file-bytes.ts';
 import type { Dataset } from '../../topics/catalog.ts';
 import type { Directory } from '../../topics/dump-index.ts';
+import { groupOf } from '../../topics/id-groups.ts';
 import type { Chunk } from '../chunk-writer.ts';
 import type { RejectedRow } from '../chunker.ts';
 import type { Layout } from '../file-layout.ts';
@@ -21,6 +22,7 @@ export class LoadHasher implements FileObserver {
   #reader: GroupReader;
   /** How many rows of an id were rejected. */
   readonly #rejected = new Map<number, number>();
+  readonly #groupsOfRejected = new Set<number>();
   /** Of this attempt. */
   readonly own: OwnOffsets;
   #isUnsorted = false;
@@ -33,8 +35,10 @@ export class LoadHasher implements FileObserver {
       idColumn: layout.order[0] as number,
       keepRows: false,
       isRefused: (id, rows) => this.#rejected.size > 0 && this.#rejected.get(id) === rows,
-      onGroup: ({ group, low, high, maskLow, maskHigh, rows }) =>
-        this.#entries.put(group, { low, high, maskLow, maskHigh, rows }),
+      onGroup: ({ group, low, high, maskLow, maskHigh, rows }) => {
+        const hasRefused = this.#groupsOfRejected.has(group);
+        this.#entries.put(group, { low, high: hasRefused ? ~high : high, maskLow, maskHigh, rows });
+      },
     };
     this.#reader = new GroupReader(this.#options);
   }
@@ -58,7 +62,9 @@ export class LoadHasher implements FileObserver {
 
   rejected({ original }: RejectedRow): void {
     const id = this.#ids.at(Buffer.concat([original, Buffer.from('\n')]), 0);
-    if (id >= 0) this.#rejected.set(id, (this.#rejected.get(id) ?? 0) + 1);
+    if (id < 0) return;
+    this.#rejected.set(id, (this.#rejected.get(id) ?? 0) + 1);
+    this.#groupsOfRejected.add(groupOf(id));
   }
 
   acknowledged({ partition, number }: Chunk, offset: number | undefined): void {

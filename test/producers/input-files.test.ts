@@ -2,6 +2,7 @@
  * Files as downloads, archives and other programs leave them: each is read to its last byte, or refused with an error
  * that says what it is. Method: small files on disk, opened and read as a replay does.
  */
+import { execFileSync } from 'node:child_process';
 import { appendFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { deflateRawSync, gzipSync } from 'node:zlib';
@@ -83,6 +84,8 @@ describe('a file of another format is refused by its content', () => {
     ['UTF-16, big end first', Buffer.from(utf16).swap16(), 'UTF-16'],
     ['UTF-16 without a mark', utf16.subarray(2), 'UTF-16'],
     ['UTF-16 in gzip', gzipSync(utf16), 'UTF-16'],
+    ['zero bytes', Buffer.alloc(4_096), 'not text'],
+    ['an archive of tar', Buffer.concat([Buffer.from('imdb/title.ratings.tsv'), Buffer.alloc(600)]), 'not text'],
     ['gzip in gzip', gzipSync(gzipSync(text)), 'twice'],
     ['zstd', Buffer.from('28b52ffd04', 'hex'), 'zstd'],
     ['a Git LFS pointer', 'version https://git-lfs.github.com/spec/v1\noid sha256:0\n', 'LFS'],
@@ -93,6 +96,15 @@ describe('a file of another format is refused by its content', () => {
       expect(failure.message).toContain(what);
       expect(failure.hint).not.toBe('');
     }
+  });
+
+  it('a pipe is refused at once', async () => {
+    const path = join(temporaryFolder(), 'title.ratings.tsv');
+    execFileSync('mkfifo', [path]);
+    expect(await failureOf(openInputs([path]))).toMatchObject({
+      kind: 'input',
+      message: expect.stringContaining('is a pipe'),
+    });
   });
 
   it.each(['title.ratings.tsv.zip', 'title.ratings.csv', 'title_ratings.parquet'])(

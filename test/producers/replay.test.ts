@@ -456,6 +456,7 @@ describe('an error that the user can fix', () => {
 
   it.each([
     ['truncated', (packed: Buffer) => packed.subarray(0, packed.length >> 1)],
+    ['partly zero', (_: Buffer, text: string) => gzipSync(Buffer.from(text).fill(0, 2_000_000, 2_000_500))],
     [
       'damaged',
       (packed: Buffer) => Buffer.concat([packed.subarray(0, packed.length >> 1), Buffer.alloc(500, 7)]),
@@ -463,7 +464,7 @@ describe('an error that the user can fix', () => {
   ])('a %s gzip stops the run at a row; the complete rows before it are sent', async (_, harm) => {
     const whole = ratings(200_000);
     const options = optionsFor(
-      folder({ 'title.ratings.tsv.gz': harm(gzipSync(whole)), 'title.basics.tsv': basics }),
+      folder({ 'title.ratings.tsv.gz': harm(gzipSync(whole), whole), 'title.basics.tsv': basics }),
     );
     const failure = await failureOf(replay(options));
     expect(failure.kind).toBe('input');

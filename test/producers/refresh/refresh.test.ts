@@ -22,6 +22,8 @@ import { failureOf } from '../../support/failure.ts';
 const a = many((id) => id);
 /** Some rows changed, some vanished, some are new. */
 const b = many((id) => (id % 400 === 7 ? undefined : id % 100 === 3 ? id + 1_000_000 : id), 2_010);
+/** What a crash or an interrupted copy leaves in the middle of a file. */
+const holeIn = (text: string) => Buffer.from(text).fill(0, 4_096, 8_192);
 const c = many((id) => (id % 300 === 11 ? undefined : id % 50 === 3 ? id + 2_000_000 : id), 1_999);
 
 describe('the topics hold exactly the newest dump', () => {
@@ -96,7 +98,7 @@ describe('the topics hold exactly the newest dump', () => {
     const rows = shuffled(ratings(a));
     const files = { ...dumpOf(a), 'title.ratings': `${rows}tt0000005\tbad\t1\n` };
     await place.replay(place.dump(files));
-    expect(await place.replay(place.dump(files))).toMatchObject({ unchanged: 4_001, chunks: 0 });
+    expect(await place.replay(place.dump(files))).toMatchObject({ unchanged: 4_000, rejected: 1, chunks: 0 });
 
     const other = new Place();
     await other.replay(other.dump({ ...dumpOf(a), 'title.ratings': rows.trimEnd() }));
@@ -168,7 +170,33 @@ describe('the topics hold exactly the newest dump', () => {
     expect(report.plan?.['title.ratings']).toMatchObject({ refused: 1, vanished: { ids: 1 } });
     const { [7 * 9_973]: _gone, ...left } = good;
     expect(await votesOf(place)).toEqual(left);
-    expect((await place.replay(place.dump(broken))).rejected).toBe(0);
+    const again = await place.replay(place.dump(broken));
+    expect(again).toMatchObject({ produced: 0, rejected: 1 });
+    expect(again.datasets['title.ratings']?.rejections).toMatchObject({ rating: { rows: 1 } });
+    expect(await place.deadLetters()).toBe(1);
+  });
+
+  it.each([
+    ['after a first load', false],
+    ['after a refresh', true],
+  ])('refused rows that are still in the file count again and refuse the dump, %s', async (_, isRefresh) => {
+    const place = new Place();
+    const good = many((id) => id, 300);
+    const strays = 'tconst\taverageRating\tnumVotes\n'.repeat(4);
+    const files = {
+      ...dumpOf(good),
+      'title.ratings': `${ratings(good).replaceAll(/\t5\.0\t(7|8|9)\n/g, '\tfive\t$1\n')}${strays}`,
+    };
+    if (isRefresh) await place.replay(place.dump(dumpOf(good)));
+    const { rejected } = await place.replay(place.dump(files), { maxRejected: 100, maxRemoved: 100 });
+    const again = await place.replay(place.dump(files), { maxRejected: 100 });
+    expect(again).toMatchObject({ rejected, produced: 0, read: 604 });
+    expect(again.plan?.['title.ratings']).toMatchObject({ refused: rejected });
+    expect(await failureOf(place.replay(place.dump(files)))).toMatchObject({
+      kind: 'rowsRejected',
+      detail: expect.stringContaining(`${rejected} of 304 rows rejected`),
+    });
+    expect(await place.deadLetters()).toBe(rejected);
   });
 
   // Method: the values are quoted, so no line begins with its id.
@@ -235,6 +263,8 @@ describe('nothing is sent and nothing removed', () => {
     ['half of the ids', 'tooManyRemoved', dumpOf(many((id) => (id % 2 === 0 ? id : undefined)))],
     ['a file that ends early', 'cutFile', dumpOf(half)],
     ['a last line without its newline', 'cutFile', { 'title.ratings': ratings(b).slice(0, -1) }],
+    ['a hole of zero bytes', 'input', { 'title.ratings': holeIn(ratings(b)) }],
+    ['a hole of zero bytes in a packed file', 'input', { 'title.ratings': gzipSync(holeIn(ratings(b))) }],
     ['an HTML page', 'input', { 'title.ratings': gzipSync('<html><body>Not found</body></html>') }],
     [
       'more rejected rows than the limit',
