@@ -207,9 +207,7 @@ export class Publication {
     const startedMs = performance.now();
     const id = currentSnapshot(gold);
     const current = id === undefined ? undefined : readManifest(gold, id);
-    // Read while the tables are written. A failure is thrown where the manifest is made.
-    const directories = this.#readDirectories();
-    directories.catch(() => undefined);
+    const directories = await this.#readDirectories();
     let isEqual = false;
     const manifest = await store.onAllThreads(() =>
       publishSnapshot(store, {
@@ -220,7 +218,7 @@ export class Publication {
         peopleTopic: this.#peopleTopic,
         reelflowVersion,
         historyDays,
-        dumpsIn: async (input) => dumpsIn(input, await directories, names),
+        dumpsIn: (input) => dumpsIn(input, directories, names),
         tables: declarations.tables,
         waiting: this.#waiting(),
         isWorthIt: (next) => {
