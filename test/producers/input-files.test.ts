@@ -85,7 +85,11 @@ describe('a file of another format is refused by its content', () => {
     ['UTF-16 without a mark', utf16.subarray(2), 'UTF-16'],
     ['UTF-16 in gzip', gzipSync(utf16), 'UTF-16'],
     ['zero bytes', Buffer.alloc(4_096), 'not text'],
-    ['an archive of tar', Buffer.concat([Buffer.from('imdb/title.ratings.tsv'), Buffer.alloc(600)]), 'not text'],
+    [
+      'an archive of tar',
+      Buffer.concat([Buffer.from('imdb/title.ratings.tsv'), Buffer.alloc(600)]),
+      'not text',
+    ],
     ['gzip in gzip', gzipSync(gzipSync(text)), 'twice'],
     ['zstd', Buffer.from('28b52ffd04', 'hex'), 'zstd'],
     ['a Git LFS pointer', 'version https://git-lfs.github.com/spec/v1\noid sha256:0\n', 'LFS'],

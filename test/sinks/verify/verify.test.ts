@@ -495,7 +495,9 @@ describe('reelflow verify', () => {
     const other = await smallDataset(join(place.folder, 'other-files'), 30, 99);
     const finished = await command(plain.id, '--gold', place.gold, '--data', other);
     expect(finished.code).toBe(16);
-    expect(spoken(finished)).toContain(`If ${other} was replayed since then, wait for the next snapshot; otherwise the topics hold other rows`);
+    expect(spoken(finished)).toContain(
+      `If ${other} was replayed since then, wait for the next snapshot; otherwise the topics hold other rows`,
+    );
     expect(spoken(finished)).not.toContain('defect');
     const alone = await place.run(['verify', plain.id, '--gold', place.gold, '--data', other], {
       KAFKA_BROKERS: '',
