@@ -21,7 +21,7 @@ export function countRejection(rejections: Rejections, { reason, line, detail }:
   rejections[reason].rows += 1;
 }
 
-export interface RejectionCounts {
+interface RejectionCounts {
   readonly read: number;
   readonly rejected: number;
   readonly rejections: Rejections;
