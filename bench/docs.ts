@@ -138,6 +138,20 @@ const goals: readonly Goal[] = [
     '% of a whole one',
   ),
   within('A sink without work: at most 5 % of a core', 'snapshots', 5, 'idle, % of a core'),
+  {
+    goal: 'Replay alone: at least 1.4 × faster on two cores than on one',
+    from: 'stages',
+    measured: (lines) => {
+      const seconds = (name: string) =>
+        number(
+          lines.find(({ stage }) => stage === name),
+          'seconds',
+        );
+      const [two, one] = [seconds('replay'), seconds('replay on one core')];
+      if (two === undefined || one === undefined) return undefined;
+      return { text: `${shown(one / two)} ×`, isReached: one / two >= 1.4 };
+    },
+  },
   variation('An unchanged dump again at least as fast as the first time', /again/, 1),
   variation('Rows in random order within 2 ×', /random/, 2),
   {

@@ -55,7 +55,7 @@ const notes: Readonly<Record<string, string>> = {
   pipeline:
     'Replay, process and sink run together, from the first byte read to CURRENT swapped. `five`: five datasets and the five tables that other engines compute too; `all`: all datasets and tables. × DuckDB: against DuckDB, which computes the same tables from the same files (of `all` not those of history, which one dump does not determine). CPU µs a record with the broker; peak memory is that of our three processes together, state the bytes on disk at the end.',
   stages:
-    'The work of `five` above; each stage alone, one after the other, its start included; what it reads is complete before.',
+    'The work of `five` above; each stage alone, one after the other, its start included; what it reads is complete before. On one core: pinned to it with `taskset`, beside the broker, which may use both.',
   variations: 'The work of `five` above; each line differs from the first in what it is called.',
   refresh:
     'A dump on top of the one before: 0.05 % of the titles vanish, 0.1 % change, 10 % of the ratings change. From the first byte read to CURRENT swapped, with the start of processor and sink; DuckDB computes the same tables from the files of the new dump (`five` and `all` as in the first table). CPU seconds with those of the broker, but for the sink and for the unchanged dump: the replay of the same dump again, its start included.',
@@ -341,8 +341,13 @@ async function stages(flags: Flags, endpoints: Endpoints): Promise<Line[]> {
   const [titles = 0] = flags.titles;
   const { datasets, only } = workloads.five;
   const data = await syntheticData({ titles, order: flags.order, datasets }, say);
-  const runs: Record<'replay' | 'process' | 'sink', Measured>[] = [];
+  const runs: Record<'replay' | 'replay on one core' | 'process' | 'sink', Measured>[] = [];
   for (let number = 1; number <= flags.runs; number++) {
+    const replayed = ['replay', data, '--shards', String(flags.shards)] as const;
+    const onOneCore = await inPlace(endpoints, number, (context, places, folder) => {
+      const [name, ...more] = replayed;
+      return stage(name, context, places, more, { logs: folder, signal, onOneCore: true });
+    });
     runs.push(
       await inPlace(endpoints, number, async (context, places, folder) => {
         const run = (name: 'replay' | 'process' | 'sink', ...more: string[]) => {
@@ -350,7 +355,8 @@ async function stages(flags: Flags, endpoints: Endpoints): Promise<Line[]> {
           return stage(name, context, places, more, { logs: folder, signal });
         };
         return {
-          replay: await run('replay', data, '--shards', String(flags.shards)),
+          replay: await run(...replayed),
+          'replay on one core': onOneCore,
           process: await run('process', '--until-caught-up', ...only),
           sink: await run('sink', '--once', ...only),
         };
@@ -358,7 +364,7 @@ async function stages(flags: Flags, endpoints: Endpoints): Promise<Line[]> {
     );
   }
   const records = median(runs.map(({ replay }) => (JSON.parse(replay.lastLine) as { read: number }).read));
-  return (['replay', 'process', 'sink'] as const).map((name) => {
+  return (['replay', 'replay on one core', 'process', 'sink'] as const).map((name) => {
     const middle = (of: (measured: Measured) => number) => median(runs.map((run) => of(run[name])));
     const seconds = middle((of) => of.seconds);
     return {

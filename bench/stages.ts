@@ -17,13 +17,18 @@ export function stage(
   { endpoints }: Context,
   { gold, state, namespace }: CommonFlags,
   more: readonly string[],
-  { logs, signal }: { logs: string; signal: AbortSignal },
+  { logs, signal, onOneCore = false }: { logs: string; signal: AbortSignal; onOneCore?: boolean },
 ): Promise<Measured> {
   const places = ['--gold', gold, '--state', state, '--namespace', namespace, '--json'];
+  const [own, ...args] = [
+    ...(onOneCore ? ['taskset', '-c', '0'] : []),
+    process.execPath,
+    ...[...stageFlags, program, command, ...places, ...more],
+  ];
   return measure(
     {
-      command: process.execPath,
-      args: [...stageFlags, program, command, ...places, ...more],
+      command: own as string,
+      args,
       env: { KAFKA_BROKERS: endpoints.brokers.join(','), SCHEMA_REGISTRY_URL: endpoints.registryUrl },
     },
     { log: join(logs, `${command}.log`), broker: endpoints.brokers[0] as string, signal },
