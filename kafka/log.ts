@@ -3,6 +3,7 @@
  * reset, and nothing is committed. It uses the cluster and fetch request of kafkajs without its consumer, which resets
  * the offset on OFFSET_OUT_OF_RANGE and drops fetched data when it pauses.
  */
+import type { FetchedMessage } from 'kafkajs/src/cluster/index.js';
 import Batch from 'kafkajs/src/consumer/batch.js';
 import { messageOf, ReelflowError } from '../runtime/errors.ts';
 import type { Broker } from './client.ts';
@@ -60,6 +61,24 @@ const isolationReadCommitted = 1;
 const skippedMax = 100_000;
 /** Makes a broker send the first batch of a partition and no more. */
 const oneBatch = 1;
+
+interface Answer {
+  readonly lastStableOffset: string;
+  readonly messages: readonly FetchedMessage[];
+}
+
+/**
+ * The last offset that an answer without a message from `next` on passes over, as a marker. Compaction removes records and keeps the
+ * batch with its offsets, also without any record if it is the last one of its producer. A broker answers with no more than that
+ * batch when its segment ends there, however often it is asked.
+ */
+function passedOver(next: number, { messages, lastStableOffset }: Answer): LogMessage[] {
+  const last = messages.at(-1)?.batchContext;
+  // A batch without records: at least this offset has none. Behind the last stable offset nothing is readable yet.
+  const offset = last === undefined ? next : Number(last.firstOffset) + last.lastOffsetDelta;
+  if (offset < next || next >= Number(lastStableOffset)) return [];
+  return [{ offset, timestampMs: 0, key: null, value: null, isMarker: true, isUndecodable: false }];
+}
 
 export class LogReader {
   readonly #broker: Broker;
@@ -205,10 +224,8 @@ export class LogReader {
         ) as Want;
         const batch = new Batch(topicName, String(want.next), answer);
         const real = new Set(batch.messages);
-        return {
-          ...want,
-          end: Number(answer.highWatermark),
-          messages: batch.messagesWithinOffset.map((message) => ({
+        const messages = batch.messagesWithinOffset.map(
+          (message): LogMessage => ({
             offset: Number(message.offset),
             timestampMs: Number(message.timestamp),
             key: message.key,
@@ -216,8 +233,11 @@ export class LogReader {
             headers: message.headers,
             isMarker: !real.has(message),
             isUndecodable: false,
-          })),
-        };
+          }),
+        );
+        // With several partitions an answer may be empty because the others filled the response.
+        if (messages.length === 0 && wants.length === 1) messages.push(...passedOver(want.next, answer));
+        return { ...want, end: Number(answer.highWatermark), messages };
       }),
     );
   }

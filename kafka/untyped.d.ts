@@ -23,6 +23,7 @@ declare module 'kafkajs/src/cluster/index.js' {
     value: Buffer | null;
     headers: Record<string, Buffer | undefined>;
     isControlRecord: boolean;
+    readonly batchContext: { readonly firstOffset: string; readonly lastOffsetDelta: number };
   }
   export interface FetchResponse {
     responses: {
@@ -30,6 +31,7 @@ declare module 'kafkajs/src/cluster/index.js' {
       partitions: {
         partition: number;
         highWatermark: string;
+        lastStableOffset: string;
         abortedTransactions: unknown[];
         messages: FetchedMessage[];
       }[];

@@ -1,8 +1,10 @@
 /** Reads at exact positions, on a broker. */
-import { expect } from 'vitest';
+import { randomBytes } from 'node:crypto';
+import { expect, vi } from 'vitest';
 import { LogInterrupted } from '../../kafka/failures.ts';
 import { LogReader } from '../../kafka/log.ts';
-import { ensureRetainedTopics } from '../../kafka/topics.ts';
+import { scanTopic } from '../../kafka/scan.ts';
+import { ensureCompactedTopics, ensureRetainedTopics } from '../../kafka/topics.ts';
 import { broker, test, until } from '../support/harness.ts';
 
 const sockets = () => process.getActiveResourcesInfo().filter((name) => name === 'TCPSocketWrap').length;
@@ -68,3 +70,33 @@ test.for(['Broker not connected', "Cannot read properties of undefined (reading 
     await expect(fetching).rejects.toBeInstanceOf(LogInterrupted);
   },
 );
+
+// Method: the smallest segments that a broker allows. The first one ends with a batch whose last record, or whose only one, a later
+// message of its key makes useless; the broker cleans it within its 15 s, and keeps the batch, because its producer is idempotent.
+test.for([
+  ['lost its last record', ['kept', 'changed']],
+  ['lost all its records', ['changed']],
+] as const)('a segment that ends with a batch that %s is read to its end', async ([, keys], { place }) => {
+  vi.setConfig({ testTimeout: 240_000 });
+  const topic = place.names.dumpIndex;
+  const settings = { 'min.cleanable.dirty.ratio': '0.01' };
+  await ensureCompactedTopics(broker, [{ topic, partitions: 1, segmentBytes: 1_048_576, settings }]);
+  const send = async (...messages: { key: string; value: Buffer }[]) => {
+    const producer = broker.kafka.producer({ idempotent: true, maxInFlightRequests: 1 });
+    await producer.connect();
+    await producer.send({ topic, messages });
+    await producer.disconnect();
+  };
+  await send(...keys.map((key) => ({ key, value: randomBytes(300_000) })));
+  for (const key of ['changed', 'other', 'another']) await send({ key, value: randomBytes(900_000) });
+  const offsets = async () => {
+    const found: number[] = [];
+    for await (const { messages } of scanTopic(broker, topic))
+      found.push(...messages.map(({ offset }) => offset));
+    return found;
+  };
+  const all = keys.length + 3;
+  await until('the first segment is clean', async () => (await offsets()).length < all, 120_000);
+  const left = [0, 1, 2, 3, 4].slice(0, all).filter((offset) => offset !== keys.length - 1);
+  expect(await offsets()).toEqual(left);
+});
