@@ -55,6 +55,8 @@ export interface FetchBounds {
   readonly bytesMax?: number;
   /** Maximum of one partition, compressed. */
   readonly partitionBytesMax?: number;
+  /** Compaction may have removed all records of a batch. */
+  readonly isCompacted?: boolean;
 }
 
 const isolationReadCommitted = 1;
@@ -72,8 +74,14 @@ interface Answer {
  * batch with its offsets, also without any record if it is the last one of its producer. A broker answers with no more than that
  * batch when its segment ends there, however often it is asked.
  */
-function passedOver(next: number, { messages, lastStableOffset }: Answer): LogMessage[] {
+function passedOver(
+  next: number,
+  { messages, lastStableOffset }: Answer,
+  { isCompacted = false }: FetchBounds,
+): LogMessage[] {
   const last = messages.at(-1)?.batchContext;
+  // Other logs have no empty batches: an empty answer of theirs, such as that of a slow remote store, passes over nothing.
+  if (last === undefined && !isCompacted) return [];
   // A batch without records: at least this offset has none. Behind the last stable offset nothing is readable yet.
   const offset = last === undefined ? next : Number(last.firstOffset) + last.lastOffsetDelta;
   if (offset < next || next >= Number(lastStableOffset)) return [];
@@ -236,7 +244,8 @@ export class LogReader {
           }),
         );
         // With several partitions an answer may be empty because the others filled the response.
-        if (messages.length === 0 && wants.length === 1) messages.push(...passedOver(want.next, answer));
+        if (messages.length === 0 && wants.length === 1)
+          messages.push(...passedOver(want.next, answer, bounds));
         return { ...want, end: Number(answer.highWatermark), messages };
       }),
     );

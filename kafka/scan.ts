@@ -22,6 +22,8 @@ interface ScanOptions {
   readonly signal?: AbortSignal | undefined;
   /** Also yields control and aborted records, for a caller that accounts for every offset. */
   readonly withMarkers?: boolean;
+  /** The topic is compacted. */
+  readonly isCompacted?: boolean;
 }
 
 const fetchBounds = { waitMs: 500, bytesMax: 8 * 1024 * 1024, partitionBytesMax: 2 * 1024 * 1024 };
@@ -36,7 +38,7 @@ export async function* scan(
   reader: LogReader,
   topic: string,
   ranges: readonly Range[],
-  { signal, withMarkers = false }: ScanOptions = {},
+  { signal, withMarkers = false, isCompacted = false }: ScanOptions = {},
 ): AsyncGenerator<Scanned> {
   const open = new Map(
     ranges
@@ -46,7 +48,7 @@ export async function* scan(
   // For a single message the broker need not send any later one.
   const [only] = ranges;
   const isSingle = only !== undefined && ranges.length === 1 && only.end - only.start <= 1;
-  const bounds = isSingle ? { ...fetchBounds, partitionBytesMax: 1 } : fetchBounds;
+  const bounds = { ...fetchBounds, isCompacted, ...(isSingle && { partitionBytesMax: 1 }) };
   const request = () => {
     const wants = [...open].map(([partition, { next }]) => ({ topic, partition, next }));
     const answer = reader.fetch(wants, bounds);
@@ -110,10 +112,14 @@ function gaveUp(topic: string, interruption: unknown): ReelflowError {
 }
 
 /** All that a topic holds at this moment, as `scan` yields it. @throws UnknownTopic and what `scan` throws */
-export async function* scanTopic(broker: Broker, topic: string): AsyncGenerator<Scanned> {
+export async function* scanTopic(
+  broker: Broker,
+  topic: string,
+  options: ScanOptions = {},
+): AsyncGenerator<Scanned> {
   const bounds = (await logBounds(broker, [topic])).get(topic) ?? new Map();
   const ranges = [...bounds].map(([partition, { start, end }]) => ({ partition, start, end }));
-  yield* scanAlone(broker, topic, ranges);
+  yield* scanAlone(broker, topic, ranges, options);
 }
 
 /** As `scan`, with a reader of its own. */

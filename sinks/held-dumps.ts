@@ -62,7 +62,7 @@ export class DumpDirectories {
       this.#directories.clear();
     }
     const range = { partition: 0, start: Math.max(start, this.#next), end };
-    for await (const { messages } of scanAlone(this.#broker, this.#topic, [range])) {
+    for await (const { messages } of scanAlone(this.#broker, this.#topic, [range], { isCompacted: true })) {
       for (const { key, value } of messages) this.#take(String(key), value);
     }
     this.#next = end;

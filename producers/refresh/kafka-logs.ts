@@ -219,7 +219,7 @@ export class KafkaIndexLog implements IndexLog {
     signal?: AbortSignal,
   ): Promise<KafkaIndexLog> {
     const log = new KafkaIndexLog(broker, producer, topic, signal);
-    for await (const { messages } of scanTopic(broker, topic)) {
+    for await (const { messages } of scanTopic(broker, topic, { isCompacted: true })) {
       for (const { key, value } of messages) {
         if (key === null) continue;
         if (value === null) log.messages.delete(key.toString());

@@ -1,6 +1,7 @@
 /** Reads at exact positions, on a broker. */
 import { randomBytes } from 'node:crypto';
 import { expect, vi } from 'vitest';
+import type { Broker } from '../../kafka/client.ts';
 import { LogInterrupted } from '../../kafka/failures.ts';
 import { LogReader } from '../../kafka/log.ts';
 import { scanTopic } from '../../kafka/scan.ts';
@@ -91,7 +92,7 @@ test.for([
   for (const key of ['changed', 'other', 'another']) await send({ key, value: randomBytes(900_000) });
   const offsets = async () => {
     const found: number[] = [];
-    for await (const { messages } of scanTopic(broker, topic))
+    for await (const { messages } of scanTopic(broker, topic, { isCompacted: true }))
       found.push(...messages.map(({ offset }) => offset));
     return found;
   };
@@ -99,4 +100,30 @@ test.for([
   await until('the first segment is clean', async () => (await offsets()).length < all, 120_000);
   const left = [0, 1, 2, 3, 4].slice(0, all).filter((offset) => offset !== keys.length - 1);
   expect(await offsets()).toEqual(left);
+});
+
+// Method: the answer of a broker whose remote store was too slow, from a broker in kafkajs' place.
+test.for([
+  ['with a compacted topic passes over one offset', true, [7]],
+  ['with any other topic passes over none', false, []],
+] as const)('an empty answer before the end %s', async ([, isCompacted, offsets]) => {
+  const empty = {
+    partition: 0,
+    highWatermark: '9',
+    lastStableOffset: '9',
+    abortedTransactions: [],
+    messages: [],
+  };
+  const cluster = {
+    connect: async () => undefined,
+    addMultipleTargetTopics: async () => undefined,
+    refreshMetadataIfNecessary: async () => undefined,
+    findLeaderForPartitions: () => ({ 1: [0] }),
+    findBroker: async () => ({
+      fetch: async () => ({ responses: [{ topicName: 't', partitions: [empty] }] }),
+    }),
+  };
+  const reader = new LogReader({ ...broker, createCluster: () => cluster } as unknown as Broker);
+  const [fetched] = await reader.fetch([{ topic: 't', partition: 0, next: 7 }], { waitMs: 1, isCompacted });
+  expect(fetched?.messages.map(({ offset }) => offset)).toEqual(offsets);
 });
