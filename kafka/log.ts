@@ -13,6 +13,8 @@ export interface LogMessage {
   readonly offset: number;
   /** Milliseconds since 1970, set by the sender. */
   readonly timestampMs: number;
+  /** Epoch of the leader that appended it: whoever appends in place of lost messages has another one. Absent where no batch names it. */
+  readonly leaderEpoch?: number | undefined;
   readonly key: Buffer | null;
   readonly value: Buffer | null;
   readonly headers?: Readonly<Record<string, Buffer | undefined>>;
@@ -236,6 +238,7 @@ export class LogReader {
           (message): LogMessage => ({
             offset: Number(message.offset),
             timestampMs: Number(message.timestamp),
+            leaderEpoch: message.batchContext?.partitionLeaderEpoch,
             key: message.key,
             value: message.value,
             headers: message.headers,

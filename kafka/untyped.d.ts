@@ -23,7 +23,12 @@ declare module 'kafkajs/src/cluster/index.js' {
     value: Buffer | null;
     headers: Record<string, Buffer | undefined>;
     isControlRecord: boolean;
-    readonly batchContext: { readonly firstOffset: string; readonly lastOffsetDelta: number };
+    /** Absent in message formats without batches. */
+    readonly batchContext?: {
+      readonly firstOffset: string;
+      readonly lastOffsetDelta: number;
+      readonly partitionLeaderEpoch: number;
+    };
   }
   export interface FetchResponse {
     responses: {

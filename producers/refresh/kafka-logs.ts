@@ -63,8 +63,9 @@ export class KafkaSourceLog implements SourceLog {
     const { reader, topic } = this.#options;
     const hashes = new Map<number, string>();
     for await (const { messages } of scan(reader, topic, [range])) {
-      for (const { offset, key, value } of messages) {
+      for (const { offset, timestampMs, leaderEpoch, key, value } of messages) {
         const hash = createHash('sha256')
+          .update(`${leaderEpoch} ${timestampMs} `)
           .update(key ?? '')
           .update(value ?? '');
         hashes.set(offset, hash.digest('hex').slice(0, hashHexDigits));

@@ -30,6 +30,10 @@ interface Stamp {
 
 interface Message {
   readonly number: number;
+  /** When it was sent: no two messages have the same time, but copies of one do. */
+  readonly sentAt: number;
+  /** Of the partition's leader that appended it. */
+  readonly leaderEpoch: number;
   /** Consumers did not apply it, and there is a dead letter. */
   isRefused?: true;
   readonly runId: string;
@@ -54,9 +58,23 @@ function randomFrom(seed: number): () => number {
 class Topic {
   logs: (Message | undefined)[][] = Array.from({ length: partitions }, () => []);
   starts: number[] = Array(partitions).fill(0);
+  leaderEpochs: number[] = Array(partitions).fill(0);
+  #sent = 0;
 
-  append(message: Message, group: number): void {
-    this.logs[partitionOfGroup(group)]?.push(message);
+  now(): number {
+    return this.#sent++;
+  }
+
+  /** @returns its offset */
+  append(partition: number, message: Omit<Message, 'leaderEpoch'>): number {
+    const log = this.logs[partition] as (Message | undefined)[];
+    return log.push({ ...message, leaderEpoch: this.leaderEpochs[partition] as number }) - 1;
+  }
+
+  appendForeign(id: number, value: string, replaces: readonly number[] = []): void {
+    const rows = new Map([[id, value]]);
+    const partition = partitionOfGroup(groupOf(id));
+    this.append(partition, { number: -1, sentAt: this.now(), runId: 'foreign', replaces, rows });
   }
 
   /**
@@ -99,7 +117,14 @@ class Topic {
 
 const partitionOfGroup = (group: number) => partitionOf(blockKey('tt', blockOfGroup(group)), partitions);
 const hashOf = (message: Message) =>
-  JSON.stringify([message.runId, message.replaces, [...message.rows], message.mark]);
+  JSON.stringify([
+    message.leaderEpoch,
+    message.sentAt,
+    message.runId,
+    message.replaces,
+    [...message.rows],
+    message.mark,
+  ]);
 
 function groupsOf(rows: Rows): Map<number, Map<number, string>> {
   const groups = new Map<number, Map<number, string>>();
@@ -127,7 +152,7 @@ class World {
   /** Values that index keys had before. */
   readonly indexHistory: [string, Buffer | undefined][] = [];
   /** Requests that the network has kept a copy of. */
-  readonly late: { readonly partition: number; readonly message: Message }[] = [];
+  readonly late: { readonly partition: number; readonly message: Omit<Message, 'leaderEpoch'> }[] = [];
   /** Places of refused messages. */
   readonly letters: { partition: number; offset: number }[] = [];
   /** How many of them a replay has read that ended since: it has sent their groups again. */
@@ -183,8 +208,9 @@ async function replay(
     return true;
   };
   const push = (partition: number, content: Pick<Message, 'replaces' | 'rows' | 'mark'>) => {
-    const message: Message = { ...content, number: world.sent++, runId, stamp: stampFor(partition) };
-    const offset = (topic.logs[partition] as Message[]).push(message) - 1;
+    const stamp = stampFor(partition);
+    const message = { ...content, number: world.sent++, sentAt: topic.now(), runId, stamp };
+    const offset = topic.append(partition, message);
     sequences[partition] = (sequences[partition] as number) + 1;
     own.add(partition, message.number, offset);
     return { message, offset };
@@ -393,7 +419,7 @@ async function run(seed: number, withBases: boolean): Promise<Omit<RefreshFailur
   };
   const upsert = async (turn: Turn, id: number, value: string, replaces: number[]) => {
     await turn();
-    topic.append({ number: -1, runId: 'foreign', replaces, rows: new Map([[id, value]]) }, groupOf(id));
+    topic.appendForeign(id, value, replaces);
   };
 
   for (let step = 3 + below(30); step > 0; step--) {
@@ -471,7 +497,7 @@ function arriveLate(
   const { partition, message } = copy;
   const isTaken = topic.takes(partition, message.stamp as Stamp);
   note(`a late copy of ${message.replaces} ${isTaken ? 'arrives' : 'is refused'}`);
-  if (isTaken) topic.logs[partition]?.push(message);
+  if (isTaken) topic.append(partition, message);
 }
 
 function loseTail(
@@ -484,6 +510,8 @@ function loseTail(
   const log = world.topic.logs[partition] as (Message | undefined)[];
   if (log.length - count < (world.topic.starts[partition] as number)) return;
   log.length -= count;
+  // The next leader has another epoch.
+  world.topic.leaderEpochs[partition] = (world.topic.leaderEpochs[partition] as number) + 1;
   note(`partition ${partition} loses its tail from ${log.length} on`);
   refill(world, partition, count, random, note);
 }
@@ -509,8 +537,7 @@ function refill(
     }
     const id = own[Math.floor(random() * own.length)] as number;
     note(`others write ${id} to partition ${partition}`);
-    const rows = new Map([[id, 'w']]);
-    world.topic.append({ number: -1, runId: 'foreign', replaces: [], rows }, groupOf(id));
+    world.topic.appendForeign(id, 'w');
   }
 }
 
@@ -533,6 +560,7 @@ function disturb(
     const lost = topic.logs.map((each) => each.length);
     topic.logs = topic.logs.map(() => []);
     topic.starts.fill(0);
+    topic.leaderEpochs.fill(0);
     for (const [each, count] of lost.entries()) refill(world, each, count, random, note);
   } else if (kind === 1 && log.length > first) {
     const lost = random() < 0.5 ? 1 : 1 + below(log.length - first);

@@ -5,6 +5,7 @@
 import { utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, it, vi } from 'vitest';
+import { withAdmin } from '../../../kafka/client.ts';
 import { scanTopic } from '../../../kafka/scan.ts';
 import { deleteBefore } from '../../../kafka/topics.ts';
 import { Appender } from '../../../producers/appender.ts';
@@ -284,6 +285,30 @@ it.each([
     await expectExact(place, b);
   },
 );
+
+it('a topic that is recreated and has its last messages again, with the same bytes', async () => {
+  const place = new DumpPlace();
+  const source = place.options.names.source('title.ratings');
+  const more = { 10060: 5 };
+  for (const votes of [{ 10001: 2 }, { 10001: 3 }, { 10001: 4 }]) {
+    await replay(place, dump(place, { ...more, ...votes }));
+  }
+  const all: { key: string; value: Buffer | null; partition: number }[] = [];
+  for await (const { partition, messages } of scanTopic(broker, source)) {
+    all.push(...messages.map(({ key, value }) => ({ key: String(key), value, partition })));
+  }
+  expect(all.length).toBeGreaterThanOrEqual(3);
+  await deleteTopics(source);
+  const configEntries = [{ name: 'retention.ms', value: '-1' }];
+  await withAdmin(broker, (admin) =>
+    admin.createTopics({
+      topics: [{ topic: source, numPartitions: 2, replicationFactor: 1, configEntries }],
+    }),
+  );
+  // The first message, which alone has the row of 10060, is another one now.
+  await send(source, all.with(0, all.at(-1) as (typeof all)[number]));
+  await expectExact(place, { ...more, 10001: 4 });
+});
 
 it('a topic of the index that is deleted and one of the source that is recreated at once', async () => {
   const place = new DumpPlace();
