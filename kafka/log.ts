@@ -13,7 +13,7 @@ export interface LogMessage {
   readonly offset: number;
   /** Milliseconds since 1970, set by the sender. */
   readonly timestampMs: number;
-  /** Epoch of the leader that appended it: whoever appends in place of lost messages has another one. Absent where no batch names it. */
+  /** Epoch of the leader that appended it: messages in place of lost ones have another one. Absent where no batch names it. */
   readonly leaderEpoch?: number | undefined;
   readonly key: Buffer | null;
   readonly value: Buffer | null;

@@ -1,9 +1,10 @@
 /** A micro-batch while it is open: chunks are decoded into columns as they arrive, and counted by source topic. */
 import type { BaseMark } from '../topics/base.ts';
 import type { DatasetName } from '../topics/catalog.ts';
-import { type ChunkDecoder, type ChunkHeader, hashOf, RejectedMessage } from '../topics/chunk.ts';
+import { type ChunkDecoder, type ChunkHeader, RejectedMessage } from '../topics/chunk.ts';
 import type { Dictionary } from '../topics/dictionary.ts';
 import type { IdSet } from '../topics/id-set.ts';
+import { proofHashOf } from '../topics/log-proof.ts';
 import type { Ownership } from '../topics/ownership.ts';
 import type { Gap } from '../topics/position.ts';
 import { StagedRows } from './staged-rows.ts';
@@ -12,7 +13,7 @@ import { StagedRows } from './staged-rows.ts';
 export interface LastMessage {
   readonly runId: string;
   readonly chunk: number;
-  /** SHA-256 of its value. */
+  /** By `proofHashOf`. */
   readonly hash: string;
 }
 
@@ -37,7 +38,7 @@ export interface SourceProgress {
   /** Timestamp of the newest message, in milliseconds since 1970. */
   recordTimeMs: number;
   /** The last message, with its whole value: hashing every message would be wasted work. */
-  last: { runId: string; chunk: number; value: Buffer | null };
+  last: { runId: string; chunk: number; timestampMs: number; value: Buffer | null };
 }
 
 /** What a store knows without a query. */
@@ -154,7 +155,7 @@ export class MicroBatch {
   lose(topic: string, dataset: DatasetName, gap: Gap): void {
     const [from, to] = gap;
     const none = { records: 0, rejected: 0, messages: 0, recordTimeMs: 0 };
-    const last = { runId: '', chunk: -1, value: null };
+    const last = { runId: '', chunk: -1, timestampMs: 0, value: null };
     this.sources.set(topic, { topic, dataset, from, to, gap, ...none, last });
   }
 
@@ -169,7 +170,7 @@ export class MicroBatch {
     rejected: number,
   ): SourceProgress {
     let source = this.sources.get(message.topic);
-    const last = { ...chunk, value: message.value };
+    const last = { ...chunk, timestampMs: message.timestampMs, value: message.value };
     if (source === undefined) {
       const { topic, dataset, offset } = message;
       const none = { records: 0, rejected: 0, messages: 0, recordTimeMs: 0 };
@@ -194,7 +195,7 @@ function noteMark(source: SourceProgress, { id, mark }: BaseMark, offset: number
   else if (source.from === offset) source.beginsBase = id;
 }
 
-/** With the hash of its value, by which a store proves the log. */
+/** With the hash by which a store proves the log. */
 export function lastMessageOf(last: SourceProgress['last']): LastMessage {
-  return { runId: last.runId, chunk: last.chunk, hash: hashOf(last.value) };
+  return { runId: last.runId, chunk: last.chunk, hash: proofHashOf(last) };
 }

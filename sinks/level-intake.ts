@@ -9,8 +9,8 @@ import type { Broker } from '../kafka/client.ts';
 import { type LogMessage, LogReader, OutsideLog, type Want } from '../kafka/log.ts';
 import { crashPoint } from '../runtime/crash-points.ts';
 import { ReelflowError } from '../runtime/errors.ts';
-import { hashOf, type Owner, RejectedMessage } from '../topics/chunk.ts';
-import { expectedByHash, LogProof } from '../topics/log-proof.ts';
+import { type Owner, RejectedMessage } from '../topics/chunk.ts';
+import { expectedByHash, LogProof, proofHashOf } from '../topics/log-proof.ts';
 import { Ownership } from '../topics/ownership.ts';
 import { type Gap, nextIn, withGap } from '../topics/position.ts';
 import type { CubeStore } from './cube-store.ts';
@@ -281,7 +281,7 @@ export class LevelIntake<State extends LevelState> {
         }
         await staged.write(partition);
         if (state === undefined) continue;
-        const put = { ...state, lastHash: hashOf(last?.value ?? null) };
+        const put = { ...state, lastHash: last === undefined ? '' : proofHashOf(last) };
         states.set(partition, put);
         await dataset.put(put);
       }

@@ -6,8 +6,8 @@ import type { LogBounds } from '../kafka/bounds.ts';
 import type { LogMessage } from '../kafka/log.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import { type BaseMark, followBase } from '../topics/base.ts';
-import { type ChunkDecoder, hashOf } from '../topics/chunk.ts';
-import { expectedByHash, LogProof } from '../topics/log-proof.ts';
+import type { ChunkDecoder } from '../topics/chunk.ts';
+import { expectedByHash, LogProof, proofHashOf } from '../topics/log-proof.ts';
 import { Ownership } from '../topics/ownership.ts';
 import { differenceOf, noRecords, sumOf } from '../topics/record-counts.ts';
 import type { CubeStore } from './cube-store.ts';
@@ -35,7 +35,7 @@ export class PersonIntake {
   #staged: StagedTexts;
   #states = new Map<number, PeopleState>();
   /** The last message of each partition. Only its hash is stored. */
-  #lastValues = new Map<number, Buffer | null>();
+  #lasts = new Map<number, LogMessage>();
 
   constructor(options: PersonIntakeOptions) {
     this.#options = options;
@@ -80,7 +80,7 @@ export class PersonIntake {
   begin(): void {
     this.#staged = new StagedTexts(namesOfPeople, this.#store.personIds);
     this.#states = new Map();
-    this.#lastValues = new Map();
+    this.#lasts = new Map();
   }
 
   /**
@@ -133,8 +133,8 @@ export class PersonIntake {
 
   /** Writes the states that have changed. */
   async write(): Promise<void> {
-    for (const [partition, value] of this.#lastValues) {
-      this.#states.set(partition, { ...this.#stateOf(partition), lastHash: hashOf(value) });
+    for (const [partition, last] of this.#lasts) {
+      this.#states.set(partition, { ...this.#stateOf(partition), lastHash: proofHashOf(last) });
     }
     for (const state of this.#states.values()) await this.#store.putPeople(state);
   }
@@ -178,10 +178,11 @@ export class PersonIntake {
     this.#states.set(partition, { ...since, openBase: open && { ...open, before: before ?? noRecords } });
   }
 
-  #count(partition: number, { offset, value }: LogMessage, records: number, rejected: number): void {
+  #count(partition: number, message: LogMessage, records: number, rejected: number): void {
+    const { offset } = message;
     // The first message of a partition is at its log's start.
     const before = this.#stateOf(partition, offset);
-    this.#lastValues.set(partition, value);
+    this.#lasts.set(partition, message);
     // A record counts as a duplicate until `flush` knows how many rows have changed.
     this.#states.set(partition, {
       ...before,

@@ -6,6 +6,7 @@ import { hashOf } from './chunk.ts';
 
 interface ProofMessage {
   readonly offset: number;
+  readonly timestampMs: number;
   readonly value: Buffer | null;
 }
 
@@ -18,10 +19,18 @@ interface ExpectedMessage {
 /** What a marker, a skipped batch or an accepted loss leaves as its hash: no message can prove that. */
 const hashOfNothing = hashOf(null);
 
-/** The message before `next` by its hash; undefined when the hash belongs to no message. */
+/** The hash of a message's value with its time, because others may write once more what they had written at an offset. */
+export function proofHashOf({ timestampMs, value }: Omit<ProofMessage, 'offset'>): string {
+  return value === null ? hashOfNothing : `${hashOf(value)} ${timestampMs}`;
+}
+
+/** The message before `next` by its hash; undefined when the hash belongs to no message. States of earlier versions have no time in it. */
 export function expectedByHash(next: number, hash: string | undefined): ExpectedMessage | undefined {
   if (hash === undefined || hash === hashOfNothing) return undefined;
-  return { offset: next - 1, isSame: ({ value }) => hashOf(value) === hash };
+  return {
+    offset: next - 1,
+    isSame: (message) => proofHashOf(message) === hash || hashOf(message.value) === hash,
+  };
 }
 
 /** @typeParam Key a topic or a partition */
