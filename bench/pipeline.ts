@@ -58,7 +58,7 @@ const notes: Readonly<Record<string, string>> = {
     'The work of `five` above; each stage alone, one after the other, its start included; what it reads is complete before. On one core: pinned to it with `taskset`, beside the broker, which may use both.',
   variations: 'The work of `five` above; each line differs from the first in what it is called.',
   refresh:
-    'A dump on top of the one before: 0.05 % of the titles vanish, 0.1 % change, 10 % of the ratings change. From the first byte read to CURRENT swapped, with the start of processor and sink; DuckDB computes the same tables from the files of the new dump (`five` and `all` as in the first table). CPU seconds with those of the broker, but for the sink and for the unchanged dump: the replay of the same dump again, its start included.',
+    'A dump on top of the one before: 0.05 % of the titles vanish, 0.1 % change, 10 % of the ratings change. From the first byte read to CURRENT swapped, while processor and sink run (`refresh`), or from their start on (`from stopped`, of the dump before); DuckDB computes the same tables from the files of the new dump (`five` and `all` as in the first table). CPU seconds with those of the broker, but for the sink and for the unchanged dump: the replay of the same dump again, its start included.',
   snapshots:
     'CPU seconds of `sink --once`, each in a process of its own: with nothing to publish, after a change of 1 % of the titles, and of the whole state without earlier snapshots. % of a whole one: both without what a sink takes with nothing to publish. Idle: a sink with `--interval 60s` over two minutes without messages.',
   freshness:
@@ -270,10 +270,11 @@ async function refreshRuns(
     const run = await inPlace(endpoints, number, (context, places, folder) =>
       refreshRun({ context, places, folder, data, next, workload, shards, signal }),
     );
-    const { firstLoad, refresh, duckdb } = run;
+    const { firstLoad, fromStopped, refresh, duckdb } = run;
     const said = [
       `first load ${firstLoad.seconds}`,
       `refresh ${refresh.seconds}`,
+      `from stopped ${fromStopped.seconds}`,
       `DuckDB ${duckdb.seconds} s`,
     ];
     say(`run ${number} of ${count}: ${said.join(', ')}`);
@@ -293,6 +294,7 @@ function refreshLine(runs: readonly RefreshRun[]): Line {
     'refresh s': seconds,
     'DuckDB s': duckdb,
     '× DuckDB': seconds / duckdb,
+    'from stopped s': middle((run) => run.fromStopped.seconds),
     'CPU s first load': middle((run) => cpu(run.firstLoad)),
     'CPU s refresh': middle((run) => cpu(run.refresh)),
     'CPU s sink': middle((run) => run.refresh.cpuSecondsOf.sink),

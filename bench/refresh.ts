@@ -2,7 +2,16 @@
  * A new dump on top of the one before: what is sent, how long it takes until gold is published, and what DuckDB takes to
  * compute gold from the files of the new dump alone.
  */
-import { createReadStream, createWriteStream, existsSync, mkdirSync, renameSync, rmSync } from 'node:fs';
+import {
+  createReadStream,
+  createWriteStream,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  utimesSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { finished } from 'node:stream/promises';
@@ -70,6 +79,9 @@ export async function nextDump(data: string, of: readonly DatasetName[], say: Sa
 
 export interface RefreshRun {
   readonly firstLoad: WholeRun;
+  /** The next dump, while processor and sink start. */
+  readonly fromStopped: WholeRun;
+  /** The first dump as the one after that, with processor and sink running. */
   readonly refresh: WholeRun;
   /** Replay alone, of the same dump again. */
   readonly unchanged: Measured;
@@ -91,14 +103,19 @@ export async function refreshRun(options: {
 }): Promise<RefreshRun> {
   const { context, places, folder, data, next, workload, shards, signal } = options;
   const { only } = workload;
-  const whole = (files: string) => wholePipeline({ context, data: files, folder, shards, only, signal });
+  const whole = (files: string, whenReady = false) => {
+    // Each dump is newer than the one before.
+    for (const name of readdirSync(files)) utimesSync(join(files, name), new Date(), new Date());
+    return wholePipeline({ context, data: files, folder, shards, only, whenReady, signal });
+  };
   const firstLoad = await whole(data);
-  const refresh = await whole(next);
-  const unchanged = await stage('replay', context, places, [next], { logs: folder, signal });
+  const fromStopped = await whole(next);
+  const refresh = await whole(data, true);
+  const unchanged = await stage('replay', context, places, [data], { logs: folder, signal });
   const { produced } = JSON.parse(unchanged.lastLine) as ReplayReport;
   if (produced > 0) throw new Error(`the same dump again sent ${produced} records`);
-  const duckdb = await duckdbRun({ context, folder, data: next, workload, signal });
-  return { firstLoad, refresh, unchanged, duckdb, indexBytes: await indexBytesOf(context) };
+  const duckdb = await duckdbRun({ context, folder, data, workload, signal });
+  return { firstLoad, fromStopped, refresh, unchanged, duckdb, indexBytes: await indexBytesOf(context) };
 }
 
 async function indexBytesOf({ broker, names }: Context): Promise<number> {

@@ -56,12 +56,29 @@ export async function wholePipeline(options: {
   only?: readonly string[];
   processArguments?: readonly string[];
   rate?: number;
+  /** Begin and measure when processor and sink are ready. Default: while they start. */
+  whenReady?: boolean;
   signal: AbortSignal;
 }): Promise<WholeRun> {
-  const { context, data, folder, shards, only = [], processArguments = [], rate, signal } = options;
+  const {
+    context,
+    data,
+    folder,
+    shards,
+    only = [],
+    processArguments = [],
+    rate,
+    whenReady = false,
+    signal,
+  } = options;
   const broker = context.endpoints.brokers[0] as string;
-  const brokerBefore = brokerCpuSeconds(broker);
-  const watch = new Watch(process.pid);
+  let brokerBefore = brokerCpuSeconds(broker);
+  let watch = new Watch(process.pid);
+  const begin = () => {
+    watch.stop();
+    brokerBefore = brokerCpuSeconds(broker);
+    watch = new Watch(process.pid);
+  };
   let report: PipelineReport;
   try {
     report = await runPipeline({
@@ -71,6 +88,7 @@ export async function wholePipeline(options: {
       signal,
       ...(shards !== undefined && { shards }),
       ...(rate !== undefined && { rate }),
+      ...(whenReady && { onReady: begin }),
       processArguments: [...only, ...processArguments],
       sinkArguments: only,
     });

@@ -14,7 +14,7 @@ import { makeFolder } from '../runtime/files.ts';
 import type { SinkReport } from '../sinks/sink.ts';
 import type { Context } from './context.ts';
 import { forkCommand } from './member.ts';
-import { caughtUpMessage, finishMessage, flushMessage, publishedMessage } from './stage.ts';
+import { caughtUpMessage, finishMessage, flushMessage, publishedMessage, readyMessage } from './stage.ts';
 
 interface PipelineOptions {
   readonly context: Context;
@@ -28,6 +28,8 @@ interface PipelineOptions {
   /** More arguments for the stages. */
   readonly processArguments?: readonly string[];
   readonly sinkArguments?: readonly string[];
+  /** Called when both stages are ready; the replay begins then, as where they run all the time. Default: it begins while they start. */
+  readonly onReady?: () => void;
   readonly onProgress?: (progress: ReplayProgress) => void;
   readonly onStage?: (stage: 'process' | 'sink') => void;
   readonly signal: AbortSignal;
@@ -59,6 +61,10 @@ export async function runPipeline(options: PipelineOptions): Promise<PipelineRep
   const broken = new AbortController();
   for (const { report } of [processor, sink]) report.catch((thrown) => broken.abort(thrown));
   try {
+    if (options.onReady !== undefined) {
+      await Promise.all([processor.isReady, sink.isReady]);
+      options.onReady();
+    }
     const startedMs = performance.now();
     const since = () => (performance.now() - startedMs) / 1000;
     const replayed = await replay({
@@ -105,6 +111,8 @@ interface Stage<T> {
   readonly child: ChildProcess;
   /** The last line of its output. */
   readonly report: Promise<T>;
+  /** Resolves when it is ready, or with its report. */
+  readonly isReady: Promise<unknown>;
   /** Resolves when the stage sends this message, or with its report. */
   hasSaid(message: string): Promise<unknown>;
   end(): void;
@@ -146,6 +154,7 @@ function startStage<T>(
   return {
     child,
     report,
+    isReady: hasSaid(readyMessage),
     hasSaid,
     end: () => {
       if (child.exitCode === null && child.signalCode === null) child.kill('SIGTERM');

@@ -24,6 +24,7 @@ interface Stage<Metrics> extends Context {
 
 /** How long a stage may take to end in order after a signal. Kubernetes kills a container after half a minute. */
 const leaveMs = 20_000;
+const readyCheckMs = 50;
 
 /**
  * @param component names the stage in its log
@@ -46,6 +47,7 @@ export async function openStage<Metrics>(
   const places = { gold: resolve(gold), state: resolve(state), namespace };
   logger.info({ brokers: endpoints.brokers, ...places }, 'started');
   signal.addEventListener('abort', () => setTimeout(() => endNow(logger), leaveMs).unref());
+  tellWhenReady(health);
   const stage = {
     ...context,
     places,
@@ -66,6 +68,19 @@ function endNow(logger: Logger): void {
   logger.warn({ seconds: leaveMs / 1000 }, 'it has not ended in order: ending at once');
   process.exit(stoppedExitCode());
 }
+
+/** Tells a parent process once that this stage is ready. */
+function tellWhenReady(health: () => HealthView): void {
+  if (process.send === undefined) return;
+  const timer = setInterval(() => {
+    if (!health().isReady) return;
+    clearInterval(timer);
+    process.send?.(readyMessage);
+  }, readyCheckMs).unref();
+}
+
+/** The message with which a stage tells its parent that it is ready, as `/readyz` says it. */
+export const readyMessage = 'ready';
 
 /** The message with which a parent asks a stage to finish. */
 export const finishMessage = 'finish';

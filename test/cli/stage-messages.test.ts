@@ -2,7 +2,7 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
 import { expect, inject } from 'vitest';
-import { flushMessage, publishedMessage } from '../../cli/stage.ts';
+import { flushMessage, publishedMessage, readyMessage } from '../../cli/stage.ts';
 import { packageFile } from '../../runtime/package.ts';
 import { currentSnapshot } from '../../sinks/gold/manifest.ts';
 import { type Place, smallDataset, test, until } from '../support/harness.ts';
@@ -40,8 +40,23 @@ test('a sink says once for each new snapshot that CURRENT names it', async ({ pl
   const told: unknown[] = [];
   for (const _ of ['new', 'unchanged']) {
     const sink = start(place, place.args('sink', '--once'));
-    sink.on('message', (message) => told.push([message, currentSnapshot(place.gold)]));
+    sink.on('message', (message) => {
+      if (message !== readyMessage) told.push([message, currentSnapshot(place.gold)]);
+    });
     expect(await once(sink, 'exit')).toEqual([0, null]);
   }
   expect(told).toEqual([[publishedMessage, place.manifest.id]]);
+});
+
+test('a processor and a sink say once that they are ready', async ({ place }) => {
+  await place.replay(await smallDataset(`${place.folder}/data`, 20, 1));
+  for (const command of ['process', 'sink'] as const) {
+    const stage = start(place, place.args(command));
+    expect(await once(stage, 'message')).toEqual([readyMessage, undefined]);
+    stage.kill('SIGTERM');
+    const told: unknown[] = [];
+    stage.on('message', (message) => told.push(message));
+    await once(stage, 'exit');
+    expect(told.filter((message) => message === readyMessage)).toEqual([]);
+  }
 });
