@@ -95,9 +95,12 @@ describe.skipIf(why !== '')(`a broker outage of ${outageSeconds} s${why}`, () =>
     for (const member of members) {
       const finished = await member.terminate();
       expect(finished, finished.stderr.slice(-4_000)).toMatchObject({ code: 0 });
-      for (const words of ['outage: waiting', 'outage is over']) {
-        expect(finished.stderr.split(words)).toHaveLength(2);
-      }
+      // One warning an outage, not one a request. A broker that starts on a busy machine may fail once more.
+      const [starts, ends] = ['outage: waiting', 'outage is over'].map(
+        (words) => finished.stderr.split(words).length - 1,
+      );
+      expect(ends, finished.stderr.slice(-4_000)).toBe(starts);
+      expect([1, 2], finished.stderr.slice(-4_000)).toContain(starts);
       expect(finished.stderr).not.toContain('defect');
     }
     const report = lastJson<ReplayReport>(
