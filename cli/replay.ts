@@ -109,7 +109,10 @@ async function run(inputs: string[], flags: Flags): Promise<void> {
   const { datasets, rate, shards, maxRejected } = flags;
   const { metrics } = observed;
   const progress = await replayProgress(logger);
+  const printReport = (report: ReplayReport) =>
+    print(flags.json === true ? JSON.stringify(report) : replayText(report));
   let report: ReplayReport;
+  let refused: ReplayReport | undefined;
   try {
     report = await replay({
       broker,
@@ -129,13 +132,17 @@ async function run(inputs: string[], flags: Flags): Promise<void> {
         if (now.pass === 'send') metrics?.progress(now);
       },
       onRejected: (reason) => metrics?.rejected(reason),
+      onRefused: (counted) => {
+        refused = counted;
+      },
       signal,
     });
   } finally {
     progress.end();
+    if (refused !== undefined) printReport(refused);
   }
   stopped();
-  print(flags.json === true ? JSON.stringify(report) : replayText(report));
+  printReport(report);
   if (report.interrupted) {
     process.stderr.write('Interrupted. Run the same command with --resume to continue.\n');
     process.exitCode = stoppedExitCode();

@@ -34,7 +34,7 @@ export interface ReplayReport extends ReplayCounts {
   readonly interrupted: boolean;
   /** Datasets that an interrupted run has not sent whole; of those it was comparing, the counts are not known. */
   readonly unfinished?: readonly DatasetName[];
-  /** What a refresh would send, or has sent; datasets whose topics were empty have none. */
+  /** What a refresh would send, or has sent; datasets whose topics were empty have one in a dry run only. */
   readonly plan?: Partial<Record<DatasetName, ReportedPlan>>;
 }
 

@@ -49,6 +49,8 @@ export interface ReplayOptions extends FileReplayOptions, RefreshOptions {
    * Default: `refresh`.
    */
   readonly mode?: ReplayMode;
+  /** Called with what a dry run has counted, before it fails. */
+  readonly onRefused?: (report: ReplayReport) => void;
 }
 
 type ReplayMode = 'refresh' | 'upsert';
@@ -106,7 +108,10 @@ export async function replay(options: ReplayOptions): Promise<ReplayReport> {
         });
         await refresh.run().catch((thrown) => {
           // A stopped refresh is resumed by the next one, which finds what was sent.
-          if (options.signal?.aborted !== true) throw thrown;
+          if (options.signal?.aborted === true) return;
+          const isPlanned = options.dryRun === true && Object.keys(refresh.plans).length > 0;
+          if (isPlanned) options.onRefused?.(dryRunReport(journal, { absent, plan: refresh.plans }));
+          throw thrown;
         });
         plan = refresh.plans;
       }

@@ -34,7 +34,7 @@ import { SortedCopy } from './sorted-copy.ts';
 export interface RefreshOptions extends Guards {
   /** Send every group of the dump, also those that the index knows. Default false. */
   readonly full?: boolean;
-  /** Plan and check only. Default false. */
+  /** Plan and check only, also what a run would load. Default false. */
   readonly dryRun?: boolean;
   /** Datasets that the dump lacks, and whose rows are to be removed. */
   readonly drop?: readonly DatasetName[];
@@ -133,16 +133,19 @@ export class DumpRefresh {
       tasks.push(...(await allEnded(left.map((file) => this.#open(index, file, nowMs)))));
       tasks.push(...(await this.#openAbsent(index)));
       for (const task of tasks) {
-        if (task.kind !== 'load') this.plans[task.dataset] = await this.#plan(task);
+        const isPlanned = task.kind !== 'load' || options.dryRun === true;
+        if (isPlanned) this.plans[task.dataset] = await this.#plan(task);
       }
-      const refreshed = tasks.flatMap((task) => (task.kind === 'refresh' ? [task] : []));
-      const refused = refreshed.map(({ dataset, pass: { rows: read, rejected, rejections } }) => [
+      const planned = tasks.flatMap((task) =>
+        task.kind !== 'drop' && this.plans[task.dataset] !== undefined ? [task] : [],
+      );
+      const refused = planned.map(({ dataset, pass: { rows: read, rejected, rejections } }) => [
         dataset,
         { read, rejected, rejections },
       ]);
       // Before the plans: ids without valid rows may be those of refused rows.
       checkPlannedRejections(Object.fromEntries(refused), options.maxRejected);
-      for (const { dataset, file } of refreshed) {
+      for (const { dataset, file } of planned) {
         const plan = this.plans[dataset];
         if (plan !== undefined) checkPlan(dataset, file.name, plan, options);
       }
@@ -245,7 +248,7 @@ export class DumpRefresh {
       }),
       straysBefore,
       spoolPath: join(folder, `${dataset}.spool`),
-      spoolBytesMax: options.spoolBytesMax ?? spoolBytesMaxDefault,
+      spoolBytesMax: options.dryRun === true ? 0 : (options.spoolBytesMax ?? spoolBytesMaxDefault),
       rateLimit: rate === undefined ? undefined : new RateLimit(rate),
       signal,
       onProgress: (step, bytesRead) => this.#report(pass, file, step, bytesRead),

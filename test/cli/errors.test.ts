@@ -164,13 +164,18 @@ describe('rows that do not fit', () => {
       'title.basics.tsv': basics,
       'title.ratings.tsv': `${headerOf('title.ratings') + rows(200, (n) => (n % 50 === 49 ? '43.5' : '43.0'))}\n\nx\t5.0\t1\n`,
     });
-    const failed = await place.run(place.args('replay', data, '--json'));
-    expectFailure({ ...failed, stdout: '' }, 'rowsRejected', {
+    const words = {
       what: /More than 1 % of the rows of title\.ratings are rejected/,
       detail:
         /7 of 203 rows rejected; integer 4 times, first at line 51: numVotes: .*43\.5.*; columns 2 times.*; id 1 times/,
       hint: /--max-rejected/,
-    });
+    };
+    const dry = await place.run(place.args('replay', data, '--json', '--dry-run'));
+    expectFailure({ ...dry, stdout: '' }, 'rowsRejected', words);
+    const plan = { rows: 203, refused: 7, new: { ids: 196 } };
+    expect(lastJson(dry)).toMatchObject({ read: 0, plan: { 'title.ratings': plan } });
+    const failed = await place.run(place.args('replay', data, '--json'));
+    expectFailure({ ...failed, stdout: '' }, 'rowsRejected', words);
     expect(lastJson(failed)).toMatchObject({
       datasets: { 'title.ratings': { read: 203, produced: 196, rejected: 7 } },
     });

@@ -133,6 +133,51 @@ describe('the topics hold exactly the newest dump', () => {
     expect(await votesOf(place)).toEqual(a);
   });
 
+  const nothing = { groups: 0, ids: 0 };
+  const allNew = (rows: number) => ({
+    ...{ rows, refused: 0, changed: nothing, vanished: nothing, unknown: nothing, isBase: false },
+    new: { ids: rows, groups: rows },
+  });
+
+  it.each([
+    ['sorted', ratings(a)],
+    ['in random order', shuffled(ratings(a))],
+  ])('before a first load, the plan has all rows as new: %s', async (_, rows) => {
+    const place = new Place();
+    const report = await place.replay(place.dump({ ...dumpOf(a), 'title.ratings': rows }), { dryRun: true });
+    expect(report).toMatchObject({ produced: 0, interrupted: false });
+    expect(report.plan).toEqual({ 'title.ratings': allNew(2_000), 'title.basics': allNew(2_000) });
+    expect(await place.messages()).toBe(0);
+  });
+
+  it('a dataset that the topics do not have yet is in the plan', async () => {
+    const place = new Place();
+    await place.replay(place.dump(dumpOf(a)));
+    const episode = fileOf('title.episode', ['tt0000002\ttt0000001\t1\t1']);
+    const dump = place.dump({ ...dumpOf(a), 'title.episode': episode });
+    const report = await place.replay(dump, { dryRun: true });
+    expect(report.plan?.['title.episode']).toEqual(allNew(1));
+    expect(report.plan?.['title.ratings']).toMatchObject({ rows: 2_000, new: nothing });
+    expect(await place.keys('title.episode')).toEqual([]);
+  });
+
+  it.each([
+    ['before a first load', false],
+    ['before a refresh', true],
+  ])('a dry run hands over the plan that it refuses, %s', async (_, isRefresh) => {
+    const place = new Place();
+    if (isRefresh) await place.replay(place.dump(dumpOf(a)));
+    const bad = ratings(b).replaceAll('\t5.0\t1', '\tfive\t1');
+    const onRefused = vi.fn();
+    const replayed = place.replay(place.dump({ ...dumpOf(b), 'title.ratings': bad }), {
+      ...{ dryRun: true, onRefused },
+    });
+    expect(await failureOf(replayed)).toMatchObject({ kind: 'rowsRejected' });
+    const [report] = onRefused.mock.calls[0] ?? [];
+    const refused = bad.split('five').length - 1;
+    expect(report.plan['title.ratings']).toMatchObject({ rows: Object.keys(b).length, refused });
+  });
+
   it('rows that others wrote are gone, also in groups of no dump', async () => {
     const place = new Place();
     await place.replay(place.dump(dumpOf(a)));
@@ -283,6 +328,17 @@ describe('nothing is sent and nothing removed', () => {
     expect(await votesOf(place)).toEqual(a);
     await place.replay(place.dump(dumpOf(b)));
     expect(await votesOf(place)).toEqual(b);
+  });
+
+  it.each([
+    ['a file that is cut in the middle', 'input', gzip.subarray(0, gzip.length / 2)],
+    ['a last line without its newline', 'cutFile', ratings(b).slice(0, -1)],
+    ['a hole of zero bytes', 'input', holeIn(ratings(b))],
+  ] as const)('by a dry run before a first load: %s', async (_, kind, file) => {
+    const place = new Place();
+    const bad = place.dump({ ...dumpOf(b), 'title.ratings': file });
+    expect(await failureOf(place.replay(bad, { dryRun: true }))).toMatchObject({ kind });
+    expect(await place.messages()).toBe(0);
   });
 
   it('a dump older than the one that the topics hold, unless it is allowed', async () => {
