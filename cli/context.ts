@@ -98,7 +98,11 @@ export async function inNamespaceOf<Flags extends CommonFlags>(
   const { readManifest } = await import('../sinks/gold/manifest.ts');
   const { namespace } = readManifest(flags.gold, id);
   const isGiven = command.getOptionValueSource('namespace') !== 'default';
-  if (!isGiven || namespace === flags.namespace) return { ...flags, namespace };
+  if (!isGiven || namespace === flags.namespace) {
+    // Hints read the options of the command.
+    command.setOptionValue('namespace', namespace);
+    return { ...flags, namespace };
+  }
   throw new ReelflowError('foreignCluster', `Snapshot ${id} belongs to another namespace`, {
     detail: `${flags.gold} is ${namespaceText(namespace)}, not ${namespaceText(flags.namespace)}.`,
     hint: 'Leave --namespace and REELFLOW_NAMESPACE out to use the one of the snapshot, or name its folder with --gold.',

@@ -58,6 +58,8 @@ async function run(flags: Flags, command: Command): Promise<void> {
   const places = { ...flags, namespace };
   const context = await openContext(places, services.endpoints);
   const gold = isGoldChosen ? flags.gold : await demoGold(context);
+  // Hints read the options of the command.
+  command.setOptionValue('namespace', namespace).setOptionValue('gold', gold);
   const report = await pipeline({ ...context, places: { ...context.places, gold } }, data, flags);
 
   const { currentSnapshot, snapshotFolder } = await import('../sinks/gold/manifest.ts');

@@ -1,9 +1,35 @@
-/** Hints come from modules that several commands share, so one may name an option that the command at hand lacks. */
-import type { Command } from 'commander';
+/**
+ * Hints come from modules that several commands share: one may name an option that the command at hand lacks, or another command,
+ * which has to work on the same pipeline.
+ */
+import { Command } from 'commander';
+import { shellWord } from '../runtime/terminal.ts';
+import { commonOptions } from './options.ts';
+
+const placeOptions = ['gold', 'state', 'namespace'] as const;
+/** The values of a command's options that say which pipeline it works on. */
+type PlaceFlags = { readonly [name in (typeof placeOptions)[number]]?: string };
 
 /**
- * Adds to each option that `command` lacks which commands have it. Command lines in backticks stay as they are: they name their
- * command, or are of another program.
+ * The options that `command` needs to work on the same pipeline: of those that it has, the ones whose values differ from what it
+ * would take by itself. With a blank before each.
+ */
+export function placesText(flags: PlaceFlags, command = commonOptions(new Command())): string {
+  return placeOptions
+    .flatMap((name) => {
+      const option = command.options.find(({ long }) => long === `--${name}`);
+      const usual = process.env[option?.envVar ?? ''] ?? option?.defaultValue;
+      const value = flags[name];
+      return option === undefined || value === undefined || value === usual
+        ? []
+        : [` --${name} ${shellWord(value)}`];
+    })
+    .join('');
+}
+
+/**
+ * Adds to each option that `command` lacks which commands have it, and to each command line of reelflow in backticks the places
+ * that `command` works on. All else in backticks stays as it is.
  * @param program knows all commands
  */
 export function qualifiedHint(hint: string, program: Command, command: Command): string {
@@ -12,7 +38,7 @@ export function qualifiedHint(hint: string, program: Command, command: Command):
     .split(/(`[^`]*`|npx reelflow [a-z -]*)/)
     .map((part, at) =>
       at % 2 === 1
-        ? part
+        ? inSamePlaces(part, program, command.opts())
         : part.replaceAll(/--[a-z][a-z-]*[a-z](?: [A-Z]+)?/g, (shown) => {
             const [long = ''] = shown.split(' ');
             if (noted.has(long) || hasOption(command, long)) return shown;
@@ -24,6 +50,18 @@ export function qualifiedHint(hint: string, program: Command, command: Command):
           }),
     )
     .join('');
+}
+
+/** @param part a command line, with its backticks */
+function inSamePlaces(part: string, program: Command, flags: PlaceFlags): string {
+  const [, line, names = ''] = /^`(reelflow ([a-z ]+)[^`]*)`$/.exec(part) ?? [];
+  if (line === undefined) return part;
+  let named = program;
+  for (const name of names.trim().split(' ')) {
+    named = named.commands.find((one) => one.name() === name) ?? named;
+  }
+  const missing = Object.entries(flags).filter(([name]) => !line.includes(` --${name}`));
+  return `\`${line}${placesText(Object.fromEntries(missing), named)}\``;
 }
 
 const hasOption = (command: Command, long: string): boolean =>

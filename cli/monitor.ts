@@ -4,6 +4,7 @@ import type { RunningPage } from '../monitor/server.ts';
 import type { GoldTable } from '../tables/gold-table.ts';
 import { type Context, openContext } from './context.ts';
 import { declarationsOf } from './declared.ts';
+import { placesText } from './hint.ts';
 import { pipelineGroups } from './lag.ts';
 import { letterJson, openLetter } from './letter.ts';
 import {
@@ -103,6 +104,7 @@ export async function openPage(
   const overview = new Overview({
     broker,
     names,
+    places: placesText(places),
     watched: [...pipeline, ...others.map((name) => ({ group: name, topics: [] }))],
     ...(over !== undefined && { spanMs: over }),
     snapshots: () => historyOf(places.gold),

@@ -7,6 +7,7 @@ import { historyText, stageHistory, stageNames } from '../monitor/stage-history.
 import type { Places } from '../runtime/config.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import type { TopicNames } from '../topics/catalog.ts';
+import { placesText } from './hint.ts';
 
 type StageName = (typeof stageNames)[number];
 
@@ -26,18 +27,18 @@ export async function stateFolderOf(broker: Broker, { state, namespace }: Places
  */
 export class LocalState {
   readonly #broker: Broker;
-  readonly #places: Places;
+  readonly places: Places;
   #folder: string | undefined;
 
   constructor(broker: Broker, places: Places) {
     this.#broker = broker;
-    this.#places = places;
+    this.places = places;
   }
 
   /** To be called before `has`. A broker that is away changes nothing. */
   async find(): Promise<this> {
     try {
-      this.#folder = await stateFolderOf(this.#broker, this.#places);
+      this.#folder = await stateFolderOf(this.#broker, this.places);
     } catch (thrown) {
       if (!(thrown instanceof ReelflowError)) throw thrown;
     }
@@ -62,6 +63,5 @@ export function stageNote(names: TopicNames, group: GroupLag, local: LocalState)
   const text = stage && historyText(stageHistory(group, local.has(stage)));
   if (stage === undefined || text === undefined) return undefined;
   const subject = stage === 'sink' ? 'The sink' : 'The processor stage';
-  const namespace = names.namespace === '' ? '' : ` --namespace ${names.namespace}`;
-  return `${subject} ${text}. Run \`${startCommands[stage]}${namespace}\`.`;
+  return `${subject} ${text}. Run \`${startCommands[stage]}${placesText(local.places)}\`.`;
 }

@@ -26,6 +26,8 @@ interface SnapshotLine {
 interface OverviewOptions {
   readonly broker: Broker;
   readonly names: TopicNames;
+  /** Options of a command that works on this pipeline, with a blank before each. */
+  readonly places: string;
   /** The groups of the pipeline, processors, then sink, and behind them any others. */
   readonly watched: readonly WatchedGroup[];
   /** How long observations count. */
@@ -100,7 +102,7 @@ export class Overview {
 
   /** Observes everything once. Failures are in the view; a defect is thrown. */
   async look(signal: AbortSignal): Promise<View> {
-    const { broker, names, watched } = this.#options;
+    const { broker, names, places, watched } = this.#options;
     const problems: PipelineProblem[] = [];
     const attempt = async <T>(what: string, work: () => Promise<T> | T): Promise<T | null> => {
       try {
@@ -126,14 +128,14 @@ export class Overview {
       for (const { group, problem } of report.groups) this.#unobserved(`group ${group}`, problem);
     }
     const stages = this.#figures?.stages ?? [];
-    if (report !== null) for (const stage of stages) problems.push(...problemsOf(stage, names.namespace));
+    if (report !== null) for (const stage of stages) problems.push(...problemsOf(stage, places));
     if (report !== null && this.#looks++ % lettersEvery === 0) {
       this.#letters = (await attempt('dead letters', () => this.#deadLetters.read(signal))) ?? this.#letters;
     }
     const snapshots = await attempt('snapshots', () =>
       [...this.#options.snapshots()].reverse().slice(0, snapshotsMax),
     );
-    problems.push(...letterProblems(this.#letters));
+    problems.push(...letterProblems(this.#letters, places));
     return {
       atMs: Date.now(),
       namespace: names.namespace,
@@ -173,11 +175,11 @@ export class Overview {
   }
 }
 
-function letterProblems(letters: Letters | null): PipelineProblem[] {
+function letterProblems(letters: Letters | null, places: string): PipelineProblem[] {
   const open = letters?.groups.reduce((sum, group) => sum + group.open, 0) ?? 0;
   if (open === 0) return [];
   const text = `${open.toLocaleString('en-US')} dead ${open === 1 ? 'letter is' : 'letters are'} open.`;
-  return [{ severity: 'note', text, command: 'reelflow dlq list' }];
+  return [{ severity: 'note', text, command: `reelflow dlq list${places}` }];
 }
 
 function lineOf(letter: FoundLetter, fate: string): LetterLine {

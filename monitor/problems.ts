@@ -1,4 +1,5 @@
 /** What the page says about the stages: problems with the next command to run, and one verdict on the whole. */
+import { shellWord } from '../runtime/terminal.ts';
 import { historyText, type StageLine } from './stage-history.ts';
 
 type Severity = 'bad' | 'note';
@@ -45,7 +46,7 @@ function wordsOf({ name, group: { group } }: StageLine): Words {
     case 'sink':
       return { subject: 'The sink', is: 'is', has: 'has', member: 'sink', start: 'reelflow sink' };
     case 'other': {
-      const show = `reelflow lag --group ${quoted(group)} --watch`;
+      const show = `reelflow lag --group ${shellWord(group)} --watch`;
       return {
         subject: `Group ${group}`,
         is: 'is',
@@ -57,15 +58,13 @@ function wordsOf({ name, group: { group } }: StageLine): Words {
   }
 }
 
-/** Problems of a stage. */
-export function problemsOf(stage: StageLine, namespace: string): PipelineProblem[] {
+/** Problems of a stage. @param places options of a command that works on this pipeline, with a blank before each */
+export function problemsOf(stage: StageLine, places: string): PipelineProblem[] {
   const { name, group, members, history } = stage;
   const { subject, is, has, member, start } = wordsOf(stage);
   const { state, lag } = group;
-  const withNamespace = (command: string) =>
-    namespace === '' || name === 'other' ? command : `${command} --namespace ${quoted(namespace)}`;
-  const startCommand = withNamespace(start);
-  const inspect = withNamespace(name === 'other' ? start : 'reelflow lag --watch');
+  const startCommand = name === 'other' ? start : start + places;
+  const inspect = name === 'other' ? start : `reelflow lag --watch${places}`;
   const waiting =
     lag === null ? 'the lag is unknown' : `${count(lag, 'message')} ${lag === 1 ? 'waits' : 'wait'}`;
   const bad = (text: string, command: string): PipelineProblem => ({ severity: 'bad', text, command });
@@ -137,8 +136,7 @@ export function verdictOf(
   if (worst !== undefined) return worst;
   const pipeline = stages?.filter(({ name }) => name !== 'other') ?? [];
   if (pipeline.length > 0 && pipeline.every(({ members }) => members === 0)) {
-    const command = problems[0]?.command ?? 'reelflow process';
-    return { severity: 'note', text: 'The pipeline is not running.', command };
+    return { severity: 'note', text: 'The pipeline is not running.', command: problems[0]?.command ?? null };
   }
   const isHealthy =
     pipeline.length > 0 &&
@@ -147,5 +145,3 @@ export function verdictOf(
   const text = isHealthy ? 'The pipeline is healthy.' : 'No failure is known so far.';
   return { severity: isHealthy ? severity : 'note', text, command: null };
 }
-
-const quoted = (text: string) => (/^[\w.:-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);

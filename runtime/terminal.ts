@@ -1,4 +1,4 @@
-/** What fits a line of a terminal: its width, the columns that a text takes, and lines that break between words. */
+/** What fits a line of a terminal: its width, the columns that a text takes, lines that break between words, words of a command line. */
 import { stripVTControlCharacters } from 'node:util';
 
 /** Columns of the terminal; without end where the stream is none. */
@@ -38,3 +38,7 @@ export function widthOf(text: string): number {
   if (/^[ -~]*$/.test(plain)) return plain.length;
   return [...plain.replace(without, '')].length + (plain.match(wide)?.length ?? 0);
 }
+
+/** A text as a shell takes it for one word. */
+export const shellWord = (text: string): string =>
+  /^[\w.:/@%+-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;

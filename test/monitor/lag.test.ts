@@ -292,6 +292,14 @@ describe('reelflow lag', () => {
         `${names.sinkGroup} ${names.source('name.basics')}`,
       ].sort(),
     );
+    // The commands that they name work on the same pipeline.
+    const places = ['--gold', `${place.folder}/its gold`, '--state', `${place.folder}/other`];
+    const inPlace = `--gold '${place.folder}/its gold' --state ${place.folder}/other --namespace ${place.namespace}`;
+    for (const name of ['lag', 'status']) {
+      const { stdout } = await place.run([name, '--namespace', place.namespace, ...places]);
+      expect(stdout).toContain(`Run \`reelflow process ${inPlace}\`.`);
+      expect(stdout).toContain(`Run \`reelflow sink ${inPlace}\`.`);
+    }
     // No member runs, and messages wait.
     expect(rows.every(({ lag, state }) => lag === null && state === 'STOP')).toBe(true);
 

@@ -387,7 +387,7 @@ describe('problems in words', () => {
     [other(line({}, 0)), [['note', 'No member of group g is running; no messages wait.', ofGroup]]],
   ] as const)('%#', ([stage, expected]) => {
     const problems = expected.map(([severity, text, command]) => ({ severity, text, command }));
-    expect(problemsOf(stage, 'n')).toEqual(problems);
+    expect(problemsOf(stage, ' --namespace n')).toEqual(problems);
   });
 
   test('the verdict calls a pipeline healthy only if both stages run and are OK', () => {

@@ -4,8 +4,8 @@
  */
 import { spawnSync } from 'node:child_process';
 import type { Command } from 'commander';
-import { expect, test } from 'vitest';
-import { qualifiedHint } from '../../cli/hint.ts';
+import { expect, test, vi } from 'vitest';
+import { placesText, qualifiedHint } from '../../cli/hint.ts';
 import { createProgram } from '../../cli/main.ts';
 import { projectTexts } from './prose.ts';
 
@@ -64,6 +64,41 @@ test('an option that the command has stays as it is, and one of a command line i
   expect(qualifiedHint(hint, program, command('monitor'))).toMatch(
     /^Raise --memory \(of `reelflow \w+`, `\w+`, `\w+`\), or run `reelflow sink --once` and name --gold DIR\.$/,
   );
+});
+
+test('a command line in a hint works on the pipeline of the command that failed', () => {
+  const failed = async (...argv: string[]) => {
+    const running = await createProgram();
+    let found: Command | undefined;
+    for (const one of allCommands(running)) {
+      one.action(() => {
+        found = one;
+      });
+    }
+    await running.parseAsync(['node', 'reelflow', ...argv]);
+    return found as Command;
+  };
+  const hint =
+    'Run `reelflow process` and `reelflow gold list`, `reelflow download --out DIR`, `ls` or `reelflow reset --gold X`.';
+  const shown = async (...argv: string[]) => qualifiedHint(hint, program, await failed(...argv));
+  return Promise.all([
+    expect(shown('sink')).resolves.toBe(hint),
+    expect(shown('sink', '--gold', '.reelflow/gold')).resolves.toBe(hint),
+    expect(shown('sink', '--gold', "it's", '--state', '/s', '--namespace', 'n')).resolves.toBe(
+      "Run `reelflow process --gold 'it'\\''s' --state /s --namespace n` and `reelflow gold list --gold 'it'\\''s'`, " +
+        '`reelflow download --out DIR`, `ls` or `reelflow reset --gold X --state /s --namespace n`.',
+    ),
+    expect(shown('gold', 'list', '--gold', 'g')).resolves.toBe(
+      'Run `reelflow process --gold g` and `reelflow gold list --gold g`, `reelflow download --out DIR`, `ls` or `reelflow reset --gold X`.',
+    ),
+  ]);
+});
+
+test('the namespace of the environment needs no option, and none needs an empty one', () => {
+  vi.stubEnv('REELFLOW_NAMESPACE', 'n');
+  expect(placesText({ namespace: 'n' })).toBe('');
+  expect(placesText({ namespace: '' })).toBe(" --namespace ''");
+  vi.unstubAllEnvs();
 });
 
 test('the command line reports the hint of the command that ran', () => {
