@@ -207,7 +207,7 @@ function planText(plans: NonNullable<ReplayReport['plan']>): string {
       { head: 'plan', cell: ([name]) => name },
       count('rows', ({ rows }) => rows),
       count('changed\ngroups', ({ changed }) => changed.groups, 1),
-      count('changed\nids', ({ changed }) => changed.ids),
+      count('ids in changed\ngroups', ({ changed }) => changed.ids),
       count('new\ngroups', ({ new: fresh }) => fresh.groups, 2),
       count('new\nids', ({ new: fresh }) => fresh.ids),
       count('vanished\ngroups', ({ vanished }) => vanished.groups, 2),

@@ -18,7 +18,7 @@ export interface DatasetPlan {
   readonly rows: number;
   /** Rows in groups that stay as they are. */
   readonly unchangedRows: number;
-  /** Groups of another hash; their ids that are in both. */
+  /** Groups of another hash, and all of their ids that are in both: the hash of a group does not tell which of them changed. */
   readonly changed: Tally;
   /** Groups and ids that the index does not have. */
   readonly new: Tally;
