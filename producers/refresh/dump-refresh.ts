@@ -40,6 +40,8 @@ export interface RefreshOptions extends Guards {
   readonly drop?: readonly DatasetName[];
   /** Largest spool of one dataset; above it the file is read twice. Default 4 GB. */
   readonly spoolBytesMax?: number;
+  /** Bytes after which the datasets sent so far are finished: a run that is killed sends unfinished ones again. Default 64 MB. */
+  readonly unfinishedBytesMax?: number;
   /** Send a dataset as a base when its topic holds more than so many times the records of its dump. Default 2. */
   readonly baseAbove?: number;
   /**
@@ -65,8 +67,7 @@ interface DumpRefreshInput {
 
 const spoolBytesMaxDefault = 4_000_000_000;
 const baseAboveDefault = 2;
-/** Sent without an index, so that a run that is killed sends it again. */
-const unfinishedBytesMax = 64_000_000;
+const unfinishedBytesMaxDefault = 64_000_000;
 
 export type Plans = Partial<Record<DatasetName, DatasetPlan>>;
 
@@ -313,7 +314,7 @@ export class DumpRefresh {
 
   /** Consumers need nothing of what follows the sending of a dataset: it comes when the next ones are sent, too. */
   async #sendAll(tasks: readonly Task[]): Promise<void> {
-    const { signal } = this.#input.options;
+    const { signal, unfinishedBytesMax = unfinishedBytesMaxDefault } = this.#input.options;
     let sent: { readonly task: Task; readonly seconds: number }[] = [];
     for (const [at, task] of tasks.entries()) {
       if (signal?.aborted === true) return;

@@ -11,6 +11,7 @@ import {
   deleteTopics,
   dumpOf,
   fileOf,
+  folder,
   many,
   DumpPlace as Place,
   ratings,
@@ -72,6 +73,28 @@ describe('the topics hold exactly the newest dump', () => {
       expect(again.produced).toBeGreaterThan(0);
       expect(onSent).toHaveBeenCalledTimes(1);
     }
+  });
+
+  // Method: an exception where everything is sent, before the last dataset is finished. Another host has no journal.
+  it('finishes datasets before the last one is sent, when their messages reach the bound', async () => {
+    const place = new Place();
+    const episodes = (season: number) => {
+      const rows = Array.from({ length: 300 }, (_, i) => `${idText('tt', i + 1)}\ttt0000001\t${season}\t1`);
+      return { 'title.episode': fileOf('title.episode', rows) };
+    };
+    await place.replay(place.dump({ ...dumpOf(a), ...episodes(1) }));
+    const sentAgain = async (unfinishedBytesMax: number, votes: Record<number, number>, season: number) => {
+      const directory = place.dump({ ...dumpOf(votes), ...episodes(season) });
+      const onSent = () => {
+        throw new Error('sent');
+      };
+      await expect(place.replay(directory, { onSent, unfinishedBytesMax })).rejects.toThrow('sent');
+      const { datasets } = await place.replay(directory, { state: folder() });
+      expect(await votesOf(place)).toEqual(votes);
+      return Object.entries(datasets).flatMap(([dataset, { produced }]) => (produced > 0 ? [dataset] : []));
+    };
+    expect(await sentAgain(1_000_000, b, 2)).toEqual(['title.ratings', 'title.basics', 'title.episode']);
+    expect(await sentAgain(1, c, 3)).toEqual(['title.episode']);
   });
 
   it.each([
