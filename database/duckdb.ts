@@ -71,6 +71,42 @@ export async function confine(
   if (settings === 'locked') await connection.run('SET lock_configuration = true');
 }
 
+/** Between two interrupts: each ends only the statement that runs at that moment. */
+const interruptEveryMs = 100;
+
+/** Interrupts every statement of a connection from `graceMs` after the abort of `signal` on. @returns ends it */
+export function interruptOn(
+  signal: AbortSignal,
+  connection: Pick<DuckDBConnection, 'interrupt'>,
+  graceMs = 0,
+): () => void {
+  let timer: NodeJS.Timeout | undefined;
+  const interrupt = () => {
+    connection.interrupt();
+    timer = setTimeout(interrupt, interruptEveryMs);
+  };
+  const begin = () => {
+    timer = setTimeout(interrupt, graceMs);
+  };
+  if (signal.aborted) begin();
+  else signal.addEventListener('abort', begin, { once: true });
+  return () => {
+    signal.removeEventListener('abort', begin);
+    clearTimeout(timer);
+  };
+}
+
+/** The rows of a query, as DuckDB's JavaScript values. */
+export async function rowsOf(connection: DuckDBConnection, sql: string): Promise<unknown[][]> {
+  return (await connection.runAndReadAll(sql)).getRows();
+}
+
+/** @param from what follows FROM, also with a WHERE */
+export async function countOf(connection: DuckDBConnection, from: string): Promise<number> {
+  const [[count] = []] = await rowsOf(connection, `SELECT count(*) FROM ${from}`);
+  return Number(count);
+}
+
 /** Memory that an instance uses, in bytes. */
 export async function memoryBytesOf(instance: DuckDBInstance): Promise<number> {
   const connection = await instance.connect();

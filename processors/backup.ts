@@ -9,6 +9,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, w
 import { join } from 'node:path';
 import type { DuckDBInstance } from '@duckdb/node-api';
 import { z } from 'zod';
+import { interruptOn } from '../database/duckdb.ts';
 import { databasePath, sqlText } from '../database/sql.ts';
 import { crashPoint } from '../runtime/crash-points.ts';
 import { messageOf } from '../runtime/errors.ts';
@@ -20,7 +21,6 @@ import { freshStorePath } from './store-folder.ts';
 
 /** Backups to keep of each shard: one more than needed, in case the newest is damaged. */
 const keep = 2;
-const interruptEveryMs = 100;
 const idPattern = /^\d{17}-[0-9a-f]{8}$/;
 const cardFile = 'backup.json';
 const storeFile = 'store.duckdb';
@@ -163,10 +163,7 @@ export class Backups {
   ): Promise<{ position: Position; records: number }> {
     const catalog = `backup_${randomUUID().replaceAll('-', '')}`;
     const connection = await this.#instance.connect();
-    // Repeatedly, because an interrupt ends only the statement that runs at that moment.
-    const timer = setInterval(() => {
-      if (signal.aborted) connection.interrupt();
-    }, interruptEveryMs);
+    const stopInterrupting = interruptOn(signal, connection);
     try {
       signal.throwIfAborted();
       await connection.run(`ATTACH ${sqlText(databasePath(path))} AS ${catalog}`);
@@ -183,7 +180,7 @@ export class Backups {
         records: sources.reduce((sum, [, , seen]) => sum + seen, 0),
       };
     } finally {
-      clearInterval(timer);
+      stopInterrupting();
       await connection.run(`DETACH DATABASE IF EXISTS ${catalog}`).catch(() => undefined);
       connection.closeSync();
     }

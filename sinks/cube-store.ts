@@ -7,7 +7,7 @@
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
-import { memoryBytesOf, readIds } from '../database/duckdb.ts';
+import { interruptOn, memoryBytesOf, readIds, rowsOf } from '../database/duckdb.ts';
 import { databasePath } from '../database/sql.ts';
 import { asOpeningError, asStorageError, type Storage } from '../database/storage-errors.ts';
 import { loadDictionary, storeDictionary } from '../database/stored-dictionary.ts';
@@ -51,8 +51,7 @@ export class CubeStore {
   readonly titles: TitleNames;
   readonly #instance: DuckDBInstance;
   #dictionaryStored = 0;
-  readonly #closed = new AbortController();
-  #interrupting: NodeJS.Timeout | undefined;
+  #stopInterrupting: () => void = () => undefined;
   readonly #cubes: CubeTables;
   /** The declared cubes with their versions. */
   readonly cubeSet: string;
@@ -110,16 +109,7 @@ export class CubeStore {
    * is rolled back, a snapshot is not published.
    */
   interruptAfter(signal: AbortSignal, graceMs: number): void {
-    // Repeatedly, because an interrupt ends only the statement that runs at that moment.
-    const interrupt = () => {
-      this.connection.interrupt();
-      this.#interrupting = setTimeout(interrupt, 100);
-    };
-    const begin = () => {
-      this.#interrupting = setTimeout(interrupt, graceMs);
-    };
-    if (signal.aborted) begin();
-    else signal.addEventListener('abort', begin, { once: true, signal: this.#closed.signal });
+    this.#stopInterrupting = interruptOn(signal, this.connection, graceMs);
   }
 
   /** Memory that DuckDB uses. */
@@ -128,8 +118,7 @@ export class CubeStore {
   }
 
   close(): void {
-    this.#closed.abort();
-    clearTimeout(this.#interrupting);
+    this.#stopInterrupting();
     this.connection.closeSync();
     this.#instance.closeSync();
   }
@@ -304,8 +293,7 @@ export class CubeStore {
     const { connection, dictionary } = this;
     await this.transaction(async () => {
       await this.#cubes.restore(folder, async (select) => {
-        const words = await connection.runAndReadAll(select);
-        for (const [word] of words.getRows()) dictionary.numberOfText(String(word));
+        for (const [word] of await rowsOf(connection, select)) dictionary.numberOfText(String(word));
         this.#dictionaryStored = await this.#storeDictionary();
       });
       for (const state of shards) await this.putShard(state);
@@ -317,8 +305,8 @@ export class CubeStore {
     const { connection } = this;
     await connection.run('CREATE TABLE IF NOT EXISTS meta (name VARCHAR, value VARCHAR)');
     const wanted = { format: String(formatVersion), ...identity };
-    const rows = await connection.runAndReadAll('SELECT name, value FROM meta');
-    const meta = new Map(rows.getRows().map(([name, value]) => [String(name), String(value)]));
+    const rows = await rowsOf(connection, 'SELECT name, value FROM meta');
+    const meta = new Map(rows.map(([name, value]) => [String(name), String(value)]));
     if (meta.size === 0) {
       await this.#create(wanted);
       return;
@@ -372,15 +360,15 @@ export class CubeStore {
     await this.#cubes.load();
     await this.kept.load();
     await this.transaction(() => this.#cubes.provideDeclared());
-    const [revision] = (await connection.runAndReadAll('SELECT revision FROM names_revision')).getRows();
+    const [revision] = await rowsOf(connection, 'SELECT revision FROM names_revision');
     this.#namesRevision = Number(revision?.[0] ?? 0);
-    const [published] = (await connection.runAndReadAll('SELECT value FROM published')).getRows();
+    const [published] = await rowsOf(connection, 'SELECT value FROM published');
     this.#published = published && (JSON.parse(String(published[0])) as Published);
-    for (const [state] of (await connection.runAndReadAll('SELECT state FROM shard')).getRows()) {
+    for (const [state] of await rowsOf(connection, 'SELECT state FROM shard')) {
       const shard = JSON.parse(String(state)) as ShardState;
       this.shards.set(shard.shard, shard);
     }
-    for (const [state] of (await connection.runAndReadAll('SELECT state FROM name_source')).getRows()) {
+    for (const [state] of await rowsOf(connection, 'SELECT state FROM name_source')) {
       const people = JSON.parse(String(state)) as PeopleState;
       this.peopleStates.set(people.partition, people);
     }

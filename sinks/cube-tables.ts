@@ -5,7 +5,7 @@
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { DuckDBConnection } from '@duckdb/node-api';
-import { appendColumns } from '../database/duckdb.ts';
+import { appendColumns, countOf, rowsOf } from '../database/duckdb.ts';
 import { parquetFile, sqlPath } from '../database/sql.ts';
 import { type Cube, columnsOf } from '../tables/cubes/cube.ts';
 import type { CubeRows } from '../topics/cube-rows.ts';
@@ -72,11 +72,14 @@ export class CubeTables {
 
   /** Reads which cubes the database holds. */
   async load(): Promise<void> {
-    for (const [text] of await this.#rows('SELECT shape FROM cube')) {
+    for (const [text] of await rowsOf(this.#connection, 'SELECT shape FROM cube')) {
       const shape = JSON.parse(String(text)) as CubeShape;
       this.#shapes.set(cubeTable(shape), shape);
     }
-    for (const [table, revision] of await this.#rows('SELECT name, revision FROM cube_revision')) {
+    for (const [table, revision] of await rowsOf(
+      this.#connection,
+      'SELECT name, revision FROM cube_revision',
+    )) {
       this.#revisions.set(String(table), Number(revision));
     }
   }
@@ -118,7 +121,7 @@ export class CubeTables {
   async held(): Promise<string[]> {
     const held = this.names;
     for (const [name, shape] of this.#undeclared) {
-      if ((await this.#count(`sink.${cubeTable(shape)}`)) > 0) held.push(name);
+      if ((await countOf(this.#connection, `sink.${cubeTable(shape)}`)) > 0) held.push(name);
     }
     return held;
   }
@@ -222,7 +225,7 @@ export class CubeTables {
         summed.whole += 1;
       }
       await this.#createView(shape);
-      const rows = await this.#count(sumsTable(shape));
+      const rows = await countOf(this.#connection, sumsTable(shape));
       this.#sums.set(table, {
         revision,
         rows,
@@ -234,7 +237,10 @@ export class CubeTables {
 
   /** @returns how many rows were added, undefined if a new sum is cheaper */
   async #addRecent(shape: CubeShape, { revision, rows, added }: Sum): Promise<number | undefined> {
-    const recent = await this.#count(`sink.${cubeTable(shape)} WHERE ${revisionColumn} > ${revision}`);
+    const recent = await countOf(
+      this.#connection,
+      `sink.${cubeTable(shape)} WHERE ${revisionColumn} > ${revision}`,
+    );
     if (recent > rows * recentShareMax || added + recent > rows) return undefined;
     for (const statement of addRecent(shape, revision)) await this.#connection.run(statement);
     return recent;
@@ -259,7 +265,7 @@ export class CubeTables {
     let after = 0;
     const declaredTables = new Set(this.#declared.map(cubeTable));
     for (const [table, shape] of [...this.#shapes]) {
-      const rows = await this.#count(`sink.${table}`);
+      const rows = await countOf(this.#connection, `sink.${table}`);
       if (rows === 0 && !declaredTables.has(table)) {
         await this.#drop(table, shape, transaction);
         continue;
@@ -280,7 +286,7 @@ export class CubeTables {
         await this.#connection.run(`DROP TABLE sink.${table}`);
         await this.#connection.run(`ALTER TABLE sink.compacted RENAME TO ${table}`);
       });
-      after += await this.#count(`sink.${table}`);
+      after += await countOf(this.#connection, `sink.${table}`);
     }
     return { before, after };
   }
@@ -322,7 +328,7 @@ export class CubeTables {
   async restore(folder: string, numbered: (texts: string) => Promise<void>): Promise<void> {
     for (const path of readdirSync(folder).filter((name) => name.endsWith('.parquet'))) {
       const file = parquetFile(join(folder, path));
-      const described = await this.#rows(`DESCRIBE FROM ${file}`);
+      const described = await rowsOf(this.#connection, `DESCRIBE FROM ${file}`);
       const shape: CubeShape = {
         name: path.replace(/\..*/, ''),
         columns: described.slice(1).map(([column, type]) => ({
@@ -344,13 +350,5 @@ export class CubeTables {
         `INSERT INTO ${table} SELECT shard, ${this.#revisionOf(table) + 1}, ${columns.join(', ')} FROM ${file}`,
       );
     }
-  }
-
-  async #rows(sql: string): Promise<unknown[][]> {
-    return (await this.#connection.runAndReadAll(sql)).getRows();
-  }
-
-  async #count(relation: string): Promise<number> {
-    return Number((await this.#rows(`SELECT count(*) FROM ${relation}`))[0]?.[0]);
   }
 }

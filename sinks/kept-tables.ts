@@ -5,6 +5,7 @@
  * of it was published.
  */
 import type { DuckDBConnection } from '@duckdb/node-api';
+import { countOf, rowsOf } from '../database/duckdb.ts';
 import { type ContentSum, contentSum } from '../tables/content-hash.ts';
 import type { GoldTable } from '../tables/gold-table.ts';
 
@@ -59,7 +60,7 @@ export class KeptTables {
   ];
 
   async load(): Promise<void> {
-    this.#recordsNames = (await this.#rows('SELECT 1 FROM kept LIMIT 1')).length > 0;
+    this.#recordsNames = (await rowsOf(this.#connection, 'SELECT 1 FROM kept LIMIT 1')).length > 0;
   }
 
   /** Forgets what is kept, as part of the open transaction: rows are about to vanish without a trace. */
@@ -110,8 +111,8 @@ export class KeptTables {
     await this.#connection.run(
       `CREATE OR REPLACE TEMP TABLE ${changedOf(table)} AS SELECT DISTINCT ${id} FROM (${changed.join(' UNION ALL ')}) AS ids(${id})`,
     );
-    const [ids] = (await this.#rows(`SELECT count(*) FROM ${changedOf(table)}`))[0] ?? [];
-    return Number(ids) <= Number(before.rows) * changedShareMax;
+    const ids = await countOf(this.#connection, changedOf(table));
+    return ids <= Number(before.rows) * changedShareMax;
   }
 
   /** Carries plans out, as part of the open transaction. The cubes of those without `before` must be summed. */
@@ -135,7 +136,7 @@ export class KeptTables {
    * declared again, the names that changed meanwhile are forgotten, and rows that sum to 0 may be compacted away.
    */
   async #dropOthers(maker: string): Promise<void> {
-    for (const [name, state] of await this.#rows('SELECT name, state FROM kept')) {
+    for (const [name, state] of await rowsOf(this.#connection, 'SELECT name, state FROM kept')) {
       if ((JSON.parse(String(state)) as Kept).maker !== maker)
         await this.#connection.run('DELETE FROM kept WHERE name = $1', [String(name)]);
     }
@@ -174,12 +175,8 @@ export class KeptTables {
   }
 
   async #stateOf({ name }: GoldTable): Promise<Kept | undefined> {
-    const [row] = await this.#rows(`SELECT state FROM kept WHERE name = '${name}'`);
+    const [row] = await rowsOf(this.#connection, `SELECT state FROM kept WHERE name = '${name}'`);
     return row && (JSON.parse(String(row[0])) as Kept);
-  }
-
-  async #rows(sql: string): Promise<unknown[][]> {
-    return (await this.#connection.runAndReadAll(sql)).getRows();
   }
 }
 

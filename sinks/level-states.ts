@@ -3,6 +3,7 @@
  * revision, which tells whether the rows are those of a snapshot.
  */
 import type { DuckDBConnection } from '@duckdb/node-api';
+import { rowsOf } from '../database/duckdb.ts';
 
 export class LevelStates<State extends { readonly shard: number }, Source> {
   /** By partition. Changed only after a commit. */
@@ -23,10 +24,9 @@ export class LevelStates<State extends { readonly shard: number }, Source> {
     const { connection } = this;
     await connection.run(`CREATE TABLE IF NOT EXISTS ${this.#name}_source (shard INTEGER, state VARCHAR)`);
     await connection.run(`CREATE TABLE IF NOT EXISTS ${this.#name}_revision (revision INTEGER)`);
-    const revisions = await connection.runAndReadAll(`SELECT revision FROM ${this.#name}_revision`);
-    this.#revision = Number(revisions.getRows()[0]?.[0] ?? 0);
-    const rows = await connection.runAndReadAll(`SELECT state FROM ${this.#name}_source`);
-    for (const [text] of rows.getRows()) {
+    const [[revision] = []] = await rowsOf(connection, `SELECT revision FROM ${this.#name}_revision`);
+    this.#revision = Number(revision ?? 0);
+    for (const [text] of await rowsOf(connection, `SELECT state FROM ${this.#name}_source`)) {
       const state = JSON.parse(String(text)) as State;
       this.states.set(state.shard, state);
     }

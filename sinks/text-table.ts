@@ -1,6 +1,6 @@
 /** Tables of texts by id in the sink's store: the names of people and those of titles. */
 import type { DuckDBConnection } from '@duckdb/node-api';
-import { appendColumns, type TextColumn } from '../database/duckdb.ts';
+import { appendColumns, countOf, type TextColumn } from '../database/duckdb.ts';
 import type { DatasetName } from '../topics/catalog.ts';
 
 export interface TextTable {
@@ -109,7 +109,7 @@ export async function writeTexts(
     await connection.run(`DELETE FROM ${table} WHERE rowid IN (SELECT storedRow FROM latest_texts)`);
     await connection.run(`INSERT INTO ${table} SELECT ${all} FROM latest_texts`);
     await onChange(`SELECT ${id} FROM latest_texts`);
-    changed += await count(connection, 'latest_texts');
+    changed += await countOf(connection, 'latest_texts');
   }
   for (const ids of [deletes, removed]) {
     if (ids.length > 0) await onChange(`VALUES ${ids.map((one) => `(${one})`).join(', ')}`);
@@ -120,9 +120,4 @@ export async function writeTexts(
   };
   changed += await deleteRows(deletes);
   return { changed, removed: await deleteRows(removed) };
-}
-
-async function count(connection: DuckDBConnection, from: string): Promise<number> {
-  const rows = await connection.runAndReadAll(`SELECT count(*) FROM ${from}`);
-  return Number(rows.getRows()[0]?.[0]);
 }

@@ -12,7 +12,7 @@
  * version, and would have to hold for all of them.
  */
 import type { DuckDBConnection } from '@duckdb/node-api';
-import { withDatabase } from '../../database/duckdb.ts';
+import { rowsOf, withDatabase } from '../../database/duckdb.ts';
 import { sqlPath, sqlText } from '../../database/sql.ts';
 import { ReelflowError } from '../../runtime/errors.ts';
 import { type LakeColumn, lakeColumns, lakeFormat, lakeTables } from './ducklake-tables.ts';
@@ -376,10 +376,8 @@ class LakeWriter {
 
   /** Rows, with whole numbers as numbers. */
   async #rows(sql: string): Promise<unknown[][]> {
-    const reader = await this.#connection.runAndReadAll(sql);
-    return reader
-      .getRows()
-      .map((row) => row.map((value) => (typeof value === 'bigint' ? Number(value) : value)));
+    const rows = await rowsOf(this.#connection, sql);
+    return rows.map((row) => row.map((value) => (typeof value === 'bigint' ? Number(value) : value)));
   }
 }
 

@@ -5,6 +5,7 @@
 import { rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { DuckDBConnection } from '@duckdb/node-api';
+import { interruptOn, rowsOf } from '../../database/duckdb.ts';
 import { sqlPath, sqlText } from '../../database/sql.ts';
 import { storageFaultOf } from '../../database/storage-errors.ts';
 import { messageOf } from '../../runtime/errors.ts';
@@ -95,21 +96,15 @@ async function within<T>(
   work: () => Promise<T>,
 ): Promise<T> {
   if (file === undefined) return work();
-  let isLate = false;
-  // Repeatedly, because an interrupt ends only the statement that runs at that moment.
-  const interrupt = () => {
-    isLate = true;
-    connection.interrupt();
-    timer = setTimeout(interrupt, 100);
-  };
-  let timer = setTimeout(interrupt, limitMs);
+  const limit = AbortSignal.timeout(limitMs);
+  const stopInterrupting = interruptOn(limit, connection);
   try {
     return await work();
   } catch (thrown) {
-    if (isLate) throw new TooSlow(`its SQL did not end within ${limitMs / 1000} s`);
+    if (limit.aborted) throw new TooSlow(`its SQL did not end within ${limitMs / 1000} s`);
     throw thrown;
   } finally {
-    clearTimeout(timer);
+    stopInterrupting();
   }
 }
 
@@ -179,8 +174,10 @@ async function readConstants(
   connection: DuckDBConnection,
   constants: NonNullable<GoldTable['constants']>,
 ): Promise<Record<string, number | null>> {
-  const rows = await connection.runAndReadAll(`SELECT ${Object.values(constants).join(', ')} FROM integers`);
-  const values = rows.getRows()[0] ?? [];
+  const [values = []] = await rowsOf(
+    connection,
+    `SELECT ${Object.values(constants).join(', ')} FROM integers`,
+  );
   return Object.fromEntries(
     Object.keys(constants).map((name, i) => [name, values[i] === null ? null : Number(values[i])]),
   );
@@ -195,14 +192,12 @@ function notesOf({ about, notes, columns }: GoldTable) {
 /** Creates the relation `scales` from the table `integers`. */
 async function readScales(connection: DuckDBConnection, columns: readonly string[]): Promise<Scales> {
   await connection.run(`CREATE OR REPLACE TEMP TABLE scales AS ${scalesOf(columns, 'integers')}`);
-  const rows = await connection.runAndReadAll('SELECT name, known, mean, deviation FROM scales');
+  const rows = await rowsOf(connection, 'SELECT name, known, mean, deviation FROM scales');
   const number = (value: unknown) => (value === null ? null : Number(value));
   return Object.fromEntries(
-    rows
-      .getRows()
-      .map(([name, known, mean, deviation]) => [
-        String(name),
-        { known: Number(known), mean: number(mean), deviation: number(deviation) },
-      ]),
+    rows.map(([name, known, mean, deviation]) => [
+      String(name),
+      { known: Number(known), mean: number(mean), deviation: number(deviation) },
+    ]),
   );
 }

@@ -1,6 +1,6 @@
 /** Computes declared tables from IMDb files, without a broker, to show what rows they would have. */
 import type { DuckDBConnection } from '@duckdb/node-api';
-import { confine, withDatabase } from '../../database/duckdb.ts';
+import { confine, countOf, withDatabase } from '../../database/duckdb.ts';
 import { type Declarations, hasUserDeclarations } from '../../tables/built-in.ts';
 import { columnNotes } from '../../tables/column-notes.ts';
 import type { GoldTable } from '../../tables/gold-table.ts';
@@ -25,7 +25,6 @@ export async function tryOut(
 async function viewOf(connection: DuckDBConnection, table: GoldTable, rowsMax: number): Promise<TableView> {
   const { name, about, columns, notes } = table;
   const reader = await connection.runAndReadAll(`FROM tried.${name} LIMIT ${rowsMax}`);
-  const counted = await connection.runAndReadAll(`SELECT count(*)::INTEGER FROM tried.${name}`);
   return {
     snapshot: 'tried',
     table: name,
@@ -35,7 +34,7 @@ async function viewOf(connection: DuckDBConnection, table: GoldTable, rowsMax: n
       type,
       ...(notes?.[column] ?? columnNotes[column] ?? { about: '' }),
     })),
-    rowsTotal: Number(counted.getRows()[0]?.[0]),
+    rowsTotal: await countOf(connection, `tried.${name}`),
     rows: reader
       .getRowsJS()
       .map((row) => row.map((value) => (typeof value === 'bigint' ? Number(value) : (value as Cell)))),
