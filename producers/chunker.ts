@@ -49,6 +49,8 @@ export interface ChunkerOptions {
   readonly start?: Mark;
   /** Number of the first chunk of each partition. Default: 0. */
   readonly firstChunk?: number;
+  /** Bytes of a row that the caller has left out, because its line is longer than a message. Default: none. */
+  readonly lostBytesOf?: (row: number) => number;
   readonly onChunk: (chunk: Chunk) => void;
   readonly onRejected: (rejected: RejectedRow) => void;
 }
@@ -80,6 +82,7 @@ export class Chunker {
   readonly #ids: LineId;
   readonly #layout: Layout;
   readonly #shards: number;
+  readonly #lostBytesOf: (row: number) => number;
   readonly #onRejected: (rejected: RejectedRow) => void;
   readonly #encoder: RowEncoder;
   readonly #writer: ChunkWriter;
@@ -106,11 +109,19 @@ export class Chunker {
   #maskHigh = 0;
 
   constructor(options: ChunkerOptions) {
-    const { dataset, layout, shards, onRejected, start = { row: 0, rejected: 0 } } = options;
+    const {
+      dataset,
+      layout,
+      shards,
+      lostBytesOf = () => 0,
+      onRejected,
+      start = { row: 0, rejected: 0 },
+    } = options;
     this.#dataset = dataset;
     this.#ids = new LineId(dataset.idPrefix, 0);
     this.#layout = layout;
     this.#shards = shards;
+    this.#lostBytesOf = lostBytesOf;
     this.#onRejected = onRejected;
     this.#encoder = RowEncoder.of(dataset);
     this.#writer = new ChunkWriter({ ...options, idPrefix: dataset.idPrefix });
@@ -273,7 +284,7 @@ export class Chunker {
     while (lineEnd > at && bytes[lineEnd - 1] === carriageReturn) lineEnd--;
     const line = bytes.subarray(at, lineEnd);
     if (end - at > lineBytesMax) {
-      this.#rejectLong(line, end - at);
+      this.#rejectLong(line, end - at + this.#lostBytesOf(this.#row));
     } else if (!isUtf8(line)) {
       this.#reject(line, 'utf8', 'invalid UTF-8');
     } else {

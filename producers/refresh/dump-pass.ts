@@ -72,6 +72,8 @@ export class DumpPass implements DumpFile {
   readonly #sender: BatchSender;
   readonly #spool: Spool;
   readonly #chunker: Chunker;
+  /** Of the present reading. */
+  #reader: GroupReader | undefined;
   /** Counts the refused rows of groups that have not changed: they have their dead letters. Its chunks go nowhere. */
   #counter: Chunker | undefined;
   /** Chunks that were cut and are not spooled or sent yet. */
@@ -122,6 +124,7 @@ export class DumpPass implements DumpFile {
     const { layout, modified: asOf } = file;
     return new Chunker({
       ...{ dataset: datasets[file.dataset], layout, shards, schemaId, runId, firstChunk, asOf },
+      lostBytesOf: (row) => this.#reader?.lostBytesOf(row) ?? 0,
       ...events,
     });
   }
@@ -293,6 +296,7 @@ export class DumpPass implements DumpFile {
         this.#isStray = false;
       },
     });
+    this.#reader = reader;
     let bytesRead = 0;
     const pieces = piecesOf(
       file,

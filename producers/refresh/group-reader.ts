@@ -150,6 +150,8 @@ export class GroupReader {
   #openBytes = 0;
   /** Bytes of the open line that were too many to keep. */
   #lost = 0;
+  /** Rows of which bytes were not kept, and how many: each takes a megabyte of the file. */
+  readonly #lostOf = new Map<number, number>();
   #skip = 1;
   #row = 0;
   #strays = 0;
@@ -176,6 +178,11 @@ export class GroupReader {
   /** Rows read, the header not counted. */
   get rows(): number {
     return this.#row;
+  }
+
+  /** Bytes of a row that were not kept, because its line is too long. */
+  lostBytesOf(row: number): number {
+    return this.#lostOf.get(row) ?? 0;
   }
 
   /** Number and order-free hash of the rows without an id. */
@@ -242,6 +249,7 @@ export class GroupReader {
       this.#close(otherGroup - found);
       return start;
     }
+    if (this.#lost > 0) this.#lostOf.set(this.#row, this.#lost);
     this.#lost = 0;
     const results = this.#results;
     const next = results[0] as number;

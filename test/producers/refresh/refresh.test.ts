@@ -267,6 +267,20 @@ describe('the topics hold exactly the newest dump', () => {
     expect(await place.deadLetters()).toBe(rejected);
   });
 
+  it('a line of megabytes is refused with its size, in a group and without an id', async () => {
+    const place = new Place();
+    await place.replay(place.dump(dumpOf(a)));
+    const line = (id: number, votes: string) => `${idText('tt', id)}\t5.0\t${votes}\n`;
+    const rows = [line(1, '9'.repeat(3_000_000)), line(2, '9'.repeat(2_000_000)), line(3, '7')];
+    const refusedWith = async (...lines: string[]) => {
+      const files = { ...dumpOf(a), 'title.ratings': fileOf('title.ratings', []) + lines.join('') };
+      const replayed = place.replay(place.dump(files), { dryRun: true, maxRejected: 0 });
+      return (await failureOf(replayed)).detail;
+    };
+    expect(await refusedWith(...rows)).toContain(`2: ${(rows[0]?.length ?? 0) - 1} bytes exceed`);
+    expect(await refusedWith(line(0, '7'), `x${rows[1]}`)).toContain(`3: ${rows[1]?.length} bytes exceed`);
+  });
+
   // Method: the values are quoted, so no line begins with its id.
   it('rejected rows of a quoted file are dead letters, and their ids count as absent', async () => {
     const place = new Place();
