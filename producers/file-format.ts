@@ -20,6 +20,9 @@ export function foreignFormat(start: Buffer): ForeignFormat | undefined {
   const hex = start.subarray(0, 8).toString('hex');
   const found = foreignFormats.find(([prefix]) => hex.startsWith(prefix));
   if (found !== undefined) return found[1];
+  if (start.toString('latin1', 257, 262) === 'ustar') {
+    return { what: 'a tar archive', hint: 'Unpack it, and name the files inside.' };
+  }
   const head = start.subarray(0, 64);
   const hasZero = head.includes(0);
   const isEverySecond = [0, 1].some((odd) => head.every((byte, at) => (byte === 0) === (at % 2 === odd)));

@@ -75,6 +75,14 @@ describe('every byte of a file is read', () => {
 describe('a file of another format is refused by its content', () => {
   const page = '<!DOCTYPE html>\n<html><title>Sign in</title></html>\n';
   const utf16 = Buffer.from(`\uFEFF${text.slice(0, 200)}`, 'utf16le');
+  /** As tar writes it: name, numbers, and its mark at a fixed place. */
+  const tar = (name: string) => {
+    const head = Buffer.alloc(512);
+    head.write(name);
+    head.write('0000644\0', 100);
+    head.write('ustar\x0000', 257);
+    return Buffer.concat([head, Buffer.from(text)]);
+  };
   it.each<[name: string, content: string | Buffer, what: string]>([
     ['a ZIP archive', Buffer.from('504b03041400000008', 'hex'), 'ZIP'],
     ['an HTML page', page, 'HTML'],
@@ -85,11 +93,9 @@ describe('a file of another format is refused by its content', () => {
     ['UTF-16 without a mark', utf16.subarray(2), 'UTF-16'],
     ['UTF-16 in gzip', gzipSync(utf16), 'UTF-16'],
     ['zero bytes', Buffer.alloc(4_096), 'not text'],
-    [
-      'an archive of tar',
-      Buffer.concat([Buffer.from('imdb/title.ratings.tsv'), Buffer.alloc(600)]),
-      'not text',
-    ],
+    ['a tar archive', tar('imdb/title.ratings.tsv'), 'a tar archive'],
+    ['a tar archive with a long name', tar(`imdb/${'a'.repeat(90)}`), 'a tar archive'],
+    ['a tar archive in gzip', gzipSync(tar('imdb/title.ratings.tsv')), 'a tar archive'],
     ['gzip in gzip', gzipSync(gzipSync(text)), 'twice'],
     ['zstd', Buffer.from('28b52ffd04', 'hex'), 'zstd'],
     ['a Git LFS pointer', 'version https://git-lfs.github.com/spec/v1\noid sha256:0\n', 'LFS'],
