@@ -112,17 +112,27 @@ function configure(command: Command, path = 'reelflow'): void {
 
 const onTerminal = (text: string) => filled(text, terminalWidth(process.stderr));
 
-/** commander looks for missing options first, but a misspelt one is both: the option that is there helps more than the missing one. */
+/**
+ * commander looks for missing options first, but a misspelt one is both: the option that is there helps more than the missing one.
+ * Commands that read gold alone say why they lack the other options of a pipeline.
+ */
 function nameUnknownFirst(command: Command): void {
   const inner = command as unknown as {
     missingMandatoryOptionValue(option: unknown): void;
     unknownOption(flag: string): void;
   };
+  const unknown = inner.unknownOption.bind(command);
+  inner.unknownOption = (flag) => {
+    const isPlace = ['--namespace', '--state'].includes(flag.split('=', 1)[0] ?? '');
+    if (!isPlace || !command.options.some(({ long }) => long === '--gold')) return unknown(flag);
+    const detail = 'A gold folder belongs to one pipeline: --gold alone names it.';
+    command.error(`error: unknown option '${flag}'\nDetail: ${detail}`, { code: 'commander.unknownOption' });
+  };
   const missing = inner.missingMandatoryOptionValue.bind(command);
   inner.missingMandatoryOptionValue = (option) => {
-    const unknown = command.args.find((argument) => argument.startsWith('-'));
-    if (unknown === undefined) missing(option);
-    else inner.unknownOption(unknown);
+    const flag = command.args.find((argument) => argument.startsWith('-'));
+    if (flag === undefined) missing(option);
+    else inner.unknownOption(flag);
   };
 }
 

@@ -1,4 +1,5 @@
 /** `reelflow services up|down|status`: the local broker and registry. */
+import { resolve } from 'node:path';
 import { Command } from 'commander';
 import { localFolder, type OutputFlags, outputOptions } from './options.ts';
 import { print, printFilled, printJson } from './output.ts';
@@ -57,7 +58,11 @@ async function down(options: Options): Promise<void> {
   const { stopServices } = await import('../kafka/local/services.ts');
   const stopped = await stopServices(await context(options));
   if (options.json) return printJson({ stopped });
-  print(stopped.length === 0 ? 'No local services were running.' : `Stopped: ${stopped.join(', ')}.`);
+  print(
+    stopped.length === 0
+      ? `No services were started ${elsewhere(options)}`
+      : `Stopped: ${stopped.join(', ')}.`,
+  );
 }
 
 async function status(options: Options): Promise<void> {
@@ -79,7 +84,12 @@ async function status(options: Options): Promise<void> {
       found.services,
     ),
   );
+  if (found.how === null) printFilled(`No services were started ${elsewhere(options)}`);
 }
+
+/** Each working directory has services of its own. */
+const elsewhere = ({ folder }: Options) =>
+  `in ${resolve(folder)}. Those of another folder are found from there, or with --folder.`;
 
 /** What the three subcommands share. Progress goes to standard error, the result to standard output. */
 async function context({ folder, json, verbose }: Options) {

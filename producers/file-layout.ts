@@ -22,13 +22,19 @@ export interface Layout {
 /**
  * @param header the first line of the file, without its newline
  * @param file its name, for errors
- * @throws ReelflowError input, naming the columns that are missing or occur twice
+ * @throws ReelflowError input, naming the columns that are missing or occur twice; for a file without line feeds
  */
 export function layoutOf(dataset: Dataset, header: Buffer, file: string): Layout {
   const line = header
     .toString('utf8')
     .replace(/^\uFEFF/, '')
     .replace(/\r$/, '');
+  if (line.includes('\r')) {
+    throw new ReelflowError('input', `${file} ends its lines with carriage returns alone`, {
+      detail: 'Lines end with a line feed, or with a carriage return and a line feed.',
+      hint: "Convert a copy of it, for example with `tr '\\r' '\\n'`.",
+    });
+  }
   const fields = line.split('\t');
   const wanted = dataset.columns.map(({ name }) => name);
   const official = new Map(wanted.map((name) => [spellingOf(name), name]));
@@ -39,7 +45,7 @@ export function layoutOf(dataset: Dataset, header: Buffer, file: string): Layout
   const missing = wanted.filter((name) => !names.includes(name));
   if (missing.length > 0) {
     const separator = fields.length > 1 ? undefined : /[,;|]/.exec(line)?.[0];
-    throw new ReelflowError('input', `${file} lacks the column ${missing.join(', ')}`, {
+    throw new ReelflowError('input', `${file} lacks the ${columnsText(missing)}`, {
       detail: `Its header is: ${line.length > 200 ? `${line.slice(0, 200)} …` : line}`,
       hint:
         separator === undefined
@@ -49,8 +55,8 @@ export function layoutOf(dataset: Dataset, header: Buffer, file: string): Layout
   }
   const twice = wanted.filter((name) => names.indexOf(name) !== names.lastIndexOf(name));
   if (twice.length > 0) {
-    throw new ReelflowError('input', `${file} has the column ${twice.join(', ')} twice`, {
-      hint: 'Remove or rename one of them.',
+    throw new ReelflowError('input', `${file} has the ${columnsText(twice)} twice`, {
+      hint: 'Remove or rename one of each.',
     });
   }
   const order = wanted.map((name) => names.indexOf(name));
@@ -64,6 +70,8 @@ export function layoutOf(dataset: Dataset, header: Buffer, file: string): Layout
     ...((!inOrder || quoted) && { names: quoted ? names.map((name) => `"${name}"`) : names }),
   };
 }
+
+const columnsText = (names: readonly string[]) => `column${names.length > 1 ? 's' : ''} ${names.join(', ')}`;
 
 function spellingOf(name: string): string {
   return name.replace(/[_\s-]/g, '').toLowerCase();

@@ -4,7 +4,7 @@
 import type { Dirent, Stats } from 'node:fs';
 import { readdir, stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { messageOf, ReelflowError, systemCodeOf } from '../runtime/errors.ts';
+import { messageOf, pathHint, ReelflowError, systemCodeOf } from '../runtime/errors.ts';
 import { bytesOf, isGzip, type ReadableFile } from '../runtime/file-bytes.ts';
 import { type DatasetName, datasetNames, datasets } from '../topics/catalog.ts';
 import { foreignFormat } from './file-format.ts';
@@ -138,7 +138,7 @@ function unreadable(path: string, thrown: unknown): ReelflowError {
   const absent = systemCodeOf(thrown) === 'ENOENT';
   return new ReelflowError('input', `${path} ${absent ? 'does not exist' : 'cannot be read'}`, {
     detail: messageOf(thrown),
-    hint: absent ? downloadHint : 'Check its permissions.',
+    hint: absent ? downloadHint : `${pathHint(thrown)}.`,
     cause: thrown,
   });
 }

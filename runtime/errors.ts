@@ -123,6 +123,14 @@ export function systemCodeOf(thrown: unknown): string | undefined {
   return typeof code === 'string' ? code : undefined;
 }
 
+/** The beginning of a hint about a file or folder that cannot be used. */
+export function pathHint(thrown: unknown): string {
+  const code = systemCodeOf(thrown);
+  if (code === 'ELOOP') return 'Check its links, which lead back to themselves';
+  if (code === 'ENOTDIR') return 'Check its path, of which a part is a file, not a folder';
+  return 'Check its permissions';
+}
+
 /** Node's codes for a certificate that it does not accept: "X509 certificate error codes" in its tls documentation. */
 const certificateErrors =
   /^(DEPTH_ZERO_SELF_SIGNED_CERT|SELF_SIGNED_CERT_IN_CHAIN|UNABLE_TO_(GET|VERIFY|DECRYPT)_|CERT_|ERR_TLS_CERT_|INVALID_CA|HOSTNAME_MISMATCH)/;

@@ -10,7 +10,7 @@ import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { messageOf, ReelflowError, systemCodeOf } from './errors.ts';
+import { messageOf, pathHint, ReelflowError, systemCodeOf } from './errors.ts';
 import { makeFolder } from './files.ts';
 
 type Kind = 'state' | 'gold' | 'dumps';
@@ -120,7 +120,7 @@ function unwritable(cause: unknown, folder: string, of: Kind): ReelflowError {
   const other = of === 'dumps' ? 'another folder' : `another --${of} folder`;
   return new ReelflowError(kinds[of], `The ${of} folder cannot be written`, {
     detail,
-    hint: `Check its permissions, and that its file system supports locks; or use ${other}.`,
+    hint: `${pathHint(cause)}, and that its file system supports locks; or use ${other}.`,
     cause,
   });
 }

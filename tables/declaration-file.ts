@@ -6,7 +6,7 @@ import { readFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import { isMap, isScalar, LineCounter, parseDocument } from 'yaml';
 import type { z } from 'zod';
-import { messageOf } from '../runtime/errors.ts';
+import { messageOf, pathHint } from '../runtime/errors.ts';
 import { DeclarationProblem } from './declaration-problem.ts';
 
 /** A key or an index at each level of the metadata. */
@@ -128,7 +128,7 @@ export class DeclarationFile {
       return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(readFileSync(this.path));
     } catch (thrown) {
       const isRead = thrown instanceof TypeError;
-      const hint = isRead ? 'Write it as text in UTF-8.' : 'Check its permissions.';
+      const hint = isRead ? 'Write it as text in UTF-8.' : `${pathHint(thrown)}.`;
       throw this.problem(1, isRead ? 'the file is not text in UTF-8' : messageOf(thrown), hint);
     }
   }

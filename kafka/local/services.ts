@@ -2,7 +2,7 @@
  * Finds or starts broker and registry: those of the environment, else Docker, else Java and Maven. A record in the
  * folder lists the services that reelflow started; it never stops any others.
  */
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { type Endpoints, endpointsFromEnvironment } from '../../runtime/config.ts';
 import { messageOf, ReelflowError } from '../../runtime/errors.ts';
 import { makeFolder } from '../../runtime/files.ts';
@@ -156,8 +156,8 @@ export function runningEndpoints(folder: string): Endpoints {
   const [broker, registry] = names.map((name) => runningService(services, name)?.port);
   if (broker !== undefined && registry !== undefined) return endpointsAt({ broker, registry });
   throw new ReelflowError('services', 'There is no running broker and registry', {
-    detail: `KAFKA_BROKERS and SCHEMA_REGISTRY_URL are not set, and none were started in ${folder}.`,
-    hint: 'Start local ones with: npx reelflow services up',
+    detail: `KAFKA_BROKERS and SCHEMA_REGISTRY_URL are not set, and none were started in ${resolve(folder)}.`,
+    hint: 'Change to the folder where they were started, or start local ones with: npx reelflow services up',
   });
 }
 

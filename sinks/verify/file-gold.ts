@@ -277,10 +277,14 @@ function requireColumns(
   }
   const missing = used.filter((name) => !rows.columns.includes(name));
   if (missing.length > 0) {
-    throw new ReelflowError('input', `${dataset} lacks the column ${missing.join(', ')}`, {
-      detail: `Its header names ${rows.columns.join(', ')}.`,
-      hint: 'Use the official files, or their column names.',
-    });
+    throw new ReelflowError(
+      'input',
+      `${dataset} lacks the column${missing.length > 1 ? 's' : ''} ${missing.join(', ')}`,
+      {
+        detail: `Its header names ${rows.columns.join(', ')}.`,
+        hint: 'Use the official files, or their column names.',
+      },
+    );
   }
 }
 

@@ -75,6 +75,20 @@ test('a misspelt option is named, not the one that is missing for it', () => {
   }
 });
 
+test.each([['--namespace', 'n'], ['--namespace=n'], ['--state', 's']])(
+  'a command that reads gold alone says why it has no %s',
+  (...args) => {
+    const said = vi.spyOn(process.stderr, 'write').mockReturnValue(true);
+    try {
+      expect(() => program.parse(['node', 'reelflow', 'gold', 'show', 'titles', ...args])).toThrow(
+        'A gold folder belongs to one pipeline: --gold alone names it.',
+      );
+    } finally {
+      said.mockRestore();
+    }
+  },
+);
+
 test('every command names a wrong option and its own help, in lines that fit the terminal', () => {
   const { isTTY, columns } = process.stderr;
   const written: string[] = [];

@@ -511,7 +511,7 @@ describe('the header', () => {
 
   it('that lacks columns is refused with their names', () => {
     expect(() => layoutOf(datasets['title.ratings'], Buffer.from('tconst\tvotes'), 'a.tsv')).toThrow(
-      'a.tsv lacks the column averageRating, numVotes',
+      'a.tsv lacks the columns averageRating, numVotes',
     );
   });
 

@@ -3,6 +3,7 @@
  * that says what it is. Method: small files on disk, opened and read as a replay does.
  */
 import { execFileSync } from 'node:child_process';
+import { symlinkSync } from 'node:fs';
 import { appendFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { deflateRawSync, gzipSync } from 'node:zlib';
@@ -106,6 +107,27 @@ describe('a file of another format is refused by its content', () => {
       expect(failure.message).toContain(what);
       expect(failure.hint).not.toBe('');
     }
+  });
+
+  it('a file whose lines end with carriage returns alone, and one that lacks several columns', async () => {
+    const name = 'title.ratings.tsv';
+    const failure = await failureOf(read(text.replaceAll('\n', '\r'), name));
+    expect(failure).toMatchObject({ kind: 'input', hint: expect.stringContaining('tr ') });
+    expect(failure.message).toMatch(/ends its lines with carriage returns alone$/);
+    expect(await read(text.replaceAll('\n', '\r\n'), name)).toContain('\r\n');
+    expect((await failureOf(read('tconst\n', name))).message).toMatch(/lacks the columns averageRating, /);
+    expect((await failureOf(read('tconst\taverageRating\n', name))).message).toMatch(/lacks the column numV/);
+  });
+
+  it('a loop of links, and a file in place of a folder, are not a matter of permissions', async () => {
+    const folder = temporaryFolder({ 'title.ratings.tsv': text });
+    const loop = join(folder, 'title.basics.tsv');
+    symlinkSync(loop, loop);
+    expect((await failureOf(openInputs([loop]))).hint).toBe(
+      'Check its links, which lead back to themselves.',
+    );
+    const below = join(folder, 'title.ratings.tsv', 'title.basics.tsv');
+    expect((await failureOf(openInputs([below]))).hint).toMatch(/^Check its path, of which a part is a file/);
   });
 
   it('a pipe is refused at once', async () => {

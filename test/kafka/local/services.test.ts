@@ -2,19 +2,20 @@
  * Local services: each fact is checked on real processes in a folder of its own, on free ports. Tests that start
  * Java need Java; everything else runs anywhere.
  */
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import {
   existsSync,
   mkdirSync,
   mkdtempSync,
   readFileSync,
+  realpathSync,
   rmSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, describe, expect, test, vi } from 'vitest';
 import { parse } from 'yaml';
@@ -144,9 +145,19 @@ describe('the order of ways', () => {
     for (const way of ['KAFKA_BROKERS', 'Docker', 'Java 17']) expect(failure.hint).toContain(way);
   });
 
-  test('without running services a stage names the command that starts them', () => {
+  test('without running services a stage names the command that starts them', async () => {
     const folder = temporaryFolder();
     expect(() => runningEndpoints(folder)).toThrow('There is no running broker and registry');
+    const nowhere = await failureOf(async () => runningEndpoints('nowhere'));
+    expect(nowhere.detail).toContain(`none were started in ${resolve('nowhere')}.`);
+  });
+
+  test.each(['status', 'down'])('services %s names the folder in which it has looked', (name) => {
+    const cwd = temporaryFolder();
+    const said = execFileSync(process.execPath, [join(root, 'cli/reelflow.js'), 'services', name], {
+      ...{ cwd, env, encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] },
+    });
+    expect(said).toContain(`No services were started in ${join(realpathSync(cwd), '.reelflow')}.`);
   });
 
   test.each(['0', '65535', '9092x', '-1'])('%s is not a port', (text) => {
