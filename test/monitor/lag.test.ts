@@ -14,6 +14,7 @@ import { commitAlone } from '../../kafka/membership.ts';
 import { readMetadata } from '../../monitor/commit-metadata.ts';
 import { partitionsOf } from '../../monitor/lag.ts';
 import { LagWatch } from '../../monitor/lag-watch.ts';
+import { exitCodes } from '../../runtime/errors.ts';
 import {
   broker,
   lastJson,
@@ -302,6 +303,9 @@ describe('reelflow lag', () => {
     }
     // No member runs, and messages wait.
     expect(rows.every(({ lag, state }) => lag === null && state === 'STOP')).toBe(true);
+    const check = (state: string) => place.run(command(place, '--over', '1ms', '--fail-on', state));
+    expect((await check('ERR')).code).toBe(exitCodes.lagging);
+    expect((await check('STALL')).code).toBe(0);
 
     await place.process();
     const after = await place.run(command(place, '--json', '--group', names.processorGroup));
