@@ -56,6 +56,9 @@ interface DatasetRefreshOptions {
 
 const messagesBytesMax = 900_000;
 
+/** First offset and end of a partition. */
+type Bounds = { readonly start: number; readonly end: number };
+
 export class DatasetRefresh {
   readonly #options: DatasetRefreshOptions;
   #directory: Directory | undefined;
@@ -131,11 +134,10 @@ export class DatasetRefresh {
     const ranges: LogRange[] = [];
     const refusals = await log.refusals(this.#directory?.letters ?? []);
     this.#letters = refusals.end;
+    const held = await this.#heldMarks(isSamePartitioning ? marks : [], bounds);
     for (const [partition, { start, end }] of bounds.entries()) {
-      const mark = marks[partition];
-      const holds =
-        isSamePartitioning && mark !== undefined && (await this.#holds(mark, partition, start, end));
-      if (holds) {
+      const mark = held[partition];
+      if (mark !== undefined) {
         const offsets = refusals.places.filter((place) => place.partition === partition);
         // The scan below reads what is not before the mark.
         await this.#distrustRefused(offsets.filter(({ offset }) => offset >= start && offset < mark.offset));
@@ -145,9 +147,9 @@ export class DatasetRefresh {
           (block) => !isSamePartitioning || this.#partitionOf(block, bounds.length) === partition,
         );
       }
-      ranges.push({ partition, start: holds ? mark.offset : start, end });
+      ranges.push({ partition, start: mark?.offset ?? start, end });
     }
-    this.#marks = await this.#marksOf(bounds);
+    this.#marks = await this.#marksOf(bounds, held);
     await log.scan(ranges, (touched) => this.#touch(touched));
     const { baseAbove = Number.POSITIVE_INFINITY } = this.#options;
     this.#isBaseDue = recordsOfDump > 0 && this.#records > baseAbove * recordsOfDump;
@@ -331,23 +333,43 @@ export class DatasetRefresh {
   }
 
   /**
-   * Whether the log is still the one that the mark was made of. A log that lost its beginning may lack rows, unless it starts
-   * at the base that the index knows. Two messages are compared: a single one may have come back, at the same offset of a
-   * recreated topic, as the late copy of a request.
+   * The marks, by partition, of logs that are still the ones that they were made of. A log that lost its beginning may lack rows,
+   * unless it starts at the base that the index knows. Two messages are compared: a single one may have come back, at the same
+   * offset of a recreated topic, as the late copy of a request.
    */
-  async #holds(mark: IndexMark, partition: number, start: number, end: number): Promise<boolean> {
-    const { offset } = mark;
-    if ((start !== mark.start && start !== mark.base) || offset > end) return false;
-    const { hash, previous } = await this.#lastHashes(partition, start, offset);
-    return hash === mark.hash && (mark.previous === undefined || previous === mark.previous);
+  async #heldMarks(
+    marks: readonly IndexMark[],
+    bounds: readonly Bounds[],
+  ): Promise<(IndexMark | undefined)[]> {
+    const possible = marks.flatMap((mark, partition) => {
+      const { start, end } = bounds[partition] as Bounds;
+      const isPossible = (start === mark.start || start === mark.base) && mark.offset <= end;
+      return isPossible ? [{ mark, partition, start, offset: mark.offset }] : [];
+    });
+    const held: (IndexMark | undefined)[] = bounds.map(() => undefined);
+    for (const { mark, partition, hash, previous } of await this.#withLastHashes(possible)) {
+      if (hash !== mark.hash || (mark.previous !== undefined && previous !== mark.previous)) continue;
+      held[partition] = mark;
+    }
+    return held;
   }
 
-  /** Hashes of the last two messages before an offset. The first is undefined if the log has lost it. */
-  async #lastHashes(partition: number, start: number, offset: number) {
-    if (offset === start) return { hash: '', previous: '' };
-    const range = { partition, start: Math.max(start, offset - 2), end: offset };
-    const found = await this.#options.log.hashesOf(range);
-    return { hash: found.get(offset - 1), previous: found.get(offset - 2) ?? '' };
+  /** With the hashes of the last two messages before an offset. The first is undefined if the log has lost it. */
+  async #withLastHashes<T extends { partition: number; start: number; offset: number }>(
+    places: readonly T[],
+  ): Promise<(T & { readonly hash: string | undefined; readonly previous: string })[]> {
+    const ranges = places.map(({ partition, start, offset }) => ({
+      partition,
+      start: Math.max(start, offset - 2),
+      end: offset,
+    }));
+    const found = await this.#options.log.hashesOf(ranges);
+    return places.map((place) => {
+      const { partition, start, offset } = place;
+      if (offset === start) return { ...place, hash: '', previous: '' };
+      const hashes = found.get(partition);
+      return { ...place, hash: hashes?.get(offset - 1), previous: hashes?.get(offset - 2) ?? '' };
+    });
   }
 
   /**
@@ -359,9 +381,10 @@ export class DatasetRefresh {
     const { log } = this.#options;
     const bounds = await log.bounds();
     const ranges: LogRange[] = [];
-    for (const [partition, { start, end }] of bounds.entries()) {
-      const mark = this.#marks[partition];
-      if (mark !== undefined && (await this.#holds(mark, partition, start, end))) {
+    const held = await this.#heldMarks(this.#marks, bounds);
+    for (const [partition, { end }] of bounds.entries()) {
+      const mark = held[partition];
+      if (mark !== undefined) {
         const read = await this.#endOfVouched(own, { partition, start: mark.offset, end });
         this.#ownSeen[partition] = (this.#ownSeen[partition] ?? 0) + read - mark.offset;
         ranges.push({ partition, start: read, end });
@@ -389,7 +412,7 @@ export class DatasetRefresh {
     for (const partition of bounds.keys()) {
       if (own.acknowledged(partition) > (this.#ownSeen[partition] ?? 0)) this.#replaced.add(partition);
     }
-    this.#marks = await this.#marksOf(bounds);
+    this.#marks = await this.#marksOf(bounds, held);
     return foreign;
   }
 
@@ -412,12 +435,21 @@ export class DatasetRefresh {
     return next;
   }
 
-  async #marksOf(bounds: readonly { readonly start: number; readonly end: number }[]): Promise<IndexMark[]> {
+  /** Marks of these ends. @param held marks of which the log was just seen to hold the messages */
+  async #marksOf(bounds: readonly Bounds[], held: readonly (IndexMark | undefined)[]): Promise<IndexMark[]> {
     const marks: IndexMark[] = [];
+    const unread: { partition: number; start: number; offset: number }[] = [];
     for (const [partition, { start, end: offset }] of bounds.entries()) {
-      const { hash, previous } = await this.#lastHashes(partition, start, offset);
+      const { offset: heldAt, hash, previous } = held[partition] ?? {};
+      if (heldAt !== offset || hash === undefined || previous === undefined) {
+        unread.push({ partition, start, offset });
+      } else {
+        marks[partition] = { start, offset, hash, previous };
+      }
+    }
+    for (const { partition, start, offset, hash, previous } of await this.#withLastHashes(unread)) {
       // No message has this hash: a log that was shortened since its bounds were read holds no mark.
-      marks.push({ start, offset, hash: hash ?? 'gone', previous });
+      marks[partition] = { start, offset, hash: hash ?? 'gone', previous };
     }
     return marks;
   }

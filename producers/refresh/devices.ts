@@ -41,10 +41,10 @@ export interface SourceLog {
   /** First offset and end of each partition. */
   bounds(): Promise<readonly { readonly start: number; readonly end: number }[]>;
   /**
-   * The hashes of the messages at these offsets that the log holds. Messages with the same bytes that were written at
+   * The hashes of the messages at these offsets that the log holds, by partition and offset. Messages with the same bytes that were written at
    * different times, or appended by different leaders, have different hashes.
    */
-  hashesOf(range: LogRange): Promise<ReadonlyMap<number, string>>;
+  hashesOf(ranges: readonly LogRange[]): Promise<ReadonlyMap<number, ReadonlyMap<number, string>>>;
   /**
    * Calls `onTouched` for every message of the ranges that consumers apply, except those for which `isOwn` is true: these
    * need not be decoded.

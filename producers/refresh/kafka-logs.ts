@@ -59,10 +59,12 @@ export class KafkaSourceLog implements SourceLog {
     return [...found].sort(([a], [b]) => a - b).map(([, bounds]) => bounds);
   }
 
-  async hashesOf(range: LogRange): Promise<Map<number, string>> {
+  async hashesOf(ranges: readonly LogRange[]): Promise<Map<number, Map<number, string>>> {
     const { reader, topic } = this.#options;
-    const hashes = new Map<number, string>();
-    for await (const { messages } of scan(reader, topic, [range])) {
+    const found = new Map<number, Map<number, string>>();
+    for await (const { partition, messages } of scan(reader, topic, ranges)) {
+      const hashes = found.get(partition) ?? new Map<number, string>();
+      found.set(partition, hashes);
       for (const { offset, timestampMs, leaderEpoch, key, value } of messages) {
         const hash = createHash('sha256')
           .update(`${leaderEpoch} ${timestampMs} `)
@@ -71,7 +73,7 @@ export class KafkaSourceLog implements SourceLog {
         hashes.set(offset, hash.digest('hex').slice(0, hashHexDigits));
       }
     }
-    return hashes;
+    return found;
   }
 
   async scan(

@@ -54,11 +54,18 @@ export const refreshMutants: readonly RefreshMutant[] = [
   refresh('a missing block has no groups', 'block.state.fill(entryState.unknown);', ''),
   refresh(
     'a trimmed log is taken for whole',
-    `if ((start !== mark.start && start !== mark.base) || offset > end) return false;
-    const { hash, previous } = await this.#lastHashes(partition, start, offset);
-    return hash === mark.hash && (mark.previous === undefined || previous === mark.previous);`,
-    `if (offset > end) return false;
-    return (await this.#lastHashes(partition, start, offset)).hash === mark.hash;`,
+    `(start === mark.start || start === mark.base) && mark.offset <= end;
+      return isPossible ? [{ mark, partition, start, offset: mark.offset }] : [];
+    });
+    const held: (IndexMark | undefined)[] = bounds.map(() => undefined);
+    for (const { mark, partition, hash, previous } of await this.#withLastHashes(possible)) {
+      if (hash !== mark.hash || (mark.previous !== undefined && previous !== mark.previous)) continue;`,
+    `mark.offset <= end;
+      return isPossible ? [{ mark, partition, start, offset: mark.offset }] : [];
+    });
+    const held: (IndexMark | undefined)[] = bounds.map(() => undefined);
+    for (const { mark, partition, hash } of await this.#withLastHashes(possible)) {
+      if (hash !== mark.hash) continue;`,
   ),
   refresh(
     'a base holds only what changed',
@@ -92,13 +99,13 @@ export const refreshMutants: readonly RefreshMutant[] = [
   ),
   refresh(
     'the message before a mark may be another one',
-    'hash === mark.hash && (mark.previous === undefined || previous === mark.previous)',
-    'true',
+    'if (hash !== mark.hash || (mark.previous !== undefined && previous !== mark.previous)) continue;',
+    '',
   ),
   refresh(
     'a base or a mark is trusted although one message of a recreated topic is an old one',
-    '(mark.previous === undefined || previous === mark.previous)',
-    'true',
+    '(mark.previous !== undefined && previous !== mark.previous)',
+    'false',
   ),
   refresh(
     'entries of a log that is gone stay known',

@@ -239,10 +239,16 @@ async function replay(
           end: log.length,
         }));
       },
-      hashesOf: async ({ partition, start, end }) => {
-        const found = (topic.logs[partition] ?? []).slice(start, end);
-        return new Map(found.flatMap((message, at) => (message ? [[start + at, hashOf(message)]] : [])));
-      },
+      hashesOf: async (ranges) =>
+        new Map(
+          ranges.map(({ partition, start, end }) => {
+            const found = (topic.logs[partition] ?? []).slice(start, end);
+            return [
+              partition,
+              new Map(found.flatMap((message, at) => (message ? [[start + at, hashOf(message)]] : []))),
+            ];
+          }),
+        ),
       refusals: async ([since = 0]) => {
         lettersRead = world.letters.length;
         return { places: world.letters.slice(since), end: [lettersRead] };

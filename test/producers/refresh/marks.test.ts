@@ -26,7 +26,7 @@ import {
   votesOf,
 } from '../../support/dump-place.ts';
 import { failureOf } from '../../support/failure.ts';
-import { chunkType, encodeChunk } from '../../support/harness.ts';
+import { chunkType, encodeChunk, until } from '../../support/harness.ts';
 
 /** Three groups: two of one block, one of another. */
 const a = { 10000: 1, 10001: 2, 10050: 3, 20000: 4 };
@@ -300,11 +300,18 @@ it('a topic that is recreated and has its last messages again, with the same byt
   expect(all.length).toBeGreaterThanOrEqual(3);
   await deleteTopics(source);
   const configEntries = [{ name: 'retention.ms', value: '-1' }];
-  await withAdmin(broker, (admin) =>
-    admin.createTopics({
+  await withAdmin(broker, async (admin) => {
+    await admin.createTopics({
       topics: [{ topic: source, numPartitions: 2, replicationFactor: 1, configEntries }],
-    }),
-  );
+    });
+    // A busy broker may not know at once what it has created.
+    await until('the topic has leaders', () =>
+      admin.fetchTopicOffsets(source).then(
+        () => true,
+        () => false,
+      ),
+    );
+  });
   // The first message, which alone has the row of 10060, is another one now.
   await send(source, all.with(0, all.at(-1) as (typeof all)[number]));
   await expectExact(place, { ...more, 10001: 4 });
