@@ -2,8 +2,7 @@
 import { existsSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { localFolder } from '../cli/options.ts';
-import type { Broker } from '../kafka/client.ts';
-import { withAdmin } from '../kafka/client.ts';
+import { type Broker, withAdmin } from '../kafka/client.ts';
 import { generate, type RowOrder } from '../producers/synthetic/synthetic.ts';
 import { type DatasetName, datasetNames } from '../topics/catalog.ts';
 

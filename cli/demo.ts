@@ -4,6 +4,7 @@ import { join, resolve } from 'node:path';
 import { Command } from 'commander';
 import { filled } from '../runtime/terminal.ts';
 import type { GoldTable } from '../tables/gold-table.ts';
+import { namespaceFolder } from '../topics/catalog.ts';
 import { type Context, openContext, servicesHere } from './context.ts';
 import { declarationsOf } from './declared.ts';
 import { whole } from './figures.ts';
@@ -142,7 +143,7 @@ async function pipeline(context: Context, data: string, flags: Flags): Promise<P
     return await runPipeline({
       context,
       data,
-      logs: join(localFolder, 'logs', namespace === '' ? '_' : namespace),
+      logs: join(localFolder, 'logs', namespaceFolder(namespace)),
       processArguments: [...(flags.verbose ? ['--verbose'] : []), ...declared],
       sinkArguments: declared,
       signal: stopSignal(),

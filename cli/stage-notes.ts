@@ -6,7 +6,7 @@ import type { GroupLag } from '../monitor/lag.ts';
 import { historyText, stageHistory, stageNames } from '../monitor/stage-history.ts';
 import type { Places } from '../runtime/config.ts';
 import { ReelflowError } from '../runtime/errors.ts';
-import type { TopicNames } from '../topics/catalog.ts';
+import { namespaceFolder, type TopicNames } from '../topics/catalog.ts';
 import { placesText } from './hint.ts';
 
 type StageName = (typeof stageNames)[number];
@@ -18,7 +18,7 @@ const startCommands: Readonly<Record<StageName, string>> = {
 
 /** The folder in which the stages of a pipeline keep their state. @throws ReelflowError brokerUnreachable */
 export async function stateFolderOf(broker: Broker, { state, namespace }: Places): Promise<string> {
-  return join(state, await clusterIdOf(broker), namespace === '' ? '_' : namespace);
+  return join(state, await clusterIdOf(broker), namespaceFolder(namespace));
 }
 
 /**

@@ -8,8 +8,14 @@ import type { Freshness } from '../kafka/shard-assignment.ts';
 import { ensureRetainedTopics } from '../kafka/topics.ts';
 import { makeFolder } from '../runtime/files.ts';
 import { hasUserDeclarations } from '../tables/built-in.ts';
-import type { DatasetName, TopicNames } from '../topics/catalog.ts';
-import { datasetNames, deadLetterBytesMax, messageBytesMax } from '../topics/catalog.ts';
+import {
+  type DatasetName,
+  datasetNames,
+  deadLetterBytesMax,
+  messageBytesMax,
+  namespaceFolder,
+  type TopicNames,
+} from '../topics/catalog.ts';
 import type { Registry } from '../topics/registry.ts';
 import type { Backups } from './backup.ts';
 import type { ProcessorOptions } from './processor.ts';
@@ -48,7 +54,7 @@ export async function setUp(
   const { clusterId, shards } = await ensureTopics(broker, names, sources, options.shards);
   const schemas = await registerSchemas(registry, names, sources);
 
-  const place = join(clusterId, names.namespace === '' ? '_' : names.namespace);
+  const place = join(clusterId, namespaceFolder(names.namespace));
   const folder = join(options.state, place);
   try {
     makeFolder(folder);

@@ -5,10 +5,11 @@
  */
 import Encoder from 'kafkajs/src/protocol/encoder.js';
 import response from 'kafkajs/src/protocol/requests/produce/v7/response.js';
+import type { Broker } from '../kafka/client.ts';
 import { kafkaCodeOf } from '../kafka/failures.ts';
 import { untilServed } from '../kafka/outage.ts';
 import { ReelflowError } from '../runtime/errors.ts';
-import { type Broker, sendFailure } from './producer.ts';
+import { sendFailure } from './producer.ts';
 import { ProducerIdentity, type ProducerStamp } from './producer-identity.ts';
 
 /** One broker of kafkajs' cluster, with the connection pool that its types hide. */

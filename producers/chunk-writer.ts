@@ -20,6 +20,13 @@ export interface Mark {
   readonly rejected: number;
 }
 
+/** The first of the marks in the file; undefined of none. */
+export function oldestOf(marks: Iterable<Mark>): Mark | undefined {
+  let oldest: Mark | undefined;
+  for (const mark of marks) if (oldest === undefined || mark.row < oldest.row) oldest = mark;
+  return oldest;
+}
+
 export interface Chunk {
   readonly partition: number;
   /** Within its run and partition. */
@@ -101,12 +108,9 @@ export class ChunkWriter {
 
   /** The mark of the oldest record in an open chunk. */
   get oldest(): Mark | undefined {
-    let oldest: Mark | undefined;
-    for (const open of this.#open) {
-      if (open === undefined || open.records === 0) continue;
-      if (oldest === undefined || open.from.row < oldest.row) oldest = open.from;
-    }
-    return oldest;
+    return oldestOf(
+      this.#open.flatMap((open) => (open === undefined || open.records === 0 ? [] : [open.from])),
+    );
   }
 
   /** @param isOneGroup cut only where the chunk is full: the records are of a group that should lie in one chunk */

@@ -23,16 +23,11 @@ export function isCoded({ name, type }: Column): boolean {
   return type.startsWith('nullable') && !literalColumns.has(name);
 }
 
-/** Whether the text means a missing value in a coded column. */
-function isNullText(text: string): boolean {
-  return nullTexts.has(text);
-}
-
 /** The official form of a value; the value itself if it has no other meaning. */
 export function officialValue(column: Column, value: string): string {
   const text = hasCsvQuotes(value) ? unquoted(value) : value;
   if (column.type.startsWith('nullable') && text === '') return '\\N';
-  if (isCoded(column) && isNullText(text)) return '\\N';
+  if (isCoded(column) && nullTexts.has(text)) return '\\N';
   switch (column.type) {
     case 'int':
     case 'nullable-int':

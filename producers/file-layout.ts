@@ -73,6 +73,11 @@ export function layoutOf(dataset: Dataset, header: Buffer, file: string): Layout
 
 const columnsText = (names: readonly string[]) => `column${names.length > 1 ? 's' : ''} ${names.join(', ')}`;
 
+/** The first line of an official file, without its newline. */
+export function headerLineOf({ columns }: Dataset): string {
+  return columns.map(({ name }) => name).join('\t');
+}
+
 function spellingOf(name: string): string {
   return name.replace(/[_\s-]/g, '').toLowerCase();
 }

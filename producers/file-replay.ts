@@ -9,7 +9,7 @@ import { bytesOf } from '../runtime/file-bytes.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { type DatasetName, datasets, type TopicNames } from '../topics/catalog.ts';
 import type { Appender } from './appender.ts';
-import type { Chunk, Mark } from './chunk-writer.ts';
+import { type Chunk, type Mark, oldestOf } from './chunk-writer.ts';
 import { Chunker, type RejectedRow } from './chunker.ts';
 import { checkText, damaged, type InputFile } from './input-files.ts';
 import { firstChunkOf, type Journal, type JournaledProgress } from './journal.ts';
@@ -244,7 +244,7 @@ export class FileReplay {
 
   async #journalProgress(): Promise<void> {
     const marks = [this.#chunker.handedOver, this.#sender.oldest, this.#rejectedRows.oldest];
-    const { row, rejected } = oldestOf(marks);
+    const { row, rejected } = oldestOf(marks.filter((mark) => mark !== undefined)) as Mark;
     this.#progress.row = row;
     this.#progress.rejected = rejected;
     this.#progress.seconds = this.#secondsBefore + (performance.now() - this.#started) / 1000;
@@ -288,10 +288,4 @@ async function withinPatience(drained: Promise<unknown>): Promise<void> {
   const end = () => patience.abort();
   drained.then(end, end);
   await delay(patienceMs, undefined, { signal: patience.signal }).catch(() => undefined);
-}
-
-function oldestOf(marks: readonly (Mark | undefined)[]): Mark {
-  return marks
-    .filter((mark) => mark !== undefined)
-    .reduce((oldest, mark) => (mark.row < oldest.row ? mark : oldest));
 }

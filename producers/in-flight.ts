@@ -2,7 +2,7 @@
  * Items that a sender took and the broker has not acknowledged yet. Bounds their bytes and knows the file position
  * of the oldest one. A failed send ends everything: callers neither add nor await items after it.
  */
-import type { Mark } from './chunk-writer.ts';
+import { type Mark, oldestOf } from './chunk-writer.ts';
 
 export abstract class InFlight<Item extends { readonly from: Mark }> {
   readonly #bytesMax: number;
@@ -43,9 +43,7 @@ export abstract class InFlight<Item extends { readonly from: Mark }> {
 
   /** The mark before the oldest item; undefined when nothing is in flight. */
   get oldest(): Mark | undefined {
-    let oldest: Mark | undefined;
-    for (const { from } of this.#items) if (oldest === undefined || from.row < oldest.row) oldest = from;
-    return oldest;
+    return oldestOf([...this.#items].map(({ from }) => from));
   }
 
   /** Waits until there is room for more items. @throws what a send threw, such as ReelflowError brokerUnreachable */

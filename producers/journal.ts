@@ -2,12 +2,15 @@
  * The journal of a replay: one small file, replaced whole, that names the row before which everything is acknowledged in
  * all partitions. It is never ahead of the broker. A run that resumes from it may send rows twice, which changes nothing.
  */
+import { randomBytes } from 'node:crypto';
 import { open, readFile, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
+import { type Broker, clusterIdOf } from '../kafka/client.ts';
 import { messageOf, ReelflowError, systemCodeOf } from '../runtime/errors.ts';
 import { makeFolder } from '../runtime/files.ts';
-import { datasetNames } from '../topics/catalog.ts';
+import { withFolderLock } from '../runtime/folder-lock.ts';
+import { datasetNames, namespaceFolder, type TopicNames } from '../topics/catalog.ts';
 import type { InputFile } from './input-files.ts';
 
 const count = z.int().min(0);
@@ -70,19 +73,29 @@ export function firstChunkOf({ attempt }: Pick<Journal, 'attempt'>): number {
 
 /** The folder of a namespace's journal and lock; each cluster has its own. */
 export function journalFolder(state: string, clusterId: string, namespace: string): string {
-  return join(state, clusterId, namespace === '' ? '_' : namespace, 'replay');
+  return join(state, clusterId, namespaceFolder(namespace), 'replay');
 }
 
 /**
- * Creates the folder.
- * @throws ReelflowError stateUnusable or diskFull
+ * Runs `work` with this folder while nothing else sends rows for the namespace from this state folder.
+ * @throws ReelflowError busy, stateUnusable, diskFull
  */
-export async function makeJournalFolder(folder: string): Promise<void> {
+export async function withJournalFolder<T>(
+  { broker, names, state }: { readonly broker: Broker; readonly names: TopicNames; readonly state: string },
+  work: (folder: string) => Promise<T>,
+): Promise<T> {
+  const folder = journalFolder(state, await clusterIdOf(broker), names.namespace);
   try {
     makeFolder(folder);
   } catch (thrown) {
     throw unusable(folder, thrown);
   }
+  return withFolderLock(folder, { patienceMs: 0 }, () => work(folder));
+}
+
+/** An id that says when its run began. */
+export function newRunId(): string {
+  return `${new Date().toISOString().replace(/\.\d+Z$/, 'Z')}-${randomBytes(4).toString('hex')}`;
 }
 
 /**

@@ -5,8 +5,6 @@ import { asBrokerError, isRefusal } from '../kafka/failures.ts';
 import { untilServed } from '../kafka/outage.ts';
 import { messageOf, ReelflowError } from '../runtime/errors.ts';
 
-export { asBrokerError, type Broker };
-
 /**
  * A producer of dead letters, of the dump index and of the rows that `dlq replay` sends, for explicit partitions. It is not
  * idempotent: a message that the topic holds twice does no harm. The chunks of a replay go through `Appender`.

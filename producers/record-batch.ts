@@ -8,6 +8,7 @@
 import { promisify } from 'node:util';
 import zlib from 'node:zlib';
 import type { ProducerStamp } from './producer-identity.ts';
+import { varint } from './varint.ts';
 
 const batchHeaderBytes = 61;
 const crcAt = 17;
@@ -84,16 +85,6 @@ function frameRecord(bytes: Buffer, start: number, end: number, key: string): Bu
   body.copy(bytes, from + length.length);
   bytes[end] = 0; // no headers
   return bytes.subarray(from, end + 1);
-}
-
-function varint(value: number): Buffer {
-  const bytes: number[] = [];
-  let rest = value * 2;
-  while (rest > 0x7f) {
-    bytes.push((rest & 0x7f) | 0x80);
-    rest >>>= 7;
-  }
-  return Buffer.from([...bytes, rest]);
 }
 
 /** Castagnoli, reflected; eight tables of 256, so that eight bytes take one step. */

@@ -3,11 +3,12 @@
  * the memory.
  */
 import type { Producer } from 'kafkajs';
+import type { Broker } from '../kafka/client.ts';
 import { partitionOf } from '../topics/catalog.ts';
 import { deadLetterMessage } from '../topics/dead-letter.ts';
 import type { RejectedRow } from './chunker.ts';
 import { InFlight } from './in-flight.ts';
-import { type Broker, sendServed } from './producer.ts';
+import { sendServed } from './producer.ts';
 
 const batchRowsMax = 500;
 /** A broker with default limits accepts a batch even if all of it goes to one partition. */

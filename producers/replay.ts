@@ -2,11 +2,9 @@
  * A replay sends the files of a dump as chunks to their topics. Each row read is produced, or rejected as a dead letter,
  * before the journal passes it: read = produced + rejected holds for the whole run, however often it was resumed.
  */
-import { randomBytes } from 'node:crypto';
-import { clusterIdOf } from '../kafka/client.ts';
+import { asBrokerError } from '../kafka/failures.ts';
 import { ensureCompactedTopics, ensureRetainedTopics, partitionCounts } from '../kafka/topics.ts';
 import { crashPoint } from '../runtime/crash-points.ts';
-import { withFolderLock } from '../runtime/folder-lock.ts';
 import {
   type DatasetName,
   datasetNames,
@@ -23,12 +21,12 @@ import {
   checkSameMode,
   inputsOf,
   type Journal,
-  journalFolder,
-  makeJournalFolder,
+  newRunId,
   readJournal,
+  withJournalFolder,
   writeJournal,
 } from './journal.ts';
-import { asBrokerError, createProducer } from './producer.ts';
+import { createProducer } from './producer.ts';
 import { DumpRefresh, type Plans, type RefreshOptions } from './refresh/dump-refresh.ts';
 import { type ReplayReport, reportOf } from './replay-report.ts';
 
@@ -64,11 +62,9 @@ const defaultShards = 4;
  */
 export async function replay(options: ReplayOptions): Promise<ReplayReport> {
   const started = performance.now();
-  const { broker, names, state, mode = 'refresh' } = options;
+  const { broker, mode = 'refresh' } = options;
   const { files, absent } = await openInputs(options.inputs, options.datasets);
-  const folder = journalFolder(state, await clusterIdOf(broker), names.namespace);
-  await makeJournalFolder(folder);
-  return withFolderLock(folder, { patienceMs: 0 }, async () => {
+  return withJournalFolder(options, async (folder) => {
     const last = options.resume === true ? await readJournal(folder) : undefined;
     if (last !== undefined) {
       checkSameInputs(last, files);
@@ -200,10 +196,9 @@ async function registerSchemas({ registry, names }: ReplayOptions, files: readon
 /** The dump's date is the modification time of the newest file. */
 function newJournal(files: readonly InputFile[], shards: number, mode: ReplayMode): Journal {
   const newest = new Date(Math.max(...files.map(({ modified }) => modified.getTime())));
-  const time = new Date().toISOString().replace(/\.\d+Z$/, 'Z');
   return {
     version: 1,
-    runId: `${time}-${randomBytes(4).toString('hex')}`,
+    runId: newRunId(),
     attempt: 0,
     asOf: newest.toISOString(),
     shards,

@@ -17,7 +17,7 @@ import { logEveryMinute } from '../runtime/logger.ts';
 import { builtIn, type Declarations, hasUserDeclarations } from '../tables/built-in.ts';
 import { projectionOf } from '../tables/cubes/cube-set.ts';
 import { readsTitleNames } from '../tables/gold-tables.ts';
-import type { TopicNames } from '../topics/catalog.ts';
+import { namespaceFolder, type TopicNames } from '../topics/catalog.ts';
 import { ChunkDecoder } from '../topics/chunk.ts';
 import type { Registry } from '../topics/registry.ts';
 import { readChecked } from './checked.ts';
@@ -170,7 +170,7 @@ class Sink {
       if (!(thrown instanceof ReelflowError) || thrown.kind !== 'lakeUnusable') throw thrown;
       broker.logger.warn({ reason: thrown.detail }, 'lake not readable');
     });
-    const folder = join(state, clusterId, names.namespace === '' ? '_' : names.namespace);
+    const folder = join(state, clusterId, namespaceFolder(names.namespace));
     const identity = { clusterId, namespace: names.namespace };
     const { cubes } = this.#declarations;
     const store = await CubeStore.open(folder, identity, memoryLimit, cubes);

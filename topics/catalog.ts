@@ -167,6 +167,9 @@ export interface TopicNames {
 /** A namespace is valid in topic names, group names and folder names. */
 export const namespacePattern = /^[a-z0-9][a-z0-9_-]{0,63}$/;
 
+/** The name of the folder with the files of a namespace. */
+export const namespaceFolder = (namespace: string) => (namespace === '' ? '_' : namespace);
+
 /** @param namespace '' for none, else the prefix of topics and groups, without its dot */
 export function topicNamesIn(namespace: string): TopicNames {
   const prefix = namespace === '' ? '' : `${namespace}.`;

@@ -2,8 +2,6 @@
  * Opens dead letters: decodes the rows in the refused bytes by the rules that hold now. For a letter about a message it
  * reads that message again, because the source topic keeps it whole.
  */
-
-import { randomBytes } from 'node:crypto';
 import type { Type } from 'avsc';
 import type { LogBounds } from '../../kafka/bounds.ts';
 import { type LogReader, OutsideLog } from '../../kafka/log.ts';
@@ -20,7 +18,7 @@ import {
 import type { FoundLetter } from '../../topics/dead-letter.ts';
 import { type Registry, schemaText } from '../../topics/registry.ts';
 import { Chunker } from '../chunker.ts';
-import { layoutOf } from '../file-layout.ts';
+import { headerLineOf, layoutOf } from '../file-layout.ts';
 import { datasetOf } from '../file-names.ts';
 
 /** A record or a key as avsc represents it, by field name. */
@@ -164,7 +162,7 @@ export class LetterOpener {
   /** Encodes lines with the producers' own chunker. */
   async #rowReaderOf(dataset: DatasetName, columns: readonly string[] | undefined) {
     const spec = datasets[dataset];
-    const header = (columns ?? spec.columns.map(({ name }) => name)).join('\t');
+    const header = columns?.join('\t') ?? headerLineOf(spec);
     const key = `${dataset}\n${header}`;
     const known = this.#rowReaders.get(key);
     if (known !== undefined) return known;
@@ -212,8 +210,3 @@ export class LetterOpener {
 }
 
 const refused = (reason: string, detail: string): Opened => ({ kind: 'refused', reason, detail });
-
-/** The run id of a redelivery. */
-export function redeliveryId(): string {
-  return `redelivery-${new Date().toISOString().replace(/\.\d+Z$/, 'Z')}-${randomBytes(4).toString('hex')}`;
-}

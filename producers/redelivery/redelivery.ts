@@ -4,19 +4,17 @@
  * overwrites a newer one, and repeated or killed runs send no row twice. `settlement.ts` defines moments and compares
  * rows. A mark on the dead-letter topic records settled letters; a letter that is still unusable stays as it is.
  */
-
 import type { Producer } from 'kafkajs';
 import { availableLogBounds, type LogBounds } from '../../kafka/bounds.ts';
-import { clusterIdOf } from '../../kafka/client.ts';
+import type { Broker } from '../../kafka/client.ts';
 import { asBrokerError } from '../../kafka/failures.ts';
 import { LogReader } from '../../kafka/log.ts';
 import { scan } from '../../kafka/scan.ts';
-import { withFolderLock } from '../../runtime/folder-lock.ts';
 import { type DatasetName, datasetNames, type TopicNames } from '../../topics/catalog.ts';
 import { type Fate, type FoundLetter, markMessage, readDeadLetter } from '../../topics/dead-letter.ts';
 import type { Registry } from '../../topics/registry.ts';
-import { journalFolder, makeJournalFolder } from '../journal.ts';
-import { type Broker, createProducer, sendServed } from '../producer.ts';
+import { withJournalFolder } from '../journal.ts';
+import { createProducer, sendServed } from '../producer.ts';
 import { type Fields, LetterOpener } from './letter-opener.ts';
 import {
   compareMoments,
@@ -69,10 +67,8 @@ const batchLettersMax = 500;
  *   registryUnreachable, accessRefused, stateUnusable; the reason of `signal`
  */
 export async function redeliver(options: RedeliveryOptions): Promise<RedeliveryReport> {
-  const { broker, names, state } = options;
-  const folder = journalFolder(state, await clusterIdOf(broker), names.namespace);
-  await makeJournalFolder(folder);
-  return withFolderLock(folder, { patienceMs: 0 }, async () => {
+  const { broker } = options;
+  return withJournalFolder(options, async () => {
     const reader = new LogReader(broker);
     const producer = createProducer(broker);
     try {
@@ -261,13 +257,8 @@ class Redelivery {
   async #sendToBroker({ topic, partition, key, value, headers }: OutgoingMessage): Promise<number> {
     const { broker, signal } = this.#options;
     const messages = [{ partition, key, value, headers: { ...headers } }];
-    const [sent] = await sendServed(
-      broker,
-      this.#producer,
-      `append to ${topic}`,
-      { topic, messages },
-      signal,
-    );
+    const activity = `append to ${topic}`;
+    const [sent] = await sendServed(broker, this.#producer, activity, { topic, messages }, signal);
     return Number(sent?.baseOffset ?? Number.NaN);
   }
 }

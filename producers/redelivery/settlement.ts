@@ -6,8 +6,8 @@
  * The moment of a row is the position of its message, or the time of refusal for a row of a file. Messages sent here
  * carry the moment of their rows in a header.
  */
-import { availableLogBounds } from '../../kafka/bounds.ts';
-import { withAdmin } from '../../kafka/client.ts';
+import { availableLogBounds, type LogBounds } from '../../kafka/bounds.ts';
+import { type Broker, withAdmin } from '../../kafka/client.ts';
 import type { LogReader } from '../../kafka/log.ts';
 import { scan } from '../../kafka/scan.ts';
 import { ReelflowError } from '../../runtime/errors.ts';
@@ -25,8 +25,8 @@ import type { FoundLetter } from '../../topics/dead-letter.ts';
 import { groupOf } from '../../topics/id-groups.ts';
 import { Ownership } from '../../topics/ownership.ts';
 import type { Columns } from '../../topics/rows.ts';
-import type { Broker } from '../producer.ts';
-import { type Fields, type LetterOpener, redeliveryId } from './letter-opener.ts';
+import { newRunId } from '../journal.ts';
+import type { Fields, LetterOpener } from './letter-opener.ts';
 
 export type Send = (message: OutgoingMessage) => Promise<number>;
 
@@ -72,6 +72,15 @@ export interface Row {
   readonly letter: LetterState | undefined;
 }
 
+/** A partition of a dataset's topic. */
+interface Place {
+  readonly dataset: DatasetName;
+  readonly topic: string;
+  readonly partition: number;
+  /** Of the topic. */
+  readonly partitions: number;
+}
+
 interface Found {
   readonly moment: Moment;
   readonly offset: number;
@@ -89,7 +98,7 @@ export function compareMoments(a: Moment, b: Moment): number {
 
 export class Settlement {
   readonly #options: SettlementOptions;
-  readonly #runId = redeliveryId();
+  readonly #runId = `redelivery-${newRunId()}`;
   #chunk = 0;
   rowsSent = 0;
   rowsSuperseded = 0;
@@ -114,30 +123,24 @@ export class Settlement {
       partitionOf(blockOf(dataset, fields), partitions),
     );
     for (const [partition, own] of byPartition) {
-      await this.#settlePartition(dataset, topic, partition, partitions, new Map(own));
+      await this.#settlePartition({ dataset, topic, partition, partitions }, new Map(own));
     }
   }
 
   /** Sends until the last row of every key is the one with the latest moment. */
-  async #settlePartition(
-    dataset: DatasetName,
-    topic: string,
-    partition: number,
-    partitions: number,
-    rows: ReadonlyMap<string, Row>,
-  ): Promise<void> {
-    const { broker, dryRun } = this.#options;
-    const start = await this.#startOf(topic, partition, rows);
+  async #settlePartition(place: Place, rows: ReadonlyMap<string, Row>): Promise<void> {
+    const { dryRun } = this.#options;
+    const start = await this.#startOf(place, rows);
     for (let attempt = 1; ; attempt++) {
-      const end = (await availableLogBounds(broker, [topic])).get(topic)?.get(partition)?.end ?? 0;
-      const seen = await this.#look(dataset, topic, { partition, start, end }, partitions, rows);
+      const { end } = await this.#boundsOf(place);
+      const seen = await this.#look(place, start, end, rows);
       const due: Row[] = [];
       for (const [key, row] of rows) {
         const { latest, last } = seen.get(key) ?? {};
         const against = latest === undefined ? 1 : compareMoments(row.moment, latest.moment);
         if (against > 0) due.push(row);
         else if (latest !== undefined && last !== undefined && compareMoments(latest.moment, last) > 0) {
-          due.push(await this.#rowAt(dataset, topic, partition, latest, key));
+          due.push(await this.#rowAt(place, latest, key));
         }
         if (attempt === 1 && against < 0) this.rowsSuperseded += 1;
         // Equal: an earlier run sent it and ended before it marked the letter.
@@ -146,10 +149,10 @@ export class Settlement {
       if (due.length === 0) return;
       this.rowsSent += due.filter(({ letter }) => letter !== undefined).length;
       if (dryRun) return;
-      if ((await this.#sendRows(dataset, topic, partition, due)) === end) return;
+      if ((await this.#sendRows(place, due)) === end) return;
       if (attempt === attemptsMax) {
         throw new ReelflowError('busy', 'Other producers keep writing to the topic', {
-          detail: `${topic}/${partition}: new rows arrived during each of ${attemptsMax} attempts.`,
+          detail: `${place.topic}/${place.partition}: new rows arrived during each of ${attemptsMax} attempts.`,
           hint: 'Run the command again when they have finished.',
         });
       }
@@ -157,14 +160,14 @@ export class Settlement {
   }
 
   /** The first offset that can hold a row later than one of the candidates. */
-  async #startOf(topic: string, partition: number, rows: ReadonlyMap<string, Row>): Promise<number> {
+  async #startOf(place: Place, rows: ReadonlyMap<string, Row>): Promise<number> {
+    const { topic, partition } = place;
     const moments = [...rows.values()].map(({ moment }) => moment);
     const offsets = moments.flatMap((moment) =>
       moment.partition === partition ? [(moment.offset as number) + 1] : [],
     );
     const times = moments.flatMap((moment) => (moment.partition === partition ? [] : [moment.timeMs]));
-    const bounds = await availableLogBounds(this.#options.broker, [topic]);
-    const { start, end } = bounds.get(topic)?.get(partition) ?? { start: 0, end: 0 };
+    const { start, end } = await this.#boundsOf(place);
     let first = Math.min(end, ...offsets);
     if (times.length > 0) {
       const found = await withAdmin(this.#options.broker, (admin) =>
@@ -178,12 +181,16 @@ export class Settlement {
     return Math.max(start, first);
   }
 
+  async #boundsOf({ topic, partition }: Place): Promise<LogBounds> {
+    const bounds = await availableLogBounds(this.#options.broker, [topic]);
+    return bounds.get(topic)?.get(partition) ?? { start: 0, end: 0 };
+  }
+
   /** For each of the keys: the row with the latest moment on the topic, and the moment of the last row. */
   async #look(
-    dataset: DatasetName,
-    topic: string,
-    range: { partition: number; start: number; end: number },
-    partitions: number,
+    { dataset, topic, partition, partitions }: Place,
+    start: number,
+    end: number,
     keys: ReadonlyMap<string, unknown>,
   ): Promise<Map<string, { latest: Found; last: Moment }>> {
     const seen = new Map<string, { latest: Found; last: Moment }>();
@@ -191,10 +198,8 @@ export class Settlement {
     const wanted = columns.slice(0, keyColumns).map(({ name }) => name);
     const decoder = await this.#options.opener.decoderOf(dataset);
     const ownership = new Ownership(idPrefix, partitions);
-    const { partition } = range;
-    for await (const { messages } of scan(this.#options.reader, topic, [range], {
-      signal: this.#options.signal,
-    })) {
+    const { reader, signal } = this.#options;
+    for await (const { messages } of scan(reader, topic, [{ partition, start, end }], { signal })) {
       for (const { offset, value, timestampMs, headers, isUndecodable } of messages) {
         if (isUndecodable || this.#options.dead.has(`${topic}/${partition}/${offset}`)) continue;
         const [records, deletes] = [recordColumns(dataset, wanted), deleteColumns(dataset)];
@@ -223,23 +228,11 @@ export class Settlement {
   }
 
   /** A row of the topic, to be sent again. */
-  async #rowAt(
-    dataset: DatasetName,
-    topic: string,
-    partition: number,
-    found: Found,
-    key: string,
-  ): Promise<Row> {
-    const { offset, moment } = found;
-    for await (const { messages } of scan(this.#options.reader, topic, [
-      { partition, start: offset, end: offset + 1 },
-    ])) {
-      const {
-        asOf,
-        records,
-        deletes,
-        replaces = [],
-      } = await this.#options.opener.decode(dataset, messages[0]?.value ?? null);
+  async #rowAt({ dataset, topic, partition }: Place, { offset, moment }: Found, key: string): Promise<Row> {
+    const { reader, opener } = this.#options;
+    for await (const { messages } of scan(reader, topic, [{ partition, start: offset, end: offset + 1 }])) {
+      const content = await opener.decode(dataset, messages[0]?.value ?? null);
+      const { asOf, records, deletes, replaces = [] } = content;
       const deleted = deletes.find((fields) => keyOf(dataset, fields) === key);
       const fields = deleted ?? records.findLast((record) => keyOf(dataset, record) === key);
       if (fields !== undefined) {
@@ -253,12 +246,7 @@ export class Settlement {
   }
 
   /** Rows of one moment share a message. @returns the offset of the first, or NaN if other messages lie between them */
-  async #sendRows(
-    dataset: DatasetName,
-    topic: string,
-    partition: number,
-    rows: readonly Row[],
-  ): Promise<number> {
+  async #sendRows({ dataset, topic, partition }: Place, rows: readonly Row[]): Promise<number> {
     let first = Number.NaN;
     let next: number | undefined;
     for (const [moment, own] of Map.groupBy(rows, ({ moment }) => JSON.stringify(moment))) {

@@ -1,11 +1,9 @@
 /** A dataset that the dump lacks: every group that its topic holds is emptied. */
-
-import type { DatasetName } from '../../topics/catalog.ts';
-import { datasets } from '../../topics/catalog.ts';
+import { type DatasetName, datasets } from '../../topics/catalog.ts';
 import type { Directory } from '../../topics/dump-index.ts';
 import type { Appender } from '../appender.ts';
 import { Chunker } from '../chunker.ts';
-import { layoutOf } from '../file-layout.ts';
+import { headerLineOf, layoutOf } from '../file-layout.ts';
 import { BatchSender } from './batch-sender.ts';
 import type { DumpFile, OwnMessages } from './devices.ts';
 import { GroupEntries } from './group-entries.ts';
@@ -31,12 +29,11 @@ export class EmptyDump implements DumpFile {
   constructor(options: EmptyDumpOptions) {
     const { appender, topic, runId } = options;
     const dataset = datasets[options.dataset];
-    const header = Buffer.from(dataset.columns.map((column) => column.name).join('\t'));
     this.#sender = new BatchSender(appender, topic, runId);
     this.#chunker = new Chunker({
       ...options,
       dataset,
-      layout: layoutOf(dataset, header, dataset.name),
+      layout: layoutOf(dataset, Buffer.from(headerLineOf(dataset)), dataset.name),
       onChunk: (chunk) => this.#pending.push(packedChunkOf(chunk)),
       onRejected: () => undefined,
     });

@@ -7,8 +7,7 @@ import type { LogReader } from '../../kafka/log.ts';
 import { untilServed } from '../../kafka/outage.ts';
 import { scan, scanTopic } from '../../kafka/scan.ts';
 import { crashPoint } from '../../runtime/crash-points.ts';
-import type { DatasetName } from '../../topics/catalog.ts';
-import { datasets } from '../../topics/catalog.ts';
+import { type DatasetName, datasets } from '../../topics/catalog.ts';
 import {
   type ChunkDecoder,
   deleteColumns,

@@ -16,6 +16,7 @@ import { createGzip } from 'node:zlib';
 import { messageOf, ReelflowError, systemCodeOf } from '../../runtime/errors.ts';
 import { makeFolder } from '../../runtime/files.ts';
 import { type DatasetName, datasetNames, datasets as layouts } from '../../topics/catalog.ts';
+import { headerLineOf } from '../file-layout.ts';
 import { permutation } from './chance.ts';
 import { syntheticTables, type Table } from './rows.ts';
 
@@ -58,7 +59,7 @@ export async function generate(options: GenerateOptions): Promise<GeneratedFile[
   for (const dataset of datasets) {
     const table = tables[dataset];
     const file = `${dataset}.tsv${gzip ? '.gz' : ''}`;
-    const header = `${layouts[dataset].columns.map(({ name }) => name).join('\t')}\n`;
+    const header = `${headerLineOf(layouts[dataset])}\n`;
     const rowAt = order === 'random' ? permutation(table.rows, seed) : (n: number) => n;
     const report = (rows: number) => options.onProgress?.({ dataset, rows, rowsTotal: table.rows });
     const bytes = await writeWhole(join(out, file), gzip, (sink) =>

@@ -10,6 +10,7 @@ import { afterEach, inject } from 'vitest';
 import { logBounds } from '../../kafka/bounds.ts';
 import { createBroker, withAdmin } from '../../kafka/client.ts';
 import { scanTopic } from '../../kafka/scan.ts';
+import { headerLineOf } from '../../producers/file-layout.ts';
 import { type ReplayOptions, replay } from '../../producers/replay.ts';
 import { createLogger } from '../../runtime/logger.ts';
 import { type DatasetName, datasets, idText, topicNamesIn } from '../../topics/catalog.ts';
@@ -134,9 +135,8 @@ export class DumpPlace {
   }
 }
 
-const header = (dataset: DatasetName) => datasets[dataset].columns.map(({ name }) => name).join('\t');
 export const fileOf = (dataset: DatasetName, lines: readonly string[]) =>
-  `${[header(dataset), ...lines].join('\n')}\n`;
+  `${[headerLineOf(datasets[dataset]), ...lines].join('\n')}\n`;
 export const ratings = (votes: Readonly<Record<number, number>>) =>
   fileOf(
     'title.ratings',

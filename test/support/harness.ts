@@ -20,6 +20,7 @@ import { logBounds } from '../../kafka/bounds.ts';
 import { type Broker, createBroker, withAdmin } from '../../kafka/client.ts';
 import { scanTopic } from '../../kafka/scan.ts';
 import type { ProcessorReport } from '../../processors/processor.ts';
+import { headerLineOf } from '../../producers/file-layout.ts';
 import type { ReplayReport } from '../../producers/replay-report.ts';
 import { generate } from '../../producers/synthetic/synthetic.ts';
 import { createLogger } from '../../runtime/logger.ts';
@@ -451,8 +452,7 @@ export function textOf(folder: string, dataset: DatasetName): string {
 }
 
 /** The header line of a dataset's file, with its newline. */
-export const headerOf = (dataset: DatasetName): string =>
-  `${datasets[dataset].columns.map(({ name }) => name).join('\t')}\n`;
+export const headerOf = (dataset: DatasetName): string => `${headerLineOf(datasets[dataset])}\n`;
 
 /** Each second file is packed. */
 const packed: ReadonlySet<DatasetName> = new Set(['title.basics', 'title.principals', 'name.basics']);
