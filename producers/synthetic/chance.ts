@@ -104,6 +104,18 @@ export const has = ({ length, start }: Cycle, title: number): boolean => {
   return start[at + 1] !== start[at];
 };
 
+/** The title of a row. */
+export const titleOf = (cycle: Cycle, row: number): number => {
+  const round = Math.floor(row / cycle.total);
+  return round * cycle.length + (cycle.owner[row - round * cycle.total] as number);
+};
+
+/** The place of a row among those of its title, from 1. */
+export const orderingOf = (cycle: Cycle, row: number): number => {
+  const inCycle = row - Math.floor(row / cycle.total) * cycle.total;
+  return inCycle - (cycle.start[cycle.owner[inCycle] as number] as number) + 1;
+};
+
 /**
  * `count` ids as numbers, in the order of their texts. The order is that of the real dumps: 7-digit ids with a leading
  * zero first, then each 7-digit id followed by the ten 8-digit ids that begin with it.

@@ -6,7 +6,7 @@ export const newline = 10;
 export const comma = 44;
 export const zero = 48;
 
-/** Writes text `n` of a pool. Every writer here returns the position after what it wrote. */
+/** Text `n` of a pool. */
 export function put(out: Uint8Array, at: number, pool: Pool, n: number): number {
   const { bytes, start } = pool;
   const end = start[n + 1] as number;
@@ -30,19 +30,15 @@ function putDigits(out: Uint8Array, at: number, value: number, digits: number): 
   return at + digits;
 }
 
-/** `tt` and seven or eight digits. */
-export function putTitleId(out: Uint8Array, at: number, id: number): number {
-  out[at] = 116;
-  out[at + 1] = 116;
+/** Two letters, then seven or eight digits. */
+function putId(out: Uint8Array, at: number, first: number, second: number, id: number): number {
+  out[at] = first;
+  out[at + 1] = second;
   return putDigits(out, at + 2, id, id < 10_000_000 ? 7 : 8);
 }
 
-/** `nm` and seven or eight digits. */
-export function putNameId(out: Uint8Array, at: number, id: number): number {
-  out[at] = 110;
-  out[at + 1] = 109;
-  return putDigits(out, at + 2, id, id < 10_000_000 ? 7 : 8);
-}
+export const putTitleId = (out: Uint8Array, at: number, id: number) => putId(out, at, 116, 116, id);
+export const putNameId = (out: Uint8Array, at: number, id: number) => putId(out, at, 110, 109, id);
 
 /** `\N`, which stands for null in the dumps. */
 export function putNull(out: Uint8Array, at: number): number {

@@ -14,10 +14,12 @@ import {
   has,
   idLayout,
   next,
+  orderingOf,
   quantile,
   rowCountOf,
   scaled,
   share,
+  titleOf,
 } from './chance.ts';
 import { comma, newline, put, putInt, putNameId, putNull, putTitleId, tab, zero } from './row-bytes.ts';
 import * as words from './words.ts';
@@ -212,12 +214,7 @@ export function syntheticTables(titles: number, seed: number): Record<DatasetNam
     rows: rowCountOf(rated, titles),
     write(out, at, row) {
       const h1 = chanceOf(ratingsSalt, row);
-      const round = Math.floor(row / rated.total);
-      at = putTitleId(
-        out,
-        at,
-        titleId(round * rated.length + (rated.owner[row - round * rated.total] as number)),
-      );
+      at = putTitleId(out, at, titleId(titleOf(rated, row)));
       out[at++] = tab;
       const tenths = 10 + (tenthsDraw[h1 >>> 16] as number);
       at = putInt(out, at, Math.floor(tenths / 10));
@@ -234,14 +231,11 @@ export function syntheticTables(titles: number, seed: number): Record<DatasetNam
   const principals: Table = {
     rows: rowCountOf(credits, titles),
     write(out, at, row) {
-      const round = Math.floor(row / credits.total);
-      const inCycle = row - round * credits.total;
-      const owner = credits.owner[inCycle] as number;
-      const ordering = inCycle - (credits.start[owner] as number) + 1;
+      const ordering = orderingOf(credits, row);
       const h1 = chanceOf(principalsSalt, row);
       const h2 = next(h1);
       const again = ordering > 1 && h2 >>> 16 < share(creditAgain);
-      at = putTitleId(out, at, titleId(round * credits.length + owner));
+      at = putTitleId(out, at, titleId(titleOf(credits, row)));
       out[at++] = tab;
       at = putInt(out, at, ordering);
       out[at++] = tab;
@@ -268,14 +262,11 @@ export function syntheticTables(titles: number, seed: number): Record<DatasetNam
   const akasTable: Table = {
     rows: rowCountOf(akas, titles),
     write(out, at, row) {
-      const round = Math.floor(row / akas.total);
-      const inCycle = row - round * akas.total;
-      const owner = akas.owner[inCycle] as number;
-      const ordering = inCycle - (akas.start[owner] as number) + 1;
+      const ordering = orderingOf(akas, row);
       const original = ordering === 1;
       const h1 = chanceOf(akasSalt, row);
       const h2 = next(h1);
-      at = putTitleId(out, at, titleId(round * akas.length + owner));
+      at = putTitleId(out, at, titleId(titleOf(akas, row)));
       out[at++] = tab;
       at = putInt(out, at, ordering);
       out[at++] = tab;
@@ -335,13 +326,11 @@ export function syntheticTables(titles: number, seed: number): Record<DatasetNam
   const episode: Table = {
     rows: rowCountOf(episodes, titles),
     write(out, at, row) {
-      const round = Math.floor(row / episodes.total);
-      const owner = episodes.owner[row - round * episodes.total] as number;
       const h1 = chanceOf(episodeSalt, row);
       const h2 = next(h1);
       const parent =
         scaled(h2, cycles) * episodes.length + (seriesInCycle[scaled(h1, seriesInCycle.length)] as number);
-      at = putTitleId(out, at, titleId(round * episodes.length + owner));
+      at = putTitleId(out, at, titleId(titleOf(episodes, row)));
       out[at++] = tab;
       at = putTitleId(out, at, titleId(parent));
       out[at++] = tab;
