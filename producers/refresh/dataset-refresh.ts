@@ -435,7 +435,7 @@ export class DatasetRefresh {
     return next;
   }
 
-  /** Marks of these ends. @param held marks of which the log was just seen to hold the messages */
+  /** Marks of these ends. @param held marks whose messages the log holds: they were just read */
   async #marksOf(bounds: readonly Bounds[], held: readonly (IndexMark | undefined)[]): Promise<IndexMark[]> {
     const marks: IndexMark[] = [];
     const unread: { partition: number; start: number; offset: number }[] = [];
