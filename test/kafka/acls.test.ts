@@ -1,19 +1,28 @@
 /**
  * Commands on a cluster with ACLs: which rights they need, and what they say without one of them. Method: a real broker with an
  * authorizer; its port without a login belongs to the administrator. The table of rights is that of the documentation. Each
- * command runs as a user with exactly these rights, and for each of them as a user who lacks it.
+ * command runs as a user with exactly these rights, and for each of them as a user who lacks it. Flink takes minutes to start: a
+ * plain client makes the requests of its jobs instead.
  */
 import { appendFileSync, readdirSync, readFileSync, utimesSync } from 'node:fs';
 import { join } from 'node:path';
 import kafkajs from 'kafkajs';
 import { afterAll, beforeAll, describe, expect, inject, vi } from 'vitest';
+import { inspectSources } from '../../flink/sources.ts';
 import { type Broker, createBroker, withAdmin } from '../../kafka/client.ts';
+import { asBrokerError } from '../../kafka/failures.ts';
 import { startJvmBroker } from '../../kafka/local/jvm.ts';
 import { freePorts } from '../../kafka/local/probe.ts';
+import { commitAlone } from '../../kafka/membership.ts';
 import { scanTopic } from '../../kafka/scan.ts';
+import { ensureCompactedTopics } from '../../kafka/topics.ts';
+import { Secret } from '../../runtime/credentials.ts';
 import { exitCodes } from '../../runtime/errors.ts';
 import { createLogger } from '../../runtime/logger.ts';
+import { cubes } from '../../tables/cubes/cube-set.ts';
 import { datasetNames, type TopicNames } from '../../topics/catalog.ts';
+import { Registry } from '../../topics/registry.ts';
+import { failureOf } from '../support/failure.ts';
 import { Place, type Running, smallDataset, spoken, test, until } from '../support/harness.ts';
 import { jars, skippedText } from '../support/jvm.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
@@ -23,6 +32,7 @@ vi.setConfig({ testTimeout: 300_000, hookTimeout: 300_000 });
 const why = skippedText();
 
 const { AclOperationTypes: operations, AclResourceTypes: types } = kafkajs;
+const { LITERAL, PREFIXED } = kafkajs.ResourcePatternTypes;
 
 const documented = readFileSync(new URL('../../docs/operations.md', import.meta.url), 'utf8');
 
@@ -47,6 +57,20 @@ const lines: Readonly<Record<string, { readonly place: Place; readonly args: rea
   'dlq list': { place: base, args: [] },
   'dlq replay': { place: base, args: [] },
 };
+/** A table that Flink maintains. */
+const result = { topic: base.names.goldTable('genre_analysis'), partitions: 4 };
+/** Commands of Flink, as the requests that they and their jobs make. */
+const flink: Readonly<Record<string, (client: Broker) => Promise<unknown>>> = {
+  'flink sql, flink run --bounded': readAsFlink,
+  'flink submit, flink run': async (client) => {
+    await readAsFlink(client);
+    await ensureCompactedTopics(client, [result]);
+    await commitAlone(client, base.names.flinkGroup, [
+      { topic: base.names.source('title.ratings'), partition: 0, next: 0 },
+    ]);
+    await sendInTransaction(client, result.topic);
+  },
+};
 /** These change what others read, so they run after them, in this order. */
 const changing = ['dlq replay', 'replay', 'reset'];
 
@@ -70,38 +94,41 @@ const cellsOf = (line: string) =>
 
 /** By command, what docs/operations.md says that it needs. */
 function documentedRights(): Map<string, Right[]> {
-  const table = /^\| command .*source topics.*(?:\n\|.*)+/m.exec(documented)?.[0].split('\n') ?? [];
-  const [, ...heads] = cellsOf(table[0] ?? '');
-  return new Map(
-    table.slice(2).map((row) => {
-      const [command = '', ...cells] = cellsOf(row);
-      const name = command.replaceAll('`', '');
-      const { names } = (lines[name] ?? { place: base }).place;
-      const rights = cells.flatMap((cell, i) =>
-        cell
-          .split(', ')
-          .filter((operation) => operation !== '')
-          .map((operation): Right => {
-            const isOptional = operation.startsWith('(');
-            return {
-              ...resourcesOf(heads[i] ?? '', names),
-              operation: operation.replace(/^\(|\)$/g, ''),
-              isOptional,
-            };
-          }),
-      );
-      return [name, rights];
-    }),
-  );
+  const tables = documented.match(/^\| command .*source topics.*(?:\n\|.*)+/gm) ?? [];
+  return new Map(tables.flatMap(rightsIn));
+}
+
+function rightsIn(table: string): [command: string, Right[]][] {
+  const [head = '', , ...rows] = table.split('\n');
+  const [, ...heads] = cellsOf(head);
+  return rows.map((row) => {
+    const [command = '', ...cells] = cellsOf(row);
+    const name = command.replaceAll('`', '');
+    const { names } = (lines[name] ?? { place: base }).place;
+    const rights = cells.flatMap((cell, i) =>
+      cell
+        .split(', ')
+        .filter((operation) => operation !== '')
+        .map((operation): Right => {
+          const isOptional = operation.startsWith('(');
+          return {
+            ...resourcesOf(heads[i] ?? '', names),
+            operation: operation.replace(/^\(|\)$/g, ''),
+            isOptional,
+          };
+        }),
+    );
+    return [name, rights];
+  });
 }
 
 function resourcesOf(head: string, names: TopicNames): Pick<Right, 'type' | 'resources'> {
   const sources = datasetNames.map((dataset) => names.source(dataset));
   if (head === 'source topics') return { type: 'TOPIC', resources: sources };
   if (head === 'transactional ids') return { type: 'TRANSACTIONAL_ID', resources: sources };
-  const [, group, name = ''] = /^(group )?`(.*)`$/.exec(head) ?? [];
-  const full = `${names.namespace}.${name}`;
-  return { type: group === undefined ? 'TOPIC' : 'GROUP', resources: [full] };
+  const [, kind = '', name = ''] = /^([a-z ]*?) ?`(.*)`$/.exec(head) ?? [];
+  const types: Record<string, Type> = { group: 'GROUP', 'transactional ids': 'TRANSACTIONAL_ID' };
+  return { type: types[kind] ?? 'TOPIC', resources: [`${names.namespace}.${name}`] };
 }
 
 const rights = documentedRights();
@@ -174,6 +201,7 @@ describe.skipIf(why !== '')(`users with the rights of the documentation${why}`, 
     await sendUnusable(admin, base.names);
     await succeed(base, base.args('process', '--until-caught-up'));
     await succeed(base, base.args('sink', '--once'));
+    await ensureCompactedTopics(admin, [result]);
   });
 
   afterAll(async () => {
@@ -215,8 +243,8 @@ describe.skipIf(why !== '')(`users with the rights of the documentation${why}`, 
     return { ...finished, text: spoken(finished) + page };
   };
 
-  test('the table names every command that this test runs, and no other', () => {
-    expect([...rights.keys()].sort()).toEqual(Object.keys(lines).sort());
+  test('the tables name every command that this test runs, and no other', () => {
+    expect([...rights.keys()].sort()).toEqual([...Object.keys(lines), ...Object.keys(flink)].sort());
   });
 
   const check = async (command: string, newPlace: () => Place) => {
@@ -231,14 +259,7 @@ describe.skipIf(why !== '')(`users with the rights of the documentation${why}`, 
         expect(code, about).toBe(0);
         continue;
       }
-      const kind = { TOPIC: 'topic', GROUP: 'group', TRANSACTIONAL_ID: 'transactional id' }[
-        lacks.type as 'TOPIC'
-      ];
-      expect(text, about).toMatch(
-        new RegExp(
-          `(${lacks.operation}|Describe) on ${kind} (${lacks.resources.join('|').replaceAll('.', '\\.')})`,
-        ),
-      );
+      expect(text, about).toMatch(namesRight(lacks));
       if (command === 'monitor') expect(stderr, about).toContain('not observed');
       // The page stays, so that it shows when the right is there.
       expect(code, about).toBe(command === 'monitor' ? 0 : exitCodes.accessRefused);
@@ -249,6 +270,22 @@ describe.skipIf(why !== '')(`users with the rights of the documentation${why}`, 
     '%s needs exactly its rights, and names the one that is missing',
     (command, { newPlace }) => check(command, newPlace),
   );
+
+  test.concurrent.for(Object.entries(flink))('%s: needs exactly its rights', async ([command, requests]) => {
+    for (const [i, user] of users.entries()) {
+      if (user.command !== command) continue;
+      const sasl = { mechanism: 'PLAIN' as const, username: `u${i}`, password: new Secret(`p${i}`) };
+      const client = createBroker(
+        { brokers: [address], registryUrl: inject('registryUrl'), security: { sasl } },
+        createLogger('silent'),
+      );
+      const done = requests(client).catch((thrown) => {
+        throw asBrokerError(thrown, client.endpoints);
+      });
+      if (user.lacks === undefined) await done;
+      else expect((await failureOf(done, 'accessRefused')).detail).toMatch(namesRight(user.lacks));
+    }
+  });
 
   test.for(changing)(
     '%s needs exactly its rights, and names the one that is missing',
@@ -269,6 +306,39 @@ describe.skipIf(why !== '')(`users with the rights of the documentation${why}`, 
   });
 });
 
+/** What an error says that names the right; a resource that ends with `*` is a prefix. */
+function namesRight({ type, operation, resources }: Right): RegExp {
+  const kind = { TOPIC: 'topic', GROUP: 'group', TRANSACTIONAL_ID: 'transactional id' }[type as 'TOPIC'];
+  const names = resources.join('|').replaceAll('.', '\\.').replaceAll('*', '');
+  return new RegExp(`(${operation}|Describe) on ${kind} (${names})`);
+}
+
+/** Looks at the sources as the command does, and reads a message of each. */
+async function readAsFlink(client: Broker): Promise<void> {
+  const registry = new Registry({ url: inject('registryUrl') });
+  const { ends } = await inspectSources({ broker: client, registry, names: base.names }, cubes);
+  for (const topic of ends.keys()) {
+    for await (const _ of scanTopic(client, topic)) break;
+  }
+}
+
+async function sendInTransaction({ kafka }: Broker, topic: string): Promise<void> {
+  // Named as Flink's connector names them.
+  const producer = kafka.producer({
+    transactionalId: `${topic}-0-1`,
+    idempotent: true,
+    maxInFlightRequests: 1,
+  });
+  try {
+    await producer.connect();
+    const transaction = await producer.transaction();
+    await transaction.send({ topic, messages: [{ key: 'k', value: null }] });
+    await transaction.commit();
+  } finally {
+    await producer.disconnect();
+  }
+}
+
 /** Read and Write include Describe, so a user without Describe may not have them either. */
 const without = (all: readonly Right[], lacks: Right | undefined) =>
   all.filter(
@@ -282,8 +352,8 @@ function aclsOf(user: number, allowed: readonly Omit<Right, 'isOptional'>[]): ka
       principal: `User:u${user}`,
       host: '*',
       resourceType: types[type],
-      resourceName,
-      resourcePatternType: kafkajs.ResourcePatternTypes.LITERAL,
+      resourceName: resourceName.replace(/(?<=.)\*$/, ''),
+      resourcePatternType: /.\*$/.test(resourceName) ? PREFIXED : LITERAL,
       operation: operations[operation.replace(/(?<=.)[A-Z]/g, '_$&').toUpperCase() as Operation],
       permissionType: kafkajs.AclPermissionTypes.ALLOW,
     })),
