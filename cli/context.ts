@@ -62,7 +62,8 @@ export async function openContext(
   return {
     endpoints,
     logger,
-    broker: createBroker(endpoints, logger),
+    // Without a signal nothing runs on: a person waits for one answer.
+    broker: createBroker(endpoints, logger, signal === undefined && found === undefined ? 'look' : 'stage'),
     registry: new Registry({
       url: endpoints.registryUrl,
       access: registryAccess(endpoints.registrySecurity),

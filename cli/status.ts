@@ -151,8 +151,12 @@ async function stagesNow(broker: Broker, names: TopicNames, places: Places) {
     import('../monitor/stage-history.ts'),
     import('./stage-notes.ts'),
   ]);
-  const local = await new LocalState(broker, places).find();
-  const report = await new LagWatch(broker).look(await pipelineGroups(names));
+  const watched = await pipelineGroups(names);
+  // Together: a broker that is away is waited for once.
+  const [local, report] = await Promise.all([
+    new LocalState(broker, places).find(),
+    new LagWatch(broker).look(watched),
+  ]);
   const { groups } = report;
   const stages = groups.flatMap((group) => {
     const stage = stageOf(names, group);

@@ -7,6 +7,7 @@ import './codecs.ts';
 import './connect.ts';
 import './rights.ts';
 import kafkajs, { type Admin, type Kafka, type logCreator, type RetryOptions } from 'kafkajs';
+import kafkajsAdmin from 'kafkajs/src/admin/index.js';
 import Cluster from 'kafkajs/src/cluster/index.js';
 import loggers from 'kafkajs/src/loggers/index.js';
 import type { Endpoints } from '../runtime/config.ts';
@@ -35,31 +36,34 @@ export interface Broker {
 /** For requests that the caller repeats, or whose failure a person waits for. */
 const impatient: RetryOptions = { initialRetryTime: 100, maxRetryTime: 1_000, retries: 4 };
 
-/** A client of the cluster; nothing is connected yet. */
-export function createBroker(endpoints: Endpoints, logger: Logger): Broker {
+/** No attempt to connect follows so long after the first, if each address was tried and a person waits. */
+const lookMs = 5_000;
+
+/**
+ * A client of the cluster; nothing is connected yet.
+ * @param use a command that only looks gives up earlier on addresses that do not answer
+ */
+export function createBroker(endpoints: Endpoints, logger: Logger, use: 'stage' | 'look' = 'stage'): Broker {
   hideTimeoutNoise();
   const brokers = endpoints.brokers.map(seedOf);
   const retry = { initialRetryTime: 100, maxRetryTime: 3_000, retries: 8 };
   const toPino = logTo(logger);
   const secured = kafkajsSecurity(endpoints.security);
-  // For opening connections, kafkajs knows only the retries of the whole client.
-  const clientWith = (retryOf: RetryOptions) =>
-    new kafkajs.Kafka({
+  const kafka = new kafkajs.Kafka({
+    ...secured,
+    clientId,
+    brokers,
+    connectionTimeout: connectionTimeoutMs,
+    requestTimeout: requestTimeoutMs,
+    retry,
+    logLevel: kafkajs.logLevel.INFO,
+    logCreator: toPino,
+  });
+  const kafkajsLogger = loggers.createLogger({ level: kafkajs.logLevel.INFO, logCreator: toPino });
+  const createCluster = (retryOf: RetryOptions = retry) => {
+    const cluster = new Cluster({
       ...secured,
-      clientId,
-      brokers,
-      connectionTimeout: connectionTimeoutMs,
-      requestTimeout: requestTimeoutMs,
-      retry: retryOf,
-      logLevel: kafkajs.logLevel.INFO,
-      logCreator: toPino,
-    });
-  const kafka = clientWith(retry);
-  const createAdmin = () => clientWith(impatient).admin();
-  const createCluster = (retryOf: RetryOptions = retry) =>
-    new Cluster({
-      ...secured,
-      logger: loggers.createLogger({ level: kafkajs.logLevel.INFO, logCreator: toPino }),
+      logger: kafkajsLogger,
       clientId,
       brokers,
       connectionTimeout: connectionTimeoutMs,
@@ -69,8 +73,34 @@ export function createBroker(endpoints: Endpoints, logger: Logger): Broker {
       retry: retryOf,
       allowAutoTopicCreation: false,
     });
+    if (use === 'look') endSoon(cluster.brokerPool, brokers.length);
+    return cluster;
+  };
+  // That of `kafka` would open connections with the retries of the whole client.
+  const createAdmin = () =>
+    kafkajsAdmin({ logger: kafkajsLogger, retry: impatient, cluster: createCluster(impatient) });
   const outages = new OutageMonitor(logger, 'Kafka broker');
   return { kafka, endpoints, logger, outages, createCluster, createAdmin };
+}
+
+/**
+ * A port that accepts connections and does not answer, or a host that is down, takes seconds at each attempt. A slow broker
+ * has two of them at least.
+ */
+function endSoon(pool: Cluster['brokerPool'], addresses: number): void {
+  const repeated = pool.retrier;
+  pool.retrier = (attempt) => {
+    const startedMs = performance.now();
+    return repeated(async (bail, attempts, pauseMs) => {
+      try {
+        return await attempt(bail, attempts, pauseMs);
+      } catch (thrown) {
+        const isTried = attempts + 1 >= Math.max(2, addresses) && performance.now() - startedMs > lookMs;
+        if (isTried && (thrown as Error).name === 'KafkaJSConnectionError') bail(thrown);
+        throw thrown;
+      }
+    });
+  };
 }
 
 /**

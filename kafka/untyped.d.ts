@@ -97,6 +97,10 @@ declare module 'kafkajs/src/cluster/index.js' {
     findGroupCoordinator(where: { groupId: string; coordinatorType?: number }): Promise<Broker>;
     removeBroker(where: { host: string; port: number }): void;
     brokerPool: {
+      /** Repeats what fails. @param attempt gets a function that ends the attempts, and how many there were */
+      retrier<T>(
+        attempt: (bail: (thrown: unknown) => void, attempts: number, pauseMs: number) => Promise<T>,
+      ): Promise<T>;
       brokers: Readonly<Record<string, Broker>>;
       /** Of the target topics, or of all topics without any; absent before the first refresh. */
       metadata: {
@@ -137,6 +141,14 @@ declare module 'kafkajs/src/broker/index.js' {
     isConnected(): boolean;
     apiVersions(): Promise<object>;
   }
+}
+
+declare module 'kafkajs/src/admin/index.js' {
+  export default function createAdmin(options: {
+    logger: unknown;
+    retry?: import('kafkajs').RetryOptions;
+    cluster: object;
+  }): import('kafkajs').Admin;
 }
 
 declare module 'kafkajs/src/cluster/brokerPool.js' {

@@ -1,9 +1,8 @@
 /** What kafkajs throws when brokers go away, as the failure that a person and a supervisor can act on. */
 import { type AddressInfo, createServer, Socket } from 'node:net';
-// @ts-expect-error kafkajs has no types for its inside
 import createAdmin from 'kafkajs/src/admin/index.js';
 import KafkaBroker from 'kafkajs/src/broker/index.js';
-import { expect, onTestFinished, test } from 'vitest';
+import { expect, inject, onTestFinished, test } from 'vitest';
 import { type Broker, clusterIdOf, createBroker, withAdmin } from '../../kafka/client.ts';
 import { createLogger } from '../../runtime/logger.ts';
 
@@ -19,11 +18,12 @@ test('metadata that no broker has answered is a broker that cannot be reached, a
   const cluster = { connect: async () => {}, disconnect: async () => {}, metadata: async () => null };
   const admin = createAdmin({ logger: { namespace: () => silent }, cluster });
   const broker = { ...real, createAdmin: () => admin } as unknown as Broker;
-  for (const ask of [
+  const asks: (() => Promise<unknown>)[] = [
     () => admin.listTopics(),
     () => admin.describeCluster(),
     () => admin.fetchTopicMetadata({ topics: ['any'] }),
-  ]) {
+  ];
+  for (const ask of asks) {
     await expect(withAdmin(broker, ask)).rejects.toMatchObject({ kind: 'brokerUnreachable' });
   }
   const ownMistake = async () => (null as unknown as { length: number }).length;
@@ -80,3 +80,36 @@ test.concurrent.for([
     });
   },
 );
+
+// Method: ports that accept connections and never answer, counted; among three addresses the last one may be a real broker.
+test('a command that only looks tries a silent address twice, and each of several', {
+  timeout: 60_000,
+}, async () => {
+  const silentPort = async (onConnection: () => void) => {
+    const server = createServer((socket) => {
+      socket.on('error', () => undefined);
+      onConnection();
+    });
+    const { promise, resolve } = Promise.withResolvers<void>();
+    server.listen(0, '127.0.0.1', resolve);
+    await promise;
+    onTestFinished(() => void server.close());
+    return `127.0.0.1:${(server.address() as AddressInfo).port}`;
+  };
+  const lookerAt = (brokers: string[]) =>
+    createBroker({ brokers, registryUrl: 'http://127.0.0.1:1' }, createLogger('silent'), 'look');
+  const asks = [clusterIdOf, (broker: Broker) => withAdmin(broker, (admin) => admin.listTopics())];
+  await Promise.all(
+    asks.map(async (ask) => {
+      let connections = 0;
+      const address = await silentPort(() => connections++);
+      await expect(ask(lookerAt([address]))).rejects.toMatchObject({
+        kind: 'brokerUnreachable',
+        detail: expect.stringContaining('the port does not answer'),
+      });
+      expect(connections).toBe(2);
+    }),
+  );
+  const addresses = [await silentPort(() => {}), await silentPort(() => {}), ...inject('brokers')];
+  expect(await clusterIdOf(lookerAt(addresses))).not.toBe('');
+});
