@@ -27,6 +27,12 @@ export function storageFaultOf(thrown: unknown): StorageFault | undefined {
   return duckdbFaults.find(([, pattern]) => pattern.test(message))?.[0];
 }
 
+/** Whether the fault concerns this process or its disk, and not the file that was read. */
+export function isOwnFault(thrown: unknown): boolean {
+  const fault = storageFaultOf(thrown);
+  return fault === 'interrupted' || fault === 'diskFull' || fault === 'outOfMemory';
+}
+
 /** What an error text says about a folder or file that we read or write. */
 export interface Storage {
   /** The file or folder, for the error's detail. */

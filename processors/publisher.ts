@@ -10,6 +10,7 @@ import { RejectedMessage } from '../topics/chunk.ts';
 import { type ChainState, DeltaChain } from '../topics/delta-chain.ts';
 import { checkDeltaRows, type DeltaHeader, decodeDeltaHeader, gapsOf, toOf } from '../topics/delta-wire.ts';
 import { sameGaps, samePosition } from '../topics/position.ts';
+import { recordsOf } from '../topics/record-counts.ts';
 
 interface PublisherOptions {
   readonly producer: Pick<Producer, 'send'>;
@@ -111,7 +112,7 @@ export class Publisher {
       this.#resetBy = storeId;
       return;
     }
-    for (const { applied, duplicate, rejected } of range) this.records += applied + duplicate + rejected;
+    for (const counts of range) this.records += recordsOf(counts);
   }
 
   /**

@@ -5,7 +5,7 @@
  */
 import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { RecordCounts } from '../topics/record-counts.ts';
+import { type RecordCounts, recordsOf } from '../topics/record-counts.ts';
 import type { Manifest } from './gold/manifest.ts';
 import { completes } from './held-dumps.ts';
 
@@ -39,10 +39,7 @@ export function writeChecked(folder: string, checked: Checked): void {
 /** Records of the checked input that the snapshot does not name. */
 export function recordsSince({ accounting }: Manifest, checked: Checked): number {
   const total = (of: Readonly<Record<string, RecordCounts>>) =>
-    Object.values(of).reduce(
-      (sum, { applied, duplicate, rejected }) => sum + applied + duplicate + rejected,
-      0,
-    );
+    Object.values(of).reduce((sum, counts) => sum + recordsOf(counts), 0);
   return total(checked.accounting) - total(accounting);
 }
 

@@ -22,7 +22,7 @@ import { IdSet } from '../topics/id-set.ts';
 import { CubeTables } from './cube-tables.ts';
 import { KeptTables } from './kept-tables.ts';
 import { RatingHistory } from './rating-history.ts';
-import type { PeopleState, ShardState } from './shard-state.ts';
+import { type PeopleState, putState, type ShardState } from './shard-state.ts';
 import { createTexts, namesOfPeople, type TextRows, type WrittenTexts, writeTexts } from './text-table.ts';
 import { TitleNames } from './title-names.ts';
 
@@ -205,9 +205,7 @@ export class CubeStore {
   }
 
   async putShard(state: ShardState): Promise<void> {
-    const { connection } = this;
-    await connection.run(`DELETE FROM shard WHERE shard = ${state.shard}`);
-    await connection.run('INSERT INTO shard VALUES ($1, $2)', [state.shard, JSON.stringify(state)]);
+    await putState(this.connection, 'shard', 'shard', state.shard, state);
   }
 
   /** Deletes all names, so that the topic is read again from its start. `personIds` keeps them, which costs only look-ups. */
@@ -219,11 +217,7 @@ export class CubeStore {
   }
 
   async putPeople(state: PeopleState): Promise<void> {
-    await this.connection.run(`DELETE FROM name_source WHERE partition = ${state.partition}`);
-    await this.connection.run('INSERT INTO name_source VALUES ($1, $2)', [
-      state.partition,
-      JSON.stringify(state),
-    ]);
+    await putState(this.connection, 'name_source', 'partition', state.partition, state);
   }
 
   /** Brings the relations of these cubes up to date: see `CubeTables.sum`. */

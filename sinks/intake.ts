@@ -16,6 +16,7 @@ import { findBase } from '../topics/base.ts';
 import type { TopicNames } from '../topics/catalog.ts';
 import { type ChunkDecoder, RejectedMessage } from '../topics/chunk.ts';
 import { Ownership } from '../topics/ownership.ts';
+import { recordsOf } from '../topics/record-counts.ts';
 import type { CubeStore } from './cube-store.ts';
 import { DeadLetterSender, type RejectedSource } from './dead-letter-sender.ts';
 import { DeltaIntake } from './delta-intake.ts';
@@ -376,13 +377,8 @@ export class Intake {
     };
     await this.#options.onCommit([
       ...shards.map(({ shard, next }) => commit(this.#options.names.deltas, shard, next)),
-      ...people.map(({ partition, start = 0, next, applied, duplicate, rejected }) =>
-        commit(
-          this.#peopleTopic,
-          partition,
-          next,
-          (applied + duplicate + rejected) / Math.max(1, next - start),
-        ),
+      ...people.map(({ partition, start = 0, next, ...counts }) =>
+        commit(this.#peopleTopic, partition, next, recordsOf(counts) / Math.max(1, next - start)),
       ),
     ]);
   }

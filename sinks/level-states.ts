@@ -4,6 +4,7 @@
  */
 import type { DuckDBConnection } from '@duckdb/node-api';
 import { rowsOf } from '../database/duckdb.ts';
+import { putState } from './shard-state.ts';
 
 export class LevelStates<State extends { readonly shard: number }, Source> {
   /** By partition. Changed only after a commit. */
@@ -63,10 +64,6 @@ export class LevelStates<State extends { readonly shard: number }, Source> {
 
   /** Commits the state with the rows that led to it. */
   async put(state: State): Promise<void> {
-    await this.connection.run(`DELETE FROM ${this.#name}_source WHERE shard = ${state.shard}`);
-    await this.connection.run(`INSERT INTO ${this.#name}_source VALUES ($1, $2)`, [
-      state.shard,
-      JSON.stringify(state),
-    ]);
+    await putState(this.connection, `${this.#name}_source`, 'shard', state.shard, state);
   }
 }

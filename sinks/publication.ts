@@ -17,7 +17,7 @@ import { readChecked, tellsNothingNew, writeChecked } from './checked.ts';
 import type { CubeStore } from './cube-store.ts';
 import { relationsOf } from './gold/earlier-files.ts';
 import type { Lake } from './gold/lake.ts';
-import { currentSnapshot, type Manifest, readManifest } from './gold/manifest.ts';
+import { currentManifest, currentSnapshot, type Manifest, readManifest } from './gold/manifest.ts';
 import { type Keep, newestSnapshots, retain, stayingSnapshots } from './gold/retention.ts';
 import { publishSnapshot } from './gold/snapshot.ts';
 import { completes, DumpDirectories, dumpsIn } from './held-dumps.ts';
@@ -75,9 +75,8 @@ export class Publication {
   /** The newest snapshot, if the sink holds all of it: after a reset, it does so only later. */
   reachedCurrent(): Manifest | undefined {
     const { gold, store } = this.#options;
-    const id = currentSnapshot(gold);
-    if (id === undefined) return undefined;
-    const current = readManifest(gold, id);
+    const current = currentManifest(gold);
+    if (current === undefined) return undefined;
     const isSame = Object.entries(current.shards).every(
       ([shard, { generation }]) => store.shards.get(Number(shard))?.chain.generation === generation,
     );
@@ -92,11 +91,10 @@ export class Publication {
   async isDue(): Promise<boolean> {
     const { gold, store, historyDays, declarations } = this.#options;
     if (store.isEmpty) return false;
-    const id = currentSnapshot(gold);
-    const current = id === undefined ? undefined : readManifest(gold, id);
+    const current = currentManifest(gold);
     const held = this.#held();
     // Input that was checked already is not computed again at every interval.
-    const checked = readChecked(this.#options.folder, id);
+    const checked = readChecked(this.#options.folder, current?.id);
     const isNew =
       isAhead(held, checked ?? current) ||
       current?.history?.days !== historyDays ||
@@ -205,8 +203,7 @@ export class Publication {
       declarations,
     } = this.#options;
     const startedMs = performance.now();
-    const id = currentSnapshot(gold);
-    const current = id === undefined ? undefined : readManifest(gold, id);
+    const current = currentManifest(gold);
     const directories = await this.#readDirectories();
     let isEqual = false;
     const manifest = await store.onAllThreads(() =>
@@ -229,8 +226,8 @@ export class Publication {
     );
     if (isEqual) {
       const { created: at, input, shards, accounting } = manifest;
-      writeChecked(this.#options.folder, { snapshot: id as string, at, input, shards, accounting });
-      broker.logger.info({ snapshot: id }, 'every table equals the newest snapshot');
+      writeChecked(this.#options.folder, { snapshot: current?.id as string, at, input, shards, accounting });
+      broker.logger.info({ snapshot: current?.id }, 'every table equals the newest snapshot');
       metrics?.checked(at);
       return undefined;
     }

@@ -7,7 +7,7 @@ import type { Logger } from '../runtime/logger.ts';
 import type { Gaps, Position } from '../topics/position.ts';
 import { noRecords, sumOf } from '../topics/record-counts.ts';
 import type { CubeStore } from './cube-store.ts';
-import { type Manifest, readManifest, snapshotFolder } from './gold/manifest.ts';
+import { type Manifest, snapshotFolder } from './gold/manifest.ts';
 import type { ShardState } from './shard-state.ts';
 
 /**
@@ -15,8 +15,13 @@ import type { ShardState } from './shard-state.ts';
  * snapshot of an early version has no cubes; then the store stays empty, and the sink reads all deltas, or finds that they were trimmed.
  * @throws ReelflowError goldUnusable
  */
-export async function restoreFrom(store: CubeStore, gold: string, id: string, logger: Logger): Promise<void> {
-  const manifest = readManifest(gold, id);
+export async function restoreFrom(
+  store: CubeStore,
+  gold: string,
+  manifest: Manifest,
+  logger: Logger,
+): Promise<void> {
+  const { id } = manifest;
   if (manifest.cubes === undefined) {
     logger.warn({ snapshot: id }, 'the newest snapshot holds no cubes: all deltas are read again');
     return;

@@ -1,4 +1,5 @@
 /** The sink's state of one shard and of one partition of name.basics: what a transaction commits beside the rows. */
+import type { DuckDBConnection } from '@duckdb/node-api';
 import type { OpenBase } from '../topics/base.ts';
 import type { ChainState } from '../topics/delta-chain.ts';
 import type { Position } from '../topics/position.ts';
@@ -29,4 +30,16 @@ export interface PeopleState extends RecordCounts {
   readonly next: number;
   /** SHA-256 of the message before `next`: reading it again proves that the topic is the same one. */
   readonly lastHash: string;
+}
+
+/** Replaces the state of a shard or partition, as part of the open transaction. @param key name of its column */
+export async function putState(
+  connection: DuckDBConnection,
+  table: string,
+  key: 'shard' | 'partition',
+  number: number,
+  state: object,
+): Promise<void> {
+  await connection.run(`DELETE FROM ${table} WHERE ${key} = ${number}`);
+  await connection.run(`INSERT INTO ${table} VALUES ($1, $2)`, [number, JSON.stringify(state)]);
 }

@@ -24,7 +24,7 @@ import { readChecked } from './checked.ts';
 import { CubeStore } from './cube-store.ts';
 import { goldStorage } from './gold/gold-storage.ts';
 import type { Lake, LakePlace } from './gold/lake.ts';
-import { currentSnapshot, readManifest } from './gold/manifest.ts';
+import { currentManifest, type Manifest } from './gold/manifest.ts';
 import { type Keep, withGoldLock } from './gold/retention.ts';
 import { Intake } from './intake.ts';
 import { LevelIntake, type LevelState } from './level-intake.ts';
@@ -237,9 +237,8 @@ class Sink {
       outageSeconds: () => ({ broker: broker.outages.seconds, registry: registry.outage?.seconds ?? 0 }),
     });
     if (current !== undefined) {
-      const manifest = readManifest(gold, current);
-      metrics?.current(manifest);
-      metrics?.checked(readChecked(folder, current)?.at ?? manifest.created);
+      metrics?.current(current);
+      metrics?.checked(readChecked(folder, current.id)?.at ?? current.created);
     }
     this.#endLog = logEveryMinute(
       broker.logger,
@@ -302,15 +301,14 @@ class Sink {
     this.#store?.close();
   }
 
-  /** @returns the snapshot that CURRENT names. @throws ReelflowError foreignCluster */
-  #requireOwnGold(clusterId: string): string | undefined {
+  /** @returns the manifest of CURRENT. @throws ReelflowError foreignCluster */
+  #requireOwnGold(clusterId: string): Manifest | undefined {
     const { gold, names } = this.#options;
-    const current = currentSnapshot(gold);
+    const current = currentManifest(gold);
     if (current === undefined) return undefined;
-    const manifest = readManifest(gold, current);
-    if (manifest.clusterId === clusterId && manifest.namespace === names.namespace) return current;
+    if (current.clusterId === clusterId && current.namespace === names.namespace) return current;
     throw new ReelflowError('foreignCluster', 'The gold folder belongs to another cluster or namespace', {
-      detail: `${gold}: cluster ${manifest.clusterId}, namespace '${manifest.namespace}'; this is ${clusterId}, '${names.namespace}'.`,
+      detail: `${gold}: cluster ${current.clusterId}, namespace '${current.namespace}'; this is ${clusterId}, '${names.namespace}'.`,
       hint: 'Use another --gold folder.',
     });
   }

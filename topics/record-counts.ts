@@ -11,6 +11,10 @@ export interface RecordCounts {
 
 export const noRecords: RecordCounts = { applied: 0, duplicate: 0, rejected: 0, removed: 0 };
 
+/** All records, whatever became of them. */
+export const recordsOf = ({ applied, duplicate, rejected }: Omit<RecordCounts, 'removed'>) =>
+  applied + duplicate + rejected;
+
 /** What was counted since `before`. */
 export function differenceOf(now: RecordCounts, before: RecordCounts): RecordCounts {
   return {

@@ -55,14 +55,10 @@ export class Bucket {
   }
 
   async current(): Promise<{ id: string; tag: string } | undefined> {
-    try {
-      const { Body, ETag } = await this.#client.send(new S3.GetObjectCommand(this.#object('CURRENT')));
-      const text = String(await Body?.transformToString());
-      return { id: snapshotIdIn(text, `${this.url}: CURRENT`), tag: String(ETag) };
-    } catch (thrown) {
-      if ((thrown as S3.S3ServiceException).name === 'NoSuchKey') return undefined;
-      throw this.#error(thrown);
-    }
+    return this.#readIfAny('CURRENT', async (body, tag) => {
+      const text = await body.transformToString();
+      return { id: snapshotIdIn(text, `${this.url}: CURRENT`), tag };
+    });
   }
 
   async manifest(id: string): Promise<Manifest> {
@@ -124,14 +120,10 @@ export class Bucket {
 
   /** Fetches an object. @returns its tag, or undefined if there is none */
   async getFile(name: string, into: string): Promise<string | undefined> {
-    try {
-      const { Body, ETag } = await this.#client.send(new S3.GetObjectCommand(this.#object(name)));
-      await pipeline(Body as unknown as Readable, createWriteStream(into));
-      return String(ETag);
-    } catch (thrown) {
-      if ((thrown as S3.S3ServiceException).name === 'NoSuchKey') return undefined;
-      throw this.#error(thrown);
-    }
+    return this.#readIfAny(name, async (body, tag) => {
+      await pipeline(body as unknown as Readable, createWriteStream(into));
+      return tag;
+    });
   }
 
   /** @param tag of the object that may be replaced; undefined if none may exist. @throws ReelflowError busy */
@@ -228,6 +220,17 @@ export class Bucket {
   async #read<T>(key: string, use: (body: S3Body) => Promise<T>): Promise<T> {
     const { Body } = await this.#asked(this.#client.send(new S3.GetObjectCommand(this.#object(key))));
     return this.#asked(use(Body as S3Body));
+  }
+
+  /** Reads an object with its tag. @returns undefined if there is none */
+  async #readIfAny<T>(key: string, use: (body: S3Body, tag: string) => Promise<T>): Promise<T | undefined> {
+    try {
+      const { Body, ETag } = await this.#client.send(new S3.GetObjectCommand(this.#object(key)));
+      return await use(Body as S3Body, String(ETag));
+    } catch (thrown) {
+      if ((thrown as S3.S3ServiceException).name === 'NoSuchKey') return undefined;
+      throw this.#error(thrown);
+    }
   }
 
   #object(key: string): { Bucket: string; Key: string } {

@@ -1,5 +1,6 @@
 /** The snapshots of a gold folder as a history: all of them, and the newest one at a point in time. */
 import { ReelflowError } from '../../runtime/errors.ts';
+import { recordsOf } from '../../topics/record-counts.ts';
 import { currentSnapshot, listSnapshots, readManifest } from './manifest.ts';
 import { isPinned } from './retention.ts';
 
@@ -29,10 +30,7 @@ export function historyOf(gold: string): SnapshotSummary[] {
       isPinned: isPinned(gold, id),
       rows: Object.fromEntries(Object.entries(tables).map(([table, { rows }]) => [table, rows])),
       bytes: Object.values(tables).reduce((sum, { bytes }) => sum + bytes, 0),
-      records: Object.values(accounting).reduce(
-        (sum, { applied, duplicate, rejected }) => sum + applied + duplicate + rejected,
-        0,
-      ),
+      records: Object.values(accounting).reduce((sum, counts) => sum + recordsOf(counts), 0),
     };
   });
 }

@@ -183,6 +183,12 @@ export function currentSnapshot(gold: string): string | undefined {
   return snapshotIdIn(readFileSync(path, 'utf8'), path);
 }
 
+/** The manifest of the newest snapshot, or undefined before the first. @throws ReelflowError goldUnusable */
+export function currentManifest(gold: string): Manifest | undefined {
+  const id = currentSnapshot(gold);
+  return id === undefined ? undefined : readManifest(gold, id);
+}
+
 /** The id in a CURRENT file. @param where its path, for errors. @throws ReelflowError goldUnusable */
 export function snapshotIdIn(text: string, where: string): string {
   const id = text.trim();

@@ -12,7 +12,7 @@ import { ReelflowError } from '../../runtime/errors.ts';
 import type { GoldTable } from '../../tables/gold-table.ts';
 import { goldTables } from '../../tables/gold-tables.ts';
 import { type BeforeRemoval, Bucket, bucketPlaceOf } from './bucket.ts';
-import { currentSnapshot, type Manifest, readManifest, snapshotsFolder } from './manifest.ts';
+import { currentManifest, type Manifest, snapshotsFolder } from './manifest.ts';
 import type { Keep } from './retention.ts';
 import { putInPlace } from './snapshot.ts';
 
@@ -38,8 +38,8 @@ export async function pushGold(
   keep: Keep,
   before: BeforeRemoval = async () => undefined,
 ): Promise<PushReport> {
-  const id = currentSnapshot(gold);
-  if (id === undefined) {
+  const manifest = currentManifest(gold);
+  if (manifest === undefined) {
     throw new ReelflowError('goldUnusable', 'There is no snapshot to push', {
       detail: `${gold} has no CURRENT.`,
       hint: 'Publish one with `reelflow sink --once`.',
@@ -48,7 +48,7 @@ export async function pushGold(
   const bucket = new Bucket(bucketPlaceOf(url));
   try {
     // 1. identity of the bucket, and the CURRENT that may be replaced
-    const manifest = readManifest(gold, id);
+    const { id } = manifest;
     const current = await bucket.current();
     const earlier = current && (await bucket.manifest(current.id));
     if (earlier !== undefined) refuseForeign(bucket.url, earlier, manifest);
@@ -86,9 +86,9 @@ export async function pullGold(
       });
     }
     const manifest = await bucket.manifest(current.id);
-    const own = currentSnapshot(gold);
-    if (own !== undefined) refuseForeign(gold, readManifest(gold, own), manifest);
-    if (own === manifest.id) return { snapshot: own, pulled: false };
+    const own = currentManifest(gold);
+    if (own !== undefined) refuseForeign(gold, own, manifest);
+    if (own?.id === manifest.id) return { snapshot: own.id, pulled: false };
     const building = join(snapshotsFolder(gold), `.${manifest.id}`);
     try {
       await bucket.getSnapshot(manifest, building);

@@ -8,6 +8,7 @@ import { parseHTML } from 'linkedom';
 import type { ColumnNote } from '../../tables/column-notes.ts';
 import type { GoldTable, Plot } from '../../tables/gold-table.ts';
 import { goldTables } from '../../tables/gold-tables.ts';
+import { recordsOf } from '../../topics/record-counts.ts';
 import {
   type Cell,
   GoldReader,
@@ -60,13 +61,10 @@ export async function reportPage(
 
 function pageOf(manifest: Manifest, before: string | undefined, changes: string, sections: string[]): string {
   const { id, created, tables, accounting, versions } = manifest;
-  const records = Object.values(accounting).map(
-    ({ applied, duplicate, rejected }) => applied + duplicate + rejected,
-  );
-  const total = records.reduce((sum, n) => sum + n, 0);
-  const input = Object.entries(accounting).map(([topic, of], i) => [
+  const total = Object.values(accounting).reduce((sum, counts) => sum + recordsOf(counts), 0);
+  const input = Object.entries(accounting).map(([topic, of]) => [
     topic,
-    ...[records[i] ?? 0, of.applied, of.duplicate, of.rejected].map(whole),
+    ...[recordsOf(of), of.applied, of.duplicate, of.rejected].map(whole),
   ]);
   const files = Object.entries(tables).map(([name, of]) => [
     name,

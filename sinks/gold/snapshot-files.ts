@@ -60,7 +60,7 @@ export async function writeFiles(
       const write = () => writeTable(store, table, building);
       tables[table.name] = entry ?? (await within(store, table, userTableMs, write));
     } catch (thrown) {
-      if (!isOwnFault(table, thrown)) throw thrown;
+      if (!isFaultOfTable(table, thrown)) throw thrown;
       // A user's table must not stop the others.
       rmSync(join(building, `${table.name}.parquet`), { force: true });
       leftOut[table.name] = messageOf(thrown);
@@ -109,7 +109,7 @@ async function within<T>(
 }
 
 /** Whether the SQL of a user's table failed, rather than the disk or this process. */
-function isOwnFault({ file }: GoldTable, thrown: unknown): boolean {
+function isFaultOfTable({ file }: GoldTable, thrown: unknown): boolean {
   // A file that `confine` keeps from it is not a fault of the disk.
   if (thrown instanceof TooSlow || messageOf(thrown).includes('disabled by configuration'))
     return file !== undefined;

@@ -8,7 +8,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { DuckDBConnection } from '@duckdb/node-api';
 import { parquetFile } from '../../database/sql.ts';
-import { storageFaultOf } from '../../database/storage-errors.ts';
+import { isOwnFault } from '../../database/storage-errors.ts';
 import { groupSize } from '../../topics/id-groups.ts';
 import type { Manifest } from '../gold/manifest.ts';
 import type { Finding } from './manifest-checks.ts';
@@ -159,8 +159,7 @@ export async function historyFromSnapshot(
       ),
     );
   } catch (thrown) {
-    const fault = storageFaultOf(thrown);
-    if (fault === 'interrupted' || fault === 'diskFull' || fault === 'outOfMemory') throw thrown;
+    if (isOwnFault(thrown)) throw thrown;
     // The comparison of the tables says what is wrong with the file.
     await connection.run(claimed(none));
   }

@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { DuckDBConnection } from '@duckdb/node-api';
 import { parquetFile } from '../../database/sql.ts';
-import { storageFaultOf } from '../../database/storage-errors.ts';
+import { isOwnFault } from '../../database/storage-errors.ts';
 import { messageOf } from '../../runtime/errors.ts';
 import type { GoldTable } from '../../tables/gold-table.ts';
 import { goldTables, isOfHistory } from '../../tables/gold-tables.ts';
@@ -69,9 +69,7 @@ export async function compareTable(
     first: [{ table: name, kind, key: '', column: '', expected: wanted, actual }],
   });
   const unreadable = (thrown: unknown): TableComparison => {
-    const fault = storageFaultOf(thrown);
-    // These faults concern this process, not the file.
-    if (fault === 'interrupted' || fault === 'diskFull' || fault === 'outOfMemory') throw thrown;
+    if (isOwnFault(thrown)) throw thrown;
     return ofTable('file', `${name}.parquet`, `a file that cannot be read: ${messageOf(thrown)}`);
   };
   if (!existsSync(path)) return ofTable('file', `${name}.parquet`, 'no file');

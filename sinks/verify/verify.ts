@@ -89,7 +89,7 @@ export async function verifySnapshot(options: VerifyOptions): Promise<Verificati
   const absent = wanted.map(({ name }) => name).filter((name) => manifest.tables[name] === undefined);
   const declarations = { cubes, tables: wanted.filter(({ name }) => !absent.includes(name)) };
   if (!('folder' in input)) await requireSameCluster(manifest, input);
-  return withDatabase(options, async (connection, temporary) => {
+  return inTemporaryDatabase(options, async (connection, temporary) => {
     if (hasUserDeclarations(declarations)) {
       await confine(connection, [temporary, gold, ...('folder' in input ? [input.folder] : [])], 'open');
     }
@@ -170,7 +170,7 @@ function newestOf(gold: string): string {
 }
 
 /** Runs `work` with a database in a temporary folder, and removes the folder. */
-async function withDatabase<T>(
+async function inTemporaryDatabase<T>(
   { memoryLimit, signal }: VerifyOptions,
   work: (connection: DuckDBConnection, folder: string) => Promise<T>,
 ): Promise<T> {

@@ -206,7 +206,7 @@ test('a sink without a state begins empty if the newest snapshot holds no cubes'
   for (const [number, named] of [cubes, undefined].entries()) {
     writeFileSync(path, JSON.stringify({ ...manifest, cubes: named }));
     const restored = await openCubes(join(folder, `restored-${number}`));
-    await restoreFrom(restored, gold, id, logger);
+    await restoreFrom(restored, gold, readManifest(gold, id), logger);
     const rows = await restored.connection.runAndReadAll(
       `FROM ${cubeTable({ name: 'region', columns: columnsOf(cubeNamed('region')) })}`,
     );
