@@ -7,10 +7,13 @@ import {
   existsSync,
   fsyncSync,
   mkdirSync,
+  mkdtempSync,
   openSync,
+  rmSync,
   statSync,
 } from 'node:fs';
-import { dirname, resolve } from 'node:path';
+import { tmpdir } from 'node:os';
+import { dirname, join, resolve } from 'node:path';
 import { Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { systemCodeOf } from './errors.ts';
@@ -30,6 +33,16 @@ export function makeFolder(folder: string): void {
       makeFolder(dirname(path));
       makeFolder(path);
     } else if (!isFolder(path)) throw thrown;
+  }
+}
+
+/** Runs `work` with a temporary folder, and removes the folder. @param name a part of its name */
+export async function withTemporaryFolder<T>(name: string, work: (folder: string) => Promise<T>): Promise<T> {
+  const folder = mkdtempSync(join(tmpdir(), `reelflow-${name}-`));
+  try {
+    return await work(folder);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
   }
 }
 

@@ -6,16 +6,15 @@
  * Views contain the absolute path of the folder, because DuckDB resolves relative ones against the reader's working directory.
  * A reader for which the folder has another path sets it with `SET VARIABLE gold = '/there'`.
  */
-import { copyFileSync, mkdtempSync, renameSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { withDatabase } from '../../database/duckdb.ts';
 import { sqlFile, sqlPath, sqlText } from '../../database/sql.ts';
-import { syncPath } from '../../runtime/files.ts';
+import { withTemporaryFolder } from '../../runtime/files.ts';
 import { noteOf } from '../../tables/column-notes.ts';
 import type { GoldTable } from '../../tables/gold-table.ts';
 import { goldTables } from '../../tables/gold-tables.ts';
 import type { Manifest } from './manifest.ts';
+import { replaceDatabase } from './replace-database.ts';
 
 export const catalogueFile = (gold: string) => join(gold, 'gold.duckdb');
 
@@ -25,29 +24,25 @@ export async function writeCatalogue(
   { id, created, tables }: Manifest,
   declared: readonly GoldTable[] = goldTables,
 ): Promise<void> {
-  const path = catalogueFile(gold);
-  const building = join(gold, '.gold.duckdb');
-  // DuckDB cannot create a database under every path that gold may have.
-  const workshop = mkdtempSync(join(tmpdir(), 'reelflow-catalogue-'));
-  const built = join(workshop, 'gold.duckdb');
-  try {
-    // As one text, because each of more than a hundred statements would be a commit.
-    const statements = [
-      'BEGIN',
-      `CREATE TABLE snapshot AS SELECT '${id}' AS id, TIMESTAMPTZ '${created}' AS created`,
-    ];
-    for (const { name, about, notes, columns } of declared.filter((table) => table.name in tables)) {
-      const file = `coalesce(getvariable('gold'), ${sqlFile(gold)}) || '/snapshots/${id}/${name}.parquet'`;
-      statements.push(
-        `CREATE VIEW ${name} AS SELECT * FROM read_parquet(${file}, hive_partitioning = false)`,
-        `COMMENT ON VIEW ${name} IS ${sqlText(about)}`,
-      );
-      for (const column of Object.keys(columns)) {
-        const { about: meaning, unit } = noteOf(column, notes);
-        const note = unit === undefined ? meaning : `${meaning} Unit: ${unit}.`;
-        statements.push(`COMMENT ON COLUMN ${name}."${column}" IS ${sqlText(note)}`);
-      }
+  // As one text, because each of more than a hundred statements would be a commit.
+  const statements = [
+    'BEGIN',
+    `CREATE TABLE snapshot AS SELECT '${id}' AS id, TIMESTAMPTZ '${created}' AS created`,
+  ];
+  for (const { name, about, notes, columns } of declared.filter((table) => table.name in tables)) {
+    const file = `coalesce(getvariable('gold'), ${sqlFile(gold)}) || '/snapshots/${id}/${name}.parquet'`;
+    statements.push(
+      `CREATE VIEW ${name} AS SELECT * FROM read_parquet(${file}, hive_partitioning = false)`,
+      `COMMENT ON VIEW ${name} IS ${sqlText(about)}`,
+    );
+    for (const column of Object.keys(columns)) {
+      const { about: meaning, unit } = noteOf(column, notes);
+      const note = unit === undefined ? meaning : `${meaning} Unit: ${unit}.`;
+      statements.push(`COMMENT ON COLUMN ${name}."${column}" IS ${sqlText(note)}`);
     }
+  }
+  await withTemporaryFolder('catalogue', async (workshop) => {
+    const built = join(workshop, 'gold.duckdb');
     await withDatabase(
       async (connection) => {
         // The oldest format with such views: every DuckDB from 1.1 on reads it.
@@ -60,16 +55,6 @@ export async function writeCatalogue(
       ':memory:',
       { threads: '1' },
     );
-    copyFileSync(built, building);
-    syncPath(building);
-    // A log of the old file does not belong to the new one.
-    rmSync(`${path}.wal`, { force: true });
-    renameSync(building, path);
-  } catch (thrown) {
-    // On a full disk the next attempt needs the space.
-    rmSync(building, { force: true });
-    throw thrown;
-  } finally {
-    rmSync(workshop, { recursive: true, force: true });
-  }
+    replaceDatabase(catalogueFile(gold), built);
+  });
 }

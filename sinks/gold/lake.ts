@@ -5,14 +5,14 @@
  *
  * A lake follows from the snapshots that exist, so each attempt does what earlier ones have left.
  */
-import { copyFileSync, existsSync, mkdtempSync, renameSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { basename, dirname, join, resolve } from 'node:path';
+import { copyFileSync, existsSync } from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
 import { crashPoint } from '../../runtime/crash-points.ts';
 import { messageOf, ReelflowError } from '../../runtime/errors.ts';
-import { syncPath } from '../../runtime/files.ts';
+import { syncPath, withTemporaryFolder } from '../../runtime/files.ts';
 import { buildLake, type LakeChange, type LakeContent, newestInLake } from './ducklake.ts';
 import { newestInIceberg, writeIceberg } from './iceberg.ts';
+import { replaceDatabase } from './replace-database.ts';
 
 /** Where a lake lies: a catalogue's file, or a bucket's prefix and a name below it, or the folder of Iceberg tables. */
 export type LakePlace =
@@ -96,19 +96,7 @@ export class Lake {
       const old = existsSync(path) ? copyIn(path, workshop) : undefined;
       const change = await this.#build(workshop, old, snapshots);
       if (!change.isChanged) return change;
-      const building = join(dirname(path), `.${basename(path)}`);
-      try {
-        copyFileSync(join(workshop, builtName), building);
-        syncPath(building);
-        crashPoint('before-lake-rename');
-        // A log of the old file does not belong to the new one.
-        rmSync(`${path}.wal`, { force: true });
-        renameSync(building, path);
-      } catch (thrown) {
-        // On a full disk the next attempt needs the space.
-        rmSync(building, { force: true });
-        throw thrown;
-      }
+      replaceDatabase(path, join(workshop, builtName), () => crashPoint('before-lake-rename'));
       syncPath(dirname(path));
       crashPoint('after-lake-before-retention');
       return change;
@@ -157,14 +145,7 @@ function copyIn(path: string, workshop: string): string {
 
 /** Runs `work` with a temporary folder. @param where the catalogue, for errors. @throws ReelflowError lakeUnusable */
 function inWorkshop<T>(where: string, work: (workshop: string) => Promise<T>): Promise<T> {
-  return mapErrors(where, async () => {
-    const workshop = mkdtempSync(join(tmpdir(), 'reelflow-lake-'));
-    try {
-      return await work(workshop);
-    } finally {
-      rmSync(workshop, { recursive: true, force: true });
-    }
-  });
+  return mapErrors(where, () => withTemporaryFolder('lake', work));
 }
 
 /** @param where the lake, for errors. @throws ReelflowError lakeUnusable for errors of files and DuckDB */

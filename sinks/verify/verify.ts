@@ -3,14 +3,13 @@
  * or from files, recomputes the tables with the independent batch computation, and compares files, figures, content hashes
  * and accounting. It changes nothing but a temporary folder of its own.
  */
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type DuckDBConnection, DuckDBInstance } from '@duckdb/node-api';
-import { confine } from '../../database/duckdb.ts';
+import type { DuckDBConnection } from '@duckdb/node-api';
+import { confine, interruptOn, withDatabase } from '../../database/duckdb.ts';
 import { databasePath } from '../../database/sql.ts';
 import { asStorageError, type Storage } from '../../database/storage-errors.ts';
 import { ReelflowError } from '../../runtime/errors.ts';
+import { withTemporaryFolder } from '../../runtime/files.ts';
 import { builtIn, type Declarations, hasUserDeclarations } from '../../tables/built-in.ts';
 import { currentSnapshot, readManifest, snapshotFolder } from '../gold/manifest.ts';
 import { computeGold } from './batch-gold.ts';
@@ -170,33 +169,29 @@ function newestOf(gold: string): string {
 }
 
 /** Runs `work` with a database in a temporary folder, and removes the folder. */
-async function inTemporaryDatabase<T>(
+function inTemporaryDatabase<T>(
   { memoryLimit, signal }: VerifyOptions,
   work: (connection: DuckDBConnection, folder: string) => Promise<T>,
 ): Promise<T> {
-  const folder = mkdtempSync(join(tmpdir(), 'reelflow-verify-'));
-  let instance: DuckDBInstance | undefined;
-  let connection: DuckDBConnection | undefined;
-  const interrupt = () => connection?.interrupt();
-  try {
-    instance = await DuckDBInstance.create(databasePath(join(folder, `${catalog}.duckdb`)), {
+  return withTemporaryFolder('verify', async (folder) => {
+    const settings = {
       memory_limit: memoryLimit,
       temp_directory: join(folder, 'spill'),
       // Row numbers must follow the input, and tables the order of their query.
       preserve_insertion_order: 'true',
-    });
-    connection = await instance.connect();
-    signal.addEventListener('abort', interrupt);
-    return await work(connection, folder);
-  } catch (thrown) {
-    signal.throwIfAborted();
-    throw asStorageError(thrown, temporaryStorage(folder));
-  } finally {
-    signal.removeEventListener('abort', interrupt);
-    connection?.closeSync();
-    instance?.closeSync();
-    rmSync(folder, { recursive: true, force: true });
-  }
+    };
+    try {
+      const path = databasePath(join(folder, `${catalog}.duckdb`));
+      const interruptible = (connection: DuckDBConnection) => {
+        const stopInterrupting = interruptOn(signal, connection);
+        return work(connection, folder).finally(stopInterrupting);
+      };
+      return await withDatabase(interruptible, path, settings);
+    } catch (thrown) {
+      signal.throwIfAborted();
+      throw asStorageError(thrown, temporaryStorage(folder));
+    }
+  });
 }
 
 const temporaryStorage = (path: string): Storage => ({
