@@ -146,6 +146,22 @@ async function inPlace<T>(
   }
 }
 
+/** Runs `work` as often as the flags say, each time in a place of its own. @param said about a run */
+async function runsOf<T>(
+  count: number,
+  endpoints: Endpoints,
+  work: (context: Context, places: CommonFlags, folder: string) => Promise<T>,
+  said: (run: T) => string,
+): Promise<T[]> {
+  const runs: T[] = [];
+  for (let number = 1; number <= count; number++) {
+    const run = await inPlace(endpoints, number, work);
+    say(`run ${number} of ${count}: ${said(run)}`);
+    runs.push(run);
+  }
+  return runs;
+}
+
 interface FullRun extends WholeRun {
   readonly stateBytes: number;
   /** DuckDB's, straight from the same files. */
@@ -172,21 +188,16 @@ async function wholeRuns(
     ...(maxRecords === undefined ? [] : ['--max-records', maxRecords]),
     ...(memory === undefined ? [] : ['--memory', memory]),
   ];
-  const runs: FullRun[] = [];
-  for (let number = 1; number <= count; number++) {
-    const run = await inPlace(endpoints, number, async (context, { state }, folder) => {
-      const once = () => wholePipeline({ context, data, folder, shards, only, processArguments, signal });
-      let run = await once();
-      if (again) run = await once();
-      const duckdb = gzip ? undefined : await duckdbRun({ context, folder, data, workload, signal });
-      return { ...run, stateBytes: sizeOf(state), duckdbSeconds: duckdb?.seconds ?? Number.NaN };
-    });
-    runs.push(run);
-    say(
-      `run ${number} of ${count}: ${whole(run.records)} records, ${whole(run.records / run.seconds)} records/s`,
-    );
-  }
-  return runs;
+  const said = ({ records, seconds }: FullRun) =>
+    `${whole(records)} records, ${whole(records / seconds)} records/s`;
+  const work = async (context: Context, { state }: CommonFlags, folder: string): Promise<FullRun> => {
+    const once = () => wholePipeline({ context, data, folder, shards, only, processArguments, signal });
+    let run = await once();
+    if (again) run = await once();
+    const duckdb = gzip ? undefined : await duckdbRun({ context, folder, data, workload, signal });
+    return { ...run, stateBytes: sizeOf(state), duckdbSeconds: duckdb?.seconds ?? Number.NaN };
+  };
+  return runsOf(count, endpoints, work, said);
 }
 
 function lineOf(runs: readonly FullRun[]): Line {
@@ -265,22 +276,11 @@ async function refreshRuns(
 ): Promise<RefreshRun[]> {
   const data = await syntheticData({ titles, order, datasets: workload.datasets }, say);
   const next = await nextDump(data, workload.datasets, say);
-  const runs: RefreshRun[] = [];
-  for (let number = 1; number <= count; number++) {
-    const run = await inPlace(endpoints, number, (context, places, folder) =>
-      refreshRun({ context, places, folder, data, next, workload, shards, signal }),
-    );
-    const { firstLoad, fromStopped, refresh, duckdb } = run;
-    const said = [
-      `first load ${firstLoad.seconds}`,
-      `refresh ${refresh.seconds}`,
-      `from stopped ${fromStopped.seconds}`,
-      `DuckDB ${duckdb.seconds} s`,
-    ];
-    say(`run ${number} of ${count}: ${said.join(', ')}`);
-    runs.push(run);
-  }
-  return runs;
+  const said = ({ firstLoad, fromStopped, refresh, duckdb }: RefreshRun) =>
+    `first load ${firstLoad.seconds}, refresh ${refresh.seconds}, from stopped ${fromStopped.seconds}, DuckDB ${duckdb.seconds} s`;
+  const work = (context: Context, places: CommonFlags, folder: string) =>
+    refreshRun({ context, places, folder, data, next, workload, shards, signal });
+  return runsOf(count, endpoints, work, said);
 }
 
 function refreshLine(runs: readonly RefreshRun[]): Line {
@@ -310,15 +310,13 @@ async function snapshots(flags: Flags, endpoints: Endpoints): Promise<Line[]> {
   const lines: Line[] = [];
   for (const { tables, datasets, only } of flags.tables) {
     const data = await syntheticData({ titles, datasets }, say);
-    const runs: SnapshotRun[] = [];
-    for (let number = 1; number <= flags.runs; number++) {
-      say(`${tables}, run ${number} of ${flags.runs}`);
-      runs.push(
-        await inPlace(endpoints, number, (context, places, folder) =>
-          snapshotRun({ context, places, folder, data, only, shards: flags.shards, signal }),
-        ),
-      );
-    }
+    const runs = await runsOf(
+      flags.runs,
+      endpoints,
+      (context, places, folder) =>
+        snapshotRun({ context, places, folder, data, only, shards: flags.shards, signal }),
+      () => tables,
+    );
     const middle = (of: (run: SnapshotRun) => number) => median(runs.map(of));
     const [nothing, change, all] = [
       middle((run) => run.nothing),
@@ -385,14 +383,13 @@ async function freshness(flags: Flags, endpoints: Endpoints): Promise<Line[]> {
   // A title has some 16.5 records; the replay ends when it was long enough.
   const titles = Math.ceil((flags.rate * flags.for) / 1000 / 16.4);
   const data = await syntheticData({ titles, order: flags.order }, say);
-  const runs: Awaited<ReturnType<typeof freshnessOf>>[] = [];
-  for (let number = 1; number <= flags.runs; number++) {
-    const run = await inPlace(endpoints, number, (context, _, folder) =>
-      freshnessOf({ context, data, folder, rate: flags.rate, shards: flags.shards, signal }),
-    );
-    say(`run ${number} of ${flags.runs}: p50 ${run.p50.toFixed(2)} s, p99 ${run.p99.toFixed(2)} s`);
-    runs.push(run);
-  }
+  const { rate, shards } = flags;
+  const runs = await runsOf(
+    flags.runs,
+    endpoints,
+    (context, _, folder) => freshnessOf({ context, data, folder, rate, shards, signal }),
+    ({ p50, p99 }) => `p50 ${p50.toFixed(2)} s, p99 ${p99.toFixed(2)} s`,
+  );
   const middle = (of: (run: (typeof runs)[number]) => number) => median(runs.map(of));
   return [
     {

@@ -39,11 +39,16 @@ function rowOfNextDay(dataset: DatasetName, row: string): string | undefined {
     return `${row.slice(0, at)}${Number(row.slice(at)) + 1}`;
   }
   if (dataset === 'title.basics' && lot >= 2 && lot < 4) {
-    const values = row.split('\t');
-    values[5] = values[5] === '1999' ? '2000' : '1999';
-    return values.join('\t');
+    return withOtherYear(row);
   }
   return row;
+}
+
+/** A row of title.basics with another start year. */
+export function withOtherYear(row: string): string {
+  const values = row.split('\t');
+  values[5] = values[5] === '1999' ? '2000' : '1999';
+  return values.join('\t');
 }
 
 /** The folder of the dump that comes after the one in `data`; it is made if it is not there yet. */

@@ -9,7 +9,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Context } from '../cli/context.ts';
 import { stageFlags } from '../cli/member.ts';
 import type { CommonFlags } from '../cli/options.ts';
+import { environmentOf } from '../runtime/config.ts';
 import { Watch } from './measure.ts';
+import { withOtherYear } from './refresh.ts';
 import { program, stage, wholePipeline } from './stages.ts';
 
 /** CPU seconds of `sink --once`, each in a process of its own. */
@@ -30,12 +32,8 @@ async function changedTitles(data: string, file: string): Promise<number> {
   let [line, titles] = [0, 0];
   for await (const row of createInterface({ input: createReadStream(join(data, 'title.basics.tsv')) })) {
     if (line++ % 100 > 0) continue;
-    const values = row.split('\t');
-    if (line > 1) {
-      values[5] = values[5] === '1999' ? '2000' : '1999';
-      titles += 1;
-    }
-    out.write(`${values.join('\t')}\n`);
+    out.write(`${line > 1 ? withOtherYear(row) : row}\n`);
+    if (line > 1) titles += 1;
   }
   out.end();
   await finished(out);
@@ -79,11 +77,7 @@ async function idleSink(
     [...stageFlags, program, 'sink', ...where, '--interval', '60s', ...only],
     {
       stdio: 'ignore',
-      env: {
-        ...process.env,
-        KAFKA_BROKERS: endpoints.brokers.join(','),
-        SCHEMA_REGISTRY_URL: endpoints.registryUrl,
-      },
+      env: { ...process.env, ...environmentOf(endpoints) },
       signal,
     },
   );

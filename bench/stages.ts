@@ -5,6 +5,7 @@ import type { Context } from '../cli/context.ts';
 import { stageFlags } from '../cli/member.ts';
 import type { CommonFlags } from '../cli/options.ts';
 import { type PipelineReport, runPipeline } from '../cli/pipeline.ts';
+import { environmentOf } from '../runtime/config.ts';
 import { brokerCpuSeconds, type Measured, measure, Watch } from './measure.ts';
 import type { Workload } from './workload.ts';
 
@@ -26,11 +27,7 @@ export function stage(
     ...[...stageFlags, program, command, ...places, ...more],
   ];
   return measure(
-    {
-      command: own as string,
-      args,
-      env: { KAFKA_BROKERS: endpoints.brokers.join(','), SCHEMA_REGISTRY_URL: endpoints.registryUrl },
-    },
+    { command: own as string, args, env: environmentOf(endpoints) },
     { log: join(logs, `${command}.log`), broker: endpoints.brokers[0] as string, signal },
   );
 }

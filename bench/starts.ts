@@ -9,7 +9,7 @@ import { loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createBroker } from '../kafka/client.ts';
 import { freePorts } from '../kafka/local/probe.ts';
-import type { Endpoints } from '../runtime/config.ts';
+import { type Endpoints, environmentOf } from '../runtime/config.ts';
 import { createLogger } from '../runtime/logger.ts';
 import { packageFile } from '../runtime/package.ts';
 import { removeTopics } from './data.ts';
@@ -38,8 +38,7 @@ export async function startsOf(endpoints: Endpoints, runs: number): Promise<Line
       mkdirSync(cwd);
       const env = {
         ...process.env,
-        KAFKA_BROKERS: endpoints.brokers.join(','),
-        SCHEMA_REGISTRY_URL: endpoints.registryUrl,
+        ...environmentOf(endpoints),
         REELFLOW_NAMESPACE: `${prefix}-${from}`,
       };
       for (const [command, all] of Object.entries(await measured({ path, cwd, env }, runs))) {

@@ -47,6 +47,12 @@ export interface Places {
   readonly namespace: string;
 }
 
+/** The variables that name these endpoints. */
+export const environmentOf = ({ brokers, registryUrl }: Pick<Endpoints, 'brokers' | 'registryUrl'>) => ({
+  KAFKA_BROKERS: brokers.join(','),
+  SCHEMA_REGISTRY_URL: registryUrl,
+});
+
 /**
  * The endpoints of the environment, or undefined when it sets none.
  * @throws ReelflowError usage, when only one of the two is set, one is malformed, or security settings conflict

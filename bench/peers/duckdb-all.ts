@@ -2,23 +2,11 @@
  * DuckDB straight from the files, for all gold tables but those of history, which one dump does not determine: the queries of the
  * batch computation in sinks/verify over rows that are not checked. Arguments: folder of the files, folder for the results.
  */
-import { join } from 'node:path';
-import { DuckDBInstance } from '@duckdb/node-api';
 import { type BatchRelation, computeGold } from '../../sinks/verify/batch-gold.ts';
 import { builtIn } from '../../tables/built-in.ts';
 import { isOfHistory } from '../../tables/gold-tables.ts';
-import { type DatasetName, datasets } from '../../topics/catalog.ts';
+import { db, file, writeResult } from './duckdb-files.ts';
 
-const [data = '', out = ''] = process.argv.slice(2);
-const instance = await DuckDBInstance.create(':memory:', { threads: '2', memory_limit: '8GB' });
-const db = await instance.connect();
-process.stdout.write('ready\n');
-
-const file = (dataset: DatasetName) => {
-  const columns = datasets[dataset].columns.map(({ name }) => `'${name}': 'VARCHAR'`).join(', ');
-  return `read_csv('${join(data, `${dataset}.tsv`)}', auto_detect = false, header = true, columns = {${columns}},
-    delim = '\t', quote = '', escape = '', nullstr = '\\N')`;
-};
 const id = (column: string) => `${column}[3:]::INTEGER AS ${column}`;
 const ids = (column: string) =>
   `list_transform(string_split(${column}, ','), lambda id: id[3:]::INTEGER) AS ${column}`;
@@ -46,6 +34,6 @@ for (const [relation, query] of Object.entries(relations)) {
 await computeGold(db, 'gold');
 for (const table of builtIn.tables) {
   if (isOfHistory(table)) continue;
-  await db.run(`COPY gold.${table.name} TO '${join(out, `${table.name}.parquet`)}' (FORMAT parquet)`);
+  await writeResult(table.name, `gold.${table.name}`);
 }
 process.stdout.write('done\n');

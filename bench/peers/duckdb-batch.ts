@@ -3,21 +3,9 @@
  * files, folder for the results. Only the columns that gold needs are read; nothing is checked.
  */
 import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
-import { DuckDBInstance } from '@duckdb/node-api';
-import { datasets } from '../../topics/catalog.ts';
+import { db, file, writeResult } from './duckdb-files.ts';
 import { goldQueries } from './peer.ts';
 
-const [data = '', out = ''] = process.argv.slice(2);
-const instance = await DuckDBInstance.create(':memory:', { threads: '2', memory_limit: '8GB' });
-const db = await instance.connect();
-process.stdout.write('ready\n');
-
-const file = (dataset: keyof typeof datasets) => {
-  const columns = datasets[dataset].columns.map(({ name }) => `'${name}': 'VARCHAR'`).join(', ');
-  return `read_csv('${join(data, `${dataset}.tsv`)}', auto_detect = false, header = true, columns = {${columns}},
-    delim = '\t', quote = '', escape = '', nullstr = '\\N')`;
-};
 await db.run('SET preserve_insertion_order = false');
 await db.run(`CREATE TABLE ratings AS
   SELECT tconst, averageRating::DOUBLE AS rating, numVotes::BIGINT AS votes FROM ${file('title.ratings')}`);
@@ -27,6 +15,6 @@ await db.run(`CREATE VIEW credits AS SELECT tconst, nconst FROM ${file('title.pr
 await db.run(`CREATE VIEW akas AS SELECT titleId, region FROM ${file('title.akas')}`);
 await db.run(`CREATE VIEW names AS SELECT nconst, primaryName FROM ${file('name.basics')}`);
 for (const [table, query] of goldQueries(readFileSync(new URL('./gold.sql', import.meta.url), 'utf8'))) {
-  await db.run(`COPY (${query}) TO '${join(out, `${table}.parquet`)}' (FORMAT parquet)`);
+  await writeResult(table, `(${query})`);
 }
 process.stdout.write('done\n');

@@ -8,6 +8,7 @@ import { localFolder } from '../../cli/options.ts';
 import { flinkJars } from '../../flink/local.ts';
 import { findJvm, resolveJars } from '../../kafka/local/jars.ts';
 import { ensureRetainedTopics } from '../../kafka/topics.ts';
+import { environmentOf } from '../../runtime/config.ts';
 import { program } from '../stages.ts';
 import { comparedTables } from './check.ts';
 import { Absent, here, jarsOf, java, type Peer, type Workshop } from './peer.ts';
@@ -82,7 +83,7 @@ export const reelflowFlink: Peer = {
     return {
       command: process.execPath,
       args: [program, 'flink', 'run', '--bounded', '--out', out, ...places],
-      env: { KAFKA_BROKERS: endpoints.brokers.join(','), SCHEMA_REGISTRY_URL: endpoints.registryUrl },
+      env: environmentOf(endpoints),
     };
   },
 };

@@ -4,9 +4,9 @@
  */
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { expect, inject } from 'vitest';
+import { expect } from 'vitest';
 import { exitCodes } from '../../runtime/errors.ts';
-import { type Place, program, test } from '../support/harness.ts';
+import { type Place, program, servicesEnv, test } from '../support/harness.ts';
 
 /** Runs a line of bash in which `$R` is the command line. @returns the exit code of the first command, and all texts */
 async function bash(place: Place, line: string) {
@@ -15,8 +15,7 @@ async function bash(place: Place, line: string) {
     env: {
       ...process.env,
       R: `${process.execPath} ${program}`,
-      KAFKA_BROKERS: inject('brokers').join(','),
-      SCHEMA_REGISTRY_URL: inject('registryUrl'),
+      ...servicesEnv,
     },
   });
   let [stdout, stderr] = ['', ''];

@@ -8,10 +8,10 @@ import { chmodSync, existsSync, mkdirSync, readFileSync, symlinkSync, writeFileS
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { DuckDBConnection } from '@duckdb/node-api';
-import { expect, inject } from 'vitest';
+import { expect } from 'vitest';
 import { withDatabase } from '../../database/duckdb.ts';
 import { freePorts } from '../../kafka/local/probe.ts';
-import { type Place, test, until } from '../support/harness.ts';
+import { type Place, servicesEnv, test, until } from '../support/harness.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const readme = readFileSync(join(root, 'README.md'), 'utf8');
@@ -56,8 +56,7 @@ async function clone(place: Place): Promise<{ cwd: string; env: NodeJS.ProcessEn
   const env = {
     ...process.env,
     PATH: `${bin}:${dirname(process.execPath)}:${process.env.PATH}`,
-    KAFKA_BROKERS: inject('brokers').join(','),
-    SCHEMA_REGISTRY_URL: inject('registryUrl'),
+    ...servicesEnv,
     REELFLOW_NAMESPACE: place.namespace,
     npm_command: '',
   };

@@ -5,7 +5,7 @@
 import { spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { describe, expect, inject } from 'vitest';
+import { describe, expect } from 'vitest';
 import { requireFreeGold } from '../../cli/run.ts';
 import { withAdmin } from '../../kafka/client.ts';
 import { freePorts } from '../../kafka/local/probe.ts';
@@ -17,6 +17,7 @@ import {
   type Place,
   program,
   type Running,
+  servicesEnv,
   smallDataset,
   spoken,
   test,
@@ -149,8 +150,7 @@ test('a member in the background ends with the npx that started it', async ({ pl
     stdio: ['ignore', 'ignore', 'pipe'],
     env: {
       ...process.env,
-      KAFKA_BROKERS: inject('brokers').join(','),
-      SCHEMA_REGISTRY_URL: inject('registryUrl'),
+      ...servicesEnv,
       // The Node of this run, which may be newer than that of the machine.
       PATH: `${dirname(process.execPath)}:${process.env.PATH}`,
     },

@@ -1,11 +1,11 @@
 /** What a pipeline and its stages, which are child processes, tell each other. */
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
-import { expect, inject } from 'vitest';
+import { expect } from 'vitest';
 import { flushMessage, publishedMessage, readyMessage } from '../../cli/stage.ts';
 import { packageFile } from '../../runtime/package.ts';
 import { currentSnapshot } from '../../sinks/gold/manifest.ts';
-import { type Place, smallDataset, test, until } from '../support/harness.ts';
+import { type Place, servicesEnv, smallDataset, test, until } from '../support/harness.ts';
 
 function start(place: Place, args: readonly string[]): ChildProcess {
   const child = fork(packageFile('cli/reelflow.js'), args, {
@@ -13,8 +13,7 @@ function start(place: Place, args: readonly string[]): ChildProcess {
     stdio: ['ignore', 'ignore', 'ignore', 'ipc'],
     env: {
       ...process.env,
-      KAFKA_BROKERS: inject('brokers').join(','),
-      SCHEMA_REGISTRY_URL: inject('registryUrl'),
+      ...servicesEnv,
     },
   });
   place.onEnd(() => child.kill('SIGKILL'));

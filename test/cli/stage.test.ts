@@ -1,10 +1,10 @@
 /** What the three stage commands share: every line of their log names its process, and they log their start and end. */
 import { mkdirSync, rmdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { expect, inject } from 'vitest';
+import { expect } from 'vitest';
 import { packageVersion } from '../../cli/version.ts';
 import { exitCodes } from '../../runtime/errors.ts';
-import { type Place, Running, smallDataset, spoken, test } from '../support/harness.ts';
+import { type Place, Running, servicesEnv, smallDataset, spoken, test } from '../support/harness.ts';
 
 test('each stage logs its start and its end, and every line has component, pid and version', async ({
   place,
@@ -48,8 +48,7 @@ function startIn(place: Place, cwd: string, ...args: string[]): Running {
   mkdirSync(cwd);
   const env = {
     ...process.env,
-    KAFKA_BROKERS: inject('brokers').join(','),
-    SCHEMA_REGISTRY_URL: inject('registryUrl'),
+    ...servicesEnv,
     REELFLOW_NAMESPACE: place.namespace,
   };
   const running = new Running(args, { cwd, env });

@@ -2,8 +2,8 @@
 import { execFile } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { promisify } from 'node:util';
-import { expect, inject } from 'vitest';
-import { program, test } from '../support/harness.ts';
+import { expect } from 'vitest';
+import { program, servicesEnv, test } from '../support/harness.ts';
 
 const root = new URL('../..', import.meta.url).href;
 
@@ -20,8 +20,7 @@ async function loadedBy(folder: string, ...args: string[]): Promise<{ stdout: st
   return promisify(execFile)(process.execPath, ['--import', hook, program, ...args], {
     env: {
       ...process.env,
-      KAFKA_BROKERS: inject('brokers').join(','),
-      SCHEMA_REGISTRY_URL: inject('registryUrl'),
+      ...servicesEnv,
     },
     maxBuffer: 64 * 1024 * 1024,
   });

@@ -5,7 +5,7 @@
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { describe, expect, inject, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { duration, sparkline } from '../../cli/figures.ts';
 import { availableLogBounds } from '../../kafka/bounds.ts';
 import { withAdmin } from '../../kafka/client.ts';
@@ -20,6 +20,7 @@ import {
   lastJson,
   type Place,
   program,
+  servicesEnv,
   smallDataset,
   spoken,
   test,
@@ -349,8 +350,7 @@ describe('reelflow lag', () => {
       cwd: place.folder,
       env: {
         ...process.env,
-        KAFKA_BROKERS: inject('brokers').join(','),
-        SCHEMA_REGISTRY_URL: inject('registryUrl'),
+        ...servicesEnv,
       },
       stdio: ['ignore', 'pipe', 'inherit'],
     });

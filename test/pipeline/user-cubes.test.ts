@@ -7,12 +7,12 @@ import { once } from 'node:events';
 import { globSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Manifest } from '../../sinks/gold/manifest.ts';
 import type { Verification } from '../../sinks/verify/verify.ts';
 import { builtIn } from '../../tables/built-in.ts';
 import { startMonitor } from '../support/browser.ts';
-import { headerOf, lastJson, Place, writeDatasets } from '../support/harness.ts';
+import { headerOf, lastJson, Place, servicesEnv, writeDatasets } from '../support/harness.ts';
 import { categories, userFolder } from '../support/user-folder.ts';
 
 const header = (dataset: 'title.ratings' | 'title.principals' | 'title.basics' | 'name.basics') =>
@@ -74,8 +74,7 @@ async function codeWhenAskedToFinish(args: readonly string[]): Promise<number> {
     stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
     env: {
       ...process.env,
-      KAFKA_BROKERS: inject('brokers').join(','),
-      SCHEMA_REGISTRY_URL: inject('registryUrl'),
+      ...servicesEnv,
     },
   });
   const ended = once(asked, 'exit');

@@ -23,6 +23,7 @@ import type { ProcessorReport } from '../../processors/processor.ts';
 import { headerLineOf } from '../../producers/file-layout.ts';
 import type { ReplayReport } from '../../producers/replay-report.ts';
 import { generate } from '../../producers/synthetic/synthetic.ts';
+import { environmentOf } from '../../runtime/config.ts';
 import { createLogger } from '../../runtime/logger.ts';
 import { currentSnapshot, type Manifest, readManifest } from '../../sinks/gold/manifest.ts';
 import type { SinkReport } from '../../sinks/sink.ts';
@@ -42,10 +43,12 @@ export const program = fileURLToPath(new URL('../../cli/reelflow.js', import.met
 /** Real files, beside the checkout; they are never copied. */
 export const sample = fileURLToPath(new URL('../../../shared/imdb-sample', import.meta.url));
 
-export const broker: Broker = createBroker(
-  { brokers: inject('brokers'), registryUrl: inject('registryUrl') },
-  createLogger('silent'),
-);
+const endpoints = { brokers: inject('brokers'), registryUrl: inject('registryUrl') };
+
+export const broker: Broker = createBroker(endpoints, createLogger('silent'));
+
+/** The variables that name the shared broker and registry. */
+export const servicesEnv = environmentOf(endpoints);
 
 /** How long a condition is waited for: it fails a test only where it will never hold. */
 const patienceMs = 120_000;
@@ -217,8 +220,7 @@ export class Place {
       cwd: this.folder,
       env: {
         ...process.env,
-        KAFKA_BROKERS: inject('brokers').join(','),
-        SCHEMA_REGISTRY_URL: inject('registryUrl'),
+        ...servicesEnv,
         ...env,
       },
     });
