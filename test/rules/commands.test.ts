@@ -19,11 +19,14 @@ function commandLines(text: string): string[] {
     .map((line) => line.replaceAll('\\', '').split(/ [#&|]| {2,}|[,;]? …/)[0] as string);
 }
 
-/** Words as a shell would split them; a template's expression stands for one value. */
+/** Words as a shell would split them; a template's expression stands for one value, or for options behind a word. */
 const wordsOf = (line: string) =>
-  (line.replace(/\$\{[^}]*\}/g, '1').match(/'[^']*'|"[^"]*"|\S+/g) ?? []).map((word) =>
-    word.replace(/^['"]|['"]$/g, ''),
-  );
+  (
+    line
+      .replace(/(?<=\w)\$\{[^}]*\}/g, '')
+      .replace(/\$\{[^}]*\}/g, '1')
+      .match(/'[^']*'|"[^"]*"|\S+/g) ?? []
+  ).map((word) => word.replace(/^['"]|['"]$/g, ''));
 
 const program = await createProgram();
 
