@@ -101,7 +101,7 @@ const officialMacros = `
     CASE WHEN starts_with(c, '"') AND regexp_full_match(c, '"([^"]|"")*""([^"]|"")*"') THEN replace(substr(c, 2, length(c) - 2), '""', '"')
       ELSE c END, '');
   CREATE OR REPLACE TEMP MACRO official_code(c) AS
-    CASE WHEN official_text(c) NOT IN ('NaN', 'nan', 'None', 'NULL', 'null', '<NA>') THEN official_text(c) END;
+    CASE WHEN NOT regexp_full_match(official_text(c), 'NaN|nan|None|NULL|null|<NA>') THEN official_text(c) END;
   CREATE OR REPLACE TEMP MACRO official_id(c) AS c;
   CREATE OR REPLACE TEMP MACRO official_whole(c) AS
     CASE WHEN contains(c, '.') THEN regexp_replace(c, '^(-?[0-9]+)[.]0+$', '\\1') ELSE c END;

@@ -227,6 +227,36 @@ describe('batchGold', () => {
     await expectGold();
   });
 
+  it('takes the last row of each key, also in a file that several threads read', async () => {
+    const credits = 150_000;
+    const ids = Array.from({ length: credits / 10 }, (_, n) => `tt${String(n + 1).padStart(7, '0')}`);
+    const rows = (person: string) =>
+      ids.flatMap((id) =>
+        Array.from({ length: 10 }, (_, n) => `${id}\t${n + 1}\t${person}\tactor\t\\N\t\\N`),
+      );
+    const write = (dataset: string, header: string, lines: readonly string[]) =>
+      writeFile(join(dir, `${dataset}.tsv`), `${[header, ...lines].join('\n')}\n`);
+    await write(
+      'title.ratings',
+      'tconst\taverageRating\tnumVotes',
+      ids.map((id) => `${id}\t7.0\t10`),
+    );
+    await write(
+      'title.basics',
+      'tconst\ttitleType\tprimaryTitle\toriginalTitle\tisAdult\tstartYear\tendYear\truntimeMinutes\tgenres',
+      ids.map((id) => `${id}\tmovie\tOne\tOne\t0\t1994\t\\N\t\\N\tDrama`),
+    );
+    await write('title.principals', 'tconst\tordering\tnconst\tcategory\tjob\tcharacters', [
+      ...rows('nm0000001'),
+      ...rows('nm0000002'),
+    ]);
+    await batchGold(connection, dir);
+    const query = 'SELECT nconst, total_titles FROM batch.contributor_analysis';
+    expect((await connection.runAndReadAll(query)).getRowsJson()).toEqual([
+      ['nm0000002', String(ids.length)],
+    ]);
+  });
+
   it('reads gzip, snake_case headers and CR LF', async () => {
     await write(files, {
       gzip: true,
