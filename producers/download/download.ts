@@ -64,22 +64,37 @@ export async function download(options: DownloadOptions): Promise<DownloadedFile
   try {
     makeFolder(out);
   } catch (cause) {
-    throw failure(out, cause);
+    throw failure(out, messageOf(cause), cause);
   }
   return withFolderLock(ownFolder(out), { patienceMs: 0, of: 'dumps' }, async () => {
-    const files: DownloadedFile[] = [];
+    const fetched: { dataset: DatasetName; file: string; url: string; found: Fetched }[] = [];
     for (const dataset of datasets) {
       const file = `${dataset}.tsv.gz`;
       const url = new URL(file, from.endsWith('/') ? from : `${from}/`).href;
       try {
-        files.push({ dataset, file, ...(await new FileDownload(url, dataset, options).run()) });
+        fetched.push({ dataset, file, url, found: await new FileDownload(url, dataset, options).run() });
       } catch (cause) {
         options.signal?.throwIfAborted();
-        throw failure(url, cause);
+        throw failure(url, `${messageOf(cause)}. No file was replaced.`, cause);
       }
+    }
+    // Only now, so that a folder never has files of two dumps because the server failed in between.
+    const files: DownloadedFile[] = [];
+    for (const { dataset, file, url, found } of fetched) {
+      await found.publish().catch((cause) => {
+        throw failure(url, messageOf(cause), cause);
+      });
+      files.push({ dataset, file, bytes: await sizeOf(join(out, file)), outcome: found.outcome });
     }
     return files;
   });
+}
+
+/** A file that was fetched and checked. */
+interface Fetched {
+  readonly outcome: DownloadedFile['outcome'];
+  /** Gives it its name. */
+  readonly publish: () => Promise<void>;
 }
 
 /** What the server says about the version of a file. */
@@ -102,16 +117,17 @@ class FileDownload {
     this.#part = `${this.#path}.part`;
   }
 
-  async run(): Promise<Pick<DownloadedFile, 'bytes' | 'outcome'>> {
+  async run(): Promise<Fetched> {
     const { attempts = 4, retryMs = 1000, signal } = this.#options;
     let failures = 0;
     let reached = await sizeOf(this.#part);
     const wasStarted = reached > 0;
     for (;;) {
       try {
-        const fetched = await this.#attempt();
-        const outcome = fetched === 'continued' ? (wasStarted ? 'resumed' : 'downloaded') : fetched;
-        return { bytes: await sizeOf(this.#path), outcome };
+        const { isContinued, identity } = await this.#attempt();
+        if (identity === undefined) return { outcome: 'complete', publish: async () => undefined };
+        const outcome = isContinued && wasStarted ? 'resumed' : 'downloaded';
+        return { outcome, publish: () => this.#publish(identity) };
       } catch (thrown) {
         const now = await sizeOf(this.#part);
         failures = now > reached ? 1 : failures + 1;
@@ -126,9 +142,9 @@ class FileDownload {
    * 1. Asks for the rest of a part, for the file if it has changed, or for the file.
    * 2. Writes the body to the part. It ends early for what cannot be the dump.
    * 3. Checks the whole part.
-   * 4. Gives it the date of the dump and its name.
+   * @returns what to publish: no identity where the file is there already
    */
-  async #attempt(): Promise<'complete' | 'downloaded' | 'continued'> {
+  async #attempt(): Promise<{ readonly isContinued: boolean; readonly identity?: Identity }> {
     const { idleMs = 60_000, signal } = this.#options;
     const started = await this.#startedPart();
     const known = started === undefined ? await this.#knownVersion() : undefined;
@@ -137,14 +153,14 @@ class FileDownload {
     let start = 0;
     try {
       if (response.status === 304) {
-        if (known !== undefined) return 'complete';
+        if (known !== undefined) return { isContinued: false };
         throw new WrongContent(
           'the answer is "not modified" (304), but nothing was asked about an earlier file',
         );
       }
       if (started === undefined && (await this.#isSame(response))) {
         await this.#remember(identity);
-        return 'complete';
+        return { isContinued: false };
       }
       if (response.status !== 200) {
         start = started?.bytes ?? 0;
@@ -161,8 +177,7 @@ class FileDownload {
       response.close();
     }
     await this.#check(start > 0);
-    await this.#publish(start > 0 ? (started as Identity) : identity);
-    return start > 0 ? 'continued' : 'downloaded';
+    return { isContinued: start > 0, identity: start > 0 ? (started as Identity) : identity };
   }
 
   /** A part whose version the server can tell; others start again. */
@@ -289,12 +304,11 @@ const sizeOf = (path: string): Promise<number> =>
     () => 0,
   );
 
-function failure(what: string, cause: unknown): ReelflowError {
+function failure(what: string, why: string, cause: unknown): ReelflowError {
   const isFull = systemCodeOf(cause) === 'ENOSPC';
-  const kept = 'No file was replaced.';
   if (cause instanceof WrongContent) {
     return new ReelflowError('input', 'The server did not send the dump', {
-      detail: `${what}: ${cause.message}. ${kept}`,
+      detail: `${what}: ${why}`,
       hint: 'Open the address in a browser, check --from and any proxy or login page before it.',
       cause,
     });
@@ -302,7 +316,7 @@ function failure(what: string, cause: unknown): ReelflowError {
   const isPassing = cause instanceof Interrupted;
   const title = isFull ? 'The disk is full' : isPassing ? 'The download broke off' : 'The download failed';
   return new ReelflowError(isFull ? 'diskFull' : isPassing ? 'dumpsUnreachable' : 'input', title, {
-    detail: `${what}: ${messageOf(cause)}. ${kept}`,
+    detail: `${what}: ${why}`,
     hint: isPassing
       ? 'Check the connection and run the command again: it continues where it stopped. `reelflow generate` needs none.'
       : 'Check the folder (--out) and the address (--from).',

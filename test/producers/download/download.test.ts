@@ -350,6 +350,19 @@ it('has nothing under the final name when it gives up, and goes on in the next r
   await expectWhole();
 });
 
+it('replaces the files of a dump together, once all of them have come', async () => {
+  const both = { out, from, datasets: ['title.ratings', 'title.basics'] as const, retryMs: 1, attempts: 1 };
+  await writeFile(join(out, file), 'of the dump before');
+  manners.redirect = { '/dumps/title.basics.tsv.gz': '/dumps/nothing' };
+  await expect(download(both)).rejects.toMatchObject({
+    detail: expect.stringContaining('No file was replaced'),
+  });
+  expect(await readFile(join(out, file), 'utf8')).toBe('of the dump before');
+  manners.redirect = {};
+  expect((await download(both)).map(({ outcome }) => outcome)).toEqual(['resumed', 'downloaded']);
+  expect((await readFile(join(out, file))).equals(content)).toBe(true);
+});
+
 it('starts again when the server has another version than the part', async () => {
   manners.cut.times = 1;
   await expect(fetchRatings({ attempts: 1 })).rejects.toThrow();
