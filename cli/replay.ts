@@ -178,11 +178,14 @@ export function replayText(report: ReplayReport): string {
     ],
     [...lines, ['total', report]],
   );
+  const dropped = report.dropped ?? [];
   const remarks = [
+    dropped.length > 0 && `Dropped, with all rows: ${dropped.join(', ')}.`,
     report.absent.length > 0 && `Absent: ${report.absent.join(', ')}.`,
     report.unchanged > 0 &&
       report.unchanged + report.rejected === report.read &&
       report.chunks === 0 &&
+      dropped.length === 0 &&
       `Nothing changed: the topics already hold ${report.rejected > 0 ? 'the valid rows of this dump' : 'this dump'}.`,
     report.unfinished !== undefined && `Not finished: ${report.unfinished.join(', ')}.`,
     report.nothingToDo && 'Nothing to do: the last run was complete.',

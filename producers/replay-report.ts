@@ -34,6 +34,8 @@ export interface ReplayReport extends ReplayCounts {
   readonly interrupted: boolean;
   /** Datasets that an interrupted run has not sent whole; of those it was comparing, the counts are not known. */
   readonly unfinished?: readonly DatasetName[];
+  /** Datasets that the dump lacks and of which all rows were removed. */
+  readonly dropped?: readonly DatasetName[];
   /** What a refresh would send, or has sent; datasets whose topics were empty have one in a dry run only. */
   readonly plan?: Partial<Record<DatasetName, ReportedPlan>>;
 }
@@ -47,7 +49,7 @@ export type ReportedPlan = Pick<
 /** The counts of a run by dataset and in total, from its journal. */
 export function reportOf(
   journal: Journal,
-  outcome: Pick<ReplayReport, 'absent' | 'nothingToDo' | 'interrupted' | 'unfinished' | 'plan'>,
+  outcome: Pick<ReplayReport, 'absent' | 'nothingToDo' | 'interrupted' | 'unfinished' | 'dropped' | 'plan'>,
 ): ReplayReport {
   const reports: ReplayReport['datasets'] = {};
   const total = { read: 0, unchanged: 0, produced: 0, rejected: 0, chunks: 0, bytes: 0 };

@@ -5,6 +5,7 @@
 import { asBrokerError } from '../kafka/failures.ts';
 import { ensureCompactedTopics, ensureRetainedTopics, partitionCounts } from '../kafka/topics.ts';
 import { crashPoint } from '../runtime/crash-points.ts';
+import { ReelflowError } from '../runtime/errors.ts';
 import {
   type DatasetName,
   datasetNames,
@@ -64,6 +65,7 @@ export async function replay(options: ReplayOptions): Promise<ReplayReport> {
   const started = performance.now();
   const { broker, mode = 'refresh' } = options;
   const { files, absent } = await openInputs(options.inputs, options.datasets);
+  checkDrop(options, absent);
   return withJournalFolder(options, async (folder) => {
     const last = options.resume === true ? await readJournal(folder) : undefined;
     if (last !== undefined) {
@@ -122,10 +124,12 @@ export async function replay(options: ReplayOptions): Promise<ReplayReport> {
     } finally {
       await Promise.all([producer.disconnect().catch(() => undefined), appender.close()]);
     }
+    const dropped = (options.drop ?? []).filter((dataset) => plan[dataset] !== undefined);
     return reportOf(journal, {
       absent,
       nothingToDo: false,
       interrupted: !journal.finished,
+      ...(journal.finished && dropped.length > 0 && { dropped }),
       ...(!journal.finished && {
         unfinished: files
           .map(({ dataset }) => dataset)
@@ -133,6 +137,16 @@ export async function replay(options: ReplayOptions): Promise<ReplayReport> {
       }),
       ...reported(plan),
     });
+  });
+}
+
+/** @throws ReelflowError usage, where a dataset to drop is not one that a whole dump lacks */
+function checkDrop({ drop = [], datasets }: ReplayOptions, absent: readonly DatasetName[]): void {
+  const other = datasets === undefined ? drop.filter((dataset) => !absent.includes(dataset)) : drop;
+  if (other.length === 0) return;
+  throw new ReelflowError('usage', `--drop ${other.join(',')} removes nothing`, {
+    detail: 'It is for a directory that lacks the files of these datasets.',
+    hint: 'Name the directory of the dump, without these files and without --datasets.',
   });
 }
 

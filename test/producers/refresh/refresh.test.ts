@@ -2,8 +2,10 @@
  * Refreshes on a real broker, each test in a namespace of its own. What the topics hold is folded by avsc, with the rule of
  * `replaces` written out once more; it must be the rows of the newest dump, whatever was replayed before.
  */
+import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { describe, expect, it, vi } from 'vitest';
+import { replayText } from '../../../cli/replay.ts';
 import type { ReplayOptions } from '../../../producers/replay.ts';
 import type { FailureKind } from '../../../runtime/errors.ts';
 import { type DatasetName, idText } from '../../../topics/catalog.ts';
@@ -315,9 +317,30 @@ describe('the topics hold exactly the newest dump', () => {
     const without = place.dump(dumpOf(a));
     expect(await failureOf(place.replay(without))).toMatchObject({ kind: 'datasetAbsent' });
     expect(await place.keys('title.episode')).toHaveLength(1);
-    await place.replay(without, { drop: ['title.episode'] });
+    const report = await place.replay(without, { drop: ['title.episode'] });
+    expect(report.dropped).toEqual(['title.episode']);
+    expect(replayText(report)).toContain('Dropped, with all rows: title.episode.');
+    expect(replayText(report)).not.toContain('Nothing changed');
     expect(await place.keys('title.episode')).toEqual([]);
-    await place.replay(place.dump(dumpOf(a)));
+    const again = await place.replay(place.dump(dumpOf(a)), { drop: ['title.episode'] });
+    expect(again.dropped).toBeUndefined();
+    expect(replayText(again)).toContain('Nothing changed');
+  });
+
+  it('what the dump has, or may lack because it is no directory, is not dropped', async () => {
+    const place = new Place();
+    const whole = place.dump(dumpOf(a));
+    const drops = [
+      () => place.replay(whole, { drop: ['title.ratings'] }),
+      () => place.replay(join(whole, 'title.ratings.tsv'), { drop: ['title.episode'] }),
+      () => place.replay(whole, { datasets: ['title.ratings'], drop: ['title.episode'] }),
+    ];
+    for (const drop of drops) {
+      expect(await failureOf(drop())).toMatchObject({
+        kind: 'usage',
+        message: expect.stringContaining('removes nothing'),
+      });
+    }
   });
 
   it('a first load that was broken off is not a loss: the next dump leaves only its own rows', async () => {
