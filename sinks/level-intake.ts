@@ -80,6 +80,8 @@ export class LevelIntake<State extends LevelState> {
   readonly #proof = new LogProof<number>();
   /** Partitions whose log was proved to be the one that the state was made from. */
   readonly #proved = new Set<number>();
+  /** Partitions that have passed offsets which their log no longer holds. */
+  readonly #passed = new Set<number>();
   /** Since when the brokers have not known the topic. */
   #missingSinceMs: number | undefined;
   /** By partition count. */
@@ -109,6 +111,7 @@ export class LevelIntake<State extends LevelState> {
     await this.#restartOutdated();
     await this.#orForgetProofs(() => this.#checkLog(this.#behind()));
     while (!signal.aborted && (await this.advance()));
+    if (!signal.aborted) this.#warnOfLosses();
     if (dataset.isPrunable === true) await this.#store.transaction(async () => dataset.prune?.());
   }
 
@@ -125,6 +128,18 @@ export class LevelIntake<State extends LevelState> {
       await this.#stepOrPass(behind);
     });
     return true;
+  }
+
+  /** What lay before a base is no loss: its state has no gap once the base was read. */
+  #warnOfLosses(): void {
+    const { broker, topic, dataset } = this.#options;
+    for (const partition of this.#passed) {
+      const gaps = dataset.states.get(partition)?.gaps ?? [];
+      if (gaps.length > 0) {
+        broker.logger.warn({ topic, partition, gaps }, 'the log lost messages that gold needs');
+      }
+    }
+    this.#passed.clear();
   }
 
   /** After an interruption the topic may be another one under the same name. */
@@ -197,7 +212,7 @@ export class LevelIntake<State extends LevelState> {
   /** Requires a proof of each partition that has none, and passes what the log has lost. */
   async #checkLog(behind: readonly ShardState[]): Promise<void> {
     if (behind.length === 0) return;
-    const { topic, broker, dataset } = this.#options;
+    const { topic, dataset } = this.#options;
     const bounds = await this.#bounds();
     for (const shard of behind) {
       const state = this.#stateOf(shard);
@@ -209,7 +224,7 @@ export class LevelIntake<State extends LevelState> {
       const next = this.#nextOf(shard);
       if (start > next) {
         const gap: Gap = [next, Math.min(start, needed)];
-        broker.logger.warn({ topic, partition: shard.shard, gap }, 'the log lost messages that gold needs');
+        this.#passed.add(shard.shard);
         const passed = { ...state, next: gap[1], lastHash: '', gaps: withGap(state.gaps, gap) };
         await this.#store.transaction(() => dataset.put(passed));
         dataset.states.set(shard.shard, passed);
