@@ -54,8 +54,9 @@ export class Dumps {
         /\b(tt|nm)(\d{7,9})\b/g,
         (_, prefix: string, digits: string) => {
           const number = Number(digits);
-          const long = number >= 10_000_000 ? 10_000_000 : 0;
-          return prefix + String(long + (number - long) * spread).padStart(7, '0');
+          // Synthetic ids begin again at these numbers. Divided by the factor they leave other rests, so no two ids become one.
+          const first = [10_000_000, 1_000_000, 0].find((each) => number >= each) as number;
+          return prefix + String(first + (number - first) * spread).padStart(7, '0');
         },
       );
       const [header = '', ...rows] = text.trimEnd().split('\n');
