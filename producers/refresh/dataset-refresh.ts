@@ -185,10 +185,14 @@ export class DatasetRefresh {
     if (this.#isBase) this.#records = this.#recordsOfEntries();
   }
 
-  /** In place of `plan`: the topic was empty when this run began. Everything on it is this run's, or foreign. */
+  /**
+   * In place of `plan`: the topic was empty when this run began. Everything on it is this run's, or foreign. A dry run plans
+   * afterwards: all rows are new.
+   */
   async beginLoad(): Promise<void> {
     const bounds = await this.#options.log.bounds();
     this.#entries = new GroupEntries();
+    this.#isBaseDue = false;
     this.#marks = bounds.map(({ start }) => ({ start, offset: start, hash: '' }));
   }
 

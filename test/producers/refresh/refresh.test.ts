@@ -175,6 +175,14 @@ describe('the topics hold exactly the newest dump', () => {
     expect(await place.messages()).toBe(0);
   });
 
+  it('what the index says of a topic that is gone does not change the plan of a load', async () => {
+    const place = new Place();
+    for (const votes of [a, b]) await place.replay(place.dump(dumpOf(votes)));
+    await deleteTopics(place.options.names.source('title.ratings'));
+    const report = await place.replay(place.dump(dumpOf(a)), { dryRun: true, baseAbove: 1, maxRemoved: 100 });
+    expect(report.plan?.['title.ratings']).toEqual(allNew(2_000));
+  });
+
   it('a dataset that the topics do not have yet is in the plan', async () => {
     const place = new Place();
     await place.replay(place.dump(dumpOf(a)));
