@@ -204,7 +204,9 @@ export class Publication {
     } = this.#options;
     const startedMs = performance.now();
     const current = currentManifest(gold);
-    const directories = await this.#readDirectories();
+    // Read while the tables are written. A failure is thrown where the manifest is made.
+    const directories = this.#readDirectories();
+    directories.catch(() => undefined);
     let isEqual = false;
     const manifest = await store.onAllThreads(() =>
       publishSnapshot(store, {
@@ -215,7 +217,7 @@ export class Publication {
         peopleTopic: this.#peopleTopic,
         reelflowVersion,
         historyDays,
-        dumpsIn: (input) => dumpsIn(input, directories, names),
+        dumpsIn: async (input) => dumpsIn(input, await directories, names),
         tables: declarations.tables,
         waiting: this.#waiting(),
         isWorthIt: (next) => {

@@ -49,7 +49,7 @@ interface SnapshotContext {
   /** Decides, once the tables are computed, whether they are published. Default: they are. */
   readonly isWorthIt?: (manifest: Manifest) => boolean;
   /** Which dumps an input is. */
-  readonly dumpsIn?: (input: Manifest['input']) => Manifest['dumps'];
+  readonly dumpsIn?: (input: Manifest['input']) => Promise<Manifest['dumps']>;
   /** Length of the history of ratings, in days before the newest dump. */
   readonly historyDays: number;
   /** Default: the built-in ones. */
@@ -77,7 +77,7 @@ export async function publishSnapshot(store: CubeStore, context: SnapshotContext
     const maker = makerOf(context.reelflowVersion, store.cubeSet, declared);
     const earlier = EarlierFiles.of(store, gold, maker);
     const files = await writeFiles(store, building, { declared, waiting, maker, userTableMs }, earlier);
-    const manifest = manifestOf(store, context, id, created, files);
+    const manifest = await manifestOf(store, context, id, created, files);
     if (context.isWorthIt?.(manifest) === false) {
       removeQuietly(building);
       return manifest;
@@ -132,13 +132,13 @@ function removeQuietly(folder: string): void {
   }
 }
 
-function manifestOf(
+async function manifestOf(
   store: CubeStore,
   context: SnapshotContext,
   id: string,
   created: Date,
   files: SnapshotFiles,
-): Manifest {
+): Promise<Manifest> {
   const input: Manifest['input'] = {};
   const accounting: Record<string, RecordCounts> = {};
   const count = (topic: string, counts: RecordCounts) => {
@@ -185,7 +185,7 @@ function manifestOf(
     clusterId: context.clusterId,
     ...files,
     input,
-    ...(context.dumpsIn !== undefined && { dumps: context.dumpsIn(input) }),
+    ...(context.dumpsIn !== undefined && { dumps: await context.dumpsIn(input) }),
     accounting,
     deltas,
     shards,
