@@ -130,7 +130,7 @@ export class LevelIntake<State extends LevelState> {
     return true;
   }
 
-  /** What lay before a base is no loss: its state has no gap once the base was read. */
+  /** Messages before a base are no loss: the state has no gap once the base was read. */
   #warnOfLosses(): void {
     const { broker, topic, dataset } = this.#options;
     for (const partition of this.#passed) {

@@ -125,7 +125,7 @@ test('after a base everything before it can go: stores, backups, names and a res
   await place.process();
   const sink = await place.run(place.args('sink', '--once', '--json', ...keepsNoHistory));
   expect(sink, sink.stderr).toMatchObject({ code: 0 });
-  // What lay before the base is no loss.
+  // The messages before the base are no loss.
   const losses = sink.stderr.split('\n').filter((line) => line.includes('the log lost messages'));
   expect(losses.filter((line) => line.includes('title.basics'))).toEqual([]);
   expect(await place.differences(last)).toEqual([]);
