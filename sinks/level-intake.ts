@@ -12,7 +12,7 @@ import { ReelflowError } from '../runtime/errors.ts';
 import { type Owner, RejectedMessage } from '../topics/chunk.ts';
 import { expectedByHash, LogProof, proofHashOf } from '../topics/log-proof.ts';
 import { Ownership } from '../topics/ownership.ts';
-import { type Gap, nextIn, withGap } from '../topics/position.ts';
+import { type Gap, gapsBeyond, nextIn, withGap } from '../topics/position.ts';
 import type { CubeStore } from './cube-store.ts';
 import type { ShardState } from './shard-state.ts';
 
@@ -130,11 +130,12 @@ export class LevelIntake<State extends LevelState> {
     return true;
   }
 
-  /** Messages before a base are no loss: the state has no gap once the base was read. */
+  /** The cubes begin at a base, too: the messages before it are no loss. */
   #warnOfLosses(): void {
     const { broker, topic, dataset } = this.#options;
     for (const partition of this.#passed) {
-      const gaps = dataset.states.get(partition)?.gaps ?? [];
+      const ofCubes = this.#store.shards.get(partition)?.chain.gaps[topic];
+      const gaps = gapsBeyond(dataset.states.get(partition)?.gaps ?? [], ofCubes);
       if (gaps.length > 0) {
         broker.logger.warn({ topic, partition, gaps }, 'the log lost messages that gold needs');
       }

@@ -8,7 +8,7 @@ import { baseMarkOf, followBase, gapsAfterBase, type OpenBase } from '../topics/
 import { blockKey, blockSize, partitionOf } from '../topics/catalog.ts';
 import type { ChunkDecoder, Owner } from '../topics/chunk.ts';
 import type { IdSet } from '../topics/id-set.ts';
-import type { Gap } from '../topics/position.ts';
+import { type Gap, gapsBeyond } from '../topics/position.ts';
 import type { KeptTables } from './kept-tables.ts';
 import type { LevelDataset, LevelStage, LevelState } from './level-intake.ts';
 import { LevelStates } from './level-states.ts';
@@ -59,7 +59,7 @@ export class TitleNames extends LevelStates<TitleState, TitleSource> implements 
     const { topic } = this.source;
     const present = chain.gaps[topic] ?? [];
     if (next < (chain.position[topic] ?? 0) || String(present) === String(cubeGaps)) return false;
-    return !present.every(([from, to]) => gaps.some((gap) => gap[0] <= from && to <= gap[1]));
+    return gapsBeyond(present, gaps).length > 0;
   }
 
   /** Deletes the names of a partition: those of its blocks. */
@@ -107,8 +107,7 @@ export class TitleNames extends LevelStates<TitleState, TitleSource> implements 
     const { topic } = this.source;
     const lacking: Record<string, [from: number, to: number][]> = {};
     for (const { shard, gaps } of this.states.values()) {
-      const ofCubes = shards.get(shard)?.chain.gaps[topic] ?? [];
-      const own = gaps.filter(([from, to]) => !ofCubes.some((gap) => gap[0] <= from && to <= gap[1]));
+      const own = gapsBeyond(gaps, shards.get(shard)?.chain.gaps[topic]);
       if (own.length > 0) lacking[shard] = own.map(([from, to]) => [from, to]);
     }
     return lacking;

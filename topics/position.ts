@@ -53,6 +53,11 @@ export function withGap(gaps: readonly Gap[], [from, to]: Gap): Gap[] {
   return last?.[1] === from ? [...gaps.slice(0, -1), [last[0], to]] : [...gaps, [from, to]];
 }
 
+/** The gaps that do not lie within one of the others. */
+export function gapsBeyond(gaps: readonly Gap[], others: readonly Gap[] = []): Gap[] {
+  return gaps.filter(([from, to]) => !others.some((other) => other[0] <= from && to <= other[1]));
+}
+
 /** Gaps before a position, clipped to it. */
 export function gapsBefore(gaps: Gaps, position: Position): Gaps {
   return Object.fromEntries(
