@@ -38,7 +38,7 @@ const missing: Readonly<Record<string, (module: unknown) => string[]>> = {
       'removeBroker',
     ),
     ...inSource(Cluster, 'brokerPool'),
-    ...inSource(require('kafkajs/src/cluster/brokerPool.js'), 'metadata', 'brokers'),
+    ...inSource(require('kafkajs/src/cluster/brokerPool.js'), 'metadata', 'brokers', 'retrier'),
     ...inClass(
       require('kafkajs/src/broker/index.js'),
       'listOffsets',
@@ -49,6 +49,8 @@ const missing: Readonly<Record<string, (module: unknown) => string[]>> = {
     ),
     ...inSource(require('kafkajs/src/broker/index.js'), 'nodeId', 'connectionPool', 'versions'),
   ],
+  'admin/index.js': (admin) =>
+    ['logger', 'retry', 'cluster'].filter((option) => !new RegExp(`\\b${option}\\b`).test(String(admin))),
   'broker/index.js': (Broker) => [
     ...inClass(Broker, 'isConnected', 'apiVersions'),
     ...inSource(Broker, 'versions', 'connectionPool'),

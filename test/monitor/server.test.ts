@@ -117,7 +117,9 @@ describe.skipIf(!hasBrowser)(`the page in Chromium${whyNoBrowser}`, () => {
     await verdict.getByRole('heading', { name: 'Processors have stopped' }).waitFor(patience);
     await flow.getByText('STOP').waitFor(patience);
     expect(await page.title()).toContain('Processors have stopped');
-    await verdict.getByText(`reelflow process --namespace ${place.namespace}`).waitFor(patience);
+    const { gold, state, namespace } = place;
+    const command = `reelflow process --gold ${gold} --state ${state} --namespace ${namespace}`;
+    await verdict.getByText(command).waitFor(patience);
     expect(await page.evaluate('document.body.dataset.stale')).toBe('false');
     // The mean of the last minute is not the rate of a group without members.
     const box = flow.getByRole('listitem').filter({ has: page.getByRole('heading', { name: 'Processors' }) });

@@ -430,7 +430,7 @@ describe('an error that the user can fix', () => {
     [
       'a header without a column',
       () => folder({ ...good, 'title.akas.tsv': 'titleId\n' }),
-      'lacks the column ordering',
+      'lacks the columns ordering',
     ],
     [
       'a file of another name',
