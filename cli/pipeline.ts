@@ -62,7 +62,7 @@ export async function runPipeline(options: PipelineOptions): Promise<PipelineRep
   for (const { report } of [processor, sink]) report.catch((thrown) => broken.abort(thrown));
   try {
     if (options.onReady !== undefined) {
-      await Promise.all([processor.isReady, sink.isReady]);
+      await Promise.all([processor.hasSaid(readyMessage), sink.hasSaid(readyMessage)]);
       options.onReady();
     }
     const startedMs = performance.now();
@@ -111,8 +111,6 @@ interface Stage<T> {
   readonly child: ChildProcess;
   /** The last line of its output. */
   readonly report: Promise<T>;
-  /** Resolves when it is ready, or with its report. */
-  readonly isReady: Promise<unknown>;
   /** Resolves when the stage sends this message, or with its report. */
   hasSaid(message: string): Promise<unknown>;
   end(): void;
@@ -154,7 +152,6 @@ function startStage<T>(
   return {
     child,
     report,
-    isReady: hasSaid(readyMessage),
     hasSaid,
     end: () => {
       if (child.exitCode === null && child.signalCode === null) child.kill('SIGTERM');

@@ -2,10 +2,13 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
 import { expect } from 'vitest';
+import { runPipeline } from '../../cli/pipeline.ts';
 import { flushMessage, publishedMessage, readyMessage } from '../../cli/stage.ts';
 import { packageFile } from '../../runtime/package.ts';
 import { currentSnapshot } from '../../sinks/gold/manifest.ts';
-import { type Place, servicesEnv, smallDataset, test, until } from '../support/harness.ts';
+import { Registry } from '../../topics/registry.ts';
+import { failureOf } from '../support/failure.ts';
+import { broker, type Place, servicesEnv, smallDataset, test, until } from '../support/harness.ts';
 
 function start(place: Place, args: readonly string[]): ChildProcess {
   const child = fork(packageFile('cli/reelflow.js'), args, {
@@ -58,4 +61,22 @@ test('a processor and a sink say once that they are ready', async ({ place }) =>
     await once(stage, 'exit');
     expect(told.filter((message) => message === readyMessage)).toEqual([]);
   }
+});
+
+// Vitest also fails if a rejection stays unhandled.
+test('a pipeline ends with the failure of its stage', async ({ place }) => {
+  const { names, gold, state, namespace } = place;
+  const { endpoints, logger } = broker;
+  const registry = new Registry({ url: endpoints.registryUrl });
+  const run = runPipeline({
+    context: { broker, registry, names, logger, endpoints, places: { gold, state, namespace } },
+    data: await smallDataset(`${place.folder}/data`, 20, 1),
+    logs: `${place.folder}/logs`,
+    processArguments: ['--window', 'long'],
+    signal: new AbortController().signal,
+  });
+  expect(await failureOf(run)).toMatchObject({
+    kind: 'usage',
+    message: 'reelflow process ended with exit code 2',
+  });
 });
