@@ -34,6 +34,7 @@ import {
 import { groupOf } from '../../topics/id-groups.ts';
 import type { DumpFile, IndexLog, LogRange, OwnMessages, SourceLog, Touched, Written } from './devices.ts';
 import { EntryBlock, entryOf, entryState, GroupEntries } from './group-entries.ts';
+import { heldMarks, marksAtEnd } from './log-marks.ts';
 import { type DatasetPlan, type DumpFindings, planOf } from './plan.ts';
 
 interface DatasetRefreshOptions {
@@ -55,9 +56,6 @@ interface DatasetRefreshOptions {
 }
 
 const messagesBytesMax = 900_000;
-
-/** First offset and end of a partition. */
-type Bounds = { readonly start: number; readonly end: number };
 
 export class DatasetRefresh {
   readonly #options: DatasetRefreshOptions;
@@ -134,7 +132,7 @@ export class DatasetRefresh {
     const ranges: LogRange[] = [];
     const refusals = await log.refusals(this.#directory?.letters ?? []);
     this.#letters = refusals.end;
-    const held = await this.#heldMarks(isSamePartitioning ? marks : [], bounds);
+    const held = await heldMarks(log, isSamePartitioning ? marks : [], bounds);
     for (const [partition, { start, end }] of bounds.entries()) {
       const mark = held[partition];
       if (mark !== undefined) {
@@ -149,7 +147,7 @@ export class DatasetRefresh {
       }
       ranges.push({ partition, start: mark?.offset ?? start, end });
     }
-    this.#marks = await this.#marksOf(bounds, held);
+    this.#marks = await marksAtEnd(log, bounds, held);
     await log.scan(ranges, (touched) => this.#touch(touched));
     const { baseAbove = Number.POSITIVE_INFINITY } = this.#options;
     this.#isBaseDue = recordsOfDump > 0 && this.#records > baseAbove * recordsOfDump;
@@ -337,46 +335,6 @@ export class DatasetRefresh {
   }
 
   /**
-   * The marks, by partition, of logs that are still the ones that they were made of. A log that lost its beginning may lack rows,
-   * unless it starts at the base that the index knows. Two messages are compared: a single one may have come back, at the same
-   * offset of a recreated topic, as the late copy of a request.
-   */
-  async #heldMarks(
-    marks: readonly IndexMark[],
-    bounds: readonly Bounds[],
-  ): Promise<(IndexMark | undefined)[]> {
-    const possible = marks.flatMap((mark, partition) => {
-      const { start, end } = bounds[partition] as Bounds;
-      const isPossible = (start === mark.start || start === mark.base) && mark.offset <= end;
-      return isPossible ? [{ mark, partition, start, offset: mark.offset }] : [];
-    });
-    const held: (IndexMark | undefined)[] = bounds.map(() => undefined);
-    for (const { mark, partition, hash, previous } of await this.#withLastHashes(possible)) {
-      if (hash !== mark.hash || (mark.previous !== undefined && previous !== mark.previous)) continue;
-      held[partition] = mark;
-    }
-    return held;
-  }
-
-  /** With the hashes of the last two messages before an offset. The first is undefined if the log has lost it. */
-  async #withLastHashes<T extends { partition: number; start: number; offset: number }>(
-    places: readonly T[],
-  ): Promise<(T & { readonly hash: string | undefined; readonly previous: string })[]> {
-    const ranges = places.map(({ partition, start, offset }) => ({
-      partition,
-      start: Math.max(start, offset - 2),
-      end: offset,
-    }));
-    const found = await this.#options.log.hashesOf(ranges);
-    return places.map((place) => {
-      const { partition, start, offset } = place;
-      if (offset === start) return { ...place, hash: '', previous: '' };
-      const hashes = found.get(partition);
-      return { ...place, hash: hashes?.get(offset - 1), previous: hashes?.get(offset - 2) ?? '' };
-    });
-  }
-
-  /**
    * Reads what came since the log was last read. A log that is not the one that was read then, or that lacks own
    * messages, was replaced: its mark will not hold.
    * @returns the groups that others touched, which are unknown now
@@ -385,7 +343,7 @@ export class DatasetRefresh {
     const { log } = this.#options;
     const bounds = await log.bounds();
     const ranges: LogRange[] = [];
-    const held = await this.#heldMarks(this.#marks, bounds);
+    const held = await heldMarks(log, this.#marks, bounds);
     for (const [partition, { end }] of bounds.entries()) {
       const mark = held[partition];
       if (mark !== undefined) {
@@ -416,7 +374,7 @@ export class DatasetRefresh {
     for (const partition of bounds.keys()) {
       if (own.acknowledged(partition) > (this.#ownSeen[partition] ?? 0)) this.#replaced.add(partition);
     }
-    this.#marks = await this.#marksOf(bounds, held);
+    this.#marks = await marksAtEnd(log, bounds, held);
     return foreign;
   }
 
@@ -437,25 +395,6 @@ export class DatasetRefresh {
       if (!isThere) return start;
     }
     return next;
-  }
-
-  /** Marks of these ends. @param held marks whose messages the log holds: they were just read */
-  async #marksOf(bounds: readonly Bounds[], held: readonly (IndexMark | undefined)[]): Promise<IndexMark[]> {
-    const marks: IndexMark[] = [];
-    const unread: { partition: number; start: number; offset: number }[] = [];
-    for (const [partition, { start, end: offset }] of bounds.entries()) {
-      const { offset: heldAt, hash, previous } = held[partition] ?? {};
-      if (heldAt !== offset || hash === undefined || previous === undefined) {
-        unread.push({ partition, start, offset });
-      } else {
-        marks[partition] = { start, offset, hash, previous };
-      }
-    }
-    for (const { partition, start, offset, hash, previous } of await this.#withLastHashes(unread)) {
-      // No message has this hash: a log that was shortened since its bounds were read holds no mark.
-      marks[partition] = { start, offset, hash: hash ?? 'gone', previous };
-    }
-    return marks;
   }
 
   #partitionOf(block: number, partitions: number): number {

@@ -20,6 +20,12 @@ const entries = (name: string, from: string, to: string): RefreshMutant => ({
   from,
   to,
 });
+const marks = (name: string, from: string, to: string): RefreshMutant => ({
+  name,
+  file: 'producers/refresh/log-marks.ts',
+  from,
+  to,
+});
 
 /** What the simulator does as `Appender` does it. */
 const appender = (name: string, from: string, to: string): RefreshMutant => ({
@@ -52,20 +58,20 @@ export const refreshMutants: readonly RefreshMutant[] = [
     'value !== undefined',
   ),
   refresh('a missing block has no groups', 'block.state.fill(entryState.unknown);', ''),
-  refresh(
+  marks(
     'a trimmed log is taken for whole',
     `(start === mark.start || start === mark.base) && mark.offset <= end;
-      return isPossible ? [{ mark, partition, start, offset: mark.offset }] : [];
-    });
-    const held: (IndexMark | undefined)[] = bounds.map(() => undefined);
-    for (const { mark, partition, hash, previous } of await this.#withLastHashes(possible)) {
-      if (hash !== mark.hash || (mark.previous !== undefined && previous !== mark.previous)) continue;`,
+    return isPossible ? [{ mark, partition, start, offset: mark.offset }] : [];
+  });
+  const held: (IndexMark | undefined)[] = bounds.map(() => undefined);
+  for (const { mark, partition, hash, previous } of await withLastHashes(log, possible)) {
+    if (hash !== mark.hash || (mark.previous !== undefined && previous !== mark.previous)) continue;`,
     `mark.offset <= end;
-      return isPossible ? [{ mark, partition, start, offset: mark.offset }] : [];
-    });
-    const held: (IndexMark | undefined)[] = bounds.map(() => undefined);
-    for (const { mark, partition, hash } of await this.#withLastHashes(possible)) {
-      if (hash !== mark.hash) continue;`,
+    return isPossible ? [{ mark, partition, start, offset: mark.offset }] : [];
+  });
+  const held: (IndexMark | undefined)[] = bounds.map(() => undefined);
+  for (const { mark, partition, hash } of await withLastHashes(log, possible)) {
+    if (hash !== mark.hash) continue;`,
   ),
   refresh(
     'a base holds only what changed',
@@ -97,12 +103,12 @@ export const refreshMutants: readonly RefreshMutant[] = [
     '    await dump.send(emptied, this.#isBase);\n    this.#records',
     "    await dump.send(emptied, this.#isBase);\n    if (this.#isBase) this.#bases = [...(await dump.mark('begin'))];\n    this.#records",
   ),
-  refresh(
+  marks(
     'the message before a mark may be another one',
     'if (hash !== mark.hash || (mark.previous !== undefined && previous !== mark.previous)) continue;',
     '',
   ),
-  refresh(
+  marks(
     'a base or a mark is trusted although one message of a recreated topic is an old one',
     '(mark.previous !== undefined && previous !== mark.previous)',
     'false',
@@ -152,6 +158,7 @@ export const refreshMutants: readonly RefreshMutant[] = [
 const dependents = new Set([
   'producers/refresh/dataset-refresh.ts',
   'producers/refresh/group-entries.ts',
+  'producers/refresh/log-marks.ts',
   'producers/refresh/own-offsets.ts',
   'producers/refresh/plan.ts',
 ]);
