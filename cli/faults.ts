@@ -3,7 +3,14 @@
  * system are mapped where they enter; one that was not is still no defect of reelflow, and must not be called one.
  */
 import { relative } from 'node:path';
-import { isConnectionError, isFileError, messageOf, ReelflowError, systemCodeOf } from '../runtime/errors.ts';
+import {
+  causesOf,
+  isConnectionError,
+  isFileError,
+  messageOf,
+  ReelflowError,
+  systemCodeOf,
+} from '../runtime/errors.ts';
 import { packageFile } from '../runtime/package.ts';
 
 /** Folders of the package. In a checkout, data and state of a user may lie beside them. */
@@ -80,14 +87,4 @@ function isOwnFileMissing(error: Error): boolean {
     typeof path === 'string' &&
     ownFolders.test(relative(packageFile(''), path))
   );
-}
-
-function* causesOf(thrown: unknown): Generator<Error> {
-  const seen = new Set<unknown>();
-  for (let error = thrown; error instanceof Error && !seen.has(error); error = error.cause) {
-    seen.add(error);
-    yield error;
-    const { errors } = error as { errors?: unknown };
-    if (Array.isArray(errors)) for (const each of errors) if (each instanceof Error) yield each;
-  }
 }

@@ -3,7 +3,7 @@
  * and exit code here and nowhere else.
  */
 import { Command, CommanderError } from 'commander';
-import { exitCodes, isAbort, messageOf, ReelflowError } from '../runtime/errors.ts';
+import { causesOf, exitCodes, isAbort, messageOf, ReelflowError } from '../runtime/errors.ts';
 import { filled, terminalWidth } from '../runtime/terminal.ts';
 import { qualifiedHint } from './hint.ts';
 import { describeForms } from './options.ts';
@@ -172,7 +172,9 @@ async function report(
     );
   }
   const said = lines.map(onTerminal);
-  if (verbose && thrown instanceof Error) said.push(thrown.stack ?? '', causesOf(thrown));
+  if (verbose) {
+    for (const error of causesOf(thrown)) said.push(`${error === thrown ? '' : 'Caused by: '}${error.stack}`);
+  }
   process.stderr.write(`${said.filter((line) => line !== '').join('\n')}\n`);
   return known?.exitCode ?? exitCodes.defect;
 }
@@ -198,8 +200,4 @@ function missingPackage(thrown: unknown): ReelflowError | undefined {
     hint: isBinding ? 'Install reelflow again, without --omit=optional.' : `Run \`npm install ${name}\`.`,
     cause: thrown,
   });
-}
-
-function causesOf(error: Error): string {
-  return error.cause instanceof Error ? `Caused by: ${error.cause.stack}\n${causesOf(error.cause)}` : '';
 }

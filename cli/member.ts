@@ -5,7 +5,7 @@
 import { type ChildProcess, type ForkOptions, fork } from 'node:child_process';
 import { constants } from 'node:os';
 import { createInterface } from 'node:readline';
-import type { Endpoints } from '../runtime/config.ts';
+import { type Endpoints, environmentOf } from '../runtime/config.ts';
 import { failureKindOf, ReelflowError } from '../runtime/errors.ts';
 import { readableLine } from '../runtime/logger.ts';
 import { packageFile } from '../runtime/package.ts';
@@ -17,13 +17,13 @@ export const stageFlags = ['--initial-old-space-size=256', '--single-threaded-gc
 /** Starts a command of ours as a child process, on these endpoints. */
 export function forkCommand(
   args: readonly string[],
-  { brokers, registryUrl }: Endpoints,
+  endpoints: Endpoints,
   options: Pick<ForkOptions, 'stdio' | 'detached'>,
 ): ChildProcess {
   return fork(packageFile('cli/reelflow.js'), args, {
     ...options,
     execArgv: [...process.execArgv, ...stageFlags],
-    env: { ...process.env, KAFKA_BROKERS: brokers.join(','), SCHEMA_REGISTRY_URL: registryUrl },
+    env: { ...process.env, ...environmentOf(endpoints) },
   });
 }
 

@@ -82,11 +82,11 @@ async function run(dir: string | undefined, flags: Flags): Promise<void> {
     AbortSignal.any([signal, closed.signal]),
   );
 
+  const { brokers, registryUrl } = endpoints;
   const { gold, state, namespace } = context.places;
-  if (flags.json)
-    printJson({ url: page.url, ...endpointsShown(endpoints), gold: resolve(gold), state, namespace });
+  if (flags.json) printJson({ url: page.url, brokers, registryUrl, gold: resolve(gold), state, namespace });
   else {
-    print(`Broker  ${endpoints.brokers.join(', ')}`);
+    print(`Broker  ${brokers.join(', ')}`);
     print(`Page    ${page.url}`);
     print(`Gold    ${gold}`);
     print('Stop with Ctrl-C.');
@@ -113,11 +113,6 @@ async function run(dir: string | undefined, flags: Flags): Promise<void> {
  */
 const hasLeft = ({ member, code, signal }: MemberEnd) =>
   code === 0 || signal === 'SIGTERM' || (member.name === 'replay' && code === 143);
-
-const endpointsShown = ({ brokers, registryUrl }: { brokers: string[]; registryUrl: string }) => ({
-  brokers,
-  registryUrl,
-});
 
 /** Before anything is started. @throws ReelflowError input */
 function requireFolder(dir: string | undefined): void {

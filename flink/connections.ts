@@ -1,22 +1,20 @@
 /** Options by which Flink's tables connect to the broker and the registry. */
-import { readTls, type Sasl, type TlsFiles } from '../runtime/broker-security.ts';
+import type { Sasl } from '../runtime/broker-security.ts';
 import type { Endpoints } from '../runtime/config.ts';
 import { Secret } from '../runtime/credentials.ts';
 import { ReelflowError } from '../runtime/errors.ts';
+import { readTls, type TlsFiles } from '../runtime/tls-files.ts';
 
 /**
  * The PEM texts of a TLS connection. They become part of the job, because Flink does not read renewed files. After a renewal,
  * submit the job again from its last checkpoint.
  */
 export function flinkTls(tls: TlsFiles): { ca?: string; chain?: string; key?: Secret } {
-  const { ca, client } = readTls(tls);
+  const { ca, cert, key } = readTls(tls).options;
   return {
     ...(ca !== undefined && { ca }),
-    ...(client !== undefined && {
-      chain: client.chain,
-      // Kafka reads keys as PKCS #8 only.
-      key: new Secret(client.key.export({ type: 'pkcs8', format: 'pem' }).toString()),
-    }),
+    ...(cert !== undefined && { chain: cert }),
+    ...(key !== undefined && { key: new Secret(key) }),
   };
 }
 

@@ -4,6 +4,7 @@
  */
 import type { Endpoints } from '../runtime/config.ts';
 import {
+  causesOf,
   isCertificateAlert,
   isCertificateError,
   isConnectionError,
@@ -342,22 +343,6 @@ function hintFor(code: string | undefined, topic: string): string {
 /** OpenSSL puts addresses and its own source lines around the reason. */
 const withoutOpenssl = (text: string) =>
   text.replace(/[0-9A-F]{8,}:error:[0-9A-F]+:SSL routines:[^:]*:([^:]+):.*$/s, '$1');
-
-/** A failure, what it wraps, and what each of those wraps. */
-function* causesOf(thrown: unknown): Generator<Error> {
-  const seen = new Set<unknown>();
-  const queue: unknown[] = [thrown];
-  for (let error = queue.shift(); error !== undefined; error = queue.shift()) {
-    if (!(error instanceof Error) || seen.has(error)) continue;
-    seen.add(error);
-    yield error;
-    const { errors, partitions } = error as { errors?: unknown; partitions?: unknown };
-    if (Array.isArray(errors)) queue.push(...errors);
-    if (Array.isArray(partitions))
-      queue.push(...partitions.map((each) => (each as { error?: unknown })?.error));
-    queue.push(error.cause);
-  }
-}
 
 function codeOf(error: Error): string | undefined {
   const { type } = error as { type?: unknown };

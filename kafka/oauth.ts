@@ -8,6 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import kafkajs, { type Mechanism } from 'kafkajs';
 import type { TokenSource } from '../runtime/broker-security.ts';
 import { isCertificateError, messageOf, ReelflowError } from '../runtime/errors.ts';
+import { jsonObjectOf } from '../runtime/json.ts';
 
 /** How long the token endpoint may take, and how much it may say. */
 const requestBoundMs = 8_000;
@@ -149,7 +150,7 @@ async function requestToken(source: Extract<TokenSource, { kind: 'endpoint' }>):
     }
     throw unavailable('The token endpoint does not answer', { detail, hint: endpointHint });
   }
-  const answer = objectOf(text);
+  const answer = jsonObjectOf(text) ?? {};
   const reason = [answer.error, answer.error_description]
     .filter((part) => typeof part === 'string')
     .map((part) => harmless(part, clientSecret.reveal()))
@@ -192,15 +193,6 @@ async function textOf(response: Response): Promise<string> {
   return Buffer.concat(parts).toString('utf8');
 }
 
-function objectOf(text: string): Readonly<Record<string, unknown>> {
-  try {
-    const value: unknown = JSON.parse(text);
-    return typeof value === 'object' && value !== null ? { ...value } : {};
-  } catch {
-    return {};
-  }
-}
-
 /** RFC 6749, section 2.3.1. */
 const formEncoded = (text: string) => new URLSearchParams([['', text]]).toString().slice(1);
 
@@ -222,7 +214,7 @@ function harmless(text: string, secret: string): string {
 /** The claims of a JSON web token, not verified; none of an opaque token. */
 function claimsOf(token: string): { exp?: number; sub?: string; iss?: string } {
   const [, payload] = token.split('.');
-  const { exp, sub, iss } = objectOf(Buffer.from(payload ?? '', 'base64url').toString('utf8'));
+  const { exp, sub, iss } = jsonObjectOf(Buffer.from(payload ?? '', 'base64url').toString('utf8')) ?? {};
   return {
     ...(typeof exp === 'number' && Math.abs(exp) < 8e12 && { exp }),
     ...(typeof sub === 'string' && { sub: sub.slice(0, 100) }),

@@ -2,8 +2,9 @@
 import { connect } from 'node:net';
 import type { ISocketFactory, KafkaConfig } from 'kafkajs';
 import tlsSocketFactory from 'kafkajs/src/network/socketFactory.js';
-import { type BrokerSecurity, readTls, type TlsFiles } from '../runtime/broker-security.ts';
+import type { BrokerSecurity } from '../runtime/broker-security.ts';
 import { ReelflowError } from '../runtime/errors.ts';
+import { readTls, type TlsFiles } from '../runtime/tls-files.ts';
 import { BearerTokens, bearerMechanism } from './oauth.ts';
 import { withIPv6 } from './seeds.ts';
 
@@ -44,15 +45,7 @@ const plainSocket: ISocketFactory = ({ host, port, onConnect }) =>
 /** Reads the files again for each connection, so that a renewed certificate needs no restart. */
 function renewingSocketFactory(tls: TlsFiles): ISocketFactory {
   const createSocket = tlsSocketFactory();
-  return (target) => {
-    const { ca, client } = readTls(tls);
-    const key = client?.key.export({ type: 'pkcs8', format: 'pem' });
-    const ssl = {
-      ...(ca !== undefined && { ca: [ca] }),
-      ...(client !== undefined && { cert: client.chain, key: key as string }),
-    };
-    return createSocket({ ...target, ssl });
-  };
+  return (target) => createSocket({ ...target, ssl: readTls(tls).options });
 }
 
 /**
@@ -61,9 +54,9 @@ function renewingSocketFactory(tls: TlsFiles): ISocketFactory {
  */
 export function problemOfFiles(tls: TlsFiles, detail: string): ReelflowError | undefined {
   try {
-    const { client } = readTls(tls);
-    if (client === undefined) return undefined;
-    const { validFromDate, validToDate, subject } = client.certificate;
+    const { certificate } = readTls(tls);
+    if (certificate === undefined) return undefined;
+    const { validFromDate, validToDate, subject } = certificate;
     const isExpired = validToDate.getTime() <= Date.now();
     if (!isExpired && validFromDate.getTime() <= Date.now()) return undefined;
     return new ReelflowError(

@@ -1,4 +1,5 @@
 /** What reelflow's groups write into the metadata of a commit, for monitors. */
+import { jsonObjectOf } from '../runtime/json.ts';
 
 export interface CommitMetadata {
   /** Timestamp of the last processed message, in milliseconds since 1970. */
@@ -12,13 +13,7 @@ export interface CommitMetadata {
 
 /** @returns nulls for metadata of other programs */
 export function readMetadata(text: string): CommitMetadata {
-  let parsed: unknown;
-  try {
-    parsed = JSON.parse(text);
-  } catch {
-    parsed = undefined;
-  }
-  const fields = (typeof parsed === 'object' && parsed !== null ? parsed : {}) as Record<string, unknown>;
+  const fields = jsonObjectOf(text) ?? {};
   const positive = (name: string) => {
     const value = fields[name];
     return typeof value === 'number' && Number.isFinite(value) && value > 0 ? value : null;

@@ -1,11 +1,11 @@
 /**
- * How a client connects to a secured broker: TLS, client certificates, SASL. Certificates, keys and tokens stay file
- * names here, because their files are replaced while a process runs: every new connection reads them again.
+ * How a client connects to a secured broker: TLS, client certificates, SASL. Tokens stay file names here, like
+ * certificates: another program replaces the files while a process runs, so every new connection reads them again.
  */
-import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto';
 import { type Credentials, credentialsOf, fileText, type Secret, secretOf } from './credentials.ts';
 import { anyText, httpUrl, oneOf, refuseCredentials, type ValuesOf } from './environment.ts';
-import { messageOf, ReelflowError } from './errors.ts';
+import { ReelflowError } from './errors.ts';
+import { type TlsFiles, tlsFilesOf } from './tls-files.ts';
 
 const protocols = ['PLAINTEXT', 'SSL', 'SASL_PLAINTEXT', 'SASL_SSL'] as const;
 const passwordMechanisms = ['PLAIN', 'SCRAM-SHA-256', 'SCRAM-SHA-512'] as const;
@@ -37,18 +37,6 @@ export const securityVariables = {
 };
 
 type Environment = ValuesOf<typeof securityVariables>;
-
-/** PEM files. */
-export interface TlsFiles {
-  /** Authorities to trust instead of the system's. */
-  readonly caFile?: string;
-  /** The certificate, with its chain, and the key by which the broker recognises this client. */
-  readonly client?: {
-    readonly certificateFile: string;
-    readonly keyFile: string;
-    readonly keyPassword?: Secret;
-  };
-}
 
 /** Where bearer tokens come from: a file that another program renews, or the client credentials grant of OAuth 2.0. */
 export type TokenSource =
@@ -92,7 +80,7 @@ export function securityOf(env: Environment): BrokerSecurity | undefined {
     if (!wantsSasl && name.startsWith('KAFKA_SASL_')) throw unfit(name, protocol, 'SASL_SSL');
   }
   if (!wantsTls && !wantsSasl) return undefined;
-  const tls = wantsTls ? tlsOf(env) : undefined;
+  const tls = wantsTls ? tlsFilesOf(env, 'KAFKA_SSL') : undefined;
   const sasl = wantsSasl ? saslOf(env) : undefined;
   return { ...(tls !== undefined && { tls }), ...(sasl !== undefined && { sasl }) };
 }
@@ -102,31 +90,6 @@ function unfit(name: string, protocol: string, wanted: string): ReelflowError {
     detail: 'It would have no effect, and the connection would be less secure than it seems.',
     hint: `Set KAFKA_SECURITY_PROTOCOL to ${wanted}, or unset ${name}.`,
   });
-}
-
-function tlsOf(env: Environment): TlsFiles {
-  const { KAFKA_SSL_CA_FILE: caFile, KAFKA_SSL_CERTIFICATE_FILE: certificateFile } = env;
-  const keyFile = env.KAFKA_SSL_KEY_FILE;
-  const keyPassword = secretOf(env, 'KAFKA_SSL_KEY_PASSWORD');
-  if ((certificateFile === undefined) !== (keyFile === undefined)) {
-    throw new ReelflowError('usage', 'A client certificate goes with its key', {
-      hint: 'Set both KAFKA_SSL_CERTIFICATE_FILE and KAFKA_SSL_KEY_FILE.',
-    });
-  }
-  if (keyFile === undefined && keyPassword !== undefined) {
-    throw new ReelflowError('usage', 'KAFKA_SSL_KEY_PASSWORD is set but KAFKA_SSL_KEY_FILE is not', {
-      hint: 'Set KAFKA_SSL_CERTIFICATE_FILE and KAFKA_SSL_KEY_FILE, or unset the password.',
-    });
-  }
-  const tls = {
-    ...(caFile !== undefined && { caFile }),
-    ...(certificateFile !== undefined &&
-      keyFile !== undefined && {
-        client: { certificateFile, keyFile, ...(keyPassword !== undefined && { keyPassword }) },
-      }),
-  };
-  readTls(tls);
-  return tls;
 }
 
 function saslOf(env: Environment): Sasl {
@@ -176,69 +139,4 @@ function tokensOf(env: Environment): TokenSource {
     });
   }
   return { kind: 'endpoint', url, clientId, clientSecret, ...(scope !== undefined && { scope }) };
-}
-
-/** What the files hold at the moment. */
-interface TlsMaterial {
-  /** PEM */
-  readonly ca?: string;
-  readonly client?: {
-    /** PEM: the certificate, then its chain. */
-    readonly chain: string;
-    readonly certificate: X509Certificate;
-    readonly key: KeyObject;
-  };
-}
-
-/**
- * @param prefix of the variables that name the files, for errors
- * @throws ReelflowError usage, when a file cannot be read, is not what it should be, or the key is another's
- */
-export function readTls({ caFile, client }: TlsFiles, prefix = 'KAFKA_SSL'): TlsMaterial {
-  const ca = caFile === undefined ? undefined : fileText(`${prefix}_CA_FILE`, caFile);
-  return {
-    ...(ca !== undefined && { ca }),
-    ...(client !== undefined && { client: readClient(client, prefix) }),
-  };
-}
-
-function readClient(
-  { certificateFile, keyFile, keyPassword }: NonNullable<TlsFiles['client']>,
-  prefix: string,
-) {
-  const chain = fileText(`${prefix}_CERTIFICATE_FILE`, certificateFile);
-  const keyText = fileText(`${prefix}_KEY_FILE`, keyFile);
-  const certificate = parsed(
-    `${prefix}_CERTIFICATE_FILE`,
-    'It must be a PEM certificate, followed by its chain.',
-    () => new X509Certificate(chain),
-  );
-  const key = parsed(
-    `${prefix}_KEY_FILE`,
-    `It must be a PEM private key. An encrypted one needs ${prefix}_KEY_PASSWORD or ${prefix}_KEY_PASSWORD_FILE.`,
-    () =>
-      createPrivateKey({
-        key: keyText,
-        ...(keyPassword !== undefined && { passphrase: keyPassword.reveal() }),
-      }),
-  );
-  if (!certificate.checkPrivateKey(key)) {
-    throw new ReelflowError('usage', 'The key is not that of the client certificate', {
-      detail: `${certificateFile}, ${keyFile}`,
-      hint: `Set ${prefix}_CERTIFICATE_FILE and ${prefix}_KEY_FILE to files of one pair.`,
-    });
-  }
-  return { chain, certificate, key };
-}
-
-function parsed<T>(variable: string, hint: string, parse: () => T): T {
-  try {
-    return parse();
-  } catch (thrown) {
-    throw new ReelflowError('usage', `The file of ${variable} cannot be used`, {
-      detail: messageOf(thrown),
-      hint,
-      cause: thrown,
-    });
-  }
 }

@@ -87,6 +87,22 @@ export function messageOf(thrown: unknown): string {
   return thrown instanceof Error ? thrown.message : String(thrown);
 }
 
+/** An error, what it wraps, and what each of those wraps. kafkajs wraps the errors of several partitions in one. */
+export function* causesOf(thrown: unknown): Generator<Error> {
+  const seen = new Set<unknown>();
+  const queue: unknown[] = [thrown];
+  for (let error = queue.shift(); error !== undefined; error = queue.shift()) {
+    if (!(error instanceof Error) || seen.has(error)) continue;
+    seen.add(error);
+    yield error;
+    const { errors, partitions } = error as { errors?: unknown; partitions?: unknown };
+    if (Array.isArray(errors)) queue.push(...errors);
+    if (Array.isArray(partitions))
+      queue.push(...partitions.map((each) => (each as { error?: unknown })?.error));
+    queue.push(error.cause);
+  }
+}
+
 /** Why something failed, in one line: what happened, and its detail. */
 export function reasonOf(thrown: unknown): string {
   return thrown instanceof ReelflowError && thrown.detail !== ''

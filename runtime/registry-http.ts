@@ -7,6 +7,7 @@ import type { IncomingHttpHeaders } from 'node:http';
 import type { RequestOptions } from 'node:https';
 import { messageOf } from './errors.ts';
 import { loadHttpFor } from './http.ts';
+import { jsonObjectOf } from './json.ts';
 
 export interface Exchange {
   readonly method: 'GET' | 'POST' | 'PUT';
@@ -88,7 +89,7 @@ function answerOf(
   headers: IncomingHttpHeaders,
   retryAfterMs: number | undefined,
 ): Answer {
-  const body = objectOf(text);
+  const body = jsonObjectOf(text);
   const errorCode = typeof body?.error_code === 'number' ? body.error_code : undefined;
   const said =
     typeof body?.message === 'string'
@@ -96,17 +97,6 @@ function answerOf(
       : `${headers.location ?? headers['content-type'] ?? 'without a type'}, ${text.length} characters`;
   const line = said.replace(/\s+/g, ' ').slice(0, textLengthMax);
   return { status, body, errorCode, text: `HTTP ${status}: ${line}`, retryAfterMs };
-}
-
-function objectOf(text: string): Record<string, unknown> | undefined {
-  try {
-    const parsed: unknown = JSON.parse(text);
-    return typeof parsed === 'object' && parsed !== null && !Array.isArray(parsed)
-      ? (parsed as Record<string, unknown>)
-      : undefined;
-  } catch {
-    return undefined;
-  }
 }
 
 /**

@@ -2,11 +2,12 @@
  * How requests to the Schema Registry are secured: basic authentication, a bearer token, client certificates. Files of tokens and
  * certificates are read for each request, so that another program may renew them.
  */
-import { isHttpsOrLoopback, readTls, type TlsFiles } from './broker-security.ts';
-import { type Credentials, credentialsOf, fileText, secretOf } from './credentials.ts';
+import { isHttpsOrLoopback } from './broker-security.ts';
+import { type Credentials, credentialsOf, fileText } from './credentials.ts';
 import { anyText, type ValuesOf } from './environment.ts';
 import { ReelflowError } from './errors.ts';
 import type { Exchange } from './registry-http.ts';
+import { readTls, type TlsFiles, tlsFilesOf } from './tls-files.ts';
 
 export const registryVariables = {
   SCHEMA_REGISTRY_USERNAME: anyText,
@@ -58,30 +59,14 @@ export function registrySecurityOf(env: Environment, url: string | undefined): R
 }
 
 function tlsOf(env: Environment, url: string | undefined): TlsFiles | undefined {
-  const { SCHEMA_REGISTRY_SSL_CA_FILE: caFile, SCHEMA_REGISTRY_SSL_CERTIFICATE_FILE: certificateFile } = env;
-  const keyFile = env.SCHEMA_REGISTRY_SSL_KEY_FILE;
-  const keyPassword = secretOf(env, `${sslPrefix}_KEY_PASSWORD`);
-  if ([caFile, certificateFile, keyFile, keyPassword].every((each) => each === undefined)) return undefined;
-  if (url?.startsWith('http:')) {
+  const isSet = Object.keys(env).some((name) => name.startsWith(sslPrefix));
+  if (isSet && url?.startsWith('http:')) {
     throw new ReelflowError('usage', `${sslPrefix}_… is set but the registry's URL is http`, {
       detail: 'It would have no effect, and the connection would be less secure than it seems.',
       hint: `Set SCHEMA_REGISTRY_URL to an https URL, or unset ${sslPrefix}_….`,
     });
   }
-  if ((certificateFile === undefined) !== (keyFile === undefined) || (keyPassword && !keyFile)) {
-    throw new ReelflowError('usage', 'A client certificate goes with its key', {
-      hint: `Set both ${sslPrefix}_CERTIFICATE_FILE and ${sslPrefix}_KEY_FILE.`,
-    });
-  }
-  const tls = {
-    ...(caFile !== undefined && { caFile }),
-    ...(certificateFile !== undefined &&
-      keyFile !== undefined && {
-        client: { certificateFile, keyFile, ...(keyPassword !== undefined && { keyPassword }) },
-      }),
-  };
-  readTls(tls, sslPrefix);
-  return tls;
+  return isSet ? tlsFilesOf(env, sslPrefix) : undefined;
 }
 
 export interface RegistryAccess {
@@ -109,16 +94,9 @@ export function registryAccess({ credentials, tokenFile, tls }: RegistrySecurity
   return {
     request: () => {
       const value = authorization();
-      const { ca, client } = tls === undefined ? {} : readTls(tls, sslPrefix);
       return {
         headers: value === undefined ? {} : { authorization: value },
-        tls: {
-          ...(ca !== undefined && { ca }),
-          ...(client !== undefined && {
-            cert: client.chain,
-            key: client.key.export({ type: 'pkcs8', format: 'pem' }) as string,
-          }),
-        },
+        tls: tls === undefined ? {} : readTls(tls, sslPrefix).options,
       };
     },
     login: ways.length === 0 ? 'without a user' : ways.join(', '),
