@@ -50,7 +50,7 @@ export function replayCommand(): Command {
     )
     .option('--upsert', 'add and replace rows, remove none: for files that are not a whole dump')
     .option('--full', 'send every row, also of what did not change')
-    .option('--dry-run', 'print the plan, send nothing')
+    .option('--dry-run', 'print the plan, and change nothing')
     .option(
       '--max-removed <percent>',
       'refuse a dump that lacks more of the ids of a dataset; default 1',
@@ -181,6 +181,7 @@ export function replayText(report: ReplayReport): string {
   const dropped = report.dropped ?? [];
   const remarks = [
     dropped.length > 0 && `Dropped, with all rows: ${dropped.join(', ')}.`,
+    report.wouldCreate !== undefined && `Topics to create: ${report.wouldCreate.join(', ')}.`,
     report.absent.length > 0 && `Absent: ${report.absent.join(', ')}.`,
     report.unchanged > 0 &&
       report.unchanged + report.rejected === report.read &&

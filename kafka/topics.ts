@@ -44,20 +44,35 @@ const compacted: TopicPolicy = {
 
 /**
  * Creates the topics that do not exist, and checks those that do.
+ * @param dryRun creates none
+ * @returns the topics that did not exist
  * @throws ReelflowError topicMismatch, when an existing topic has another partition count or may delete messages;
  *   brokerRefused, when its message limit is too low
  */
-export function ensureRetainedTopics(broker: Broker, specs: readonly TopicSpec[]): Promise<void> {
-  return ensureTopics(broker, specs, retained);
+export function ensureRetainedTopics(
+  broker: Broker,
+  specs: readonly TopicSpec[],
+  dryRun = false,
+): Promise<string[]> {
+  return ensureTopics(broker, specs, retained, dryRun);
 }
 
 /** Like `ensureRetainedTopics`, for topics that hold a table: compaction keeps the newest message of each key. */
-export function ensureCompactedTopics(broker: Broker, specs: readonly TopicSpec[]): Promise<void> {
-  return ensureTopics(broker, specs, compacted);
+export function ensureCompactedTopics(
+  broker: Broker,
+  specs: readonly TopicSpec[],
+  dryRun = false,
+): Promise<string[]> {
+  return ensureTopics(broker, specs, compacted, dryRun);
 }
 
-async function ensureTopics(broker: Broker, specs: readonly TopicSpec[], policy: TopicPolicy): Promise<void> {
-  await withAdmin(broker, async (admin) => {
+async function ensureTopics(
+  broker: Broker,
+  specs: readonly TopicSpec[],
+  policy: TopicPolicy,
+  dryRun: boolean,
+): Promise<string[]> {
+  return withAdmin(broker, async (admin) => {
     const listed = new Set(await admin.listTopics());
     const unlisted = specs.filter(({ topic }) => !listed.has(topic));
     const hidden = await unlistedCounts(
@@ -68,7 +83,7 @@ async function ensureTopics(broker: Broker, specs: readonly TopicSpec[], policy:
       },
     );
     const missing = unlisted.filter(({ topic }) => !hidden.has(topic));
-    if (missing.length > 0) {
+    if (missing.length > 0 && !dryRun) {
       await admin
         .createTopics({
           topics: missing.map(({ topic, partitions, segmentBytes, settings = {} }) => ({
@@ -88,11 +103,14 @@ async function ensureTopics(broker: Broker, specs: readonly TopicSpec[], policy:
           if (!isAlreadyExists(thrown) && !isUnknownYet(thrown)) throw thrown;
         });
     }
+    const existing = dryRun ? specs.filter((spec) => !missing.includes(spec)) : specs;
+    const absent = missing.map(({ topic }) => topic);
+    if (existing.length === 0) return absent;
     const topics = await metadataOf(
       admin,
-      specs.map(({ topic }) => topic),
+      existing.map(({ topic }) => topic),
     );
-    for (const { topic, partitions } of specs) {
+    for (const { topic, partitions } of existing) {
       const found = topics.find(({ name }) => name === topic)?.partitions.length ?? 0;
       if (found !== partitions) {
         throw new ReelflowError('topicMismatch', `Topic ${topic} has another partition count`, {
@@ -101,7 +119,8 @@ async function ensureTopics(broker: Broker, specs: readonly TopicSpec[], policy:
         });
       }
     }
-    await checkSettings(admin, specs, policy);
+    await checkSettings(admin, existing, policy);
+    return absent;
   });
 }
 

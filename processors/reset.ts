@@ -69,7 +69,8 @@ export async function reset({
     });
   }
   const bounds = await logBounds(broker, [names.deltas, ...sources]);
-  const deltaSchemaId = await registry.register(names.deltas, 'reelflow.deltas');
+  const schema = [names.deltas, 'reelflow.deltas'] as const;
+  const deltaSchemaId = await (dryRun ? registry.registered(...schema) : registry.register(...schema));
   const producer = broker.kafka.producer({ allowAutoTopicCreation: false });
   const reader = new LogReader(broker);
   const context = {

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { type Broker, clusterIdOf } from '../kafka/client.ts';
 import { messageOf, ReelflowError, systemCodeOf } from '../runtime/errors.ts';
-import { makeFolder } from '../runtime/files.ts';
+import { makeFolder, withTemporaryFolder } from '../runtime/files.ts';
 import { withFolderLock } from '../runtime/folder-lock.ts';
 import { datasetNames, namespaceFolder, type TopicNames } from '../topics/catalog.ts';
 import type { InputFile } from './input-files.ts';
@@ -76,21 +76,30 @@ export function journalFolder(state: string, clusterId: string, namespace: strin
   return join(state, clusterId, namespaceFolder(namespace), 'replay');
 }
 
+interface JournalPlace {
+  readonly broker: Broker;
+  readonly names: TopicNames;
+  readonly state: string;
+  readonly dryRun?: boolean;
+}
+
 /**
- * Runs `work` with this folder while nothing else sends rows for the namespace from this state folder.
+ * Runs `work` with this folder while nothing else sends rows for the namespace from this state folder. A dry run sends none: it
+ * needs no lock, leaves a missing folder missing, and has a temporary folder for its files.
  * @throws ReelflowError busy, stateUnusable, diskFull
  */
 export async function withJournalFolder<T>(
-  { broker, names, state }: { readonly broker: Broker; readonly names: TopicNames; readonly state: string },
-  work: (folder: string) => Promise<T>,
+  { broker, names, state, dryRun = false }: JournalPlace,
+  work: (folder: string, filesFolder: string) => Promise<T>,
 ): Promise<T> {
   const folder = journalFolder(state, await clusterIdOf(broker), names.namespace);
+  if (dryRun) return withTemporaryFolder('dry-run', (temporary) => work(folder, temporary));
   try {
     makeFolder(folder);
   } catch (thrown) {
     throw unusable(folder, thrown);
   }
-  return withFolderLock(folder, { patienceMs: 0 }, () => work(folder));
+  return withFolderLock(folder, { patienceMs: 0 }, () => work(folder, folder));
 }
 
 /** An id that says when its run began. */

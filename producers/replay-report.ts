@@ -38,6 +38,8 @@ export interface ReplayReport extends ReplayCounts {
   readonly dropped?: readonly DatasetName[];
   /** What a refresh would send, or has sent; datasets whose topics were empty have one in a dry run only. */
   readonly plan?: Partial<Record<DatasetName, ReportedPlan>>;
+  /** Topics that do not exist: a dry run creates none. */
+  readonly wouldCreate?: readonly string[];
 }
 
 /** A plan without its lists. */
@@ -49,7 +51,10 @@ export type ReportedPlan = Pick<
 /** The counts of a run by dataset and in total, from its journal. */
 export function reportOf(
   journal: Journal,
-  outcome: Pick<ReplayReport, 'absent' | 'nothingToDo' | 'interrupted' | 'unfinished' | 'dropped' | 'plan'>,
+  outcome: Pick<
+    ReplayReport,
+    'absent' | 'nothingToDo' | 'interrupted' | 'unfinished' | 'dropped' | 'plan' | 'wouldCreate'
+  >,
 ): ReplayReport {
   const reports: ReplayReport['datasets'] = {};
   const total = { read: 0, unchanged: 0, produced: 0, rejected: 0, chunks: 0, bytes: 0 };

@@ -28,7 +28,7 @@ import {
   writeJournal,
 } from './journal.ts';
 import { createProducer } from './producer.ts';
-import { DumpRefresh, type Plans, type RefreshOptions } from './refresh/dump-refresh.ts';
+import { DumpRefresh, type Plans, type RefreshOptions, schemaIdOf } from './refresh/dump-refresh.ts';
 import { type ReplayReport, reportOf } from './replay-report.ts';
 
 export interface ReplayOptions extends FileReplayOptions, RefreshOptions {
@@ -66,14 +66,14 @@ export async function replay(options: ReplayOptions): Promise<ReplayReport> {
   const { broker, mode = 'refresh' } = options;
   const { files, absent } = await openInputs(options.inputs, options.datasets);
   checkDrop(options, absent);
-  return withJournalFolder(options, async (folder) => {
+  return withJournalFolder(options, async (folder, filesFolder) => {
     const last = options.resume === true ? await readJournal(folder) : undefined;
     if (last !== undefined) {
       checkSameInputs(last, files);
       checkSameMode(last, mode);
       if (last.finished) return reportOf(last, { absent, nothingToDo: true, interrupted: false });
     }
-    const { shards, deadLetterPartitions } = await prepareTopics(options, last?.shards);
+    const { shards, deadLetterPartitions, missing } = await prepareTopics(options, last?.shards);
     const journal =
       last === undefined ? newJournal(files, shards, mode) : { ...last, attempt: last.attempt + 1 };
     const secondsBefore = journal.seconds;
@@ -84,6 +84,15 @@ export async function replay(options: ReplayOptions): Promise<ReplayReport> {
     };
     const schemaIds = await registerSchemas(options, files);
     let plan: Plans = {};
+    const dryRunReport = (plans: Plans) =>
+      // Nothing was sent: the rows that would be sent do not count as produced.
+      reportOf(
+        { ...journal, datasets: {} },
+        {
+          ...{ absent, nothingToDo: false, interrupted: false, ...reported(plans) },
+          ...(missing.length > 0 && { wouldCreate: missing }),
+        },
+      );
     const producer = createProducer(broker);
     const appender = new Appender(broker);
     try {
@@ -101,14 +110,15 @@ export async function replay(options: ReplayOptions): Promise<ReplayReport> {
           absent: options.datasets === undefined ? absent : [],
           schemaIds,
           shards,
-          folder,
+          missing: new Set(options.dryRun === true ? missing : []),
+          folder: filesFolder,
           resumedLoads: last?.loads ?? [],
         });
         await refresh.run().catch((thrown) => {
           // A stopped refresh is resumed by the next one, which finds what was sent.
           if (options.signal?.aborted === true) return;
           const isPlanned = options.dryRun === true && Object.keys(refresh.plans).length > 0;
-          if (isPlanned) options.onRefused?.(dryRunReport(journal, { absent, plan: refresh.plans }));
+          if (isPlanned) options.onRefused?.(dryRunReport(refresh.plans));
           throw thrown;
         });
         plan = refresh.plans;
@@ -118,7 +128,7 @@ export async function replay(options: ReplayOptions): Promise<ReplayReport> {
         await new FileReplay(options, run, file, schemaIds.get(file.dataset) as number).run();
         if (options.signal?.aborted) break;
       }
-      if (options.dryRun === true) return dryRunReport(journal, { absent, plan });
+      if (options.dryRun === true) return dryRunReport(plan);
       journal.finished = files.every(({ dataset }) => journal.datasets[dataset]?.done === true);
       await saveJournal();
     } finally {
@@ -150,17 +160,6 @@ function checkDrop({ drop = [], datasets }: ReplayOptions, absent: readonly Data
   });
 }
 
-/** Nothing was sent: the rows that would be sent do not count as produced. */
-function dryRunReport(
-  journal: Journal,
-  { absent, plan }: { absent: readonly DatasetName[]; plan: Plans },
-): ReplayReport {
-  return reportOf(
-    { ...journal, datasets: {} },
-    { absent, nothingToDo: false, interrupted: false, ...reported(plan) },
-  );
-}
-
 function reported(plans: Plans): Pick<ReplayReport, 'plan'> {
   const entries = Object.entries(plans).map(([dataset, each]) => {
     const { rows, changed, new: fresh, vanished, unknown, refused, isBase } = each;
@@ -169,9 +168,12 @@ function reported(plans: Plans): Pick<ReplayReport, 'plan'> {
   return entries.length === 0 ? {} : { plan: Object.fromEntries(entries) };
 }
 
-/** Creates the source topics and the dead-letter topic, or checks the partition counts of existing ones. */
+/**
+ * Creates the source topics and the dead-letter topic, or checks the partition counts of existing ones. A dry run creates
+ * none.
+ */
 async function prepareTopics(
-  { broker, names, shards: asked, mode = 'refresh' }: ReplayOptions,
+  { broker, names, shards: asked, mode = 'refresh', dryRun = false }: ReplayOptions,
   journaled?: number,
 ) {
   const topics = datasetNames.map((dataset) => names.source(dataset));
@@ -183,9 +185,11 @@ async function prepareTopics(
     ...topics.map((topic) => ({ topic, partitions: shards, valueBytesMax: messageBytesMax })),
     { topic: names.deadLetter, partitions: deadLetterPartitions, valueBytesMax: deadLetterBytesMax },
   ];
-  await ensureRetainedTopics(broker, specs);
-  if (mode === 'refresh') await ensureCompactedTopics(broker, [indexSpec(names)]);
-  return { shards, deadLetterPartitions };
+  const missing = await ensureRetainedTopics(broker, specs, dryRun);
+  if (mode === 'refresh') {
+    missing.push(...(await ensureCompactedTopics(broker, [indexSpec(names)], dryRun)));
+  }
+  return { shards, deadLetterPartitions, missing };
 }
 
 /**
@@ -199,10 +203,10 @@ const indexSpec = (names: TopicNames) => ({
   settings: { 'min.cleanable.dirty.ratio': '0.1', 'message.timestamp.type': 'LogAppendTime' },
 });
 
-async function registerSchemas({ registry, names }: ReplayOptions, files: readonly InputFile[]) {
+async function registerSchemas(options: ReplayOptions, files: readonly InputFile[]) {
   const ids = new Map<DatasetName, number>();
   for (const { dataset } of files) {
-    ids.set(dataset, await registry.register(names.source(dataset), `imdb.${dataset}`));
+    ids.set(dataset, await schemaIdOf(options.registry, dataset, options));
   }
   return ids;
 }

@@ -39,6 +39,9 @@ export interface RegistryOptions {
   readonly signal?: AbortSignal;
 }
 
+/** An id that no message has. */
+export const unregistered = -1;
+
 /** Compatibility of all subjects. */
 const compatibility = 'BACKWARD';
 /** How often a refusal is repeated before it counts. */
@@ -124,6 +127,14 @@ export class Registry {
       }
       await this.#sleep(100 * refusals);
     }
+  }
+
+  /**
+   * The id under which the registry holds our schema of a topic, or `unregistered`. Changes nothing.
+   * @throws ReelflowError registryUnreachable, accessRefused, untrusted; the abort reason of `signal`
+   */
+  async registered(topic: string, schemaName: string): Promise<number> {
+    return (await this.#registered(topic, schemaText(schemaName))) ?? unregistered;
   }
 
   /**

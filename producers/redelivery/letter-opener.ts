@@ -16,7 +16,7 @@ import {
   wireHeaderBytes,
 } from '../../topics/chunk.ts';
 import type { FoundLetter } from '../../topics/dead-letter.ts';
-import { type Registry, schemaText } from '../../topics/registry.ts';
+import { type Registry, schemaText, unregistered } from '../../topics/registry.ts';
 import { Chunker } from '../chunker.ts';
 import { headerLineOf, layoutOf } from '../file-layout.ts';
 import { datasetOf } from '../file-names.ts';
@@ -55,9 +55,6 @@ interface OpenerOptions {
   /** Bounds of the existing source topics. */
   readonly bounds: ReadonlyMap<string, ReadonlyMap<number, LogBounds>>;
 }
-
-/** Replaces the id of our own schema where it does not matter. No registry assigns it. */
-const unregistered = -1;
 
 export class LetterOpener {
   readonly #options: OpenerOptions;

@@ -7,7 +7,7 @@ import type { Producer } from 'kafkajs';
 import { LogReader } from '../../kafka/log.ts';
 import { crashPoint } from '../../runtime/crash-points.ts';
 import { ReelflowError } from '../../runtime/errors.ts';
-import { type DatasetName, datasets } from '../../topics/catalog.ts';
+import { type DatasetName, datasets, type TopicNames } from '../../topics/catalog.ts';
 import { ChunkDecoder } from '../../topics/chunk.ts';
 import { type Directory, NewerIndex } from '../../topics/dump-index.ts';
 import type { Registry } from '../../topics/registry.ts';
@@ -24,7 +24,7 @@ import { fingerprintOf } from './dump-fingerprint.ts';
 import { DumpPass } from './dump-pass.ts';
 import { EmptyDump } from './empty-dump.ts';
 import { UnsortedRows } from './group-reader.ts';
-import { ConsumerRefusals, KafkaIndexLog, KafkaSourceLog } from './kafka-logs.ts';
+import { type BoundsOf, boundsOf, ConsumerRefusals, KafkaIndexLog, KafkaSourceLog } from './kafka-logs.ts';
 import { LoadHasher } from './load-hasher.ts';
 import { OutdatedLetters } from './outdated-letters.ts';
 import { OwnOffsets } from './own-offsets.ts';
@@ -60,6 +60,9 @@ interface DumpRefreshInput {
   readonly absent: readonly DatasetName[];
   readonly schemaIds: ReadonlyMap<DatasetName, number>;
   readonly shards: number;
+  /** Topics that a dry run has found missing: it takes them for empty ones. */
+  readonly missing: ReadonlySet<string>;
+  /** For files that are removed at the end. */
   readonly folder: string;
   /** Datasets of which an earlier attempt has sent a part, to a topic that was empty. */
   readonly resumedLoads: readonly DatasetName[];
@@ -106,15 +109,21 @@ async function secondsOf(work: () => Promise<void>): Promise<number> {
 export class DumpRefresh {
   readonly #input: DumpRefreshInput;
   readonly #reader: LogReader;
+  readonly #boundsOf: BoundsOf;
   readonly #refusals: ConsumerRefusals;
   #letters!: OutdatedLetters;
   readonly plans: Plans = {};
 
   constructor(input: DumpRefreshInput) {
     this.#input = input;
-    const { broker, names, signal } = input.options;
+    const { options, missing, shards } = input;
+    const { broker, names, signal } = options;
+    const ofEmpty = new Map(
+      Array.from({ length: shards }, (_, partition) => [partition, { start: 0, end: 0 }]),
+    );
+    this.#boundsOf = async (topic) => (missing.has(topic) ? ofEmpty : boundsOf(broker, topic, signal));
     this.#reader = new LogReader(broker);
-    this.#refusals = new ConsumerRefusals(broker, this.#reader, names.deadLetter, signal);
+    this.#refusals = new ConsumerRefusals(this.#boundsOf, this.#reader, names.deadLetter);
   }
 
   /**
@@ -124,17 +133,20 @@ export class DumpRefresh {
   async run(): Promise<void> {
     const tasks: Task[] = [];
     try {
-      const { options, run, files } = this.#input;
+      const { options, run, files, missing } = this.#input;
       const { producer } = run;
-      const { broker, names, signal } = options;
-      const index = await KafkaIndexLog.open(broker, producer, names.dumpIndex, signal);
-      const nowMs = await index.brokerTimeMs();
-      this.#letters = await OutdatedLetters.open({ broker, reader: this.#reader, producer, names, signal });
+      const { broker, names, signal, dryRun = false } = options;
+      const isMissing = missing.has(names.dumpIndex);
+      const index = await KafkaIndexLog.open(broker, producer, names.dumpIndex, isMissing, signal);
+      const nowMs = await index.timeMs(dryRun);
+      if (!dryRun) {
+        this.#letters = await OutdatedLetters.open({ broker, reader: this.#reader, producer, names, signal });
+      }
       const left = files.filter(({ dataset }) => run.journal.datasets[dataset]?.done !== true);
       tasks.push(...(await allEnded(left.map((file) => this.#open(index, file, nowMs)))));
       tasks.push(...(await this.#openAbsent(index)));
       for (const task of tasks) {
-        const isPlanned = task.kind !== 'load' || options.dryRun === true;
+        const isPlanned = task.kind !== 'load' || dryRun;
         if (isPlanned) this.plans[task.dataset] = await this.#plan(task);
       }
       const planned = tasks.flatMap((task) =>
@@ -150,7 +162,7 @@ export class DumpRefresh {
         const plan = this.plans[dataset];
         if (plan !== undefined) checkPlan(dataset, file.name, plan, options);
       }
-      if (options.dryRun === true) return;
+      if (dryRun) return;
       run.journal.loads = tasks.filter(({ kind }) => kind === 'load').map(({ dataset }) => dataset);
       await run.saveJournal();
       await this.#sendAll(tasks);
@@ -298,13 +310,12 @@ export class DumpRefresh {
       asOfMs: file?.modified.getTime() ?? Date.parse(run.journal.asOf),
       fingerprint: fingerprintOf(dataset, file),
       log: new KafkaSourceLog({
-        broker: options.broker,
+        boundsOf: this.#boundsOf,
         reader: this.#reader,
         topic,
         dataset,
         decoder,
         refusals: this.#refusals,
-        signal: options.signal,
       }),
       index,
       baseAbove: file === undefined ? undefined : (options.baseAbove ?? baseAboveDefault),
@@ -413,9 +424,7 @@ export class DumpRefresh {
 
   async #schemaIdOf(dataset: DatasetName): Promise<number> {
     const { schemaIds, registry, options } = this.#input;
-    return (
-      schemaIds.get(dataset) ?? (await registry.register(options.names.source(dataset), `imdb.${dataset}`))
-    );
+    return schemaIds.get(dataset) ?? (await schemaIdOf(registry, dataset, options));
   }
 
   #report(pass: DumpPass, file: InputFile, step: 'compare' | 'send', bytesRead: number): void {
@@ -432,6 +441,16 @@ export class DumpRefresh {
       bytes,
     });
   }
+}
+
+/** The id of a dataset's schema, which is registered unless this is a dry run. */
+export function schemaIdOf(
+  registry: Registry,
+  dataset: DatasetName,
+  { names, dryRun }: { readonly names: TopicNames; readonly dryRun?: boolean },
+): Promise<number> {
+  const [topic, schema] = [names.source(dataset), `imdb.${dataset}`];
+  return dryRun === true ? registry.registered(topic, schema) : registry.register(topic, schema);
 }
 
 /** @throws ReelflowError newerIndex */

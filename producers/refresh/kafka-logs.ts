@@ -26,15 +26,16 @@ const clockKey = 'clock';
 
 type Place = Refusals['places'][number];
 
+/** The bounds of a topic by partition. */
+export type BoundsOf = (topic: string) => Promise<ReadonlyMap<number, LogBounds>>;
+
 interface KafkaSourceLogOptions {
-  readonly broker: Broker;
+  readonly boundsOf: BoundsOf;
   readonly reader: LogReader;
   readonly topic: string;
   readonly dataset: DatasetName;
   readonly decoder: ChunkDecoder;
   readonly refusals: ConsumerRefusals;
-  /** Once it is aborted, nothing waits for the end of an outage. */
-  readonly signal?: AbortSignal | undefined;
 }
 
 export class KafkaSourceLog implements SourceLog {
@@ -52,8 +53,8 @@ export class KafkaSourceLog implements SourceLog {
   }
 
   async bounds(): Promise<{ start: number; end: number }[]> {
-    const { broker, topic, signal } = this.#options;
-    const found = await boundsOf(broker, topic, signal);
+    const { boundsOf, topic } = this.#options;
+    const found = await boundsOf(topic);
     this.#partitions = found.size;
     return [...found].sort(([a], [b]) => a - b).map(([, bounds]) => bounds);
   }
@@ -145,21 +146,16 @@ function* idsOf(...columns: ArrayLike<number>[]): Generator<number> {
 
 /** Reads the dead letters of consumers, once for all datasets whose index has read equally many. */
 export class ConsumerRefusals {
-  readonly #broker: Broker;
+  readonly #boundsOf: BoundsOf;
   readonly #reader: LogReader;
   readonly #topic: string;
-  readonly #signal: AbortSignal | undefined;
   readonly #read = new Map<string, Promise<{ byTopic: Map<string, Place[]>; end: number[] }>>();
 
-  /**
-   * @param topic of the dead letters, which exists
-   * @param signal once it is aborted, nothing waits for the end of an outage
-   */
-  constructor(broker: Broker, reader: LogReader, topic: string, signal?: AbortSignal) {
-    this.#broker = broker;
+  /** @param topic of the dead letters */
+  constructor(boundsOf: BoundsOf, reader: LogReader, topic: string) {
+    this.#boundsOf = boundsOf;
     this.#reader = reader;
     this.#topic = topic;
-    this.#signal = signal;
   }
 
   async of(topic: string, since: readonly number[]): Promise<Refusals> {
@@ -171,7 +167,7 @@ export class ConsumerRefusals {
   }
 
   async #from(since: readonly number[]): Promise<{ byTopic: Map<string, Place[]>; end: number[] }> {
-    const bounds = await boundsOf(this.#broker, this.#topic, this.#signal);
+    const bounds = await this.#boundsOf(this.#topic);
     const ranges = [...bounds].map(([partition, { start, end }]) => {
       const next = since[partition] ?? start;
       // A topic that was recreated or trimmed is read from its start.
@@ -211,16 +207,19 @@ export class KafkaIndexLog implements IndexLog {
   }
 
   /**
-   * Reads the topic, which exists.
+   * Reads the topic.
+   * @param isMissing the topic does not exist, which a dry run takes for an empty one
    * @param signal once it is aborted, nothing waits for the end of an outage
    */
   static async open(
     broker: Broker,
     producer: Producer,
     topic: string,
+    isMissing: boolean,
     signal?: AbortSignal,
   ): Promise<KafkaIndexLog> {
     const log = new KafkaIndexLog(broker, producer, topic, signal);
+    if (isMissing) return log;
     for await (const { messages } of scanTopic(broker, topic, { isCompacted: true })) {
       for (const { key, value } of messages) {
         if (key === null) continue;
@@ -231,8 +230,12 @@ export class KafkaIndexLog implements IndexLog {
     return log;
   }
 
-  /** The time of the broker, which it stamps on a message of the index; of this host, where the topic is not set so. */
-  async brokerTimeMs(): Promise<number> {
+  /**
+   * The time of the broker, which it stamps on a message of the index; of this host, where the topic is not set so.
+   * @param dryRun sends no message: the time is of this host
+   */
+  async timeMs(dryRun: boolean): Promise<number> {
+    if (dryRun) return Date.now();
     const [receipt] = await this.#send([{ key: clockKey, value: Buffer.of(0) }]);
     const timeMs = Number(receipt?.logAppendTime ?? -1);
     return timeMs >= 0 ? timeMs : Date.now();

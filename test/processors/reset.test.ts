@@ -26,4 +26,6 @@ test('a dry run works while members run', async ({ place }) => {
   const registry = new Registry({ url: broker.endpoints.registryUrl });
   const report = await reset({ broker, registry, names, generationMin: 3, dryRun: true });
   expect(report).toEqual({ generation: 4, shards: 2, messages: 0, records: 0 });
+  // It has registered no schema.
+  expect(await registry.latest(names.deltas)).toBeUndefined();
 });

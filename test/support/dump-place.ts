@@ -3,7 +3,7 @@
  * avsc, with the rule of `replaces` written out once more.
  */
 import { createHash, randomBytes } from 'node:crypto';
-import { mkdtempSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, inject } from 'vitest';
@@ -124,6 +124,20 @@ export class DumpPlace {
       letters += messages.filter((each) => readDeadLetter({ ...each, partition }).kind === 'letter').length;
     }
     return letters;
+  }
+
+  /** The topics of this place with their ends, the subjects of the registry, and the files of the state folder. */
+  async traces() {
+    const { namespace } = this.options.names;
+    const isOwn = (name: string) => name.startsWith(`${namespace}.`);
+    const topics = (await withAdmin(broker, (admin) => admin.listTopics())).filter(isOwn).sort();
+    const bounds = await logBounds(broker, topics);
+    const answer = await fetch(`${inject('registryUrl')}/subjects`);
+    return {
+      ends: topics.map((topic) => [topic, ...[...(bounds.get(topic)?.values() ?? [])].map(({ end }) => end)]),
+      subjects: ((await answer.json()) as string[]).filter(isOwn).sort(),
+      files: readdirSync(this.options.state, { recursive: true }).sort(),
+    };
   }
 
   /** Messages on all source topics. */

@@ -3,6 +3,7 @@
  * namespace; a redelivery; then a fold of the topic as readers do it: the last row of a key wins. The first test uses the
  * command line instead, with a message that a real processor refused.
  */
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, inject, vi } from 'vitest';
 import { printable } from '../../../cli/figures.ts';
@@ -218,6 +219,9 @@ test('a row of a refused chunk is sent only if the topic holds no newer row of i
   const lab = await Lab.at(place);
   await lab.putRefused(lab.chunk(rating(1, 10), rating(2, 10)));
   await lab.put(lab.chunk(rating(1, 20)));
+  const state = join(place.folder, 'absent');
+  expect(await lab.redeliver({ dryRun: true, state })).toMatchObject({ replayed: 1, dryRun: true });
+  expect(existsSync(state)).toBe(false);
   expect(await lab.redeliver()).toMatchObject({ replayed: 1, superseded: 0, rowsSent: 1, rowsSuperseded: 1 });
   expect(await lab.votes([0])).toEqual({ [title(1)]: 20, [title(2)]: 10 });
 });

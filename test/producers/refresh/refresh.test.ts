@@ -8,7 +8,7 @@ import { describe, expect, it, vi } from 'vitest';
 import { replayText } from '../../../cli/replay.ts';
 import type { ReplayOptions } from '../../../producers/replay.ts';
 import type { FailureKind } from '../../../runtime/errors.ts';
-import { type DatasetName, idText } from '../../../topics/catalog.ts';
+import { type DatasetName, datasetNames, idText } from '../../../topics/catalog.ts';
 import {
   deleteTopics,
   dumpOf,
@@ -172,7 +172,28 @@ describe('the topics hold exactly the newest dump', () => {
     const report = await place.replay(place.dump({ ...dumpOf(a), 'title.ratings': rows }), { dryRun: true });
     expect(report).toMatchObject({ produced: 0, interrupted: false });
     expect(report.plan).toEqual({ 'title.ratings': allNew(2_000), 'title.basics': allNew(2_000) });
-    expect(await place.messages()).toBe(0);
+    const { names } = place.options;
+    const topics = [
+      ...datasetNames.map((dataset) => names.source(dataset)),
+      names.deadLetter,
+      names.dumpIndex,
+    ];
+    expect(report.wouldCreate).toEqual(topics);
+    expect(replayText(report)).toContain(`Topics to create: ${topics.join(', ')}.`);
+    expect(await place.traces()).toEqual({ ends: [], subjects: [], files: [] });
+  });
+
+  it('a dry run changes nothing, also while some topics are missing', async () => {
+    const place = new Place();
+    await place.replay(place.dump(dumpOf(a)));
+    const { names } = place.options;
+    await deleteTopics(names.deadLetter, names.source('title.ratings'));
+    const before = await place.traces();
+    const dump = place.dump({ ...dumpOf(b), 'title.episode': fileOf('title.episode', []) });
+    const report = await place.replay(dump, { dryRun: true });
+    expect(report.wouldCreate).toEqual([names.source('title.ratings'), names.deadLetter]);
+    expect(report.plan?.['title.ratings']).toEqual(allNew(Object.keys(b).length));
+    expect(await place.traces()).toEqual(before);
   });
 
   it('what the index says of a topic that is gone does not change the plan of a load', async () => {
@@ -406,7 +427,7 @@ describe('nothing is sent and nothing removed', () => {
     const place = new Place();
     const bad = place.dump({ ...dumpOf(b), 'title.ratings': file });
     expect(await failureOf(place.replay(bad, { dryRun: true }))).toMatchObject({ kind });
-    expect(await place.messages()).toBe(0);
+    expect(await place.traces()).toEqual({ ends: [], subjects: [], files: [] });
   });
 
   it('a dump older than the one that the topics hold, unless it is allowed', async () => {
