@@ -39,7 +39,7 @@ const leaderPatienceMs = 10_000;
 /** How long a broker may take to learn of a topic that another one has just created. */
 const unknownPatienceMs = 2_000;
 
-/** How long brokers that answer may not know a topic until it counts as deleted. One that has just started does not know all. */
+/** A topic that brokers do not know for this long counts as deleted. A broker that has just started does not know all topics. */
 export const goneAfterMs = 10_000;
 
 /** Bounds of all partitions of all these topics. @throws UnknownTopic, ReelflowError brokerUnreachable */
@@ -79,7 +79,7 @@ export async function availableLogBounds(
   }
 }
 
-/** What ListOffsets asks for. */
+/** An offset that the request ListOffsets can name. */
 interface OffsetKind {
   /** Kafka's special timestamp. */
   readonly timestamp: -1 | -2;
@@ -105,7 +105,7 @@ async function readOffsets<Name extends string>(
   if (topics.length === 0) return found;
   const names = Object.keys(kinds) as Name[];
   await withCluster(broker, topics, async (cluster) => {
-    // One after the other: while a connection opens, a second request makes kafkajs open another one and forget it.
+    // One after the other: a second request while a connection opens makes kafkajs open another one and forget it.
     for (const name of names) {
       for (const { topic, partition, offset } of await listOffsets(cluster, topics, kinds[name])) {
         const partitions = found.get(topic);
@@ -152,7 +152,7 @@ async function listOffsets(
 
 async function asUnknownTopic(broker: Broker, topics: readonly string[], thrown: unknown): Promise<unknown> {
   const { partitions: existing } = await clusterTopics(broker);
-  // kafkajs names no topic. One that exists again by now is named with the others.
+  // kafkajs does not say which topic is unknown. If all exist again by now, the error names all.
   const missing = topics.filter((topic) => !existing.has(topic));
   return new UnknownTopic((missing.length > 0 ? missing : topics).join(', '), thrown);
 }

@@ -33,10 +33,10 @@ export interface Broker {
   createAdmin(): Admin;
 }
 
-/** For requests that the caller repeats, or whose failure a person waits for. */
+/** For requests that the caller repeats, and for commands that a person waits for. */
 const impatient: RetryOptions = { initialRetryTime: 100, maxRetryTime: 1_000, retries: 4 };
 
-/** No attempt to connect follows so long after the first, if each address was tried and a person waits. */
+/** A command that only looks stops connecting after this time, once it has tried each address. */
 const lookMs = 5_000;
 
 /**
@@ -76,7 +76,7 @@ export function createBroker(endpoints: Endpoints, logger: Logger, use: 'stage' 
     if (use === 'look') endSoon(cluster.brokerPool, brokers.length);
     return cluster;
   };
-  // That of `kafka` would open connections with the retries of the whole client.
+  // `kafka.admin()` would connect with the retries of the whole client.
   const createAdmin = () =>
     kafkajsAdmin({ logger: kafkajsLogger, retry: impatient, cluster: createCluster(impatient) });
   const outages = new OutageMonitor(logger, 'Kafka broker');
@@ -84,8 +84,8 @@ export function createBroker(endpoints: Endpoints, logger: Logger, use: 'stage' 
 }
 
 /**
- * A port that accepts connections and does not answer, or a host that is down, takes seconds at each attempt. A slow broker
- * has two of them at least.
+ * Ends the attempts to connect after `lookMs`: a host that is down, or a port that accepts connections and does not answer,
+ * takes seconds at each attempt. At least two attempts give a slow broker its time.
  */
 function endSoon(pool: Cluster['brokerPool'], addresses: number): void {
   const repeated = pool.retrier;
@@ -148,28 +148,24 @@ interface ClusterTopics {
   readonly partitions: ReadonlyMap<string, number>;
 }
 
-/** What one request tells of the cluster; kafkajs' admin would send four. @throws ReelflowError brokerUnreachable */
+/** Reads the metadata of the cluster by one request; kafkajs' admin would send four. @throws ReelflowError brokerUnreachable */
 export async function clusterTopics(broker: Broker): Promise<ClusterTopics> {
-  return withCluster(broker, [], clusterTopicsOf);
+  return withCluster(broker, [], async (cluster) => {
+    await cluster.refreshMetadata();
+    const { clusterId, topicMetadata } = cluster.brokerPool.metadata;
+    const counts = topicMetadata.map(
+      ({ topic, partitionMetadata }) => [topic, partitionMetadata.length] as const,
+    );
+    return { clusterId, partitions: new Map(counts) };
+  });
 }
 
-async function clusterTopicsOf(cluster: Cluster): Promise<ClusterTopics> {
-  await cluster.refreshMetadata();
-  const { clusterId, topicMetadata } = cluster.brokerPool.metadata;
-  return {
-    clusterId,
-    partitions: new Map(
-      topicMetadata.map(({ topic, partitionMetadata }) => [topic, partitionMetadata.length]),
-    ),
-  };
-}
-
-/** @throws ReelflowError brokerUnreachable */
+/** The id of the cluster, which shows that a broker answers. @throws ReelflowError brokerUnreachable */
 export async function clusterIdOf(broker: Broker): Promise<string> {
   return (await clusterTopics(broker)).clusterId;
 }
 
-// Most errors that kafkajs logs are followed by a retry that succeeds; the caller reports those that are not.
+// kafkajs retries after most errors that it logs, and succeeds; the caller reports the others.
 const logTo =
   (logger: Logger): logCreator =>
   () =>

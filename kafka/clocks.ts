@@ -1,7 +1,7 @@
 /**
- * kafkajs 2.2.4 keeps moments as values of `Date.now()`. After the wall clock steps back by an hour, a request without an answer
- * would time out, a throttled one be sent, and a member send its heartbeat, an hour late. Here these moments are kept by the
- * monotonic clock. Importing this file changes all clients.
+ * kafkajs 2.2.4 keeps moments as values of `Date.now()`. When the wall clock steps back by an hour, it would end unanswered
+ * requests, send throttled requests and send heartbeats an hour late. This file keeps these moments by the monotonic clock.
+ * Importing it changes all clients.
  */
 import BrokerPool from 'kafkajs/src/cluster/brokerPool.js';
 import ConsumerGroup from 'kafkajs/src/consumer/consumerGroup.js';

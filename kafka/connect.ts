@@ -1,10 +1,10 @@
 /**
- * Connections of kafkajs 2.2.4 whose opening is not finished. kafkajs asks each broker that it has connected to for its API
- * versions. While it waits, and permanently after an answer that came too late, the broker counts as connected, and each
- * request fails with "Broker not connected". Here such a broker is not connected yet, so the next request opens it.
+ * Corrects how kafkajs 2.2.4 opens connections. It asks each broker that it connects to for its API versions. While it waits,
+ * and permanently after a late answer, it counts the broker as connected, and each request fails with "Broker not connected".
+ * Here such a broker is not connected yet, so the next request opens it.
  *
- * A port that speaks no Kafka shows at the same request. kafkajs takes the first bytes of any answer for its length and waits for
- * the rest, or throws uncaught when the length is negative; without an answer it waits for half a minute.
+ * The same request reveals a port that does not speak Kafka. kafkajs takes the first bytes of any answer as its length and waits
+ * for the rest, or throws uncaught when the length is negative; without an answer it waits for half a minute.
  * Importing this file changes the connections of all clients.
  */
 import Broker from 'kafkajs/src/broker/index.js';
@@ -17,7 +17,7 @@ Broker.prototype.isConnected = function (this: Broker): boolean {
 };
 
 const { apiVersions } = Broker.prototype;
-/** A broker answers this request from memory. */
+/** Long enough: a broker answers this request from memory. */
 const answerMs = 3_000;
 
 Broker.prototype.apiVersions = async function (this: Broker): Promise<object> {
@@ -42,7 +42,7 @@ Connection.prototype.processData = function (this: Connection, bytes: Buffer): v
   } else processData.call(this, bytes);
 };
 
-/** What another protocol begins with. */
+/** Names the protocol that an answer begins with, or quotes its first bytes. */
 function spokenIn(bytes: Buffer): string {
   // An alert of TLS 1.0 to 1.3.
   if (bytes[0] === 0x15 && bytes[1] === 3) return 'it requires TLS';

@@ -2,7 +2,6 @@
  * Describes groups of the consumer protocol of KIP-848, which kafkajs does not know: the request ConsumerGroupDescribe
  * (API key 69, version 0), encoded here and sent through a connection of kafkajs.
  */
-
 import type { Broker } from 'kafkajs/src/cluster/index.js';
 import Encoder from 'kafkajs/src/protocol/encoder.js';
 
@@ -37,30 +36,30 @@ export function canDescribeConsumerGroups({ versions }: Broker): boolean {
   return supported !== undefined && supported.minVersion <= apiVersion && supported.maxVersion >= apiVersion;
 }
 
-/** Whether the group does not exist, or is none of this protocol. */
+/** Whether the group does not exist, or uses another protocol. */
 export function isUnknownGroup({ errorCode }: DescribedGroup): boolean {
   return errorCode === groupIdNotFound;
 }
 
-/** Asks the coordinator of these groups. @throws KafkaJSError, when the request fails as a whole */
-export async function describeConsumerGroups(
+/** Asks the coordinator of the group. @throws KafkaJSError, when the request fails as a whole */
+export async function describeConsumerGroup(
   coordinator: Broker,
-  groups: readonly string[],
-): Promise<DescribedGroup[]> {
+  group: string,
+): Promise<DescribedGroup | undefined> {
   return coordinator.connectionPool.send({
-    request: { apiKey, apiVersion, apiName: 'ConsumerGroupDescribe', encode: async () => encode(groups) },
-    response: { decode: async (bytes) => decode(bytes), parse: async (described) => described },
+    request: { apiKey, apiVersion, apiName: 'ConsumerGroupDescribe', encode: async () => encode(group) },
+    response: { decode: async (bytes) => decode(bytes)[0], parse: async (described) => described },
   });
 }
 
 /** Request header v2 adds tagged fields before the body; all lengths are one more, as unsigned varints. */
-function encode(groups: readonly string[]): Encoder {
-  const encoder = new Encoder().writeUVarInt(0).writeUVarInt(groups.length + 1);
-  for (const group of groups) {
-    encoder.writeUVarIntBytes(Buffer.from(group));
-  }
-  const withAuthorizedOperations = false;
-  return encoder.writeBoolean(withAuthorizedOperations).writeUVarInt(0);
+function encode(group: string): Encoder {
+  return new Encoder()
+    .writeUVarInt(0) // no tagged fields
+    .writeUVarInt(1 + 1) // one group
+    .writeUVarIntBytes(Buffer.from(group))
+    .writeBoolean(false) // without authorized operations
+    .writeUVarInt(0); // no tagged fields
 }
 
 function decode(bytes: Buffer): DescribedGroup[] {

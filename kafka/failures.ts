@@ -124,8 +124,8 @@ const byName: Readonly<Record<string, BrokerFailure>> = {
 };
 
 /**
- * What kafkajs' code says, without an error class of its own, of a connection that another request has lost or not opened yet:
- * then its metadata is null, and it has no seed broker.
+ * Texts of errors that kafkajs throws without a class of its own, because another request has lost the connection or not opened
+ * it yet: then its metadata is null, and it has no seed broker.
  */
 const lostConnection =
   /^Broker not connected$|^Cannot .* null\b|^Cannot read properties of undefined \(reading '(connectionPool|nodeId)'\)/;
@@ -141,7 +141,7 @@ export function brokerFailureOf(thrown: unknown): BrokerFailure | undefined {
     if (code !== undefined) return byCode[code] ?? 'refused';
     const failure = byName[error.name];
     if (failure !== undefined) return failure;
-    // What a socket says before kafkajs has wrapped it.
+    // An error of a socket that kafkajs has not wrapped yet.
     if (isConnectionError(error)) return 'connection';
     if (lostConnection.test(error.message) && /\Wkafkajs\W/.test(error.stack ?? '')) return 'connection';
   }
@@ -168,7 +168,7 @@ export const isUnknownTopic = (thrown: unknown) => brokerFailureOf(thrown) === '
 export const isWithoutLeader = (thrown: unknown) =>
   ['LEADER_NOT_AVAILABLE', 'NOT_LEADER_FOR_PARTITION'].includes(kafkaCodeOf(thrown) ?? '');
 
-/** The answer of a broker that a failure stands for: kafkajs wraps it, in some cases without its reason. */
+/** The error that a broker answered with. kafkajs wraps it, in some cases without its reason. */
 export function answerOf(thrown: unknown): Error | undefined {
   for (const error of causesOf(thrown)) if (codeOf(error) !== undefined) return error;
   return undefined;
@@ -180,7 +180,7 @@ export function kafkaCodeOf(thrown: unknown): string | undefined {
   return answer && codeOf(answer);
 }
 
-/** Whether the broker answers and will not serve this request, however often it is repeated. */
+/** Whether the broker refuses this request permanently. */
 export function isRefusal(thrown: unknown): boolean {
   return (
     thrown instanceof ReelflowError &&
@@ -189,9 +189,9 @@ export function isRefusal(thrown: unknown): boolean {
 }
 
 /**
- * Turns a failure of a request into the error that a person can act on. Anything that does not come from the broker, and a
+ * Turns a failure of a request into an error that a person can act on. Anything that does not come from the broker, and a
  * position outside the log, passes unchanged.
- * @param topic that the request was about, to name it
+ * @param topic of the request, for the error's detail
  */
 export function asBrokerError(
   thrown: unknown,
@@ -284,7 +284,7 @@ export function asBrokerError(
   }
 }
 
-/** What a client without TLS gets from a port with TLS, and a client with TLS from a port without. */
+/** Errors of a client without TLS at a port with TLS, and of a client with TLS at a port without. */
 const requiresTls = /it requires TLS/;
 const speaksNoTls = /before secure TLS connection was established|wrong version number/;
 

@@ -10,7 +10,7 @@ import { type Broker, withAdmin, withCluster } from './client.ts';
 import {
   canDescribeConsumerGroups,
   type DescribedGroup,
-  describeConsumerGroups,
+  describeConsumerGroup,
   isUnknownGroup,
 } from './consumer-group-describe.ts';
 import { asBrokerError, brokerFailureOf, kafkaCodeOf } from './failures.ts';
@@ -37,13 +37,13 @@ export interface Group {
   readonly committed: ReadonlyMap<string, ReadonlyMap<number, CommittedOffset>>;
   /** Why the group could not be read; null when it could. */
   readonly problem: string | null;
-  /** Whether that is a right that the user lacks. */
+  /** Whether the problem is a right that the user lacks. */
   readonly isRefused?: boolean;
 }
 
 const readable = { problem: null, isRefused: false };
 
-/** A group without members and commits. */
+/** A group that the cluster does not know. */
 const absent: Group = {
   exists: false,
   owners: new Map(),
@@ -58,7 +58,7 @@ export async function readGroups(broker: Broker, names: readonly string[]): Prom
   if (names.length === 0) return new Map();
   return withAdmin(broker, async (admin) => {
     const classic = await describedGroups(broker, admin, names);
-    // To the older request, a group of the consumer protocol is "Dead", as one that does not exist.
+    // The older request reports a group of the consumer protocol as "Dead", like one that does not exist.
     const others = names.filter((name) => {
       const description = classic.get(name);
       return !(description instanceof Unread) && (description?.state ?? 'Dead') === 'Dead';
@@ -106,6 +106,8 @@ export function withRefusedTopic(group: Group, refusal: unknown): Group {
 }
 
 type Membership = Pick<Group, 'exists' | 'owners' | 'members' | 'subscribed'>;
+
+const withoutMembers: Membership = { exists: true, owners: new Map(), members: 0, subscribed: null };
 
 function groupOf(membership: Membership | Unread, committed: Group['committed'] | Unread): Group {
   const commits: Group['committed'] = committed instanceof Unread ? new Map() : committed;
@@ -174,7 +176,7 @@ async function committedBy(
 /** A group of the classic protocol. */
 function membershipOf(group: GroupDescription | undefined): Membership {
   if (group === undefined || group.state === 'Dead') return absent;
-  if (group.state === 'Empty') return { exists: true, owners: new Map(), members: 0, subscribed: null };
+  if (group.state === 'Empty') return withoutMembers;
   const unknown = { exists: true, owners: null, members: group.members.length, subscribed: null };
   if (group.state !== 'Stable' || group.protocolType !== 'consumer') return unknown;
   const owners = new Map<string, Map<number, string>>();
@@ -231,8 +233,7 @@ async function readConsumerGroups(
 async function describedConsumerGroup(cluster: Cluster, name: string): Promise<DescribedGroup | undefined> {
   const coordinator = await cluster.findGroupCoordinator({ groupId: name });
   if (!canDescribeConsumerGroups(coordinator)) return undefined;
-  const [group] = await describeConsumerGroups(coordinator, [name]);
-  return group;
+  return describeConsumerGroup(coordinator, name);
 }
 
 /** Codes of ConsumerGroupDescribe, as kafkajs names them for other requests. */
@@ -251,7 +252,7 @@ function protocolError({ errorCode, errorMessage }: DescribedGroup): Error {
 
 function consumerMembershipOf({ state, members }: DescribedGroup): Membership {
   if (state === 'Dead') return absent;
-  if (members.length === 0) return { exists: true, owners: new Map(), members: 0, subscribed: null };
+  if (members.length === 0) return withoutMembers;
   const owners = new Map<string, Map<number, string>>();
   for (const { memberId, assignment } of members) assign(owners, memberId, assignment);
   return {

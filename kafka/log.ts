@@ -3,7 +3,7 @@
  * reset, and nothing is committed. It uses the cluster and fetch request of kafkajs without its consumer, which resets
  * the offset on OFFSET_OUT_OF_RANGE and drops fetched data when it pauses.
  */
-import type { FetchedMessage } from 'kafkajs/src/cluster/index.js';
+import type { default as Cluster, FetchedMessage } from 'kafkajs/src/cluster/index.js';
 import Batch from 'kafkajs/src/consumer/batch.js';
 import { messageOf, ReelflowError } from '../runtime/errors.ts';
 import type { Broker } from './client.ts';
@@ -13,7 +13,7 @@ export interface LogMessage {
   readonly offset: number;
   /** Milliseconds since 1970, set by the sender. */
   readonly timestampMs: number;
-  /** Epoch of the leader that appended it: messages in place of lost ones have another one. Absent where no batch names it. */
+  /** Epoch of the leader that appended it. Messages that replace lost ones have another epoch. Absent where no batch names it. */
   readonly leaderEpoch?: number | undefined;
   readonly key: Buffer | null;
   readonly value: Buffer | null;
@@ -66,33 +66,35 @@ const skippedMax = 100_000;
 /** Makes a broker send the first batch of a partition and no more. */
 const oneBatch = 1;
 
+const empty = { timestampMs: 0, key: null, value: null, isMarker: false, isUndecodable: false };
+
 interface Answer {
   readonly lastStableOffset: string;
   readonly messages: readonly FetchedMessage[];
 }
 
 /**
- * The last offset that an answer without a message from `next` on passes over, as a marker. Compaction removes records and keeps the
- * batch with its offsets, also without any record if it is the last one of its producer. A broker answers with no more than that
- * batch when its segment ends there, however often it is asked.
+ * A marker at the last offset of a batch that holds no record from `next` on. Compaction removes records and keeps the batch with
+ * its offsets, even without records if it is the last batch of its producer. If the segment ends there, each answer holds that
+ * batch alone, and without the marker a reader would never get past it.
  */
-function passedOver(
+function emptyBatchMarker(
   next: number,
   { messages, lastStableOffset }: Answer,
   { isCompacted = false }: FetchBounds,
 ): LogMessage[] {
   const last = messages.at(-1)?.batchContext;
-  // Other logs have no empty batches: an empty answer of theirs, such as that of a slow remote store, passes over nothing.
+  // Only compacted logs have empty batches. An empty answer of another log, such as that of a slow remote store, needs no marker.
   if (last === undefined && !isCompacted) return [];
-  // A batch without records: at least this offset has none. Behind the last stable offset nothing is readable yet.
+  // A batch without records: at least the offset `next` has none. Beyond the last stable offset nothing is readable yet.
   const offset = last === undefined ? next : Number(last.firstOffset) + last.lastOffsetDelta;
   if (offset < next || next >= Number(lastStableOffset)) return [];
-  return [{ offset, timestampMs: 0, key: null, value: null, isMarker: true, isUndecodable: false }];
+  return [{ ...empty, offset, isMarker: true }];
 }
 
 export class LogReader {
   readonly #broker: Broker;
-  readonly #cluster: ReturnType<Broker['createCluster']>;
+  readonly #cluster: Cluster;
   readonly #topics = new Set<string>();
   readonly #skips: ReadonlySet<string> | 'all';
   #connected = false;
@@ -111,14 +113,14 @@ export class LogReader {
    * @throws OutsideLog, LogInterrupted, ReelflowError undecodableBatch
    */
   fetch(wants: readonly Want[], bounds: FetchBounds): Promise<Fetched[]> {
-    // One call at a time: for concurrent calls kafkajs opens a connection each, keeps the last one and never closes the
+    // One call at a time: kafkajs opens a connection for each concurrent call, keeps the last one and never closes the
     // others, which keep the process alive.
     const turn = this.#turn.then(() => this.#fetch(wants, bounds));
     this.#turn = turn.catch(() => undefined);
     return turn;
   }
 
-  /** @param isProbe whether undecodable batches are refused whatever `skips` says */
+  /** @param isProbe refuses undecodable batches, even those that `skips` names */
   async #fetch(wants: readonly Want[], bounds: FetchBounds, isProbe = false): Promise<Fetched[]> {
     if (wants.length === 0) return [];
     try {
@@ -158,14 +160,7 @@ export class LogReader {
     if (isProbe || !isSkipped) throw refusal;
     const messages: LogMessage[] = [];
     for (let next = want.next; messages.length < skippedMax; next++) {
-      messages.push({
-        offset: next,
-        timestampMs: 0,
-        key: null,
-        value: null,
-        isMarker: false,
-        isUndecodable: true,
-      });
+      messages.push({ ...empty, offset: next, isUndecodable: true });
       try {
         const [behind] = await this.#fetch([{ ...want, next: next + 1 }], { ...bounds, waitMs: 0 }, true);
         return { ...want, messages, end: behind?.end ?? next + 1 };
@@ -248,7 +243,7 @@ export class LogReader {
         );
         // With several partitions an answer may be empty because the others filled the response.
         if (messages.length === 0 && wants.length === 1)
-          messages.push(...passedOver(want.next, answer, bounds));
+          messages.push(...emptyBatchMarker(want.next, answer, bounds));
         return { ...want, end: Number(answer.highWatermark), messages };
       }),
     );

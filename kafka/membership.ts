@@ -18,7 +18,7 @@ const heartbeatIntervalMs = 1_000;
 /** How long leaving may take: kafkajs waits for pending requests, on a dead connection for half a minute. */
 const leaveWithinMs = 5_000;
 
-/** The activity, for the outage monitor. */
+/** Names the activity to the outage monitor. */
 const membership = 'group membership';
 
 interface MembershipOptions extends ShardAssignment {
@@ -26,7 +26,7 @@ interface MembershipOptions extends ShardAssignment {
   readonly groupId: string;
   /**
    * Receives the shards of this member at every rebalance; it owns no others.
-   * @param waits whether it gets none because members that declare something else hold them
+   * @param waits whether it gets none because members with another declaration hold them
    */
   readonly onAssigned: (shards: readonly number[], waits: boolean) => void;
   /** The membership has ended permanently. */
@@ -106,13 +106,13 @@ export class Membership {
       maxWaitTimeInMs: 250,
       allowAutoTopicCreation: false,
       partitionAssigners: [wholeShards(this.#options)],
-      // A crash (coordinator loading, connection cut) during `leave` would restart the consumer after its disconnect: a
-      // ghost that heartbeats permanently, keeps the process alive and withholds its shards from other members.
+      // A crash (coordinator loading, connection cut) during `leave` would restart the consumer after its disconnect. It would
+      // send heartbeats permanently, keep the process alive and withhold its shards from other members.
       retry: { retries: 5, restartOnFailure: async () => !this.#isLeaving },
     });
   }
 
-  /** kafkajs restarts itself after some failures. It gives up on others that pass, such as a missing coordinator. */
+  /** kafkajs restarts its consumer after some failures. It gives up after others that pass, such as a missing coordinator. */
   #onCrash({ error, restart }: { readonly error: Error; readonly restart: boolean }): void {
     if (this.#isLeaving) return;
     const { broker, onCrash } = this.#options;

@@ -1,7 +1,7 @@
 /**
  * SASL OAUTHBEARER: bearer tokens from a file or from the token endpoint of an OAuth 2.0 server, and the exchange that
- * presents one to a broker. Each authentication gets a token that is valid for some time yet: kafkajs authenticates again
- * before the session that the broker granted ends (KIP-368), so renewed tokens reach connections that stay open.
+ * presents one to a broker. Each authentication presents a token that stays valid for some time. kafkajs authenticates again
+ * before the session that the broker granted ends (KIP-368), so renewed tokens reach open connections.
  */
 import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -10,10 +10,10 @@ import type { TokenSource } from '../runtime/broker-security.ts';
 import { isCertificateError, messageOf, ReelflowError } from '../runtime/errors.ts';
 import { jsonObjectOf } from '../runtime/json.ts';
 
-/** How long the token endpoint may take, and how much it may say. */
+/** Bounds of an answer of the token endpoint. */
 const requestBoundMs = 8_000;
 const answerBytesMax = 64 * 1024;
-/** An endpoint's token with less time left is replaced. */
+/** A token of the endpoint with less time left is renewed. */
 const remainingMsMin = 15_000;
 /** The session of a token with less time left would end before kafkajs may authenticate again. */
 const sessionMsMin = 6_000;
@@ -37,7 +37,7 @@ export class BearerTokens {
   }
 
   /**
-   * A token to present now: the file's, read again each time, or the endpoint's, renewed after four fifths of its life.
+   * A token to present now: from the file, read again each time, or from the endpoint, renewed after four fifths of its life.
    * @throws KafkaJSConnectionError, when there is none and waiting can help; KafkaJSNonRetriableError, when the
    *   endpoint refuses the client or is not trusted. The cause is the ReelflowError.
    */
@@ -53,13 +53,13 @@ export class BearerTokens {
       this.#token = await this.#request;
       return this.#token.value;
     } catch (thrown) {
-      // The endpoint may be away for the fifth that is left.
+      // The old token bridges an outage of the endpoint for the last fifth of its life.
       if (held?.endMs !== undefined && performance.now() < held.endMs) return held.value;
       throw thrown;
     }
   }
 
-  /** Waits for the successor of a token that is about to expire; one that has expired is for the broker to refuse. */
+  /** Waits for the successor of a token that is about to expire. The broker refuses one that has expired. */
   async #fromFile(path: string): Promise<string> {
     for (;;) {
       const value = tokenOfFile(path);
@@ -70,12 +70,12 @@ export class BearerTokens {
     }
   }
 
-  /** Drops a token that the broker refused, so that the next attempt asks for another. */
+  /** Drops a token that the broker refused, so that the next attempt requests another. */
   drop(value: string): void {
     if (this.#token?.value === value) this.#token = undefined;
   }
 
-  /** What is known of the reason for which a broker refused a token. */
+  /** The error for a token that a broker refused. @param said the reason in the broker's answer */
   explain(value: string, broker: string, said: string): ReelflowError {
     const { validity, owner, hasExpired } = describe(value);
     const file = this.#source.kind === 'file' ? this.#source.path : undefined;
@@ -95,7 +95,7 @@ export class BearerTokens {
   }
 }
 
-/** RFC 6750. Any other character could end the message of the protocol early. */
+/** RFC 6750. Any other character could end the protocol's message early. */
 const tokenSyntax = /^[A-Za-z0-9\-._~+/]+=*$/;
 
 function tokenOfFile(path: string): string {
@@ -171,7 +171,7 @@ async function requestToken(source: Extract<TokenSource, { kind: 'endpoint' }>):
 
 const endpointHint = 'Check KAFKA_SASL_OAUTHBEARER_TOKEN_ENDPOINT_URL and the server behind it.';
 
-/** @param seconds `expires_in`, which is optional: the token may say its end itself */
+/** @param seconds `expires_in`, which is optional: the token itself may contain its end */
 function lifeOf(askedMs: number, seconds: unknown, token: string): Omit<Token, 'value'> {
   const { exp } = claimsOf(token);
   const lifeMs =
@@ -196,7 +196,7 @@ async function textOf(response: Response): Promise<string> {
 /** RFC 6749, section 2.3.1. */
 const formEncoded = (text: string) => new URLSearchParams([['', text]]).toString().slice(1);
 
-/** A query may hold a key. */
+/** A URL for people, without its query, which may hold a key. */
 function shown(url: string): string {
   const { origin, pathname } = new URL(url);
   return origin + pathname;
@@ -209,7 +209,7 @@ function harmless(text: string, secret: string): string {
     .slice(0, 200);
 }
 
-// What a token says of itself
+// Claims
 
 /** The claims of a JSON web token, not verified; none of an opaque token. */
 function claimsOf(token: string): { exp?: number; sub?: string; iss?: string } {
@@ -284,7 +284,7 @@ const isConnectionLoss = (thrown: unknown) =>
 
 type Parts = { readonly detail: string; readonly hint: string };
 
-/** kafkajs repeats the attempt, as when a broker is away. */
+/** An error after which kafkajs repeats the attempt, as it does when a broker does not answer. */
 function unavailable(what: string, parts: Parts): Error {
   return withCause(
     new kafkajs.KafkaJSConnectionError(what),
@@ -292,12 +292,12 @@ function unavailable(what: string, parts: Parts): Error {
   );
 }
 
-/** kafkajs gives up. */
+/** An error after which kafkajs gives up. */
 function refused(kind: 'accessRefused' | 'untrusted', what: string, parts: Parts): Error {
   return withCause(new kafkajs.KafkaJSNonRetriableError(what), new ReelflowError(kind, what, parts));
 }
 
-/** kafkajs' constructors take none. */
+/** Adds the cause, which kafkajs' constructors do not take. */
 function withCause(error: Error, cause: ReelflowError): Error {
   return Object.assign(error, { cause });
 }

@@ -1,7 +1,7 @@
 /**
- * Outages of the brokers (or of another service): which activities of this process wait, since when and why. One warning
- * when an outage starts and one when it ends, however many activities wait. A leader that moves is not an outage, so the first
- * seconds are silent.
+ * Outages of the brokers or of another service: which activities of this process wait, since when and why. Logs one warning
+ * when an outage starts and one when it ends, however many activities wait. The first seconds are silent, because a leader that
+ * moves is not an outage.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { messageOf } from '../runtime/errors.ts';
@@ -14,7 +14,7 @@ interface Outage {
   readonly reason: string;
 }
 
-/** What health checks say of the present outages; empty without one. */
+/** The present outages as a sentence for health checks; empty without one. */
 export function outageDetail(outages: {
   readonly broker?: Outage | undefined;
   readonly registry?: Outage | undefined;
@@ -28,7 +28,7 @@ export function outageDetail(outages: {
 
 /** An interruption shorter than this is not an outage. */
 const silentMs = 3_000;
-/** Those that the log names; each shard of a member may wait for something of its own. */
+/** Maximum that the log names: each shard of a member may be an activity of its own. */
 const activitiesMax = 3;
 
 export class OutageMonitor {
@@ -73,7 +73,7 @@ export class OutageMonitor {
 
   /**
    * Records that an activity does not wait any more. The outage ends with the last one.
-   * @param isServed false if it has given up: the outage may go on, unobserved
+   * @param isServed false if the activity has given up: the outage may continue, unobserved
    */
   resumes(activity: string, isServed = true): void {
     if (!this.#waiting.delete(activity) || this.#waiting.size > 0) return;
@@ -104,9 +104,9 @@ export class OutageMonitor {
 const retryMs = { first: 100, most: 2_000 };
 
 /**
- * Repeats `work` until the broker serves it. Anything but a passing failure of the broker is thrown.
+ * Repeats `work` until the broker serves it. Throws everything but a passing failure of the broker.
  * @param activity names what waits; unique among those that wait at the same time
- * @param signal once it is aborted a failure is thrown instead of being waited out
+ * @param signal once it is aborted, the next failure is thrown
  */
 export async function untilServed<T>(
   outages: Pick<OutageMonitor, 'waits' | 'resumes'>,

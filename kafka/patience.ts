@@ -1,8 +1,8 @@
-/** Requests that are repeated while their failure passes by itself. */
+/** Repeats requests while their failure is one that passes by itself. */
 import { setTimeout as sleep } from 'node:timers/promises';
 
 /**
- * @param patienceMs how long this failure is waited out, since the first request; 0 for one that does not pass
+ * @param patienceMs how long after the first request this failure may persist; 0 for one that does not pass
  * @throws the last failure
  */
 export async function patiently<T>(

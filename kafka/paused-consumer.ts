@@ -6,7 +6,7 @@ import ConsumerGroup from 'kafkajs/src/consumer/consumerGroup.js';
 
 const { fetch } = ConsumerGroup.prototype;
 
-/** Ends the present pause of each loop, by group that never fetches. */
+/** Functions that end the present pause of a fetch loop, by group that never fetches. */
 const pauses = new Map<string, Set<() => void>>();
 
 /** From now on, consumers of the group in this process fetch nothing. */
@@ -15,8 +15,8 @@ export function neverFetches(groupId: string): void {
 }
 
 /**
- * As for partitions that are all paused, without the request for committed offsets that nothing reads here. kafkajs' own pause
- * cannot be ended, and a consumer that stops waits for it.
+ * Does what kafkajs does for partitions that are all paused, but does not read committed offsets, which nothing here uses.
+ * kafkajs' own pause cannot be ended early, and a consumer that stops waits for it.
  */
 ConsumerGroup.prototype.fetch = async function (this: ConsumerGroup, nodeId): Promise<unknown[]> {
   const own = pauses.get(this.groupId);
@@ -43,7 +43,7 @@ async function pause(own: Set<() => void>, ms: number): Promise<void> {
   });
 }
 
-/** For consumers of the group that stop. Others of this process check their heartbeat early. */
+/** Ends the pauses of the group, so that a consumer that stops ends at once. Its other consumers check their heartbeat early. */
 export function endPauses(groupId: string): void {
   for (const end of [...(pauses.get(groupId) ?? [])]) end();
 }

@@ -1,7 +1,7 @@
 /**
- * Which right a request lacks that the broker has refused. Kafka answers with a code alone, and kafkajs keeps neither the request nor
- * the place of the code in the answer; but both tell resource and operation. Importing this file changes the connections of all
- * clients.
+ * Finds the right that a refused request lacks. Kafka answers with a code alone. Resource and operation follow from the request
+ * and from the place of the code in the answer, of which kafkajs keeps neither. Importing this file changes the connections of
+ * all clients.
  */
 import BrokerPool from 'kafkajs/src/cluster/brokerPool.js';
 import Connection, { type KafkaRequest } from 'kafkajs/src/network/connection.js';
@@ -22,7 +22,7 @@ const resources: Readonly<Record<number, MissingRight['resource']>> = {
   53: 'transactional id',
 };
 
-/** What a request does with a resource, where it is not Describe. */
+/** The operation of a request on a resource, where it is not Describe. */
 const operations: Readonly<Record<MissingRight['resource'], Readonly<Record<string, string>>>> = {
   topic: {
     Produce: 'Write',
@@ -45,7 +45,7 @@ const operations: Readonly<Record<MissingRight['resource'], Readonly<Record<stri
   'transactional id': { InitProducerId: 'Write', AddPartitionsToTxn: 'Write', Produce: 'Write' },
 };
 
-/** Errors to which a broker's refusal has led, and the right that was missing. */
+/** The missing right of each error that a refusal of a broker caused. */
 const missing = new WeakMap<Error, MissingRight>();
 
 export const missingRightOf = (error: Error): MissingRight | undefined => missing.get(error);
@@ -74,7 +74,7 @@ Connection.prototype.send = async function (this: Connection, sent: KafkaRequest
 
 const { withBroker } = BrokerPool.prototype;
 
-/** kafkajs forgets why no broker knew a coordinator, and the caller would wait for one forever. */
+/** kafkajs drops the reason why no broker named a coordinator, and the caller would wait for one permanently. */
 BrokerPool.prototype.withBroker = async function <T>(
   this: BrokerPool,
   ask: (of: object) => Promise<T>,

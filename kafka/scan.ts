@@ -1,4 +1,4 @@
-/** Reads ranges of a topic's partitions once, from start to end, and waits out a broker that is away for a while. */
+/** Reads ranges of a topic's partitions once, from start to end, and waits while brokers do not answer, up to a bound. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ReelflowError } from '../runtime/errors.ts';
 import { logBounds } from './bounds.ts';
@@ -52,7 +52,7 @@ export async function* scan(
   const request = () => {
     const wants = [...open].map(([partition, { next }]) => ({ topic, partition, next }));
     const answer = reader.fetch(wants, bounds);
-    // It may fail before the loop awaits it.
+    // It may fail before the loop awaits it, which must not count as unhandled.
     answer.catch(() => undefined);
     return answer;
   };
@@ -89,7 +89,7 @@ export async function* scan(
   }
 }
 
-/** Cuts what was fetched of a partition to its range, and moves on in it. */
+/** Cuts the fetched messages of a partition to its range, and advances the range. */
 function advance(
   open: Map<number, { next: number; end: number }>,
   { partition, messages }: Fetched,
@@ -111,7 +111,7 @@ function gaveUp(topic: string, interruption: unknown): ReelflowError {
   });
 }
 
-/** All that a topic holds at this moment, as `scan` yields it. @throws UnknownTopic and what `scan` throws */
+/** Reads all that a topic holds at this moment, like `scan`. @throws UnknownTopic and what `scan` throws */
 export async function* scanTopic(
   broker: Broker,
   topic: string,
@@ -122,7 +122,7 @@ export async function* scanTopic(
   yield* scanAlone(broker, topic, ranges, options);
 }
 
-/** As `scan`, with a reader of its own. */
+/** Like `scan`, with a reader of its own. */
 export async function* scanAlone(
   broker: Broker,
   topic: string,

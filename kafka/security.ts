@@ -1,4 +1,4 @@
-/** What secures a connection, given to kafkajs; and which of our own files explains a connection that failed. */
+/** Passes TLS and SASL settings to kafkajs, and finds problems of certificate files that explain a failed connection. */
 import { connect } from 'node:net';
 import type { ISocketFactory, KafkaConfig } from 'kafkajs';
 import tlsSocketFactory from 'kafkajs/src/network/socketFactory.js';
@@ -38,7 +38,7 @@ export function kafkajsSecurity(
 
 const keepAliveMs = 60_000;
 
-/** As kafkajs opens it, which would load TLS too. */
+/** Opens a socket like kafkajs, whose own factory would also load TLS. */
 const plainSocket: ISocketFactory = ({ host, port, onConnect }) =>
   connect({ host, port }, onConnect).setKeepAlive(true, keepAliveMs);
 
@@ -49,8 +49,8 @@ function renewingSocketFactory(tls: TlsFiles): ISocketFactory {
 }
 
 /**
- * What is wrong with the files of a client certificate, when a connection failed: unreadable ones can be half of a
- * renewal, so that waiting may help; an expired certificate stays refused.
+ * The problem of the files of a client certificate, after a connection failed. Unreadable files may be half of a renewal, so
+ * waiting can help. An expired certificate stays refused.
  */
 export function problemOfFiles(tls: TlsFiles, detail: string): ReelflowError | undefined {
   try {

@@ -1,6 +1,6 @@
 /**
- * Addresses of brokers for kafkajs, which takes everything before the first colon for the host: an IPv6 address gets another
- * separator there, and its colons back where a socket is opened.
+ * Addresses of brokers for kafkajs, which takes everything before the first colon as the host. So an IPv6 address gets another
+ * separator, and `withIPv6` restores its colons when it opens a socket.
  */
 import type { ISocketFactory } from 'kafkajs';
 

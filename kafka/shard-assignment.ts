@@ -7,8 +7,8 @@ import kafkajs, { type PartitionAssigner } from 'kafkajs';
 const { MemberAssignment, MemberMetadata } = kafkajs.AssignerProtocol;
 
 /**
- * What members of one group must have in common to take shards: here the text of their cubes. A group deals its shards only to
- * members that declare the same (`electOne`); the others wait.
+ * What a member declares when it joins. A group deals its shards only to members that declare the same text (`electOne`), here
+ * that of their cubes; the others wait.
  */
 interface Declared {
   readonly text: string;
@@ -26,11 +26,11 @@ export interface ShardAssignment {
   /** `shards` spreads shards evenly and prefers the freshest store; `single` gives all to one member. */
   readonly assignment: 'shards' | 'single';
   readonly freshness: () => Freshness;
-  /** What it declares at the moment; without it, the same as all others that declare nothing. */
+  /** What this member declares at the moment. Members without it declare the same. */
   readonly declared?: () => Declared;
 }
 
-/** The entry of the user data with what a member declares. An earlier version passes over it. */
+/** Name of the entry of the user data with what a member declares. Earlier versions ignore it. */
 const declaredEntry = 'declared';
 
 /** An assignor for kafkajs: the leader of the group gives each shard, with its partition of every topic, to one member. */
@@ -53,15 +53,15 @@ export function wholeShards(options: ShardAssignment): PartitionAssigner {
     assign: async ({ members }) => {
       const count = Math.max(...topics.map((topic) => cluster.findTopicPartitionMetadata(topic).length));
       const all = members.map(({ memberId, memberMetadata }): Claim => {
-        const userData = MemberMetadata.decode(memberMetadata)?.userData;
-        return { memberId, freshness: readFreshness(userData), declared: readDeclared(userData) };
+        const entries = entriesOf(MemberMetadata.decode(memberMetadata)?.userData);
+        return { memberId, freshness: freshnessOf(entries), declared: declaredIn(entries) };
       });
       const claims = electOne(all);
       const owners = assignment === 'shards' ? dealShards(count, claims) : dealAllToOne(count, claims);
       return members.map(({ memberId, memberMetadata }) => {
         const own = owners.flatMap((owner, shard) => (owner === memberId ? [shard] : []));
-        // No topic at all tells a member that it has to wait: one without a shard gets topics without partitions. Members with
-        // other cubes may read other topics than the leader, and the leader knows the partitions of its own only.
+        // A member that has to wait gets no topics; one without a shard gets topics without partitions. Members with other cubes
+        // may read other topics than the leader, which knows the partitions of its own topics only.
         const isElected = claims.some((claim) => claim.memberId === memberId);
         const given = isElected ? (MemberMetadata.decode(memberMetadata)?.topics ?? topics) : [];
         return {
@@ -88,15 +88,18 @@ export interface Claim {
   readonly declared?: Declared | undefined;
 }
 
+type Named = Pick<Claim, 'memberId'>;
+const byName = (a: Named, b: Named) => (a.memberId < b.memberId ? -1 : 1);
+
 /**
- * The members that take shards: all that declare the same as one of them, which holds shards. So a member with other cubes waits
- * until the last one that works has left, and a rolling restart changes the cubes once, in whichever order members go and come.
- * Where several or none hold shards, the one that started last decides. Pure and independent of the order of the claims.
+ * The members that take shards: all with the declaration of a member that holds shards. So a member with other cubes waits until
+ * the last holder has left, and a rolling restart changes the cubes once, in whichever order members leave and join. Where
+ * holders differ, or none exists, the member that started last decides. Pure and independent of the order of the claims.
  */
 export function electOne(claims: readonly Claim[]): readonly Claim[] {
   const holders = claims.filter(({ declared }) => declared?.holds === true);
   const [elected] = [...(holders.length > 0 ? holders : claims)].sort(
-    (a, b) => (b.declared?.sinceMs ?? 0) - (a.declared?.sinceMs ?? 0) || (a.memberId < b.memberId ? -1 : 1),
+    (a, b) => (b.declared?.sinceMs ?? 0) - (a.declared?.sinceMs ?? 0) || byName(a, b),
   );
   return claims.filter(({ declared }) => declared?.text === elected?.declared?.text);
 }
@@ -107,7 +110,7 @@ export function electOne(claims: readonly Claim[]): readonly Claim[] {
  * @returns the member of each shard
  */
 export function dealShards(count: number, claims: readonly Claim[]): string[] {
-  const members = [...claims].sort((a, b) => (a.memberId < b.memberId ? -1 : 1));
+  const members = [...claims].sort(byName);
   const least = Math.floor(count / members.length);
   let larger = count % members.length;
   const held = new Map(members.map(({ memberId }) => [memberId, 0]));
@@ -127,7 +130,7 @@ export function dealShards(count: number, claims: readonly Claim[]): string[] {
       [...freshness].map(([shard, applied]) => ({ memberId, shard, applied })),
     )
     .filter(({ shard }) => shard < count)
-    .sort((a, b) => b.applied - a.applied || a.shard - b.shard || (a.memberId < b.memberId ? -1 : 1));
+    .sort((a, b) => b.applied - a.applied || a.shard - b.shard || byName(a, b));
   for (const { memberId, shard } of wishes) {
     if (owners[shard] === undefined && hasRoom(memberId)) give(shard, memberId);
   }
@@ -143,35 +146,33 @@ export function dealShards(count: number, claims: readonly Claim[]): string[] {
 
 /** Gives all shards to the first member that has a store, else to the first by name. */
 function dealAllToOne(count: number, claims: readonly Claim[]): string[] {
-  const [first] = [...claims].sort(
-    (a, b) => b.freshness.size - a.freshness.size || (a.memberId < b.memberId ? -1 : 1),
-  );
+  const [first] = [...claims].sort((a, b) => b.freshness.size - a.freshness.size || byName(a, b));
   return new Array(count).fill(first?.memberId);
 }
 
-function readDeclared(userData: Buffer | undefined): Declared | undefined {
+type Entry = readonly unknown[];
+
+/** The entries of a member's user data; none in the data of another program. */
+function entriesOf(userData: Buffer | undefined): readonly Entry[] {
   try {
-    const entries = JSON.parse(userData?.toString() ?? '') as readonly (readonly unknown[])[];
-    const found = entries.find(([name]) => name === declaredEntry)?.[1] as Partial<Declared> | undefined;
-    const { text, sinceMs, holds } = found ?? {};
-    if (typeof text !== 'string' || typeof sinceMs !== 'number') return undefined;
-    return { text, sinceMs, holds: holds === true };
+    const entries: unknown = JSON.parse(userData?.toString() ?? '');
+    return Array.isArray(entries) ? entries.filter(Array.isArray) : [];
   } catch {
-    return undefined;
+    return [];
   }
 }
 
-function readFreshness(userData: Buffer | undefined): Freshness {
-  try {
-    const entries: unknown = JSON.parse(userData?.toString() ?? '');
-    if (!Array.isArray(entries)) return new Map();
-    return new Map(
-      entries.filter(
-        (entry): entry is [number, number] =>
-          Array.isArray(entry) && Number.isInteger(entry[0]) && Number.isFinite(entry[1]),
-      ),
-    );
-  } catch {
-    return new Map();
-  }
+function declaredIn(entries: readonly Entry[]): Declared | undefined {
+  const found = entries.find(([name]) => name === declaredEntry)?.[1] as Partial<Declared> | null | undefined;
+  const { text, sinceMs, holds } = found ?? {};
+  if (typeof text !== 'string' || typeof sinceMs !== 'number') return undefined;
+  return { text, sinceMs, holds: holds === true };
+}
+
+function freshnessOf(entries: readonly Entry[]): Freshness {
+  return new Map(
+    entries.filter(
+      (entry): entry is [number, number] => Number.isInteger(entry[0]) && Number.isFinite(entry[1]),
+    ),
+  );
 }

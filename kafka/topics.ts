@@ -19,13 +19,13 @@ interface TopicSpec {
   readonly valueBytesMax?: number;
 }
 
-/** How long a busy cluster may take until every broker knows a new topic. */
+/** A busy cluster may take this long until every broker knows a new topic. */
 const creationPatienceMs = 30_000;
 
 /** Settings with which a topic is created, and which every start checks. */
 interface TopicPolicy {
   readonly settings: Readonly<Record<string, string>>;
-  /** Error text for other settings, and the reason. */
+  /** What a topic with other settings does, and why that is an error; for the error text. */
   readonly what: string;
   readonly why: string;
 }
@@ -106,9 +106,8 @@ async function ensureTopics(
     const existing = dryRun ? specs.filter((spec) => !missing.includes(spec)) : specs;
     const absent = missing.map(({ topic }) => topic);
     if (existing.length === 0) return absent;
-    const topics = await metadataOf(
-      admin,
-      existing.map(({ topic }) => topic),
+    const { topics } = await onceKnown(() =>
+      admin.fetchTopicMetadata({ topics: existing.map(({ topic }) => topic) }),
     );
     for (const { topic, partitions } of existing) {
       const found = topics.find(({ name }) => name === topic)?.partitions.length ?? 0;
@@ -132,14 +131,10 @@ function onceKnown<T>(ask: () => Promise<T>): Promise<T> {
   return patiently(ask, 50, (thrown) => (isUnknownYet(thrown) ? creationPatienceMs : 0));
 }
 
-async function metadataOf(admin: kafkajs.Admin, topics: string[]): Promise<kafkajs.ITopicMetadata[]> {
-  return (await onceKnown(() => admin.fetchTopicMetadata({ topics }))).topics;
-}
-
 /**
- * Partition counts of those of the topics that exist. A list of all topics leaves out those that the user may not describe, so each
- * one that it lacks is asked for by name.
- * @param onRefused takes each topic that the user may not describe; without it, the first such refusal is thrown
+ * Partition counts of those of the topics that exist. The list of all topics lacks those that the user may not describe, so this
+ * asks for each missing topic by name.
+ * @param onRefused receives each topic that the user may not describe; without it, this throws the first such refusal
  * @throws ReelflowError brokerUnreachable, accessRefused
  */
 export async function partitionCounts(
@@ -191,24 +186,37 @@ export async function readRetention(
   broker: Broker,
   topics: readonly string[],
 ): Promise<Map<string, number | null>> {
-  const { resources } = await withAdmin(broker, (admin) =>
-    admin.describeConfigs({
-      includeSynonyms: false,
-      resources: topics.map((name) => ({
-        type: kafkajs.ConfigResourceTypes.TOPIC,
-        name,
-        configNames: ['cleanup.policy', 'retention.ms'],
-      })),
-    }),
+  const found = await withAdmin(broker, (admin) =>
+    readSettings(admin, topics, ['cleanup.policy', 'retention.ms']),
   );
   return new Map(
-    resources.map(({ resourceName, configEntries }) => {
-      const setting = (name: string) =>
-        configEntries.find(({ configName }) => configName === name)?.configValue;
-      const retentionMs = Number(setting('retention.ms'));
-      const deletes = setting('cleanup.policy')?.split(',').includes('delete') === true && retentionMs > 0;
-      return [resourceName, deletes ? retentionMs : null];
+    [...found].map(([topic, settings]) => {
+      const retentionMs = Number(settings.get('retention.ms'));
+      const deletes = settings.get('cleanup.policy')?.split(',').includes('delete') === true;
+      return [topic, deletes && retentionMs > 0 ? retentionMs : null];
     }),
+  );
+}
+
+/** Settings by topic and name. */
+async function readSettings(
+  admin: kafkajs.Admin,
+  topics: readonly string[],
+  names: string[],
+): Promise<Map<string, ReadonlyMap<string, string>>> {
+  const { resources } = await admin.describeConfigs({
+    includeSynonyms: false,
+    resources: topics.map((name) => ({
+      type: kafkajs.ConfigResourceTypes.TOPIC,
+      name,
+      configNames: names,
+    })),
+  });
+  return new Map(
+    resources.map(({ resourceName, configEntries }) => [
+      resourceName,
+      new Map(configEntries.map(({ configName, configValue }) => [configName, configValue])),
+    ]),
   );
 }
 
@@ -243,33 +251,26 @@ async function checkSettings(
   specs: readonly TopicSpec[],
   { settings, what, why }: TopicPolicy,
 ): Promise<void> {
-  const { resources } = await onceKnown(() =>
-    admin.describeConfigs({
-      includeSynonyms: false,
-      resources: specs.map(({ topic }) => ({
-        type: kafkajs.ConfigResourceTypes.TOPIC,
-        name: topic,
-        configNames: [...Object.keys(settings), 'max.message.bytes'],
-      })),
-    }),
+  const topics = specs.map(({ topic }) => topic);
+  const found = await onceKnown(() =>
+    readSettings(admin, topics, [...Object.keys(settings), 'max.message.bytes']),
   );
-  for (const { resourceName, configEntries } of resources) {
+  for (const { topic, valueBytesMax } of specs) {
     for (const [name, wanted] of Object.entries(settings)) {
-      const value = configEntries.find((entry) => entry.configName === name)?.configValue;
+      const value = found.get(topic)?.get(name);
       if (value !== wanted) {
-        throw new ReelflowError('topicMismatch', `Topic ${resourceName} ${what}`, {
+        throw new ReelflowError('topicMismatch', `Topic ${topic} ${what}`, {
           detail: `Its ${name} is ${value}; it must be ${wanted}, because ${why}.`,
-          hint: `Run \`kafka-configs.sh --alter --topic ${resourceName} --add-config ${name}=${wanted}\`.`,
+          hint: `Run \`kafka-configs.sh --alter --topic ${topic} --add-config ${name}=${wanted}\`.`,
         });
       }
     }
-    const { valueBytesMax } = specs.find(({ topic }) => topic === resourceName) ?? {};
-    const limit = configEntries.find(({ configName }) => configName === 'max.message.bytes')?.configValue;
+    const limit = found.get(topic)?.get('max.message.bytes');
     const least = (valueBytesMax ?? 0) + batchOverheadBytes;
     if (valueBytesMax !== undefined && limit !== undefined && Number(limit) < least) {
-      throw new ReelflowError('brokerRefused', `Topic ${resourceName} refuses large messages`, {
+      throw new ReelflowError('brokerRefused', `Topic ${topic} refuses large messages`, {
         detail: `Its max.message.bytes is ${limit}, messages have up to ${least} bytes.`,
-        hint: `Run \`kafka-configs.sh --alter --topic ${resourceName} --add-config max.message.bytes=1048588\`.`,
+        hint: `Run \`kafka-configs.sh --alter --topic ${topic} --add-config max.message.bytes=1048588\`.`,
       });
     }
   }

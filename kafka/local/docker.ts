@@ -1,4 +1,4 @@
-/** Broker and registry as containers of docker-compose.yml, for machines where a Docker engine answers. */
+/** Runs broker and registry as containers of docker-compose.yml, where a Docker engine answers. */
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { run } from '../../runtime/child-process.ts';

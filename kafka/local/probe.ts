@@ -61,7 +61,7 @@ export function answersKafka(port: number, host = '127.0.0.1'): Promise<boolean>
   });
 }
 
-/** Whether a schema registry answers at this URL and accepts what this client identifies itself with. */
+/** Whether a schema registry answers at this URL and accepts the credentials of this client. */
 export async function answersRegistry(url: string, access = registryAccess()): Promise<boolean> {
   try {
     const signal = AbortSignal.timeout(5_000);

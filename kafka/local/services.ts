@@ -34,7 +34,7 @@ interface ServicesOptions {
   readonly env: NodeJS.ProcessEnv;
   /** The folder of all local data, `.reelflow` by default. */
   readonly folder: string;
-  /** For services that do not run yet; `portsFrom` reads them from the environment or uses the defaults. */
+  /** For services that do not run yet. Default: those of `portsFrom`. */
   readonly ports?: Ports;
   readonly onProgress?: (line: string) => void;
   readonly logger?: Logger;
@@ -88,7 +88,7 @@ export async function findServices(options: ServicesOptions): Promise<RunningSer
       const running = composeRecord(folder);
       const failure = await composeUp(env, folder, running ?? ports, onProgress);
       if (failure === undefined) return onDocker(running ?? ports, running !== undefined, why);
-      // Data is in Docker's volumes; another way would silently create another, empty cluster.
+      // The data is in Docker's volumes: another way would silently create an empty cluster.
       if (running !== undefined) throw composeFailed(failure);
       why.push(`Docker: compose could not start the services: ${failure}`);
       await composeDown(env, folder, ports);
@@ -188,7 +188,7 @@ export function portsFrom(
   };
 }
 
-/** Runs `work` while no other process changes the folder of the services. */
+/** Runs `work` while no other process changes the folder of the services. @throws ReelflowError services, busy */
 async function locked<T>(options: ServicesOptions, work: (folder: string) => Promise<T>): Promise<T> {
   const folder = join(options.folder, 'services');
   try {
