@@ -1,15 +1,13 @@
-/** Says of the stages of the pipeline whether they run, and if not, whether they ever ran and where. */
+/** Sentences on stages without members: whether they ever ran, and on which machine; and the state that shows it. */
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Broker, clusterIdOf } from '../kafka/client.ts';
 import type { GroupLag } from '../monitor/lag.ts';
-import { historyText, stageHistory, stageNames } from '../monitor/stage-history.ts';
+import { historyText, type StageName, stageHistory, stageOf } from '../monitor/stage-history.ts';
 import type { Places } from '../runtime/config.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import { namespaceFolder, type TopicNames } from '../topics/catalog.ts';
 import { placesText } from './hint.ts';
-
-type StageName = (typeof stageNames)[number];
 
 const startCommands: Readonly<Record<StageName, string>> = {
   processors: 'reelflow process',
@@ -22,8 +20,8 @@ export async function stateFolderOf(broker: Broker, { state, namespace }: Places
 }
 
 /**
- * Whether the state folder of this machine holds state of a stage. The folder depends on the cluster's id: while no broker
- * has answered, there is none.
+ * Whether the state folder of this machine holds state of a stage. The folder depends on the cluster's id, so it is unknown until
+ * a broker answers.
  */
 export class LocalState {
   readonly #broker: Broker;
@@ -35,7 +33,7 @@ export class LocalState {
     this.places = places;
   }
 
-  /** To be called before `has`. A broker that is away changes nothing. */
+  /** Finds the folder; call it before `has`. Without an answer of a broker it finds none. */
   async find(): Promise<this> {
     try {
       this.#folder = await stateFolderOf(this.#broker, this.places);
@@ -52,12 +50,7 @@ export class LocalState {
   }
 }
 
-/** The stage of a group; undefined for groups of others. */
-export function stageOf(names: TopicNames, { group }: Pick<GroupLag, 'group'>): StageName | undefined {
-  return stageNames[[names.processorGroup, names.sinkGroup].indexOf(group)];
-}
-
-/** A sentence on a stage without members; undefined for all others. */
+/** A sentence on a stage without members; undefined for any other group. */
 export function stageNote(names: TopicNames, group: GroupLag, local: LocalState): string | undefined {
   const stage = stageOf(names, group);
   const text = stage && historyText(stageHistory(group, local.has(stage)));

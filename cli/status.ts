@@ -146,7 +146,7 @@ function dumpsText(dumps: NonNullable<Manifest['dumps']>): string[] {
 
 /** Whether the stages run; if not, sentences that say whether they ever ran here. */
 async function stagesNow(broker: Broker, names: TopicNames, places: Places) {
-  const [{ LagWatch }, { stageHistory }, { LocalState, stageNote, stageOf }] = await Promise.all([
+  const [{ LagWatch }, { stageHistory, stageOf }, { LocalState, stageNote }] = await Promise.all([
     import('../monitor/lag-watch.ts'),
     import('../monitor/stage-history.ts'),
     import('./stage-notes.ts'),

@@ -9,7 +9,7 @@ import { scan, scanAlone } from '../kafka/scan.ts';
 import type { TopicNames } from '../topics/catalog.ts';
 import { type Fate, type FoundLetter, readDeadLetter } from '../topics/dead-letter.ts';
 
-/** Which letters; an absent property matches all. */
+/** Selects letters; an absent property matches all. */
 export interface LetterFilter {
   readonly reason?: string;
   readonly stage?: string;
@@ -17,14 +17,14 @@ export interface LetterFilter {
   readonly source?: string;
 }
 
-/** Letters of one kind. */
+/** Letters with the same stage, reason and source. */
 export interface LetterGroup {
   readonly stage: string;
   readonly reason: string;
   /** Source topic, or file name. */
   readonly source: string;
   letters: number;
-  /** Those that `dlq replay` has not handled yet. */
+  /** Letters that `dlq replay` has not handled yet. */
   open: number;
   replayed: number;
   superseded: number;

@@ -1,10 +1,10 @@
-/** Reads the first message that waits: when it was sent, and which offsets before it hold only markers. */
+/** Reads the first unread message: when it was sent, and which offsets before it hold only markers. */
 import type { LogReader, Want } from '../kafka/log.ts';
 
 export interface FirstUnread {
-  /** Before it the log holds only transaction markers and aborted messages, from the requested offset on. */
+  /** From the requested offset up to this one the log holds only transaction markers and aborted messages. */
   readonly readableFrom: number;
-  /** When the message there was sent, in milliseconds since 1970; null when there is none yet, or it does not say. */
+  /** When the message there was sent, in milliseconds since 1970; null without a message or without its time. */
   readonly sentMs: number | null;
 }
 

@@ -1,10 +1,11 @@
 /**
- * Judges a consumer of a partition from nothing but observations over some time: a pure function, without thresholds to
- * set. The rules are Burrow's (github.com/linkedin/Burrow, `evaluator/caching.go`), with its fix for slow topics. Burrow
- * reads every commit from `__consumer_offsets`, which few clusters permit. This observes the group from time to time
- * instead, and an assigned member is the sign of life that a commit is to Burrow.
+ * Judges a consumer of a partition from observations over some time: a pure function, without thresholds to set. The rules
+ * are those of Burrow (github.com/linkedin/Burrow, `evaluator/caching.go`), with its fix for slow topics. Burrow reads every
+ * commit from `__consumer_offsets`, which few clusters permit, and takes a commit as the sign that a consumer runs. This file
+ * works on periodic observations, and takes an assigned member as that sign.
  *
- * A history shorter than its span may acquit and never convicts: until then a state is unknown (null).
+ * Observations that do not cover the span yet can give the state OK. The states WARN and STALL need a whole span; until then the
+ * state is unknown (null).
  */
 
 /** From best to worst; the worst state of its partitions is the state of a group. */
@@ -13,7 +14,7 @@ export const states = ['OK', 'WARN', 'ERR', 'STALL', 'STOP', 'LOST'] as const;
 /**
  * - `OK`: no lag now, or no lag at some time of the span, or catching up;
  * - `WARN`: it commits, but its lag never decreases: too slow;
- * - `ERR`: it went back and has not reached its earlier offset again, or the log ends before its committed offset;
+ * - `ERR`: its committed offset went back and has not reached the earlier one again, or lies after the end of the log;
  * - `STALL`: a member is assigned but makes no progress, with messages waiting;
  * - `STOP`: no member is assigned, with messages waiting;
  * - `LOST`: the log start is above the committed offset and at no base: messages were deleted before the group read them.
@@ -94,7 +95,7 @@ export function judge(observations: readonly Observation[], spanMs: number): Sta
   if (lag === 0) return 'OK';
   if (hasStopped(observations, spanMs)) return 'STOP';
   if (observations.some((observation) => observation.next !== null && observation.next > next)) return 'ERR';
-  // It had no lag once: it keeps up. On a slow topic this leaves time for a message that has just arrived.
+  // A consumer without lag at some time keeps up. On a slow topic this leaves time for a message that has just arrived.
   if (observations.some(isCaughtUp)) return 'OK';
   if (lagDecreases(observations, spanMs)) return 'OK';
   if (!isFull(observations, spanMs)) return null;
@@ -125,7 +126,7 @@ const isCommit = (observation: Observation, before: Observation | undefined) =>
 const hasCommitted = (observations: readonly Observation[]) =>
   observations.some((observation, i) => isCommit(observation, observations[i - 1]));
 
-/** Whether no consumer is running. A consumer without membership shows only through its commits. */
+/** Whether no consumer is running. Only its commits show a consumer without membership. */
 function hasStopped(observations: readonly Observation[], spanMs: number): boolean {
   const isOwned = observations.at(-1)?.isOwned;
   if (isOwned === true) return false;
@@ -136,7 +137,7 @@ function hasStopped(observations: readonly Observation[], spanMs: number): boole
     observations.findLastIndex((observation) => observation.isOwned !== false) + 1,
   );
   if (hasCommitted(alone)) return false;
-  // Members have left. Without any before, a consumer without membership may have kept up.
+  // True if members have left. If there were none, a consumer without membership may have kept up.
   return alone.length < observations.length || !alone.some(isCaughtUp);
 }
 
@@ -152,7 +153,7 @@ function lagDecreases(observations: readonly Observation[], spanMs: number): boo
   const [first] = known;
   if (first === undefined) return false;
   const commits = known.filter(({ next }, i) => i > 0 && next !== known[i - 1]?.next);
-  // The time of the commit before the first observation is unknown: it counts only where there is little else.
+  // The time of the commit before the first observation is unknown, so it counts only if there are fewer than two others.
   if (commits.length < 2) commits.unshift(first);
   const least = new Map<number, number>();
   for (const observation of commits) {

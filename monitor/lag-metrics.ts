@@ -8,7 +8,7 @@ import type { GroupLag, LagReport, LagRow } from './lag.ts';
 
 const perPartition = ['group', 'topic', 'partition'] as const;
 
-/** @param newest the report of the last look, undefined before the first and while the broker is away */
+/** @param newest the report of the last look; undefined before the first look and while no broker answers */
 export function registerLagMetrics(registry: Registry, newest: () => LagReport | undefined): void {
   const rows = () => (newest()?.rows ?? []).filter(({ isSubscribed }) => isSubscribed);
   const partitions = (name: string, help: string, of: (row: LagRow) => number | null) =>

@@ -12,7 +12,7 @@ import { type Group, listGroups, readGroups, withRefusedTopic } from '../kafka/g
 import { LogReader } from '../kafka/log.ts';
 import { readRetention } from '../kafka/topics.ts';
 import { findBase } from '../topics/base.ts';
-import { type CommitMetadata, readMetadata } from './commit-metadata.ts';
+import type { CommitMetadata } from './commit-metadata.ts';
 import { type FirstUnread, readFirstUnread } from './first-unread.ts';
 import { judge, lagOf, lostOf, type Observation, whyUnknownOf } from './judge.ts';
 import {
@@ -31,7 +31,7 @@ import { catchUpMsOf, paceOf } from './pace.ts';
 
 /** Default span of a watch, in milliseconds. */
 const usualSpanMs = 60_000;
-/** Bound of the messages that one look reads to learn how long they have waited. */
+/** Bound of the messages that one look reads for the time of their sending. */
 const readsMax = 100;
 /** How long retention settings are reused. */
 const retentionMaxAgeMs = 60_000;
@@ -49,7 +49,7 @@ export class LagWatch {
   readonly #broker: Broker;
   readonly #spanMs: number;
   #memories = new Map<string, Memory>();
-  /** Whether a log that lost its beginning starts at a whole base, by topic, partition and start. */
+  /** Whether a log without its beginning starts at a whole base, by topic, partition and start. */
   readonly #basedStarts = new Map<string, boolean>();
   /** The last known subscription of each group, for groups whose members have left. */
   #subscriptions = new Map<string, NonNullable<Group['subscribed']>>();
@@ -73,7 +73,7 @@ export class LagWatch {
       if (subscribed !== null) this.#subscriptions.set(name, subscribed);
     }
     const topics = named.flatMap((one) => [...topicsOf(one.topics, groups.get(one.group))]);
-    // After the commits: an end that is older than a commit could lie before it.
+    // After the commits: an older end could lie before a commit.
     const refused = new Map<string, unknown>();
     const bounds = await availableLogBounds(broker, topics, (topic, refusal) => refused.set(topic, refusal));
     for (const one of named) {
@@ -124,7 +124,7 @@ export class LagWatch {
     try {
       for (const one of unknown) {
         if (one.log === undefined) continue;
-        // A log that cannot be read now is looked at again.
+        // The next look reads a log again that cannot be read now.
         const found = await findBase(reader, one, one.log).catch(() => null);
         if (found !== null) this.#basedStarts.set(startOf(one), found !== undefined);
       }
@@ -136,7 +136,6 @@ export class LagWatch {
   #remember(one: GroupPartition, atMs: number): Memory {
     const memory = this.#memories.get(keyOf(one)) ?? { observations: [], caughtUpAtMs: null, waiting: null };
     const last = memory.observations.at(-1);
-    const metadata = readMetadata(one.commit?.metadata ?? '');
     const observation: Observation = {
       atMs,
       start: one.log?.start ?? null,
@@ -146,10 +145,10 @@ export class LagWatch {
       next: one.commit?.next ?? null,
       readableFrom: memory.waiting?.next === one.commit?.next ? (memory.waiting?.readableFrom ?? null) : null,
       isOwned: one.owner === undefined ? null : one.owner !== null,
-      committedAtMs: metadata.committedAt,
-      readNext: metadata.readNext,
+      committedAtMs: one.metadata.committedAt,
+      readNext: one.metadata.readNext,
     };
-    // After a pause of several spans nothing is known of the time in between: the machine may have slept.
+    // A pause of several spans, such as the sleep of the machine, ends the span: earlier observations do not count.
     const before = last !== undefined && atMs - last.atMs <= 3 * this.#spanMs ? memory.observations : [];
     const first = before.findLastIndex((old) => atMs - old.atMs >= this.#spanMs);
     const wentBack = (observation.next ?? 0) < (last?.next ?? 0);
@@ -161,9 +160,9 @@ export class LagWatch {
   }
 
   /**
-   * Reads the first unread message where the commits do not contain the time of the last processed message, and once
-   * where they do, because that may have been long before the next message of a slow topic. Offsets that hold only
-   * transaction markers then no longer count as lag.
+   * Reads the first unread message where the commits do not contain the time of the last processed message. Where they do, reads
+   * it once, because on a slow topic the next message may be much younger. Offsets that hold only transaction markers then no
+   * longer count as lag.
    */
   async #readUnread(partitions: readonly GroupPartition[]): Promise<void> {
     const wanted = partitions.filter((one) => {
@@ -171,8 +170,9 @@ export class LagWatch {
       const now = observations.at(-1) as Observation;
       if ((lagOf(now) ?? 0) === 0) return false;
       if (waiting?.next === now.next && waiting.sentMs === null) return true;
-      const hasTimes = readMetadata(one.commit?.metadata ?? '').recordTs !== null;
-      return hasTimes ? waiting === null && caughtUpAtMs === null : waiting?.next !== now.next;
+      return one.metadata.recordTs !== null
+        ? waiting === null && caughtUpAtMs === null
+        : waiting?.next !== now.next;
     });
     if (wanted.length > 0) await this.#readFirst(wanted.slice(0, readsMax));
     for (const one of partitions) {
@@ -221,11 +221,10 @@ export class LagWatch {
   }
 
   #judge(one: GroupPartition, atMs: number, wallMs: number): JudgedPartition {
-    const { group, topic, partition, isSubscribed } = one;
+    const { group, topic, partition, isSubscribed, metadata } = one;
     const memory = this.#memoryOf(one);
     const { observations } = memory;
     const now = observations.at(-1) as Observation;
-    const metadata = readMetadata(one.commit?.metadata ?? '');
     const { recordsPerMessage } = metadata;
     const lag = lagOf(now);
     const pace = paceOf(observations);
@@ -283,7 +282,7 @@ async function resolvePatterns(
   return { named: [...named.values()], unmatched };
 }
 
-/** As a regular expression that matches the text itself. */
+/** A regular expression that matches the text itself. */
 const literally = (text: string) => text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&');
 
 const startOf = ({ topic, partition, log }: Pick<GroupPartition, 'topic' | 'partition' | 'log'>) =>
@@ -304,8 +303,8 @@ function blockedOf(observations: readonly Observation[]): number | null {
 }
 
 /**
- * The oldest waiting message was sent neither before the last processed one, nor before one that was found waiting, nor
- * before the last moment without lag: its age is at most the smallest of these ages.
+ * Age of the oldest waiting message, in milliseconds. It was sent after the last processed message, not before one that was found
+ * waiting, and after the last moment without lag. So the smallest of these ages bounds its age.
  */
 function timeLagMsOf(
   lag: number | null,

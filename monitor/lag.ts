@@ -4,6 +4,7 @@
  */
 import type { LogBoundsAndWatermark } from '../kafka/bounds.ts';
 import type { CommittedOffset, Group } from '../kafka/groups.ts';
+import { type CommitMetadata, readMetadata } from './commit-metadata.ts';
 import { type Observation, type State, worstOf } from './judge.ts';
 import { catchUpMsOf } from './pace.ts';
 
@@ -19,7 +20,7 @@ interface LagFigures {
   readonly group: string;
   /** Of a group, the worst of its partitions. */
   readonly state: State | null;
-  /** Why the state is unknown; null when it is known. */
+  /** Why the state is unknown; null for a known state. */
   readonly whyUnknown: string | null;
   /** Readable messages that wait; null when an offset is unknown or the log ends before nextOffset. */
   readonly lag: number | null;
@@ -70,7 +71,7 @@ export interface GroupLag extends LagFigures {
   readonly members: number | null;
   /** Why the group could not be read; null when it could. */
   readonly problem: string | null;
-  /** Whether that is a right that the user lacks, on the group or on one of its topics. */
+  /** Whether the problem is a right that the user lacks, on the group or on one of its topics. */
   readonly isRefused: boolean;
   /** Number of partitions that hold messages and have an unknown lag. */
   readonly lagUnknown: number;
@@ -92,6 +93,8 @@ export interface GroupPartition {
   readonly partition: number;
   readonly log: LogBoundsAndWatermark | undefined;
   readonly commit: CommittedOffset | undefined;
+  /** Of the commit. */
+  readonly metadata: CommitMetadata;
   /** null when no member is assigned it, undefined while that is unknown. */
   readonly owner: string | null | undefined;
   readonly isSubscribed: boolean;
@@ -123,6 +126,7 @@ export function partitionsOf(
           partition,
           log: logs?.get(partition),
           commit: commits?.get(partition),
+          metadata: readMetadata(commits?.get(partition)?.metadata ?? ''),
           owner: owners === null ? undefined : (owners.get(topic)?.get(partition) ?? null),
           isSubscribed,
         }),

@@ -1,16 +1,15 @@
 /**
- * What the page shows: one value that describes the whole pipeline, made every few seconds. A part that fails becomes a
- * problem and leaves the others intact. While the brokers do not answer, the last figures stay, with their age.
+ * Builds what the page shows: one value that describes the whole pipeline, every few seconds. A part that fails becomes a
+ * problem and does not affect the others. While the brokers do not answer, the last figures stay, with their age.
  */
 import type { Broker } from '../kafka/client.ts';
 import { ReelflowError, reasonOf } from '../runtime/errors.ts';
 import type { TopicNames } from '../topics/catalog.ts';
-import type { FoundLetter } from '../topics/dead-letter.ts';
 import { DeadLetterView, idOf, type LetterGroup, type Letters, sourceName } from './dead-letters.ts';
-import type { GroupLag, LagReport, LagRow, WatchedGroup } from './lag.ts';
+import type { LagReport, LagRow, WatchedGroup } from './lag.ts';
 import { LagWatch } from './lag-watch.ts';
 import { type PipelineProblem, type PipelineVerdict, problemsOf, verdictOf } from './problems.ts';
-import { type StageLine, stageHistory, stageNames } from './stage-history.ts';
+import { type StageLine, type StageName, stageHistory, stageOf } from './stage-history.ts';
 
 /** A snapshot as the page shows it. */
 interface SnapshotLine {
@@ -28,14 +27,14 @@ interface OverviewOptions {
   readonly names: TopicNames;
   /** Options of a command that works on this pipeline, with a blank before each. */
   readonly places: string;
-  /** The groups of the pipeline, processors, then sink, and behind them any others. */
+  /** The groups of the processors and the sink, then any others. */
   readonly watched: readonly WatchedGroup[];
   /** How long observations count. */
   readonly spanMs?: number;
   /** Snapshots, oldest first. @throws ReelflowError goldUnusable */
   readonly snapshots: () => readonly SnapshotLine[];
   /** Whether this machine holds state of a stage. */
-  readonly hasStateHere?: (stage: 'processors' | 'sink') => boolean;
+  readonly hasStateHere: (stage: StageName) => boolean;
 }
 
 interface LetterLine {
@@ -72,7 +71,7 @@ const lettersEvery = 3;
 const lettersMax = 20;
 const snapshotsMax = 12;
 const trendMax = 30;
-/** The activity, for the outage monitor. */
+/** Names the activity to the outage monitor. */
 const observing = 'observing';
 
 /** The last figures, and when they were observed by the monotonic clock. */
@@ -86,11 +85,11 @@ export class Overview {
   readonly #options: OverviewOptions;
   readonly #watch: LagWatch;
   readonly #deadLetters: DeadLetterView;
-  /** The report of the last look; undefined before the first and while the broker is away. */
+  /** The report of the last look; undefined before the first look and while no broker answers. */
   newest: LagReport | undefined;
   #figures: Figures | undefined;
   #looks = 0;
-  /** What could not be observed, and why, as the log has it. */
+  /** The reasons that the log last named, by what could not be observed. */
   readonly #logged = new Map<string, string>();
   #letters: Letters | null = null;
 
@@ -100,7 +99,7 @@ export class Overview {
     this.#deadLetters = new DeadLetterView(options.broker, options.names, { latestMax: lettersMax });
   }
 
-  /** Observes everything once. Failures are in the view; a defect is thrown. */
+  /** Observes everything once. The view contains failures. @throws a defect */
   async look(signal: AbortSignal): Promise<View> {
     const { broker, names, places, watched } = this.#options;
     const problems: PipelineProblem[] = [];
@@ -112,7 +111,7 @@ export class Overview {
       } catch (thrown) {
         if (signal.aborted || !(thrown instanceof ReelflowError)) throw thrown;
         const text = reasonOf(thrown);
-        // One warning for an outage, however many parts fail.
+        // An outage causes one warning, however many parts fail.
         if (thrown.kind === 'brokerUnreachable') broker.outages.waits(observing, text);
         else this.#unobserved(what, text);
         const command = thrown.kind === 'brokerUnreachable' ? 'reelflow services status' : null;
@@ -147,12 +146,12 @@ export class Overview {
       snapshots,
       letters: this.#letters && {
         groups: this.#letters.groups,
-        latest: this.#letters.latest.map((letter) => lineOf(letter, letter.fate)),
+        latest: this.#letters.latest.map(lineOf),
       },
     };
   }
 
-  /** Warns when the reason is new; null for none. */
+  /** Logs a warning when the reason is new. @param reason null when `what` was observed */
   #unobserved(what: string, reason: string | null): void {
     if (reason === null) this.#logged.delete(what);
     if (reason === null || this.#logged.get(what) === reason) return;
@@ -161,14 +160,11 @@ export class Overview {
   }
 
   #figuresOf(report: LagReport): Figures {
-    const { hasStateHere = () => false } = this.#options;
-    const { names } = this.#options;
-    const nameOf = ({ group }: GroupLag) =>
-      stageNames[[names.processorGroup, names.sinkGroup].indexOf(group)];
+    const { names, hasStateHere } = this.#options;
     const stages = report.groups.map((group): StageLine => {
-      const name = nameOf(group);
+      const name = stageOf(names, group);
       const history = name === undefined ? null : stageHistory(group, hasStateHere(name));
-      return { name: name ?? 'other', group, members: group.members, history };
+      return { name: name ?? 'other', group, history };
     });
     const rows = report.rows.map((row) => ({ ...row, trend: this.#watch.trendOf(row).slice(-trendMax) }));
     return { atMs: performance.now(), stages, rows };
@@ -182,8 +178,8 @@ function letterProblems(letters: Letters | null, places: string): PipelineProble
   return [{ severity: 'note', text, command: `reelflow dlq list${places}` }];
 }
 
-function lineOf(letter: FoundLetter, fate: string): LetterLine {
-  const { timeMs, stage, reason, detail } = letter;
+function lineOf(letter: Letters['latest'][number]): LetterLine {
+  const { timeMs, stage, reason, detail, fate } = letter;
   return {
     at: idOf(letter),
     timeMs,

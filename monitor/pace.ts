@@ -10,7 +10,7 @@ interface Pace {
 /** Rates over these observations, in order of time; null where fewer than two know the offset. */
 export function paceOf(observations: readonly Observation[]): Pace {
   const known = observations.filter(({ end, next }) => end !== null && next !== null);
-  // After the members have left, their earlier pace says nothing about now.
+  // After the members have left, their earlier pace no longer applies.
   const alone = known.slice(known.findLastIndex(({ isOwned }) => isOwned !== false) + 1);
   const hasEnded = alone.length > 0 && alone.length < known.length;
   const consumed = slope((hasEnded ? alone : known).map(({ atMs, next }) => [atMs / 1000, next as number]));
@@ -22,7 +22,7 @@ export function paceOf(observations: readonly Observation[]): Pace {
   };
 }
 
-/** Least squares: offsets grow in steps, and from the two ends alone one step could be counted too many or too few. */
+/** Least squares: offsets grow in steps, so the two ends alone could count one step too many or too few. */
 function slope(points: readonly (readonly [number, number])[]): number | null {
   const [first] = points;
   if (first === undefined) return null;
@@ -42,7 +42,7 @@ interface WeightedPartition {
   readonly weight: number;
 }
 
-/** The pace is that of this many intervals between commits: consumers warm up, and get faster and slower. */
+/** Number of intervals between commits that give the pace: it changes, because consumers warm up, and load varies. */
 const paceSteps = 3;
 
 /**
@@ -64,7 +64,7 @@ export function catchUpMsOf(parts: readonly WeightedPartition[], spanMs: number)
   if (!isWhole && (isOneStep || !hasSteps)) return null;
   const stepsMs = Math.max(...all.map(({ lag, stepMs }) => (lag === 0 ? 0 : paceSteps * stepMs)));
   const paceMs = Math.min(Math.max(stepsMs, spanMs / 6), spanMs / 2);
-  // The wait before the first commit is not part of the pace.
+  // Excludes the wait before the first commit from the pace.
   const begunMs = Math.min(...all.flatMap(({ commitsMs }) => commitsMs));
   const fromMs = hasSteps ? Math.max(begunMs, nowMs - paceMs) : nowMs - spanMs;
   const consumed = sum(({ done }) => valueAt(done, nowMs) - valueAt(done, fromMs));

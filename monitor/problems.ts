@@ -1,4 +1,4 @@
-/** What the page says about the stages: problems with the next command to run, and one verdict on the whole. */
+/** Texts of the page about the stages: problems with the next command to run, and one verdict on the pipeline. */
 import { shellWord } from '../runtime/terminal.ts';
 import { historyText, type StageLine } from './stage-history.ts';
 
@@ -19,7 +19,7 @@ export interface PipelineVerdict {
 
 const count = (n: number, what: string) => `${n.toLocaleString('en-US')} ${what}${n === 1 ? '' : 's'}`;
 
-/** Below this the time until the oldest unread message expires is a problem. */
+/** A shorter time until the oldest unread message expires is a problem. */
 const expiresSoonMs = 6 * 60 * 60_000;
 
 interface Words {
@@ -60,9 +60,9 @@ function wordsOf({ name, group: { group } }: StageLine): Words {
 
 /** Problems of a stage. @param places options of a command that works on this pipeline, with a blank before each */
 export function problemsOf(stage: StageLine, places: string): PipelineProblem[] {
-  const { name, group, members, history } = stage;
+  const { name, group, history } = stage;
   const { subject, is, has, member, start } = wordsOf(stage);
-  const { state, lag } = group;
+  const { state, lag, members } = group;
   const startCommand = name === 'other' ? start : start + places;
   const inspect = name === 'other' ? start : `reelflow lag --watch${places}`;
   const waiting =
@@ -102,7 +102,7 @@ export function problemsOf(stage: StageLine, places: string): PipelineProblem[] 
       );
       break;
     default:
-      // Without waiting messages a missing member is no failure, but an operator who has just lost one must see it.
+      // A missing member is no failure without waiting messages, but an operator must see that a member has ended.
       if (group.problem !== null) break;
       if (name === 'other' && !group.exists) {
         problems.push(note(`${subject} does not exist (yet).`, 'reelflow lag --group "*"'));
@@ -135,12 +135,12 @@ export function verdictOf(
   const worst = problems.find(({ severity }) => severity === 'bad');
   if (worst !== undefined) return worst;
   const pipeline = stages?.filter(({ name }) => name !== 'other') ?? [];
-  if (pipeline.length > 0 && pipeline.every(({ members }) => members === 0)) {
+  if (pipeline.length > 0 && pipeline.every(({ group }) => group.members === 0)) {
     return { severity: 'note', text: 'The pipeline is not running.', command: problems[0]?.command ?? null };
   }
   const isHealthy =
     pipeline.length > 0 &&
-    pipeline.every(({ group, members }) => group.state === 'OK' && members !== null && members > 0);
+    pipeline.every(({ group: { state, members } }) => state === 'OK' && members !== null && members > 0);
   const severity = problems.length > 0 ? 'note' : 'good';
   const text = isHealthy ? 'The pipeline is healthy.' : 'No failure is known so far.';
   return { severity: isHealthy ? severity : 'note', text, command: null };

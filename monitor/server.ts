@@ -24,7 +24,7 @@ export interface PageOptions {
   readonly letter: (at: { partition: number; offset: number }) => Promise<object | undefined>;
   /** The plots of a snapshot as JSON; undefined when there is none. */
   readonly plots: (snapshot: string) => Promise<object | undefined>;
-  /** For Prometheus. */
+  /** In the text format of Prometheus. */
   readonly metrics: () => Promise<{ readonly type: string; readonly text: string }>;
   readonly logger: Logger;
   readonly signal: AbortSignal;
@@ -41,7 +41,7 @@ const viewersMax = 50;
 /** A viewer with more unread bytes is disconnected. */
 const unsentBytesMax = 4_000_000;
 const answerWithinMs = 15_000;
-/** Longer than an observation takes that waits for a broker in vain. */
+/** Longer than an observation takes without an answer of a broker. */
 const observedWithinMs = 120_000;
 const cookie = 'reelflow-monitor';
 
@@ -64,7 +64,7 @@ const securityHeaders = {
   'cache-control': 'no-store',
 };
 
-/** Whether an address is reachable only from this machine. */
+/** Whether only this machine can reach an address. */
 export function isLoopback(host: string): boolean {
   return /^(localhost|127(\.\d{1,3}){3}|::1)$/.test(host);
 }
@@ -141,7 +141,7 @@ class Page {
     try {
       if (request.method !== 'GET' && request.method !== 'HEAD')
         return say(response, 405, 'Only GET is supported.');
-      // For supervisors, which know no token and call by address: it shows nothing but whether the page observes.
+      // For supervisors, which have no token and call by address: it shows only whether the page observes.
       if (url.pathname === '/healthz')
         return json(response, this.#isHealthy ? 200 : 503, { isHealthy: this.#isHealthy });
       if (!this.#isKnownHost(request)) return say(response, 421, 'Unknown Host header.');
@@ -238,17 +238,16 @@ class Page {
   }
 }
 
+/** @throws ReelflowError stuck, if the work takes too long */
 async function inTime<T>(work: Promise<T>): Promise<T> {
-  // The loser of the race must not count as an unhandled rejection.
-  work.catch(() => undefined);
-  const late = new AbortController();
-  const tooLate = sleep(answerWithinMs, undefined, { signal: late.signal }).then(() => {
+  const tooLate = sleep(answerWithinMs, undefined, { ref: false }).then(() => {
     throw new ReelflowError('stuck', 'The answer takes too long', {
       detail: `No answer within ${answerWithinMs / 1000} s.`,
     });
   });
-  tooLate.catch(() => undefined);
-  return Promise.race([work, tooLate]).finally(() => late.abort());
+  // The loser of the race must not count as an unhandled rejection.
+  for (const either of [work, tooLate]) either.catch(() => undefined);
+  return Promise.race([work, tooLate]);
 }
 
 function say(response: ServerResponse, status: number, text: string): void {

@@ -1,14 +1,19 @@
-/** Whether a stage runs, and if not, whether it ever ran and whether it ran on this machine. */
+/** The stages of the pipeline: whether each runs, and if not, whether it ever ran and whether it ran on this machine. */
+import type { TopicNames } from '../topics/catalog.ts';
 import type { GroupLag } from './lag.ts';
 
-export const stageNames = ['processors', 'sink'] as const;
+export type StageName = 'processors' | 'sink';
+
+/** The stage of a group; undefined for groups of other programs. */
+export function stageOf(names: TopicNames, { group }: Pick<GroupLag, 'group'>): StageName | undefined {
+  if (group === names.processorGroup) return 'processors';
+  return group === names.sinkGroup ? 'sink' : undefined;
+}
 
 /** A watched group. */
 export interface StageLine {
-  readonly name: (typeof stageNames)[number] | 'other';
+  readonly name: StageName | 'other';
   readonly group: GroupLag;
-  /** Members of the group; null while it is unknown. */
-  readonly members: number | null;
   /** null while it is unknown, and for other groups. */
   readonly history: StageHistory | null;
 }
@@ -16,7 +21,7 @@ export interface StageLine {
 /**
  * - `running`: the group has members;
  * - `never-started`: the cluster does not know the group, and this machine has no state of the stage;
- * - `ended-here`: no member, and this machine has state of the stage: it ran here and ended or was killed;
+ * - `ended-here`: no member, and this machine has state of the stage, so it ran here and ended or was killed;
  * - `ended-elsewhere`: no member, and it ran only on other machines or with another state folder.
  */
 type StageHistory = 'running' | 'never-started' | 'ended-here' | 'ended-elsewhere';

@@ -100,16 +100,16 @@ function flow(stages, snapshots) {
       lines.map((line) => el('p', {}, line)),
     );
   const figure = (value, unit) => [value, ' ', el('small', {}, unit)];
-  const working = (title, of, unit, who) =>
+  const working = (title, of, unit) =>
     stage(
       title,
       badge(of?.group.state, of?.group.whyUnknown),
       figure(rate(of?.group.consumedPerSecond ?? null), unit),
       of === undefined
         ? 'unknown'
-        : of.members === null
+        : of.group.members === null
           ? 'members unknown'
-          : `${of.members} ${who}${of.members === 1 ? '' : 's'}`,
+          : `${of.group.members} member${of.group.members === 1 ? '' : 's'}`,
       of === undefined ? '' : waitingText(of.group),
     );
   return [
@@ -120,9 +120,9 @@ function flow(stages, snapshots) {
       'write files as chunks to topics',
     ),
     pipe('imdb.title.*', processors?.group.producedPerSecond),
-    working('Processors', processors, 'chunks/s', 'member'),
+    working('Processors', processors, 'chunks/s'),
     pipe('reelflow.deltas', sink?.group.producedPerSecond),
-    working('Sink', sink, 'messages/s', 'member'),
+    working('Sink', sink, 'messages/s'),
     pipe('snapshots', sink?.group.consumedPerSecond),
     stage(
       'Gold',
