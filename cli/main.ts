@@ -59,6 +59,7 @@ export async function main(argv: readonly string[]): Promise<void> {
   // The help, completion and a misspelt name need all commands.
   const isAlone = named !== 'completion' && Object.hasOwn(commands, named);
   const program = await createProgram(isAlone ? [named] : undefined);
+  if (argv.includes('--help') || argv.includes('-h')) acceptAnyValue(program);
   let running = program;
   program.hook('preAction', (_, command) => {
     running = command;
@@ -108,6 +109,12 @@ function configure(command: Command, path = 'reelflow'): void {
   command.configureHelp({ minWidthToWrap: 15 });
   nameUnknownFirst(command);
   for (const inner of command.commands) configure(inner, `${path} ${inner.name()}`);
+}
+
+/** For help, which a wrong value of an option or of its variable must not hide. */
+function acceptAnyValue(command: Command): void {
+  for (const option of command.options) option.argParser((text) => text);
+  for (const inner of command.commands) acceptAnyValue(inner);
 }
 
 const onTerminal = (text: string) => filled(text, terminalWidth(process.stderr));

@@ -56,6 +56,15 @@ test('--help loads the command line and its parser, and neither Kafka nor DuckDB
   expect(stderr).not.toMatch(/^node:(http|net|tls|worker_threads|zlib)$/m);
 });
 
+test.each(['--help', '-h'])('%s is shown whatever values options and their variables have', async (help) => {
+  const wrong = { REELFLOW_NAMESPACE: 'Not Allowed', KAFKA_SECURITY_PROTOCOL: 'none' };
+  const run = promisify(execFile);
+  const { stdout } = await run(process.execPath, [program, 'replay', '--rate', 'x', help], {
+    env: { ...process.env, ...wrong },
+  });
+  expect(stdout).toContain('Usage: reelflow replay');
+});
+
 test('lag loads a client of Kafka, and neither a package nor a command that others need', async ({
   place,
 }) => {
