@@ -1,7 +1,9 @@
 /** `reelflow demo`: the whole pipeline over one input, then the gold tables and their folder. */
+
 import { existsSync, realpathSync, renameSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { Command } from 'commander';
+import { counted } from '../runtime/counted.ts';
 import { filled } from '../runtime/terminal.ts';
 import type { GoldTable } from '../tables/gold-table.ts';
 import { namespaceFolder } from '../topics/catalog.ts';
@@ -90,7 +92,7 @@ async function run(flags: Flags, command: Command): Promise<void> {
   if (snapshot !== null) say(await tablesText(gold, snapshot, tables));
   const { read } = report.replay;
   const rate = whole(read / report.seconds);
-  say(`${whole(read)} records from file to gold in ${report.seconds.toFixed(1)} s: ${rate} records/s`);
+  say(`${counted(read, 'record')} from file to gold in ${report.seconds.toFixed(1)} s: ${rate} records/s`);
   say(report.sink.snapshot === null ? 'Nothing changed since the last snapshot.' : `Snapshot ${snapshot}`);
   say(`Gold     ${folder}`);
   say(`Show     npx reelflow gold show titles --gold ${gold}`);
@@ -124,7 +126,7 @@ async function demoGold({ broker, names }: Context): Promise<string> {
 async function syntheticData({ titles, seed }: Flags, say: (line: string) => void): Promise<string> {
   const folder = join(localFolder, 'data', `titles-${titles}-seed-${seed}`);
   if (existsSync(folder)) return folder;
-  say(`Writing a synthetic dataset of ${whole(titles)} titles to ${folder}`);
+  say(`Writing a synthetic dataset of ${counted(titles, 'title')} to ${folder}`);
   const { generate } = await import('../producers/synthetic/synthetic.ts');
   const building = `${folder}.part`;
   rmSync(building, { recursive: true, force: true });

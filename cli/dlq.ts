@@ -1,7 +1,9 @@
 /** `reelflow dlq list|show|replay`: dead letters. */
+
 import { Command } from 'commander';
 import type { LetterFilter, Letters } from '../monitor/dead-letters.ts';
 import type { RedeliveryReport } from '../producers/redelivery/redelivery.ts';
+import { counted } from '../runtime/counted.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import { openContext } from './context.ts';
 import { printable, timeText, whole } from './figures.ts';
@@ -63,7 +65,8 @@ async function list(flags: Filters & { limit?: number }): Promise<void> {
   if (flags.json) return printJson(flags.limit === undefined ? letters.groups : letters.latest.map(lineOf));
   if (letters.groups.length === 0) return print('There are no dead letters.');
   print(flags.limit === undefined ? groupsText(letters) : lettersText(letters));
-  if (letters.foreign > 0) printFilled(`${letters.foreign} messages of the topic are not dead letters.`);
+  if (letters.foreign > 0)
+    printFilled(`Not dead letters: ${counted(letters.foreign, 'message')} of the topic.`);
 }
 
 const lineOf = ({ value: _, timeMs, ...letter }: Letters['latest'][number]) => ({
@@ -130,7 +133,7 @@ async function replay(flags: Filters & { dryRun?: true }): Promise<void> {
       name: '',
       done,
       total: letters,
-      text: `${whole(done)} of ${whole(letters)} letters`,
+      text: `${whole(done)} of ${counted(letters, 'letter')}`,
     }),
     (now) => logger.info(now, 'redelivering'),
   );
@@ -157,10 +160,10 @@ function redeliveryText(report: RedeliveryReport): string {
   const { letters, replayed, superseded, refused, before, rowsSent, rowsSuperseded, dryRun } = report;
   if (letters + before === 0) return 'There are no dead letters.';
   return [
-    `${whole(letters)} letters were open${before > 0 ? `, ${whole(before)} were handled earlier` : ''}.`,
-    `${whole(replayed)} ${dryRun ? 'would be' : 'are'} replayed: ${whole(rowsSent)} rows ${dryRun ? 'would be' : 'were'} sent.`,
-    superseded > 0 && `${whole(superseded)} are superseded: newer rows of the same keys exist.`,
-    rowsSuperseded > 0 && `${whole(rowsSuperseded)} rows were not sent: newer rows of the same keys exist.`,
+    `${counted(letters, 'open letter')}${before > 0 ? `, ${whole(before)} handled earlier` : ''}.`,
+    `${whole(replayed)} ${dryRun ? 'would be ' : ''}replayed: ${counted(rowsSent, 'row')} ${dryRun ? 'would be ' : ''}sent.`,
+    superseded > 0 && `${whole(superseded)} superseded: newer rows of the same keys exist.`,
+    rowsSuperseded > 0 && `${counted(rowsSuperseded, 'row')} not sent: newer rows of the same keys exist.`,
     ...Object.entries(refused).map(
       ([reason, count]) => `${whole(count)} would be refused again and stay open: ${printable(reason)}.`,
     ),

@@ -1,11 +1,12 @@
 /** `reelflow flink`: the gold tables on Apache Flink, from the same topics and declarations. */
+
 import { join } from 'node:path';
 import { Command, Option } from 'commander';
 import type { FlinkContext } from '../flink/run.ts';
+import { counted } from '../runtime/counted.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import { openContext } from './context.ts';
 import { declarationsOf } from './declared.ts';
-import { whole } from './figures.ts';
 import { type CommonFlags, commonOptions, localFolder, type TablesFlags, tablesOptions } from './options.ts';
 import { print, printJson } from './output.ts';
 import { stopSignal } from './stop.ts';
@@ -143,6 +144,6 @@ async function run(flags: RunFlags): Promise<void> {
   const report = await runBounded(context, flags.out);
   if (flags.json) return printJson(report);
   for (const [name, { rows }] of Object.entries(report.tables)) {
-    print(`${join(flags.out, `${name}.parquet`)}: ${whole(rows)} rows`);
+    print(`${join(flags.out, `${name}.parquet`)}: ${counted(rows, 'row')}`);
   }
 }

@@ -1,5 +1,7 @@
 /** `reelflow generate`: a synthetic dataset in IMDb's layout, for demos, tests and measurements. */
+
 import { Command, Option } from 'commander';
+import { counted } from '../runtime/counted.ts';
 import { whole } from './figures.ts';
 import { integerIn, outputOptions } from './options.ts';
 import { print, printJson } from './output.ts';
@@ -37,7 +39,7 @@ async function run({ titles, out, seed, order, gzip, json }: Flags): Promise<voi
     name: dataset,
     done: rows,
     total: rowsTotal,
-    text: `${whole(rowsTotal)} rows`,
+    text: counted(rowsTotal, 'row'),
   }));
   const start = performance.now();
   const files = await generate({

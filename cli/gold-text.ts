@@ -1,5 +1,6 @@
 /** Snapshots, tables and differences as text for people. */
 
+import { counted } from '../runtime/counted.ts';
 import { filled } from '../runtime/terminal.ts';
 import type { Cell, SnapshotDiff, TableView, ViewColumn } from '../sinks/gold/gold-reader.ts';
 import type { SnapshotSummary } from '../sinks/gold/history.ts';
@@ -50,7 +51,7 @@ export function viewText(
   // A narrow terminal drops some of them.
   const drawnCount = (drawn.split('\n', 1)[0] ?? '').trim().split(/ {2,}/).length;
   const left = columns.length > drawnCount ? `, ${drawnCount} of ${columns.length} columns` : '';
-  const footer = `${table}: ${about} ${figure(rows.length)} of ${figure(rowsTotal)} rows${left}, snapshot ${snapshot}`;
+  const footer = `${table}: ${about} ${figure(rows.length)} of ${counted(rowsTotal, 'row')}${left}, snapshot ${snapshot}`;
   return `${drawn}\n${filled(footer, width)}`;
 }
 

@@ -1,6 +1,8 @@
 /** `reelflow gold`: list, show, compare, pin, export and prune snapshots. */
+
 import { writeFileSync } from 'node:fs';
 import { Command, InvalidArgumentError } from 'commander';
+import { counted } from '../runtime/counted.ts';
 import { messageOf, ReelflowError } from '../runtime/errors.ts';
 import type { Keep, RetentionPlan } from '../sinks/gold/retention.ts';
 import { declarationsOf } from './declared.ts';
@@ -195,7 +197,7 @@ async function exportTables(
   const exported = await exportDelta(gold, snapshotAt(gold, at), dir, python ?? defaultPython(process.env));
   if (json) return printJson(exported);
   for (const [table, { version, rows, written }] of Object.entries(exported.tables)) {
-    print(`${table}: version ${version}, ${figure(rows)} rows${written ? '' : ', as it was'}`);
+    print(`${table}: version ${version}, ${counted(rows, 'row')}${written ? '' : ', as it was'}`);
   }
   printFilled(`Snapshot ${exported.snapshot} in ${exported.folder}`);
 }

@@ -1,6 +1,8 @@
 /** The lag of consumer groups as text: a line and a table per group. */
+
 import type { State } from '../monitor/judge.ts';
 import type { GroupLag, LagReport, LagRow } from '../monitor/lag.ts';
+import { counted } from '../runtime/counted.ts';
 import { filled } from '../runtime/terminal.ts';
 import { duration, rate, sparkline, whole } from './figures.ts';
 import { coloured, type TableColumn, tableText } from './table.ts';
@@ -93,11 +95,11 @@ function headline(of: GroupLag, hasRows: boolean): string {
   const stated = state === null ? `state unknown (${whyUnknown})` : stateText(state);
   if (!hasRows) return `Group ${group}: ${stated}`;
   const unknown = lagUnknown > 0 && lag !== null ? ` + ${lagUnknown} unknown` : '';
-  const records = lagRecords !== null && lagRecords > 0 ? ` (≈ ${whole(lagRecords)} records)` : '';
+  const records = lagRecords !== null && lagRecords > 0 ? ` (≈ ${counted(lagRecords, 'record')})` : '';
   const caughtUp = duration(catchUpMs);
   return [
     `Group ${group}: ${stated}`,
-    `${whole(lag)}${unknown} messages left${records}`,
+    `${whole(lag)}${unknown} ${lag === 1 && unknown === '' ? 'message' : 'messages'} left${records}`,
     ...((lost ?? 0) > 0 ? [`${whole(lost)} lost before they were read`] : []),
     ...((blocked ?? 0) > 0 ? [`${whole(blocked)} withheld by an open transaction`] : []),
     `${duration(timeLagMs)} behind`,

@@ -1,5 +1,7 @@
 /** One dead letter as JSON and as text: its origin, its bytes, and whether its rows would be accepted now. */
+
 import type { Opened } from '../producers/redelivery/letter-opener.ts';
+import { counted } from '../runtime/counted.ts';
 import type { FoundLetter } from '../topics/dead-letter.ts';
 import type { Context } from './context.ts';
 import { printable, whole } from './figures.ts';
@@ -85,7 +87,7 @@ export function letterText({ letter, opened }: OpenedLetter, { bytes, rows }: Le
     const { dataset, records, deletes } = opened;
     const all = [...records, ...deletes];
     lines.push(
-      `It would be accepted now: ${records.length} records and ${deletes.length} deletes of ${dataset}.`,
+      `It would be accepted now: ${counted(records.length, 'record')} and ${counted(deletes.length, 'delete')} of ${dataset}.`,
       ...all.slice(0, rows).map((row) => printable(JSON.stringify(row)).slice(0, 2_000)),
     );
     if (all.length > rows) lines.push('…');

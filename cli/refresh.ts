@@ -1,11 +1,12 @@
 /** `reelflow refresh`: the daily job. Downloads the dumps that have changed, then makes the topics hold exactly these. */
+
 import { Command } from 'commander';
 import type { DownloadedFile } from '../producers/download/download.ts';
 import type { ReplayReport } from '../producers/replay-report.ts';
+import { counted } from '../runtime/counted.ts';
 import { filled, terminalWidth } from '../runtime/terminal.ts';
 import type { DatasetName } from '../topics/catalog.ts';
 import { downloadProgress, fromOption } from './download.ts';
-import { whole } from './figures.ts';
 import { type CommonFlags, commonOptions, datasetsOption, integerIn } from './options.ts';
 import { print, printJson } from './output.ts';
 import { percent, replayProgress } from './replay.ts';
@@ -102,6 +103,6 @@ function refreshText(
   const done =
     produced + vanished + rejected === 0
       ? 'nothing changed'
-      : `${whole(produced)} rows sent, ${whole(vanished)} ids removed, ${whole(rejected)} rows rejected`;
-  return `${dir}: ${fresh} of ${files.length} files downloaded; ${done}; ${seconds.toFixed(1)} s`;
+      : `${counted(produced, 'row')} sent, ${counted(vanished, 'id')} removed, ${counted(rejected, 'row')} rejected`;
+  return `${dir}: ${fresh} of ${counted(files.length, 'file')} downloaded; ${done}; ${seconds.toFixed(1)} s`;
 }

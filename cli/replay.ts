@@ -1,9 +1,11 @@
 /** `reelflow replay`: the producers. Results go to standard output, progress to standard error. */
+
 import { Command, InvalidArgumentError } from 'commander';
 import type { ReplayProgress } from '../producers/file-replay.ts';
 import { checkRejections, defaultMaxRejected } from '../producers/rejection-limit.ts';
 import type { ReplayOptions } from '../producers/replay.ts';
 import type { ReplayCounts, ReplayReport, ReportedPlan } from '../producers/replay-report.ts';
+import { counted } from '../runtime/counted.ts';
 import { exitCodes, ReelflowError } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { type DatasetName, datasetNames } from '../topics/catalog.ts';
@@ -235,7 +237,7 @@ export function replayProgress(logger: Logger): Promise<Progress<ReplayProgress>
       text:
         pass === 'compare'
           ? 'compared with the topics'
-          : `${whole(read)} records${rejected > 0 ? `, ${whole(rejected)} rejected` : ''}`,
+          : `${counted(read, 'record')}${rejected > 0 ? `, ${whole(rejected)} rejected` : ''}`,
     }),
     (now) => logger.info(now, 'replaying'),
   );

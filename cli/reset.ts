@@ -1,9 +1,10 @@
 /** `reelflow reset`: starts a new generation. */
+
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { Command } from 'commander';
+import { counted } from '../runtime/counted.ts';
 import { openContext } from './context.ts';
-import { whole } from './figures.ts';
 import { type CommonFlags, commonOptions } from './options.ts';
 import { printFilled, printJson } from './output.ts';
 
@@ -39,10 +40,10 @@ async function run(flags: Flags): Promise<void> {
       : await work();
   if (flags.json) return printJson({ ...report, dryRun: flags.dryRun === true });
   const { generation, shards, messages, records } = report;
-  const amount = records === null ? 'all records' : `${whole(records)} records`;
+  const amount = records === null ? 'all records' : counted(records, 'record');
   printFilled(
-    `Generation ${generation} ${flags.dryRun ? 'would start' : 'starts'} in ${shards} shards: ${amount} of title topics in ` +
-      `${whole(messages)} messages ${flags.dryRun ? 'would be' : 'will be'} processed again.\n` +
+    `Generation ${generation} ${flags.dryRun ? 'would start' : 'starts'} in ${counted(shards, 'shard')}: ${amount} of title topics in ` +
+      `${counted(messages, 'message')} ${flags.dryRun ? 'would be' : 'will be'} processed again.\n` +
       'CURRENT stays until a snapshot that is as complete replaces it.',
   );
 }

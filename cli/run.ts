@@ -3,9 +3,11 @@
  * and sink as child processes, loads a dump if one is named, and serves the page itself. SIGINT and SIGTERM let all of them
  * leave; the end of one ends the others.
  */
+
 import { existsSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { Command } from 'commander';
+import { counted } from '../runtime/counted.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import { openContext, servicesHere } from './context.ts';
 import { declarationsOf } from './declared.ts';
@@ -190,5 +192,5 @@ async function untilOver(
 /** @param end of the replay, with its report as JSON */
 function loadedText({ output }: MemberEnd): string {
   const { read, produced, rejected } = JSON.parse(output.trim().split('\n').at(-1) ?? '{}');
-  return `Loaded  ${whole(read)} rows read, ${whole(produced)} sent, ${whole(rejected)} rejected`;
+  return `Loaded  ${counted(read, 'row')} read, ${whole(produced)} sent, ${whole(rejected)} rejected`;
 }

@@ -1,10 +1,11 @@
 /** `reelflow sink`: the sink that writes gold. */
+
 import { Command, Option } from 'commander';
+import { counted } from '../runtime/counted.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import type { LakePlace } from '../sinks/gold/lake.ts';
 import type { TrimMode } from '../sinks/source-trim.ts';
 import { declarationsOf } from './declared.ts';
-import { whole } from './figures.ts';
 import type { HealthView } from './observe.ts';
 import {
   commonOptions,
@@ -107,8 +108,8 @@ async function run(flags: Flags): Promise<void> {
       snapshot === null ? 'Nothing changed: no snapshot.' : `Snapshot ${snapshot} in ${places.gold}`,
     );
     if (report.deleted > 0) {
-      const what = flags.trim === 'report' ? 'could be deleted' : 'were deleted';
-      printFilled(`${whole(report.deleted)} messages of source topics ${what}: a base has replaced them.`);
+      const what = flags.trim === 'report' ? 'could be deleted' : 'deleted';
+      printFilled(`${counted(report.deleted, 'message')} of source topics ${what}: a base replaces them.`);
     }
   }
 }

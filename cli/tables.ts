@@ -1,11 +1,12 @@
 /** `reelflow tables`: list, check, try and begin declarations of cubes and gold tables, without a broker. */
+
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Command } from 'commander';
+import { counted } from '../runtime/counted.ts';
 import { messageOf, ReelflowError, systemCodeOf } from '../runtime/errors.ts';
 import type { Declarations } from '../tables/built-in.ts';
 import { declarationsOf } from './declared.ts';
-import { whole } from './figures.ts';
 import { viewText } from './gold-text.ts';
 import { integerIn, outputOptions, type TablesFlags, tablesOption } from './options.ts';
 import { print, printFilled, printJson } from './output.ts';
@@ -80,14 +81,12 @@ async function check(flags: Flags): Promise<void> {
   const tables = ownTables(declarations).map(({ name }) => name);
   const cubes = declarations.cubes.filter((cube) => !builtIn.cubes.includes(cube)).map(({ name }) => name);
   if (flags.json) return printJson({ folder, cubes, tables });
-  const named = [counted(cubes, 'cube'), counted(tables, 'table')].filter((text) => text !== '');
+  const named = [listed(cubes, 'cube'), listed(tables, 'table')].filter((text) => text !== '');
   printFilled(`${folder} is correct: ${named.join('; ')}`);
 }
 
-const counted = (names: readonly string[], what: string) =>
-  names.length === 0
-    ? ''
-    : `${whole(names.length)} ${what}${names.length === 1 ? '' : 's'}: ${names.join(', ')}`;
+const listed = (names: readonly string[], what: string) =>
+  names.length === 0 ? '' : `${counted(names.length, what)}: ${names.join(', ')}`;
 
 const ownTables = ({ tables }: Declarations) => tables.filter(({ file }) => file !== undefined);
 

@@ -1,5 +1,7 @@
 /** `reelflow verify`: recomputes a snapshot and compares. */
+
 import { Command } from 'commander';
+import { counted } from '../runtime/counted.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import { filled } from '../runtime/terminal.ts';
 import type { ReadProgress } from '../sinks/verify/topic-rows.ts';
@@ -185,7 +187,7 @@ async function verifyProgress(flags: Flags): Promise<Progress<ReadProgress>> {
       name: '',
       done: messages,
       total: messagesTotal,
-      text: `${whole(records)} records  ${messages < messagesTotal ? topic : 'computing'}`,
+      text: `${counted(records, 'record')}  ${messages < messagesTotal ? topic : 'computing'}`,
     }),
     (now) => logger.info(now, 'verifying'),
   );

@@ -4,6 +4,7 @@ import { type LogBounds, logBounds } from '../kafka/bounds.ts';
 import type { Broker } from '../kafka/client.ts';
 import { LogReader } from '../kafka/log.ts';
 import { partitionCounts } from '../kafka/topics.ts';
+import { counted } from '../runtime/counted.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import type { Cube } from '../tables/cubes/cube.ts';
 import { findBase } from '../topics/base.ts';
@@ -40,7 +41,7 @@ export async function inspectSources(
     }
     if (dataset.startsWith('title.') && partitions !== shards) {
       throw new ReelflowError('topicMismatch', `Topic ${topic} has another partition count`, {
-        detail: `It has ${partitions} partitions, ${names.source('title.ratings')} has ${shards}. All title topics need the same count, because a partition is a shard.`,
+        detail: `It has ${counted(partitions, 'partition')}, ${names.source('title.ratings')} has ${shards}. All title topics need the same count, because a partition is a shard.`,
         hint: 'Use another --namespace, or recreate the topics.',
       });
     }

@@ -2,7 +2,9 @@
  * Creates and checks topics. A retained topic must never delete messages by itself. Brokers default to seven days, so
  * every start checks the settings, not only the creation.
  */
+
 import kafkajs from 'kafkajs';
+import { counted } from '../runtime/counted.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import { type Broker, clusterTopics, withAdmin } from './client.ts';
 import { answerOf, asBrokerError, brokerFailureOf, isUnknownTopic, isWithoutLeader } from './failures.ts';
@@ -113,7 +115,7 @@ async function ensureTopics(
       const found = topics.find(({ name }) => name === topic)?.partitions.length ?? 0;
       if (found !== partitions) {
         throw new ReelflowError('topicMismatch', `Topic ${topic} has another partition count`, {
-          detail: `It has ${found} partitions, expected ${partitions}. A partition is a shard: all title topics need the same count.`,
+          detail: `It has ${counted(found, 'partition')}, expected ${partitions}. A partition is a shard: all title topics need the same count.`,
           hint: `Use --shards ${found}, another --namespace, or recreate the topics.`,
         });
       }

@@ -2,8 +2,10 @@
  * What a report of consumer groups contains: offsets, lag, state and rates of each partition, and of each group as a
  * whole. Unknown is null, never 0.
  */
+
 import type { LogBoundsAndWatermark } from '../kafka/bounds.ts';
 import type { CommittedOffset, Group } from '../kafka/groups.ts';
+import { counted } from '../runtime/counted.ts';
 import { type CommitMetadata, readMetadata } from './commit-metadata.ts';
 import { type Observation, type State, worstOf } from './judge.ts';
 import { catchUpMsOf } from './pace.ts';
@@ -199,7 +201,9 @@ function whyGroupUnknown(found: Group | undefined, rows: readonly LagRow[]): str
   if (rows.length === 0) return 'nothing is committed, and no member is known to be assigned anything';
   const whys = rows.map(({ whyUnknown }) => whyUnknown).filter((why) => why !== null);
   const times = (why: string) => whys.filter((one) => one === why).length;
-  return [...new Set(whys)].map((why) => `${times(why)} of ${rows.length} partitions: ${why}`).join('; ');
+  return [...new Set(whys)]
+    .map((why) => `${times(why)} of ${counted(rows.length, 'partition')}: ${why}`)
+    .join('; ');
 }
 
 /** A member consumes its partitions together, and members work in parallel: the time of the slowest member. */

@@ -2,7 +2,9 @@
  * Builds what the page shows: one value that describes the whole pipeline, every few seconds. A part that fails becomes a
  * problem and does not affect the others. While the brokers do not answer, the last figures stay, with their age.
  */
+
 import type { Broker } from '../kafka/client.ts';
+import { counted } from '../runtime/counted.ts';
 import { ReelflowError, reasonOf } from '../runtime/errors.ts';
 import type { TopicNames } from '../topics/catalog.ts';
 import { DeadLetterView, idOf, type LetterGroup, type Letters, sourceName } from './dead-letters.ts';
@@ -174,7 +176,7 @@ export class Overview {
 function letterProblems(letters: Letters | null, places: string): PipelineProblem[] {
   const open = letters?.groups.reduce((sum, group) => sum + group.open, 0) ?? 0;
   if (open === 0) return [];
-  const text = `${open.toLocaleString('en-US')} dead ${open === 1 ? 'letter is' : 'letters are'} open.`;
+  const text = `${counted(open, 'dead letter is', 'dead letters are')} open.`;
   return [{ severity: 'note', text, command: `reelflow dlq list${places}` }];
 }
 

@@ -1,4 +1,5 @@
 /** Texts of the page about the stages: problems with the next command to run, and one verdict on the pipeline. */
+import { counted } from '../runtime/counted.ts';
 import { shellWord } from '../runtime/terminal.ts';
 import { historyText, type StageLine } from './stage-history.ts';
 
@@ -17,9 +18,7 @@ export interface PipelineVerdict {
   readonly command: string | null;
 }
 
-const count = (n: number, what: string) => `${n.toLocaleString('en-US')} ${what}${n === 1 ? '' : 's'}`;
-
-/** A shorter time until the oldest unread message expires is a problem. */
+/** Below this the time until the oldest unread message expires is a problem. */
 const expiresSoonMs = 6 * 60 * 60_000;
 
 interface Words {
@@ -66,7 +65,7 @@ export function problemsOf(stage: StageLine, places: string): PipelineProblem[] 
   const startCommand = name === 'other' ? start : start + places;
   const inspect = name === 'other' ? start : `reelflow lag --watch${places}`;
   const waiting =
-    lag === null ? 'the lag is unknown' : `${count(lag, 'message')} ${lag === 1 ? 'waits' : 'wait'}`;
+    lag === null ? 'the lag is unknown' : `${counted(lag, 'message')} ${lag === 1 ? 'waits' : 'wait'}`;
   const bad = (text: string, command: string): PipelineProblem => ({ severity: 'bad', text, command });
   const note = (text: string, command: string): PipelineProblem => ({ severity: 'note', text, command });
   const problems: PipelineProblem[] = [];
@@ -78,7 +77,7 @@ export function problemsOf(stage: StageLine, places: string): PipelineProblem[] 
     case 'LOST':
       problems.push(
         bad(
-          `${subject} ${has} lost ${count(group.lost ?? 0, 'message')}: the broker deleted them before they were read.`,
+          `${subject} ${has} lost ${counted(group.lost ?? 0, 'message')}: the broker deleted them before they were read.`,
           inspect,
         ),
       );
@@ -115,13 +114,13 @@ export function problemsOf(stage: StageLine, places: string): PipelineProblem[] 
     const minutes = Math.ceil(group.expiresMs / 60_000);
     problems.push(
       bad(
-        `The oldest unread message of ${group.group} expires in ${count(minutes, 'minute')}.`,
+        `The oldest unread message of ${group.group} expires in ${counted(minutes, 'minute')}.`,
         startCommand,
       ),
     );
   }
   if ((group.blocked ?? 0) > 0) {
-    const text = `An open transaction withholds ${count(group.blocked ?? 0, 'message')} from ${group.group}.`;
+    const text = `An open transaction withholds ${counted(group.blocked ?? 0, 'message')} from ${group.group}.`;
     problems.push(note(text, 'kafka-transactions.sh find-hanging'));
   }
   return problems;

@@ -2,8 +2,10 @@
  * Takes in deltas: the chain of each shard judges them, and their rows go into the store in the transaction that commits the
  * shard's state. A delta that does not continue its chain is refused and counted.
  */
+
 import type { LogBounds } from '../kafka/bounds.ts';
 import type { LogMessage } from '../kafka/log.ts';
+import { counted } from '../runtime/counted.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { RejectedMessage } from '../topics/chunk.ts';
@@ -110,7 +112,7 @@ export class DeltaIntake {
       'topicMismatch',
       'The topic of deltas has fewer partitions than the state of the sink',
       {
-        detail: `${this.#options.topic} has ${partitions} partitions, and the state holds shard ${partition}.`,
+        detail: `${this.#options.topic} has ${counted(partitions, 'partition')}, and the state holds shard ${partition}.`,
         hint: 'If the topics were recreated: move the folders of --gold and --state away, and start the sink again. It builds both from the topics; a reset changes only shards that exist.',
       },
     );

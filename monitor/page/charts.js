@@ -24,6 +24,10 @@ export const number = (value, digits = 0) =>
     ? 'unknown'
     : value.toLocaleString('en-US', { maximumFractionDigits: digits });
 
+/** A count with its noun. */
+export const counted = (count, noun, plural = `${noun}s`) =>
+  `${number(count)} ${count === 1 ? noun : plural}`;
+
 /** Values over time as a thin line; unknown values are gaps. */
 export function spark(values, label) {
   const known = values.filter((value) => value !== null);

@@ -1,6 +1,6 @@
 // Draws every view that arrives. Elements that have not changed stay untouched, which keeps focus and scroll position.
 // Figures older than a few observations are greyed out and show their age.
-import { el, number, plot, spark } from './charts.js';
+import { counted, el, number, plot, spark } from './charts.js';
 
 const $ = (id) => document.getElementById(id);
 const quiet = (text) => el('p', { class: 'quiet' }, text);
@@ -109,7 +109,7 @@ function flow(stages, snapshots) {
         ? 'unknown'
         : of.group.members === null
           ? 'members unknown'
-          : `${of.group.members} member${of.group.members === 1 ? '' : 's'}`,
+          : counted(of.group.members, 'member'),
       of === undefined ? '' : waitingText(of.group),
     );
   return [
@@ -129,7 +129,7 @@ function flow(stages, snapshots) {
       null,
       newest === undefined ? figure('–', 'no snapshot') : figure(number(sumOf(newest.rows)), 'rows'),
       newest === undefined ? '' : el('time', { datetime: newest.created, 'data-age': newest.created }),
-      newest === undefined ? '' : `${number(newest.records)} records`,
+      newest === undefined ? '' : counted(newest.records, 'record'),
     ),
   ];
 }
@@ -137,8 +137,8 @@ function flow(stages, snapshots) {
 function waitingText({ lag, lagRecords, catchUpMs, catchesUp, timeLagMs }) {
   if (lag === null) return 'lag unknown';
   if (lag === 0) return 'no lag';
-  const records = lagRecords ? ` (${number(lagRecords)} records)` : '';
-  const waits = `${number(lag)} ${lag === 1 ? 'message waits' : 'messages wait'}${records}`;
+  const records = lagRecords ? ` (${counted(lagRecords, 'record')})` : '';
+  const waits = `${counted(lag, 'message waits', 'messages wait')}${records}`;
   return `${waits}, ${duration(timeLagMs)} behind, ${catchUp({ catchUpMs, catchesUp })}`;
 }
 
@@ -265,7 +265,7 @@ function snapshotList(snapshots) {
         el('span', {}, id, ' ', isCurrent && badge('CURRENT'), isPinned && badge('pinned')),
         el('time', { datetime: created, 'data-age': created, class: 'quiet' }),
       ),
-      el('p', {}, `${number(sumOf(rows))} rows of ${number(records)} records, ${size(bytes)}`),
+      el('p', {}, `${counted(sumOf(rows), 'row')} of ${counted(records, 'record')}, ${size(bytes)}`),
       el('details', {}, el('summary', {}, 'Tables'), el('p', {}, tables.join(', '))),
     );
   };
@@ -368,7 +368,7 @@ async function showLetter(at) {
       : el(
           'p',
           {},
-          `It would be accepted: ${number(today.records)} records and ${number(today.deletes)} deletes of ${today.dataset}. `,
+          `It would be accepted: ${counted(today.records, 'record')} and ${counted(today.deletes, 'delete')} of ${today.dataset}. `,
           el('code', {}, 'reelflow dlq replay'),
           ' sends it again.',
         ),

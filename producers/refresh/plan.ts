@@ -2,6 +2,7 @@
  * What a refresh of one dataset would send, and whether the dump is plausible. Pure: it compares the entries of the index
  * with those of the dump.
  */
+import { counted } from '../../runtime/counted.ts';
 import { ReelflowError } from '../../runtime/errors.ts';
 import { type DatasetName, datasets, idText } from '../../topics/catalog.ts';
 import { groupsOfBlock } from '../../topics/id-groups.ts';
@@ -140,7 +141,7 @@ export function checkPlan(dataset: DatasetName, file: string, plan: DatasetPlan,
   if (vanished.ids === 0) return;
   const limit = guards.maxRemoved ?? maxRemovedDefault;
   const percent = (100 * vanished.ids) / idsBefore;
-  const figures = `${file}: ${vanished.ids} of ${idsBefore} ids (${percent.toFixed(2)} %) have no valid rows`;
+  const figures = `${file}: ${vanished.ids} of ${counted(idsBefore, 'id')} (${percent.toFixed(2)} %) have no valid rows`;
   if (isCut && guards.maxRemoved === undefined) {
     throw new ReelflowError('cutFile', `${dataset} looks cut off`, {
       detail: `${figures}, and all of them lie behind the last row of the file. Nothing was sent.`,

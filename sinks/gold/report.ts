@@ -3,8 +3,10 @@
  * of each table, and the changes. The page has no script, loads nothing from the network, follows the light or dark mode of
  * the browser, and fits a phone: every chart is drawn for two widths, and the page shows the one that fits.
  */
+
 import * as Plots from '@observablehq/plot';
 import { parseHTML } from 'linkedom';
+import { counted } from '../../runtime/counted.ts';
 import type { ColumnNote } from '../../tables/column-notes.ts';
 import type { GoldTable, Plot } from '../../tables/gold-table.ts';
 import { goldTables } from '../../tables/gold-tables.ts';
@@ -84,7 +86,7 @@ function pageOf(manifest: Manifest, before: string | undefined, changes: string,
 <body>
 <header>
 <h1>Gold ${safe(id)}</h1>
-<p>Created ${safe(created.replace('T', ' ').replace(/\.\d+Z$/, ' UTC'))} from ${whole(total)} records.
+<p>Created ${safe(created.replace('T', ' ').replace(/\.\d+Z$/, ' UTC'))} from ${counted(total, 'record')}.
 ${before === undefined ? 'There is no previous snapshot.' : `<span class="then">The thin mark</span> is the previous snapshot, ${safe(before)}.`}</p>
 </header>
 <main>
@@ -112,7 +114,7 @@ function sectionOf(
 <h2>${safe(table)}</h2>
 <p>${safe(about)}</p>
 ${figures.join('\n')}
-<details><summary>First ${rows.length} of ${whole(rowsTotal)} rows</summary>
+<details><summary>First ${rows.length} of ${counted(rowsTotal, 'row')}</summary>
 ${tableOf(head, cells)}
 <dl>${columns.map(definitionOf).join('')}</dl>
 </details>

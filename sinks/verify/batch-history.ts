@@ -4,11 +4,13 @@
  * rows only: then the earlier ones are taken from the snapshot, checked among themselves, and the other tables recomputed
  * from them.
  */
+
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { DuckDBConnection } from '@duckdb/node-api';
 import { parquetFile } from '../../database/sql.ts';
 import { isOwnFault } from '../../database/storage-errors.ts';
+import { counted } from '../../runtime/counted.ts';
 import { groupSize } from '../../topics/id-groups.ts';
 import type { Manifest } from '../gold/manifest.ts';
 import type { Finding } from './manifest-checks.ts';
@@ -172,7 +174,8 @@ export async function historyFromSnapshot(
       `SELECT count(*)::INTEGER, format('tt{:07d}', min(tconst)) FROM (${query})`,
     );
     const [titles, first] = reader.getRows()[0] as [number, string | null];
-    if (titles > 0) findings.push({ about: 'rating_history', text: `${first}: ${text} (${titles} rows)` });
+    if (titles > 0)
+      findings.push({ about: 'rating_history', text: `${first}: ${text} (${counted(titles, 'row')})` });
   }
   return findings;
 }

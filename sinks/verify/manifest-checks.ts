@@ -1,7 +1,9 @@
 /** Checks the claims of a manifest: files, content of the tables, accounting, and positions. */
+
 import { existsSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { DuckDBConnection } from '@duckdb/node-api';
+import { counted } from '../../runtime/counted.ts';
 import { fileSha256 } from '../../runtime/files.ts';
 import { contentHash } from '../../tables/content-hash.ts';
 import type { GoldTable } from '../../tables/gold-table.ts';
@@ -83,7 +85,10 @@ export async function checkContent(
   if (claimed === undefined) return [];
   const findings: Finding[] = [];
   if (claimed.rows !== rows) {
-    findings.push({ about, text: `the manifest says ${claimed.rows} rows, the input gives ${rows}` });
+    findings.push({
+      about,
+      text: `the manifest says ${counted(claimed.rows, 'row')}, the input gives ${rows}`,
+    });
   }
   const { contentHash: version = 1 } = manifest.versions;
   const hash = await contentHash(connection, table, `"${schema}"."${exactTable(about)}"`, version);
@@ -162,7 +167,7 @@ export function checkAccounting(
     if (records === applied + duplicate + rejected) continue;
     findings.push({
       about: topic,
-      text: `its range holds ${records} records, the manifest accounts for ${applied} applied + ${duplicate} duplicate + ${rejected} rejected`,
+      text: `its range holds ${counted(records, 'record')}, the manifest accounts for ${applied} applied + ${duplicate} duplicate + ${rejected} rejected`,
     });
   }
   return { accounting, findings };

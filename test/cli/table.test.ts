@@ -105,8 +105,8 @@ test('a gold table names the number of columns that it shows', () => {
     rowsTotal: 1,
     rows: [[1, 2, 3]],
   };
-  expect(viewText(view, 80)).toContain('1 of 1 rows, snapshot');
-  expect(viewText(view, 16).replaceAll('\n', ' ')).toContain('1 of 1 rows, 2 of 3 columns, snapshot');
+  expect(viewText(view, 80)).toContain('1 of 1 row, snapshot');
+  expect(viewText(view, 16).replaceAll('\n', ' ')).toContain('1 of 1 row, 2 of 3 columns, snapshot');
 });
 
 test('a gold table keeps the name of the row, whatever its place', () => {

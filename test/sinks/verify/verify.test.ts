@@ -359,7 +359,7 @@ describe('a snapshot with one damage', () => {
 
   it.each([
     ['bytes', 1, /has \d+ bytes, the manifest says 1$/],
-    ['rows', 1, /the manifest says 1 rows, the input gives \d+$/],
+    ['rows', 1, /the manifest says 1 row, the input gives \d+$/],
     ['sha256', 'feed', /was altered: its SHA-256 is .*, the manifest says feed$/],
     ['contentHash', 'feed', /the manifest's content hash is feed, the input gives/],
   ])("in the manifest's claim about a table: %s", async (claim, value, finding) => {
