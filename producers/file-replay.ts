@@ -205,7 +205,9 @@ export class FileReplay {
     if (this.#damage !== undefined) throw damaged(this.#file, `line ${read + 1}`, this.#damage.thrown);
     if (this.#isHopeless) {
       const { rejections } = this.#progress;
-      throw tooManyRejected([[dataset, { read, rejected, rejections }]], this.#maxRejected);
+      const found = { read, rejected, rejections };
+      const rest = 'No row was valid so far: the rest of the file was not read.';
+      throw tooManyRejected([[dataset, found]], this.#maxRejected, rest);
     }
     logger.info({ dataset, read, rejected, chunks: this.#progress.chunks }, 'replay of a file ends');
   }

@@ -2,6 +2,7 @@
  * The limit of rejected rows. A file of another shape may lose all its rows and still be read to its end; exit code 0
  * means that the job was done, so such a replay fails after it has sent and accounted for everything else.
  */
+import { counted } from '../runtime/counted.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import { type DatasetName, datasetNames } from '../topics/catalog.ts';
 import type { RejectedRow } from './chunker.ts';
@@ -30,7 +31,7 @@ interface RejectionCounts {
 /** @throws ReelflowError rowsRejected, naming each dataset above the limit and its most frequent reasons */
 export function checkRejections({ datasets }: ReplayReport, maxRejected = defaultMaxRejected): void {
   const above = aboveLimit(datasets, maxRejected);
-  if (above.length > 0) throw tooManyRejected(above, maxRejected);
+  if (above.length > 0) throw tooManyRejected(above, maxRejected, 'The valid rows were sent.');
 }
 
 /** As above, of rows that would be rejected: nothing was sent yet. @throws ReelflowError rowsRejected */
@@ -40,11 +41,12 @@ export function checkPlannedRejections(
 ): void {
   const above = aboveLimit(counts, maxRejected);
   if (above.length === 0) return;
-  const { message, detail } = tooManyRejected(above, maxRejected);
-  throw new ReelflowError('rowsRejected', message, {
-    detail: `${detail}\nNothing was sent.`,
-    hint: 'Correct the file and replay it again, or raise --max-rejected.',
-  });
+  throw tooManyRejected(
+    above,
+    maxRejected,
+    'Nothing was sent.',
+    'To send the valid rows and read the rejected ones with `reelflow dlq list --limit 20`, raise --max-rejected.',
+  );
 }
 
 function aboveLimit(
@@ -58,18 +60,25 @@ function aboveLimit(
   });
 }
 
-/** @param above the datasets above the limit. @param maxRejected percent of their rows */
+/**
+ * @param above the datasets above the limit
+ * @param maxRejected percent of their rows
+ * @param sent whether the other rows were sent
+ * @param next how to read the rejected rows, which are dead letters by default
+ */
 export function tooManyRejected(
   above: readonly (readonly [DatasetName, RejectionCounts])[],
   maxRejected: number,
+  sent: string,
+  next = 'Run `reelflow dlq list --limit 20` to list the rejected rows. To accept them, raise --max-rejected.',
 ): ReelflowError {
   const names = above.map(([dataset]) => dataset).join(', ');
   return new ReelflowError(
     'rowsRejected',
     `More than ${maxRejected} % of the rows of ${names} are rejected`,
     {
-      detail: above.map(([dataset, counts]) => `${dataset}: ${rejectionText(counts)}`).join('\n'),
-      hint: 'Correct the file and replay it again, or raise --max-rejected. `reelflow dlq list` shows the rejected rows.',
+      detail: [...above.map(([dataset, counts]) => `${dataset}: ${rejectionText(counts)}`), sent].join('\n'),
+      hint: `Correct the file and replay it again. ${next}`,
     },
   );
 }
@@ -78,6 +87,9 @@ function rejectionText({ read, rejected, rejections }: RejectionCounts): string 
   const frequent = Object.entries(rejections)
     .sort(([, a], [, b]) => b.rows - a.rows)
     .slice(0, reasonsMax)
-    .map(([reason, { rows, line, detail }]) => `${reason} ${rows} times, first at line ${line}: ${detail}`);
-  return [`${rejected} of ${read} rows rejected`, ...frequent].join('; ');
+    .map(
+      ([reason, { rows, line, detail }]) =>
+        `${reason} ${counted(rows, 'time')}, first at line ${line}: ${detail}`,
+    );
+  return [`${rejected.toLocaleString('en-US')} of ${counted(read, 'row')} rejected`, ...frequent].join('; ');
 }

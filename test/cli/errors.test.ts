@@ -167,15 +167,18 @@ describe('rows that do not fit', () => {
     const words = {
       what: /More than 1 % of the rows of title\.ratings are rejected/,
       detail:
-        /7 of 203 rows rejected; integer 4 times, first at line 51: numVotes: .*43\.5.*; columns 2 times.*; id 1 times/,
+        /7 of 203 rows rejected; integer 4 times, first at line 51: numVotes: .*43\.5.*; columns 2 times.*; id 1 time, /,
       hint: /--max-rejected/,
     };
     const dry = await place.run(place.args('replay', data, '--json', '--dry-run'));
     expectFailure({ ...dry, stdout: '' }, 'rowsRejected', words);
+    expect(dry.stderr).toContain('Nothing was sent.');
     const plan = { rows: 203, refused: 7, new: { ids: 196 } };
     expect(lastJson(dry)).toMatchObject({ read: 0, plan: { 'title.ratings': plan } });
     const failed = await place.run(place.args('replay', data, '--json'));
     expectFailure({ ...failed, stdout: '' }, 'rowsRejected', words);
+    expect(failed.stderr).toContain('The valid rows were sent.');
+    expect(failed.stderr).toContain('Run `reelflow dlq list --limit 20 --');
     expect(lastJson(failed)).toMatchObject({
       datasets: { 'title.ratings': { read: 203, produced: 196, rejected: 7 } },
     });
