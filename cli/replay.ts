@@ -181,6 +181,8 @@ export function replayText(report: ReplayReport): string {
     [...lines, ['total', report]],
   );
   const dropped = report.dropped ?? [];
+  // A run's id begins with the time.
+  const begin = report.runId?.replace(/Z-.*/, ' UTC').replace('T', ' ');
   const remarks = [
     dropped.length > 0 && `Dropped, with all rows: ${dropped.join(', ')}.`,
     report.wouldCreate !== undefined && `Topics to create: ${report.wouldCreate.join(', ')}.`,
@@ -191,7 +193,11 @@ export function replayText(report: ReplayReport): string {
       dropped.length === 0 &&
       `Nothing changed: the topics already hold ${report.rejected > 0 ? 'the valid rows of this dump' : 'this dump'}.`,
     report.unfinished !== undefined && `Not finished: ${report.unfinished.join(', ')}.`,
-    report.nothingToDo && 'Nothing to do: the last run was complete.',
+    report.before !== undefined &&
+      `Resumed the run that began ${begin}. Of the total, its earlier attempts read ${counted(report.before.read, 'row')} ` +
+        `and produced ${whole(report.before.produced)}, in ${report.before.seconds.toFixed(1)} s.`,
+    report.nothingToDo &&
+      `Nothing to do: the run that began ${begin} is complete. Above are its counts. Leave --resume out to replay again.`,
     report.rejected > 0 && 'Rejected rows are in the dead-letter topic, with file, line and reason.',
   ];
   const plan = report.plan === undefined ? [] : [planText(report.plan)];

@@ -3,7 +3,7 @@
  * all partitions. It is never ahead of the broker. A run that resumes from it may send rows twice, which changes nothing.
  */
 import { randomBytes } from 'node:crypto';
-import { open, readFile, rename } from 'node:fs/promises';
+import { open, readFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { type Broker, clusterIdOf } from '../kafka/client.ts';
@@ -151,6 +151,18 @@ export async function writeJournal(folder: string, journal: Journal): Promise<vo
   } catch (thrown) {
     throw unusable(path, thrown);
   }
+}
+
+/**
+ * Removes the journal before another run begins: one that is killed before it has written its own must not leave that of the
+ * run before, which `--resume` would take for it.
+ * @throws ReelflowError stateUnusable
+ */
+export async function removeJournal(folder: string): Promise<void> {
+  const path = join(folder, 'journal.json');
+  await rm(path, { force: true }).catch((thrown) => {
+    throw unusable(path, thrown);
+  });
 }
 
 /** The journal's entries for the input files. */

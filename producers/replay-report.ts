@@ -1,6 +1,6 @@
 /** What a replay did, computed from its journal. */
 import { type DatasetName, datasetNames } from '../topics/catalog.ts';
-import type { Journal, Rejections } from './journal.ts';
+import type { Journal, JournaledProgress, Rejections } from './journal.ts';
 import type { DatasetPlan } from './refresh/plan.ts';
 
 export interface ReplayCounts {
@@ -32,6 +32,8 @@ export interface ReplayReport extends ReplayCounts {
   /** `--resume` found a finished run and sent nothing. */
   readonly nothingToDo: boolean;
   readonly interrupted: boolean;
+  /** What earlier attempts of a resumed run did; the other counts include it. */
+  readonly before?: ReplayCounts;
   /** Datasets that an interrupted run has not sent whole; of those it was comparing, the counts are not known. */
   readonly unfinished?: readonly DatasetName[];
   /** Datasets that the dump lacks and of which all rows were removed. */
@@ -48,33 +50,35 @@ export type ReportedPlan = Pick<
   'rows' | 'changed' | 'new' | 'vanished' | 'unknown' | 'refused' | 'isBase'
 >;
 
+/** The counts of a run in total, from its journal. */
+export function totalOf({ datasets, seconds }: Pick<Journal, 'datasets' | 'seconds'>): ReplayCounts {
+  const total = { read: 0, unchanged: 0, produced: 0, rejected: 0, chunks: 0, bytes: 0 };
+  for (const progress of Object.values(datasets)) {
+    const counts = countsOf(progress);
+    for (const name of Object.keys(total) as (keyof typeof total)[]) total[name] += counts[name];
+  }
+  return { ...total, seconds, recordsPerSecond: perSecond(total.read, seconds) };
+}
+
+function countsOf(progress: JournaledProgress): ReplayCounts {
+  const { row: read, rejected, chunks, bytes, seconds, unchanged = 0 } = progress;
+  const produced = read - rejected - unchanged;
+  const recordsPerSecond = perSecond(read, seconds);
+  return { read, unchanged, produced, rejected, chunks, bytes, seconds, recordsPerSecond };
+}
+
 /** The counts of a run by dataset and in total, from its journal. */
 export function reportOf(
   journal: Journal,
-  outcome: Pick<
-    ReplayReport,
-    'absent' | 'nothingToDo' | 'interrupted' | 'unfinished' | 'dropped' | 'plan' | 'wouldCreate'
-  >,
+  outcome: Omit<ReplayReport, keyof ReplayCounts | 'runId' | 'datasets'>,
 ): ReplayReport {
-  const reports: ReplayReport['datasets'] = {};
-  const total = { read: 0, unchanged: 0, produced: 0, rejected: 0, chunks: 0, bytes: 0 };
+  const datasets: ReplayReport['datasets'] = {};
   for (const dataset of datasetNames) {
     const progress = journal.datasets[dataset];
     if (progress === undefined) continue;
-    const { row: read, rejected, chunks, bytes, seconds, unchanged = 0, rejections } = progress;
-    const counts = { read, unchanged, produced: read - rejected - unchanged, rejected, chunks, bytes };
-    reports[dataset] = { ...counts, seconds, recordsPerSecond: perSecond(read, seconds), rejections };
-    for (const name of Object.keys(total) as (keyof typeof total)[]) total[name] += counts[name];
+    datasets[dataset] = { ...countsOf(progress), rejections: progress.rejections };
   }
-  const { seconds, runId } = journal;
-  return {
-    ...total,
-    seconds,
-    recordsPerSecond: perSecond(total.read, seconds),
-    runId,
-    datasets: reports,
-    ...outcome,
-  };
+  return { ...totalOf(journal), runId: journal.runId, datasets, ...outcome };
 }
 
 function perSecond(count: number, seconds: number): number {

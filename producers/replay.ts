@@ -24,12 +24,13 @@ import {
   type Journal,
   newRunId,
   readJournal,
+  removeJournal,
   withJournalFolder,
   writeJournal,
 } from './journal.ts';
 import { createProducer } from './producer.ts';
 import { DumpRefresh, type Plans, type RefreshOptions, schemaIdOf } from './refresh/dump-refresh.ts';
-import { type ReplayReport, reportOf } from './replay-report.ts';
+import { type ReplayReport, reportOf, totalOf } from './replay-report.ts';
 
 export interface ReplayOptions extends FileReplayOptions, RefreshOptions {
   readonly registry: Registry;
@@ -68,6 +69,10 @@ export async function replay(options: ReplayOptions): Promise<ReplayReport> {
   checkDrop(options, absent);
   return withJournalFolder(options, async (folder, filesFolder) => {
     const last = options.resume === true ? await readJournal(folder) : undefined;
+    if (options.resume !== true && options.dryRun !== true) await removeJournal(folder);
+    if (options.resume === true && last === undefined) {
+      options.logger.warn('no run to resume: this one starts at the first row');
+    }
     if (last !== undefined) {
       checkSameInputs(last, files);
       checkSameMode(last, mode);
@@ -77,6 +82,7 @@ export async function replay(options: ReplayOptions): Promise<ReplayReport> {
     const journal =
       last === undefined ? newJournal(files, shards, mode) : { ...last, attempt: last.attempt + 1 };
     const secondsBefore = journal.seconds;
+    const before = last === undefined ? undefined : totalOf(last);
     const saveJournal = async () => {
       crashPoint('after-ack-before-journal');
       journal.seconds = secondsBefore + (performance.now() - started) / 1000;
@@ -139,6 +145,7 @@ export async function replay(options: ReplayOptions): Promise<ReplayReport> {
       absent,
       nothingToDo: false,
       interrupted: !journal.finished,
+      ...(before !== undefined && { before }),
       ...(journal.finished && dropped.length > 0 && { dropped }),
       ...(!journal.finished && {
         unfinished: files

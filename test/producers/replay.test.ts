@@ -9,10 +9,12 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { gunzipSync, gzipSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
+import { replayText } from '../../cli/replay.ts';
 import { createBroker, withAdmin } from '../../kafka/client.ts';
 import { scanTopic } from '../../kafka/scan.ts';
 import { partitionCounts } from '../../kafka/topics.ts';
 import { type ReplayOptions, replay } from '../../producers/replay.ts';
+import type { ReplayCounts } from '../../producers/replay-report.ts';
 import { type DatasetName, datasetNames, datasets, partitionOf, topicNamesIn } from '../../topics/catalog.ts';
 import { Registry } from '../../topics/registry.ts';
 import { broker, folder, logger, newNamespace, registry } from '../support/dump-place.ts';
@@ -317,6 +319,7 @@ describe('a replay that is resumed', () => {
     const files = folder({ 'title.ratings.tsv': text, 'title.basics.tsv': basics });
     const options = optionsFor(files, { rate: 150_000 });
     let interruptions = 0;
+    let earlier: ReplayCounts | undefined;
     for (let attempt = 0; ; attempt++) {
       const controller = new AbortController();
       const stopAt = 9_000 + 23_000 * attempt;
@@ -329,11 +332,17 @@ describe('a replay that is resumed', () => {
         },
       });
       expect(report.read).toBe(report.produced + report.rejected);
+      expect(report.before).toEqual(earlier);
       if (!report.interrupted) {
+        expect(replayText(report)).toContain(
+          `Of the total, its earlier attempts read ${earlier?.read.toLocaleString('en-US')} rows and`,
+        );
         expect(report).toMatchObject({ read: rows + 121, produced: rows + 1, rejected: 120 });
         break;
       }
       interruptions++;
+      const { read, unchanged, produced, rejected, chunks, bytes, seconds, recordsPerSecond } = report;
+      earlier = { read, unchanged, produced, rejected, chunks, bytes, seconds, recordsPerSecond };
     }
     expect(interruptions).toBeGreaterThan(2);
     expect(await fold(options, 'title.ratings')).toEqual(foldFile('title.ratings', good));
@@ -394,6 +403,20 @@ describe('a replay that is resumed', () => {
     },
     300_000,
   );
+
+  // Method: the run in between fails where one that is killed in its first second would end.
+  it('is not the run before one that has ended before its first row', async () => {
+    const files = folder({ 'title.ratings.tsv': ratings(10), 'title.basics.tsv': basics });
+    const options = optionsFor(files);
+    await replay(options);
+    expect(await failureOf(replay({ ...options, shards: 3 }))).toMatchObject({ kind: 'topicMismatch' });
+    const resumed = await replay({ ...options, resume: true });
+    expect(resumed).toMatchObject({ read: 11, nothingToDo: false });
+    const again = await replay({ ...options, resume: true });
+    expect(again).toMatchObject({ nothingToDo: true, runId: resumed.runId });
+    const begin = resumed.runId.slice(0, 19).replace('T', ' ');
+    expect(replayText(again)).toContain(`Nothing to do: the run that began ${begin} UTC is complete.`);
+  });
 
   it('starts without a journal, and refuses other inputs', async () => {
     const files = folder({ 'title.ratings.tsv': ratings(10), 'title.basics.tsv': basics });
