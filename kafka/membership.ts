@@ -17,6 +17,9 @@ export const sessionTimeoutMs = 6_000;
 const heartbeatIntervalMs = 1_000;
 /** How long leaving may take: kafkajs waits for pending requests, on a dead connection for half a minute. */
 const leaveWithinMs = 5_000;
+const commitAgainMs = 1_000;
+/** How long leaving waits for commits: in an outage kafkajs repeats one for ten seconds. */
+const commitWithinMs = 2_000;
 
 /** Names the activity to the outage monitor. */
 const membership = 'group membership';
@@ -43,6 +46,11 @@ export interface Commit {
 export class Membership {
   readonly #options: MembershipOptions;
   readonly #leaving = new AbortController();
+  /** The last commits of this member, by topic and partition. */
+  readonly #commits = new Map<string, Commit>();
+  /** Those that the group has not accepted yet. */
+  readonly #due = new Set<string>();
+  #committing: Promise<void> | undefined;
   #consumer!: Consumer;
 
   private constructor(options: MembershipOptions) {
@@ -74,6 +82,7 @@ export class Membership {
       consumer.pause(topics.map((topic) => ({ topic })));
       const assigned = Object.values(payload.memberAssignment);
       const shards = new Set(assigned.flat());
+      this.#commitAgain(shards);
       onAssigned(
         [...shards].sort((a, b) => a - b),
         assigned.length === 0,
@@ -132,8 +141,53 @@ export class Membership {
     }
   }
 
-  /** Commits offsets to the group, for monitors. A rebalance may refuse the commit; the next one covers it. */
-  async commit(commits: readonly Commit[]): Promise<void> {
+  /** Whether the group has accepted all commits. */
+  get isCommitted(): boolean {
+    return this.#committing === undefined;
+  }
+
+  /**
+   * Commits offsets to the group, for monitors, one request at a time. What the group refuses, as in a rebalance, is committed
+   * again: no message need follow that would bring the next commit, and the lag would stay wrong.
+   */
+  commit(commits: readonly Commit[]): void {
+    for (const commit of commits) {
+      const key = `${commit.topic}/${commit.partition}`;
+      this.#commits.set(key, commit);
+      this.#due.add(key);
+    }
+    this.#committing ??= this.#commitDue();
+  }
+
+  /**
+   * Between the end of a membership and the next one kafkajs drops commits without an error. The new owner of a shard commits
+   * its positions.
+   */
+  #commitAgain(shards: ReadonlySet<number>): void {
+    for (const [key, { partition }] of this.#commits) {
+      if (shards.has(partition)) this.#due.add(key);
+      else this.#commits.delete(key);
+    }
+    if (this.#due.size > 0) this.#committing ??= this.#commitDue();
+  }
+
+  async #commitDue(): Promise<void> {
+    // Shards that publish in the same turn share a request.
+    await Promise.resolve();
+    const { signal } = this.#leaving;
+    while (this.#due.size > 0) {
+      const keys = [...this.#due];
+      this.#due.clear();
+      const commits = keys.flatMap((key) => this.#commits.get(key) ?? []);
+      if ((await this.#isAccepted(commits)) || signal.aborted) continue;
+      for (const key of keys) this.#due.add(key);
+      await sleep(commitAgainMs, undefined, { signal }).catch(() => undefined);
+    }
+    this.#committing = undefined;
+  }
+
+  async #isAccepted(commits: readonly Commit[]): Promise<boolean> {
+    if (commits.length === 0) return true;
     try {
       await this.#consumer.commitOffsets(
         commits.map(({ topic, partition, next, metadata }) => ({
@@ -143,14 +197,20 @@ export class Membership {
           metadata,
         })),
       );
+      return true;
     } catch (thrown) {
       this.#options.broker.logger.debug({ reason: messageOf(thrown) }, 'offsets not committed');
+      return false;
     }
   }
 
-  /** Leaves the group. Without an answer, the coordinator removes this member when its session times out. */
+  /**
+   * Leaves the group after the commits that are due. Without an answer, the coordinator removes this member when its session
+   * times out.
+   */
   async leave(): Promise<void> {
     this.#leaving.abort();
+    await Promise.race([this.#committing, sleep(commitWithinMs, undefined, { ref: false })]);
     this.#options.broker.outages.resumes(membership, false);
     const left = this.#consumer.disconnect().catch(() => undefined);
     endPauses(this.#options.groupId);

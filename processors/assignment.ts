@@ -6,10 +6,11 @@ import { ReelflowError } from '../runtime/errors.ts';
 import type { Shard } from './shard.ts';
 
 interface AssignmentOptions {
+  readonly create: (number: number) => Shard;
   /** Opens a shard. It has closed the shard again if it throws. */
-  readonly open: (number: number) => Promise<Shard>;
+  readonly open: (shard: Shard) => Promise<void>;
   /** Called after a shard is opened. */
-  readonly onOpened: (shard: Shard) => Promise<void>;
+  readonly onOpened: (shard: Shard) => void;
   /** Called after each reassignment. */
   readonly onChanged: () => void;
   readonly onFailure: (reason: unknown) => void;
@@ -22,6 +23,7 @@ interface AssignmentOptions {
 export class Assignment {
   readonly #options: AssignmentOptions;
   readonly #open = new Map<number, Shard>();
+  readonly #opening = new Set<Shard>();
   #assigned: readonly number[] | undefined;
   readonly #closing = new Set<Promise<void>>();
   #turn: Promise<void> = Promise.resolve();
@@ -47,7 +49,8 @@ export class Assignment {
 
   assign(shards: readonly number[]): void {
     this.#assigned = shards;
-    // At once: of two owners that publish from the same position, one is refused.
+    // At once: of two owners that publish from the same position, one is refused. An outbox is published while a shard opens.
+    for (const shard of this.#opening) if (!shards.includes(shard.number)) shard.lose();
     this.#leave(({ number }) => !shards.includes(number));
     this.reassignSoon();
   }
@@ -84,8 +87,9 @@ export class Assignment {
     const { graceMs, onFailure } = this.#options;
     for (const shard of [...this.#open.values()].filter(isLost)) {
       this.#open.delete(shard.number);
+      shard.lose();
       const closing = shard
-        .close(graceMs, true)
+        .close(graceMs)
         .catch(onFailure)
         .finally(() => this.#closing.delete(closing));
       this.#closing.add(closing);
@@ -104,9 +108,10 @@ export class Assignment {
     const gained = (this.#assigned ?? []).filter((number) => !this.#open.has(number));
     const open = async (number: number) => {
       const shard = await this.#openAgain(number);
+      if (shard === undefined) return;
       this.#open.set(number, shard);
-      if (this.#assigned?.includes(number)) await onOpened(shard);
-      else this.#leave((opened) => opened === shard);
+      if (shard.isLost) this.#leave((opened) => opened === shard);
+      else onOpened(shard);
     };
     // A failure ends the member at once, and this waits for the others: what is open then is closed.
     await Promise.all(gained.map((number) => open(number).catch(onFailure)));
@@ -123,13 +128,21 @@ export class Assignment {
     }
   }
 
-  async #openAgain(number: number): Promise<Shard> {
+  /** @returns undefined if the shard is lost meanwhile. If it is assigned again, the next reassignment opens it. */
+  async #openAgain(number: number): Promise<Shard | undefined> {
+    const { create, open } = this.#options;
     for (;;) {
+      const shard = create(number);
+      this.#opening.add(shard);
       try {
-        return await this.#options.open(number);
+        await open(shard);
+        return shard;
       } catch (thrown) {
+        if (shard.isLost) return undefined;
         // Another owner has published while the shard was being opened. Start again from what is published now.
         if (!isRefused(thrown)) throw thrown;
+      } finally {
+        this.#opening.delete(shard);
       }
     }
   }

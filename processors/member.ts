@@ -10,14 +10,14 @@ import { LogReader, OutsideLog } from '../kafka/log.ts';
 import { Membership } from '../kafka/membership.ts';
 import { outageDetail, untilServed } from '../kafka/outage.ts';
 import { crashPoint } from '../runtime/crash-points.ts';
-import { isAbort, messageOf, ReelflowError } from '../runtime/errors.ts';
+import { messageOf, ReelflowError } from '../runtime/errors.ts';
 import { logEveryMinute } from '../runtime/logger.ts';
 import type { Cube } from '../tables/cubes/cube.ts';
 import { cubes as allCubes, cubeSetOf, datasetsIn } from '../tables/cubes/cube-set.ts';
 import type { Position } from '../topics/position.ts';
 import { Assignment, isRefused } from './assignment.ts';
 import { MemberMode } from './member-mode.ts';
-import { OffsetCommits } from './offset-commits.ts';
+import { commitsOf } from './offset-commits.ts';
 import type { Health, ProcessorOptions, ProcessorReport } from './processor.ts';
 import type { MicroBatchReport } from './processor-metrics.ts';
 import { type Setup, setUp } from './setup.ts';
@@ -48,7 +48,6 @@ export class Member {
   readonly #deltaReader: LogReader;
   readonly #mode = new MemberMode();
   readonly #assignment: Assignment;
-  readonly #commits: OffsetCommits;
   #setup!: Setup;
   #membership: Membership | undefined;
   #watchdog: Watchdog | undefined;
@@ -58,8 +57,8 @@ export class Member {
   #failure: unknown;
   /** Aborts when the member stops: then nothing waits for a broker any more. */
   readonly #ending = new AbortController();
-  /** Rejects with the failure, whatever the member waits for at that moment. */
-  readonly #failed = Promise.withResolvers<never>();
+  /** Rejects with the failure, and resolves with the signal, whatever the member waits for at that moment. */
+  readonly #ended = Promise.withResolvers<void>();
   #fetchedMs = performance.now();
   #wake: () => void = () => undefined;
   /** Whether it gets no shards because members that declare other cubes hold them. */
@@ -75,15 +74,15 @@ export class Member {
     this.#reader = new LogReader(options.broker, options.skipBatches);
     this.#deltaReader = new LogReader(options.broker);
     this.#assignment = new Assignment({
-      open: (number) => this.#openShard(number),
-      onOpened: (shard) => this.#commits.commit(shard),
+      create: (number) => this.#createShard(number),
+      open: (shard) => this.#openShard(shard),
+      onOpened: (shard) => this.#commit(shard),
       onChanged: () => this.#wake(),
       onFailure: (reason) => this.#fail(reason),
       isActive: () => this.#mode.isActive,
       graceMs,
     });
-    this.#commits = new OffsetCommits(this.#sources, () => this.#membership);
-    this.#failed.promise.catch(() => undefined);
+    this.#ended.promise.catch(() => undefined);
   }
 
   /** Prepares a member and joins the group. @throws ReelflowError or the reason of the signal, with everything closed again */
@@ -161,11 +160,12 @@ export class Member {
   }
 
   /** Works until the signal, or until it has caught up. @returns the shards that it had at the end */
-  run(): Promise<number[]> {
-    return Promise.race([this.#loop(), this.#failed.promise]);
+  async run(): Promise<number[]> {
+    await Promise.race([this.#loop(), this.#ended.promise]);
+    return [...this.#shards.keys()].sort((a, b) => a - b);
   }
 
-  async #loop(): Promise<number[]> {
+  async #loop(): Promise<void> {
     this.#mode.to('running');
     if (this.#targets !== undefined) this.#mode.to('finishing');
     while (this.#mode.isActive) {
@@ -184,11 +184,10 @@ export class Member {
       else await this.#fetch(wants, owners);
     }
     if (this.#mode.current === 'failed') throw this.#failure;
-    return [...this.#shards.keys()].sort((a, b) => a - b);
   }
 
   async #fetch(wants: ReturnType<Shard['wants']>, owners: ReadonlyMap<string, Shard>): Promise<void> {
-    const { broker, signal } = this.#options;
+    const { broker } = this.#options;
     // The process was stopped for a while, or had no room: a topic recreated meanwhile gives no error.
     if (performance.now() - this.#fetchedMs > distrustAfterMs) {
       this.#fetchedMs = performance.now();
@@ -210,12 +209,16 @@ export class Member {
       const fetched = await this.#reader.fetch(wants, { waitMs, partitionBytesMax });
       this.#fetchedMs = performance.now();
       broker.outages.resumes(reading);
+      // The signal does not wait for a fetch: in an outage kafkajs repeats it for ten seconds.
+      if (!this.#mode.isActive) return;
       for (const part of fetched) {
         const shard = owners.get(`${part.topic}/${part.partition}`);
         if (shard !== undefined && this.#shards.get(part.partition) === shard) await shard.receive(part);
       }
       if (isEnding && !isBehind) await this.#pause(20);
     } catch (thrown) {
+      // SIGTERM while this waited for a broker, or a chunk for the registry.
+      if (!this.#mode.isActive) return;
       if (thrown instanceof LogInterrupted) {
         // A broker stopped or a leader moved. The topic may come back as another log.
         broker.logger.debug({ reason: messageOf(thrown) }, 'fetch interrupted');
@@ -237,8 +240,6 @@ export class Member {
           cause: thrown,
         });
       }
-      // SIGTERM while a chunk waited for the registry.
-      if (isAbort(thrown) && signal.aborted) return;
       throw thrown;
     }
   }
@@ -250,7 +251,6 @@ export class Member {
     this.#watchdog?.stop();
     clearTimeout(this.#backupTimer);
     await this.#assignment.close();
-    await this.#commits.settled();
     await this.#membership?.leave();
     await Promise.all([this.#reader.close(), this.#deltaReader.close()]);
     for (const close of this.#closers.reverse()) await close();
@@ -258,11 +258,11 @@ export class Member {
     this.#mode.to('stopped');
   }
 
-  async #openShard(number: number): Promise<Shard> {
+  #createShard(number: number): Shard {
     const { broker, names, registry, window, acceptLoss, metrics } = this.#options;
     const { clusterId, shards, survey: _, ...shared } = this.#setup;
     const identity = { clusterId, namespace: names.namespace, shard: number, shards, cubeSet: this.#cubeSet };
-    const shard = new Shard(identity, {
+    return new Shard(identity, {
       ...shared,
       registry,
       names,
@@ -279,9 +279,11 @@ export class Member {
       onPublished: (from, report) => this.#onPublished(from, report),
       onFailure: (from, reason) => this.#onShardFailure(from, reason),
     });
+  }
+
+  async #openShard(shard: Shard): Promise<void> {
     try {
-      await shard.open(this.#targets?.get(number));
-      return shard;
+      await shard.open(this.#targets?.get(shard.number));
     } catch (thrown) {
       await shard.close(0);
       throw thrown;
@@ -387,7 +389,7 @@ export class Member {
   }
 
   #hasCaughtUp(): boolean {
-    if (this.#mode.current !== 'finishing') return false;
+    if (this.#mode.current !== 'finishing' || this.#membership?.isCommitted !== true) return false;
     const { assigned } = this.#assignment;
     return (
       assigned?.every((number) => {
@@ -405,8 +407,12 @@ export class Member {
     this.#counts.rejected += report.rejected;
     this.#counts.removed += report.removed;
     crashPoint('after-mark-before-offset-commit');
-    this.#commits.commitSoon(shard);
+    this.#commit(shard);
     this.#wake();
+  }
+
+  #commit(shard: Shard): void {
+    this.#membership?.commit(commitsOf(shard, this.#sources));
   }
 
   #onShardFailure(shard: Shard, reason: unknown): void {
@@ -421,14 +427,14 @@ export class Member {
   /** Ends the loop. From now on a failure has no effect: the member stops anyway. */
   #onSignal(): void {
     this.#mode.to('stopping');
-    this.#wake();
+    this.#ended.resolve();
   }
 
   /** Ends the member with its first failure. A failure while it stops has no effect: the store is consistent anyway. */
   #fail(reason: unknown): void {
     if (!this.#mode.to('failed')) return;
     this.#failure = reason ?? new Error('the member failed');
-    this.#failed.reject(this.#failure);
+    this.#ended.reject(this.#failure);
     this.#wake();
   }
 

@@ -16,7 +16,7 @@ export interface RequestContext {
   /** Current start and end of every partition of these topics. */
   readonly bounds: (topics: readonly string[]) => Promise<Bounds>;
   readonly endpoints: Pick<Endpoints, 'brokers' | 'security'>;
-  readonly outages: Pick<OutageMonitor, 'waits' | 'resumes'>;
+  readonly outages: Pick<OutageMonitor, 'waits' | 'resumes' | 'current'>;
   /** When it aborts, failed requests are not repeated any more. */
   readonly signal: AbortSignal;
 }
@@ -43,15 +43,25 @@ export class ShardRequests {
     return this.#waiting.size > 0;
   }
 
-  /** From now on a failed request is not repeated. @param isLost whether nothing may be sent any more, either */
-  end(isLost: boolean): void {
-    this.#isLost = isLost;
+  /** Whether another member owns the shard. */
+  get isLost(): boolean {
+    return this.#isLost;
+  }
+
+  /** From now on nothing is sent, and a failed request is not repeated. */
+  lose(): void {
+    this.#isLost = true;
+    this.#ending.abort();
+  }
+
+  /** From now on a failed request is not repeated. */
+  end(): void {
     this.#ending.abort();
   }
 
   /** Gives up the requests that have no answer yet: kafkajs waits half a minute for one. */
   abandon(): void {
-    for (const reject of this.#pending) reject(new ShardLost(`shard ${this.#shard} has closed`));
+    for (const reject of this.#pending) reject(this.#closed);
   }
 
   /** @throws ShardLost; ReelflowError of the broker */
@@ -68,6 +78,10 @@ export class ShardRequests {
     return this.#served('reading offsets', undefined, () => this.#context.bounds(topics));
   }
 
+  get #closed(): ShardLost {
+    return new ShardLost(`shard ${this.#shard} has closed`);
+  }
+
   async #served<T>(what: string, topic: string | undefined, work: () => Promise<T>): Promise<T> {
     const { outages, endpoints, signal } = this.#context;
     const monitor = {
@@ -82,18 +96,32 @@ export class ShardRequests {
     };
     const either = AbortSignal.any([this.#ending.signal, signal]);
     try {
-      return await untilServed(monitor, `shard ${this.#shard}: ${what}`, () => this.#answered(work), either);
+      return await untilServed(
+        monitor,
+        `shard ${this.#shard}: ${what}`,
+        () => this.#answered(work, either),
+        either,
+      );
     } catch (thrown) {
       throw asBrokerError(thrown, endpoints, topic);
     }
   }
 
-  #answered<T>(work: () => Promise<T>): Promise<T> {
+  async #answered<T>(work: () => Promise<T>, ending: AbortSignal): Promise<T> {
     const { promise, resolve, reject } = Promise.withResolvers<T>();
+    // In an outage no answer comes, and kafkajs repeats a request for ten seconds before it fails.
+    const giveUp = () => {
+      if (this.#context.outages.current !== undefined) reject(this.#closed);
+    };
+    if (ending.aborted) giveUp();
+    ending.addEventListener('abort', giveUp);
     this.#pending.add(reject);
-    work()
-      .then(resolve, reject)
-      .finally(() => this.#pending.delete(reject));
-    return promise;
+    try {
+      work().then(resolve, reject);
+      return await promise;
+    } finally {
+      ending.removeEventListener('abort', giveUp);
+      this.#pending.delete(reject);
+    }
   }
 }

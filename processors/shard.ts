@@ -268,17 +268,28 @@ export class Shard {
     if (this.#mode === 'running') await this.#backup?.write(this.#store);
   }
 
+  /** Whether `lose` was called. */
+  get isLost(): boolean {
+    return this.#requests.isLost;
+  }
+
+  /**
+   * Another member owns the shard now, so nothing more is sent, also not while the shard is still being opened: on a slow
+   * machine the new owner may have published before this one has finished, and its delta would be refused.
+   */
+  lose(): void {
+    this.#requests.lose();
+  }
+
   /**
    * Lets the micro-batch that is being applied finish, drops the open one and closes the store. A delta that cannot be
    * published now stays in the outbox.
    * @param graceMs after this time the transaction is interrupted and rolled back
-   * @param isLost whether another member owns the shard now. Then nothing more is sent: on a slow machine the new owner may
-   *   have published before this one has finished, and its delta would be refused
    */
-  async close(graceMs: number, isLost = false): Promise<void> {
+  async close(graceMs: number): Promise<void> {
     this.#mode = 'closed';
     this.#filling?.stop();
-    this.#requests.end(isLost);
+    this.#requests.end();
     const startedMs = performance.now();
     const timer = setInterval(() => {
       const passedMs = performance.now() - startedMs;

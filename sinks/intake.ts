@@ -35,7 +35,7 @@ interface IntakeOptions {
   readonly metrics?: SinkMetrics | undefined;
   readonly signal: AbortSignal;
   /** Receives the positions that a transaction has reached, for monitors. */
-  readonly onCommit: (commits: readonly Commit[]) => Promise<void>;
+  readonly onCommit: (commits: readonly Commit[]) => void;
 }
 
 const fetchWaitMs = 100;
@@ -327,7 +327,7 @@ export class Intake {
     for (const { topic, partition, messages } of isReset ? deltas : fetched) {
       this.#fetched.set(`${topic}/${partition}`, (messages.at(-1)?.offset ?? -1) + 1);
     }
-    await this.#commitOffsets(shardStates, peopleStates, fetched);
+    this.#commitOffsets(shardStates, peopleStates, fetched);
   }
 
   /** @returns whether the message is a reset that starts the names again */
@@ -363,11 +363,11 @@ export class Intake {
   }
 
   /** Commits to the group, for monitors only: the sink takes its positions from its store. */
-  async #commitOffsets(
+  #commitOffsets(
     shards: readonly ShardState[],
     people: readonly PeopleState[],
     fetched: readonly Fetched[],
-  ): Promise<void> {
+  ): void {
     const committedAt = Date.now();
     const commit = (topic: string, partition: number, next: number, recordsPerMessage?: number) => {
       const part = fetched.find((one) => one.topic === topic && one.partition === partition);
@@ -375,7 +375,7 @@ export class Intake {
       const metadata = JSON.stringify({ recordTs, committedAt, recordsPerMessage });
       return { topic, partition, next, metadata };
     };
-    await this.#options.onCommit([
+    this.#options.onCommit([
       ...shards.map(({ shard, next }) => commit(this.#options.names.deltas, shard, next)),
       ...people.map(({ partition, start = 0, next, ...counts }) =>
         commit(this.#peopleTopic, partition, next, recordsOf(counts) / Math.max(1, next - start)),

@@ -206,7 +206,7 @@ class Sink {
       store,
       deltaSchemaId,
       decoder: new ChunkDecoder('name.basics', peopleSchemaId, registry),
-      onCommit: async (commits) => this.#membership?.commit(commits),
+      onCommit: (commits) => this.#membership?.commit(commits),
     });
     store.ratings.readFrom({
       decoder: new ChunkDecoder('title.ratings', ratingsSchemaId, registry),

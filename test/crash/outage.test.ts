@@ -4,7 +4,7 @@
  */
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, beforeAll, describe, expect, inject, vi } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, inject, vi } from 'vitest';
 import { logBounds } from '../../kafka/bounds.ts';
 import { createBroker } from '../../kafka/client.ts';
 import { startJvmBroker } from '../../kafka/local/jvm.ts';
@@ -36,17 +36,26 @@ describe.skipIf(why !== '')(`a broker outage of ${outageSeconds} s${why}`, () =>
   let stop = async () => {};
   let kill = async (_signal?: NodeJS.Signals) => {};
   let env: NodeJS.ProcessEnv;
+  let isUp = false;
 
   const start = async () => {
     const broker = await startJvmBroker({ folder, jars, brokerPort, controllerPort, env: process.env });
     stop = () => broker.stop();
-    kill = (signal = 'SIGKILL') => broker.kill(signal);
+    kill = (signal = 'SIGKILL') => {
+      isUp = signal !== 'SIGKILL';
+      return broker.kill(signal);
+    };
+    isUp = true;
   };
 
   beforeAll(async () => {
     [brokerPort, controllerPort] = (await freePorts(2)) as [number, number];
     env = { KAFKA_BROKERS: `127.0.0.1:${brokerPort}` };
-    await start();
+  });
+  // A test that failed may have left it killed or suspended.
+  beforeEach(async () => {
+    if (isUp) await kill('SIGCONT');
+    else await start();
   });
   afterAll(async () => {
     await stop();

@@ -6,6 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { DuckDBConnection } from '@duckdb/node-api';
 import errors from 'kafkajs/src/errors.js';
 import { beforeEach, expect, test, vi } from 'vitest';
+import type { OutageMonitor } from '../../kafka/outage.ts';
 import type { ShardContext } from '../../processors/shard-context.ts';
 import { until } from '../support/harness.ts';
 import { Logs, type ShardOverLogs, shardOver } from '../support/shard-over-logs.ts';
@@ -67,10 +68,11 @@ async function expectNextOwnerContinues(): Promise<void> {
 }
 
 /** Opens the shard in the place of the one that is open. */
-async function start(): Promise<ShardOverLogs> {
+async function start(outage?: Pick<OutageMonitor, 'current'>): Promise<ShardOverLogs> {
   await open?.shard.close(0);
   const window = { periodMs: 2 ** 30, recordsMax: 1_000, bytesMax: 1_000_000 };
-  const started = shardOver(logs, folder, { window, producer });
+  const outages = outage && { waits: () => undefined, resumes: () => undefined, ...outage };
+  const started = shardOver(logs, folder, { window, producer, ...(outages && { outages }) });
   open = started;
   await started.shard.open(undefined);
   return started;
@@ -178,9 +180,43 @@ test('a shard that another member owns commits its micro-batch, and leaves its d
   logs.produceTitle(1);
   started.shard.aimAt(logs.ends);
   await started.fetch();
-  await started.shard.close(5_000, true);
+  started.shard.lose();
+  await started.shard.close(5_000);
   expect(attempts).toBe(0);
   expect(logs.deltas).toHaveLength(0);
+  await expectNextOwnerContinues();
+});
+
+// Method: the outbox holds a delta, and the group gives the shard away before it is open.
+test('a shard that is lost while it opens leaves the outbox to its owner', async () => {
+  const started = await start();
+  logs.produceTitle(1);
+  failure = connectionLost();
+  await meet(started);
+  await started.shard.close(5_000);
+  failure = undefined;
+  const window = { periodMs: 2 ** 30, recordsMax: 1_000, bytesMax: 1_000_000 };
+  const { shard } = shardOver(logs, folder, { window, producer });
+  shard.lose();
+  await expect(shard.open(undefined)).rejects.toThrow('another owner');
+  await shard.close(0);
+  expect(logs.deltas).toHaveLength(0);
+  await expectNextOwnerContinues();
+});
+
+// Method: no answer ever comes, and the time for the micro-batch to finish is longer than the test.
+test('a shard that closes in an outage gives up its requests at once', async () => {
+  const started = await start({ current: { seconds: 5, reason: 'connect ECONNREFUSED' } });
+  logs.produceTitle(1);
+  const hanging = vi.spyOn(producer, 'send').mockImplementation(() => {
+    attempts += 1;
+    return Promise.withResolvers<never>().promise;
+  });
+  started.shard.aimAt(logs.ends);
+  await started.fetch();
+  await until('the delta is sent', () => attempts > 0);
+  await started.shard.close(2 ** 30);
+  hanging.mockRestore();
   await expectNextOwnerContinues();
 });
 

@@ -44,7 +44,7 @@ test('a topic counts as deleted after ten seconds in which the brokers do not kn
   const intake = new Intake({
     ...{ broker, names, store, deltaSchemaId: 1, signal: new AbortController().signal },
     decoder: undefined as never,
-    onCommit: async () => undefined,
+    onCommit: () => undefined,
   });
   await intake.open();
   let nowMs = performance.now();
