@@ -99,7 +99,7 @@ class Lab {
     const namespace = `peers-${process.pid}-${flags.titles}`;
     const folder = resolve(benchFolder, namespace);
     mkdirSync(folder, { recursive: true });
-    const context = await openContext(placesIn(folder, namespace), endpoints);
+    const context = await openContext(placesIn(folder, namespace), { endpoints });
     context.logger.level = 'warn';
     const oracle = await (await DuckDBInstance.create(join(folder, 'oracle.duckdb'))).connect();
     if (flags.check) {

@@ -136,7 +136,7 @@ async function inPlace<T>(
   const folder = resolve(benchFolder, namespace);
   mkdirSync(folder, { recursive: true });
   const places: CommonFlags = { gold: join(folder, 'gold'), state: join(folder, 'state'), namespace };
-  const context = await openContext(places, endpoints);
+  const context = await openContext(places, { endpoints });
   context.logger.level = 'warn';
   try {
     return await work(context, places, folder);

@@ -1,6 +1,6 @@
 /**
- * `reelflow completion SHELL`: a completion script for bash, zsh or fish, from the definitions of the commands, so that it
- * knows exactly what the command line knows.
+ * `reelflow completion SHELL`: a completion script for bash, zsh or fish, generated from the definitions of the commands, so it
+ * knows every command and option.
  */
 // biome-ignore-all lint/suspicious/noTemplateCurlyInString: the variables are those of the shells
 import { Argument, Command, type Option } from 'commander';
@@ -17,7 +17,7 @@ export function completionCommand(): Command {
     );
 }
 
-/** What may follow at one place of the command line. */
+/** The words that may follow one command. */
 interface Node {
   /** Names of the commands so far, such as `gold show`; '' at the start. */
   readonly path: string;
@@ -25,7 +25,7 @@ interface Node {
   readonly options: readonly {
     readonly long: string;
     readonly about: string;
-    /** undefined without a value; otherwise what the value is. */
+    /** The kind or the choices of its value; undefined for an option without a value. */
     readonly value: readonly string[] | 'folder' | 'file' | 'text' | undefined;
   }[];
 }
@@ -64,7 +64,7 @@ function pattern({ options }: Node, kind: 'folder' | 'file' | 'text'): string {
     .join('|');
 }
 
-/** A `case` over the option before the cursor. @param does what to run, by kind of value */
+/** A `case` over the option before the cursor. @param does the shell's commands, by kind of value */
 function valueCases(node: Node, does: Readonly<Record<'folder' | 'file' | 'text', string>>): string[] {
   const lines: string[] = [];
   for (const kind of ['folder', 'file', 'text'] as const) {
@@ -74,17 +74,18 @@ function valueCases(node: Node, does: Readonly<Record<'folder' | 'file' | 'text'
   return lines;
 }
 
-/** The commands before the cursor, without options: which node it is. */
+/** The paths of all nodes below the start, each quoted. */
+const quotedPaths = (nodes: readonly Node[]) =>
+  nodes.flatMap(({ path }) => (path === '' ? [] : [quoted(path)]));
+
+/** Finds the node of the commands before the cursor, without options. */
 const pathLoop = (nodes: readonly Node[], words: string, cursor: string, first: number) => [
   // Not `path`: to zsh that is PATH.
   '  local place="" word i',
   `  for ((i = ${first}; i < ${cursor}; i++)); do`,
   `    word=\${${words}[i]}`,
   '    case "${place:+$place }$word" in',
-  `      ${nodes
-    .filter(({ path }) => path !== '')
-    .map(({ path }) => quoted(path))
-    .join('|')}) place="\${place:+$place }$word" ;;`,
+  `      ${quotedPaths(nodes).join('|')}) place="\${place:+$place }$word" ;;`,
   '    esac',
   '  done',
 ];
@@ -188,10 +189,7 @@ function fish(nodes: readonly Node[]): string {
     '  set -l path',
     '  for word in (commandline -opc)[2..-1]',
     '    set -l longer (string trim "$path $word")',
-    `    contains -- "$longer" ${nodes
-      .filter(({ path }) => path !== '')
-      .map(({ path }) => quoted(path))
-      .join(' ')}; and set path "$longer"`,
+    `    contains -- "$longer" ${quotedPaths(nodes).join(' ')}; and set path "$longer"`,
     '  end',
     '  test "$path" = "$argv[1]"',
     'end',

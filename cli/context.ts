@@ -1,13 +1,13 @@
-/** The endpoints of a command and what is built on them. Nothing is connected before it is used. */
+/** The clients, names and folders of a command. */
 import type { Command } from 'commander';
 import type { Broker } from '../kafka/client.ts';
 import type { Endpoints, Places } from '../runtime/config.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import type { Logger, LogLevel } from '../runtime/logger.ts';
+import { packageVersion } from '../runtime/package.ts';
 import { type TopicNames, topicNamesIn } from '../topics/catalog.ts';
 import type { Registry } from '../topics/registry.ts';
 import { type CommonFlags, localFolder, type OutputFlags } from './options.ts';
-import { packageVersion } from './version.ts';
 
 export interface Context {
   readonly endpoints: Endpoints;
@@ -24,21 +24,20 @@ export function logLevelOf(flags: OutputFlags): LogLevel {
   return process.stderr.isTTY ? 'warn' : 'info';
 }
 
-/** What every JSON line of the log names. */
-const about = (component: string) => ({ component, pid: process.pid, version: packageVersion() });
+interface ContextOptions {
+  /** Default those of the environment, else of running local services. */
+  readonly endpoints?: Endpoints;
+  /** Ends every wait for the registry. */
+  readonly signal?: AbortSignal;
+  /** Names the command in its log. */
+  readonly component?: string;
+  /** Default that of `logLevelOf`. */
+  readonly level?: LogLevel;
+}
 
-/**
- * The endpoints of the environment, or of running local services.
- * @param signal ends every wait for the registry
- * @param log who writes the log, and its level if it is another one
- * @throws ReelflowError usage or services
- */
-export async function openContext(
-  flags: CommonFlags,
-  found?: Endpoints,
-  signal?: AbortSignal,
-  log: { readonly component: string; readonly level?: LogLevel } = { component: 'cli' },
-): Promise<Context> {
+/** Connects nothing yet. @throws ReelflowError usage; services, if there are no endpoints */
+export async function openContext(flags: CommonFlags, options: ContextOptions = {}): Promise<Context> {
+  const { signal, component = 'cli', level = logLevelOf(flags) } = options;
   const [
     { endpointsFromEnvironment },
     { createBroker },
@@ -55,15 +54,20 @@ export async function openContext(
     import('../runtime/logger.ts'),
   ]);
   const endpoints =
-    found ??
+    options.endpoints ??
     endpointsFromEnvironment(process.env) ??
     (await import('../kafka/local/services.ts')).runningEndpoints(localFolder);
-  const logger = createLogger(log.level ?? logLevelOf(flags), about(log.component));
+  // What every JSON line of the log names.
+  const logger = createLogger(level, { component, pid: process.pid, version: packageVersion() });
   return {
     endpoints,
     logger,
-    // Without a signal nothing runs on: a person waits for one answer.
-    broker: createBroker(endpoints, logger, signal === undefined && found === undefined ? 'look' : 'stage'),
+    // A command without a signal gives one answer, for which a person waits.
+    broker: createBroker(
+      endpoints,
+      logger,
+      signal === undefined && options.endpoints === undefined ? 'look' : 'stage',
+    ),
     registry: new Registry({
       url: endpoints.registryUrl,
       access: registryAccess(endpoints.registrySecurity),
@@ -75,7 +79,7 @@ export async function openContext(
   };
 }
 
-/** Broker and registry of the environment or of this machine, which are started if none run. @throws ReelflowError services */
+/** Broker and registry of the environment or of this machine; starts them if none run. @throws ReelflowError services */
 export async function servicesHere() {
   const { findServices } = await import('../kafka/local/services.ts');
   return findServices({

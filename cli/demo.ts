@@ -1,5 +1,4 @@
-/** `reelflow demo`: the whole pipeline over one input, then the gold tables and their folder. */
-
+/** `reelflow demo`: runs the whole pipeline over one input, then shows the gold tables and their folder. */
 import { existsSync, realpathSync, renameSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { Command } from 'commander';
@@ -59,7 +58,7 @@ async function run(flags: Flags, command: Command): Promise<void> {
   const namespace = isNamespaceChosen ? flags.namespace : await demoNamespace(flags);
   const isGoldChosen = command.getOptionValueSource('gold') === 'cli';
   const places = { ...flags, namespace };
-  const context = await openContext(places, services.endpoints);
+  const context = await openContext(places, { endpoints: services.endpoints });
   const gold = isGoldChosen ? flags.gold : await demoGold(context);
   // Hints read the options of the command.
   command.setOptionValue('namespace', namespace).setOptionValue('gold', gold);

@@ -122,7 +122,7 @@ async function show(at: LetterPosition, flags: CommonFlags & LetterBounds): Prom
 
 async function replay(flags: Filters & { dryRun?: true }): Promise<void> {
   const signal = stopSignal();
-  const { broker, registry, names, places, logger } = await openContext(flags, undefined, signal);
+  const { broker, registry, names, places, logger } = await openContext(flags, { signal });
   const [{ redeliver }, { matches }] = await Promise.all([
     import('../producers/redelivery/redelivery.ts'),
     import('../monitor/dead-letters.ts'),

@@ -50,6 +50,7 @@ async function run({ out, datasets, from, json }: Flags): Promise<void> {
   print(`${table}\n${out}: ${seconds.toFixed(1)} s`);
 }
 
+/** The address of the dumps. */
 export const fromOption = () => new Option('--from <url>', 'fetch from this address instead');
 
 /** One bar per file, by its bytes. */

@@ -1,6 +1,6 @@
 /**
- * What remains unmapped when an error reaches the command line. Errors of the broker, the registry, DuckDB and the file
- * system are mapped where they enter; one that was not is still no defect of reelflow, and must not be called one.
+ * Maps faults from outside that reach the command line unmapped. Modules map errors of the broker, the registry, DuckDB and the
+ * file system where they enter. One that they miss is still no defect of reelflow, and the command must not call it one.
  */
 import { relative } from 'node:path';
 import {
@@ -16,7 +16,7 @@ import { packageFile } from '../runtime/package.ts';
 /** Folders of the package. In a checkout, data and state of a user may lie beside them. */
 const ownFolders =
   /^(dist|cli|database|flink|kafka|monitor|processors|producers|runtime|sinks|tables|topics)[\\/]/;
-/** DuckDB has no codes, only the names of its errors; those of its own queries would be our mistake. */
+/** DuckDB has no codes, only names of errors. Other names than these mean a mistake in our queries. */
 const duckdbStorage = /^(IO|Permission|Serialization|Out of Memory) Error: /;
 
 /** @returns a ReelflowError for a fault from outside, or the error itself: a defect */
@@ -79,7 +79,7 @@ export async function asExternalFault(thrown: unknown): Promise<unknown> {
   return thrown;
 }
 
-/** A file that the package should have shipped: the user cannot have removed it from a folder of data. */
+/** Whether a file of the package is missing, which is a defect, rather than a file of the user. */
 function isOwnFileMissing(error: Error): boolean {
   const { path } = error as { path?: unknown };
   return (

@@ -1,4 +1,4 @@
-/** Figures as people read them: numbers, periods, times, rates, trends. What is not known is called unknown. */
+/** Figures as people read them: numbers, periods, times, rates, trends. An unknown value reads `unknown`. */
 
 /** A number with thousands separators and at most two decimals. */
 export const figure = (value: number): string => value.toLocaleString('en-US', { maximumFractionDigits: 2 });
@@ -7,6 +7,7 @@ export const figure = (value: number): string => value.toLocaleString('en-US', {
 export const whole = (value: number | null): string =>
   value === null ? 'unknown' : Math.round(value).toLocaleString('en-US');
 
+/** Megabytes with one decimal, without the unit. */
 export const megabytes = (bytes: number): string => (bytes / 1e6).toFixed(1);
 
 /** A rate per second; small ones have a decimal. */

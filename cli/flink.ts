@@ -74,7 +74,7 @@ function javaOptions(command: Command): Command {
 async function contextOf(flags: DeclaredFlags, jars = ''): Promise<FlinkContext> {
   const declarations = await declarationsOf(flags);
   const signal = stopSignal();
-  const { broker, registry, names, endpoints, places, logger } = await openContext(flags, undefined, signal);
+  const { broker, registry, names, endpoints, places, logger } = await openContext(flags, { signal });
   return {
     broker,
     registry,

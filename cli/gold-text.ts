@@ -1,5 +1,4 @@
 /** Snapshots, tables and differences as text for people. */
-
 import { counted } from '../runtime/counted.ts';
 import { filled } from '../runtime/terminal.ts';
 import type { Cell, SnapshotDiff, TableView, ViewColumn } from '../sinks/gold/gold-reader.ts';
@@ -10,6 +9,7 @@ import { tableText } from './table.ts';
 /** Columns that a terminal has room for; more would wrap. */
 const columnsShown = 12;
 
+/** One line for each snapshot. */
 export function snapshotsText(snapshots: readonly SnapshotSummary[]): string {
   return tableText(
     [
@@ -41,14 +41,14 @@ export function viewText(
     shown.map((column, at) => ({
       head: column.unit === undefined ? column.name : `${column.name}\n${column.unit}`,
       align: isText(column) ? ('left' as const) : ('right' as const),
-      // The leading columns are the key; a name says to people what the row is. Figures say more than further texts.
+      // A narrow terminal keeps the leading columns, which are the key, and names. It drops other texts before figures.
       drop: at < 2 || isName(column) ? 0 : at + (isText(column) ? columnsShown : 0),
       cell: (row: (typeof rows)[number]) => cellText(row[at], column),
     })),
     rows,
     width,
   );
-  // A narrow terminal drops some of them.
+  // A narrow terminal shows fewer columns.
   const drawnCount = (drawn.split('\n', 1)[0] ?? '').trim().split(/ {2,}/).length;
   const left = columns.length > drawnCount ? `, ${drawnCount} of ${columns.length} columns` : '';
   const footer = `${table}: ${about} ${figure(rows.length)} of ${counted(rowsTotal, 'row')}${left}, snapshot ${snapshot}`;

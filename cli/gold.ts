@@ -14,6 +14,7 @@ import {
   type KeepFlags,
   keepOf,
   keepOptions,
+  type OutputFlags,
   outputOptions,
   type TablesFlags,
   tablesOption,
@@ -22,9 +23,8 @@ import { print, printFilled, printJson } from './output.ts';
 import { drawPlot } from './plot.ts';
 import { historyRowsMax, titlePlots } from './title-plots.ts';
 
-interface Flags {
+interface Flags extends OutputFlags {
   gold: string;
-  json?: true;
 }
 
 type TableFlags = Flags & Pick<TablesFlags, 'tables'>;
@@ -248,7 +248,7 @@ async function removeOld({ gold, json, dryRun = false, lake, ...flags }: PruneFl
     import('../sinks/gold/history.ts'),
     import('../sinks/gold/retention.ts'),
   ]);
-  // Snapshots that this program does not understand are not its to remove.
+  // Throws for a snapshot that this version cannot read, which it must not remove.
   const isEmpty = historyOf(gold).length === 0;
   const { remove, stay } = planRetention(gold, keep);
   const { removed, failed } =

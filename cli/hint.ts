@@ -1,19 +1,16 @@
 /**
- * Hints come from modules that several commands share: one may name an option that the command at hand lacks, or another command,
- * which has to work on the same pipeline.
+ * Completes hints of modules that several commands share. A hint may name an option that the running command lacks, or another
+ * command, which needs the options that name the same pipeline.
  */
 import { Command } from 'commander';
 import { shellWord } from '../runtime/terminal.ts';
 import { commonOptions } from './options.ts';
 
 const placeOptions = ['gold', 'state', 'namespace'] as const;
-/** The values of a command's options that say which pipeline it works on. */
+/** The values of the options that name the pipeline of a command. */
 type PlaceFlags = { readonly [name in (typeof placeOptions)[number]]?: string };
 
-/**
- * The options that `command` needs to work on the same pipeline: of those that it has, the ones whose values differ from what it
- * would take by itself. With a blank before each.
- */
+/** The options that `command` needs to work on this pipeline: those whose values differ from its defaults, a blank before each. */
 export function placesText(flags: PlaceFlags, command = commonOptions(new Command())): string {
   return placeOptions
     .flatMap((name) => {
@@ -28,9 +25,9 @@ export function placesText(flags: PlaceFlags, command = commonOptions(new Comman
 }
 
 /**
- * Adds to each option that `command` lacks which commands have it, and to each command line of reelflow in backticks the places
- * that `command` works on. All else in backticks stays as it is.
- * @param program knows all commands
+ * Names the commands that have an option, where `command` lacks it, and adds the places of `command` to each command line of
+ * reelflow in backticks. Other text in backticks stays the same.
+ * @param program contains all commands
  */
 export function qualifiedHint(hint: string, program: Command, command: Command): string {
   const noted = new Set<string>();

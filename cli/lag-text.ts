@@ -1,5 +1,4 @@
-/** The lag of consumer groups as text: a line and a table per group. */
-
+/** The lag of consumer groups as text. */
 import type { State } from '../monitor/judge.ts';
 import type { GroupLag, LagReport, LagRow } from '../monitor/lag.ts';
 import { counted } from '../runtime/counted.ts';
@@ -16,6 +15,7 @@ interface LagTextOptions {
   readonly noteOf?: (group: GroupLag) => string | undefined;
 }
 
+/** A headline and a table per group. */
 export function lagText(
   { rows, groups }: LagReport,
   { width, trendOf, noteOf }: LagTextOptions = {},

@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Command, Option } from 'commander';
 import type { State } from '../monitor/judge.ts';
-import type { GroupLag, LagReport, LagRow, WatchedGroup } from '../monitor/lag.ts';
+import type { GroupLag, LagReport, WatchedGroup } from '../monitor/lag.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import { terminalWidth } from '../runtime/terminal.ts';
 import type { TopicNames } from '../topics/catalog.ts';
@@ -19,7 +19,7 @@ interface Flags extends CommonFlags {
   failOn?: keyof typeof failsOn;
 }
 
-/** The states that fail `--fail-on`: the state itself, and with WARN and ERR the worse ones. */
+/** The states that fail the check, by value of `--fail-on`: that state, and for WARN and ERR all worse ones. */
 const failsOn = {
   WARN: ['WARN', 'ERR', 'STALL', 'STOP', 'LOST'],
   ERR: ['ERR', 'STALL', 'STOP', 'LOST'],
@@ -29,7 +29,7 @@ const failsOn = {
 } as const satisfies Record<string, readonly State[]>;
 
 const lookEveryMs = 1_000;
-/** Longer than a large micro-batch takes: in between its member commits nothing, and would count as stalled. */
+/** Longer than a large micro-batch takes: its member commits nothing meanwhile, and would count as stalled. */
 const failOnSpanMs = 30_000;
 
 export function lagCommand(): Command {
@@ -137,14 +137,14 @@ async function lookFor(overMs: number, look: () => Promise<LagReport>): Promise<
 function refuse({ rows, groups }: LagReport, failOn: keyof typeof failsOn, named: readonly string[]): void {
   const bad: readonly State[] = failsOn[failOn];
   const found = rows.filter(({ state }) => state !== null && bad.includes(state));
-  // A check of a misspelt group must not pass, nor one of a group that cannot be read.
+  // The check must not pass for a misspelt group, nor for one that cannot be read.
   const absent = groups.filter(({ group, exists }) => !exists && named.includes(group));
   const unread = groups.filter(({ problem }) => problem !== null);
   if (found.length + absent.length + unread.length === 0) return;
   const all = [
-    ...unread.map(({ group, problem }: GroupLag) => `group ${group} could not be read: ${problem}`),
-    ...absent.map(({ group }: GroupLag) => `group ${group} does not exist`),
-    ...found.map(({ group, topic, partition, state }: LagRow) => `${group} ${topic}/${partition}: ${state}`),
+    ...unread.map(({ group, problem }) => `group ${group} could not be read: ${problem}`),
+    ...absent.map(({ group }) => `group ${group} does not exist`),
+    ...found.map(({ group, topic, partition, state }) => `${group} ${topic}/${partition}: ${state}`),
   ];
   throw new ReelflowError('lagging', `Lag check failed (--fail-on ${failOn})`, {
     detail: all.length > 5 ? `${all.slice(0, 5).join('; ')}; and ${all.length - 5} more` : all.join('; '),

@@ -8,7 +8,7 @@ import { printable, whole } from './figures.ts';
 import type { LetterPosition } from './options.ts';
 
 export interface LetterBounds {
-  /** Of the original. */
+  /** Maximum of the original. */
   readonly bytes: number;
   readonly rows: number;
 }
@@ -100,7 +100,7 @@ export function letterText({ letter, opened }: OpenedLetter, { bytes, rows }: Le
 const originalText = ({ source }: FoundLetter, bytes: Buffer) =>
   'file' in source ? printable(bytes.toString('utf8')) : hexDump(bytes);
 
-/** Where a refused row or message lies, as text. */
+/** The position of a refused row or message, as text. */
 export function sourceText({ source }: Pick<FoundLetter, 'source'>): string {
   return 'file' in source
     ? `${printable(source.file)}, line ${source.line}`

@@ -4,17 +4,17 @@
  */
 import { Command, CommanderError } from 'commander';
 import { causesOf, exitCodes, isAbort, messageOf, ReelflowError } from '../runtime/errors.ts';
+import { packageVersion } from '../runtime/package.ts';
 import { filled, terminalWidth } from '../runtime/terminal.ts';
 import { qualifiedHint } from './hint.ts';
 import { describeForms } from './options.ts';
 import { watchOutput } from './output.ts';
 import { stoppedExitCode, stopReason } from './stop.ts';
-import { packageVersion } from './version.ts';
 
-/** How long a request that waits for an answer may keep the process alive. After an error nothing more is to be said. */
+/** How long an unanswered request may keep the process alive after the command has ended. */
 const endWithinMs = { done: 3_000, failed: 100 };
 
-/** In the order of the help. A command loads its file when it is named, so that it does not wait for those of the others. */
+/** In the order of the help. Only the named command loads its file, so that it does not wait for those of the others. */
 const commands: Readonly<Record<string, () => Promise<Command>>> = {
   demo: async () => (await import('./demo.ts')).demoCommand(),
   run: async () => (await import('./run.ts')).runCommand(),
@@ -37,7 +37,7 @@ const commands: Readonly<Record<string, () => Promise<Command>>> = {
   completion: async () => (await import('./completion.ts')).completionCommand(),
 };
 
-/** The program with these commands, or with all, and their options. */
+/** The program with these commands and their options. Default: all commands. */
 export async function createProgram(names: readonly string[] = Object.keys(commands)): Promise<Command> {
   const program = new Command('reelflow')
     .description(
@@ -96,7 +96,7 @@ function requireDirectory(): void {
   }
 }
 
-/** What commander does otherwise by default. @param path the command as a person types it */
+/** Changes defaults of commander. @param path the command as a person types it */
 function configure(command: Command, path = 'reelflow'): void {
   command.exitOverride();
   command.showHelpAfterError(`Hint: Run \`${path} --help\` for its usage.`);
@@ -120,8 +120,8 @@ function acceptAnyValue(command: Command): void {
 const onTerminal = (text: string) => filled(text, terminalWidth(process.stderr));
 
 /**
- * commander looks for missing options first, but a misspelt one is both: the option that is there helps more than the missing one.
- * Commands that read gold alone say why they lack the other options of a pipeline.
+ * Reports an unknown option before a missing one. commander does the reverse, but a misspelt option is both, and its name helps
+ * more. For commands that read gold alone, the error says why they lack the other options of a pipeline.
  */
 function nameUnknownFirst(command: Command): void {
   const inner = command as unknown as {
@@ -154,7 +154,7 @@ async function report(
     return error.exitCode === 0 ? 0 : exitCodes.usage;
   }
 
-  // A wait or a step that was given up because the command was asked to end, or a broker that did not answer until then.
+  // After a signal, an abort or a broker that has not answered is no failure.
   const reason = stopReason();
   const isUnanswered = error instanceof ReelflowError && error.kind === 'brokerUnreachable';
   if (reason !== undefined && (isAbort(error) || error === reason || isUnanswered)) {

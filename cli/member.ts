@@ -1,6 +1,6 @@
 /**
- * A command of ours as a child process of `reelflow run`: its log goes to our standard error, its end is reported, and it
- * stops when asked, or by itself when this process is killed.
+ * A command of ours as a child process of `reelflow run`. Its log goes to our standard error. It stops on request, and by itself
+ * when this process is killed.
  */
 import { type ChildProcess, type ForkOptions, fork } from 'node:child_process';
 import { constants } from 'node:os';
@@ -11,7 +11,7 @@ import { readableLine } from '../runtime/logger.ts';
 import { packageFile } from '../runtime/package.ts';
 import { filled, terminalWidth } from '../runtime/terminal.ts';
 
-/** As in the first line of `reelflow.js`: with a small heap, buffers outside it would trigger constant collections. */
+/** The flags in the first line of `reelflow.js`: with a small heap, buffers outside it would trigger constant collections. */
 export const stageFlags = ['--initial-old-space-size=256', '--single-threaded-gc'];
 
 /** Starts a command of ours as a child process, on these endpoints. */
@@ -33,7 +33,7 @@ const nameWidth = 'processor-1'.length;
 const valueIndent = '00:00:00  '.length + nameWidth + 2;
 /** How long a member may take to leave before it is killed. */
 const graceMs = 30_000;
-/** Lines for people that a failed member wrote last, which its error repeats. */
+/** Number of last lines for people that the error of a failed member repeats. */
 const tailLines = 12;
 
 export interface MemberEnd {
@@ -65,6 +65,7 @@ class MemberFailure extends ReelflowError {
   }
 }
 
+/** One child process, from its start. */
 export class MemberProcess {
   readonly name: string;
   readonly ended: Promise<MemberEnd>;
@@ -108,7 +109,7 @@ export class MemberProcess {
     return new MemberFailure(end, this.#tail);
   }
 
-  /** JSON lines stay JSON lines for programs; on a terminal they become lines for people with the name in front. */
+  /** Passes JSON lines on for programs; on a terminal it makes them lines for people that start with the name. */
   #forward(line: string): void {
     if (!line.startsWith('{')) {
       this.#tail.push(line);

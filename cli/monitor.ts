@@ -11,7 +11,7 @@ import {
   type CommonFlags,
   commonOptions,
   type ListenAddress,
-  listenOption,
+  pageOption,
   periodOption,
   severalOption,
   type TablesFlags,
@@ -27,18 +27,13 @@ interface Flags extends CommonFlags, Pick<TablesFlags, 'tables'> {
 }
 
 const endWithinMs = 100;
-/** How much the page shows of a dead letter. */
+/** Limits of the dead letter that the page shows. */
 const letterBounds = { bytes: 2_000, rows: 5 };
 
 export function monitorCommand(): Command {
   const command = new Command('monitor')
     .description('serve a web page that shows the pipeline live, and changes nothing')
-    .addOption(
-      listenOption(
-        'serve the page and /metrics on this port of 127.0.0.1, or on host:port, which needs a token',
-        '127.0.0.1:9467',
-      ),
-    )
+    .addOption(pageOption())
     .addOption(
       severalOption(
         '--group <name>',
@@ -55,14 +50,10 @@ export function monitorCommand(): Command {
 async function run({ listen, group, over, ...flags }: Flags): Promise<void> {
   const { tables } = await declarationsOf(flags);
   const signal = stopSignal();
-  const page = await openPage(
-    await openContext(flags, undefined, signal),
-    { tables, listen, group, over },
-    signal,
-  );
+  const page = await openPage(await openContext(flags, { signal }), { tables, listen, group, over }, signal);
   print(flags.json ? JSON.stringify({ url: page.url }) : page.url);
   await page.done;
-  // What still waits for a broker changes nothing.
+  // A request that still waits for a broker changes nothing.
   setTimeout(() => process.exit(), endWithinMs).unref();
 }
 
@@ -129,7 +120,7 @@ export async function openPage(
   });
 }
 
-/** The plots of a snapshot, computed once: all viewers ask for the newest one, and a snapshot never changes. */
+/** The plots of a snapshot, computed once: all viewers request the newest one, and a snapshot never changes. */
 function plotsOf(gold: string, tables: readonly GoldTable[]): (id: string) => Promise<object | undefined> {
   let drawn: { id: string; plots: Promise<object> } | undefined;
   return async (id) => {

@@ -5,6 +5,7 @@
 import { totalmem } from 'node:os';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { type DatasetName, datasetNames, namespacePattern } from '../topics/catalog.ts';
+import { memberPorts } from './ports.ts';
 
 /** The options that all commands share. */
 export interface OutputFlags {
@@ -22,12 +23,14 @@ export interface CommonFlags extends OutputFlags {
 /** Holds local services, gold and state by default. */
 export const localFolder = '.reelflow';
 
+/** Adds the options of `OutputFlags`. */
 export function outputOptions(command: Command): Command {
   return command
     .option('--json', 'print the result as one line of JSON')
     .option('--verbose', 'log in detail, and print stack traces');
 }
 
+/** Adds the option of commands that read gold alone. */
 export function goldOption(command: Command): Command {
   return command.option('--gold <dir>', 'gold folder', `${localFolder}/gold`);
 }
@@ -58,6 +61,7 @@ export function tablesArguments({ tables, only }: TablesFlags): string[] {
   return [...(tables ? ['--tables', tables] : []), ...(only ? ['--only', only.join()] : [])];
 }
 
+/** Adds the options of `CommonFlags`. */
 export function commonOptions(command: Command): Command {
   goldOption(command)
     .option('--state <dir>', 'state folder', `${localFolder}/state`)
@@ -70,7 +74,7 @@ export function commonOptions(command: Command): Command {
   return outputOptions(command);
 }
 
-/** What the values of options look like, by their placeholder; help shows the lines that a command needs. */
+/** Accepted forms of values, by placeholder; help shows the lines that a command needs. */
 const forms: readonly (readonly [placeholder: RegExp, line: string])[] = [
   [/<period>/, 'A period is written as 250ms, 1s, 5m, 2h or 1d.'],
   [/<size>/, 'A size is written as 500kB, 64MB, 1GB or 1GiB; a memory limit also as 50%.'],
@@ -80,7 +84,7 @@ const forms: readonly (readonly [placeholder: RegExp, line: string])[] = [
   ],
 ];
 
-/** Adds to the help of a command, and of those below it, what is required, defaults as they are typed, and the accepted forms of values. */
+/** Adds required options, defaults as they are typed, and accepted forms of values to the help of a command and its subcommands. */
 export function describeForms(command: Command): void {
   for (const inner of command.commands) describeForms(inner);
   for (const option of command.options) {
@@ -125,8 +129,27 @@ export const periodOption = (flags: string, help: string, usual?: string) =>
 export const sizeOption = (flags: string, help: string, usual?: string) => typed(flags, help, sizeOf, usual);
 /** A limit of DuckDB's memory: a size, or a share of what this process may use. */
 export const memoryOption = (help: string) => typed('--memory <size>', help, memoryOf, '1GB');
-export const listenOption = (help: string, usual?: string) =>
-  typed('--listen <address>', help, listenAddressOf, usual);
+/** Where a stage serves its health and metrics; absent, it serves none. */
+export const observersOption = () =>
+  typed(
+    '--listen <address>',
+    'serve /healthz, /readyz and /metrics on this port of 127.0.0.1, or on host:port',
+    listenAddressOf,
+  );
+/** Where a command serves the page. */
+export const pageOption = () =>
+  typed(
+    '--listen <address>',
+    'serve the page and /metrics on this port of 127.0.0.1, or on host:port, which needs a token',
+    listenAddressOf,
+    `127.0.0.1:${memberPorts.monitor}`,
+  );
+export const maxRemovedOption = () =>
+  typed(
+    '--max-removed <percent>',
+    'refuse a dump that lacks more of the ids of a dataset; default 1',
+    percent,
+  );
 
 export interface KeepFlags {
   keep: number;
@@ -134,7 +157,7 @@ export interface KeepFlags {
   keepMonthly: number;
 }
 
-/** Which snapshots stay. @param usual how many by age: 0 where only the asked-for number may stay */
+/** Adds the options of snapshots that stay by age. @param usual their defaults; 0 keeps none by age */
 export function keepOptions(command: Command, usual = { daily: 30, monthly: 12 }): Command {
   return command
     .option(
@@ -151,6 +174,7 @@ export function keepOptions(command: Command, usual = { daily: 30, monthly: 12 }
     );
 }
 
+/** The retention that the flags ask for. */
 export const keepOf = ({ keep, keepDaily, keepMonthly }: KeepFlags) => ({
   newest: keep,
   daily: keepDaily,
@@ -167,6 +191,15 @@ export function integerIn(min: number, max = Number.MAX_SAFE_INTEGER): (text: st
     }
     return value;
   };
+}
+
+/** Reads a share. @throws InvalidArgumentError, outside 0 to 100 */
+export function percent(text: string): number {
+  const value = Number(text);
+  if (text.trim() === '' || !(value >= 0 && value <= 100)) {
+    throw new InvalidArgumentError('Use a number from 0 to 100.');
+  }
+  return value;
 }
 
 const unitsMs: Readonly<Record<string, number>> = {
@@ -235,7 +268,7 @@ export function memoryOf(text: string): string {
 /** Below this DuckDB cannot open a database. */
 const memoryMin = 16_000_000;
 
-/** What the machine has, or the container allows. */
+/** Memory of the machine, or the limit of the container, in bytes. */
 function memoryHere(): number {
   const allowed = process.constrainedMemory();
   return allowed > 0 ? Math.min(allowed, totalmem()) : totalmem();
@@ -255,9 +288,6 @@ export function listenAddressOf(text: string): ListenAddress {
   }
   return { host: address.replace(/^\[|\]$/g, ''), port };
 }
-
-export const observersHelp =
-  'serve /healthz, /readyz and /metrics on this port of 127.0.0.1, or on host:port';
 
 /** An option that may be repeated. @param usual what its absence means */
 export function severalOption(flags: string, help: string, usual: string): Option {
@@ -283,7 +313,7 @@ export interface LetterPosition {
   readonly offset: number;
 }
 
-/** Reads a place on the dead-letter topic. */
+/** Reads a position on the dead-letter topic. */
 export function letterPositionOf(text: string): LetterPosition {
   const [, partition, offset] = /^(\d{1,6}):(\d{1,15})$/.exec(text) ?? [];
   if (partition === undefined) throw new InvalidArgumentError('Use partition:offset, such as 0:17.');

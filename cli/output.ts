@@ -15,6 +15,7 @@ export function printFilled(text: string): void {
   print(filled(text));
 }
 
+/** Prints a value as one line of JSON. */
 export function printJson(value: unknown): void {
   print(JSON.stringify(value));
 }
@@ -39,7 +40,7 @@ export function watchOutput(): void {
     }
     const exitCode =
       code === 'EPIPE' ? stoppedExitCode() : code === 'ENOSPC' ? exitCodes.diskFull : exitCodes.defect;
-    // At the end: the command may still set its own, which counts unless it is success.
+    // At the end of the process, because an exit code that the command sets counts, unless it is success.
     process.once('exit', () => {
       process.exitCode = process.exitCode || exitCode;
     });

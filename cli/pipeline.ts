@@ -1,7 +1,7 @@
 /**
- * The whole pipeline over one input, for `demo` and the benchmarks: processor and sink run as child processes, the replay
- * in this one, all at the same time. Once the dump is sent, the processor applies it without waiting for its window to end,
- * while the replay writes its index. After the replay the children finish their backlog and end.
+ * Runs the whole pipeline over one input, for `demo` and the benchmarks: processor and sink as child processes, the replay
+ * in this one, all at the same time. After the last row, the processor applies its messages without waiting for its window to
+ * end, while the replay writes its index. After the replay the children finish their backlog and end.
  */
 import type { ChildProcess } from 'node:child_process';
 import { openSync, readFileSync } from 'node:fs';
@@ -28,7 +28,7 @@ interface PipelineOptions {
   /** More arguments for the stages. */
   readonly processArguments?: readonly string[];
   readonly sinkArguments?: readonly string[];
-  /** Called when both stages are ready; the replay begins then, as where they run all the time. Default: it begins while they start. */
+  /** Delays the replay until both stages are ready, and is called then. Default: the replay begins while they start. */
   readonly onReady?: () => void;
   readonly onProgress?: (progress: ReplayProgress) => void;
   readonly onStage?: (stage: 'process' | 'sink') => void;
@@ -45,7 +45,7 @@ export interface PipelineReport {
   readonly secondsUntil: { readonly replay: number; readonly process: number; readonly sink: number };
 }
 
-/** @throws ReelflowError of the stage that failed; the others are ended */
+/** @throws ReelflowError of the stage that failed, after ending the others */
 export async function runPipeline(options: PipelineOptions): Promise<PipelineReport> {
   const { context, data, signal } = options;
   const [{ replay }, { checkRejections }] = await Promise.all([

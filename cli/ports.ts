@@ -1,4 +1,4 @@
-/** The ports at which the pipeline listens, in all ways of running it: deploy/ and docs/operations.md use the same. */
+/** The ports at which members of the pipeline listen. deploy/ and docs/operations.md use the same ports. */
 export const memberPorts = {
   sink: 9465,
   monitor: 9467,

@@ -6,9 +6,8 @@ import type { HealthView } from './observe.ts';
 import {
   commonOptions,
   integerIn,
-  listenOption,
   memoryOption,
-  observersHelp,
+  observersOption,
   periodOption,
   severalOption,
   sizeOption,
@@ -53,7 +52,7 @@ export function processCommand(): Command {
     )
     .option('--backups <dir>', 'write backups of the shards to this folder, which members may share')
     .addOption(periodOption('--backup-interval <period>', 'time between two backups of a shard', '5m'))
-    .addOption(listenOption(observersHelp))
+    .addOption(observersOption())
     .addOption(memoryOption("limit of DuckDB's memory for all shards of this member"))
     .option('--shards <n>', 'partition count of topics that do not exist yet', integerIn(1, 1_000), 4);
   return commonOptions(tablesOptions(command)).action(run);

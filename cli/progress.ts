@@ -1,8 +1,8 @@
-/** Progress on standard error: a bar for each thing on a terminal, a log line now and then elsewhere. */
+/** Shows progress on standard error: bars on a terminal, elsewhere a log line every few seconds. */
 import { terminalWidth } from '../runtime/terminal.ts';
 
 interface Step {
-  /** What the bar is of, such as a dataset; '' for a command with one bar. */
+  /** Name of the bar, such as a dataset; '' for a command with one bar. */
   readonly name: string;
   readonly done: number;
   readonly total: number;

@@ -7,9 +7,16 @@ import { counted } from '../runtime/counted.ts';
 import { filled, terminalWidth } from '../runtime/terminal.ts';
 import type { DatasetName } from '../topics/catalog.ts';
 import { downloadProgress, fromOption } from './download.ts';
-import { type CommonFlags, commonOptions, datasetsOption, integerIn } from './options.ts';
+import {
+  type CommonFlags,
+  commonOptions,
+  datasetsOption,
+  integerIn,
+  maxRemovedOption,
+  percent,
+} from './options.ts';
 import { print, printJson } from './output.ts';
-import { percent, replayProgress } from './replay.ts';
+import { replayProgress } from './replay.ts';
 import { openStage } from './stage.ts';
 import { stoppedExitCode } from './stop.ts';
 
@@ -29,11 +36,7 @@ export function refreshCommand(): Command {
     .addOption(datasetsOption())
     .addOption(fromOption())
     .option('--max-rejected <percent>', "fail if more of a dataset's rows are rejected; default 1", percent)
-    .option(
-      '--max-removed <percent>',
-      'refuse a dump that lacks more of the ids of a dataset; default 1',
-      percent,
-    )
+    .addOption(maxRemovedOption())
     .option('--shards <n>', 'partition count of topics that do not exist yet', integerIn(1, 1_000));
   return commonOptions(command).action(run);
 }

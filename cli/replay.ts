@@ -10,7 +10,14 @@ import { exitCodes, ReelflowError } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { type DatasetName, datasetNames } from '../topics/catalog.ts';
 import { whole } from './figures.ts';
-import { commonOptions, datasetsOption, integerIn, listenOption, observersHelp } from './options.ts';
+import {
+  commonOptions,
+  datasetsOption,
+  integerIn,
+  maxRemovedOption,
+  observersOption,
+  percent,
+} from './options.ts';
 import { print } from './output.ts';
 import { openProgress, type Progress } from './progress.ts';
 import { openStage, type StageFlags } from './stage.ts';
@@ -38,7 +45,7 @@ export function replayCommand(): Command {
     .argument('<inputs...>', 'a directory, or files named <dataset>.tsv or <dataset>.tsv.gz')
     .addOption(datasetsOption())
     .option('--rate <records>', 'limit of records per second', integerIn(1))
-    .addOption(listenOption(observersHelp))
+    .addOption(observersOption())
     .option(
       '--max-rejected <percent>',
       `exit with code ${exitCodes.rowsRejected} if more of a dataset's rows are rejected; default ${defaultMaxRejected}`,
@@ -53,11 +60,7 @@ export function replayCommand(): Command {
     .option('--upsert', 'add and replace rows, remove none: for files that are not a whole dump')
     .option('--full', 'send every row, also of what did not change')
     .option('--dry-run', 'print the plan, and change nothing')
-    .option(
-      '--max-removed <percent>',
-      'refuse a dump that lacks more of the ids of a dataset; default 1',
-      percent,
-    )
+    .addOption(maxRemovedOption())
     .option(
       '--base-above <times>',
       'send a dataset whole, as a base, if its topic holds more than so many times its records; default 2',
@@ -66,15 +69,6 @@ export function replayCommand(): Command {
     .option('--allow-older', 'accept a dump that is older than the topics')
     .addOption(datasetsOption('--drop <list>', 'remove all rows of datasets that the dump lacks'));
   return commonOptions(command).action(run);
-}
-
-/** @throws InvalidArgumentError, outside 0 to 100 */
-export function percent(text: string): number {
-  const value = Number(text);
-  if (text.trim() === '' || !(value >= 0 && value <= 100)) {
-    throw new InvalidArgumentError('Use a number from 0 to 100.');
-  }
-  return value;
 }
 
 function times(text: string): number {

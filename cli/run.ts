@@ -1,6 +1,6 @@
 /**
  * `reelflow run`: the pipeline of one machine in the foreground. It finds or starts broker and registry, starts processors
- * and sink as child processes, loads a dump if one is named, and serves the page itself. SIGINT and SIGTERM let all of them
+ * and sink as child processes, loads a dump if one is named, and serves the page itself. After SIGINT or SIGTERM all of them
  * leave; the end of one ends the others.
  */
 
@@ -19,8 +19,9 @@ import {
   commonOptions,
   integerIn,
   type ListenAddress,
-  listenOption,
+  maxRemovedOption,
   memoryOption,
+  pageOption,
   periodOption,
   type TablesFlags,
   tablesArguments,
@@ -28,7 +29,6 @@ import {
 } from './options.ts';
 import { print, printJson } from './output.ts';
 import { memberPorts } from './ports.ts';
-import { percent } from './replay.ts';
 import { stopReason, stopSignal } from './stop.ts';
 
 interface Flags extends CommonFlags, TablesFlags {
@@ -47,22 +47,13 @@ export function runCommand(): Command {
     .argument('[dir]', 'folder of datasets to load: the topics then hold exactly this dump')
     .option('--processors <n>', 'number of processor members', integerIn(1, 9), 1)
     .addOption(periodOption('--interval <period>', 'time between two snapshots', '10s'))
-    .addOption(
-      listenOption(
-        'serve the page and /metrics on this port of 127.0.0.1, or on host:port, which needs a token',
-        `127.0.0.1:${memberPorts.monitor}`,
-      ),
-    )
+    .addOption(pageOption())
     .option(
       '--metrics <host>',
       `serve health and metrics of the sink on port ${memberPorts.sink} of this address, of processors on ${memberPorts.processor(1)} and up`,
     )
     .addOption(memoryOption("limit of DuckDB's memory, for each processor and for the sink"))
-    .option(
-      '--max-removed <percent>',
-      'refuse a dump that lacks more of the ids of a dataset; default 1',
-      percent,
-    )
+    .addOption(maxRemovedOption())
     .option('--allow-older', 'accept a dump that is older than the topics');
   return commonOptions(tablesOptions(command)).action(run);
 }
@@ -73,7 +64,7 @@ async function run(dir: string | undefined, flags: Flags): Promise<void> {
   const { tables } = await declarationsOf(flags);
   const services = await servicesHere();
   const { endpoints } = services;
-  const context = await openContext(flags, endpoints, signal, { component: 'run' });
+  const context = await openContext(flags, { endpoints, signal, component: 'run' });
   const { clusterIdOf } = await import('../kafka/client.ts');
   await clusterIdOf(context.broker);
   await requireFreeGold(flags.gold);
@@ -110,13 +101,13 @@ async function run(dir: string | undefined, flags: Flags): Promise<void> {
 }
 
 /**
- * A replay that is stopped ends with the code of its signal, and the next run sends what is missing. A member that has not
- * begun when it is stopped ends by the signal itself.
+ * Whether a member ended in order. A replay that is stopped ends with the code of its signal, and the next run sends what is
+ * missing. A member that has not begun when it is stopped ends by the signal itself.
  */
 const hasLeft = ({ member, code, signal }: MemberEnd) =>
   code === 0 || signal === 'SIGTERM' || (member.name === 'replay' && code === 143);
 
-/** Before anything is started. @throws ReelflowError input */
+/** Runs before anything starts. @throws ReelflowError input */
 function requireFolder(dir: string | undefined): void {
   if (dir === undefined || existsSync(dir)) return;
   throw new ReelflowError('input', `There is no folder ${dir}`, {
@@ -125,7 +116,7 @@ function requireFolder(dir: string | undefined): void {
   });
 }
 
-/** Before the page: of two runs in one folder the second would otherwise name only the port. @throws ReelflowError busy */
+/** Runs before the page: otherwise the second of two runs in one folder would name only the port. @throws ReelflowError busy */
 export async function requireFreeGold(gold: string, patienceMs = 2_000): Promise<void> {
   if (!existsSync(join(gold, '.sink'))) return;
   const { withGoldLock } = await import('../sinks/gold/retention.ts');

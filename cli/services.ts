@@ -87,7 +87,7 @@ async function status(options: Options): Promise<void> {
   if (found.how === null) printFilled(`No services were started ${elsewhere(options)}`);
 }
 
-/** Each working directory has services of its own. */
+/** The folder of the services, and how to find others: each working directory has services of its own. */
 const elsewhere = ({ folder }: Options) =>
   `in ${resolve(folder)}. Those of another folder are found from there, or with --folder.`;
 

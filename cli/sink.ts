@@ -3,6 +3,7 @@
 import { Command, Option } from 'commander';
 import { counted } from '../runtime/counted.ts';
 import { ReelflowError } from '../runtime/errors.ts';
+import { packageVersion } from '../runtime/package.ts';
 import type { LakePlace } from '../sinks/gold/lake.ts';
 import type { TrimMode } from '../sinks/source-trim.ts';
 import { declarationsOf } from './declared.ts';
@@ -13,16 +14,14 @@ import {
   type KeepFlags,
   keepOf,
   keepOptions,
-  listenOption,
   memoryOption,
-  observersHelp,
+  observersOption,
   periodOption,
   type TablesFlags,
   tablesOptions,
 } from './options.ts';
 import { printFilled, printJson } from './output.ts';
 import { finishSignal, openStage, publishedMessage, type StageFlags } from './stage.ts';
-import { packageVersion } from './version.ts';
 
 interface Flags extends StageFlags, TablesFlags, KeepFlags {
   interval: number;
@@ -41,7 +40,7 @@ export function sinkCommand(): Command {
     .option('--once', 'read up to the present end offsets, publish a snapshot if something changed, and end')
     .option('--keep <n>', 'number of newest snapshots to keep', integerIn(1, 100_000), 10)
     .option('--history <days>', 'days of rating history to keep', integerIn(0, 100_000), 400)
-    .addOption(listenOption(observersHelp))
+    .addOption(observersOption())
     .option('--push <url>', 'push every snapshot to this bucket, given as s3://bucket/prefix')
     .option('--lake <url>', 'show every snapshot in this lake, given as ducklake:FILE or iceberg:DIR')
     .addOption(
@@ -61,7 +60,7 @@ async function run(flags: Flags): Promise<void> {
   const declarations = await declarationsOf(flags);
   const lake = await lakeOf(flags);
 
-  // A bucket that cannot be used is named now, not after the first snapshot.
+  // An unusable bucket ends the command now, not after the first snapshot.
   if (flags.push !== undefined) (await import('../sinks/gold/bucket.ts')).bucketPlaceOf(flags.push);
   let health = (): HealthView => ({ isHealthy: true, isReady: false });
   const { broker, registry, names, places, signal, stopped, observed } = await openStage(

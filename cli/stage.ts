@@ -1,5 +1,5 @@
 /**
- * What the three stage commands (process, sink, replay) share: a signal that ends them, the endpoints, and a server for
+ * What the stage commands (process, sink, replay, refresh) share: a signal that ends them, the endpoints, and a server for
  * health and metrics. A stage may also run as a child of a pipeline, which asks it to finish.
  */
 import { resolve } from 'node:path';
@@ -40,14 +40,14 @@ export async function openStage<Metrics>(
   const signal = stopSignal();
   // A replay shows bars on a terminal; the services show their events.
   const level = component === 'replay' || flags.verbose === true ? logLevelOf(flags) : 'info';
-  const context = await openContext(flags, undefined, signal, { component, level });
+  const context = await openContext(flags, { signal, component, level });
   const { logger, endpoints } = context;
-  // Full paths: the working directory may be removed meanwhile.
+  // Full paths, because the working directory may be removed meanwhile.
   const { gold, state, namespace } = context.places;
   const places = { gold: resolve(gold), state: resolve(state), namespace };
   logger.info({ brokers: endpoints.brokers, ...places }, 'started');
   signal.addEventListener('abort', () => setTimeout(() => endNow(logger), leaveMs).unref());
-  tellWhenReady(health);
+  reportReady(health);
   const stage = {
     ...context,
     places,
@@ -61,16 +61,16 @@ export async function openStage<Metrics>(
 }
 
 /**
- * Ends a stage that cannot end in order, for example because a broker takes its requests and answers none. Nothing is lost, as
- * after a crash. A supervisor would kill it.
+ * Ends a stage that cannot end in order, for example because a broker accepts its requests and answers none. A supervisor would
+ * kill it. Like a crash, this loses nothing.
  */
 function endNow(logger: Logger): void {
-  logger.warn({ seconds: leaveMs / 1000 }, 'it has not ended in order: ending at once');
+  logger.warn({ seconds: leaveMs / 1000 }, 'the stage has not ended in order: ending at once');
   process.exit(stoppedExitCode());
 }
 
-/** Tells a parent process once that this stage is ready. */
-function tellWhenReady(health: () => HealthView): void {
+/** Sends one message to a parent process when this stage is ready. */
+function reportReady(health: () => HealthView): void {
   if (process.send === undefined) return;
   const timer = setInterval(() => {
     if (!health().isReady) return;
@@ -79,19 +79,19 @@ function tellWhenReady(health: () => HealthView): void {
   }, readyCheckMs).unref();
 }
 
-/** The message with which a stage tells its parent that it is ready, as `/readyz` says it. */
+/** From a stage to its parent: it is ready, by the same rule as `/readyz`. */
 export const readyMessage = 'ready';
 
-/** The message with which a parent asks a stage to finish. */
+/** From a parent to a stage: finish the backlog and end. */
 export const finishMessage = 'finish';
 
-/** The message with which a parent asks a processor to apply what is on the topics without waiting for a window to end. */
+/** From a parent to a processor: apply what is on the topics without waiting for a window to end. */
 export const flushMessage = 'flush';
 
-/** The message with which a processor tells its parent that it has published everything, before it closes its stores. */
+/** From a processor to its parent: it has published everything, and closes its stores next. */
 export const caughtUpMessage = 'caught up';
 
-/** The message with which a sink tells its parent that CURRENT names a new snapshot, before it cleans up and ends. */
+/** From a sink to its parent: CURRENT names a new snapshot, and the sink cleans up and ends next. */
 export const publishedMessage = 'published';
 
 /** Aborts when the parent process asks this one to finish, or at once with `now`. */
@@ -101,7 +101,7 @@ export function finishSignal(now: boolean): AbortSignal {
   process.on('message', (message) => {
     if (message === finishMessage) controller.abort();
   });
-  // A parent that was killed cannot ask any more, and a stage without it would run on unseen.
+  // A killed parent cannot ask any more, and the stage would continue to run unseen.
   process.once('disconnect', () => stop('SIGTERM'));
   // The channel to the parent alone must not keep this process alive.
   process.channel?.unref();

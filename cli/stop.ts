@@ -1,5 +1,5 @@
 /**
- * Why a command is to end before its work is done: a signal, or a reader of standard output that has gone. The command
+ * Ends a command before its work is done: after a signal, or when the reader of standard output has closed it. The command
  * sees one abort signal, finishes what must not be left half done, and returns.
  */
 import { readFileSync } from 'node:fs';
@@ -20,8 +20,8 @@ export function stopSignal(): AbortSignal {
 const lookForLauncherEveryMs = 500;
 
 /**
- * npx in the background ends when it is killed, and passes no signal on: the command would run on unseen. npx starts a shell,
- * which starts the command. So the end of npx shows as a new parent of the shell.
+ * Stops when npx has ended. A killed npx in the background passes no signal on, and the command would continue to run unseen. npx
+ * starts a shell, which starts the command, so the shell gets a new parent when npx ends.
  */
 function stopWithLauncher(): void {
   const launcher = () => `${process.ppid} ${parentOf(process.ppid)}`;
@@ -34,7 +34,7 @@ function stopWithLauncher(): void {
   timer.unref();
 }
 
-/** The parent of another process, where /proc tells; '' elsewhere. */
+/** The parent of another process; '' without /proc. */
 function parentOf(pid: number): string {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');

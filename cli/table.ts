@@ -11,9 +11,9 @@ export interface TableColumn<Row> {
   readonly cell: (row: Row) => string;
   /** Numbers go to the right. Default left. */
   readonly align?: 'left' | 'right';
-  /** Columns with the highest number are dropped first; 0, the default, stays always. */
+  /** Columns with the highest number are dropped first; 0, the default, always stays. */
   readonly drop?: number;
-  /** Which part of a text that is cut stays. Default its start; names that differ at their end, such as topics, keep the end. */
+  /** Which part of a cut text stays, default its start. Names that differ at their end, such as topics, keep the end. */
   readonly keep?: 'start' | 'end';
 }
 
@@ -42,11 +42,12 @@ export function tableText<Row>(
   const headLines = Math.max(...shown.map((at) => heads[at]?.length ?? 1));
   return [
     ...Array.from({ length: headLines }, (_, n) => line(heads.map((lines) => lines[n] ?? ''))),
-    '─'.repeat(shown.reduce((sum, at) => sum + (widths[at] as number), gap.length * (shown.length - 1))),
+    '─'.repeat(total(widths, shown)),
     ...cells.map(line),
   ].join('\n');
 }
 
+/** Columns that a line takes. */
 const total = (widths: readonly number[], shown: readonly number[]) =>
   shown.reduce((sum, at) => sum + (widths[at] as number), gap.length * (shown.length - 1));
 

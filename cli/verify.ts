@@ -96,8 +96,8 @@ const defectHint =
   'No file of the snapshot was altered, and the topics hold its input whole: this is a defect of reelflow. Report it with this output.';
 
 /**
- * Why a snapshot may differ, as a hint. Only one that differs from its own, complete input on the topics shows a defect: files
- * may be others than those that were replayed.
+ * A hint why a snapshot differs. Only a difference from its own, complete input on the topics shows a defect: the named files
+ * may differ from the replayed ones.
  */
 async function reasonOf(
   { altered, undeclared, absent }: Verification,

@@ -2,8 +2,8 @@
 import { mkdirSync, rmdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect } from 'vitest';
-import { packageVersion } from '../../cli/version.ts';
 import { exitCodes } from '../../runtime/errors.ts';
+import { packageVersion } from '../../runtime/package.ts';
 import { type Place, Running, servicesEnv, smallDataset, spoken, test } from '../support/harness.ts';
 
 test('each stage logs its start and its end, and every line has component, pid and version', async ({
