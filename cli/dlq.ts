@@ -1,5 +1,4 @@
 /** `reelflow dlq list|show|replay`: dead letters. */
-
 import { Command } from 'commander';
 import type { LetterFilter, Letters } from '../monitor/dead-letters.ts';
 import type { RedeliveryReport } from '../producers/redelivery/redelivery.ts';

@@ -1,5 +1,4 @@
 /** `reelflow flink`: the gold tables on Apache Flink, from the same topics and declarations. */
-
 import { join } from 'node:path';
 import { Command, Option } from 'commander';
 import type { FlinkContext } from '../flink/run.ts';

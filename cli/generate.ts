@@ -1,5 +1,4 @@
 /** `reelflow generate`: a synthetic dataset in IMDb's layout, for demos, tests and measurements. */
-
 import { Command, Option } from 'commander';
 import { counted } from '../runtime/counted.ts';
 import { whole } from './figures.ts';

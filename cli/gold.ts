@@ -1,5 +1,4 @@
 /** `reelflow gold`: list, show, compare, pin, export and prune snapshots. */
-
 import { writeFileSync } from 'node:fs';
 import { Command, InvalidArgumentError } from 'commander';
 import { counted } from '../runtime/counted.ts';

@@ -1,5 +1,4 @@
 /** One dead letter as JSON and as text: its origin, its bytes, and whether its rows would be accepted now. */
-
 import type { Opened } from '../producers/redelivery/letter-opener.ts';
 import { counted } from '../runtime/counted.ts';
 import type { FoundLetter } from '../topics/dead-letter.ts';

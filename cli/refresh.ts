@@ -1,5 +1,4 @@
 /** `reelflow refresh`: the daily job. Downloads the dumps that have changed, then makes the topics hold exactly these. */
-
 import { Command } from 'commander';
 import type { DownloadedFile } from '../producers/download/download.ts';
 import type { ReplayReport } from '../producers/replay-report.ts';

@@ -1,5 +1,4 @@
 /** `reelflow replay`: the producers. Results go to standard output, progress to standard error. */
-
 import { Command, InvalidArgumentError } from 'commander';
 import type { ReplayProgress } from '../producers/file-replay.ts';
 import { checkRejections, defaultMaxRejected } from '../producers/rejection-limit.ts';

@@ -1,5 +1,4 @@
 /** `reelflow reset`: starts a new generation. */
-
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { Command } from 'commander';

@@ -3,7 +3,6 @@
  * and sink as child processes, loads a dump if one is named, and serves the page itself. After SIGINT or SIGTERM all of them
  * leave; the end of one ends the others.
  */
-
 import { existsSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { Command } from 'commander';

@@ -1,5 +1,4 @@
 /** `reelflow sink`: the sink that writes gold. */
-
 import { Command, Option } from 'commander';
 import { counted } from '../runtime/counted.ts';
 import { ReelflowError } from '../runtime/errors.ts';

@@ -1,5 +1,4 @@
 /** `reelflow tables`: list, check, try and begin declarations of cubes and gold tables, without a broker. */
-
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Command } from 'commander';

@@ -1,5 +1,4 @@
 /** `reelflow verify`: recomputes a snapshot and compares. */
-
 import { Command } from 'commander';
 import { counted } from '../runtime/counted.ts';
 import { ReelflowError } from '../runtime/errors.ts';

@@ -92,6 +92,7 @@ function emptyBatchMarker(
   return [{ ...empty, offset, isMarker: true }];
 }
 
+/** Reads on connections of its own, until `close`. */
 export class LogReader {
   readonly #broker: Broker;
   readonly #cluster: Cluster;

@@ -43,6 +43,7 @@ export interface Commit {
   readonly metadata: string;
 }
 
+/** One member, from `join` to `leave`. */
 export class Membership {
   readonly #options: MembershipOptions;
   readonly #leaving = new AbortController();

@@ -31,6 +31,7 @@ const silentMs = 3_000;
 /** Maximum that the log names: each shard of a member may be an activity of its own. */
 const activitiesMax = 3;
 
+/** The outages of one service. */
 export class OutageMonitor {
   readonly #logger: Logger;
   readonly #service: string;

@@ -48,6 +48,7 @@ const operations: Readonly<Record<MissingRight['resource'], Readonly<Record<stri
 /** The missing right of each error that a refusal of a broker caused. */
 const missing = new WeakMap<Error, MissingRight>();
 
+/** The right whose absence caused this error; undefined for any other error. */
 export const missingRightOf = (error: Error): MissingRight | undefined => missing.get(error);
 
 const { send } = Connection.prototype;

@@ -2,7 +2,6 @@
  * Creates and checks topics. A retained topic must never delete messages by itself. Brokers default to seven days, so
  * every start checks the settings, not only the creation.
  */
-
 import kafkajs from 'kafkajs';
 import { counted } from '../runtime/counted.ts';
 import { ReelflowError } from '../runtime/errors.ts';

@@ -47,6 +47,7 @@ export function sourceName({ source }: FoundLetter): string {
   return 'file' in source ? source.file : source.topic;
 }
 
+/** Whether the filter selects the letter. */
 export function matches(letter: FoundLetter, { reason, stage, source }: LetterFilter): boolean {
   return (
     (reason === undefined || letter.reason === reason) &&

@@ -45,6 +45,7 @@ interface Memory {
   waiting: (FirstUnread & { readonly next: number }) | null;
 }
 
+/** Keeps the observations of the span between two looks. */
 export class LagWatch {
   readonly #broker: Broker;
   readonly #spanMs: number;

@@ -2,7 +2,6 @@
  * What a report of consumer groups contains: offsets, lag, state and rates of each partition, and of each group as a
  * whole. Unknown is null, never 0.
  */
-
 import type { LogBoundsAndWatermark } from '../kafka/bounds.ts';
 import type { CommittedOffset, Group } from '../kafka/groups.ts';
 import { counted } from '../runtime/counted.ts';
@@ -192,6 +191,7 @@ export function noGroupMatches(pattern: string): GroupLag {
   return { ...groupLag(pattern, undefined, [], 0), whyUnknown: 'no group matches the pattern (yet)' };
 }
 
+/** Whether a period ends; null for an unknown one. */
 export const isFiniteOrNull = (value: number | null): boolean | null =>
   value === null ? null : Number.isFinite(value);
 

@@ -2,7 +2,6 @@
  * Builds what the page shows: one value that describes the whole pipeline, every few seconds. A part that fails becomes a
  * problem and does not affect the others. While the brokers do not answer, the last figures stay, with their age.
  */
-
 import type { Broker } from '../kafka/client.ts';
 import { counted } from '../runtime/counted.ts';
 import { ReelflowError, reasonOf } from '../runtime/errors.ts';
@@ -83,6 +82,7 @@ interface Figures {
   readonly rows: View['rows'];
 }
 
+/** Builds one view per look, and keeps the last figures and letters between looks. */
 export class Overview {
   readonly #options: OverviewOptions;
   readonly #watch: LagWatch;

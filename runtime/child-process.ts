@@ -1,8 +1,8 @@
 /** Runs a command and collects its output. */
 import { spawn } from 'node:child_process';
 
-/** Result of a command; `code` is null when it could not be started, was killed or took too long. */
 interface CommandResult {
+  /** Exit code; null when the command could not start, was killed or took too long. */
   readonly code: number | null;
   /** Standard output and error, interleaved. */
   readonly output: string;

@@ -20,7 +20,7 @@ function isAddress(text: string): boolean {
   return (name !== undefined || isIPv6(ipv6 ?? '')) && Number(port) >= 1 && Number(port) <= 65_535;
 }
 
-/** Names and meanings are those of Kafka's clients. A password is set directly or as the path of its file. */
+/** Named after the settings of Kafka's clients. A variable holds a password, or the path of its file. */
 const variables = {
   KAFKA_BROKERS: addressList,
   SCHEMA_REGISTRY_URL: httpUrl((url) => refuseCredentials(url, 'SCHEMA_REGISTRY_USERNAME')),
@@ -30,7 +30,7 @@ const variables = {
 
 /** Addresses and credentials of broker and registry. */
 export interface Endpoints {
-  /** host:port of one or more brokers */
+  /** host:port of one or more brokers. */
   readonly brokers: string[];
   readonly registryUrl: string;
   readonly security?: BrokerSecurity;
@@ -39,15 +39,15 @@ export interface Endpoints {
 
 /** Folders and namespace, which every command takes as options. */
 export interface Places {
-  /** gold folder: snapshots and CURRENT */
+  /** Gold folder: snapshots and CURRENT. */
   readonly gold: string;
-  /** state folder: shard stores, the sink's cubes, replay journals */
+  /** State folder: shard stores, the sink's cubes, replay journals. */
   readonly state: string;
-  /** empty without a namespace */
+  /** Prefix of topics and groups; empty without one. */
   readonly namespace: string;
 }
 
-/** The variables that name these endpoints. */
+/** The variables that name these endpoints, for a child process. */
 export const environmentOf = ({ brokers, registryUrl }: Pick<Endpoints, 'brokers' | 'registryUrl'>) => ({
   KAFKA_BROKERS: brokers.join(','),
   SCHEMA_REGISTRY_URL: registryUrl,

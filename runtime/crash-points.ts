@@ -1,6 +1,6 @@
 /**
- * Named points where a test kills this process with SIGKILL, as a power cut would. Inactive, they cost one comparison
- * with a constant.
+ * Named points where a test kills this process with SIGKILL, like a power cut. Without `REELFLOW_CRASH_AT` they cost one
+ * comparison with a constant.
  */
 
 // REELFLOW_CRASH_AT=name, or name:N for the Nth passage.

@@ -1,4 +1,4 @@
-/** Names, passwords and other secrets, each given by a variable or by the file that a variable names. */
+/** Reads user names, passwords and other secrets, each from a variable or from the file that a variable names. */
 import { readFileSync } from 'node:fs';
 import { messageOf, ReelflowError } from './errors.ts';
 

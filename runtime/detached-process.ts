@@ -1,6 +1,6 @@
 /**
- * A detached process that a pid file identifies. The file holds the process id and the start
- * time, so a process that later gets the same id is never mistaken for the recorded one, and never signalled.
+ * A detached process that a pid file identifies. The file holds the process id and the start time, so no other process that
+ * later gets the same id receives a signal.
  */
 import { execFileSync, spawn } from 'node:child_process';
 import {

@@ -1,17 +1,18 @@
 /**
- * Variables of the environment, each with a function that reads its text. Without zod, which takes as long to load as a whole
- * `--help`: every command that talks to a broker reads these.
+ * Reads variables of the environment, each with a function for its text. It does not use zod, which takes as long to load as a
+ * whole `--help`: every command with a broker reads these.
  */
 import { messageOf, ReelflowError } from './errors.ts';
 
 /** Reads the text of a variable. @throws RangeError that says what is expected */
 export type Reader<T> = (text: string) => T;
 
-/** What a set of variables holds; an unset or blank variable is absent. */
+/** The values of a set of variables; an unset or blank variable is absent. */
 export type ValuesOf<Readers> = {
   readonly [Name in keyof Readers]?: Readers[Name] extends Reader<infer T> ? T : never;
 };
 
+/** Accepts any text. */
 export const anyText: Reader<string> = (text) => text;
 
 /** Reads a variable that has one of these values. @throws RangeError, for any other */
@@ -34,14 +35,14 @@ export function httpUrl(check: (url: URL) => void): Reader<string> {
   };
 }
 
-/** @throws RangeError, for a URL with a user or a password: errors and logs show URLs */
+/** Refuses a URL with a user or a password, because errors and logs show URLs. @throws RangeError */
 export function refuseCredentials({ username, password }: URL, instead: string): void {
   if (username !== '' || password !== '') {
     throw new RangeError(`the URL must not contain a user or password; use ${instead}`);
   }
 }
 
-/** @throws ReelflowError usage, with what is expected of each variable that is malformed */
+/** @throws ReelflowError usage, with the expected form of each malformed variable */
 export function readVariables<Readers extends Readonly<Record<string, Reader<unknown>>>>(
   env: NodeJS.ProcessEnv,
   readers: Readers,

@@ -48,7 +48,7 @@ export const exitCodes = {
 
 export type FailureKind = keyof typeof exitCodes;
 
-/** The kind of failure with which another process ended; a code that is none of ours counts as a defect. */
+/** The kind of failure with which another process ended; a code of another program counts as a defect. */
 export function failureKindOf(exitCode: number | null): FailureKind {
   const found = Object.entries(exitCodes).find(([, code]) => code === exitCode);
   return (found?.[0] ?? 'defect') as FailureKind;
@@ -115,7 +115,7 @@ export function isAbort(thrown: unknown): boolean {
   return systemCodeOf(thrown) === 'ABORT_ERR';
 }
 
-/** System errors that only a mistake of a program provokes. */
+/** System errors that only a mistake of a program causes. */
 const ownCodes =
   /^E(BADF|FAULT|DOM|RANGE|2BIG|CHILD|NOTSOCK|DESTADDRREQ|PROTOTYPE|NOPROTOOPT|ISCONN|ALREADY)$/;
 
@@ -159,7 +159,7 @@ export function isCertificateError(thrown: unknown): boolean {
   return false;
 }
 
-/** What a TLS peer says when it does not accept the certificate of a client (RFC 8446, section 6.2), as OpenSSL names it. */
+/** Alerts of a TLS peer that does not accept the certificate of a client (RFC 8446, section 6.2), in OpenSSL's names. */
 const certificateAlerts =
   /ALERT_(BAD_CERTIFICATE|UNSUPPORTED_CERTIFICATE|CERTIFICATE_(REVOKED|EXPIRED|UNKNOWN|REQUIRED)|UNKNOWN_CA|ACCESS_DENIED)/;
 

@@ -13,7 +13,7 @@ export interface ReadableFile {
   readonly size: number;
 }
 
-/** Large enough that a turn of the event loop is small beside it, small enough to keep rates smooth. */
+/** Large enough to make a turn of the event loop cheap in comparison, small enough for smooth rates. */
 const readBytes = 256 * 1024;
 
 interface Observer {
@@ -61,9 +61,7 @@ async function* gunzip({ path }: ReadableFile, on: Observer): AsyncGenerator<Buf
     if (next > start) on.padding?.();
     if (magic.length === 0) return next;
     if (!isGzip(magic)) {
-      throw new DamagedFile(
-        `it goes on after the end of the gzip data, at byte ${next}, with something else`,
-      );
+      throw new DamagedFile(`other data lies after the end of the gzip data, at byte ${next}`);
     }
     start = next;
   }
@@ -74,7 +72,7 @@ async function* gunzipMembers(path: string, start: number, on: Observer): AsyncG
   const packed = createReadStream(path, { start, highWaterMark: readBytes });
   const unpacked = createGunzip({ chunkSize: readBytes });
   packed.on('error', (error) => unpacked.destroy(error));
-  // zlib may report bytes behind the last member after its end; `afterZeros` looks at them.
+  // zlib may report bytes after the last member as an error; `afterZeros` checks them.
   unpacked.on('error', () => undefined);
   try {
     for await (const bytes of packed.pipe(unpacked)) {
@@ -109,7 +107,7 @@ async function afterZeros(path: string, start: number): Promise<{ next: number; 
   }
 }
 
-/** Reads a file into two buffers by turns. A stream allocates one per piece, which took a tenth of a replay's time. */
+/** Reads a file into two alternating buffers. A stream allocates one per piece, which took a tenth of a replay's time. */
 async function* readAhead(path: string): AsyncGenerator<Buffer> {
   const handle = await open(path);
   const read = async (into: Buffer) => into.subarray(0, (await handle.read(into, 0, into.length)).bytesRead);

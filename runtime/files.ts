@@ -1,4 +1,4 @@
-/** Makes folders, flushes files to the disk and hashes them, so that they survive a crash and damage is noticed. */
+/** Makes folders, and flushes and hashes files, so that they survive a crash and a reader notices damage. */
 import { createHash } from 'node:crypto';
 import {
   closeSync,
@@ -21,8 +21,8 @@ import { systemCodeOf } from './errors.ts';
 const highWaterMark = 1024 * 1024;
 
 /**
- * Makes a folder and those above it. Node's recursive mkdir never returns where a file system answers ENOENT below a folder that
- * exists, as /proc does, or a working directory that was removed.
+ * Makes a folder and those above it. Node's recursive mkdir never returns if a file system answers ENOENT below an existing
+ * folder, such as /proc or a removed working directory. @throws errors of the file system
  */
 export function makeFolder(folder: string): void {
   const path = resolve(folder);

@@ -1,10 +1,9 @@
 /**
  * A lock on a folder between processes, in one container or in several that share the folder. The file system enforces it:
- * the holder has an exclusive lock of SQLite on `lock.db`, which the kernel, or the server of a network file system, frees when
- * the holder ends in any way. Process ids would not do, because they mean nothing in another container; a lease would need
- * clocks that agree.
+ * the holder has an exclusive lock of SQLite on `lock.db`. The kernel, or the server of a network file system, frees it when
+ * the holder ends in any way. Process ids mean nothing in another container, and a lease would need clocks that agree.
  *
- * POSIX frees the locks of a process when it closes any handle of the file: no other code may open `lock.db`.
+ * POSIX frees the locks of a process when it closes any handle of the file, so no other code may open `lock.db`.
  */
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
@@ -24,7 +23,7 @@ interface Options {
 }
 
 const retryMs = 50;
-/** Of SQLite: another connection holds the lock. */
+/** SQLite's error code: another connection holds the lock. */
 const sqliteBusy = 5;
 
 /**
@@ -37,7 +36,7 @@ export async function withFolderLock<T>(
   work: () => Promise<T>,
 ): Promise<T> {
   const DatabaseSync = await loadSqlite();
-  // SQLite takes `file:` at the beginning of a path for an address.
+  // An absolute path, because SQLite takes one that starts with `file:` as an address.
   const lock = resolve(folder, 'lock.db');
   const ownerFile = join(folder, 'lock.owner');
   const startedMs = performance.now();
@@ -72,7 +71,7 @@ export async function withFolderLock<T>(
 
 type SqliteDatabase = typeof import('node:sqlite').DatabaseSync;
 
-/** Node 22 warns that its SQLite is experimental, which does not concern users of a command. */
+/** Hides the warning of Node 22 that its SQLite is experimental, which does not concern users of a command. */
 async function loadSqlite(): Promise<SqliteDatabase> {
   const { emitWarning } = process;
   process.emitWarning = ((warning: string | Error, ...rest: never[]) => {

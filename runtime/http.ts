@@ -4,6 +4,6 @@
  */
 export const loadHttp = () => process.getBuiltinModule('node:http');
 
-/** What speaks the protocol of a URL. */
+/** The module for the protocol of a URL. */
 export const loadHttpFor = (url: string) =>
   url.startsWith('https:') ? process.getBuiltinModule('node:https') : loadHttp();

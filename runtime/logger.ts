@@ -41,7 +41,7 @@ function readable(lines: DestinationStream): DestinationStream {
 /** Where the message of a readable line begins. */
 const messageIndent = '00:00:00  '.length;
 
-/** A log line for people: local time, level if it is no news, message, values. */
+/** A log line for people: local time, level unless `info` or `debug`, message, values. */
 export function readableLine(json: string): string {
   const { level, time, msg, ...values } = JSON.parse(json) as Record<string, unknown>;
   const mark = level === 'info' || level === 'debug' ? '' : `${String(level).toUpperCase()} `;
@@ -51,7 +51,7 @@ export function readableLine(json: string): string {
   return [new Date(String(time)).toTimeString().slice(0, 8), `${mark}${msg}`, ...texts].join('  ');
 }
 
-/** Counts that are all zero are said in one word. Blanks between entries let a narrow terminal break there. */
+/** Counts that are all zero become one word. A narrow terminal breaks the line at the blanks between entries. */
 function objectText(value: object | null): string {
   const counts = Object.values(value ?? {});
   const isIdle = counts.length > 0 && counts.every((count) => count === 0);

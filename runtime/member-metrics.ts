@@ -12,6 +12,7 @@ interface MemberView {
   outageSeconds(): { readonly broker: number; readonly registry: number };
 }
 
+/** Metrics of one member; a subclass adds those of its stage. */
 export abstract class MemberMetrics extends Metrics {
   readonly #deadLetters: Counter<'reason'>;
   readonly #rebalances: Counter;
@@ -60,6 +61,7 @@ export abstract class MemberMetrics extends Metrics {
     }
   }
 
+  /** Exports the values of the view from now on. */
   open(view: MemberView): void {
     this.#view = view;
   }

@@ -1,6 +1,7 @@
-/** Metrics of one registry: a subclass declares each of them as a field. */
+/** Builds metrics of one registry. */
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
 
+/** A subclass declares each metric as a field. */
 export abstract class Metrics {
   readonly #registers: Registry[];
 

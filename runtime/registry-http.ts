@@ -1,7 +1,6 @@
 /**
- * HTTP as a Schema Registry speaks it: one request, one answer, and whether the registry itself gave that answer. What stands
- * before a registry (an ingress, a load balancer, a login page) answers too, and such an answer says nothing about a
- * schema.
+ * HTTP requests to a Schema Registry, and whether the registry itself answered. A proxy before it (an ingress, a load balancer,
+ * a login page) may answer instead, and such an answer contains nothing about a schema.
  */
 import type { IncomingHttpHeaders } from 'node:http';
 import type { RequestOptions } from 'node:https';
@@ -25,20 +24,20 @@ export interface Answer {
   readonly body: Readonly<Record<string, unknown>> | undefined;
   /** The registry's own error code, which follows the status: 40403 is a 404. */
   readonly errorCode: number | undefined;
-  /** What the answer says, for a person. */
+  /** Status and message, for an error's detail. */
   readonly text: string;
-  /** What Retry-After asks for, in milliseconds from now; undefined without a valid one. */
+  /** The wait that Retry-After requests, in milliseconds from now; undefined without a valid one. */
   readonly retryAfterMs: number | undefined;
 }
 
-/** A registry that sends nothing for this time is away. */
+/** A registry that sends nothing for this time does not answer. */
 const silenceMs = 10_000;
-/** The same for one that sends a few bytes now and then. */
+/** A whole answer may take this long, even if bytes arrive. */
 const answerMs = 30_000;
 const bodyBytesMax = 16 * 1024 * 1024;
 const textLengthMax = 300;
 
-/** @throws Error of the connection, also for an answer that ends early; the reason of `signal` */
+/** Sends a request. @throws Error of the connection, also for an answer that ends early; the reason of `signal` */
 export async function exchange(url: string, options: Exchange): Promise<Answer> {
   const { method, headers, body, tls, signal } = options;
   const { promise, resolve, reject } = Promise.withResolvers<Answer>();
@@ -49,7 +48,7 @@ export async function exchange(url: string, options: Exchange): Promise<Answer> 
       ...headers,
     },
     ...tls,
-    // A connection that is kept would outlive a renewed certificate, and requests are rare.
+    // A kept connection would continue to use a certificate after its renewal, and requests are rare.
     agent: false,
     ...(signal !== undefined && { signal }),
   });
@@ -113,10 +112,10 @@ export function retryAfter(value: string | undefined, nowMs: number): number | u
 }
 
 /**
- * Why an answer is no answer of the registry to what was asked, or undefined.
+ * Why the registry did not answer the request; undefined if it did.
  *
- * - `busy`: it asks to come back later, or something between us and it failed;
- * - `foreign`: another program answered. A 404 of an ingress that knows no backend says nothing about a schema.
+ * - `busy`: it asks to repeat the request later, or something between us and it failed;
+ * - `foreign`: another program answered. A 404 of an ingress without a backend does not mean that a schema is absent.
  */
 export function obstacleOf({ status, body, errorCode }: Answer): 'busy' | 'foreign' | undefined {
   if (status === 429 || status === 408 || status === 425 || status >= 500) return 'busy';
@@ -127,13 +126,14 @@ export function obstacleOf({ status, body, errorCode }: Answer): 'busy' | 'forei
   return isOwn && status >= 400 ? undefined : 'foreign';
 }
 
-/** Codes by which a registry says that a subject, a version or a schema does not exist, or has no compatibility of its own. */
+/** Codes for a subject, a version or a schema that does not exist, or a subject without a compatibility of its own. */
 const absentCodes = new Set([40401, 40402, 40403, 40408]);
 
+/** Whether the registry answered that the requested object does not exist. */
 export const isAbsent = ({ status, errorCode }: Answer): boolean =>
   status === 404 && errorCode !== undefined && absentCodes.has(errorCode);
 
-/** The text of a connection that failed, with the error that Node hides behind several addresses. */
+/** The text of a failed connection. Of a host with several addresses Node hides the error of each; this shows them. */
 export function connectionFailure(thrown: unknown): string {
   const each = (thrown as { errors?: unknown }).errors;
   return Array.isArray(each) && each.length > 0 ? each.map(messageOf).join('; ') : messageOf(thrown);

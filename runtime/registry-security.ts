@@ -1,6 +1,6 @@
 /**
- * How requests to the Schema Registry are secured: basic authentication, a bearer token, client certificates. Files of tokens and
- * certificates are read for each request, so that another program may renew them.
+ * Secures requests to the Schema Registry: basic authentication, a bearer token, client certificates. Reads files of tokens and
+ * certificates for each request, so that another program may renew them.
  */
 import { isHttpsOrLoopback } from './broker-security.ts';
 import { type Credentials, credentialsOf, fileText } from './credentials.ts';
@@ -25,14 +25,14 @@ type Environment = ValuesOf<typeof registryVariables>;
 
 const sslPrefix = 'SCHEMA_REGISTRY_SSL';
 
-/** Absent means no authentication, and the authorities of the system. */
+/** An absent property means no authentication, or the authorities of the system. */
 export interface RegistrySecurity {
   readonly credentials?: Credentials;
   readonly tokenFile?: string;
   readonly tls?: TlsFiles;
 }
 
-/** @throws ReelflowError usage, when settings conflict, would have no effect or name files that cannot be used */
+/** The security that the environment names. @throws ReelflowError usage, when settings conflict, have no effect or name unusable files */
 export function registrySecurityOf(env: Environment, url: string | undefined): RegistrySecurity {
   const credentials = credentialsOf(env, 'SCHEMA_REGISTRY');
   const tokenFile = env.SCHEMA_REGISTRY_BEARER_TOKEN_FILE;
@@ -70,9 +70,9 @@ function tlsOf(env: Environment, url: string | undefined): TlsFiles | undefined 
 }
 
 export interface RegistryAccess {
-  /** What a request carries now. @throws ReelflowError usage, when a file cannot be read */
+  /** Headers and certificates for a request now. @throws ReelflowError usage, when a file cannot be read */
   request(): Pick<Exchange, 'headers' | 'tls'>;
-  /** How this client identifies itself, for errors; no secret. */
+  /** How this client authenticates, for errors; without secrets. */
   readonly login: string;
 }
 

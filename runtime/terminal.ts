@@ -1,7 +1,7 @@
-/** What fits a line of a terminal: its width, the columns that a text takes, lines that break between words, words of a command line. */
+/** Text on a terminal: its width, the columns of a text, lines that break between words, words of a command line. */
 import { stripVTControlCharacters } from 'node:util';
 
-/** Columns of the terminal; without end where the stream is none. */
+/** Columns of the terminal; Infinity if the stream is not a terminal. */
 export const terminalWidth = (stream: NodeJS.WriteStream = process.stdout): number =>
   stream.isTTY === true && stream.columns > 0 ? stream.columns : Number.POSITIVE_INFINITY;
 
