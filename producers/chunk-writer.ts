@@ -38,9 +38,8 @@ export interface Chunk {
   readonly records: number;
   /** All rows of the chunk come after this mark. */
   readonly from: Mark;
-  /** The memory that holds the value, from `start` on. */
-  readonly room: Buffer;
-  readonly start: number;
+  /** The memory that holds the value. */
+  readonly memory: Buffer;
 }
 
 /** A chunk replaces at most this many groups, so that its list of them fits the space that is kept for it. */
@@ -53,7 +52,7 @@ const recordsEndWithGroups = recordsEnd - replacesBytesMax;
 
 class OpenChunk {
   readonly partition: number;
-  readonly room: Buffer;
+  readonly memory: Buffer;
   /** Mark of the first record. */
   from: Mark = { row: 0, rejected: 0 };
   firstBlock = 0;
@@ -63,9 +62,9 @@ class OpenChunk {
   /** Groups that the chunk replaces. */
   replaces: number[] = [];
 
-  constructor(partition: number, room: Buffer, start: number) {
+  constructor(partition: number, memory: Buffer, start: number) {
     this.partition = partition;
-    this.room = room;
+    this.memory = memory;
     this.end = start;
   }
 }
@@ -132,7 +131,7 @@ export class ChunkWriter {
       open.from = from;
       if (open.replaces.length === 0) open.firstBlock = block;
     }
-    open.end = encoded.copyRecords(open.room, open.end);
+    open.end = encoded.copyRecords(open.memory, open.end);
     open.records += encoded.rows;
     open.lastId = encoded.lastId;
   }
@@ -164,18 +163,18 @@ export class ChunkWriter {
     const open = this.#open[partition];
     if (open === undefined) return false;
     this.#open[partition] = undefined;
-    const { room, records, replaces, firstBlock, from } = open;
+    const { memory, records, replaces, firstBlock, from } = open;
     const number = this.#takeNumber(partition);
-    const start = this.#header.write(room, number, records);
+    const start = this.#header.write(memory, number, records);
     // A count of records that is 0 ends them already.
     let end = open.end;
-    if (records > 0) room[end++] = 0; // the end of the records
-    room[end++] = 0; // no deletes
-    end = writeGroups(room, end, replaces);
-    room[end++] = 0; // no mark of a base
+    if (records > 0) memory[end++] = 0; // the end of the records
+    memory[end++] = 0; // no deletes
+    end = writeGroups(memory, end, replaces);
+    memory[end++] = 0; // no mark of a base
     const key = blockKey(this.#options.idPrefix, firstBlock);
-    const value = room.subarray(start, end);
-    this.#options.onChunk({ partition, number, key, value, records, from, room, start });
+    const value = memory.subarray(start, end);
+    this.#options.onChunk({ partition, number, key, value, records, from, memory });
     return true;
   }
 
@@ -183,26 +182,26 @@ export class ChunkWriter {
   mark(mark: BaseMark, from: Mark): void {
     this.cut();
     for (let partition = 0; partition < this.#options.shards; partition++) {
-      const room = this.#room();
+      const memory = this.#memory();
       // A count of records that is 0 ends them already.
       const number = this.#takeNumber(partition);
-      const start = this.#header.write(room, number, 0);
+      const start = this.#header.write(memory, number, 0);
       let end = this.#header.end;
-      room[end++] = 0; // no deletes
-      room[end++] = 0; // no groups
-      end += baseMarkBytes(mark).copy(room, end);
-      const value = room.subarray(start, end);
-      this.#options.onChunk({ partition, number, key: 'base', value, records: 0, from, room, start });
+      memory[end++] = 0; // no deletes
+      memory[end++] = 0; // no groups
+      end += baseMarkBytes(mark).copy(memory, end);
+      const value = memory.subarray(start, end);
+      this.#options.onChunk({ partition, number, key: 'base', value, records: 0, from, memory });
     }
   }
 
   /** Takes the memory of a chunk back after its value was used. */
-  recycle({ room }: Chunk): void {
-    this.#pool.push(room);
+  recycle({ memory }: Chunk): void {
+    this.#pool.push(memory);
   }
 
   #begin(partition: number): OpenChunk {
-    const open = new OpenChunk(partition, this.#room(), this.#header.end);
+    const open = new OpenChunk(partition, this.#memory(), this.#header.end);
     this.#open[partition] = open;
     return open;
   }
@@ -213,7 +212,7 @@ export class ChunkWriter {
     return number;
   }
 
-  #room(): Buffer {
+  #memory(): Buffer {
     return this.#pool.pop() ?? Buffer.allocUnsafeSlow(messageBytesMax + 2 * marginBytes);
   }
 }

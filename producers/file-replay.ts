@@ -14,6 +14,7 @@ import { Chunker, type RejectedRow } from './chunker.ts';
 import { checkText, damaged, type InputFile } from './input-files.ts';
 import { firstChunkOf, type Journal, type JournaledProgress } from './journal.ts';
 import { RateLimit } from './rate-limit.ts';
+import { packRecord } from './record-batch.ts';
 import { RejectedRows } from './rejected-rows.ts';
 import { countRejection, defaultMaxRejected, hopelessRows, tooManyRejected } from './rejection-limit.ts';
 import { Sender } from './sender.ts';
@@ -132,6 +133,7 @@ export class FileReplay {
       ...stop,
       appender,
       topic: names.source(dataset),
+      bytesOf: ({ value }) => value.length,
       onAcknowledged: (chunk, offset) => {
         progress.chunks += 1;
         progress.bytes += chunk.value.length;
@@ -148,7 +150,7 @@ export class FileReplay {
       asOf: file.modified,
       start: { row: progress.row, rejected: progress.rejected },
       firstChunk: firstChunkOf(journal),
-      onChunk: (chunk) => this.#sender.send(chunk),
+      onChunk: (chunk) => this.#sender.send(chunk, packRecord(chunk)),
       onRejected: (rejected) => {
         this.#rejectedRows.add(rejected);
         observer?.rejected(rejected);

@@ -7,6 +7,7 @@
  */
 import { promisify } from 'node:util';
 import zlib from 'node:zlib';
+import type { Chunk } from './chunk-writer.ts';
 import type { ProducerStamp } from './producer-identity.ts';
 import { varint } from './varint.ts';
 
@@ -27,20 +28,19 @@ const pack = {
   },
 };
 
-/**
- * The record of a message, packed: all of its batch that is known before it is sent.
- * @param bytes holds the value at [start, end); the `marginBytes` before and after it are overwritten
- * @param key at most 32 bytes
- */
-export function packedRecordOf(bytes: Buffer, start: number, end: number, key: string): Buffer {
-  return zlib.zstdCompressSync(frameRecord(bytes, start, end, key), pack);
+/** A value with the `marginBytes` before and after it, which are overwritten, and its key of at most 32 bytes. */
+type Message = Pick<Chunk, 'memory' | 'value' | 'key'>;
+
+/** The record of a message, packed: all of its batch that is known before it is sent. */
+export function packRecordSync(message: Message): Buffer {
+  return zlib.zstdCompressSync(frameRecord(message), pack);
 }
 
 const zstdCompress = promisify(zlib.zstdCompress) as (bytes: Buffer, options: typeof pack) => Promise<Buffer>;
 
-/** As `packedRecordOf`, on another thread. The bytes must not change until then. */
-export function packRecord(bytes: Buffer, start: number, end: number, key: string): Promise<Buffer> {
-  return zstdCompress(frameRecord(bytes, start, end, key), pack);
+/** As `packRecordSync`, on another thread. The value must not change until then. */
+export function packRecord(message: Message): Promise<Buffer> {
+  return zstdCompress(frameRecord(message), pack);
 }
 
 /**
@@ -71,20 +71,22 @@ export function batchOfPacked(
 }
 
 /** Writes the record's fields around its value. @returns the whole record */
-function frameRecord(bytes: Buffer, start: number, end: number, key: string): Buffer {
+function frameRecord({ memory, value, key }: Message): Buffer {
   const keyBytes = Buffer.from(key);
   const body = Buffer.concat([
     Buffer.of(0, 0, 0), // attributes, timestamp delta, offset delta
     varint(keyBytes.length),
     keyBytes,
-    varint(end - start),
+    varint(value.length),
   ]);
-  const length = varint(body.length + end - start + 1);
+  const length = varint(body.length + value.length + 1);
+  const start = value.byteOffset - memory.byteOffset;
   const from = start - body.length - length.length;
-  length.copy(bytes, from);
-  body.copy(bytes, from + length.length);
-  bytes[end] = 0; // no headers
-  return bytes.subarray(from, end + 1);
+  length.copy(memory, from);
+  body.copy(memory, from + length.length);
+  const end = start + value.length;
+  memory[end] = 0; // no headers
+  return memory.subarray(from, end + 1);
 }
 
 /** Castagnoli, reflected; eight tables of 256, so that eight bytes take one step. */

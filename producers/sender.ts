@@ -1,68 +1,78 @@
 /**
- * Sends the chunks of one topic: one at a time and in order within a partition, partitions in parallel. Chunks that wait are
- * packed meanwhile, on the threads of Node's pool, so that on two cores packing overlaps with encoding.
+ * Sends the chunks of one topic: one at a time and in order within a partition, partitions in parallel. A chunk that waits
+ * may still be packed, on a thread of Node's pool, so that on two cores packing overlaps with encoding.
  */
 import type { Appender } from './appender.ts';
 import type { Chunk } from './chunk-writer.ts';
 import { InFlight } from './in-flight.ts';
-import { batchOfPacked, packRecord } from './record-batch.ts';
+import { batchOfPacked } from './record-batch.ts';
 
 /** Memory for chunks that wait or are in flight. */
 const inFlightBytesMax = 12_000_000;
 
-interface SenderOptions {
+interface SenderOptions<Sent> {
   readonly appender: Appender;
   readonly topic: string;
+  /** The memory that a chunk holds until it is acknowledged. */
+  readonly bytesOf: (chunk: Sent) => number;
   /** @param offset undefined where the broker has not named it */
-  readonly onAcknowledged: (chunk: Chunk, offset: number | undefined) => void;
-  readonly signal?: AbortSignal;
+  readonly onAcknowledged: (chunk: Sent, offset: number | undefined) => void;
+  readonly signal?: AbortSignal | undefined;
 }
 
-interface Waiting {
-  readonly chunk: Chunk;
+interface Waiting<Sent> {
+  readonly chunk: Sent;
   readonly packed: Promise<Buffer>;
+  readonly onlyBehind: boolean;
 }
 
-export class Sender extends InFlight<Chunk> {
-  readonly #options: SenderOptions;
-  readonly #lanes = new Map<number, Waiting[]>();
+export class Sender<Sent extends Pick<Chunk, 'partition' | 'from'> = Chunk> extends InFlight<Sent> {
+  readonly #options: SenderOptions<Sent>;
+  /** Chunks by partition, from the one that is being sent on. */
+  readonly #queues = new Map<number, Waiting<Sent>[]>();
 
-  constructor(options: SenderOptions) {
-    super(inFlightBytesMax, (chunk) => chunk.value.length, options.signal);
+  constructor(options: SenderOptions<Sent>) {
+    super(inFlightBytesMax, options.bytesOf, options.signal);
     this.#options = options;
   }
 
-  /** Takes ownership of the chunk; `onAcknowledged` gives it back. */
-  send(chunk: Chunk): void {
+  /**
+   * Takes ownership of the chunk; `onAcknowledged` gives it back.
+   * @param packed its record
+   * @param onlyBehind as for `Appender.append`
+   */
+  send(chunk: Sent, packed: Promise<Buffer>, onlyBehind = false): void {
     this.taken(chunk);
-    const { room, start, value, key, partition } = chunk;
-    const packed = packRecord(room, start, start + value.length, key);
-    // Where the lane has failed before, nothing awaits it.
+    // Where the queue has failed before, nothing awaits it.
     packed.catch((thrown) => this.fail(thrown));
-    const lane = this.#lanes.get(partition);
-    if (lane !== undefined) {
-      lane.push({ chunk, packed });
+    const { partition } = chunk;
+    const queue = this.#queues.get(partition);
+    if (queue !== undefined) {
+      queue.push({ chunk, packed, onlyBehind });
       return;
     }
-    const started = [{ chunk, packed }];
-    this.#lanes.set(partition, started);
+    const started = [{ chunk, packed, onlyBehind }];
+    this.#queues.set(partition, started);
     void this.#run(partition, started);
   }
 
-  async #run(partition: number, lane: Waiting[]): Promise<void> {
+  async #run(partition: number, queue: Waiting<Sent>[]): Promise<void> {
     const { appender, topic, onAcknowledged } = this.#options;
     try {
-      for (let next = lane[0]; next !== undefined && !this.failed; next = lane[0]) {
-        const { chunk } = next;
+      for (let next = queue[0]; next !== undefined && !this.failed; next = queue[0]) {
+        const { chunk, onlyBehind } = next;
         const packed = await next.packed;
-        const offset = await appender.append(topic, partition, (stamp) =>
-          batchOfPacked(packed, Date.now(), stamp),
+        const offset = await appender.append(
+          topic,
+          partition,
+          (stamp) => batchOfPacked(packed, Date.now(), stamp),
+          onlyBehind,
         );
-        lane.shift();
+        queue.shift();
         this.acknowledged(chunk);
         onAcknowledged(chunk, offset);
       }
-      this.#lanes.delete(partition);
+      this.#queues.delete(partition);
     } catch (thrown) {
       this.fail(thrown);
     }

@@ -15,11 +15,12 @@ import type { Rejections } from '../journal.ts';
 import type { RateLimit } from '../rate-limit.ts';
 import type { RejectedRows } from '../rejected-rows.ts';
 import { countRejection } from '../rejection-limit.ts';
-import { BatchSender } from './batch-sender.ts';
-import type { DumpFile, OwnMessages } from './devices.ts';
+import { Sender } from '../sender.ts';
+import type { DumpFile } from './devices.ts';
 import { changedMeanwhile, checkUnchanged, piecesOf, withoutNewline } from './dump-reading.ts';
 import { entryState, GroupEntries, type GroupEntry } from './group-entries.ts';
 import { type ClosedGroup, GroupReader } from './group-reader.ts';
+import { OwnOffsets } from './own-offsets.ts';
 import type { DumpFindings } from './plan.ts';
 import { type PackedChunk, packedChunkOf, Spool } from './spool.ts';
 
@@ -69,7 +70,8 @@ const noStrays: Directory['strays'] = { rows: 0, low: 0, high: 0 };
 
 export class DumpPass implements DumpFile {
   readonly #options: DumpPassOptions;
-  readonly #sender: BatchSender;
+  readonly own: OwnOffsets;
+  readonly #sender: Sender<PackedChunk>;
   readonly #spool: Spool;
   readonly #chunker: Chunker;
   /** Of the present reading. */
@@ -96,13 +98,27 @@ export class DumpPass implements DumpFile {
   unchanged = 0;
   rejected = 0;
   readonly rejections: Rejections = {};
-  /** Bytes of the acknowledged chunks before compression. */
+  /** Acknowledged chunks, and their bytes before compression. */
+  chunks = 0;
   bytes = 0;
+  /** Of the last acknowledged chunk, by partition; undefined where it is not known, or the chunk was refused. */
+  readonly #lastOffsets: (number | undefined)[] = [];
 
   constructor(options: DumpPassOptions) {
     const { topic, runId, appender } = options;
     this.#options = options;
-    this.#sender = new BatchSender(appender, topic, runId);
+    this.own = new OwnOffsets(appender, topic, runId);
+    this.#sender = new Sender({
+      appender,
+      topic,
+      bytesOf: ({ packed }) => packed.length,
+      onAcknowledged: ({ partition, number, bytes }, offset) => {
+        this.own.add(partition, number, offset);
+        this.#lastOffsets[partition] = offset;
+        this.chunks++;
+        this.bytes += bytes;
+      },
+    });
     this.#spool = new Spool(options.spoolPath);
     this.#chunker = this.#newChunker({
       onChunk: (chunk) => {
@@ -135,10 +151,6 @@ export class DumpPass implements DumpFile {
       onRejected: (found) => countRejection(this.rejections, this.#asInOriginal(found)),
     });
     return this.#counter.replaceGroup(closed.group, closed).rejected;
-  }
-
-  get chunks(): number {
-    return this.#sender.chunks;
   }
 
   /** @throws UnsortedRows, ReelflowError cutFile, input, inputChanged */
@@ -219,11 +231,7 @@ export class DumpPass implements DumpFile {
     this.#chunker.mark({ id, mark });
     await this.#sendPending(mark === 'end');
     await this.#sender.drained();
-    return Array.from({ length: shards }, (_, partition) => this.#sender.lastOffset(partition));
-  }
-
-  get own(): OwnMessages {
-    return this.#sender.own;
+    return Array.from({ length: shards }, (_, partition) => this.#lastOffsets[partition]);
   }
 
   /** Removes the spool. */
@@ -354,9 +362,9 @@ export class DumpPass implements DumpFile {
       signal?.throwIfAborted();
     }
     signal?.throwIfAborted();
-    await this.#sender.send(chunk, onlyBehind);
+    this.#sender.send(chunk, Promise.resolve(chunk.packed), onlyBehind);
     rateLimit?.took(chunk.records);
-    this.bytes += chunk.bytes;
+    await this.#sender.room();
   }
 
   async #finishSending(): Promise<void> {

@@ -4,11 +4,12 @@ import type { Directory } from '../../topics/dump-index.ts';
 import type { Appender } from '../appender.ts';
 import { Chunker } from '../chunker.ts';
 import { headerLineOf, layoutOf } from '../file-layout.ts';
-import { BatchSender } from './batch-sender.ts';
-import type { DumpFile, OwnMessages } from './devices.ts';
+import { packRecord } from '../record-batch.ts';
+import { Sender } from '../sender.ts';
+import type { DumpFile } from './devices.ts';
 import { GroupEntries } from './group-entries.ts';
+import { OwnOffsets } from './own-offsets.ts';
 import type { DumpFindings } from './plan.ts';
-import { type PackedChunk, packedChunkOf } from './spool.ts';
 
 interface EmptyDumpOptions {
   readonly dataset: DatasetName;
@@ -22,19 +23,28 @@ interface EmptyDumpOptions {
 }
 
 export class EmptyDump implements DumpFile {
-  readonly #sender: BatchSender;
+  readonly own: OwnOffsets;
+  readonly #sender: Sender;
   readonly #chunker: Chunker;
-  #pending: PackedChunk[] = [];
 
   constructor(options: EmptyDumpOptions) {
     const { appender, topic, runId } = options;
     const dataset = datasets[options.dataset];
-    this.#sender = new BatchSender(appender, topic, runId);
+    this.own = new OwnOffsets(appender, topic, runId);
+    this.#sender = new Sender({
+      appender,
+      topic,
+      bytesOf: ({ value }) => value.length,
+      onAcknowledged: (chunk, offset) => {
+        this.own.add(chunk.partition, chunk.number, offset);
+        this.#chunker.recycle(chunk);
+      },
+    });
     this.#chunker = new Chunker({
       ...options,
       dataset,
       layout: layoutOf(dataset, Buffer.from(headerLineOf(dataset)), dataset.name),
-      onChunk: (chunk) => this.#pending.push(packedChunkOf(chunk)),
+      onChunk: (chunk) => this.#sender.send(chunk, packRecord(chunk)),
       onRejected: () => undefined,
     });
   }
@@ -52,11 +62,11 @@ export class EmptyDump implements DumpFile {
   }
 
   async send(emptied: readonly number[]): Promise<void> {
-    for (const group of emptied) this.#chunker.replaceGroup(group);
+    for (const group of emptied) {
+      this.#chunker.replaceGroup(group);
+      await this.#sender.room();
+    }
     this.#chunker.cut();
-    const pending = this.#pending;
-    this.#pending = [];
-    for (const chunk of pending) await this.#sender.send(chunk);
     await this.#sender.drained();
   }
 
@@ -67,9 +77,5 @@ export class EmptyDump implements DumpFile {
   /** An empty dump is no base: its topic holds nothing that a base could repeat. */
   async mark(): Promise<never> {
     throw new RangeError('an empty dump is sent as a base');
-  }
-
-  get own(): OwnMessages {
-    return this.#sender.own;
   }
 }

@@ -6,23 +6,18 @@ import { type FileHandle, open, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { makeFolder } from '../../runtime/files.ts';
 import type { Chunk } from '../chunk-writer.ts';
-import { packedRecordOf } from '../record-batch.ts';
+import { packRecordSync } from '../record-batch.ts';
 
-/** A message that was cut: its record, packed. */
-export interface PackedChunk {
-  readonly partition: number;
-  /** Within its run and partition. */
-  readonly number: number;
+/** A chunk whose record was packed, so that its memory can be used again. */
+export interface PackedChunk extends Pick<Chunk, 'partition' | 'number' | 'records' | 'from'> {
   readonly packed: Buffer;
-  /** Records, and bytes before compression. */
-  readonly records: number;
+  /** Before compression. */
   readonly bytes: number;
 }
 
-/** Packs a chunk, so that the memory of its value can be used again. */
-export function packedChunkOf({ room, start, value, key, partition, number, records }: Chunk): PackedChunk {
-  const bytes = value.length;
-  return { partition, number, records, bytes, packed: packedRecordOf(room, start, start + bytes, key) };
+export function packedChunkOf(chunk: Chunk): PackedChunk {
+  const { partition, number, records, from, value } = chunk;
+  return { partition, number, records, from, bytes: value.length, packed: packRecordSync(chunk) };
 }
 
 interface Place extends Omit<PackedChunk, 'packed'> {

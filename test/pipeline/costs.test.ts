@@ -19,7 +19,7 @@ import { marginBytes } from '../../producers/chunk-header.ts';
 import type { Chunk } from '../../producers/chunk-writer.ts';
 import { Chunker } from '../../producers/chunker.ts';
 import { layoutOf } from '../../producers/file-layout.ts';
-import { batchOfPacked, packedRecordOf, packRecord } from '../../producers/record-batch.ts';
+import { batchOfPacked, packRecord, packRecordSync } from '../../producers/record-batch.ts';
 import { generate } from '../../producers/synthetic/synthetic.ts';
 import { datasets, messageBytesMax } from '../../topics/catalog.ts';
 import { Ownership } from '../../topics/ownership.ts';
@@ -48,12 +48,13 @@ beforeAll(async () => {
   await generate({ titles, seed: 1, out: join(folder, 'data'), datasets: cubeDatasets });
   sent = [];
   const seen = new Set<object>();
-  await produce((dataset, { room, start, value, key, records }) => {
+  await produce((dataset, chunk) => {
+    const { memory, value, records } = chunk;
     const kept = Buffer.from(value);
-    const packed = packedRecordOf(room, start, start + value.length, key);
+    const packed = packRecordSync(chunk);
     const batch = batchOfPacked(packed, 0, stamp);
     sent.push({ dataset, value: kept, records, batchBytes: batch.length });
-    seen.add(room);
+    seen.add(memory);
   });
   rooms = seen.size;
 });
@@ -147,11 +148,12 @@ describe('the producer', () => {
 
   it('asks for few buffers for the records that it packs', async () => {
     const records = total((each) => each.records);
-    const room = Buffer.allocUnsafe(messageBytesMax + 2 * marginBytes);
+    const memory = Buffer.allocUnsafe(messageBytesMax + 2 * marginBytes);
     const bytes = await bufferBytes(async () => {
       for (const { value } of sent) {
-        const end = marginBytes + value.copy(room, marginBytes);
-        batchOfPacked(await packRecord(room, marginBytes, end, 'key'), 0, stamp);
+        const end = marginBytes + value.copy(memory, marginBytes);
+        const message = { memory, value: memory.subarray(marginBytes, end), key: 'key' };
+        batchOfPacked(await packRecord(message), 0, stamp);
       }
     });
     expect(bytes / records).toBeLessThan(47); // [42.9]

@@ -10,7 +10,7 @@ import { deleteBefore, ensureRetainedTopics } from '../../kafka/topics.ts';
 import { Appender } from '../../producers/appender.ts';
 import { marginBytes } from '../../producers/chunk-header.ts';
 import type { ProducerStamp } from '../../producers/producer-identity.ts';
-import { batchOfPacked, packedRecordOf } from '../../producers/record-batch.ts';
+import { batchOfPacked, packRecordSync } from '../../producers/record-batch.ts';
 import { createLogger } from '../../runtime/logger.ts';
 
 const broker = createBroker(
@@ -36,18 +36,22 @@ async function newRun(): Promise<Appender> {
   return appender;
 }
 
+function messageOf(text: string) {
+  const memory = Buffer.alloc(2 * marginBytes + text.length);
+  memory.write(text, marginBytes);
+  return { memory, value: memory.subarray(marginBytes, marginBytes + text.length), key: 'key' };
+}
+
 function append(
   appender: Appender,
   partition: number,
   text: string,
   { skips = 0, onlyBehind = false } = {},
 ): Promise<number | undefined> {
-  const bytes = Buffer.alloc(2 * marginBytes + text.length);
-  bytes.write(text, marginBytes);
+  const message = messageOf(text);
   const build = ({ sequence, ...stamp }: ProducerStamp) => {
     const skipping = { ...stamp, sequence: sequence + skips };
-    const packed = packedRecordOf(bytes, marginBytes, marginBytes + text.length, 'key');
-    return batchOfPacked(packed, Date.now(), skipping);
+    return batchOfPacked(packRecordSync(message), Date.now(), skipping);
   };
   return appender.append(topic, partition, build, onlyBehind);
 }
@@ -97,12 +101,12 @@ test('a batch that may only follow the one before is not appended when the broke
 // Method: the stamp of a batch that the broker holds, which is what a repeated request carries.
 test('a batch that is sent again with its sequence number is in the log once', async () => {
   const appender = await newRun();
-  const bytes = Buffer.alloc(2 * marginBytes + 1, 'x');
+  const message = messageOf('x');
   let first: ProducerStamp | undefined;
   for (let i = 0; i < 2; i++) {
     await appender.append(topic, 0, (stamp) => {
       first ??= stamp;
-      return batchOfPacked(packedRecordOf(bytes, marginBytes, marginBytes + 1, 'key'), 0, first);
+      return batchOfPacked(packRecordSync(message), 0, first);
     });
   }
   expect(await texts()).toEqual(['x']);

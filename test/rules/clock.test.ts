@@ -13,7 +13,6 @@ const uses: Readonly<Record<string, string>> = {
   'processors/filling.ts': 'windows end at multiples of their period',
   'processors/offset-commits.ts': 'the date of a commit',
   'processors/reset-marks.ts': 'the date of a message',
-  'producers/refresh/batch-sender.ts': 'the date of a message',
   'producers/refresh/kafka-logs.ts': "the broker's date, where it gives none",
   'producers/sender.ts': 'the date of a message',
   'runtime/registry-http.ts': 'Retry-After may be a date',
