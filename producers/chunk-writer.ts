@@ -13,17 +13,17 @@ export const chunkBytesMax = 500_000;
 const chunkRecordsMax = 20_000;
 
 /** A position in a file. */
-export interface Mark {
+export interface FilePosition {
   /** Rows before this point; the header is not a row. */
   readonly row: number;
   /** How many of them were rejected. */
   readonly rejected: number;
 }
 
-/** The first of the marks in the file; undefined of none. */
-export function oldestOf(marks: Iterable<Mark>): Mark | undefined {
-  let oldest: Mark | undefined;
-  for (const mark of marks) if (oldest === undefined || mark.row < oldest.row) oldest = mark;
+/** The first of the positions in the file; undefined of none. */
+export function oldestOf(positions: Iterable<FilePosition>): FilePosition | undefined {
+  let oldest: FilePosition | undefined;
+  for (const each of positions) if (oldest === undefined || each.row < oldest.row) oldest = each;
   return oldest;
 }
 
@@ -36,8 +36,8 @@ export interface Chunk {
   /** Valid until `recycle` gets the chunk back. */
   readonly value: Buffer;
   readonly records: number;
-  /** All rows of the chunk come after this mark. */
-  readonly from: Mark;
+  /** All rows of the chunk come after this position. */
+  readonly from: FilePosition;
   /** The memory that holds the value. */
   readonly memory: Buffer;
 }
@@ -53,8 +53,8 @@ const recordsEndWithGroups = recordsEnd - replacesBytesMax;
 class OpenChunk {
   readonly partition: number;
   readonly memory: Buffer;
-  /** Mark of the first record. */
-  from: Mark = { row: 0, rejected: 0 };
+  /** Before the row of the first record. */
+  from: FilePosition = { row: 0, rejected: 0 };
   firstBlock = 0;
   end: number;
   records = 0;
@@ -105,8 +105,8 @@ export class ChunkWriter {
     this.#open = Array(shards).fill(undefined);
   }
 
-  /** The mark of the oldest record in an open chunk. */
-  get oldest(): Mark | undefined {
+  /** Before the oldest record in an open chunk. */
+  get oldest(): FilePosition | undefined {
     return oldestOf(
       this.#open.flatMap((open) => (open === undefined || open.records === 0 ? [] : [open.from])),
     );
@@ -124,8 +124,8 @@ export class ChunkWriter {
     };
   }
 
-  /** Adds the records that were encoded last. @param from the mark before their rows */
-  add(partition: number, block: number, from: Mark, encoded: RowEncoder): void {
+  /** Adds the records that were encoded last. @param from the position before their rows */
+  add(partition: number, block: number, from: FilePosition, encoded: RowEncoder): void {
     const open = this.#open[partition] ?? this.#begin(partition);
     if (open.records === 0) {
       open.from = from;
@@ -178,8 +178,8 @@ export class ChunkWriter {
     return true;
   }
 
-  /** Hands over the open chunks, then a mark of a base for every partition. @param from the mark of the position */
-  mark(mark: BaseMark, from: Mark): void {
+  /** Hands over the open chunks, then a mark of a base for every partition. @param from where the file was read to */
+  mark(mark: BaseMark, from: FilePosition): void {
     this.cut();
     for (let partition = 0; partition < this.#options.shards; partition++) {
       const memory = this.#memory();

@@ -15,7 +15,7 @@ import {
   partitionOf,
 } from '../topics/catalog.ts';
 import { blockOfGroup } from '../topics/id-groups.ts';
-import { type Chunk, ChunkWriter, type Mark } from './chunk-writer.ts';
+import { type Chunk, ChunkWriter, type FilePosition } from './chunk-writer.ts';
 import { officialValue, unquoted } from './equal-values.ts';
 import type { Layout } from './file-layout.ts';
 import { LineId } from './line-id.ts';
@@ -34,7 +34,7 @@ export interface RejectedRow {
   readonly originalBytes: number;
   /** Block key, if the row starts with an id of the dataset. */
   readonly key: string | null;
-  readonly from: Mark;
+  readonly from: FilePosition;
 }
 
 export interface ChunkerOptions {
@@ -46,7 +46,7 @@ export interface ChunkerOptions {
   readonly runId: string;
   readonly asOf: Date;
   /** Rows to skip because an earlier attempt sent them. Default: none. */
-  readonly start?: Mark;
+  readonly start?: FilePosition;
   /** Number of the first chunk of each partition. Default: 0. */
   readonly firstChunk?: number;
   /** Bytes of a row that the caller has left out, because its line is longer than a message. Default: none. */
@@ -131,12 +131,12 @@ export class Chunker {
   }
 
   /** The position after the last row read. */
-  get read(): Mark {
+  get read(): FilePosition {
     return { row: this.#row, rejected: this.#rejected };
   }
 
-  /** All rows before this mark were handed over, in a chunk or as rejected. */
-  get handedOver(): Mark {
+  /** All rows before this position were handed over, in a chunk or as rejected. */
+  get handedOver(): FilePosition {
     return this.#writer.oldest ?? this.read;
   }
 

@@ -9,7 +9,7 @@ import { bytesOf } from '../runtime/file-bytes.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { type DatasetName, datasets, type TopicNames } from '../topics/catalog.ts';
 import type { Appender } from './appender.ts';
-import { type Chunk, type Mark, oldestOf } from './chunk-writer.ts';
+import { type Chunk, type FilePosition, oldestOf } from './chunk-writer.ts';
 import { Chunker, type RejectedRow } from './chunker.ts';
 import { checkText, damaged, type InputFile } from './input-files.ts';
 import { firstChunkOf, type Journal, type JournaledProgress } from './journal.ts';
@@ -103,7 +103,6 @@ export class FileReplay {
     const { broker, names, rate, signal } = options;
     const { journal, producer, appender } = run;
     const { dataset } = file;
-    const stop = signal === undefined ? {} : { signal };
     const progress = journal.datasets[dataset] ?? {
       row: 0,
       rejected: 0,
@@ -121,16 +120,14 @@ export class FileReplay {
     this.#progress = progress;
     this.#secondsBefore = progress.seconds;
     this.#rejectedRows = new RejectedRows({
-      ...stop,
       broker,
       producer,
       topic: names.deadLetter,
       partitions: run.deadLetterPartitions,
-      file: file.name,
-      ...(file.layout.names !== undefined && { columns: file.layout.names }),
+      file,
+      signal,
     });
     this.#sender = new Sender({
-      ...stop,
       appender,
       topic: names.source(dataset),
       bytesOf: ({ value }) => value.length,
@@ -140,6 +137,7 @@ export class FileReplay {
         observer?.acknowledged(chunk, offset);
         this.#chunker.recycle(chunk);
       },
+      signal,
     });
     this.#chunker = new Chunker({
       dataset: datasets[dataset],
@@ -247,8 +245,10 @@ export class FileReplay {
   }
 
   async #journalProgress(): Promise<void> {
-    const marks = [this.#chunker.handedOver, this.#sender.oldest, this.#rejectedRows.oldest];
-    const { row, rejected } = oldestOf(marks.filter((mark) => mark !== undefined)) as Mark;
+    const positions = [this.#chunker.handedOver, this.#sender.oldest, this.#rejectedRows.oldest];
+    const { row, rejected } = oldestOf(
+      positions.filter((position) => position !== undefined),
+    ) as FilePosition;
     this.#progress.row = row;
     this.#progress.rejected = rejected;
     this.#progress.seconds = this.#secondsBefore + (performance.now() - this.#started) / 1000;

@@ -2,9 +2,9 @@
  * Items that a sender took and the broker has not acknowledged yet. Bounds their bytes and knows the file position
  * of the oldest one. A failed send ends everything: callers neither add nor await items after it.
  */
-import { type Mark, oldestOf } from './chunk-writer.ts';
+import { type FilePosition, oldestOf } from './chunk-writer.ts';
 
-export abstract class InFlight<Item extends { readonly from: Mark }> {
+export abstract class InFlight<Item extends { readonly from: FilePosition }> {
   readonly #bytesMax: number;
   readonly #bytesOf: (item: Item) => number;
   readonly #signal: AbortSignal | undefined;
@@ -14,7 +14,7 @@ export abstract class InFlight<Item extends { readonly from: Mark }> {
   #changed = Promise.withResolvers<void>();
 
   /** @param signal ends waits in `room`, not in `drained` */
-  constructor(bytesMax: number, bytesOf: (item: Item) => number, signal?: AbortSignal) {
+  constructor(bytesMax: number, bytesOf: (item: Item) => number, signal: AbortSignal | undefined) {
     this.#bytesMax = bytesMax;
     this.#bytesOf = bytesOf;
     this.#signal = signal;
@@ -41,8 +41,8 @@ export abstract class InFlight<Item extends { readonly from: Mark }> {
     this.#wake();
   }
 
-  /** The mark before the oldest item; undefined when nothing is in flight. */
-  get oldest(): Mark | undefined {
+  /** The file position before the oldest item; undefined when nothing is in flight. */
+  get oldest(): FilePosition | undefined {
     return oldestOf([...this.#items].map(({ from }) => from));
   }
 

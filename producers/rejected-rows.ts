@@ -8,6 +8,7 @@ import { partitionOf } from '../topics/catalog.ts';
 import { deadLetterMessage } from '../topics/dead-letter.ts';
 import type { RejectedRow } from './chunker.ts';
 import { InFlight } from './in-flight.ts';
+import type { InputFile } from './input-files.ts';
 import { sendServed } from './producer.ts';
 
 const batchRowsMax = 500;
@@ -22,11 +23,9 @@ interface RejectedRowsOptions {
   readonly producer: Producer;
   readonly topic: string;
   readonly partitions: number;
-  /** Name of the rows' file. */
-  readonly file: string;
-  /** The file's columns, unless they are the official ones in their order. */
-  readonly columns?: readonly string[];
-  readonly signal?: AbortSignal;
+  /** The file of the rows. */
+  readonly file: InputFile;
+  readonly signal?: AbortSignal | undefined;
 }
 
 export class RejectedRows extends InFlight<RejectedRow> {
@@ -80,17 +79,17 @@ export class RejectedRows extends InFlight<RejectedRow> {
   }
 
   #messageOf({ reason, detail, original, originalBytes, line, key }: RejectedRow) {
-    const { file, columns } = this.#options;
+    const { name, layout } = this.#options.file;
     return deadLetterMessage({
       stage: 'producer',
       reason,
       detail,
       original,
       originalBytes,
-      source: { file, line },
+      source: { file: name, line },
       time: new Date(),
       key,
-      ...(columns !== undefined && { columns }),
+      ...(layout.names !== undefined && { columns: layout.names }),
     });
   }
 }

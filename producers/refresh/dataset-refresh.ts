@@ -347,7 +347,7 @@ export class DatasetRefresh {
     for (const [partition, { end }] of bounds.entries()) {
       const mark = held[partition];
       if (mark !== undefined) {
-        const read = await this.#endOfVouched(own, { partition, start: mark.offset, end });
+        const read = await this.#endOfGapless(own, { partition, start: mark.offset, end });
         this.#ownSeen[partition] = (this.#ownSeen[partition] ?? 0) + read - mark.offset;
         ranges.push({ partition, start: read, end });
       } else {
@@ -378,12 +378,12 @@ export class DatasetRefresh {
     return foreign;
   }
 
-  /** Where own messages end that need not be read: the start of the range, unless the broker vouches for some. */
-  async #endOfVouched(own: OwnMessages, { partition, start, end }: LogRange): Promise<number> {
-    const vouched = own.vouched(partition);
-    if (vouched === undefined) return start;
+  /** Where own messages end that need not be read: the start of the range, unless they are gapless. */
+  async #endOfGapless(own: OwnMessages, { partition, start, end }: LogRange): Promise<number> {
+    const offsets = own.gapless(partition);
+    if (offsets === undefined) return start;
     let next = start;
-    while (next < end && vouched.has(next)) next++;
+    while (next < end && offsets.has(next)) next++;
     if (next === start) return start;
     for (const offset of new Set([start, next - 1])) {
       let isThere = false;

@@ -78,7 +78,7 @@ export interface OwnMessages {
   /** How many the partition must hold at least: those that were acknowledged. */
   acknowledged(partition: number): number;
   /** Their offsets, if none between the first and the last can be missing when these two are there. */
-  vouched(partition: number): OffsetSet | undefined;
+  gapless(partition: number): OffsetSet | undefined;
 }
 
 /** A file of the dump, and the way of its rows to the topic. */

@@ -255,9 +255,8 @@ export class DumpRefresh {
         producer: run.producer,
         topic: names.deadLetter,
         partitions: run.deadLetterPartitions,
-        file: file.name,
-        ...(file.layout.names !== undefined && { columns: file.layout.names }),
-        ...(signal !== undefined && { signal }),
+        file,
+        signal,
       }),
       straysBefore,
       spoolPath: join(folder, `${dataset}.spool`),
@@ -399,7 +398,7 @@ export class DumpRefresh {
         has: (written) =>
           own.has(written) || task.pass.own.has(written) || isOfEarlierAttempt(written, run.journal),
         acknowledged: (partition) => own.acknowledged(partition) + task.pass.own.acknowledged(partition),
-        vouched: (partition) => own.vouched(partition),
+        gapless: (partition) => own.gapless(partition),
       },
       sendAgain: (groups, onSent) => task.pass.sendAgain(groups, onSent),
     });

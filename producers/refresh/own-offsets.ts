@@ -1,8 +1,7 @@
 /**
- * Where the messages of a run lie, by the broker's acknowledgements. They are vouched for when the broker has numbered them
- * without a break: it refuses a message whose predecessor it has lost, and then the run gets another producer identity. So
- * of messages with ascending offsets and one identity none between the first and the last is missing, if these two are
- * there.
+ * The offsets of a run's messages, by the broker's acknowledgements. The broker refuses a message whose predecessor it has
+ * lost, and the run then gets another producer identity. So messages with ascending offsets and one identity are gapless:
+ * none between the first and the last is missing, if the log holds these two.
  */
 import type { Appender } from '../appender.ts';
 import type { OffsetSet, OwnMessages, Written } from './devices.ts';
@@ -12,6 +11,8 @@ interface OwnPartition {
   readonly chunks: Map<number, number>;
   last: number;
   isAscending: boolean;
+  /** Acknowledgements: more than offsets where the log became another one. */
+  acknowledged: number;
 }
 
 export class OwnOffsets implements OwnMessages {
@@ -19,7 +20,6 @@ export class OwnOffsets implements OwnMessages {
   readonly #topic: string;
   readonly #runId: string;
   readonly #partitions = new Map<number, OwnPartition>();
-  #acknowledged = new Map<number, number>();
 
   constructor(appender: Pick<Appender, 'renewals'>, topic: string, runId: string) {
     this.#appender = appender;
@@ -35,13 +35,13 @@ export class OwnOffsets implements OwnMessages {
     if (offset === undefined) return;
     let own = this.#partitions.get(partition);
     if (own === undefined) {
-      own = { chunks: new Map(), last: -1, isAscending: true };
+      own = { chunks: new Map(), last: -1, isAscending: true, acknowledged: 0 };
       this.#partitions.set(partition, own);
     }
     own.isAscending &&= offset > own.last;
     own.last = offset;
     own.chunks.set(offset, chunk);
-    this.#acknowledged.set(partition, this.acknowledged(partition) + 1);
+    own.acknowledged++;
   }
 
   /**
@@ -54,11 +54,11 @@ export class OwnOffsets implements OwnMessages {
 
   /** How many were acknowledged with their offset. */
   acknowledged(partition: number): number {
-    return this.#acknowledged.get(partition) ?? 0;
+    return this.#partitions.get(partition)?.acknowledged ?? 0;
   }
 
-  /** The offsets of a partition, if they are vouched for. */
-  vouched(partition: number): OffsetSet | undefined {
+  /** The offsets of a partition, if they are gapless. */
+  gapless(partition: number): OffsetSet | undefined {
     const own = this.#partitions.get(partition);
     return own?.isAscending === true && this.#appender.renewals(this.#topic) === 0 ? own.chunks : undefined;
   }

@@ -9,7 +9,7 @@ import avsc from 'avsc';
 import fc from 'fast-check';
 import kafkajs from 'kafkajs';
 import { describe, expect, it } from 'vitest';
-import { type Chunk, chunkBytesMax, type Mark } from '../../producers/chunk-writer.ts';
+import { type Chunk, chunkBytesMax, type FilePosition } from '../../producers/chunk-writer.ts';
 import { Chunker, type RejectedRow } from '../../producers/chunker.ts';
 import { layoutOf } from '../../producers/file-layout.ts';
 import { crc32c } from '../../producers/record-batch.ts';
@@ -33,7 +33,7 @@ type Row = Record<string, unknown>;
 interface Decoded {
   readonly partition: number;
   readonly key: string;
-  readonly from: Mark;
+  readonly from: FilePosition;
   readonly bytes: number;
   readonly value: { runId: string; chunk: number; asOf: number; records: Row[]; deletes: Row[] };
 }
@@ -41,7 +41,7 @@ interface Decoded {
 interface Result {
   readonly chunks: Decoded[];
   readonly rejected: RejectedRow[];
-  readonly read: Mark;
+  readonly read: FilePosition;
 }
 
 const types = new Map<DatasetName, avsc.Type>();
@@ -61,7 +61,7 @@ function decode(dataset: DatasetName, chunk: Chunk): Decoded {
 function chunksOf(
   dataset: DatasetName,
   pieces: readonly Buffer[],
-  options: { start?: Mark; rowsMax?: number; header?: string } = {},
+  options: { start?: FilePosition; rowsMax?: number; header?: string } = {},
 ): Result {
   const file = Buffer.concat(pieces);
   const headerEnd = file.indexOf(0x0a);

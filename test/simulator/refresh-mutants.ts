@@ -142,7 +142,7 @@ export const refreshMutants: readonly RefreshMutant[] = [
     to: 'chunks.has(offset) === true',
   },
   {
-    name: 'a producer with a new identity vouches for its messages',
+    name: 'messages of two producer identities count as gapless',
     file: 'producers/refresh/own-offsets.ts',
     from: ' && this.#appender.renewals(this.#topic) === 0',
     to: '',
