@@ -82,7 +82,7 @@ export async function runPipeline(options: PipelineOptions): Promise<PipelineRep
     });
     broken.signal.throwIfAborted();
     signal.throwIfAborted();
-    checkRejections(replayed);
+    checkRejections(replayed.datasets);
     const replaySeconds = since();
     options.onStage?.('process');
     processor.child.send(finishMessage);

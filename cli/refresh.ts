@@ -90,7 +90,7 @@ async function run(flags: Flags): Promise<void> {
     process.exitCode = stoppedExitCode();
     return;
   }
-  checkRejections(report, maxRejected);
+  checkRejections(report.datasets, maxRejected);
 }
 
 /** One line: what was new, what was sent. */

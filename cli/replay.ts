@@ -143,7 +143,7 @@ async function run(inputs: string[], flags: Flags): Promise<void> {
     process.exitCode = stoppedExitCode();
     return;
   }
-  checkRejections(report, maxRejected);
+  checkRejections(report.datasets, maxRejected);
 }
 
 /** The counts of a replay, as a table for people. */

@@ -63,10 +63,14 @@ const newline = 0x0a;
 const carriageReturn = 0x0d;
 const tab = 0x09;
 
-/** Rows of one group of ids, in runs of adjacent lines with their newlines. */
-interface GroupRows {
+/** Takes a run of adjacent lines with their newlines, and the number of its first row. Some bytes behind it may be read. */
+export type EachRun = (bytes: Buffer, start: number, end: number, firstRow: number) => void;
+
+/** Rows of one group of ids. */
+export interface GroupRows {
   readonly group: number;
-  forEachRun(each: (bytes: Buffer, start: number, end: number, firstRow: number) => void): void;
+  /** Calls `each` with the rows in file order. */
+  forEachRun(each: EachRun): void;
 }
 
 /** The outcome of the rows of a group. */

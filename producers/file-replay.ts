@@ -16,7 +16,7 @@ import { firstChunkOf, type Journal, type JournaledProgress } from './journal.ts
 import { RateLimit } from './rate-limit.ts';
 import { packRecord } from './record-batch.ts';
 import { RejectedRows } from './rejected-rows.ts';
-import { countRejection, defaultMaxRejected, hopelessRows, tooManyRejected } from './rejection-limit.ts';
+import { checkRejections, countRejection, defaultMaxRejected, hopelessRows } from './rejection-limit.ts';
 import { Sender } from './sender.ts';
 
 export interface ReplayProgress {
@@ -205,9 +205,7 @@ export class FileReplay {
     if (this.#damage !== undefined) throw damaged(this.#file, `line ${read + 1}`, this.#damage.thrown);
     if (this.#isHopeless) {
       const { rejections } = this.#progress;
-      const found = { read, rejected, rejections };
-      const rest = 'No row was valid so far: the rest of the file was not read.';
-      throw tooManyRejected([[dataset, found]], this.#maxRejected, rest);
+      checkRejections({ [dataset]: { read, rejected, rejections } }, this.#maxRejected, 'hopeless');
     }
     logger.info({ dataset, read, rejected, chunks: this.#progress.chunks }, 'replay of a file ends');
   }

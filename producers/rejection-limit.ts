@@ -7,7 +7,6 @@ import { ReelflowError } from '../runtime/errors.ts';
 import { type DatasetName, datasetNames } from '../topics/catalog.ts';
 import type { RejectedRow } from './chunker.ts';
 import type { Rejections } from './journal.ts';
-import type { ReplayReport } from './replay-report.ts';
 
 /** Per cent of a dataset's rows. */
 export const defaultMaxRejected = 1;
@@ -28,59 +27,40 @@ interface RejectionCounts {
   readonly rejections: Rejections;
 }
 
-/** @throws ReelflowError rowsRejected, naming each dataset above the limit and its most frequent reasons */
-export function checkRejections({ datasets }: ReplayReport, maxRejected = defaultMaxRejected): void {
-  const above = aboveLimit(datasets, maxRejected);
-  if (above.length > 0) throw tooManyRejected(above, maxRejected, 'The valid rows were sent.');
-}
+const listHint =
+  'Run `reelflow dlq list --limit 20` to list the rejected rows. To accept them, raise --max-rejected.';
 
-/** As above, of rows that would be rejected: nothing was sent yet. @throws ReelflowError rowsRejected */
-export function checkPlannedRejections(
-  counts: Partial<Record<DatasetName, RejectionCounts>>,
-  maxRejected = defaultMaxRejected,
-): void {
-  const above = aboveLimit(counts, maxRejected);
-  if (above.length === 0) return;
-  throw tooManyRejected(
-    above,
-    maxRejected,
-    'Nothing was sent.',
-    'To send the valid rows and read the rejected ones with `reelflow dlq list --limit 20`, raise --max-rejected.',
-  );
-}
-
-function aboveLimit(
-  counts: Partial<Record<DatasetName, RejectionCounts>>,
-  maxRejected: number,
-): (readonly [DatasetName, RejectionCounts])[] {
-  return datasetNames.flatMap((dataset) => {
-    const own = counts[dataset];
-    const isAbove = own !== undefined && own.rejected > (own.read * maxRejected) / 100;
-    return isAbove ? [[dataset, own] as const] : [];
-  });
-}
+/** What was sent when the rows were counted, and how to read the rejected ones. */
+const stages = {
+  planned: {
+    sent: 'Nothing was sent.',
+    hint: 'To send the valid rows and read the rejected ones with `reelflow dlq list --limit 20`, raise --max-rejected.',
+  },
+  hopeless: { sent: 'No row was valid so far: the rest of the file was not read.', hint: listHint },
+  sent: { sent: 'The valid rows were sent.', hint: listHint },
+} as const;
 
 /**
- * @param above the datasets above the limit
- * @param maxRejected percent of their rows
- * @param sent whether the other rows were sent
- * @param next how to read the rejected rows, which are dead letters by default
+ * @param maxRejected per cent of a dataset's rows
+ * @throws ReelflowError rowsRejected, naming each dataset above the limit and its most frequent reasons
  */
-export function tooManyRejected(
-  above: readonly (readonly [DatasetName, RejectionCounts])[],
-  maxRejected: number,
-  sent: string,
-  next = 'Run `reelflow dlq list --limit 20` to list the rejected rows. To accept them, raise --max-rejected.',
-): ReelflowError {
-  const names = above.map(([dataset]) => dataset).join(', ');
-  return new ReelflowError(
-    'rowsRejected',
-    `More than ${maxRejected} % of the rows of ${names} are rejected`,
-    {
-      detail: [...above.map(([dataset, counts]) => `${dataset}: ${rejectionText(counts)}`), sent].join('\n'),
-      hint: `Correct the file and replay it again. ${next}`,
-    },
-  );
+export function checkRejections(
+  counts: Partial<Record<DatasetName, RejectionCounts>>,
+  maxRejected = defaultMaxRejected,
+  stage: keyof typeof stages = 'sent',
+): void {
+  const above = datasetNames.flatMap((dataset) => {
+    const own = counts[dataset];
+    const isAbove = own !== undefined && own.rejected > (own.read * maxRejected) / 100;
+    return isAbove ? [{ dataset, text: `${dataset}: ${rejectionText(own)}` }] : [];
+  });
+  if (above.length === 0) return;
+  const names = above.map(({ dataset }) => dataset).join(', ');
+  const { sent, hint } = stages[stage];
+  throw new ReelflowError('rowsRejected', `More than ${maxRejected} % of the rows of ${names} are rejected`, {
+    detail: [...above.map(({ text }) => text), sent].join('\n'),
+    hint: `Correct the file and replay it again. ${hint}`,
+  });
 }
 
 function rejectionText({ read, rejected, rejections }: RejectionCounts): string {

@@ -13,7 +13,6 @@ import {
   messageBytesMax,
   type TopicNames,
 } from '../topics/catalog.ts';
-import type { Registry } from '../topics/registry.ts';
 import { Appender } from './appender.ts';
 import { FileReplay, type FileReplayOptions } from './file-replay.ts';
 import { type InputFile, openInputs } from './input-files.ts';
@@ -33,7 +32,6 @@ import { DumpRefresh, type Plans, type RefreshOptions, schemaIdOf } from './refr
 import { type ReplayReport, reportOf, totalOf } from './replay-report.ts';
 
 export interface ReplayOptions extends FileReplayOptions, RefreshOptions {
-  readonly registry: Registry;
   /** One directory, or files. */
   readonly inputs: readonly string[];
   /** Default: all that exist. */
@@ -110,7 +108,6 @@ export async function replay(options: ReplayOptions): Promise<ReplayReport> {
       if (mode === 'refresh') {
         const refresh = new DumpRefresh({
           options,
-          registry: options.registry,
           run,
           files,
           absent: options.datasets === undefined ? absent : [],

@@ -132,14 +132,22 @@ export interface IndexMark {
   readonly base?: number;
 }
 
+/** Rows of a dump that have no id of the dataset: how many, and the sum of their hashes. */
+export interface Strays {
+  readonly rows: number;
+  readonly low: number;
+  readonly high: number;
+}
+
+export const noStrays: Strays = { rows: 0, low: 0, high: 0 };
+
 export interface Directory {
   readonly runId: string;
   /** Date of the dump, milliseconds since 1970. */
   readonly asOfMs: number;
   /** Of header, schema, row rules and hash: where it differs, no entry can be compared. */
   readonly fingerprint: string;
-  /** Rows of the dump that have no id of the dataset: how many, and the sum of their hashes. */
-  readonly strays: { readonly rows: number; readonly low: number; readonly high: number };
+  readonly strays: Strays;
   /** Records that the topic holds since its last whole base, or since its start; absent in an index of an earlier version. */
   readonly records?: number;
   /** By partition. */

@@ -30,10 +30,21 @@ import {
   encodeBlock,
   encodeDirectory,
   type IndexMark,
+  noStrays,
+  type Strays,
 } from '../../topics/dump-index.ts';
 import { groupOf } from '../../topics/id-groups.ts';
-import type { DumpFile, IndexLog, LogRange, OwnMessages, SourceLog, Touched, Written } from './devices.ts';
-import { EntryBlock, entryOf, entryState, GroupEntries } from './group-entries.ts';
+import type {
+  DumpFile,
+  IndexLog,
+  IndexMessage,
+  LogRange,
+  OwnMessages,
+  SourceLog,
+  Touched,
+  Written,
+} from './devices.ts';
+import { EntryBlock, entryAt, entryState, GroupEntries } from './group-entries.ts';
 import { heldMarks, marksAtEnd } from './log-marks.ts';
 import { type DatasetPlan, type DumpFindings, planOf } from './plan.ts';
 
@@ -81,7 +92,7 @@ export class DatasetRefresh {
   #before: { readonly bases: (number | undefined)[]; readonly records: number } = { bases: [], records: 0 };
   /** Whether nothing that others wrote was left unsettled when the log was last read. */
   #isSettled = false;
-  #strays: Directory['strays'] = { rows: 0, low: 0, high: 0 };
+  #strays = noStrays;
   #findings: DumpFindings | undefined;
   /** Groups that were sent again because others wrote to them. */
   readonly #sentAgain = new Set<number>();
@@ -177,7 +188,7 @@ export class DatasetRefresh {
     }
     await dump.send(emptied, this.#isBase);
     this.#records += rows - unchangedRows - refused;
-    for (const { group, block, at } of changed) this.#entries.put(group, entryOf(block, at));
+    for (const { group, block, at } of changed) this.#entries.put(group, entryAt(block, at));
     for (const group of emptied) this.#entries.remove(group);
     this.#emptied = new Set(emptied);
     if (this.#isBase) this.#records = this.#recordsOfEntries();
@@ -195,7 +206,7 @@ export class DatasetRefresh {
   }
 
   /** In place of `send`: the whole dump was sent as plain upserts. */
-  loaded(entries: GroupEntries, strays: Directory['strays']): void {
+  loaded(entries: GroupEntries, strays: Strays): void {
     this.#entries = entries;
     this.#strays = strays;
     this.#records = this.#recordsOfEntries();
@@ -239,7 +250,7 @@ export class DatasetRefresh {
   async close(): Promise<void> {
     const { dataset, index, runId, asOfMs, fingerprint } = this.#options;
     const blocks = new Map<number, string>();
-    let messages: { key: string; value: Buffer | null }[] = [];
+    let messages: IndexMessage[] = [];
     let bytes = 0;
     const add = async (key: string, value: Buffer | null) => {
       messages.push({ key, value });

@@ -2,7 +2,6 @@
  * What `DatasetRefresh` works with: the dataset's topic, the topic of the index, and a file of the dump. The simulator has its own.
  */
 import type { BaseMark } from '../../topics/base.ts';
-import type { Directory } from '../../topics/dump-index.ts';
 import type { GroupEntries, GroupEntry } from './group-entries.ts';
 import type { DumpFindings } from './plan.ts';
 
@@ -64,11 +63,17 @@ export interface Refusals {
   readonly end: readonly number[];
 }
 
+/** A message of the index; without a value it removes its key. */
+export interface IndexMessage {
+  readonly key: string;
+  readonly value: Buffer | null;
+}
+
 /** The topic of the index. */
 export interface IndexLog {
   /** The newest value of each key. */
   readonly messages: ReadonlyMap<string, Buffer>;
-  append(messages: readonly { readonly key: string; readonly value: Buffer | null }[]): Promise<void>;
+  append(messages: readonly IndexMessage[]): Promise<void>;
 }
 
 /** The messages that a run has sent to the topic. */
@@ -85,7 +90,7 @@ export interface OwnMessages {
 export interface DumpFile {
   readonly own: OwnMessages;
   /** Reads the file to its end and compares every group. Sends nothing. */
-  compare(index: GroupEntries): Promise<DumpFindings & { readonly strays: Directory['strays'] }>;
+  compare(index: GroupEntries): Promise<DumpFindings>;
   /**
    * Sends the groups that `compare` found different, and empties others. Returns when all is acknowledged.
    * @param whole also sends the groups that `compare` found unchanged

@@ -6,8 +6,8 @@
 import { crashPoint } from '../../runtime/crash-points.ts';
 import type { BaseMark } from '../../topics/base.ts';
 import { datasets } from '../../topics/catalog.ts';
-import type { Directory } from '../../topics/dump-index.ts';
-import { groupsOfBlock } from '../../topics/id-groups.ts';
+import { noStrays, type Strays } from '../../topics/dump-index.ts';
+import { blockOfGroup, groupsOfBlock } from '../../topics/id-groups.ts';
 import type { Appender } from '../appender.ts';
 import { Chunker, type ChunkerOptions, type RejectedRow } from '../chunker.ts';
 import type { InputFile } from '../input-files.ts';
@@ -18,7 +18,7 @@ import { countRejection } from '../rejection-limit.ts';
 import { Sender } from '../sender.ts';
 import type { DumpFile } from './devices.ts';
 import { changedMeanwhile, checkUnchanged, piecesOf, withoutNewline } from './dump-reading.ts';
-import { entryState, GroupEntries, type GroupEntry } from './group-entries.ts';
+import { entryOfRows, entryState, GroupEntries, type GroupEntry } from './group-entries.ts';
 import { type ClosedGroup, GroupReader } from './group-reader.ts';
 import { OwnOffsets } from './own-offsets.ts';
 import type { DumpFindings } from './plan.ts';
@@ -36,7 +36,7 @@ interface DumpPassOptions {
   readonly appender: Appender;
   readonly rejectedRows: RejectedRows;
   /** Rows without an id in the dump before: the same ones are no dead letters again. */
-  readonly straysBefore: Directory['strays'] | undefined;
+  readonly straysBefore?: Strays | undefined;
   /** Path of the spool. */
   readonly spoolPath: string;
   readonly spoolBytesMax: number;
@@ -51,7 +51,7 @@ class GroupSet {
   readonly #blocks = new Map<number, Uint8Array>();
 
   add(group: number): void {
-    const number = (group / groupsOfBlock) | 0;
+    const number = blockOfGroup(group);
     let block = this.#blocks.get(number);
     if (block === undefined) {
       block = new Uint8Array(groupsOfBlock);
@@ -61,12 +61,11 @@ class GroupSet {
   }
 
   has(group: number): boolean {
-    return this.#blocks.get((group / groupsOfBlock) | 0)?.[group % groupsOfBlock] === 1;
+    return this.#blocks.get(blockOfGroup(group))?.[group % groupsOfBlock] === 1;
   }
 }
 
 const rejectedBytesMax = 64_000_000;
-const noStrays: Directory['strays'] = { rows: 0, low: 0, high: 0 };
 
 export class DumpPass implements DumpFile {
   readonly #options: DumpPassOptions;
@@ -80,7 +79,7 @@ export class DumpPass implements DumpFile {
   #counter: Chunker | undefined;
   /** Chunks that were cut and are not spooled or sent yet. */
   #pending: PackedChunk[] = [];
-  #rejected: { readonly row: RejectedRow; readonly isStray: boolean }[] = [];
+  #pendingRejected: { readonly row: RejectedRow; readonly isStray: boolean }[] = [];
   /** While the chunker has a row that belongs to no group. */
   #isStray = false;
   #rejectedBytes = 0;
@@ -129,7 +128,7 @@ export class DumpPass implements DumpFile {
         if (this.#isSendingAgain) return;
         const row = this.#asInOriginal(found);
         if (this.#isComparing) countRejection(this.rejections, row);
-        this.#rejected.push({ row, isStray: this.#isStray });
+        this.#pendingRejected.push({ row, isStray: this.#isStray });
         this.#rejectedBytes += row.original.length + 500;
       },
     });
@@ -154,7 +153,7 @@ export class DumpPass implements DumpFile {
   }
 
   /** @throws UnsortedRows, ReelflowError cutFile, input, inputChanged */
-  async compare(index: GroupEntries): Promise<DumpFindings & { readonly strays: Directory['strays'] }> {
+  async compare(index: GroupEntries): Promise<DumpFindings> {
     this.#index = index;
     const unchanged = new GroupSet();
     const changed = this.#changed;
@@ -169,9 +168,9 @@ export class DumpPass implements DumpFile {
         unchangedRows += rows - refused;
         return;
       }
-      const encoded = this.#chunker.replaceGroup(group, closed);
-      this.rejected += encoded.rejected;
-      changed.put(group, entryOf(closed, encoded));
+      const outcome = this.#chunker.replaceGroup(group, closed);
+      this.rejected += outcome.rejected;
+      changed.put(group, entryOfRows(closed, outcome, outcome.rejected > 0));
     });
     this.#isComparing = false;
     this.#strays = reader.strays;
@@ -219,7 +218,8 @@ export class DumpPass implements DumpFile {
     const sent: [number, GroupEntry][] = [];
     await this.#read('send', (closed) => {
       if (!left.delete(closed.group)) return;
-      sent.push([closed.group, entryOf(closed, this.#chunker.replaceGroup(closed.group, closed))]);
+      const outcome = this.#chunker.replaceGroup(closed.group, closed);
+      sent.push([closed.group, entryOfRows(closed, outcome, outcome.rejected > 0)]);
     });
     for (const group of left) this.#chunker.replaceGroup(group);
     await this.#finishSending();
@@ -246,9 +246,8 @@ export class DumpPass implements DumpFile {
 
   /** Whether the rows without an id are others than those of the dump before. */
   get hasNewStrays(): boolean {
-    const { rows: rowsBefore, low: lowBefore, high: highBefore } = this.#options.straysBefore ?? noStrays;
-    const { rows, low, high } = this.#strays;
-    return rows !== rowsBefore || low !== lowBefore || high !== highBefore;
+    const { rows, low, high } = this.#options.straysBefore ?? noStrays;
+    return this.#strays.rows !== rows || this.#strays.low !== low || this.#strays.high !== high;
   }
 
   /** Rows without an id that the dump before had, too: all of them, or none. */
@@ -333,20 +332,20 @@ export class DumpPass implements DumpFile {
     if (pass === 'send') return this.#sendPending();
     if (!this.#isSpooled) {
       this.#pending = [];
-      this.#rejected = [];
+      this.#pendingRejected = [];
       return;
     }
     for (const chunk of this.#pending) await this.#spool.write(chunk);
     this.#pending = [];
     if (this.#spool.bytes <= this.#options.spoolBytesMax && this.#rejectedBytes <= rejectedBytesMax) return;
     this.#isSpooled = false;
-    this.#rejected = [];
+    this.#pendingRejected = [];
     await this.#spool.close();
   }
 
   async #sendPending(onlyBehind = false): Promise<void> {
-    const rejected = this.#rejected;
-    this.#rejected = [];
+    const rejected = this.#pendingRejected;
+    this.#pendingRejected = [];
     for (const each of rejected) await this.#reject(each);
     const pending = this.#pending;
     this.#pending = [];
@@ -385,10 +384,3 @@ export class DumpPass implements DumpFile {
 /** Whether these entries hold exactly the rows of the group in the file, refused ones included. */
 const isHeld = (entries: GroupEntries, { group, low, high }: ClosedGroup) =>
   entries.holds(group, low, high) || entries.holdsRefused(group, low, high);
-
-function entryOf(
-  { low, high, rows }: ClosedGroup,
-  { maskLow, maskHigh, rejected }: Pick<GroupEntry, 'maskLow' | 'maskHigh'> & { readonly rejected: number },
-): GroupEntry {
-  return { low, high: rejected > 0 ? ~high : high, maskLow, maskHigh, rows };
-}

@@ -3,21 +3,19 @@
  * sent; a dataset whose topic is empty is sent in one pass instead.
  */
 import { join } from 'node:path';
-import type { Producer } from 'kafkajs';
 import { LogReader } from '../../kafka/log.ts';
 import { crashPoint } from '../../runtime/crash-points.ts';
 import { ReelflowError } from '../../runtime/errors.ts';
 import { type DatasetName, datasets, type TopicNames } from '../../topics/catalog.ts';
 import { ChunkDecoder } from '../../topics/chunk.ts';
-import { type Directory, NewerIndex } from '../../topics/dump-index.ts';
+import { NewerIndex, type Strays } from '../../topics/dump-index.ts';
 import type { Registry } from '../../topics/registry.ts';
-import type { Appender } from '../appender.ts';
 import { FileReplay, type FileReplayOptions, type FileReplayRun } from '../file-replay.ts';
 import type { InputFile } from '../input-files.ts';
 import { chunksPerAttempt, firstChunkOf, type Journal } from '../journal.ts';
 import { RateLimit } from '../rate-limit.ts';
 import { RejectedRows } from '../rejected-rows.ts';
-import { checkPlannedRejections } from '../rejection-limit.ts';
+import { checkRejections } from '../rejection-limit.ts';
 import { DatasetRefresh } from './dataset-refresh.ts';
 import type { Written } from './devices.ts';
 import { fingerprintOf } from './dump-fingerprint.ts';
@@ -29,9 +27,10 @@ import { LoadHasher } from './load-hasher.ts';
 import { OutdatedLetters } from './outdated-letters.ts';
 import { OwnOffsets } from './own-offsets.ts';
 import { checkDate, checkPlan, type DatasetPlan, type Guards } from './plan.ts';
-import { SortedCopy } from './sorted-copy.ts';
+import { removeSortedCopy, SortedCopy } from './sorted-copy.ts';
 
 export interface RefreshOptions extends Guards {
+  readonly registry: Registry;
   /** Send every group of the dump, also those that the index knows. Default false. */
   readonly full?: boolean;
   /** Plan and check only, also what a run would load. Default false. */
@@ -53,8 +52,7 @@ export interface RefreshOptions extends Guards {
 
 interface DumpRefreshInput {
   readonly options: FileReplayOptions & RefreshOptions;
-  readonly registry: Registry;
-  readonly run: FileReplayRun & { readonly producer: Producer; readonly appender: Appender };
+  readonly run: FileReplayRun;
   readonly files: readonly InputFile[];
   /** Datasets that a whole dump would have, and this one has not. */
   readonly absent: readonly DatasetName[];
@@ -136,8 +134,9 @@ export class DumpRefresh {
       const { options, run, files, missing } = this.#input;
       const { producer } = run;
       const { broker, names, signal, dryRun = false } = options;
-      const isMissing = missing.has(names.dumpIndex);
-      const index = await KafkaIndexLog.open(broker, producer, names.dumpIndex, isMissing, signal);
+      const topic = names.dumpIndex;
+      const isMissing = missing.has(topic);
+      const index = await KafkaIndexLog.open({ broker, producer, topic, isMissing, signal });
       const nowMs = await index.timeMs(dryRun);
       if (!dryRun) {
         this.#letters = await OutdatedLetters.open({ broker, reader: this.#reader, producer, names, signal });
@@ -145,22 +144,17 @@ export class DumpRefresh {
       const left = files.filter(({ dataset }) => run.journal.datasets[dataset]?.done !== true);
       tasks.push(...(await allEnded(left.map((file) => this.#open(index, file, nowMs)))));
       tasks.push(...(await this.#openAbsent(index)));
-      for (const task of tasks) {
-        const isPlanned = task.kind !== 'load' || dryRun;
-        if (isPlanned) this.plans[task.dataset] = await this.#plan(task);
-      }
-      const planned = tasks.flatMap((task) =>
-        task.kind !== 'drop' && this.plans[task.dataset] !== undefined ? [task] : [],
-      );
-      const refused = planned.map(({ dataset, pass: { rows: read, rejected, rejections } }) => [
+      const planned = tasks.filter(({ kind }) => kind !== 'load' || dryRun);
+      for (const task of planned) this.plans[task.dataset] = await this.#plan(task);
+      const compared = planned.filter((task) => task.kind !== 'drop');
+      const counts = compared.map(({ dataset, pass: { rows: read, rejected, rejections } }) => [
         dataset,
         { read, rejected, rejections },
       ]);
       // Before the plans: ids without valid rows may be those of refused rows.
-      checkPlannedRejections(Object.fromEntries(refused), options.maxRejected);
-      for (const { dataset, file } of planned) {
-        const plan = this.plans[dataset];
-        if (plan !== undefined) checkPlan(dataset, file.name, plan, options);
+      checkRejections(Object.fromEntries(counts), options.maxRejected, 'planned');
+      for (const { dataset, file } of compared) {
+        checkPlan(dataset, file.name, this.plans[dataset] as DatasetPlan, options);
       }
       if (dryRun) return;
       run.journal.loads = tasks.filter(({ kind }) => kind === 'load').map(({ dataset }) => dataset);
@@ -194,7 +188,7 @@ export class DumpRefresh {
       options,
     );
     if (isLoad) await refresh.beginLoad();
-    await SortedCopy.removeLeft(this.#sortedPath(dataset));
+    await removeSortedCopy(this.#sortedPath(dataset));
     const pass = this.#passOf(file, schemaId, before?.strays);
     return { dataset, refresh, kind: isLoad ? 'load' : 'refresh', file, pass };
   }
@@ -234,7 +228,7 @@ export class DumpRefresh {
   #passOf(
     file: InputFile,
     schemaId: number,
-    straysBefore: Directory['strays'] | undefined,
+    straysBefore: Strays | undefined,
     sorted?: SortedCopy,
   ): DumpPass {
     const { dataset } = file;
@@ -300,9 +294,9 @@ export class DumpRefresh {
   }
 
   #refreshOf(index: KafkaIndexLog, dataset: DatasetName, schemaId: number, file?: InputFile): DatasetRefresh {
-    const { options, registry, run } = this.#input;
+    const { options, run } = this.#input;
     const topic = options.names.source(dataset);
-    const decoder = new ChunkDecoder(dataset, schemaId, registry);
+    const decoder = new ChunkDecoder(dataset, schemaId, options.registry);
     return new DatasetRefresh({
       dataset,
       runId: run.journal.runId,
@@ -422,8 +416,8 @@ export class DumpRefresh {
   }
 
   async #schemaIdOf(dataset: DatasetName): Promise<number> {
-    const { schemaIds, registry, options } = this.#input;
-    return schemaIds.get(dataset) ?? (await schemaIdOf(registry, dataset, options));
+    const { schemaIds, options } = this.#input;
+    return schemaIds.get(dataset) ?? (await schemaIdOf(options.registry, dataset, options));
   }
 
   #report(pass: DumpPass, file: InputFile, step: 'compare' | 'send', bytesRead: number): void {

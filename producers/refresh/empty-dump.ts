@@ -1,6 +1,6 @@
 /** A dataset that the dump lacks: every group that its topic holds is emptied. */
 import { type DatasetName, datasets } from '../../topics/catalog.ts';
-import type { Directory } from '../../topics/dump-index.ts';
+import { noStrays } from '../../topics/dump-index.ts';
 import type { Appender } from '../appender.ts';
 import { Chunker } from '../chunker.ts';
 import { headerLineOf, layoutOf } from '../file-layout.ts';
@@ -49,7 +49,7 @@ export class EmptyDump implements DumpFile {
     });
   }
 
-  async compare(): Promise<DumpFindings & { readonly strays: Directory['strays'] }> {
+  async compare(): Promise<DumpFindings> {
     return {
       rows: 0,
       unchangedRows: 0,
@@ -57,7 +57,7 @@ export class EmptyDump implements DumpFile {
       changed: new GroupEntries(),
       isUnchanged: () => false,
       lastId: -1,
-      strays: { rows: 0, low: 0, high: 0 },
+      strays: noStrays,
     };
   }
 

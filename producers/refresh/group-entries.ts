@@ -148,7 +148,7 @@ export class GroupEntries {
 }
 
 /** The entry at a place of a block. */
-export function entryOf(block: EntryBlock, at: number): GroupEntry {
+export function entryAt(block: EntryBlock, at: number): GroupEntry {
   return {
     low: block.low[at] as number,
     high: block.high[at] as number,
@@ -156,6 +156,19 @@ export function entryOf(block: EntryBlock, at: number): GroupEntry {
     maskHigh: block.maskHigh[at] as number,
     rows: block.rows[at] as number,
   };
+}
+
+/**
+ * The entry of a group of a file.
+ * @param masks of the ids that have rows which are not refused
+ * @param hasRefused whether at least one row was refused
+ */
+export function entryOfRows(
+  { low, high, rows }: Pick<GroupEntry, 'low' | 'high' | 'rows'>,
+  { maskLow, maskHigh }: Pick<GroupEntry, 'maskLow' | 'maskHigh'>,
+  hasRefused: boolean,
+): GroupEntry {
+  return { low, high: hasRefused ? ~high : high, maskLow, maskHigh, rows };
 }
 
 /** Number of ids in a mask. */

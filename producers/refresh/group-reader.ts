@@ -7,7 +7,9 @@
  * length do not ascend is not sorted: its groups are never whole, and `push` throws `UnsortedRows`.
  */
 import { messageBytesMax } from '../../topics/catalog.ts';
+import { noStrays } from '../../topics/dump-index.ts';
 import { groupOf, groupSize } from '../../topics/id-groups.ts';
+import type { EachRun, GroupRows } from '../chunker.ts';
 import { instanceOf } from '../kernel.ts';
 
 /** The rows of a file do not come in the order of their ids. */
@@ -22,19 +24,13 @@ export class UnsortedRows extends Error {
 }
 
 /** A group whose last row was read. Valid during the call that hands it over. */
-export interface ClosedGroup {
-  readonly group: number;
+export interface ClosedGroup extends GroupRows {
   readonly low: number;
   readonly high: number;
   /** One bit for each id that has rows: ids 0 to 31 of the group, and 32 to 49. */
   readonly maskLow: number;
   readonly maskHigh: number;
   readonly rows: number;
-  /**
-   * Calls `each` with the rows in file order, in runs of adjacent lines with their newlines, and the number of the first
-   * row of each run. Some bytes behind a run may be read.
-   */
-  forEachRun(each: (bytes: Buffer, start: number, end: number, firstRow: number) => void): void;
 }
 
 export interface GroupReaderOptions {
@@ -105,7 +101,7 @@ class Lane implements ClosedGroup {
     this.counts = new Int32Array(work.buffer, countsAt, groupSize);
   }
 
-  forEachRun(each: (bytes: Buffer, start: number, end: number, firstRow: number) => void): void {
+  forEachRun(each: EachRun): void {
     eachRun(this.kept, this.keptRuns, each);
     eachRun(this.work, this.runs, each);
   }
@@ -129,11 +125,7 @@ class Lane implements ClosedGroup {
   }
 }
 
-function eachRun(
-  bytes: Buffer,
-  runs: readonly number[],
-  each: (bytes: Buffer, start: number, end: number, firstRow: number) => void,
-): void {
+function eachRun(bytes: Buffer, runs: readonly number[], each: EachRun): void {
   for (let i = 0; i < runs.length; i += 3) {
     each(bytes, runs[i] as number, runs[i + 1] as number, runs[i + 2] as number);
   }
@@ -153,12 +145,14 @@ export class GroupReader {
   /** Rows of which bytes were not kept, and how many: each takes a megabyte of the file. */
   readonly #lostOf = new Map<number, number>();
   #skip = 1;
-  #row = 0;
-  #strays = 0;
-  #strayLow = 0;
-  #strayHigh = 0;
-  #endsWithNewline = true;
-  #lastId = -1;
+  /** Rows read, the header not counted. */
+  rows = 0;
+  /** Number and order-free hash of the rows without an id. */
+  strays = noStrays;
+  /** Whether the last line ended with a newline. Known after `end`. */
+  endsWithNewline = true;
+  /** The id of the last row that had one, or -1. */
+  lastId = -1;
 
   constructor(options: GroupReaderOptions) {
     const kernel = idle.pop() ?? instanceOf<Kernel>('hash-rows');
@@ -175,29 +169,9 @@ export class GroupReader {
     kernel.configure(Buffer.from(options.prefix).readUInt16LE(), options.idColumn);
   }
 
-  /** Rows read, the header not counted. */
-  get rows(): number {
-    return this.#row;
-  }
-
   /** Bytes of a row that were not kept, because its line is too long. */
   lostBytesOf(row: number): number {
     return this.#lostOf.get(row) ?? 0;
-  }
-
-  /** Number and order-free hash of the rows without an id. */
-  get strays(): { readonly rows: number; readonly low: number; readonly high: number } {
-    return { rows: this.#strays, low: this.#strayLow, high: this.#strayHigh };
-  }
-
-  /** Whether the last line ended with a newline. Known after `end`. */
-  get endsWithNewline(): boolean {
-    return this.#endsWithNewline;
-  }
-
-  /** The id of the last row that had one, or -1. */
-  get lastId(): number {
-    return this.#lastId;
   }
 
   /** @throws UnsortedRows */
@@ -209,7 +183,7 @@ export class GroupReader {
 
   /** The file has ended: hands over the open groups. Nothing is read after it. @throws UnsortedRows */
   end(): void {
-    this.#endsWithNewline = this.#openBytes === 0;
+    this.endsWithNewline = this.#openBytes === 0;
     if (this.#openBytes > 0) this.push(Buffer.of(newline));
     for (const lane of this.#lanes.keys()) this.#close(lane);
     idle.push(this.#kernel);
@@ -244,32 +218,35 @@ export class GroupReader {
   /** Reads adjacent rows of one group, or one row without an id. @returns the position after them */
   #readRun(start: number, end: number): number {
     const found = this.#kernel.readRun(start, end, this.#lost);
-    if (found === unsorted) throw new UnsortedRows(this.#row);
+    if (found === unsorted) throw new UnsortedRows(this.rows);
     if (found <= otherGroup) {
       this.#close(otherGroup - found);
       return start;
     }
-    if (this.#lost > 0) this.#lostOf.set(this.#row, this.#lost);
+    if (this.#lost > 0) this.#lostOf.set(this.rows, this.#lost);
     this.#lost = 0;
     const results = this.#results;
     const next = results[0] as number;
     if (found === stray) {
-      this.#strays++;
-      this.#strayLow = (this.#strayLow + (results[3] as number)) | 0;
-      this.#strayHigh = (this.#strayHigh + (results[4] as number)) | 0;
-      this.#options.onStray?.(this.#work, start, this.#row);
-      this.#row++;
+      const { rows, low, high } = this.strays;
+      this.strays = {
+        rows: rows + 1,
+        low: (low + (results[3] as number)) | 0,
+        high: (high + (results[4] as number)) | 0,
+      };
+      this.#options.onStray?.(this.#work, start, this.rows);
+      this.rows++;
       return next;
     }
     const lane = this.#lanes[found] as Lane;
-    this.#lastId = results[2] as number;
-    lane.group = groupOf(this.#lastId);
+    this.lastId = results[2] as number;
+    lane.group = groupOf(this.lastId);
     if (this.#options.keepRows) {
       const { runs } = lane;
       if (runs.length > 0 && runs[runs.length - 2] === start) runs[runs.length - 2] = next;
-      else runs.push(start, next, this.#row);
+      else runs.push(start, next, this.rows);
     }
-    this.#row += results[1] as number;
+    this.rows += results[1] as number;
     return next;
   }
 

@@ -18,7 +18,7 @@ import {
 import { readDeadLetter } from '../../topics/dead-letter.ts';
 import { Ownership } from '../../topics/ownership.ts';
 import { sendServed } from '../producer.ts';
-import type { IndexLog, LogRange, Refusals, SourceLog, Touched, Written } from './devices.ts';
+import type { IndexLog, IndexMessage, LogRange, Refusals, SourceLog, Touched, Written } from './devices.ts';
 
 const hashHexDigits = 32;
 /** Compaction leaves one message of this key; no dataset has this name. */
@@ -192,33 +192,28 @@ export class ConsumerRefusals {
   }
 }
 
+interface KafkaIndexLogOptions {
+  readonly broker: Broker;
+  readonly producer: Producer;
+  readonly topic: string;
+  /** The topic does not exist, which a dry run takes for an empty one. */
+  readonly isMissing: boolean;
+  /** Once it is aborted, nothing waits for the end of an outage. */
+  readonly signal?: AbortSignal | undefined;
+}
+
 export class KafkaIndexLog implements IndexLog {
   readonly messages = new Map<string, Buffer>();
-  readonly #broker: Broker;
-  readonly #producer: Producer;
-  readonly #topic: string;
-  readonly #signal: AbortSignal | undefined;
+  readonly #options: KafkaIndexLogOptions;
 
-  private constructor(broker: Broker, producer: Producer, topic: string, signal: AbortSignal | undefined) {
-    this.#broker = broker;
-    this.#producer = producer;
-    this.#topic = topic;
-    this.#signal = signal;
+  private constructor(options: KafkaIndexLogOptions) {
+    this.#options = options;
   }
 
-  /**
-   * Reads the topic.
-   * @param isMissing the topic does not exist, which a dry run takes for an empty one
-   * @param signal once it is aborted, nothing waits for the end of an outage
-   */
-  static async open(
-    broker: Broker,
-    producer: Producer,
-    topic: string,
-    isMissing: boolean,
-    signal?: AbortSignal,
-  ): Promise<KafkaIndexLog> {
-    const log = new KafkaIndexLog(broker, producer, topic, signal);
+  /** Reads the topic. */
+  static async open(options: KafkaIndexLogOptions): Promise<KafkaIndexLog> {
+    const log = new KafkaIndexLog(options);
+    const { broker, topic, isMissing } = options;
     if (isMissing) return log;
     for await (const { messages } of scanTopic(broker, topic, { isCompacted: true })) {
       for (const { key, value } of messages) {
@@ -241,19 +236,14 @@ export class KafkaIndexLog implements IndexLog {
     return timeMs >= 0 ? timeMs : Date.now();
   }
 
-  async append(messages: readonly { readonly key: string; readonly value: Buffer | null }[]): Promise<void> {
+  async append(messages: readonly IndexMessage[]): Promise<void> {
     crashPoint('before-index-message');
     await this.#send(messages);
   }
 
-  async #send(messages: readonly { readonly key: string; readonly value: Buffer | null }[]) {
-    const [first] = messages;
-    return sendServed(
-      this.#broker,
-      this.#producer,
-      `append ${first?.key} to ${this.#topic}`,
-      { topic: this.#topic, messages: messages.map((message) => ({ ...message, partition: 0 })) },
-      this.#signal,
-    );
+  #send(messages: readonly IndexMessage[]) {
+    const { broker, producer, topic, signal } = this.#options;
+    const record = { topic, messages: messages.map((message) => ({ ...message, partition: 0 })) };
+    return sendServed(broker, producer, `append ${messages[0]?.key} to ${topic}`, record, signal);
   }
 }

@@ -5,7 +5,8 @@
 import { counted } from '../../runtime/counted.ts';
 import { ReelflowError } from '../../runtime/errors.ts';
 import { type DatasetName, datasets, idText } from '../../topics/catalog.ts';
-import { groupsOfBlock } from '../../topics/id-groups.ts';
+import type { Strays } from '../../topics/dump-index.ts';
+import { blockOfGroup } from '../../topics/id-groups.ts';
 import { entryState, type GroupEntries, idsIn, idsOf } from './group-entries.ts';
 
 interface Tally {
@@ -17,8 +18,6 @@ interface Tally {
 export interface DatasetPlan {
   /** Rows of the dump. */
   readonly rows: number;
-  /** Rows in groups that stay as they are. */
-  readonly unchangedRows: number;
   /** Groups of another hash, and all of their ids that are in both: the hash of a group does not tell which of them changed. */
   readonly changed: Tally;
   /** Groups and ids that the index does not have. */
@@ -42,6 +41,7 @@ export interface DatasetPlan {
 /** What a pass over the dump found. */
 export interface DumpFindings {
   readonly rows: number;
+  /** Rows in groups that stay as they are, without the refused ones. */
   readonly unchangedRows: number;
   readonly refused: number;
   /** Entries of the groups that are not as the index has them. */
@@ -49,6 +49,7 @@ export interface DumpFindings {
   /** Groups that are as the index has them. */
   isUnchanged(group: number): boolean;
   readonly lastId: number;
+  readonly strays: Strays;
 }
 
 /** @param index the groups that the topic holds. @param dump what one pass over the file found */
@@ -84,10 +85,10 @@ export function planOf(
       unknown.ids += ids;
     }
     if (dump.isUnchanged(group)) continue;
-    const now = dump.changed.block((group / groupsOfBlock) | 0);
+    const now = dump.changed.block(blockOfGroup(group));
     const isThere = dump.changed.stateOf(group) !== entryState.absent;
-    const nowLow = isThere ? (now?.maskLow[at] as number) : 0;
-    const nowHigh = isThere ? (now?.maskHigh[at] as number) : 0;
+    const nowLow = now?.maskLow[at] ?? 0;
+    const nowHigh = now?.maskHigh[at] ?? 0;
     const goneLow = low & ~nowLow;
     const goneHigh = high & ~nowHigh;
     vanished.ids += idsIn(goneLow, goneHigh);
@@ -107,9 +108,9 @@ export function planOf(
     fresh.groups++;
     fresh.ids += idsIn(block.maskLow[at] as number, block.maskHigh[at] as number);
   }
-  const { rows, unchangedRows, refused } = dump;
+  const { rows, refused } = dump;
   const isCut = vanished.ids > 0 && (isCutByNumber || isCutByText);
-  return { rows, unchangedRows, changed, new: fresh, vanished, unknown, refused, idsBefore, isCut, emptied };
+  return { rows, changed, new: fresh, vanished, unknown, refused, idsBefore, isCut, emptied };
 }
 
 /** Of the ids of a dataset, in per cent. */

@@ -56,20 +56,15 @@ export class SortedCopy {
    */
   static async of(file: InputFile, options: SortedCopyOptions): Promise<SortedCopy> {
     const { path } = options;
-    await SortedCopy.removeLeft(path);
+    await removeSortedCopy(path);
     try {
       return new SortedCopy(await sort(file, options));
     } catch (thrown) {
-      await remove(path);
+      await removeSortedCopy(path);
       throw thrown instanceof ReelflowError || options.signal?.aborted === true
         ? thrown
         : unusable(path, thrown);
     }
-  }
-
-  /** Removes what a killed run has left. */
-  static async removeLeft(path: string): Promise<void> {
-    await remove(path);
   }
 
   /** The number in the original file of a row of the copy, both from 0. */
@@ -82,14 +77,15 @@ export class SortedCopy {
   /** Removes the copy. */
   async close(): Promise<void> {
     closeSync(this.#numbers);
-    await remove(this.file.path);
+    await removeSortedCopy(this.file.path);
   }
 }
 
 const numbersPath = (path: string) => `${path}.rows`;
 const spillPath = (path: string) => `${path}.spill`;
 
-async function remove(path: string): Promise<void> {
+/** Removes a copy, or the parts of it that a killed run has left. */
+export async function removeSortedCopy(path: string): Promise<void> {
   for (const each of [path, numbersPath(path), spillPath(path)]) await rm(each, { force: true });
 }
 

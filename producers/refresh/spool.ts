@@ -20,14 +20,15 @@ export function packedChunkOf(chunk: Chunk): PackedChunk {
   return { partition, number, records, from, bytes: value.length, packed: packRecordSync(chunk) };
 }
 
-interface Place extends Omit<PackedChunk, 'packed'> {
+/** Where a chunk is in the file. */
+interface SpooledChunk extends Omit<PackedChunk, 'packed'> {
   readonly at: number;
   readonly packedBytes: number;
 }
 
 export class Spool {
   readonly #path: string;
-  readonly #places: Place[] = [];
+  readonly #chunks: SpooledChunk[] = [];
   #file: FileHandle | undefined;
   #end = 0;
 
@@ -45,13 +46,13 @@ export class Spool {
       this.#file = await open(this.#path, 'w+');
     }
     await this.#file.write(packed, 0, packed.length, this.#end);
-    this.#places.push({ ...chunk, at: this.#end, packedBytes: packed.length });
+    this.#chunks.push({ ...chunk, at: this.#end, packedBytes: packed.length });
     this.#end += packed.length;
   }
 
   /** The chunks in the order in which they were written. */
   async *read(): AsyncGenerator<PackedChunk> {
-    for (const { at, packedBytes, ...chunk } of this.#places) {
+    for (const { at, packedBytes, ...chunk } of this.#chunks) {
       const packed = Buffer.allocUnsafe(packedBytes);
       await (this.#file as FileHandle).read(packed, 0, packedBytes, at);
       yield { ...chunk, packed };
@@ -60,7 +61,7 @@ export class Spool {
 
   /** Removes the file. What was written can no longer be read. */
   async close(): Promise<void> {
-    this.#places.length = 0;
+    this.#chunks.length = 0;
     await this.#file?.close();
     this.#file = undefined;
     await rm(this.#path, { force: true });
