@@ -18,7 +18,7 @@ interface Node {
   disconnect(): Promise<void>;
 }
 
-/** What the response to a request of one batch says. */
+/** The response to a request of one batch. */
 interface Produced {
   readonly topics: readonly { readonly partitions: readonly { readonly baseOffset: string }[] }[];
 }
@@ -31,7 +31,7 @@ const allInSync = -1;
 const replicasMs = 30_000;
 const transactionCoordinator = 1;
 
-/** The broker has lost the state of this producer, as after its messages were deleted: a new epoch starts over. */
+/** The broker has lost the state of this producer, for example with its messages: a new epoch starts over. */
 const lostState = ['OUT_OF_ORDER_SEQUENCE_NUMBER', 'UNKNOWN_PRODUCER_ID', 'INVALID_PRODUCER_ID_MAPPING'];
 const fenced = ['INVALID_PRODUCER_EPOCH', 'PRODUCER_FENCED'];
 
@@ -54,10 +54,10 @@ export class Appender {
   }
 
   /**
-   * Appends a batch of one record. Of a partition, one append at a time.
-   * @param build makes the batch, for the producer id and sequence that it has to carry
-   * @param onlyBehind only append where the broker has all batches that this appender has appended before. It compares
-   *   sequence numbers, which start over with a new identity: then nothing is appended
+   * Appends a batch of one record. The caller runs one append at a time per partition.
+   * @param build makes the batch with this producer id and sequence
+   * @param onlyBehind append only if the broker has all earlier batches of this appender. The broker compares sequence
+   *   numbers, which start over with a new identity: then nothing is appended
    * @returns its offset; undefined when the broker only says that it has the batch already, or when it was not appended
    * @throws ReelflowError busy, when a later replay has fenced this one; brokerUnreachable, when it is closed during an
    *   outage; brokerRefused; accessRefused

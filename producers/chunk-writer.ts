@@ -1,6 +1,6 @@
 /**
  * Gathers encoded records in chunks: Avro in the Confluent wire format, one open chunk per partition. A chunk closes at the
- * first change of id behind its size. A partition keeps the order in which its records came.
+ * first change of id after it has reached its size. A partition keeps the order of its records.
  */
 import { type BaseMark, baseMarkBytes } from '../topics/base.ts';
 import { blockKey, messageBytesMax } from '../topics/catalog.ts';
@@ -45,7 +45,7 @@ export interface Chunk {
 /** A chunk replaces at most this many groups, so that its list of them fits the space that is kept for it. */
 const replacesMax = 1_500;
 const replacesBytesMax = 8 * 1024;
-/** Records end before the zeros that close records and deletes, the groups that are replaced, and the mark of a base. */
+/** Behind the records there is room for the end of the records, the deletes, the replaced groups and the mark of a base. */
 const recordsEnd = marginBytes + messageBytesMax - 4;
 /** The same where groups are replaced. */
 const recordsEndWithGroups = recordsEnd - replacesBytesMax;
@@ -80,7 +80,7 @@ interface ChunkWriterOptions {
   readonly onChunk: (chunk: Chunk) => void;
 }
 
-/** What the open chunk of a partition takes before it is cut. */
+/** The space that the open chunk of a partition has left. */
 interface ChunkRoom {
   readonly lastId: number;
   readonly cutBytes: number;

@@ -49,13 +49,13 @@ export interface ChunkerOptions {
   readonly start?: FilePosition;
   /** Number of the first chunk of each partition. Default: 0. */
   readonly firstChunk?: number;
-  /** Bytes of a row that the caller has left out, because its line is longer than a message. Default: none. */
+  /** Bytes of a row that the caller left out because its line is longer than a message. Default: none. */
   readonly lostBytesOf?: (row: number) => number;
   readonly onChunk: (chunk: Chunk) => void;
   readonly onRejected: (rejected: RejectedRow) => void;
 }
 
-/** What stands for any refusal by the encoder. */
+/** Stands for any refusal by the encoder. */
 const refused = -1;
 /** A longer line is rejected without parsing: no chunk could hold it. */
 const lineBytesMax = messageBytesMax;
@@ -73,7 +73,7 @@ export interface GroupRows {
   forEachRun(each: EachRun): void;
 }
 
-/** The outcome of the rows of a group. */
+/** The result of encoding a group. */
 interface GroupOutcome {
   /** One bit for each id that has a record: ids 0 to 31 of the group, and 32 to 49. */
   readonly maskLow: number;

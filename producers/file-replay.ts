@@ -49,7 +49,7 @@ export interface FileReplayOptions {
   readonly signal?: AbortSignal;
 }
 
-/** What the files of a run share. */
+/** What all files of a run use. */
 export interface FileReplayRun {
   readonly journal: Journal;
   readonly saveJournal: () => Promise<void>;
@@ -60,7 +60,7 @@ export interface FileReplayRun {
   readonly deadLetterPartitions: number;
 }
 
-/** Sees all rows of a file that goes to an empty topic. */
+/** Receives all rows of a file that is loaded into an empty topic. */
 export interface FileObserver {
   /** The rows of the piece were read; the rejected ones are reported. */
   push(piece: Buffer): void;

@@ -1,4 +1,4 @@
-/** Messages beside the chunks of a replay: the producer client, one way to send, and the error of a refused send. */
+/** Sends all messages other than the chunks of a replay: the producer client, one way to send, the error of a refused send. */
 import kafkajs, { type Producer, type ProducerRecord, type RecordMetadata } from 'kafkajs';
 import type { Broker } from '../kafka/client.ts';
 import { asBrokerError, isRefusal } from '../kafka/failures.ts';
@@ -18,8 +18,8 @@ export function createProducer({ kafka }: Broker): Producer {
 
 /**
  * Sends messages, and waits until an outage of the broker ends. A message may arrive twice.
- * @param activity names what waits; unique among those that wait at the same time
- * @param signal once it is aborted a failure is thrown instead of being waited out
+ * @param activity names what waits; unique among the activities that wait at the same time
+ * @param signal once it is aborted, a failure is thrown at once
  * @throws ReelflowError what the broker refuses; brokerUnreachable after the abort
  */
 export async function sendServed(

@@ -1,6 +1,6 @@
 /**
- * The limit of rejected rows. A file of another shape may lose all its rows and still be read to its end; exit code 0
- * means that the job was done, so such a replay fails after it has sent and accounted for everything else.
+ * The limit of rejected rows. A file of another shape may lose all its rows and still be read to its end. Such a replay fails
+ * after it has sent and accounted for everything else, because exit code 0 means success.
  */
 import { counted } from '../runtime/counted.ts';
 import { ReelflowError } from '../runtime/errors.ts';

@@ -118,18 +118,19 @@ export async function replay(options: ReplayOptions): Promise<ReplayReport> {
           resumedLoads: last?.loads ?? [],
         });
         await refresh.run().catch((thrown) => {
-          // A stopped refresh is resumed by the next one, which finds what was sent.
+          // The next refresh continues a stopped one: it finds what was sent.
           if (options.signal?.aborted === true) return;
           const isPlanned = options.dryRun === true && Object.keys(refresh.plans).length > 0;
           if (isPlanned) options.onRefused?.(dryRunReport(refresh.plans));
           throw thrown;
         });
         plan = refresh.plans;
-      }
-      for (const file of mode === 'refresh' ? [] : files) {
-        if (journal.datasets[file.dataset]?.done) continue;
-        await new FileReplay(options, run, file, schemaIds.get(file.dataset) as number).run();
-        if (options.signal?.aborted) break;
+      } else {
+        for (const file of files) {
+          if (journal.datasets[file.dataset]?.done) continue;
+          await new FileReplay(options, run, file, schemaIds.get(file.dataset) as number).run();
+          if (options.signal?.aborted) break;
+        }
       }
       if (options.dryRun === true) return dryRunReport(plan);
       journal.finished = files.every(({ dataset }) => journal.datasets[dataset]?.done === true);
@@ -154,12 +155,12 @@ export async function replay(options: ReplayOptions): Promise<ReplayReport> {
   });
 }
 
-/** @throws ReelflowError usage, where a dataset to drop is not one that a whole dump lacks */
+/** @throws ReelflowError usage, if a dataset to drop has a file, or the user selected datasets */
 function checkDrop({ drop = [], datasets }: ReplayOptions, absent: readonly DatasetName[]): void {
   const other = datasets === undefined ? drop.filter((dataset) => !absent.includes(dataset)) : drop;
   if (other.length === 0) return;
   throw new ReelflowError('usage', `--drop ${other.join(',')} removes nothing`, {
-    detail: 'It is for a directory that lacks the files of these datasets.',
+    detail: 'It removes datasets whose files a directory lacks.',
     hint: 'Name the directory of the dump, without these files and without --datasets.',
   });
 }
@@ -197,8 +198,8 @@ async function prepareTopics(
 }
 
 /**
- * Small segments, so that compaction, which passes over the open one, keeps up with a new version every day. The broker
- * stamps the messages, which tells a refresh the broker's time.
+ * Compaction skips the open segment: small segments let it keep up with a new version every day. The broker stamps the
+ * messages, so that a refresh knows the broker's time.
  */
 const indexSpec = (names: TopicNames) => ({
   topic: names.dumpIndex,

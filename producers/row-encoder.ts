@@ -1,8 +1,8 @@
 /**
- * Turns rows of a dataset's file into Avro records, bytes to bytes, in WebAssembly: `kernels/encode-rows.ts` decides which values
- * are valid. It is more than twice as fast as the same loop in JavaScript.
+ * Turns rows of a dataset's file into Avro records, bytes to bytes, in WebAssembly, which is more than twice as fast as the
+ * same loop in JavaScript. `kernels/encode-rows.ts` decides which values are valid.
  *
- * An encoder keeps nothing between two calls but the rows that were loaded last, so all chunkers of a dataset share one.
+ * Between two calls an encoder keeps only the rows that were loaded last, so all chunkers of a dataset share one.
  */
 import type { Column, Dataset } from '../topics/catalog.ts';
 import { isCoded } from './equal-values.ts';
@@ -11,7 +11,7 @@ import { explainRefusal, type RowRejectReason } from './row-refusal.ts';
 
 /** What stops `encode`: the end of the rows; a row of another block; a chunk that has to be cut; or a row that is not encoded. */
 export const stop = { atEnd: 0, atOtherBlock: 1, atCut: 2, full: -7 } as const;
-/** By the negative numbers from -1 on. */
+/** Reasons for the results -1, -2 and so on. */
 const refusals: readonly RowRejectReason[] = ['columns', 'integer', 'rating', 'id', 'boolean', 'null'];
 
 const newline = 0x0a;
@@ -68,9 +68,9 @@ interface EncodeOptions {
   readonly rowsMax: number;
   /** The rows are of this block; the encoder stops before one of another. */
   readonly block: number;
-  /** The id of the row before, behind which a chunk is not cut. */
+  /** The id of the row before: a chunk is not cut between rows of one id. */
   readonly lastId: number;
-  /** Records of another id begin only before so many bytes and rows. */
+  /** Records of another id begin only before this many bytes and rows. */
   readonly cutBytes: number;
   readonly cutRows: number;
   /** Bytes that the records must not pass. */

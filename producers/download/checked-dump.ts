@@ -1,4 +1,4 @@
-/** What a downloaded file must be before it replaces another one: the dump of its dataset, packed with gzip, whole. */
+/** Checks a downloaded file before it replaces another one: it is the whole dump of its dataset, packed with gzip. */
 import { createWriteStream } from 'node:fs';
 import { rename, stat } from 'node:fs/promises';
 import { Readable } from 'node:stream';
@@ -19,8 +19,8 @@ export function checkStart(bytes: Buffer, contentType: string): void {
 }
 
 /**
- * Reads the whole file: each gzip member has a checksum and a length, and nothing else may follow them. A server that
- * packed the file once more on the way is undone.
+ * Reads the whole file: each gzip member has a checksum and a length, and nothing else may follow them. If the server packed
+ * the file a second time, it is unpacked once.
  * @throws WrongContent; errors of the file system
  */
 export async function checkDump(path: string, dataset: DatasetName): Promise<void> {

@@ -140,9 +140,9 @@ class FileDownload {
 
   /**
    * 1. Asks for the rest of a part, for the file if it has changed, or for the file.
-   * 2. Writes the body to the part. It ends early for what cannot be the dump.
+   * 2. Writes the body to the part, and stops early if it cannot be the dump.
    * 3. Checks the whole part.
-   * @returns what to publish: no identity where the file is there already
+   * @returns the identity to publish; none if the file is there already
    */
   async #attempt(): Promise<{ readonly isContinued: boolean; readonly identity?: Identity }> {
     const { idleMs = 60_000, signal } = this.#options;
@@ -180,7 +180,7 @@ class FileDownload {
     return { isContinued: start > 0, identity: start > 0 ? (started as Identity) : identity };
   }
 
-  /** A part whose version the server can tell; others start again. */
+  /** A part whose version the server can compare; other parts are downloaded again. */
   async #startedPart(): Promise<(Identity & { readonly bytes: number }) | undefined> {
     const bytes = await sizeOf(this.#part);
     if (bytes === 0) return undefined;
@@ -236,7 +236,7 @@ class FileDownload {
     }
   }
 
-  /** A continued part may be of two versions if its server is careless: then it starts again. */
+  /** A continued part of two versions is damaged: its download starts again. */
   async #check(isContinued: boolean): Promise<void> {
     try {
       await checkDump(this.#part, this.#dataset);

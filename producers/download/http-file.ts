@@ -1,12 +1,12 @@
 /**
- * A file of an HTTP server, as the bytes that come over the wire. `fetch` unpacks what a server declares as packed; then no
- * announced length fits any more, and a `.gz` that was declared so arrives as text.
+ * Requests a file of an HTTP server and gives its bytes as they come over the wire. `fetch` unpacks what a server declares as
+ * packed: the announced length is then wrong, and a `.gz` file arrives as text.
  */
 import type { IncomingMessage } from 'node:http';
 import { messageOf, systemCodeOf } from '../../runtime/errors.ts';
 import { loadHttpFor } from '../../runtime/http.ts';
 
-/** A failure that may pass: the connection broke, the server is busy. */
+/** A temporary failure: the connection broke, the server is busy. */
 export class Interrupted extends Error {}
 
 export interface Response {

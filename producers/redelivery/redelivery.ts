@@ -9,7 +9,7 @@ import { availableLogBounds, type LogBounds } from '../../kafka/bounds.ts';
 import type { Broker } from '../../kafka/client.ts';
 import { asBrokerError } from '../../kafka/failures.ts';
 import { LogReader } from '../../kafka/log.ts';
-import { scan } from '../../kafka/scan.ts';
+import { type Range, scan } from '../../kafka/scan.ts';
 import { type DatasetName, datasetNames, type TopicNames } from '../../topics/catalog.ts';
 import { type Fate, type FoundLetter, markMessage, readDeadLetter } from '../../topics/dead-letter.ts';
 import type { Registry } from '../../topics/registry.ts';
@@ -67,7 +67,7 @@ const batchLettersMax = 500;
  *   registryUnreachable, accessRefused, stateUnusable; the reason of `signal`
  */
 export async function redeliver(options: RedeliveryOptions): Promise<RedeliveryReport> {
-  const { broker } = options;
+  const { broker, names } = options;
   return withJournalFolder(options, async () => {
     const reader = new LogReader(broker);
     const producer = createProducer(broker);
@@ -75,7 +75,9 @@ export async function redeliver(options: RedeliveryOptions): Promise<RedeliveryR
       await producer.connect().catch((thrown) => {
         throw asBrokerError(thrown, broker.endpoints);
       });
-      return await new Redelivery(options, reader, producer).run();
+      const topics = datasetNames.map((dataset) => names.source(dataset));
+      const bounds = await availableLogBounds(broker, [names.deadLetter, ...topics]);
+      return await new Redelivery(options, reader, producer, bounds).run();
     } finally {
       await Promise.all([producer.disconnect().catch(() => undefined), reader.close()]);
     }
@@ -86,9 +88,9 @@ class Redelivery {
   readonly #options: RedeliveryOptions;
   readonly #reader: LogReader;
   readonly #producer: Producer;
-  #opener!: LetterOpener;
-  #settlement!: Settlement;
-  #bounds = new Map<string, Map<number, LogBounds>>();
+  readonly #opener: LetterOpener;
+  readonly #settlement: Settlement;
+  readonly #letterRanges: readonly Range[];
   /** Source messages that are dead letters, as `topic/partition/offset`: readers of the topic skip them. */
   readonly #dead = new Set<string>();
   #replayed = 0;
@@ -97,32 +99,36 @@ class Redelivery {
   #rowsBehind = 0;
   readonly #refused: Record<string, number> = {};
 
-  constructor(options: RedeliveryOptions, reader: LogReader, producer: Producer) {
+  /** @param bounds of the existing source topics and of the dead-letter topic */
+  constructor(
+    options: RedeliveryOptions,
+    reader: LogReader,
+    producer: Producer,
+    bounds: ReadonlyMap<string, ReadonlyMap<number, LogBounds>>,
+  ) {
+    const { broker, names, registry, signal, dryRun } = options;
     this.#options = options;
     this.#reader = reader;
     this.#producer = producer;
-  }
-
-  async run(): Promise<RedeliveryReport> {
-    const { broker, names, registry, onProgress, signal, dryRun } = this.#options;
-    const topics = datasetNames.map((dataset) => names.source(dataset));
-    this.#bounds = await availableLogBounds(broker, [names.deadLetter, ...topics]);
-    this.#opener = new LetterOpener({
-      purpose: dryRun ? 'looking' : 'sending',
-      reader: this.#reader,
-      registry,
-      names,
-      bounds: this.#bounds,
-    });
+    this.#letterRanges = [...(bounds.get(names.deadLetter) ?? [])].map(([partition, each]) => ({
+      partition,
+      ...each,
+    }));
+    const purpose = dryRun ? 'looking' : 'sending';
+    this.#opener = new LetterOpener({ purpose, reader, registry, names, bounds });
     this.#settlement = new Settlement({
       broker,
-      reader: this.#reader,
+      reader,
       opener: this.#opener,
       dead: this.#dead,
       dryRun,
       signal,
-      send: this.#options.send ?? ((message) => this.#sendToBroker(message)),
+      send: options.send ?? ((message) => this.#sendToBroker(message)),
     });
+  }
+
+  async run(): Promise<RedeliveryReport> {
+    const { onProgress, signal, dryRun } = this.#options;
     const { chosen, before } = await this.#choose();
     const letters = [...chosen.values()].reduce((sum, offsets) => sum + offsets.size, 0);
     let done = 0;
@@ -161,8 +167,8 @@ class Redelivery {
     const { names, select, signal } = this.#options;
     const chosen = new Map<number, Set<number>>();
     let before = 0;
-    const ranges = this.#rangesOf(names.deadLetter);
-    for await (const { partition, messages } of scan(this.#reader, names.deadLetter, ranges, { signal })) {
+    const letters = scan(this.#reader, names.deadLetter, this.#letterRanges, { signal });
+    for await (const { partition, messages } of letters) {
       const own = chosen.get(partition) ?? new Set();
       chosen.set(partition, own);
       for (const message of messages) {
@@ -177,10 +183,6 @@ class Redelivery {
       }
     }
     return { chosen, before };
-  }
-
-  #rangesOf(topic: string) {
-    return [...(this.#bounds.get(topic) ?? [])].map(([partition, bounds]) => ({ partition, ...bounds }));
   }
 
   async *#lettersOf(partition: number, offsets: ReadonlySet<number>): AsyncGenerator<FoundLetter> {

@@ -1,22 +1,23 @@
 /**
- * The protocol by which a topic comes to hold exactly a dump, for one dataset. Its parts are devices, so that the
+ * Makes the topic of one dataset hold exactly a dump. It reaches topic, index and file through devices, so that the
  * simulator can kill it between any two steps and let others write between them.
  *
- * 1. `open`: the index is true of the log up to its marks. Whatever was written behind them makes its groups unknown,
- *    never absent. A mark that the log contradicts makes all groups of the partition unknown. So does, for its groups, a
- *    message that a consumer has refused since.
- * 2. `plan`: one pass over the dump, which sends nothing.
- * 3. `send`: changed, new and unknown groups whole; groups that the dump lacks are emptied.
- * 4. `settle`: what others wrote since `open` was read ends, in between the own messages, is unknown and sent again.
- * 5. `close`: the entries, then the directory with the new marks.
+ * 1. `open`: reads the index, which is true of the log up to its marks. Messages behind a mark make their groups unknown,
+ *    never absent. So does a message that a consumer has refused since. If the log contradicts a mark, all groups of the
+ *    partition are unknown.
+ * 2. `plan`: reads the dump once and sends nothing.
+ * 3. `send`: sends changed, new and unknown groups whole, and empties groups that the dump lacks.
+ * 4. `settle`: reads the log from where `open` ended. Groups that others wrote to are unknown and sent again.
+ * 5. `close`: writes the entries, then the directory with the new marks.
  *
- * When the topic holds many times the records of its dump and the dump has changes, step 3 sends the whole dump. It lies
- * between two marks of a base: the first before everything that step 3 sends, the second after step 4, which has sent
- * again what others wrote before the first. The broker appends the second only behind everything that this run has sent
- * to the partition since the first.
+ * When the topic holds many times the records of its dump and the dump has changes, step 3 sends the whole dump as a base,
+ * between two marks. The first mark comes before everything that step 3 sends. The second comes after step 4, which has sent
+ * again what others wrote before the first. The broker appends the second mark only behind all messages that this run has
+ * sent to the partition since the first.
  *
- * Killed anywhere, the next run finds its own messages behind the marks and sends their groups again.
+ * If a run is killed anywhere, the next one finds its messages behind the marks and sends their groups again.
  */
+import type { Range } from '../../kafka/scan.ts';
 import { crashPoint } from '../../runtime/crash-points.ts';
 import { blockKey, type DatasetName, datasets, partitionOf } from '../../topics/catalog.ts';
 import {
@@ -38,7 +39,6 @@ import type {
   DumpFile,
   IndexLog,
   IndexMessage,
-  LogRange,
   OwnMessages,
   SourceLog,
   Touched,
@@ -55,14 +55,14 @@ interface DatasetRefreshOptions {
   readonly fingerprint: string;
   readonly log: SourceLog;
   readonly index: IndexLog;
-  /** Take nothing of the index for granted. Default false. */
+  /** Send all groups, also those that the index knows. Default false. */
   readonly full?: boolean;
   /**
-   * Send a dump with changes as a base when the topic holds more than so many times the records of the dump before.
+   * Send a dump with changes as a base when the topic holds more than this many times the records of the dump before.
    * Default: never.
    */
   readonly baseAbove?: number | undefined;
-  /** How often groups that others wrote to during the run are sent again; the others stay unknown. Default 3. */
+  /** How often groups that others wrote to during the run are sent again; then they stay unknown. Default 3. */
   readonly settlementsMax?: number;
 }
 
@@ -74,7 +74,7 @@ export class DatasetRefresh {
   #entries = new GroupEntries();
   /** Of the messages of blocks that match the directory. */
   readonly #messageHashes = new Map<number, string>();
-  /** Where the log ended when it was last read, by partition. */
+  /** The ends of the log when it was last read, by partition. */
   #marks: IndexMark[] = [];
   /** Partitions whose log became another one during this run. */
   readonly #replaced = new Set<number>();
@@ -90,7 +90,7 @@ export class DatasetRefresh {
   #isBase = false;
   /** Records and begins as they were before this run's base. */
   #before: { readonly bases: (number | undefined)[]; readonly records: number } = { bases: [], records: 0 };
-  /** Whether nothing that others wrote was left unsettled when the log was last read. */
+  /** Whether others had written nothing since, when the log was last read. */
   #isSettled = false;
   #strays = noStrays;
   #findings: DumpFindings | undefined;
@@ -107,7 +107,7 @@ export class DatasetRefresh {
     return this.#entries;
   }
 
-  /** What the index said before this run; undefined when there was no usable directory. */
+  /** The index before this run; undefined when there was no usable directory. */
   get directory(): Directory | undefined {
     return this.#directory;
   }
@@ -117,7 +117,7 @@ export class DatasetRefresh {
     return this.#marks.every(({ offset }) => offset === 0);
   }
 
-  /** Whether this run has sent the group as its dump has it now: changed, new or unknown. Rows that a base only repeats are not meant. */
+  /** Whether this run has sent the group because it was changed, new or unknown; a base only repeats the others. */
   hasReplaced(group: number): boolean {
     const isChanged = this.#findings?.changed.stateOf(group) === entryState.known;
     return isChanged || this.#emptied.has(group) || this.#sentAgain.has(group);
@@ -140,7 +140,7 @@ export class DatasetRefresh {
     this.#records = this.#directory?.records ?? 0;
     const recordsOfDump = this.#recordsOfEntries();
     const isSamePartitioning = marks.length === bounds.length;
-    const ranges: LogRange[] = [];
+    const ranges: Range[] = [];
     const refusals = await log.refusals(this.#directory?.letters ?? []);
     this.#letters = refusals.end;
     const held = await heldMarks(log, isSamePartitioning ? marks : [], bounds);
@@ -148,7 +148,7 @@ export class DatasetRefresh {
       const mark = held[partition];
       if (mark !== undefined) {
         const offsets = refusals.places.filter((place) => place.partition === partition);
-        // The scan below reads what is not before the mark.
+        // The scan below reads the messages behind the mark.
         await this.#distrustRefused(offsets.filter(({ offset }) => offset >= start && offset < mark.offset));
       } else {
         this.#bases[partition] = undefined;
@@ -195,8 +195,8 @@ export class DatasetRefresh {
   }
 
   /**
-   * In place of `plan`: the topic was empty when this run began. Everything on it is this run's, or foreign. A dry run plans
-   * afterwards: all rows are new.
+   * Replaces `plan` where the topic was empty when this run began: its messages are of this run or of others. A dry run
+   * plans afterwards, and all rows are new.
    */
   async beginLoad(): Promise<void> {
     const bounds = await this.#options.log.bounds();
@@ -205,7 +205,7 @@ export class DatasetRefresh {
     this.#marks = bounds.map(({ start }) => ({ start, offset: start, hash: '' }));
   }
 
-  /** In place of `send`: the whole dump was sent as plain upserts. */
+  /** Replaces `send`: the whole dump was sent as plain upserts. */
   loaded(entries: GroupEntries, strays: Strays): void {
     this.#entries = entries;
     this.#strays = strays;
@@ -230,9 +230,9 @@ export class DatasetRefresh {
   }
 
   /**
-   * Ends a base, if this run sends one. There is no end where others may have written before the begin what was not sent
-   * again, or where the topic became another one during the run. A broker may also lose the tail of a partition after `settle`
-   * has read it. Then it refuses the end, and the marks do not hold.
+   * Ends a base, if this run sends one. The base gets no end if others may have written before its begin and their groups were
+   * not sent again, or if the topic became another one during the run. A broker may also lose the tail of a partition after
+   * `settle` has read it: it then refuses the end, and the marks do not hold.
    */
   async endBase(dump: Pick<DumpFile, 'own' | 'sendAgain' | 'mark'>): Promise<void> {
     if (!this.#isBase) return;
@@ -291,7 +291,7 @@ export class DatasetRefresh {
     await index.append([{ key: directoryKey(dataset), value: encodeDirectory(directory) }]);
   }
 
-  /** Consumers did not apply these messages. One that cannot be decoded may have held any group of its partition. */
+  /** Consumers did not apply these messages. A message that cannot be decoded may be about any group of its partition. */
   async #distrustRefused(
     places: readonly { readonly partition: number; readonly offset: number }[],
   ): Promise<void> {
@@ -346,14 +346,14 @@ export class DatasetRefresh {
   }
 
   /**
-   * Reads what came since the log was last read. A log that is not the one that was read then, or that lacks own
-   * messages, was replaced: its mark will not hold.
-   * @returns the groups that others touched, which are unknown now
+   * Reads the messages since the log was last read. If the log contradicts its mark or lacks own messages, it was replaced:
+   * its new mark must not hold.
+   * @returns the groups that others wrote to, which are unknown now
    */
   async #readOwnRange(own: OwnMessages): Promise<Set<number>> {
     const { log } = this.#options;
     const bounds = await log.bounds();
-    const ranges: LogRange[] = [];
+    const ranges: Range[] = [];
     const held = await heldMarks(log, this.#marks, bounds);
     for (const [partition, { end }] of bounds.entries()) {
       const mark = held[partition];
@@ -389,8 +389,8 @@ export class DatasetRefresh {
     return foreign;
   }
 
-  /** Where own messages end that need not be read: the start of the range, unless they are gapless. */
-  async #endOfGapless(own: OwnMessages, { partition, start, end }: LogRange): Promise<number> {
+  /** Skips own messages that are gapless. @returns the first offset of the range that must be read */
+  async #endOfGapless(own: OwnMessages, { partition, start, end }: Range): Promise<number> {
     const offsets = own.gapless(partition);
     if (offsets === undefined) return start;
     let next = start;

@@ -1,6 +1,9 @@
 /**
- * What `DatasetRefresh` works with: the dataset's topic, the topic of the index, and a file of the dump. The simulator has its own.
+ * The devices of `DatasetRefresh`: the dataset's topic, the topic of the index, and a file of the dump. Kafka and files
+ * implement them, and so does the simulator.
  */
+import type { LogBounds } from '../../kafka/bounds.ts';
+import type { Range } from '../../kafka/scan.ts';
 import type { BaseMark } from '../../topics/base.ts';
 import type { GroupEntries, GroupEntry } from './group-entries.ts';
 import type { DumpFindings } from './plan.ts';
@@ -19,7 +22,7 @@ export interface OffsetSet {
   has(offset: number): boolean;
 }
 
-/** What a message touches. */
+/** The ids and groups that a message writes to. */
 export interface Touched extends Written {
   /** Records and deletes. */
   readonly records: number;
@@ -28,28 +31,21 @@ export interface Touched extends Written {
   readonly ids: Iterable<number>;
 }
 
-export interface LogRange {
-  readonly partition: number;
-  readonly start: number;
-  /** Exclusive. */
-  readonly end: number;
-}
-
 /** The dataset's topic. */
 export interface SourceLog {
-  /** First offset and end of each partition. */
-  bounds(): Promise<readonly { readonly start: number; readonly end: number }[]>;
+  /** By partition. */
+  bounds(): Promise<readonly LogBounds[]>;
   /**
-   * The hashes of the messages at these offsets that the log holds, by partition and offset. Messages with the same bytes that were written at
-   * different times, or appended by different leaders, have different hashes.
+   * Hashes of the messages that the log holds in these ranges, by partition and offset. Messages with the same bytes have
+   * different hashes if they were written at different times or appended by different leaders.
    */
-  hashesOf(ranges: readonly LogRange[]): Promise<ReadonlyMap<number, ReadonlyMap<number, string>>>;
+  hashesOf(ranges: readonly Range[]): Promise<ReadonlyMap<number, ReadonlyMap<number, string>>>;
   /**
    * Calls `onTouched` for every message of the ranges that consumers apply, except those for which `isOwn` is true: these
    * need not be decoded.
    */
   scan(
-    ranges: readonly LogRange[],
+    ranges: readonly Range[],
     onTouched: (touched: Touched) => void,
     isOwn?: (written: Written) => boolean,
   ): Promise<void>;
@@ -80,26 +76,26 @@ export interface IndexLog {
 export interface OwnMessages {
   /** Whether a message of the topic is one of them, at the offset that was acknowledged. */
   has(written: Written): boolean;
-  /** How many the partition must hold at least: those that were acknowledged. */
+  /** The number of acknowledged messages, which the partition must hold at least. */
   acknowledged(partition: number): number;
   /** Their offsets, if none between the first and the last can be missing when these two are there. */
   gapless(partition: number): OffsetSet | undefined;
 }
 
-/** A file of the dump, and the way of its rows to the topic. */
+/** A file of the dump, which sends its rows to the topic. */
 export interface DumpFile {
   readonly own: OwnMessages;
   /** Reads the file to its end and compares every group. Sends nothing. */
   compare(index: GroupEntries): Promise<DumpFindings>;
   /**
-   * Sends the groups that `compare` found different, and empties others. Returns when all is acknowledged.
+   * Sends the groups that `compare` found different, and empties others. Returns when all messages are acknowledged.
    * @param whole also sends the groups that `compare` found unchanged
    */
   send(emptied: readonly number[], whole: boolean): Promise<void>;
   /** Sends these groups again, or empties them; calls `onSent` with the entry of each that has rows. */
   sendAgain(groups: ReadonlySet<number>, onSent: (group: number, entry: GroupEntry) => void): Promise<void>;
   /**
-   * Sends a mark of a base to every partition; an end only where the broker still has all that this run has sent to it.
+   * Sends a mark of a base to every partition. Sends an end only where the broker still has all messages of this run.
    * @returns its offsets; undefined where the mark was refused or its offset is not known
    */
   mark(mark: BaseMark['mark']): Promise<readonly (number | undefined)[]>;

@@ -1,4 +1,4 @@
-/** What ties the hashes of a dump index to the rules by which they were taken. */
+/** The fingerprint of the rules by which the hashes of a dump index were taken. */
 import { createHash } from 'node:crypto';
 import type { DatasetName } from '../../topics/catalog.ts';
 import { groupSize } from '../../topics/id-groups.ts';
@@ -8,7 +8,7 @@ import type { InputFile } from '../input-files.ts';
 /** Raised when rows are hashed, accepted or encoded in another way. */
 const rulesVersion = 2;
 
-/** Of everything that decides what a row of the file becomes: where it differs, hashes cannot be compared. */
+/** Covers everything that decides what a row of the file becomes. Hashes of different fingerprints cannot be compared. */
 export function fingerprintOf(dataset: DatasetName, file: InputFile | undefined): string {
   const rules = {
     rulesVersion,

@@ -1,7 +1,7 @@
 /**
- * One file of a dump on its way to a topic that holds another one. `compare` reads it to its end, hashes its groups, and
- * spools the messages of those that are not as the index has them; `send` sends the spool. A spool that grows too large is
- * given up, and `send` reads the file again.
+ * Sends what differs between one file of a dump and the index. `compare` reads the file to its end, hashes its groups, and
+ * spools the chunks of those that differ. `send` sends the spool. If the spool grows too large, `send` reads the file again
+ * instead, and no row of another file is ever sent for one that was compared.
  */
 import { crashPoint } from '../../runtime/crash-points.ts';
 import type { BaseMark } from '../../topics/base.ts';
@@ -35,7 +35,7 @@ interface DumpPassOptions {
   readonly topic: string;
   readonly appender: Appender;
   readonly rejectedRows: RejectedRows;
-  /** Rows without an id in the dump before: the same ones are no dead letters again. */
+  /** Rows without an id in the dump before: if they are the same, they get no new dead letters. */
   readonly straysBefore?: Strays | undefined;
   /** Path of the spool. */
   readonly spoolPath: string;
@@ -73,22 +73,22 @@ export class DumpPass implements DumpFile {
   readonly #sender: Sender<PackedChunk>;
   readonly #spool: Spool;
   readonly #chunker: Chunker;
-  /** Of the present reading. */
+  /** The reader of the current pass over the file. */
   #reader: GroupReader | undefined;
-  /** Counts the refused rows of groups that have not changed: they have their dead letters. Its chunks go nowhere. */
+  /** Counts the refused rows of unchanged groups, which have dead letters already. Its chunks are dropped. */
   #counter: Chunker | undefined;
   /** Chunks that were cut and are not spooled or sent yet. */
   #pending: PackedChunk[] = [];
   #pendingRejected: { readonly row: RejectedRow; readonly isStray: boolean }[] = [];
-  /** While the chunker has a row that belongs to no group. */
+  /** Whether the chunker is reading a row that belongs to no group. */
   #isStray = false;
   #rejectedBytes = 0;
   #isSpooled = true;
-  /** Rows that are read again were counted before. */
+  /** Rejections are counted while comparing; rows that are read again were counted before. */
   #isComparing = true;
-  /** Rows that are sent again were rejected before. */
+  /** Rows that are sent again have dead letters, where they need one. */
   #isSendingAgain = false;
-  /** What the dump is compared with. */
+  /** The entries that the dump is compared with. */
   #index = new GroupEntries();
   #changed = new GroupEntries();
   #strays = noStrays;
@@ -157,7 +157,6 @@ export class DumpPass implements DumpFile {
     this.#index = index;
     const unchanged = new GroupSet();
     const changed = this.#changed;
-    let unchangedRows = 0;
     const reader = await this.#read('compare', (closed) => {
       const { group, low, high, rows } = closed;
       const hasRefused = index.holdsRefused(group, low, high);
@@ -165,7 +164,7 @@ export class DumpPass implements DumpFile {
         unchanged.add(group);
         const refused = hasRefused ? this.#refusedRowsOf(closed) : 0;
         this.rejected += refused;
-        unchangedRows += rows - refused;
+        this.unchanged += rows - refused;
         return;
       }
       const outcome = this.#chunker.replaceGroup(group, closed);
@@ -176,10 +175,9 @@ export class DumpPass implements DumpFile {
     this.#strays = reader.strays;
     this.rejected += reader.strays.rows;
     this.rows = reader.rows;
-    this.unchanged = unchangedRows;
     return {
       rows: reader.rows,
-      unchangedRows,
+      unchangedRows: this.unchanged,
       refused: this.rejected,
       changed,
       isUnchanged: (group) => unchanged.has(group),
@@ -250,26 +248,17 @@ export class DumpPass implements DumpFile {
     return this.#strays.rows !== rows || this.#strays.low !== low || this.#strays.high !== high;
   }
 
-  /** Rows without an id that the dump before had, too: all of them, or none. */
-  get #knownStrays(): number {
-    return this.hasNewStrays ? 0 : this.#strays.rows;
-  }
-
-  /** The second reading, for a dump whose spool became too large. */
+  /** Reads the file a second time, because the spool became too large. */
   async #sendChanged(): Promise<void> {
-    const { file } = this.#options;
-    await checkUnchanged(file);
     await this.#read('send', (closed) => {
       if (this.#changed.stateOf(closed.group) === entryState.absent) return;
       this.#sendClosed(closed);
     });
   }
 
-  /** The second reading, for a base. Refused rows of unchanged groups have their dead letters already. */
+  /** Reads the file a second time, for a base. Refused rows of unchanged groups have dead letters already. */
   async #sendWhole(): Promise<void> {
-    const { file } = this.#options;
-    await checkUnchanged(file);
-    // Beside a spool, the rejected rows of the first reading are kept.
+    // With a spool, the rejected rows of the first reading are still to be sent.
     const isKept = this.#isSpooled;
     this.#isSendingAgain = isKept;
     await this.#read('send', (closed) => {
@@ -291,6 +280,7 @@ export class DumpPass implements DumpFile {
   async #read(pass: 'compare' | 'send', onGroup: (closed: ClosedGroup) => void): Promise<GroupReader> {
     const { file, onProgress, signal } = this.#options;
     const { layout, dataset } = file;
+    await checkUnchanged(file);
     const reader = new GroupReader({
       prefix: datasets[dataset].idPrefix,
       idColumn: layout.order[0] as number,
@@ -374,7 +364,8 @@ export class DumpPass implements DumpFile {
   }
 
   async #reject({ row, isStray }: { row: RejectedRow; isStray: boolean }): Promise<void> {
-    if (isStray && this.#knownStrays > 0) return;
+    // They have dead letters since the dump before.
+    if (isStray && !this.hasNewStrays) return;
     this.#options.rejectedRows.add(row);
     this.#options.onRejected(row.reason);
     await this.#options.rejectedRows.room();

@@ -1,12 +1,12 @@
-/** Reading a file of a dump to its end, and what may be wrong with it. */
+/** Reads a file of a dump, and the errors for a file that is damaged, changed or cut off. */
 import { stat } from 'node:fs/promises';
 import { ReelflowError } from '../../runtime/errors.ts';
 import { bytesOf } from '../../runtime/file-bytes.ts';
 import { checkText, damaged, type InputFile } from '../input-files.ts';
 
 /**
- * The unpacked bytes of the file.
- * @param rows how many rows of them were read, for the error of a damaged file
+ * Reads the unpacked bytes of the file.
+ * @param rows the number of rows read so far, for the error of a damaged file
  * @throws ReelflowError input
  */
 export async function* piecesOf(
@@ -34,22 +34,23 @@ export async function* piecesOf(
   }
 }
 
-/** @throws ReelflowError inputChanged */
+/** @throws ReelflowError inputChanged, also if the file is gone */
 export async function checkUnchanged(file: InputFile): Promise<void> {
-  const { size, mtime } = await stat(file.path);
-  if (size !== file.size || mtime.getTime() !== file.modified.getTime()) throw changedMeanwhile(file);
+  const now = await stat(file.path).catch(() => undefined);
+  if (now?.size !== file.size || now.mtime.getTime() !== file.modified.getTime())
+    throw changedMeanwhile(file);
 }
 
 export function changedMeanwhile({ name }: InputFile): ReelflowError {
   return new ReelflowError('inputChanged', `${name} changed while it was read`, {
-    detail: 'Its size, its date or its rows are not those of the first pass.',
-    hint: 'Replace files by renaming finished ones. Run the same command again.',
+    detail: 'Its size, its date or its rows differ from those of the first reading.',
+    hint: 'Run the same command again. Replace a file by renaming a finished one.',
   });
 }
 
 export function withoutNewline({ name }: InputFile, rows: number): ReelflowError {
   return new ReelflowError('cutFile', `${name} does not end with a newline`, {
-    detail: `It breaks off in line ${rows + 1}. Nothing of it was sent.`,
+    detail: `It ends inside line ${rows + 1}. Nothing of it was sent.`,
     hint: 'Fetch the file again: its last row may be cut off. If the file is whole, end it with a newline.',
   });
 }

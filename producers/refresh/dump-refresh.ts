@@ -1,6 +1,6 @@
 /**
- * Makes the topics hold exactly a dump. All files are read and compared, and all plans checked, before the first message is
- * sent; a dataset whose topic is empty is sent in one pass instead.
+ * Makes the topics hold exactly a dump. It reads and compares all files and checks all plans before it sends the first
+ * message. A dataset whose topic is empty is loaded in one pass instead.
  */
 import { join } from 'node:path';
 import { LogReader } from '../../kafka/log.ts';
@@ -33,15 +33,15 @@ export interface RefreshOptions extends Guards {
   readonly registry: Registry;
   /** Send every group of the dump, also those that the index knows. Default false. */
   readonly full?: boolean;
-  /** Plan and check only, also what a run would load. Default false. */
+  /** Only plan and check, also datasets that a run would load. Default false. */
   readonly dryRun?: boolean;
-  /** Datasets that the dump lacks, and whose rows are to be removed. */
+  /** Datasets that the dump lacks and whose rows the refresh removes. */
   readonly drop?: readonly DatasetName[];
   /** Largest spool of one dataset; above it the file is read twice. Default 4 GB. */
   readonly spoolBytesMax?: number;
-  /** Bytes after which the datasets sent so far are finished: a run that is killed sends unfinished ones again. Default 64 MB. */
+  /** Finish the datasets sent so far after this many bytes; a killed run sends unfinished ones again. Default 64 MB. */
   readonly unfinishedBytesMax?: number;
-  /** Send a dataset as a base when its topic holds more than so many times the records of its dump. Default 2. */
+  /** Send a dataset as a base when its topic holds more than this many times the records of its dump. Default 2. */
   readonly baseAbove?: number;
   /**
    * Called when every message of the dump is acknowledged, before the index is written. Messages may follow: groups that
@@ -54,7 +54,7 @@ interface DumpRefreshInput {
   readonly options: FileReplayOptions & RefreshOptions;
   readonly run: FileReplayRun;
   readonly files: readonly InputFile[];
-  /** Datasets that a whole dump would have, and this one has not. */
+  /** Datasets that this dump lacks although it should be whole. */
   readonly absent: readonly DatasetName[];
   readonly schemaIds: ReadonlyMap<DatasetName, number>;
   readonly shards: number;
@@ -62,7 +62,7 @@ interface DumpRefreshInput {
   readonly missing: ReadonlySet<string>;
   /** For files that are removed at the end. */
   readonly folder: string;
-  /** Datasets of which an earlier attempt has sent a part, to a topic that was empty. */
+  /** Datasets that an earlier attempt has loaded in part. */
   readonly resumedLoads: readonly DatasetName[];
 }
 
@@ -72,7 +72,7 @@ const unfinishedBytesMaxDefault = 64_000_000;
 
 export type Plans = Partial<Record<DatasetName, DatasetPlan>>;
 
-/** A dataset that is refreshed, loaded or dropped. */
+/** The work on one dataset: refresh it, load it into an empty topic, or drop its rows. */
 type Task = FileTask | (CommonTask & { readonly kind: 'drop'; readonly pass: EmptyDump });
 
 interface CommonTask {
@@ -87,13 +87,13 @@ interface FileTask extends CommonTask {
   sorted?: SortedCopy;
 }
 
-/** As `Promise.all`, but nothing is under way any more when it rejects. */
+/** As `Promise.all`, but it rejects only when all work has ended. */
 async function allEnded<T>(work: readonly Promise<T>[]): Promise<T[]> {
   await Promise.allSettled(work);
   return Promise.all(work);
 }
 
-/** The offsets of an earlier attempt are not known. */
+/** Whether an earlier attempt of this run sent the message: its offsets are not known. */
 function isOfEarlierAttempt({ runId, chunk }: Written, journal: Journal): boolean {
   return runId === journal.runId && chunk < firstChunkOf(journal);
 }
@@ -126,7 +126,7 @@ export class DumpRefresh {
 
   /**
    * @throws ReelflowError tooManyRemoved, cutFile, rowsRejected, datasetAbsent, olderDump, futureDump, inputChanged, newerIndex, input, and
-   *   what the broker and the registry give; nothing was sent then, but for the parts of topics that were empty
+   *   errors of broker and registry. Nothing was sent then, except to topics that were empty
    */
   async run(): Promise<void> {
     const tasks: Task[] = [];
@@ -193,7 +193,7 @@ export class DumpRefresh {
     return { dataset, refresh, kind: isLoad ? 'load' : 'refresh', file, pass };
   }
 
-  /** A file that is not sorted is sorted first, which takes as much space in the state folder as its rows. */
+  /** Sorts a copy of an unsorted file first, which takes as much space in the state folder as its rows. */
   async #plan(task: Task): Promise<DatasetPlan> {
     try {
       return await task.refresh.plan(task.pass);
@@ -204,7 +204,7 @@ export class DumpRefresh {
     }
   }
 
-  /** From here on the rows of the task come from a sorted copy of its file. */
+  /** Replaces the task's pass by one over a sorted copy of its file. */
   async #sort(task: FileTask): Promise<SortedCopy> {
     const { dataset, file, refresh } = task;
     const { options } = this.#input;
@@ -240,7 +240,7 @@ export class DumpRefresh {
       shards,
       schemaId,
       runId: run.journal.runId,
-      // A load has used the first half of the numbers when this pass settles it.
+      // When this pass settles a load, the load has used the first half of the numbers.
       firstChunk: firstChunkOf(run.journal) + chunksPerAttempt / 2,
       topic: names.source(dataset),
       appender: run.appender,
@@ -274,8 +274,8 @@ export class DumpRefresh {
       if ([...refresh.entries].length === 0) continue;
       if (options.drop?.includes(dataset) !== true) {
         throw new ReelflowError('datasetAbsent', `The dump has no ${dataset}, but the topics hold it`, {
-          detail: 'A dump stands for all datasets. Nothing was sent.',
-          hint: `Add the file. To remove all rows of ${dataset}, use --drop ${dataset}; to leave it alone, name the files instead of the directory.`,
+          detail: 'A directory stands for all datasets. Nothing was sent.',
+          hint: `Add the file. To remove all rows of ${dataset}, use --drop ${dataset}; to keep them, name the files instead of the directory.`,
         });
       }
       const pass = new EmptyDump({
@@ -316,7 +316,7 @@ export class DumpRefresh {
     });
   }
 
-  /** Consumers need nothing of what follows the sending of a dataset: it comes when the next ones are sent, too. */
+  /** Sends several datasets before it finishes them together: consumers need only what was sent. */
   async #sendAll(tasks: readonly Task[]): Promise<void> {
     const { signal, unfinishedBytesMax = unfinishedBytesMaxDefault } = this.#input.options;
     let sent: { readonly task: Task; readonly seconds: number }[] = [];
@@ -381,7 +381,7 @@ export class DumpRefresh {
     // Without an index the next refresh reads the topic and sends every group.
     if (!load.isDone) return;
     onSent?.();
-    // Letters of a load that is resumed may be of this run.
+    // Letters of a resumed load may be of this run.
     if (!this.#input.resumedLoads.includes(dataset)) {
       await this.#letters.mark(dataset, { group: () => true, strays: true, messages: true });
     }
@@ -399,7 +399,7 @@ export class DumpRefresh {
     await refresh.close();
   }
 
-  /** @returns false where the file cannot be sorted: it is on the topic, but a refresh by it will fail, too */
+  /** @returns false if the file cannot be sorted: its rows are on the topic, but a refresh with this file would fail */
   async #hashSorted(task: FileTask, hasher: LoadHasher): Promise<boolean> {
     try {
       await hasher.readSorted((await this.#sort(task)).file);
@@ -454,7 +454,7 @@ async function openChecked(refresh: DatasetRefresh, dataset: DatasetName): Promi
     if (!(thrown instanceof NewerIndex)) throw thrown;
     throw new ReelflowError('newerIndex', `The dump index of ${dataset} is of a newer version`, {
       detail: `${thrown.message}. Nothing was sent.`,
-      hint: 'Use the newer version of reelflow, or delete the topic of the index: the next replay then sends the whole dump.',
+      hint: 'Use the newer version of reelflow. Or delete the topic of the index: the next replay then sends the whole dump.',
       cause: thrown,
     });
   }

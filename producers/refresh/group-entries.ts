@@ -1,7 +1,7 @@
 /**
- * What is known of the groups of one dataset: one entry a group, in blocks of 200 groups as typed arrays (about 4 kB a
- * block that occurs). An entry is `known` when the topic holds exactly the rows of that hash; `unknown` when the topic may
- * hold rows of the group; a group without an entry has no rows on the topic.
+ * Entries for the groups of one dataset, in blocks of 200 groups as typed arrays (about 4 kB per block that occurs). An entry
+ * is `known` if the topic holds exactly the rows of its hash, and `unknown` if the topic may hold rows of the group. A group
+ * without an entry has no rows on the topic.
  */
 import { blockOfGroup, groupOf, groupSize, groupsOfBlock } from '../../topics/id-groups.ts';
 import type { Touched } from './devices.ts';
@@ -21,7 +21,7 @@ export class EntryBlock {
 
 export interface GroupEntry {
   readonly low: number;
-  /** Inverted if at least one row of the group was refused: its rows are counted again in each dump that still has them. */
+  /** Inverted if at least one row of the group was refused: each dump that still has such rows counts them again. */
   readonly high: number;
   readonly maskLow: number;
   readonly maskHigh: number;
@@ -63,7 +63,7 @@ export class GroupEntries {
     return block.state[at] === entryState.known && block.low[at] === low && block.high[at] === high;
   }
 
-  /** As above, of rows of which at least one was refused. */
+  /** The same for rows of which at least one was refused. */
   holdsRefused(group: number, low: number, high: number): boolean {
     return this.holds(group, low, ~high);
   }
@@ -99,7 +99,7 @@ export class GroupEntries {
     else block.maskHigh[at] = (block.maskHigh[at] as number) | (1 << (bit - 32));
   }
 
-  /** Another producer wrote this message: what it replaces holds no rows before it, and its groups are unknown. */
+  /** Another producer wrote this message: it empties the groups that it replaces, and all its groups are unknown. */
   touch({ replaces, ids }: Pick<Touched, 'replaces' | 'ids'>): void {
     for (const group of replaces) {
       const block = this.makeUnknown(group);
@@ -110,7 +110,7 @@ export class GroupEntries {
     for (const id of ids) this.touchId(id);
   }
 
-  /** The group is unknown, never absent: the topic may hold rows of it. The ids that it may hold stay. */
+  /** Makes the group unknown, never absent: the topic may hold rows of it. Keeps the ids that it may hold. */
   makeUnknown(group: number): EntryBlock {
     const block = this.#blockFor(group);
     block.state[group % groupsOfBlock] = entryState.unknown;

@@ -1,6 +1,6 @@
 /**
- * Reads the rows of a file by groups of ids and hashes them, one pass over the bytes, in WebAssembly (`kernels/hash-rows.ts`). A group is handed over when its
- * last row was read; how the input was cut into pieces changes nothing.
+ * Reads the rows of a file by groups of ids and hashes them: one pass over the bytes, in WebAssembly (`kernels/hash-rows.ts`).
+ * It hands over a group when it has read the group's last row. The sizes of the pieces do not change the result.
  *
  * Files are sorted by id, as numbers or as texts, which puts tt10000000 between tt1000000 and tt1000001. Ids of one
  * length ascend in both orders, so each length has a lane of its own with one open group. A file in which the ids of a
@@ -48,12 +48,12 @@ export interface GroupReaderOptions {
 }
 
 const newline = 0x0a;
-/** A longer line is refused whatever it holds; only so much of it is kept. */
+/** A longer line is refused whatever it holds; only this much of it is kept. */
 export const lineBytesMax = messageBytesMax + 1;
 /** Bytes of a piece that are read together. */
 const pieceBytesMax = 256 * 1024;
 const lanesCount = 3;
-// What the kernel finds instead of rows with ids.
+// Results of the kernel that are no lane.
 const stray = -1;
 const unsorted = -2;
 const otherGroup = -3;
@@ -72,7 +72,7 @@ interface Kernel {
   closeGroup(lane: number): void;
 }
 
-/** Kernels of readers that have ended: a memory is dear to make. */
+/** Kernels of readers that have ended: creating a memory is expensive. */
 const idle: Kernel[] = [];
 
 class Lane implements ClosedGroup {
@@ -106,7 +106,7 @@ class Lane implements ClosedGroup {
     eachRun(this.work, this.runs, each);
   }
 
-  /** Copies the rows of the present piece, whose memory will be overwritten. */
+  /** Copies the rows of the current piece, whose memory will be overwritten. */
   keep(): void {
     for (let i = 0; i < this.runs.length; i += 3) {
       const start = this.runs[i] as number;
@@ -135,7 +135,7 @@ export class GroupReader {
   readonly #options: GroupReaderOptions;
   readonly #kernel: Kernel;
   readonly #results: Int32Array;
-  /** The kernel's memory: from `#inputAt` on the beginning of an open line, then the present piece. */
+  /** The kernel's memory: from `#inputAt` on the beginning of an open line, then the current piece. */
   readonly #work: Buffer;
   readonly #inputAt: number;
   readonly #lanes: readonly Lane[];

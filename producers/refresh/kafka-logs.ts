@@ -5,7 +5,7 @@ import { type LogBounds, logBounds, UnknownTopic } from '../../kafka/bounds.ts';
 import type { Broker } from '../../kafka/client.ts';
 import type { LogReader } from '../../kafka/log.ts';
 import { untilServed } from '../../kafka/outage.ts';
-import { scan, scanTopic } from '../../kafka/scan.ts';
+import { type Range, scan, scanTopic } from '../../kafka/scan.ts';
 import { crashPoint } from '../../runtime/crash-points.ts';
 import { type DatasetName, datasets } from '../../topics/catalog.ts';
 import {
@@ -18,7 +18,7 @@ import {
 import { readDeadLetter } from '../../topics/dead-letter.ts';
 import { Ownership } from '../../topics/ownership.ts';
 import { sendServed } from '../producer.ts';
-import type { IndexLog, IndexMessage, LogRange, Refusals, SourceLog, Touched, Written } from './devices.ts';
+import type { IndexLog, IndexMessage, Refusals, SourceLog, Touched, Written } from './devices.ts';
 
 const hashHexDigits = 32;
 /** Compaction leaves one message of this key; no dataset has this name. */
@@ -40,7 +40,7 @@ interface KafkaSourceLogOptions {
 
 export class KafkaSourceLog implements SourceLog {
   readonly #options: KafkaSourceLogOptions;
-  /** By the newest bounds: each look at them opens a connection. */
+  /** From the newest bounds: each request for them opens a connection. */
   #partitions: number | undefined;
 
   constructor(options: KafkaSourceLogOptions) {
@@ -52,14 +52,14 @@ export class KafkaSourceLog implements SourceLog {
     return refusals.of(topic, since);
   }
 
-  async bounds(): Promise<{ start: number; end: number }[]> {
+  async bounds(): Promise<LogBounds[]> {
     const { boundsOf, topic } = this.#options;
     const found = await boundsOf(topic);
     this.#partitions = found.size;
     return [...found].sort(([a], [b]) => a - b).map(([, bounds]) => bounds);
   }
 
-  async hashesOf(ranges: readonly LogRange[]): Promise<Map<number, Map<number, string>>> {
+  async hashesOf(ranges: readonly Range[]): Promise<Map<number, Map<number, string>>> {
     const { reader, topic } = this.#options;
     const found = new Map<number, Map<number, string>>();
     for await (const { partition, messages } of scan(reader, topic, ranges)) {
@@ -77,7 +77,7 @@ export class KafkaSourceLog implements SourceLog {
   }
 
   async scan(
-    ranges: readonly LogRange[],
+    ranges: readonly Range[],
     onTouched: (touched: Touched) => void,
     isOwn: (written: Written) => boolean = () => false,
   ): Promise<void> {
@@ -120,7 +120,7 @@ export async function boundsOf(
   topic: string,
   signal?: AbortSignal,
 ): Promise<ReadonlyMap<number, LogBounds>> {
-  // A topic that does not exist passes for one that a starting broker does not know yet, and would be waited for.
+  // As a result, not as an error: `untilServed` would wait for a topic that a starting broker may not know yet.
   const ask = () => logBounds(broker, [topic]).catch(unknownTopicOf);
   const found = await untilServed(broker.outages, `bounds of ${topic}`, ask, signal);
   if (found instanceof UnknownTopic) throw found;
@@ -144,7 +144,7 @@ function* idsOf(...columns: ArrayLike<number>[]): Generator<number> {
   }
 }
 
-/** Reads the dead letters of consumers, once for all datasets whose index has read equally many. */
+/** Reads the dead letters of consumers, once for all datasets whose indexes have read the same letters. */
 export class ConsumerRefusals {
   readonly #boundsOf: BoundsOf;
   readonly #reader: LogReader;
@@ -226,8 +226,8 @@ export class KafkaIndexLog implements IndexLog {
   }
 
   /**
-   * The time of the broker, which it stamps on a message of the index; of this host, where the topic is not set so.
-   * @param dryRun sends no message: the time is of this host
+   * The time that the broker stamps on a message of the index; this host's time if the topic has other settings.
+   * @param dryRun sends no message, and takes this host's time
    */
   async timeMs(dryRun: boolean): Promise<number> {
     if (dryRun) return Date.now();

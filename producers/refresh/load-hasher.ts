@@ -1,6 +1,6 @@
 /**
- * Takes the hashes of a dump on the way, while its file goes to an empty topic in one pass. The groups of a file that is not
- * sorted by id never come together: its hashes are taken from a sorted copy afterwards.
+ * Hashes the groups of a file while the file is loaded into an empty topic, in one pass. If the file is not sorted by id, its
+ * groups are never whole: `readSorted` then hashes a sorted copy.
  */
 import { bytesOf, type ReadableFile } from '../../runtime/file-bytes.ts';
 import type { Dataset } from '../../topics/catalog.ts';

@@ -3,11 +3,9 @@
  * log has the same two messages before it. So a log that was recreated, cut at its end or trimmed is never taken for the one
  * that was marked.
  */
+import type { LogBounds } from '../../kafka/bounds.ts';
 import type { IndexMark } from '../../topics/dump-index.ts';
-import type { LogRange, SourceLog } from './devices.ts';
-
-/** First offset and end of a partition. */
-type Bounds = Omit<LogRange, 'partition'>;
+import type { SourceLog } from './devices.ts';
 
 /** An offset of a partition whose log begins at `start`. */
 interface LogPlace {
@@ -24,10 +22,10 @@ interface LogPlace {
 export async function heldMarks(
   log: SourceLog,
   marks: readonly IndexMark[],
-  bounds: readonly Bounds[],
+  bounds: readonly LogBounds[],
 ): Promise<(IndexMark | undefined)[]> {
   const possible = marks.flatMap((mark, partition) => {
-    const { start, end } = bounds[partition] as Bounds;
+    const { start, end } = bounds[partition] as LogBounds;
     const isPossible = (start === mark.start || start === mark.base) && mark.offset <= end;
     return isPossible ? [{ mark, partition, start, offset: mark.offset }] : [];
   });
@@ -42,7 +40,7 @@ export async function heldMarks(
 /** Marks at the ends of the partitions. @param held marks that hold: their hashes were just read */
 export async function marksAtEnd(
   log: SourceLog,
-  bounds: readonly Bounds[],
+  bounds: readonly LogBounds[],
   held: readonly (IndexMark | undefined)[],
 ): Promise<IndexMark[]> {
   const marks: IndexMark[] = [];

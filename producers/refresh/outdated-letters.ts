@@ -1,22 +1,21 @@
 /**
- * Dead letters of earlier runs and of consumers that a refresh has made useless: it has sent their groups of ids again, or
- * emptied them, as its dump says. So each row of such a letter was corrected, is gone, or was refused once more and has a
- * letter of this run. They are marked as superseded, which closes them for every reader of the letters.
+ * Marks dead letters as superseded that a refresh has made outdated: it has sent their groups of ids again, or emptied them.
+ * So each row of such a letter was corrected, is gone, or was refused again and has a letter of this run. The mark closes the
+ * letter for every reader.
  */
 import type { Producer } from 'kafkajs';
 import type { Broker } from '../../kafka/client.ts';
 import type { LogReader } from '../../kafka/log.ts';
-import { scan } from '../../kafka/scan.ts';
+import { type Range, scan } from '../../kafka/scan.ts';
 import { type DatasetName, datasetNames, datasets, type TopicNames } from '../../topics/catalog.ts';
 import { type FoundLetter, markMessage, OpenLetters } from '../../topics/dead-letter.ts';
 import { groupOf } from '../../topics/id-groups.ts';
 import { datasetOf } from '../file-names.ts';
 import { LineId } from '../line-id.ts';
 import { sendServed } from '../producer.ts';
-import type { LogRange } from './devices.ts';
 import { boundsOf } from './kafka-logs.ts';
 
-/** What an open letter is about. */
+/** The subject of an open letter. */
 interface OpenLetter {
   readonly dataset: DatasetName;
   /** Group of a row's id; `stray` for a row without one; `message` for a message that a consumer refused. */
@@ -28,7 +27,7 @@ interface Replaced {
   group(group: number): boolean;
   /** Whether the rows without an id are others than before. */
   readonly strays: boolean;
-  /** Whether anything was sent: then every group of a refused message was, because its index entry was unknown. */
+  /** Whether anything was sent. Every group of a refused message was then sent, because its index entry was unknown. */
   readonly messages: boolean;
 }
 
@@ -46,16 +45,16 @@ interface OutdatedLettersOptions {
 
 export class OutdatedLetters {
   readonly #options: OutdatedLettersOptions;
-  readonly #ranges: readonly LogRange[];
-  /** By partition of their topic and offset; read when a dataset needs them first. */
+  readonly #ranges: readonly Range[];
+  /** By partition and offset of the letter; read when the first dataset needs them. */
   #open: Promise<Map<number, Map<number, OpenLetter>>> | undefined;
 
-  private constructor(options: OutdatedLettersOptions, ranges: readonly LogRange[]) {
+  private constructor(options: OutdatedLettersOptions, ranges: readonly Range[]) {
     this.#options = options;
     this.#ranges = ranges;
   }
 
-  /** Letters that come later are of the run that begins now. */
+  /** Excludes letters that are written from now on: they belong to the run that begins. */
   static async open(options: OutdatedLettersOptions): Promise<OutdatedLetters> {
     const topic = options.names.deadLetter;
     const bounds = await boundsOf(options.broker, topic, options.signal);

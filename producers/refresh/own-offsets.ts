@@ -29,7 +29,7 @@ export class OwnOffsets implements OwnMessages {
 
   /**
    * @param chunk its number, which the run uses once in the partition
-   * @param offset undefined where the broker has not named it: such a message counts as a foreign one
+   * @param offset undefined where the broker has not named it: such a message counts as one of another run
    */
   add(partition: number, chunk: number, offset: number | undefined): void {
     if (offset === undefined) return;
@@ -45,8 +45,8 @@ export class OwnOffsets implements OwnMessages {
   }
 
   /**
-   * Whether the message is the one that was acknowledged at its offset. Where a broker has lost a message, a late copy of
-   * another one of this run may lie.
+   * Whether the message is the one that was acknowledged at its offset. At the offset of a message that the broker has lost
+   * there may be a late copy of another one of this run.
    */
   has({ partition, offset, runId, chunk }: Written): boolean {
     return runId === this.#runId && this.#partitions.get(partition)?.chunks.get(offset) === chunk;

@@ -1,6 +1,6 @@
 /**
- * What a refresh of one dataset would send, and whether the dump is plausible. Pure: it compares the entries of the index
- * with those of the dump.
+ * Plans what a refresh of one dataset sends, and refuses implausible dumps. The plan is a pure function of the entries of the
+ * index and of the dump.
  */
 import { counted } from '../../runtime/counted.ts';
 import { ReelflowError } from '../../runtime/errors.ts';
@@ -14,23 +14,23 @@ interface Tally {
   ids: number;
 }
 
-/** Per dataset; ids are counted where they have rows that are not refused. */
+/** Ids count if they have at least one row that is not refused. */
 export interface DatasetPlan {
   /** Rows of the dump. */
   readonly rows: number;
-  /** Groups of another hash, and all of their ids that are in both: the hash of a group does not tell which of them changed. */
+  /** Groups of another hash, and all of their ids that are in both: the hash of a group does not show which ids changed. */
   readonly changed: Tally;
   /** Groups and ids that the index does not have. */
   readonly new: Tally;
   /** Groups and ids that the dump does not have. */
   readonly vanished: Tally;
-  /** Groups of which the index cannot say what the topic holds; ids that they may hold. */
+  /** Groups whose rows on the topic the index does not know; ids that they may hold. */
   readonly unknown: Tally;
   /** Rows that are refused, of the groups that are sent. */
   readonly refused: number;
   /** Ids of the index. */
   readonly idsBefore: number;
-  /** Whether ids vanished, and all of them lie behind the last row of the file. */
+  /** Whether ids vanished, and all of them come after the last row of the file. */
   readonly isCut: boolean;
   /** Groups of the index that the dump lacks: to be emptied. Ascending. */
   readonly emptied: readonly number[];
@@ -38,7 +38,7 @@ export interface DatasetPlan {
   readonly isBase: boolean;
 }
 
-/** What a pass over the dump found. */
+/** The result of one pass over the dump. */
 export interface DumpFindings {
   readonly rows: number;
   /** Rows in groups that stay as they are, without the refused ones. */
@@ -52,7 +52,7 @@ export interface DumpFindings {
   readonly strays: Strays;
 }
 
-/** @param index the groups that the topic holds. @param dump what one pass over the file found */
+/** @param index the groups that the topic holds */
 export function planOf(
   dataset: DatasetName,
   index: GroupEntries,
@@ -113,16 +113,16 @@ export function planOf(
   return { rows, changed, new: fresh, vanished, unknown, refused, idsBefore, isCut, emptied };
 }
 
-/** Of the ids of a dataset, in per cent. */
+/** Percentage of the ids of a dataset. */
 const maxRemovedDefault = 1;
 
 export interface Guards {
-  /** As the user gave it, in per cent; then a cut file is no error either. */
+  /** Percentage given by the user; with it, a file that looks cut off is accepted too. */
   readonly maxRemoved?: number;
   readonly allowOlder?: boolean;
 }
 
-/** What is compared with the clock and with the dump before. */
+/** The date of a dump, and the dates that it is compared with. */
 interface DumpDate {
   readonly asOfMs: number;
   /** Of the index; undefined where there is none. */
@@ -130,11 +130,11 @@ interface DumpDate {
   readonly nowMs: number;
 }
 
-/** A file may be dated so much later than the broker's time: clocks of hosts differ. */
+/** A file may be dated this much later than the broker's time: clocks of hosts differ. */
 const clockToleranceMs = 60_000;
 
 /**
- * Refuses a dump that is not plausible.
+ * Refuses a dump that lacks too many ids of the index.
  * @throws ReelflowError tooManyRemoved, cutFile
  */
 export function checkPlan(dataset: DatasetName, file: string, plan: DatasetPlan, guards: Guards): void {
@@ -145,7 +145,7 @@ export function checkPlan(dataset: DatasetName, file: string, plan: DatasetPlan,
   const figures = `${file}: ${vanished.ids} of ${counted(idsBefore, 'id')} (${percent.toFixed(2)} %) have no valid rows`;
   if (isCut && guards.maxRemoved === undefined) {
     throw new ReelflowError('cutFile', `${dataset} looks cut off`, {
-      detail: `${figures}, and all of them lie behind the last row of the file. Nothing was sent.`,
+      detail: `${figures}, and all of them come after the last row of the file. Nothing was sent.`,
       hint: 'Fetch the file again. If these rows are really gone, run the same command with --max-removed and a percentage.',
     });
   }
@@ -163,14 +163,14 @@ export function checkDate(file: string, date: DumpDate, guards: Guards): void {
   const { asOfMs, beforeMs, nowMs } = date;
   if (asOfMs > nowMs + clockToleranceMs) {
     throw new ReelflowError('futureDump', `${file} is dated in the future`, {
-      detail: `It is of ${text(asOfMs)}, the broker's clock says ${text(nowMs)}. Nothing was sent.`,
+      detail: `Its date is ${text(asOfMs)}, the broker's clock is at ${text(nowMs)}. Nothing was sent.`,
       hint: 'Check the modification time of the file, and the clock of the broker.',
     });
   }
   if (beforeMs !== undefined && asOfMs < beforeMs && guards.allowOlder !== true) {
     throw new ReelflowError('olderDump', `${file} is older than the dump that the topics hold`, {
-      detail: `It is of ${text(asOfMs)}, the topics hold the dump of ${text(beforeMs)}. Nothing was sent.`,
-      hint: 'Fetch a newer dump, or go back to this one with --allow-older.',
+      detail: `Its date is ${text(asOfMs)}, that of the dump in the topics is ${text(beforeMs)}. Nothing was sent.`,
+      hint: 'Fetch a newer dump, or return to this one with --allow-older.',
     });
   }
 }

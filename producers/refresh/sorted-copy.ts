@@ -22,7 +22,7 @@ const newline = 0x0a;
 const frameBytes = 8;
 
 export interface SortedCopyOptions {
-  /** The copy; its two companions have longer names. */
+  /** Path of the copy; the names of its two temporary files begin with it. */
   readonly path: string;
   /** Rows in memory while the file is read. Default 64 MB. */
   readonly pendingBytesMax?: number;
@@ -41,7 +41,7 @@ interface Bucket {
 }
 
 export class SortedCopy {
-  /** Reads as the original one, of which it has name, date and layout. */
+  /** The copy, with the name, the date and the layout of the original. */
   readonly file: InputFile;
   readonly #numbers: number;
 

@@ -1,6 +1,6 @@
 /**
- * Packed records on disk, between the pass that compares a dump and the one that sends it: a dump that turns out to be
- * implausible at its last row was never sent, and an accepted one is neither unpacked nor encoded twice.
+ * Keeps packed records on disk between comparing a dump and sending it. So nothing of an implausible dump is sent, even if
+ * only its last row shows that, and an accepted dump is unpacked and encoded once.
  */
 import { type FileHandle, open, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
@@ -59,7 +59,7 @@ export class Spool {
     }
   }
 
-  /** Removes the file. What was written can no longer be read. */
+  /** Removes the file and forgets its chunks. */
   async close(): Promise<void> {
     this.#chunks.length = 0;
     await this.#file?.close();
