@@ -113,6 +113,13 @@ async function tryTables(flags: Flags & { data: string; table?: string; rows: nu
       },
     );
   }
+  const ofChanges = wanted.find(({ reads }) => reads.includes('history'));
+  if (ofChanges !== undefined) {
+    throw new ReelflowError('usage', `${ofChanges.name} cannot be tried`, {
+      detail: 'It shows changes between dumps, and the files are of one dump.',
+      hint: 'Name another table with --table.',
+    });
+  }
   const { tryOut } = await import('../sinks/verify/try-tables.ts');
   const views = await tryOut(flags.data, { cubes: declarations.cubes, tables: wanted }, flags.rows);
   if (flags.json) return printJson(views);

@@ -235,7 +235,8 @@ export class GoldReader {
   }
 }
 
-function cellOf(value: unknown): Cell {
+/** A value of DuckDB: a date as its day, a count as a number. */
+export function cellOf(value: unknown): Cell {
   if (typeof value === 'bigint') return Number(value);
   if (Array.isArray(value)) return value.map(cellOf);
   if (value instanceof Date) return value.toISOString().slice(0, 10);

@@ -4,7 +4,7 @@ import { confine, countOf, withDatabase } from '../../database/duckdb.ts';
 import { type Declarations, hasUserDeclarations } from '../../tables/built-in.ts';
 import { columnNotes } from '../../tables/column-notes.ts';
 import type { GoldTable } from '../../tables/gold-table.ts';
-import type { Cell, TableView } from '../gold/gold-reader.ts';
+import { cellOf, type TableView } from '../gold/gold-reader.ts';
 import { batchGold } from './file-gold.ts';
 
 /** The first rows of each table. @throws ReelflowError input, for files that cannot be read */
@@ -35,8 +35,6 @@ async function viewOf(connection: DuckDBConnection, table: GoldTable, rowsMax: n
       ...(notes?.[column] ?? columnNotes[column] ?? { about: '' }),
     })),
     rowsTotal: await countOf(connection, `tried.${name}`),
-    rows: reader
-      .getRowsJS()
-      .map((row) => row.map((value) => (typeof value === 'bigint' ? Number(value) : (value as Cell)))),
+    rows: reader.getRowsJS().map((row) => row.map((value) => cellOf(value))),
   };
 }

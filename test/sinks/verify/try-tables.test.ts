@@ -1,9 +1,13 @@
 /** Declarations whose SQL fails on real rows, in a batch computation. */
+import { spawnSync } from 'node:child_process';
 import { expect, test } from 'vitest';
+import { viewText } from '../../../cli/gold-text.ts';
+import { exitCodes } from '../../../runtime/errors.ts';
+import type { TableView } from '../../../sinks/gold/gold-reader.ts';
 import { tryOut } from '../../../sinks/verify/try-tables.ts';
 import type { Cube } from '../../../tables/cubes/cube.ts';
 import type { GoldTable } from '../../../tables/gold-table.ts';
-import { sample } from '../../support/harness.ts';
+import { program, sample } from '../../support/harness.ts';
 
 const cubeWith = (votes: string): Cube => ({
   name: 'kinds',
@@ -36,4 +40,26 @@ test.each([
     kind: 'declarationUnusable',
     message: `${name} cannot be computed`,
   });
+});
+
+test('a date is shown as gold holds it', async () => {
+  const table: GoldTable = {
+    ...tableWith('sum(votes)'),
+    columns: { averageRating: 'INTEGER', day: 'DATE' },
+    select: "averageRating, DATE '2024-05-01' AS day",
+  };
+  const [view] = await tryOut(sample, { cubes: [cubeWith('numVotes')], tables: [table] }, 1);
+  expect(view?.rows[0]?.slice(1)).toEqual(['2024-05-01']);
+  expect(viewText(view as TableView, 200)).toMatch(/ 2024-05-01$/m);
+});
+
+test('a table of changes between dumps is refused with the reason', () => {
+  const args = ['tables', 'try', '--data', sample, '--table', 'trends'];
+  const { status, stderr } = spawnSync(process.execPath, [program, ...args], { encoding: 'utf8' });
+  expect(stderr).toBe(
+    'Error: trends cannot be tried\n' +
+      'Detail: It shows changes between dumps, and the files are of one dump.\n' +
+      'Hint: Name another table with --table.\n',
+  );
+  expect(status).toBe(exitCodes.usage);
 });
