@@ -4,6 +4,7 @@ import type { LetterFilter, Letters } from '../monitor/dead-letters.ts';
 import type { RedeliveryReport } from '../producers/redelivery/redelivery.ts';
 import { counted } from '../runtime/counted.ts';
 import { ReelflowError } from '../runtime/errors.ts';
+import { filled, terminalWidth, widthOf } from '../runtime/terminal.ts';
 import { openContext } from './context.ts';
 import { printable, timeText, whole } from './figures.ts';
 import { type LetterBounds, letterJson, letterText, openLetter, sourceText } from './letter.ts';
@@ -17,7 +18,7 @@ import {
 import { print, printFilled, printJson } from './output.ts';
 import { openProgress } from './progress.ts';
 import { stopSignal } from './stop.ts';
-import { tableText } from './table.ts';
+import { type TableColumn, tableText } from './table.ts';
 
 interface Filters extends CommonFlags {
   reason?: string;
@@ -94,19 +95,23 @@ function groupsText({ groups }: Letters): string {
   return `${table}\nTo show one letter: reelflow dlq show ${groups[0]?.newest}`;
 }
 
-function lettersText({ latest }: Letters): string {
-  return tableText(
-    [
-      { head: 'at', cell: ({ partition, offset }) => `${partition}:${offset}` },
-      { head: 'time', cell: ({ timeMs }) => timeText(timeMs), drop: 2 },
-      { head: 'stage', cell: ({ stage }) => stage, drop: 1 },
-      { head: 'reason', cell: ({ reason }) => printable(reason) },
-      { head: 'from', keep: 'end', cell: sourceText },
-      { head: 'now', cell: ({ fate }) => fate },
-      { head: 'detail', cell: ({ detail }) => printable(detail).slice(0, 80), drop: 3 },
-    ],
-    latest,
-  );
+/** A line per letter. Where the details make it too long for the terminal, they go below it, and break between words. */
+export function lettersText({ latest }: Pick<Letters, 'latest'>, width = terminalWidth()): string {
+  type Letter = Letters['latest'][number];
+  const columns: TableColumn<Letter>[] = [
+    { head: 'at', cell: ({ partition, offset }) => `${partition}:${offset}` },
+    { head: 'time', cell: ({ timeMs }) => timeText(timeMs), drop: 2 },
+    { head: 'stage', cell: ({ stage }) => stage, drop: 1 },
+    { head: 'reason', cell: ({ reason }) => printable(reason) },
+    { head: 'from', keep: 'end', cell: sourceText },
+    { head: 'now', cell: ({ fate }) => fate },
+  ];
+  const detailOf = ({ detail }: Letter) => printable(detail).replaceAll(/\s+/g, ' ');
+  const whole = tableText([...columns, { head: 'detail', cell: detailOf }], latest, Number.POSITIVE_INFINITY);
+  if (whole.split('\n').every((line) => widthOf(line) <= width)) return whole;
+  const [head, rule, ...lines] = tableText(columns, latest, width).split('\n');
+  const below = (letter: Letter) => filled(`  ${detailOf(letter)}`, width, 2);
+  return [head, rule, ...latest.flatMap((letter, at) => [lines[at], below(letter)])].join('\n');
 }
 
 async function show(at: LetterPosition, flags: CommonFlags & LetterBounds): Promise<void> {

@@ -1,5 +1,6 @@
 /** Tables at given widths: what is dropped, what is cut, what stays, and how wide characters count. */
 import { describe, expect, test } from 'vitest';
+import { lettersText } from '../../cli/dlq.ts';
 import { viewText } from '../../cli/gold-text.ts';
 import { firstLines } from '../../cli/lag.ts';
 import { lagText } from '../../cli/lag-text.ts';
@@ -183,4 +184,23 @@ describe('a text', () => {
     ]);
     expect(findingLines(findings.slice(0, 3))).toHaveLength(3);
   });
+});
+
+test('the detail of a dead letter is shown whole: beside it, or below it where the terminal is narrow', () => {
+  const detail = `numVotes: expected a 32-bit integer, ${'0 or more in a column of counts, '.repeat(4)}got "43.5"`;
+  const letter = (offset: number) => ({
+    ...{ partition: 0, offset, timeMs: 0, stage: 'producer', reason: 'integer', fate: 'open', detail },
+    source: { file: 'title.ratings.tsv', line: 7 },
+  });
+  const letters = { latest: [letter(1), letter(2)] } as unknown as Parameters<typeof lettersText>[0];
+  expect(lettersText(letters, Number.POSITIVE_INFINITY).split('\n').slice(2)).toEqual([
+    expect.stringContaining(`  open  ${detail}`),
+    expect.stringContaining(`  open  ${detail}`),
+  ]);
+  for (const width of [60, 80, 120]) {
+    const text = lettersText(letters, width);
+    for (const line of text.split('\n')) expect(line.length).toBeLessThanOrEqual(width);
+    expect(text.replaceAll(/\s+/g, ' ').split(detail)).toHaveLength(3);
+    expect(text.split('\n')[2]).toMatch(/^0:1 /);
+  }
 });
