@@ -9,7 +9,7 @@ import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { openContext } from '../cli/context.ts';
-import { pipelineGroups } from '../cli/lag.ts';
+import { pipelineGroups } from '../cli/pipeline-groups.ts';
 import { type Broker, withAdmin } from '../kafka/client.ts';
 import type { GroupLag } from '../monitor/lag.ts';
 import { LagWatch } from '../monitor/lag-watch.ts';

@@ -7,7 +7,7 @@ import { ReelflowError } from '../runtime/errors.ts';
 import { filled, terminalWidth, widthOf } from '../runtime/terminal.ts';
 import { openContext } from './context.ts';
 import { printable, timeText, whole } from './figures.ts';
-import { type LetterBounds, letterJson, letterText, openLetter, sourceText } from './letter.ts';
+import { type LetterLimits, letterJson, letterText, openLetter, sourceText } from './letter.ts';
 import {
   type CommonFlags,
   commonOptions,
@@ -114,7 +114,7 @@ export function lettersText({ latest }: Pick<Letters, 'latest'>, width = termina
   return [head, rule, ...latest.flatMap((letter, at) => [lines[at], below(letter)])].join('\n');
 }
 
-async function show(at: LetterPosition, flags: CommonFlags & LetterBounds): Promise<void> {
+async function show(at: LetterPosition, flags: CommonFlags & LetterLimits): Promise<void> {
   const found = await openLetter(await openContext(flags), at);
   if (found === undefined) {
     throw new ReelflowError('input', `There is no dead letter at ${at.partition}:${at.offset}`, {

@@ -2,14 +2,14 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Command, Option } from 'commander';
 import type { State } from '../monitor/judge.ts';
-import type { GroupLag, LagReport, WatchedGroup } from '../monitor/lag.ts';
+import type { GroupLag, LagReport } from '../monitor/lag.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import { terminalWidth } from '../runtime/terminal.ts';
-import type { TopicNames } from '../topics/catalog.ts';
 import { openContext } from './context.ts';
 import { lagText } from './lag-text.ts';
 import { type CommonFlags, commonOptions, periodOption, severalOption } from './options.ts';
 import { print } from './output.ts';
+import { pipelineGroups, requireRights } from './pipeline-groups.ts';
 import { stopSignal } from './stop.ts';
 
 interface Flags extends CommonFlags {
@@ -96,30 +96,6 @@ async function run(flags: Flags): Promise<void> {
   print(flags.json === true ? JSON.stringify(report.rows) : lagText(report, { noteOf }));
   if (flags.failOn !== undefined) refuse(report, flags.failOn, flags.group);
   requireRights(report);
-}
-
-/** @throws ReelflowError accessRefused, when the user lacks a right on a group or on one of its topics */
-export function requireRights({ groups }: LagReport): void {
-  const refused = groups.filter(({ isRefused }) => isRefused);
-  if (refused.length === 0) return;
-  throw new ReelflowError(
-    'accessRefused',
-    'The broker does not allow this user to read all of these groups',
-    {
-      detail: refused.map(({ group, problem }) => `group ${group}: ${problem}`).join(' '),
-      hint: 'Grant what the detail names: docs/operations.md lists the rights of each command.',
-    },
-  );
-}
-
-/** The consumer groups of the pipeline and what they read. */
-export async function pipelineGroups(names: TopicNames): Promise<WatchedGroup[]> {
-  const { cubes } = await import('../tables/cubes/cube-set.ts');
-  const datasets = new Set(cubes.flatMap(({ reads }) => Object.keys(reads) as (keyof typeof reads)[]));
-  return [
-    { group: names.processorGroup, topics: [...datasets].map((dataset) => names.source(dataset)) },
-    { group: names.sinkGroup, topics: [names.deltas, names.source('name.basics')] },
-  ];
 }
 
 /** Observes until the first observation is `overMs` old. @returns the last report */

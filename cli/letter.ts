@@ -6,7 +6,7 @@ import type { Context } from './context.ts';
 import { printable, whole } from './figures.ts';
 import type { LetterPosition } from './options.ts';
 
-export interface LetterBounds {
+export interface LetterLimits {
   /** Maximum of the original. */
   readonly bytes: number;
   readonly rows: number;
@@ -46,7 +46,7 @@ export async function openLetter(
 }
 
 /** A letter as JSON, bounded. */
-export function letterJson({ letter, opened }: OpenedLetter, { bytes, rows }: LetterBounds): object {
+export function letterJson({ letter, opened }: OpenedLetter, { bytes, rows }: LetterLimits): object {
   const { value, timeMs, ...about } = letter;
   const today =
     opened.kind === 'refused'
@@ -66,7 +66,7 @@ export function letterJson({ letter, opened }: OpenedLetter, { bytes, rows }: Le
 }
 
 /** A letter as text for people, bounded. */
-export function letterText({ letter, opened }: OpenedLetter, { bytes, rows }: LetterBounds): string {
+export function letterText({ letter, opened }: OpenedLetter, { bytes, rows }: LetterLimits): string {
   const { stage, reason, detail, value, originalBytes, columns, timeMs } = letter;
   const beginning = value.subarray(0, bytes);
   const cutAt = beginning.length < originalBytes ? `, the first ${beginning.length} below` : '';

@@ -5,7 +5,6 @@ import type { GoldTable } from '../tables/gold-table.ts';
 import { type Context, openContext } from './context.ts';
 import { declarationsOf } from './declared.ts';
 import { placesText } from './hint.ts';
-import { pipelineGroups } from './lag.ts';
 import { letterJson, openLetter } from './letter.ts';
 import {
   type CommonFlags,
@@ -18,6 +17,7 @@ import {
   tablesOption,
 } from './options.ts';
 import { print } from './output.ts';
+import { pipelineGroups } from './pipeline-groups.ts';
 import { stopSignal } from './stop.ts';
 
 interface Flags extends CommonFlags, Pick<TablesFlags, 'tables'> {
@@ -28,7 +28,7 @@ interface Flags extends CommonFlags, Pick<TablesFlags, 'tables'> {
 
 const endWithinMs = 100;
 /** Limits of the dead letter that the page shows. */
-const letterBounds = { bytes: 2_000, rows: 5 };
+const letterLimits = { bytes: 2_000, rows: 5 };
 
 export function monitorCommand(): Command {
   const command = new Command('monitor')
@@ -111,7 +111,7 @@ export async function openPage(
     look: (until) => overview.look(until),
     letter: async (at) => {
       const found = await openLetter(context, at);
-      return found && letterJson(found, letterBounds);
+      return found && letterJson(found, letterLimits);
     },
     plots: plotsOf(places.gold, tables),
     metrics: async () => ({ type: registry.contentType, text: await registry.metrics() }),

@@ -107,7 +107,7 @@ export async function runPipeline(options: PipelineOptions): Promise<PipelineRep
   }
 }
 
-interface Stage<T> {
+interface StageProcess<T> {
   readonly child: ChildProcess;
   /** The last line of its output. */
   readonly report: Promise<T>;
@@ -120,7 +120,7 @@ function startStage<T>(
   command: 'process' | 'sink',
   { context, logs }: PipelineOptions,
   more: readonly string[] = [],
-): Stage<T> {
+): StageProcess<T> {
   const { endpoints, places } = context;
   makeFolder(logs);
   const log = join(logs, `${command}.log`);

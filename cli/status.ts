@@ -9,9 +9,9 @@ import type { TopicNames } from '../topics/catalog.ts';
 import { noRecords } from '../topics/record-counts.ts';
 import { inNamespaceOf, namespaceText, openContext } from './context.ts';
 import { whole } from './figures.ts';
-import { pipelineGroups, requireRights } from './lag.ts';
 import { type CommonFlags, commonOptions } from './options.ts';
 import { print, printJson } from './output.ts';
+import { pipelineGroups, requireRights } from './pipeline-groups.ts';
 import { type TableColumn, tableText } from './table.ts';
 
 interface Line {

@@ -69,7 +69,7 @@ export async function readGroups(broker: Broker, names: readonly string[]): Prom
       const committed = await committedBy(broker, admin, name);
       const description = classic.get(name);
       const membership =
-        newer.get(name) ?? (description instanceof Unread ? description : membershipOf(description));
+        newer.get(name) ?? (description instanceof Unread ? description : classicMembersOf(description));
       groups.set(name, groupOf(membership, committed));
     }
     return groups;
@@ -105,11 +105,11 @@ export function withRefusedTopic(group: Group, refusal: unknown): Group {
   return { ...group, ...(group.problem === null && new Unread(refusal)), exists: true };
 }
 
-type Membership = Pick<Group, 'exists' | 'owners' | 'members' | 'subscribed'>;
+type GroupMembers = Pick<Group, 'exists' | 'owners' | 'members' | 'subscribed'>;
 
-const withoutMembers: Membership = { exists: true, owners: new Map(), members: 0, subscribed: null };
+const withoutMembers: GroupMembers = { exists: true, owners: new Map(), members: 0, subscribed: null };
 
-function groupOf(membership: Membership | Unread, committed: Group['committed'] | Unread): Group {
+function groupOf(membership: GroupMembers | Unread, committed: Group['committed'] | Unread): Group {
   const commits: Group['committed'] = committed instanceof Unread ? new Map() : committed;
   if (membership instanceof Unread) {
     return { exists: true, owners: null, members: null, subscribed: null, committed: commits, ...membership };
@@ -174,7 +174,7 @@ async function committedBy(
 }
 
 /** A group of the classic protocol. */
-function membershipOf(group: GroupDescription | undefined): Membership {
+function classicMembersOf(group: GroupDescription | undefined): GroupMembers {
   if (group === undefined || group.state === 'Dead') return absent;
   if (group.state === 'Empty') return withoutMembers;
   const unknown = { exists: true, owners: null, members: group.members.length, subscribed: null };
@@ -213,15 +213,15 @@ function assign(
 async function readConsumerGroups(
   broker: Broker,
   names: readonly string[],
-): Promise<Map<string, Membership | Unread>> {
+): Promise<Map<string, GroupMembers | Unread>> {
   return withCluster(broker, [], async (cluster) => {
-    const found = new Map<string, Membership | Unread>();
+    const found = new Map<string, GroupMembers | Unread>();
     for (const name of names) {
       try {
         const group = await withCoordinator(() => describedConsumerGroup(cluster, name));
         if (group === undefined || isUnknownGroup(group)) continue;
         if (group.errorCode !== 0) throw protocolError(group);
-        found.set(name, consumerMembershipOf(group));
+        found.set(name, consumerMembersOf(group));
       } catch (thrown) {
         found.set(name, unread(broker, thrown));
       }
@@ -250,7 +250,7 @@ function protocolError({ errorCode, errorMessage }: DescribedGroup): Error {
   return Object.assign(new Error(text), { name: 'KafkaJSProtocolError', type, retriable: errorCode !== 30 });
 }
 
-function consumerMembershipOf({ state, members }: DescribedGroup): Membership {
+function consumerMembersOf({ state, members }: DescribedGroup): GroupMembers {
   if (state === 'Dead') return absent;
   if (members.length === 0) return withoutMembers;
   const owners = new Map<string, Map<number, string>>();

@@ -35,7 +35,7 @@ export interface Fetched extends Want {
   /** From `next` on, without a gap unless the log has one. */
   readonly messages: LogMessage[];
   /** High watermark of the partition. */
-  readonly end: number;
+  readonly highWatermark: number;
 }
 
 /** The log does not hold the requested offset: no longer, or not yet. */
@@ -50,7 +50,7 @@ export class OutsideLog extends Error {
   }
 }
 
-export interface FetchBounds {
+export interface FetchLimits {
   /** How long the broker may wait for the first byte, in milliseconds. */
   readonly waitMs: number;
   /** Maximum of the whole response, compressed. */
@@ -81,7 +81,7 @@ interface Answer {
 function emptyBatchMarker(
   next: number,
   { messages, lastStableOffset }: Answer,
-  { isCompacted = false }: FetchBounds,
+  { isCompacted = false }: FetchLimits,
 ): LogMessage[] {
   const last = messages.at(-1)?.batchContext;
   // Only compacted logs have empty batches. An empty answer of another log, such as that of a slow remote store, needs no marker.
@@ -113,22 +113,22 @@ export class LogReader {
    * @returns messages of the partitions for which a broker answered
    * @throws OutsideLog, LogInterrupted, ReelflowError undecodableBatch
    */
-  fetch(wants: readonly Want[], bounds: FetchBounds): Promise<Fetched[]> {
+  fetch(wants: readonly Want[], limits: FetchLimits): Promise<Fetched[]> {
     // One call at a time: kafkajs opens a connection for each concurrent call, keeps the last one and never closes the
     // others, which keep the process alive.
-    const turn = this.#turn.then(() => this.#fetch(wants, bounds));
+    const turn = this.#turn.then(() => this.#fetch(wants, limits));
     this.#turn = turn.catch(() => undefined);
     return turn;
   }
 
   /** @param isProbe refuses undecodable batches, even those that `skips` names */
-  async #fetch(wants: readonly Want[], bounds: FetchBounds, isProbe = false): Promise<Fetched[]> {
+  async #fetch(wants: readonly Want[], limits: FetchLimits, isProbe = false): Promise<Fetched[]> {
     if (wants.length === 0) return [];
     try {
       await this.#prepare(wants);
       const byLeader = this.#byLeader(wants);
       const answers = await Promise.all(
-        [...byLeader].map(([nodeId, own]) => this.#fetchFrom(nodeId, own, bounds)),
+        [...byLeader].map(([nodeId, own]) => this.#fetchFrom(nodeId, own, limits)),
       );
       return answers.flat();
     } catch (thrown) {
@@ -136,12 +136,12 @@ export class LogReader {
       if (reason !== undefined) throw reason;
       // Neither Kafka nor the network failed, so the bytes are damaged. Fetching partition by partition shows where, and
       // batch by batch, because intact batches may precede the damaged one.
-      if (wants.length === 1 && bounds.partitionBytesMax !== oneBatch) {
-        return this.#fetch(wants, { ...bounds, partitionBytesMax: oneBatch }, isProbe);
+      if (wants.length === 1 && limits.partitionBytesMax !== oneBatch) {
+        return this.#fetch(wants, { ...limits, partitionBytesMax: oneBatch }, isProbe);
       }
-      if (wants.length === 1) return [await this.#skipOrRefuse(wants[0] as Want, bounds, thrown, isProbe)];
+      if (wants.length === 1) return [await this.#skipOrRefuse(wants[0] as Want, limits, thrown, isProbe)];
       const answers: Fetched[] = [];
-      for (const want of wants) answers.push(...(await this.#fetch([want], { ...bounds, waitMs: 0 })));
+      for (const want of wants) answers.push(...(await this.#fetch([want], { ...limits, waitMs: 0 })));
       return answers;
     }
   }
@@ -150,7 +150,7 @@ export class LogReader {
    * Skips the batch at an offset of `skips`. Only its bytes contain its length, so this tries the following offsets
    * until one can be read.
    */
-  async #skipOrRefuse(want: Want, bounds: FetchBounds, cause: unknown, isProbe: boolean): Promise<Fetched> {
+  async #skipOrRefuse(want: Want, limits: FetchLimits, cause: unknown, isProbe: boolean): Promise<Fetched> {
     const { topic, partition } = want;
     const refusal = new ReelflowError('undecodableBatch', 'A record batch cannot be decoded', {
       detail: `${topic}, partition ${partition}, offset ${want.next}: ${messageOf(cause)}`,
@@ -163,10 +163,10 @@ export class LogReader {
     for (let next = want.next; messages.length < skippedMax; next++) {
       messages.push({ ...empty, offset: next, isUndecodable: true });
       try {
-        const [behind] = await this.#fetch([{ ...want, next: next + 1 }], { ...bounds, waitMs: 0 }, true);
-        return { ...want, messages, end: behind?.end ?? next + 1 };
+        const [behind] = await this.#fetch([{ ...want, next: next + 1 }], { ...limits, waitMs: 0 }, true);
+        return { ...want, messages, highWatermark: behind?.highWatermark ?? next + 1 };
       } catch (thrown) {
-        if (thrown instanceof OutsideLog) return { ...want, messages, end: next + 1 };
+        if (thrown instanceof OutsideLog) return { ...want, messages, highWatermark: next + 1 };
         if (!(thrown instanceof ReelflowError && thrown.kind === 'undecodableBatch')) throw thrown;
       }
     }
@@ -204,7 +204,7 @@ export class LogReader {
     return byLeader;
   }
 
-  async #fetchFrom(nodeId: string, wants: readonly Want[], bounds: FetchBounds): Promise<Fetched[]> {
+  async #fetchFrom(nodeId: string, wants: readonly Want[], limits: FetchLimits): Promise<Fetched[]> {
     const broker = await this.#cluster.findBroker({ nodeId });
     const topics = new Map<string, { partition: number; fetchOffset: string; maxBytes: number }[]>();
     for (const { topic, partition, next } of wants) {
@@ -212,14 +212,14 @@ export class LogReader {
       partitions.push({
         partition,
         fetchOffset: String(next),
-        maxBytes: bounds.partitionBytesMax ?? 1024 * 1024,
+        maxBytes: limits.partitionBytesMax ?? 1024 * 1024,
       });
       topics.set(topic, partitions);
     }
     const { responses } = await broker.fetch({
-      maxWaitTime: bounds.waitMs,
+      maxWaitTime: limits.waitMs,
       minBytes: 1,
-      maxBytes: bounds.bytesMax ?? 16 * 1024 * 1024,
+      maxBytes: limits.bytesMax ?? 16 * 1024 * 1024,
       isolationLevel: isolationReadCommitted,
       topics: [...topics].map(([topic, partitions]) => ({ topic, partitions })),
     });
@@ -244,8 +244,8 @@ export class LogReader {
         );
         // With several partitions an answer may be empty because the others filled the response.
         if (messages.length === 0 && wants.length === 1)
-          messages.push(...emptyBatchMarker(want.next, answer, bounds));
-        return { ...want, end: Number(answer.highWatermark), messages };
+          messages.push(...emptyBatchMarker(want.next, answer, limits));
+        return { ...want, highWatermark: Number(answer.highWatermark), messages };
       }),
     );
   }

@@ -26,7 +26,7 @@ interface ScanOptions {
   readonly isCompacted?: boolean;
 }
 
-const fetchBounds = { waitMs: 500, bytesMax: 8 * 1024 * 1024, partitionBytesMax: 2 * 1024 * 1024 };
+const fetchLimits = { waitMs: 500, bytesMax: 8 * 1024 * 1024, partitionBytesMax: 2 * 1024 * 1024 };
 /** How long a scan waits for the next message. */
 const patienceMs = 30_000;
 
@@ -48,10 +48,10 @@ export async function* scan(
   // For a single message the broker need not send any later one.
   const [only] = ranges;
   const isSingle = only !== undefined && ranges.length === 1 && only.end - only.start <= 1;
-  const bounds = { ...fetchBounds, isCompacted, ...(isSingle && { partitionBytesMax: 1 }) };
+  const limits = { ...fetchLimits, isCompacted, ...(isSingle && { partitionBytesMax: 1 }) };
   const request = () => {
     const wants = [...open].map(([partition, { next }]) => ({ topic, partition, next }));
-    const answer = reader.fetch(wants, bounds);
+    const answer = reader.fetch(wants, limits);
     // It may fail before the loop awaits it, which must not count as unhandled.
     answer.catch(() => undefined);
     return answer;

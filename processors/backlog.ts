@@ -42,10 +42,10 @@ export class Backlog {
   /** Records the result of a fetch. */
   sees(
     topic: string,
-    { end, messages }: { readonly end: number; readonly messages: readonly unknown[] },
+    { highWatermark, messages }: { readonly highWatermark: number; readonly messages: readonly unknown[] },
   ): void {
     const reading = this.#reading(topic);
-    reading.end = end;
+    reading.end = highWatermark;
     reading.isDry = messages.length === 0;
   }
 

@@ -5,7 +5,7 @@
  */
 import type { Producer, ProducerRecord, RecordMetadata } from 'kafkajs';
 import { asBrokerError } from '../kafka/failures.ts';
-import type { FetchBounds, Fetched, LogReader, Want } from '../kafka/log.ts';
+import type { Fetched, FetchLimits, LogReader, Want } from '../kafka/log.ts';
 import { type OutageMonitor, untilServed } from '../kafka/outage.ts';
 import type { Endpoints } from '../runtime/config.ts';
 import type { Bounds } from './shard-opening.ts';
@@ -70,8 +70,8 @@ export class ShardRequests {
     return this.#served('publishing', record.topic, () => this.#context.producer.send(record));
   }
 
-  fetch(wants: readonly Want[], bounds: FetchBounds): Promise<Fetched[]> {
-    return this.#served('reading deltas', wants[0]?.topic, () => this.#context.reader.fetch(wants, bounds));
+  fetch(wants: readonly Want[], limits: FetchLimits): Promise<Fetched[]> {
+    return this.#served('reading deltas', wants[0]?.topic, () => this.#context.reader.fetch(wants, limits));
   }
 
   bounds(topics: readonly string[]): Promise<Bounds> {

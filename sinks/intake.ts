@@ -166,7 +166,8 @@ export class Intake {
       await this.#afterInterruption();
       return;
     }
-    for (const { topic, partition, end } of fetched) this.#endsSeen.set(`${topic}/${partition}`, end);
+    for (const { topic, partition, highWatermark } of fetched)
+      this.#endsSeen.set(`${topic}/${partition}`, highWatermark);
     const withMessages = fetched.filter(({ messages }) => messages.length > 0);
     if (withMessages.length > 0) await this.#apply(withMessages);
   }

@@ -58,7 +58,7 @@ interface ServicesStatus {
 }
 
 const lockPatienceMs = 15 * 60_000;
-const names: readonly ServiceName[] = ['broker', 'registry'];
+const serviceNames: readonly ServiceName[] = ['broker', 'registry'];
 
 /**
  * Finds or starts a broker and a registry. Concurrent calls, also of other processes, run one after the other.
@@ -78,7 +78,7 @@ export async function findServices(options: ServicesOptions): Promise<RunningSer
   const why = ['Environment: KAFKA_BROKERS and SCHEMA_REGISTRY_URL are not set.'];
   const ports = options.ports ?? portsFrom(env);
   const found = await locked(options, async (folder) => {
-    if (names.some((name) => runningService(folder, name) !== undefined)) {
+    if (serviceNames.some((name) => runningService(folder, name) !== undefined)) {
       why.push('Docker: not tried, because broker or registry already run on Java in this folder.');
       return startOnJvm(options, folder, ports, why);
     }
@@ -112,12 +112,12 @@ export async function findServices(options: ServicesOptions): Promise<RunningSer
 /** Stops the services that were started in this folder and no others; data stays. @returns the services that ran */
 export async function stopServices(options: ServicesOptions): Promise<ServiceName[]> {
   return locked(options, async (folder) => {
-    const ran = await Promise.all(names.map((name) => stopService(folder, name)));
+    const ran = await Promise.all(serviceNames.map((name) => stopService(folder, name)));
     const ports = composeRecord(folder);
-    if (ports === undefined) return names.filter((_, i) => ran[i]);
+    if (ports === undefined) return serviceNames.filter((_, i) => ran[i]);
     const failure = await composeDown(options.env, folder, ports);
     if (failure !== undefined) throw composeFailed(failure);
-    return [...names];
+    return [...serviceNames];
   });
 }
 
@@ -130,7 +130,7 @@ export async function servicesStatus(options: ServicesOptions): Promise<Services
   if (ports !== undefined) return { how: 'docker', services: await statusElsewhere(endpointsAt(ports)) };
 
   const services = await Promise.all(
-    names.map(async (name) => {
+    serviceNames.map(async (name) => {
       const record = runningService(folder, name);
       const log = logOf(folder, name);
       if (record === undefined)
@@ -153,7 +153,7 @@ export function runningEndpoints(folder: string): Endpoints {
   const services = join(folder, 'services');
   const ports = composeRecord(services);
   if (ports !== undefined) return endpointsAt(ports);
-  const [broker, registry] = names.map((name) => runningService(services, name)?.port);
+  const [broker, registry] = serviceNames.map((name) => runningService(services, name)?.port);
   if (broker !== undefined && registry !== undefined) return endpointsAt({ broker, registry });
   throw new ReelflowError('services', 'There is no running broker and registry', {
     detail: `KAFKA_BROKERS and SCHEMA_REGISTRY_URL are not set, and none were started in ${resolve(folder)}.`,
@@ -224,7 +224,7 @@ async function startOnJvm(
 }
 
 function onDocker(ports: Ports, wasRunning: boolean, why: readonly string[]): RunningServices {
-  return { endpoints: endpointsAt(ports), how: 'docker', why, started: wasRunning ? [] : names };
+  return { endpoints: endpointsAt(ports), how: 'docker', why, started: wasRunning ? [] : serviceNames };
 }
 
 function endpointsAt(ports: Ports): Endpoints {

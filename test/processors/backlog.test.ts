@@ -13,7 +13,7 @@ function fetchOnce(backlog: Backlog, ends: Readonly<Record<string, number>>, to?
     const next = backlog.nextOf(topic);
     const end = ends[topic] ?? 0;
     const messages = Array.from({ length: Math.max(0, Math.min(perFetch, end - next)) });
-    backlog.sees(topic, { end, messages });
+    backlog.sees(topic, { highWatermark: end, messages });
     backlog.moveTo(topic, next + messages.length);
   }
   return due;
@@ -74,7 +74,7 @@ describe('the backlog of a shard', () => {
   it('waits for no topic that gives nothing: another transaction may be open before its end', () => {
     const backlog = readingOf(['held', 'free']);
     const answer = (topic: string, messages: number, end: number) => {
-      backlog.sees(topic, { end, messages: Array.from({ length: messages }) });
+      backlog.sees(topic, { highWatermark: end, messages: Array.from({ length: messages }) });
       backlog.moveTo(topic, backlog.nextOf(topic) + messages);
     };
     expect(backlog.isBehind('held')).toBe(false);

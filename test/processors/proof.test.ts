@@ -37,7 +37,7 @@ test('a shard without new messages is caught up only after it has read the last 
   const unproven = wants.filter(({ topic }) => logs.of(topic).length > 0);
   for (const { topic, next } of unproven) {
     expect(shard.hasPublished(logs.ends)).toBe(false);
-    await shard.receive({ topic, partition: 0, next, end: 1, messages: logs.read(topic, next) });
+    await shard.receive({ topic, partition: 0, next, highWatermark: 1, messages: logs.read(topic, next) });
   }
   expect(shard.hasPublished(logs.ends)).toBe(true);
   shard.distrust();

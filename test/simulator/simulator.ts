@@ -575,7 +575,7 @@ export class World {
           isMarker: false,
           isUndecodable: false,
         }));
-        return [{ topic: 'deltas', partition: shard, next, messages, end: log.messages.length }];
+        return [{ topic: 'deltas', partition: shard, next, messages, highWatermark: log.messages.length }];
       },
     };
     const send = async ({ messages }: { messages: readonly { value: Buffer | string | null }[] }) => {

@@ -167,7 +167,7 @@ export function shardOver(
   const fetch = async () => {
     for (const { topic, partition, next } of shard.wants()) {
       const messages = logs.read(topic, next);
-      await shard.receive({ topic, partition, next, end: logs.of(topic).length, messages });
+      await shard.receive({ topic, partition, next, highWatermark: logs.of(topic).length, messages });
     }
   };
   const until = async (target: Position) => {
