@@ -4,6 +4,7 @@
  * moves is not an outage.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
+import kafkajs from 'kafkajs';
 import { messageOf } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { isPassing } from './failures.ts';
@@ -135,3 +136,28 @@ export async function untilServed<T>(
 /** @returns false if the signal has cut the sleep short */
 const slept = (ms: number, signal?: AbortSignal): Promise<boolean> =>
   sleep(ms, true, signal === undefined ? {} : { signal }).catch(() => false);
+
+/**
+ * The result of `work`, unless `signal` is aborted during an outage. No answer comes then, but kafkajs repeats a request for ten
+ * seconds before it fails. The work goes on unobserved.
+ * @throws KafkaJSConnectionError when it is given up
+ */
+export async function unlessEnded<T>(
+  outages: Pick<OutageMonitor, 'current'>,
+  signal: AbortSignal,
+  work: () => Promise<T>,
+): Promise<T> {
+  const { promise, resolve, reject } = Promise.withResolvers<T>();
+  const giveUp = () => {
+    const { current } = outages;
+    if (current !== undefined) reject(new kafkajs.KafkaJSConnectionError(current.reason));
+  };
+  signal.addEventListener('abort', giveUp);
+  try {
+    if (signal.aborted) giveUp();
+    work().then(resolve, reject);
+    return await promise;
+  } finally {
+    signal.removeEventListener('abort', giveUp);
+  }
+}

@@ -6,7 +6,7 @@
 import type { Producer, ProducerRecord, RecordMetadata } from 'kafkajs';
 import { asBrokerError } from '../kafka/failures.ts';
 import type { Fetched, FetchLimits, LogReader, Want } from '../kafka/log.ts';
-import { type OutageMonitor, untilServed } from '../kafka/outage.ts';
+import { type OutageMonitor, unlessEnded, untilServed } from '../kafka/outage.ts';
 import type { Endpoints } from '../runtime/config.ts';
 import type { Bounds } from './shard-opening.ts';
 
@@ -61,7 +61,7 @@ export class ShardRequests {
 
   /** Gives up the requests that have no answer yet: kafkajs waits half a minute for one. */
   abandon(): void {
-    for (const reject of this.#pending) reject(this.#closed);
+    for (const reject of this.#pending) reject(new ShardLost(`shard ${this.#shard} has closed`));
   }
 
   /** @throws ShardLost; ReelflowError of the broker */
@@ -76,10 +76,6 @@ export class ShardRequests {
 
   bounds(topics: readonly string[]): Promise<Bounds> {
     return this.#served('reading offsets', undefined, () => this.#context.bounds(topics));
-  }
-
-  get #closed(): ShardLost {
-    return new ShardLost(`shard ${this.#shard} has closed`);
   }
 
   async #served<T>(what: string, topic: string | undefined, work: () => Promise<T>): Promise<T> {
@@ -99,7 +95,7 @@ export class ShardRequests {
       return await untilServed(
         monitor,
         `shard ${this.#shard}: ${what}`,
-        () => this.#answered(work, either),
+        () => unlessEnded(outages, either, () => this.#answered(work)),
         either,
       );
     } catch (thrown) {
@@ -107,21 +103,12 @@ export class ShardRequests {
     }
   }
 
-  async #answered<T>(work: () => Promise<T>, ending: AbortSignal): Promise<T> {
+  #answered<T>(work: () => Promise<T>): Promise<T> {
     const { promise, resolve, reject } = Promise.withResolvers<T>();
-    // In an outage no answer comes, and kafkajs repeats a request for ten seconds before it fails.
-    const giveUp = () => {
-      if (this.#context.outages.current !== undefined) reject(this.#closed);
-    };
-    if (ending.aborted) giveUp();
-    ending.addEventListener('abort', giveUp);
     this.#pending.add(reject);
-    try {
-      work().then(resolve, reject);
-      return await promise;
-    } finally {
-      ending.removeEventListener('abort', giveUp);
-      this.#pending.delete(reject);
-    }
+    work()
+      .then(resolve, reject)
+      .finally(() => this.#pending.delete(reject));
+    return promise;
   }
 }

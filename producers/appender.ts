@@ -7,7 +7,7 @@ import Encoder from 'kafkajs/src/protocol/encoder.js';
 import response from 'kafkajs/src/protocol/requests/produce/v7/response.js';
 import type { Broker } from '../kafka/client.ts';
 import { kafkaCodeOf } from '../kafka/failures.ts';
-import { untilServed } from '../kafka/outage.ts';
+import { unlessEnded, untilServed } from '../kafka/outage.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import { sendFailure } from './producer.ts';
 import { ProducerIdentity, type ProducerStamp } from './producer-identity.ts';
@@ -39,12 +39,15 @@ export class Appender {
   readonly #broker: Broker;
   readonly #cluster: ReturnType<Broker['createCluster']>;
   readonly #closed = new AbortController();
+  readonly #ending: AbortSignal;
   /** By topic: replays of different datasets do not fence each other. */
   readonly #identities = new Map<string, Promise<ProducerIdentity>>();
   readonly #renewals = new Map<string, number>();
 
-  constructor(broker: Broker) {
+  /** @param signal once it is aborted, no append waits for the end of an outage */
+  constructor(broker: Broker, signal?: AbortSignal) {
     this.#broker = broker;
+    this.#ending = AbortSignal.any([this.#closed.signal, ...(signal === undefined ? [] : [signal])]);
     this.#cluster = broker.createCluster();
   }
 
@@ -113,6 +116,7 @@ export class Appender {
   }
 
   #untilServed<T>(activity: string, attempt: () => Promise<T>): Promise<T> {
+    const { outages } = this.#broker;
     const recovering = async () => {
       try {
         return await attempt();
@@ -121,7 +125,7 @@ export class Appender {
         throw thrown;
       }
     };
-    return untilServed(this.#broker.outages, activity, recovering, this.#closed.signal);
+    return untilServed(outages, activity, () => unlessEnded(outages, this.#ending, recovering), this.#ending);
   }
 
   async #attempt(topic: string, partition: number, batch: Buffer): Promise<number> {

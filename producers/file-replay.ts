@@ -2,7 +2,8 @@
  * Replays one file from the row that the journal names. Reading and unpacking, encoding, and sending overlap; each waits
  * when the next one is behind.
  */
-import { setTimeout as delay } from 'node:timers/promises';
+import { once } from 'node:events';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Producer } from 'kafkajs';
 import type { Broker } from '../kafka/client.ts';
 import { bytesOf } from '../runtime/file-bytes.ts';
@@ -180,8 +181,13 @@ export class FileReplay {
       },
     });
     try {
-      for (let piece = await this.#next(pieces); piece !== undefined; piece = await this.#next(pieces)) {
-        await this.#push(piece);
+      try {
+        for (let piece = await this.#next(pieces); piece !== undefined; piece = await this.#next(pieces)) {
+          await this.#push(piece);
+        }
+      } catch (thrown) {
+        // What was in flight is given up, and a resumed run sends it.
+        if (!this.#isStopped) throw thrown;
       }
       // The last line is incomplete if the file is damaged or the run was stopped.
       const isWhole = this.#damage === undefined && !this.#isStopped && !this.#isHopeless;
@@ -192,8 +198,7 @@ export class FileReplay {
         this.#chunker.cut();
       }
       const drained = Promise.all([this.#sender.drained(), this.#rejectedRows.drained()]);
-      if (this.#isStopped) await withinPatience(drained);
-      else await drained;
+      await settled(drained, this.#options.signal);
       this.#progress.done = isWhole && !this.#isStopped;
     } finally {
       await pieces.return(undefined);
@@ -284,10 +289,21 @@ export class FileReplay {
   }
 }
 
-/** Waits a short time for acknowledgements, which may fail: the journal records what arrived. */
-async function withinPatience(drained: Promise<unknown>): Promise<void> {
-  const patience = new AbortController();
-  const end = () => patience.abort();
-  drained.then(end, end);
-  await delay(patienceMs, undefined, { signal: patience.signal }).catch(() => undefined);
+/**
+ * Waits for acknowledgements. From the moment that `signal` is aborted it waits a short time, and they may fail: the journal
+ * records what arrived.
+ */
+async function settled(drained: Promise<unknown>, signal = new AbortController().signal): Promise<void> {
+  const done = new AbortController();
+  const stopped = async () => {
+    if (!signal.aborted) await once(signal, 'abort', { signal: done.signal });
+    await sleep(patienceMs, undefined, { signal: done.signal });
+  };
+  try {
+    await Promise.race([drained, stopped()]);
+  } catch (thrown) {
+    if (!signal.aborted) throw thrown;
+  } finally {
+    done.abort();
+  }
 }

@@ -2,7 +2,7 @@
 import kafkajs, { type Producer, type ProducerRecord, type RecordMetadata } from 'kafkajs';
 import type { Broker } from '../kafka/client.ts';
 import { asBrokerError, isRefusal } from '../kafka/failures.ts';
-import { untilServed } from '../kafka/outage.ts';
+import { unlessEnded, untilServed } from '../kafka/outage.ts';
 import { messageOf, ReelflowError } from '../runtime/errors.ts';
 
 /**
@@ -27,11 +27,12 @@ export async function sendServed(
   producer: Producer,
   activity: string,
   { topic, messages }: Pick<ProducerRecord, 'topic' | 'messages'>,
-  signal?: AbortSignal,
+  signal = new AbortController().signal,
 ): Promise<RecordMetadata[]> {
   const record = { topic, messages, acks: -1, compression: kafkajs.CompressionTypes.ZSTD };
   try {
-    return await untilServed(broker.outages, activity, () => producer.send(record), signal);
+    const send = () => unlessEnded(broker.outages, signal, () => producer.send(record));
+    return await untilServed(broker.outages, activity, send, signal);
   } catch (thrown) {
     throw sendFailure(thrown, topic, broker);
   }

@@ -98,7 +98,7 @@ export async function replay(options: ReplayOptions): Promise<ReplayReport> {
         },
       );
     const producer = createProducer(broker);
-    const appender = new Appender(broker);
+    const appender = new Appender(broker, options.signal);
     try {
       await Promise.all([producer.connect(), appender.connect()]).catch((thrown) => {
         throw asBrokerError(thrown, broker.endpoints);

@@ -2,7 +2,7 @@
 import pino from 'pino';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { LogInterrupted } from '../../kafka/failures.ts';
-import { OutageMonitor, untilServed } from '../../kafka/outage.ts';
+import { OutageMonitor, unlessEnded, untilServed } from '../../kafka/outage.ts';
 
 let said: string[];
 let outages: OutageMonitor;
@@ -96,4 +96,20 @@ test('a signal ends the wait with the last failure', async () => {
   expect(work).toHaveBeenCalledTimes(attempts);
   await expect(untilServed(outages, 'publishing', work, stop.signal)).rejects.toThrow('closed');
   expect(work).toHaveBeenCalledTimes(attempts + 1);
+});
+
+test('a signal gives up work in flight during an outage, and waits for it otherwise', async () => {
+  const stop = new AbortController();
+  const answer = Promise.withResolvers<string>();
+  const waited = unlessEnded(outages, stop.signal, () => answer.promise);
+  stop.abort();
+  outages.waits('reading', 'closed');
+  await vi.advanceTimersByTimeAsync(4_000);
+  await expect(unlessEnded(outages, stop.signal, () => answer.promise)).rejects.toThrow('closed');
+  const again = new AbortController();
+  const given = expect(unlessEnded(outages, again.signal, () => answer.promise)).rejects.toThrow('closed');
+  again.abort();
+  await given;
+  answer.resolve('answer');
+  expect(await waited).toBe('answer');
 });
