@@ -27,7 +27,8 @@ interface Flags extends StageFlags, TablesFlags, KeepFlags {
   once?: true;
   memory: string;
   push?: string;
-  history: number;
+  history?: number;
+  acceptLoss?: true;
   lake?: string;
   trim: TrimMode;
 }
@@ -38,7 +39,12 @@ export function sinkCommand(): Command {
     .addOption(periodOption('--interval <period>', 'time between two snapshots', '60s'))
     .option('--once', 'read up to the present end offsets, publish a snapshot if something changed, and end')
     .option('--keep <n>', 'number of newest snapshots to keep', integerIn(1, 100_000), 10)
-    .option('--history <days>', 'days of rating history to keep', integerIn(0, 100_000), 400)
+    .option(
+      '--history <days>',
+      'days of rating history to keep; default those of the gold folder, else 400',
+      integerIn(0, 100_000),
+    )
+    .option('--accept-loss', 'change the length of the history, also where that loses days')
     .addOption(observersOption())
     .option('--push <url>', 'push every snapshot to this bucket, given as s3://bucket/prefix')
     .option('--lake <url>', 'show every snapshot in this lake, given as ducklake:FILE or iceberg:DIR')
@@ -81,7 +87,8 @@ async function run(flags: Flags): Promise<void> {
     intervalMs: flags.interval,
     finish: finishSignal(flags.once === true),
     keep: keepOf(flags),
-    historyDays: flags.history,
+    ...(flags.history !== undefined && { historyDays: flags.history }),
+    acceptLoss: flags.acceptLoss === true,
     trim: flags.trim,
     ...(flags.push !== undefined && { pushTo: flags.push }),
     ...(lake !== undefined && { lake }),

@@ -11,6 +11,7 @@ import { type Broker, clusterIdOf } from '../kafka/client.ts';
 import { isPassing } from '../kafka/failures.ts';
 import { commitAlone, Membership } from '../kafka/membership.ts';
 import { untilServed } from '../kafka/outage.ts';
+import { counted } from '../runtime/counted.ts';
 import { isAbort, messageOf, ReelflowError } from '../runtime/errors.ts';
 import { makeFolder } from '../runtime/files.ts';
 import { logEveryMinute } from '../runtime/logger.ts';
@@ -50,8 +51,10 @@ interface SinkOptions {
   readonly keep: Keep;
   /** Bucket that receives every snapshot, `s3://bucket/prefix`. */
   readonly pushTo?: string;
-  /** Length of the history of ratings, in days before the newest dump. */
-  readonly historyDays: number;
+  /** Length of the history of ratings, in days before the newest dump. Default: as it is, else `newHistoryDays`. */
+  readonly historyDays?: number;
+  /** Whether `historyDays` may differ from the length so far. Default false. */
+  readonly acceptLoss?: boolean;
   /** Catalogue that shows every snapshot. */
   readonly lake?: LakePlace;
   /** Whether messages before a base that nothing needs any more are deleted. Default: `delete`. */
@@ -87,6 +90,8 @@ interface Beside {
 
 /** Pause between two steps, in which messages gather: a transaction costs the same for one message as for hundreds. */
 const gatherMs = 200;
+/** Days of the history of ratings, unless a length is named. */
+const newHistoryDays = 400;
 /** How long a transaction or a publication may continue after SIGTERM. */
 const graceMs = 2_000;
 
@@ -160,8 +165,7 @@ class Sink {
   }
 
   async open(): Promise<void> {
-    const { broker, registry, names, state, memoryLimit, historyDays, gold, signal, metrics, onOpen } =
-      this.#options;
+    const { broker, registry, names, state, memoryLimit, gold, signal, metrics, onOpen } = this.#options;
     const clusterId = await clusterIdOf(broker);
     const current = this.#requireOwnGold(clusterId);
     const lake = await this.#lakeOf(clusterId);
@@ -189,12 +193,14 @@ class Sink {
       [`${this.#peopleTopic}-value`]: peopleSchemaId,
       [`${topic}-value`]: ratingsSchemaId,
     };
+    const historyDays = this.#historyDays(store, current);
     if (store.isEmpty && current !== undefined) {
       await restoreFrom(store, gold, current, broker.logger);
     }
     this.#publication = new Publication({
       ...this.#options,
       declarations: this.#declarations,
+      historyDays,
       store,
       folder,
       clusterId,
@@ -250,6 +256,26 @@ class Sink {
       () => ({ lagMessages: lags().reduce((sum, { messages }) => sum + messages, 0) }),
     );
     onOpen?.();
+  }
+
+  /**
+   * A shorter history loses its first days, and a longer one is read again, which loses the days whose messages are gone.
+   * @throws ReelflowError usage
+   */
+  #historyDays({ ratings }: CubeStore, current: Manifest | undefined): number {
+    const { historyDays, acceptLoss } = this.#options;
+    const read = [...ratings.states.values()].find(({ newestDay }) => newestDay >= 0);
+    const published = typeof current?.history?.newest === 'string' ? current.history.days : undefined;
+    const kept = read?.historyDays ?? published;
+    const wanted = historyDays ?? kept ?? newHistoryDays;
+    if (kept === undefined || wanted === kept || acceptLoss === true) return wanted;
+    throw new ReelflowError('usage', `--history ${wanted} would change the history of ratings`, {
+      detail:
+        wanted < kept
+          ? `Of its ${counted(kept, 'day')}, the first ${kept - wanted} would be lost.`
+          : `It has ${counted(kept, 'day')}, and would be read again: days before a base would be lost.`,
+      hint: 'Leave --history out to keep its length, or add --accept-loss.',
+    });
   }
 
   async run(): Promise<SinkReport> {

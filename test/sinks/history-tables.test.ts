@@ -7,13 +7,13 @@ import { cpSync, mkdirSync, renameSync, rmSync, utimesSync, writeFileSync } from
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
 import { withDatabase } from '../../database/duckdb.ts';
-import { ReelflowError } from '../../runtime/errors.ts';
+import { exitCodes, ReelflowError } from '../../runtime/errors.ts';
 import { currentSnapshot, type Manifest, readManifest, tableFile } from '../../sinks/gold/manifest.ts';
 import { reportPage } from '../../sinks/gold/report.ts';
 import { verifySnapshot } from '../../sinks/verify/verify.ts';
 import { idText } from '../../topics/catalog.ts';
 import { Registry } from '../../topics/registry.ts';
-import { broker, headerOf, lastJson, Place } from '../support/harness.ts';
+import { broker, headerOf, lastJson, Place, spoken } from '../support/harness.ts';
 
 const registry = new Registry({ url: inject('registryUrl') });
 const tables = ['rating_history', 'trends', 'movers'] as const;
@@ -169,7 +169,15 @@ test('--history prunes, verify agrees, and a longer one reads the topic again', 
   const [gold, state] = [join(place.folder, 'gold-4'), join(place.folder, 'state-4')];
   const args = ['sink', '--once', '--json', '--gold', gold, '--state', state, '--namespace', place.namespace];
   cpSync(place.gold, gold, { recursive: true });
-  const short = lastJson<{ snapshot: string }>(await place.run([...args, '--history', '33']));
+  const refused = await place.run([...args, '--history', '0']);
+  expect(refused, refused.stderr).toMatchObject({ code: exitCodes.usage, stdout: '' });
+  expect(spoken(refused)).toBe(
+    'Error: --history 0 would change the history of ratings\n' +
+      'Detail: Of its 400 days, the first 400 would be lost.\n' +
+      'Hint: Leave --history out to keep its length, or add --accept-loss.\n',
+  );
+  const accepted = (days: number) => place.run([...args, '--history', String(days), '--accept-loss']);
+  const short = lastJson<{ snapshot: string }>(await accepted(33));
   const manifest = readManifest(gold, short.snapshot);
   expect(manifest.history).toMatchObject({ days: 33 });
   expect((await verify('topics', gold)).findings).toEqual([]);
@@ -178,7 +186,16 @@ test('--history prunes, verify agrees, and a longer one reads the topic again', 
     `SELECT count(*)::INTEGER, count(DISTINCT tconst)::INTEGER FROM ${fileIn(manifest, 'rating_history', gold)} WHERE day <= DATE '2025-12-07'`,
   );
   expect(kept).toEqual([[titles.length - 2, titles.length - 2]]);
-  const long = lastJson<{ snapshot: string }>(await place.run(args));
+  // Without the option the length stays, in the state and in a new one.
+  for (const folder of [state, `${state}-new`]) {
+    const kept = await place.run([...args, '--state', folder]);
+    expect(kept, kept.stderr).toMatchObject({ code: 0 });
+    expect(readManifest(gold, currentSnapshot(gold) ?? '').history).toMatchObject({ days: 33 });
+  }
+  const longer = await place.run([...args, '--history', '400']);
+  expect(longer, longer.stderr).toMatchObject({ code: exitCodes.usage, stdout: '' });
+  expect(spoken(longer)).toContain('days before a base would be lost');
+  const long = lastJson<{ snapshot: string }>(await accepted(400));
   expect(hashesOf(readManifest(gold, long.snapshot))).toEqual(hashesOf(last()));
 });
 
