@@ -211,7 +211,7 @@ const indexSpec = (names: TopicNames) => ({
 async function registerSchemas(options: ReplayOptions, files: readonly InputFile[]) {
   const ids = new Map<DatasetName, number>();
   for (const { dataset } of files) {
-    ids.set(dataset, await schemaIdOf(options.registry, dataset, options));
+    ids.set(dataset, await schemaIdOf(dataset, options));
   }
   return ids;
 }

@@ -46,6 +46,7 @@ import type {
 } from './devices.ts';
 import { EntryBlock, entryAt, entryState, GroupEntries } from './group-entries.ts';
 import { heldMarks, marksAtEnd } from './log-marks.ts';
+import { endOfGapless } from './own-offsets.ts';
 import { type DatasetPlan, type DumpFindings, planOf } from './plan.ts';
 
 interface DatasetRefreshOptions {
@@ -358,7 +359,7 @@ export class DatasetRefresh {
     for (const [partition, { end }] of bounds.entries()) {
       const mark = held[partition];
       if (mark !== undefined) {
-        const read = await this.#endOfGapless(own, { partition, start: mark.offset, end });
+        const read = await endOfGapless(log, own, { partition, start: mark.offset, end });
         this.#ownSeen[partition] = (this.#ownSeen[partition] ?? 0) + read - mark.offset;
         ranges.push({ partition, start: read, end });
       } else {
@@ -387,25 +388,6 @@ export class DatasetRefresh {
     }
     this.#marks = await marksAtEnd(log, bounds, held);
     return foreign;
-  }
-
-  /** Skips own messages that are gapless. @returns the first offset of the range that must be read */
-  async #endOfGapless(own: OwnMessages, { partition, start, end }: Range): Promise<number> {
-    const offsets = own.gapless(partition);
-    if (offsets === undefined) return start;
-    let next = start;
-    while (next < end && offsets.has(next)) next++;
-    if (next === start) return start;
-    for (const offset of new Set([start, next - 1])) {
-      let isThere = false;
-      const probe = (written: Written) => {
-        isThere = own.has(written);
-        return isThere;
-      };
-      await this.#options.log.scan([{ partition, start: offset, end: offset + 1 }], () => undefined, probe);
-      if (!isThere) return start;
-    }
-    return next;
   }
 
   #partitionOf(block: number, partitions: number): number {

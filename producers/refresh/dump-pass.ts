@@ -22,12 +22,13 @@ import { entryOfRows, entryState, GroupEntries, type GroupEntry } from './group-
 import { type ClosedGroup, GroupReader } from './group-reader.ts';
 import { OwnOffsets } from './own-offsets.ts';
 import type { DumpFindings } from './plan.ts';
+import type { SortedCopy } from './sorted-copy.ts';
 import { type PackedChunk, packedChunkOf, Spool } from './spool.ts';
 
 interface DumpPassOptions {
   readonly file: InputFile;
-  /** The number of a row in the file that the user named, where `file` is a sorted copy of it. */
-  readonly originalRow?: (row: number) => number;
+  /** Present if `file` is a sorted copy of the file that the user named. */
+  readonly sorted?: SortedCopy | undefined;
   readonly shards: number;
   readonly schemaId: number;
   readonly runId: string;
@@ -238,7 +239,7 @@ export class DumpPass implements DumpFile {
   }
 
   #asInOriginal(rejected: RejectedRow): RejectedRow {
-    const row = this.#options.originalRow?.(rejected.row) ?? rejected.row;
+    const row = this.#options.sorted?.originalRow(rejected.row) ?? rejected.row;
     return { ...rejected, row, line: row + 2 };
   }
 

@@ -6,9 +6,9 @@ import { join } from 'node:path';
 import { LogReader } from '../../kafka/log.ts';
 import { crashPoint } from '../../runtime/crash-points.ts';
 import { ReelflowError } from '../../runtime/errors.ts';
-import { type DatasetName, datasets, type TopicNames } from '../../topics/catalog.ts';
+import { type DatasetName, datasets } from '../../topics/catalog.ts';
 import { ChunkDecoder } from '../../topics/chunk.ts';
-import { NewerIndex, type Strays } from '../../topics/dump-index.ts';
+import { NewerIndex } from '../../topics/dump-index.ts';
 import type { Registry } from '../../topics/registry.ts';
 import { FileReplay, type FileReplayOptions, type FileReplayRun } from '../file-replay.ts';
 import type { InputFile } from '../input-files.ts';
@@ -83,6 +83,7 @@ interface CommonTask {
 interface FileTask extends CommonTask {
   readonly kind: 'refresh' | 'load';
   readonly file: InputFile;
+  readonly schemaId: number;
   pass: DumpPass;
   sorted?: SortedCopy;
 }
@@ -180,17 +181,12 @@ export class DumpRefresh {
       await openChecked(refresh, dataset);
       isLoad = refresh.isEmptyTopic;
     }
-    const before = refresh.directory;
-    const date = { asOfMs: file.modified.getTime(), nowMs };
-    checkDate(
-      file.name,
-      { ...date, ...(before !== undefined && !isLoad && { beforeMs: before.asOfMs }) },
-      options,
-    );
+    const beforeMs = isLoad ? undefined : refresh.directory?.asOfMs;
+    checkDate(file.name, { asOfMs: file.modified.getTime(), beforeMs, nowMs }, options);
     if (isLoad) await refresh.beginLoad();
     await removeSortedCopy(this.#sortedPath(dataset));
-    const pass = this.#passOf(file, schemaId, before?.strays);
-    return { dataset, refresh, kind: isLoad ? 'load' : 'refresh', file, pass };
+    const pass = this.#passOf(file, schemaId, refresh);
+    return { dataset, refresh, kind: isLoad ? 'load' : 'refresh', file, schemaId, pass };
   }
 
   /** Sorts a copy of an unsorted file first, which takes as much space in the state folder as its rows. */
@@ -206,7 +202,7 @@ export class DumpRefresh {
 
   /** Replaces the task's pass by one over a sorted copy of its file. */
   async #sort(task: FileTask): Promise<SortedCopy> {
-    const { dataset, file, refresh } = task;
+    const { dataset, file, schemaId, refresh } = task;
     const { options } = this.#input;
     options.logger.warn({ dataset, file: file.name }, 'not sorted by id: sorting a copy');
     await task.pass.close();
@@ -216,8 +212,7 @@ export class DumpRefresh {
       onProgress: (bytesRead) => this.#report(task.pass, file, 'compare', bytesRead),
     });
     task.sorted = sorted;
-    const schemaId = await this.#schemaIdOf(dataset);
-    task.pass = this.#passOf(sorted.file, schemaId, refresh.directory?.strays, sorted);
+    task.pass = this.#passOf(sorted.file, schemaId, refresh, sorted);
     return sorted;
   }
 
@@ -225,18 +220,13 @@ export class DumpRefresh {
     return join(this.#input.folder, `${dataset}.sorted`);
   }
 
-  #passOf(
-    file: InputFile,
-    schemaId: number,
-    straysBefore: Strays | undefined,
-    sorted?: SortedCopy,
-  ): DumpPass {
+  #passOf(file: InputFile, schemaId: number, refresh: DatasetRefresh, sorted?: SortedCopy): DumpPass {
     const { dataset } = file;
     const { options, run, shards, folder } = this.#input;
     const { names, broker, signal, rate } = options;
     const pass = new DumpPass({
       file,
-      ...(sorted !== undefined && { originalRow: (row: number) => sorted.originalRow(row) }),
+      sorted,
       shards,
       schemaId,
       runId: run.journal.runId,
@@ -252,7 +242,7 @@ export class DumpRefresh {
         file,
         signal,
       }),
-      straysBefore,
+      straysBefore: refresh.directory?.strays,
       spoolPath: join(folder, `${dataset}.spool`),
       spoolBytesMax: options.dryRun === true ? 0 : (options.spoolBytesMax ?? spoolBytesMaxDefault),
       rateLimit: rate === undefined ? undefined : new RateLimit(rate),
@@ -370,12 +360,12 @@ export class DumpRefresh {
   }
 
   async #load(task: FileTask, onSent: (() => void) | undefined): Promise<void> {
-    const { dataset, refresh, file } = task;
+    const { dataset, refresh, file, schemaId } = task;
     const { options, run } = this.#input;
     const { runId } = run.journal;
     const own = new OwnOffsets(run.appender, options.names.source(dataset), runId);
     const hasher = new LoadHasher(datasets[dataset], file.layout, own);
-    const load = new FileReplay(options, run, file, await this.#schemaIdOf(dataset), hasher);
+    const load = new FileReplay(options, run, file, schemaId, hasher);
     await load.run();
     crashPoint('after-load-before-index');
     // Without an index the next refresh reads the topic and sends every group.
@@ -417,7 +407,7 @@ export class DumpRefresh {
 
   async #schemaIdOf(dataset: DatasetName): Promise<number> {
     const { schemaIds, options } = this.#input;
-    return schemaIds.get(dataset) ?? (await schemaIdOf(options.registry, dataset, options));
+    return schemaIds.get(dataset) ?? (await schemaIdOf(dataset, options));
   }
 
   #report(pass: DumpPass, file: InputFile, step: 'compare' | 'send', bytesRead: number): void {
@@ -438,9 +428,8 @@ export class DumpRefresh {
 
 /** The id of a dataset's schema, which is registered unless this is a dry run. */
 export function schemaIdOf(
-  registry: Registry,
   dataset: DatasetName,
-  { names, dryRun }: { readonly names: TopicNames; readonly dryRun?: boolean },
+  { registry, names, dryRun }: Pick<DumpRefreshInput['options'], 'registry' | 'names' | 'dryRun'>,
 ): Promise<number> {
   const [topic, schema] = [names.source(dataset), `imdb.${dataset}`];
   return dryRun === true ? registry.registered(topic, schema) : registry.register(topic, schema);

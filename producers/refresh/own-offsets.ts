@@ -3,8 +3,9 @@
  * lost, and the run then gets another producer identity. So messages with ascending offsets and one identity are gapless:
  * none between the first and the last is missing, if the log holds these two.
  */
+import type { Range } from '../../kafka/scan.ts';
 import type { Appender } from '../appender.ts';
-import type { OffsetSet, OwnMessages, Written } from './devices.ts';
+import type { OffsetSet, OwnMessages, SourceLog, Written } from './devices.ts';
 
 interface OwnPartition {
   /** Numbers of the chunks, by offset. */
@@ -62,4 +63,30 @@ export class OwnOffsets implements OwnMessages {
     const own = this.#partitions.get(partition);
     return own?.isAscending === true && this.#appender.renewals(this.#topic) === 0 ? own.chunks : undefined;
   }
+}
+
+/**
+ * Skips own messages at the beginning of a range, if they are gapless and the log holds the first and the last of them.
+ * @returns the first offset of the range that must be read
+ */
+export async function endOfGapless(
+  log: SourceLog,
+  own: OwnMessages,
+  { partition, start, end }: Range,
+): Promise<number> {
+  const offsets = own.gapless(partition);
+  if (offsets === undefined) return start;
+  let next = start;
+  while (next < end && offsets.has(next)) next++;
+  if (next === start) return start;
+  for (const offset of new Set([start, next - 1])) {
+    let isThere = false;
+    const probe = (written: Written) => {
+      isThere = own.has(written);
+      return isThere;
+    };
+    await log.scan([{ partition, start: offset, end: offset + 1 }], () => undefined, probe);
+    if (!isThere) return start;
+  }
+  return next;
 }

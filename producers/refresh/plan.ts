@@ -126,7 +126,7 @@ export interface Guards {
 interface DumpDate {
   readonly asOfMs: number;
   /** Of the index; undefined where there is none. */
-  readonly beforeMs?: number;
+  readonly beforeMs: number | undefined;
   readonly nowMs: number;
 }
 

@@ -20,6 +20,12 @@ const entries = (name: string, from: string, to: string): RefreshMutant => ({
   from,
   to,
 });
+const ownOffsets = (name: string, from: string, to: string): RefreshMutant => ({
+  name,
+  file: 'producers/refresh/own-offsets.ts',
+  from,
+  to,
+});
 const marks = (name: string, from: string, to: string): RefreshMutant => ({
   name,
   file: 'producers/refresh/log-marks.ts',
@@ -133,20 +139,18 @@ export const refreshMutants: readonly RefreshMutant[] = [
     'await this.#distrustRefused(offsets.filter(({ offset }) => offset >= start && offset < mark.offset));',
     '',
   ),
-  refresh('the first own message may be another one', 'new Set([start, next - 1])', 'new Set([next - 1])'),
-  refresh('the last own message may be gone', 'new Set([start, next - 1])', 'new Set([start])'),
-  {
-    name: 'a late copy passes for the message that the broker has lost at its offset',
-    file: 'producers/refresh/own-offsets.ts',
-    from: 'chunks.get(offset) === chunk',
-    to: 'chunks.has(offset) === true',
-  },
-  {
-    name: 'messages of two producer identities count as gapless',
-    file: 'producers/refresh/own-offsets.ts',
-    from: ' && this.#appender.renewals(this.#topic) === 0',
-    to: '',
-  },
+  ownOffsets('the first own message may be another one', 'new Set([start, next - 1])', 'new Set([next - 1])'),
+  ownOffsets('the last own message may be gone', 'new Set([start, next - 1])', 'new Set([start])'),
+  ownOffsets(
+    'a late copy passes for the message that the broker has lost at its offset',
+    'chunks.get(offset) === chunk',
+    'chunks.has(offset) === true',
+  ),
+  ownOffsets(
+    'messages of two producer identities count as gapless',
+    ' && this.#appender.renewals(this.#topic) === 0',
+    '',
+  ),
   refresh('dead letters count again in every run', 'this.#letters = refusals.end;', ''),
   refresh(
     'emptied groups stay in the index',
