@@ -3,7 +3,7 @@
  * all partitions. It is never ahead of the broker. A run that resumes from it may send rows twice, which changes nothing.
  */
 import { randomBytes } from 'node:crypto';
-import { open, readFile, rename, rm } from 'node:fs/promises';
+import { open, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { type Broker, clusterIdOf } from '../kafka/client.ts';
@@ -138,13 +138,7 @@ export async function readJournal(folder: string): Promise<Journal | undefined> 
 export async function writeJournal(folder: string, journal: Journal): Promise<void> {
   const path = join(folder, 'journal.json');
   try {
-    const next = await open(`${path}.next`, 'w');
-    try {
-      await next.writeFile(`${JSON.stringify(journal, undefined, 2)}\n`);
-      await next.sync();
-    } finally {
-      await next.close();
-    }
+    await writeFile(`${path}.next`, `${JSON.stringify(journal, undefined, 2)}\n`, { flush: true });
     await rename(`${path}.next`, path);
     const directory = await open(folder, 'r');
     await directory.sync().finally(() => directory.close());

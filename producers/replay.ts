@@ -133,25 +133,24 @@ export async function replay(options: ReplayOptions): Promise<ReplayReport> {
         }
       }
       if (options.dryRun === true) return dryRunReport(plan);
-      journal.finished = files.every(({ dataset }) => journal.datasets[dataset]?.done === true);
+      const unfinished = files
+        .map(({ dataset }) => dataset)
+        .filter((dataset) => journal.datasets[dataset]?.done !== true);
+      journal.finished = unfinished.length === 0;
       await saveJournal();
+      const dropped = (options.drop ?? []).filter((dataset) => plan[dataset] !== undefined);
+      return reportOf(journal, {
+        absent,
+        nothingToDo: false,
+        interrupted: !journal.finished,
+        ...(before !== undefined && { before }),
+        ...(journal.finished && dropped.length > 0 && { dropped }),
+        ...(!journal.finished && { unfinished }),
+        ...reported(plan),
+      });
     } finally {
       await Promise.all([producer.disconnect().catch(() => undefined), appender.close()]);
     }
-    const dropped = (options.drop ?? []).filter((dataset) => plan[dataset] !== undefined);
-    return reportOf(journal, {
-      absent,
-      nothingToDo: false,
-      interrupted: !journal.finished,
-      ...(before !== undefined && { before }),
-      ...(journal.finished && dropped.length > 0 && { dropped }),
-      ...(!journal.finished && {
-        unfinished: files
-          .map(({ dataset }) => dataset)
-          .filter((dataset) => journal.datasets[dataset]?.done !== true),
-      }),
-      ...reported(plan),
-    });
   });
 }
 
