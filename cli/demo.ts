@@ -86,7 +86,7 @@ async function run(flags: Flags, command: Command): Promise<void> {
     const places = { gold: resolve(gold), folder: resolve(folder), namespace };
     return printJson({ ...line, secondsUntil, snapshot, ...places });
   }
-  const { replayText } = await import('./replay.ts');
+  const { replayText } = await import('./replay-text.ts');
   say(replayText(report.replay));
   if (snapshot !== null) say(await tablesText(gold, snapshot, tables));
   const { read } = report.replay;

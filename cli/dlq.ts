@@ -1,6 +1,6 @@
 /** `reelflow dlq list|show|replay`: dead letters. */
 import { Command } from 'commander';
-import type { LetterFilter, Letters } from '../monitor/dead-letters.ts';
+import type { LetterFilter, LetterGroup, Letters } from '../monitor/dead-letters.ts';
 import type { RedeliveryReport } from '../producers/redelivery/redelivery.ts';
 import { counted } from '../runtime/counted.ts';
 import { ReelflowError } from '../runtime/errors.ts';
@@ -18,7 +18,7 @@ import {
 import { print, printFilled, printJson } from './output.ts';
 import { openProgress } from './progress.ts';
 import { stopSignal } from './stop.ts';
-import { type TableColumn, tableText } from './table.ts';
+import { type TableColumn, tableText, wholeColumn } from './table.ts';
 
 interface Filters extends CommonFlags {
   reason?: string;
@@ -81,12 +81,13 @@ function groupsText({ groups }: Letters): string {
       { head: 'stage', cell: ({ stage }) => stage, drop: 1 },
       { head: 'reason', cell: ({ reason }) => printable(reason) },
       { head: 'from', keep: 'end' as const, cell: ({ source }) => printable(source) },
-      ...counts.map((head) => ({
-        head,
-        align: 'right' as const,
-        drop: head === 'replayed' || head === 'superseded' ? 2 : 0,
-        cell: (group: (typeof groups)[number]) => whole(group[head]),
-      })),
+      ...counts.map((head) =>
+        wholeColumn<LetterGroup>(
+          head,
+          (group) => group[head],
+          head === 'replayed' || head === 'superseded' ? 2 : 0,
+        ),
+      ),
       { head: 'newest', cell: ({ newestMs }) => timeText(newestMs), drop: 3 },
       { head: 'at', cell: ({ newest }) => newest },
     ],

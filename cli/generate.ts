@@ -56,8 +56,8 @@ async function run({ titles, out, seed, order, gzip, json }: Flags): Promise<voi
   const table = tableText(
     [
       { head: 'file', cell: ({ file }) => file },
-      { head: 'rows', align: 'right', cell: (of) => whole(of.rows) },
-      { head: 'bytes', align: 'right', cell: (of) => whole(of.bytes) },
+      { head: 'rows', align: 'right', cell: (line) => whole(line.rows) },
+      { head: 'bytes', align: 'right', cell: (line) => whole(line.bytes) },
     ],
     [...files, { file: 'total', rows, bytes }],
   );

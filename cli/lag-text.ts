@@ -4,7 +4,7 @@ import type { GroupLag, LagReport, LagRow } from '../monitor/lag.ts';
 import { counted } from '../runtime/counted.ts';
 import { filled } from '../runtime/terminal.ts';
 import { duration, rate, sparkline, whole } from './figures.ts';
-import { coloured, type TableColumn, tableText } from './table.ts';
+import { coloured, type TableColumn, tableText, wholeColumn } from './table.ts';
 
 interface LagTextOptions {
   /** Columns that a line may take; default those of the terminal. */
@@ -34,17 +34,19 @@ export function lagText(
 function columnsOf(rows: readonly LagRow[], trendOf: LagTextOptions['trendOf']): TableColumn<LagRow>[] {
   const number = (head: string, drop: number, cell: (row: LagRow) => string) =>
     ({ head, align: 'right', drop, cell }) as const;
-  const hasRecords = rows.some(({ lagRecords }) => lagRecords !== null && lagRecords > 0);
+  const hasRecords = has(rows, ({ lagRecords }) => lagRecords);
   return [
     { head: 'topic', keep: 'end', cell: ({ topic }) => topic },
     number('partition', 0, ({ partition }) => String(partition)),
-    number('start', 8, ({ startOffset }) => whole(startOffset)),
-    number('end', 6, ({ endOffset }) => whole(endOffset)),
-    number('next', 7, ({ nextOffset }) => whole(nextOffset)),
-    number('lag', 0, ({ lag }) => whole(lag)),
-    ...(hasRecords ? [number('≈ records', 5, ({ lagRecords }) => whole(lagRecords))] : []),
-    ...(has(rows, ({ lost }) => lost) ? [number('lost', 0, ({ lost }) => whole(lost))] : []),
-    ...(has(rows, ({ blocked }) => blocked) ? [number('blocked', 0, ({ blocked }) => whole(blocked))] : []),
+    wholeColumn('start', ({ startOffset }) => startOffset, 8),
+    wholeColumn('end', ({ endOffset }) => endOffset, 6),
+    wholeColumn('next', ({ nextOffset }) => nextOffset, 7),
+    wholeColumn('lag', ({ lag }) => lag),
+    ...(hasRecords ? [wholeColumn<LagRow>('≈ records', ({ lagRecords }) => lagRecords, 5)] : []),
+    ...(has(rows, ({ lost }) => lost) ? [wholeColumn<LagRow>('lost', ({ lost }) => lost)] : []),
+    ...(has(rows, ({ blocked }) => blocked)
+      ? [wholeColumn<LagRow>('blocked', ({ blocked }) => blocked)]
+      : []),
     {
       head: 'state',
       cell: ({ state, isSubscribed }) => (isSubscribed ? stateText(state) : 'not subscribed'),
@@ -73,7 +75,7 @@ const isKnown = (rows: readonly LagRow[], value: (row: LagRow) => number | null)
 const has = (rows: readonly LagRow[], value: (row: LagRow) => number | null) =>
   rows.some((row) => (value(row) ?? 0) > 0);
 
-function headline(of: GroupLag, hasRows: boolean): string {
+function headline(groupLag: GroupLag, hasRows: boolean): string {
   const {
     group,
     exists,
@@ -86,7 +88,7 @@ function headline(of: GroupLag, hasRows: boolean): string {
     catchUpMs,
     lost,
     blocked,
-  } = of;
+  } = groupLag;
   if (!exists) {
     return group.includes('*')
       ? `No group matches ${group} (yet).`

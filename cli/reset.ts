@@ -35,7 +35,7 @@ async function run(flags: Flags): Promise<void> {
   const lock = join(places.gold, '.sink');
   const report =
     existsSync(lock) && flags.dryRun !== true
-      ? await withFolderLock(lock, { of: 'gold', patienceMs: 0 }, work)
+      ? await withFolderLock(lock, { kind: 'gold', patienceMs: 0 }, work)
       : await work();
   if (flags.json) return printJson({ ...report, dryRun: flags.dryRun === true });
   const { generation, shards, messages, records } = report;

@@ -12,7 +12,7 @@ import { whole } from './figures.ts';
 import { type CommonFlags, commonOptions } from './options.ts';
 import { print, printJson } from './output.ts';
 import { pipelineGroups, requireRights } from './pipeline-groups.ts';
-import { type TableColumn, tableText } from './table.ts';
+import { type TableColumn, tableText, wholeColumn } from './table.ts';
 
 interface Line {
   readonly topic: string;
@@ -141,7 +141,7 @@ function dumpsText(dumps: NonNullable<Manifest['dumps']>): string[] {
   const byDate = Map.groupBy(Object.entries(dumps), ([, { asOf, complete }]) =>
     complete ? `of ${asOf}` : `of ${asOf} in part, or with later messages`,
   );
-  return [...byDate].map(([text, of]) => `Dump ${text}: ${of.map(([dataset]) => dataset).join(', ')}`);
+  return [...byDate].map(([text, own]) => `Dump ${text}: ${own.map(([dataset]) => dataset).join(', ')}`);
 }
 
 /** Whether the stages run; if not, sentences that say whether they ever ran here. */
@@ -184,13 +184,9 @@ const columns: readonly TableColumn<Shown>[] = [
   offset('start', 3),
   offset('next', 1),
   offset('end', 2),
-  { head: 'applied', align: 'right', cell: ({ applied }) => whole(applied) },
-  { head: 'duplicate', align: 'right', cell: ({ duplicate }) => whole(duplicate) },
-  { head: 'rejected', align: 'right', cell: ({ rejected }) => whole(rejected) },
-  { head: 'removed', align: 'right', drop: 4, cell: ({ removed }) => whole(removed) },
-  {
-    head: 'records',
-    align: 'right',
-    cell: ({ applied, duplicate, rejected }) => whole(applied + duplicate + rejected),
-  },
+  wholeColumn('applied', ({ applied }) => applied),
+  wholeColumn('duplicate', ({ duplicate }) => duplicate),
+  wholeColumn('rejected', ({ rejected }) => rejected),
+  wholeColumn('removed', ({ removed }) => removed, 4),
+  wholeColumn('records', ({ applied, duplicate, rejected }) => applied + duplicate + rejected),
 ];

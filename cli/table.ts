@@ -4,6 +4,7 @@
  */
 import { stripVTControlCharacters, styleText } from 'node:util';
 import { terminalWidth, widthOf } from '../runtime/terminal.ts';
+import { whole } from './figures.ts';
 
 export interface TableColumn<Row> {
   /** The head; further lines of it go below. */
@@ -16,6 +17,13 @@ export interface TableColumn<Row> {
   /** Which part of a cut text stays, default its start. Names that differ at their end, such as topics, keep the end. */
   readonly keep?: 'start' | 'end';
 }
+
+/** A column of whole numbers; null reads `unknown`. @param drop as in `TableColumn` */
+export const wholeColumn = <Row>(
+  head: string,
+  value: (row: Row) => number | null,
+  drop = 0,
+): TableColumn<Row> => ({ head, align: 'right', drop, cell: (row) => whole(value(row)) });
 
 const gap = '  ';
 /** A text is not cut below this. */

@@ -19,7 +19,7 @@ import {
 import { print } from './output.ts';
 import { openProgress, type Progress } from './progress.ts';
 import { stoppedExitCode, stopSignal } from './stop.ts';
-import { tableText } from './table.ts';
+import { tableText, wholeColumn } from './table.ts';
 
 interface Flags extends CommonFlags, TablesFlags {
   data?: string;
@@ -144,11 +144,7 @@ function verificationText(verification: Verification, data?: string): string {
       tableText(
         [
           { head: 'topic', keep: 'end' as const, cell: ([name]: (typeof topics)[number]) => name },
-          ...counts.map((head) => ({
-            head,
-            align: 'right' as const,
-            cell: ([, of]: (typeof topics)[number]) => whole(of[head]),
-          })),
+          ...counts.map((head) => wholeColumn<(typeof topics)[number]>(head, ([, own]) => own[head])),
         ],
         topics,
       ),

@@ -12,7 +12,7 @@ import { isRunning, startDetached, stopProcess } from '../runtime/detached-proce
 import { ReelflowError } from '../runtime/errors.ts';
 import { withFolderLock } from '../runtime/folder-lock.ts';
 
-export const flinkJars: JarSet = { pom: 'flink/pom.xml', of: 'Flink', megabytes: 230 };
+export const flinkJars: JarSet = { pom: 'flink/pom.xml', programs: 'Flink', megabytes: 230 };
 /** The version in `flink/pom.xml`. Clusters of another version cannot run its jobs. */
 export const flinkVersion = '2.3';
 

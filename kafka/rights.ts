@@ -78,12 +78,12 @@ const { withBroker } = BrokerPool.prototype;
 /** kafkajs drops the reason why no broker named a coordinator, and the caller would wait for one permanently. */
 BrokerPool.prototype.withBroker = async function <T>(
   this: BrokerPool,
-  ask: (of: object) => Promise<T>,
+  ask: (broker: object) => Promise<T>,
 ): Promise<T | null> {
   let refusal: unknown;
-  const answer = await withBroker.call(this, async (of: object) => {
+  const answer = await withBroker.call(this, async (broker: object) => {
     try {
-      return await ask(of);
+      return await ask(broker);
     } catch (thrown) {
       for (let error = thrown; error instanceof Error; error = error.cause)
         if (missing.has(error)) refusal = thrown;

@@ -154,7 +154,7 @@ declare module 'kafkajs/src/admin/index.js' {
 declare module 'kafkajs/src/cluster/brokerPool.js' {
   export default class BrokerPool {
     /** Asks one broker after the other. @returns null if all have failed */
-    withBroker(ask: (of: object) => Promise<unknown>): Promise<unknown>;
+    withBroker(ask: (broker: object) => Promise<unknown>): Promise<unknown>;
   }
 }
 

@@ -11,7 +11,7 @@ const perPartition = ['group', 'topic', 'partition'] as const;
 /** @param newest the report of the last look; undefined before the first look and while no broker answers */
 export function registerLagMetrics(registry: Registry, newest: () => LagReport | undefined): void {
   const rows = () => (newest()?.rows ?? []).filter(({ isSubscribed }) => isSubscribed);
-  const partitions = (name: string, help: string, of: (row: LagRow) => number | null) =>
+  const partitions = (name: string, help: string, pick: (row: LagRow) => number | null) =>
     new Gauge({
       name,
       help,
@@ -20,13 +20,13 @@ export function registerLagMetrics(registry: Registry, newest: () => LagReport |
       collect() {
         this.reset();
         for (const row of rows()) {
-          const value = of(row);
+          const value = pick(row);
           const { group, topic, partition } = row;
           if (value !== null) this.set({ group, topic, partition }, value);
         }
       },
     });
-  const groups = (name: string, help: string, of: (group: GroupLag) => number | null) =>
+  const groups = (name: string, help: string, pick: (group: GroupLag) => number | null) =>
     new Gauge({
       name,
       help,
@@ -35,7 +35,7 @@ export function registerLagMetrics(registry: Registry, newest: () => LagReport |
       collect() {
         this.reset();
         for (const group of newest()?.groups ?? []) {
-          const value = of(group);
+          const value = pick(group);
           if (value !== null) this.set({ group: group.group }, value);
         }
       },

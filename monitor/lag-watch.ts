@@ -217,8 +217,8 @@ export class LagWatch {
     };
   }
 
-  #memoryOf(of: Pick<LagRow, 'group' | 'topic' | 'partition'>): Memory {
-    return this.#memories.get(keyOf(of)) as Memory;
+  #memoryOf(one: GroupPartition): Memory {
+    return this.#memories.get(keyOf(one)) as Memory;
   }
 
   #judge(one: GroupPartition, atMs: number, wallMs: number): JudgedPartition {

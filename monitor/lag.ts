@@ -156,9 +156,9 @@ export function groupLag(
 ): GroupLag {
   const partitions = all.filter(({ row }) => row.isSubscribed);
   const rows = partitions.map(({ row }) => row);
-  const known = (of: (row: LagRow) => number | null) => rows.map(of).filter((value) => value !== null);
-  const sum = (of: (row: LagRow) => number | null) =>
-    known(of).length === 0 ? null : known(of).reduce((total, value) => total + value, 0);
+  const known = (pick: (row: LagRow) => number | null) => rows.map(pick).filter((value) => value !== null);
+  const sum = (pick: (row: LagRow) => number | null) =>
+    known(pick).length === 0 ? null : known(pick).reduce((total, value) => total + value, 0);
   const timeLags = known((row) => row.timeLagMs);
   const expiries = known((row) => row.expiresMs);
   const catchUpMs = groupCatchUpMs(partitions, spanMs);

@@ -27,8 +27,8 @@ function slope(points: readonly (readonly [number, number])[]): number | null {
   const [first] = points;
   if (first === undefined) return null;
   const [x0, y0] = first;
-  const mean = (of: (point: readonly [number, number]) => number) =>
-    points.reduce((sum, point) => sum + of(point), 0) / points.length;
+  const mean = (pick: (point: readonly [number, number]) => number) =>
+    points.reduce((sum, point) => sum + pick(point), 0) / points.length;
   const x = mean(([at]) => at - x0);
   const y = mean(([, value]) => value - y0);
   const spread = mean(([at]) => (at - x0 - x) ** 2);
@@ -53,8 +53,8 @@ const paceSteps = 3;
 export function catchUpMsOf(parts: readonly WeightedPartition[], spanMs: number): number | null {
   const nowMs = Math.max(...parts.map(({ observations }) => observations.at(-1)?.atMs ?? 0));
   const all = parts.map((part) => ({ ...part, ...progressOf(part.observations, nowMs) }));
-  const sum = (of: (part: (typeof all)[number]) => number) =>
-    all.reduce((total, part) => total + part.weight * of(part), 0);
+  const sum = (pick: (part: (typeof all)[number]) => number) =>
+    all.reduce((total, part) => total + part.weight * pick(part), 0);
   if (all.some(({ lag }) => lag === null)) return null;
   if (sum(({ lag }) => lag as number) === 0) return 0;
   const isWhole = all.every(({ observations }) => isFull(observations, spanMs));

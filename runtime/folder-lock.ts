@@ -19,7 +19,7 @@ interface Options {
   /** Called once if the lock is held. @param owner for example `process 12 on gold-0`, as far as it is known */
   readonly onWait?: (owner: string) => void;
   /** The kind of folder, for the error if it is not writable. */
-  readonly of?: Kind;
+  readonly kind?: Kind;
 }
 
 const retryMs = 50;
@@ -32,7 +32,7 @@ const sqliteBusy = 5;
  */
 export async function withFolderLock<T>(
   folder: string,
-  { patienceMs, onWait, of = 'state' }: Options,
+  { patienceMs, onWait, kind = 'state' }: Options,
   work: () => Promise<T>,
 ): Promise<T> {
   const DatabaseSync = await loadSqlite();
@@ -48,7 +48,7 @@ export async function withFolderLock<T>(
       if (release !== undefined) writeFileSync(ownerFile, `process ${process.pid} on ${hostname()}\n`);
     } catch (thrown) {
       release?.();
-      throw unwritable(thrown, folder, of);
+      throw unwritable(thrown, folder, kind);
     }
     if (release !== undefined) break;
     if (!isWaiting) onWait?.(readOwner(ownerFile));
@@ -106,18 +106,18 @@ function readOwner(file: string): string {
   }
 }
 
-function unwritable(cause: unknown, folder: string, of: Kind): ReelflowError {
+function unwritable(cause: unknown, folder: string, kind: Kind): ReelflowError {
   const detail = `${folder}: ${messageOf(cause)}`;
   if (systemCodeOf(cause) === 'ENOSPC' || /disk is full/.test(messageOf(cause))) {
-    return new ReelflowError('diskFull', `The disk under the ${of} folder is full`, {
+    return new ReelflowError('diskFull', `The disk under the ${kind} folder is full`, {
       detail,
       hint: 'Free disk space and start again; nothing is lost.',
       cause,
     });
   }
-  const kinds = { state: 'stateUnusable', gold: 'goldUnusable', dumps: 'input' } as const;
-  const other = of === 'dumps' ? 'another folder' : `another --${of} folder`;
-  return new ReelflowError(kinds[of], `The ${of} folder cannot be written`, {
+  const failures = { state: 'stateUnusable', gold: 'goldUnusable', dumps: 'input' } as const;
+  const other = kind === 'dumps' ? 'another folder' : `another --${kind} folder`;
+  return new ReelflowError(failures[kind], `The ${kind} folder cannot be written`, {
     detail,
     hint: `${pathHint(cause)}, and that its file system supports locks; or use ${other}.`,
     cause,

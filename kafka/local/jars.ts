@@ -15,15 +15,15 @@ import { lastLines, type Probe } from './probe.ts';
 export interface JarSet {
   /** The pom, relative to the package. */
   readonly pom: string;
-  /** Completes `the jars of …` in messages. */
-  readonly of: string;
+  /** The programs in the jars, for messages. */
+  readonly programs: string;
   readonly megabytes: number;
 }
 
 /** `kafka/` is the broker's class path, `registry/` the registry's application. */
 const serviceJars: JarSet = {
   pom: 'kafka/local/pom.xml',
-  of: 'broker and registry',
+  programs: 'broker and registry',
   megabytes: 165,
 };
 
@@ -78,7 +78,7 @@ export async function resolveJars(options: {
   const { jars, env, set = serviceJars, onProgress } = options;
   const folder = jarFolder(jars, set);
   if (existsSync(folder)) return folder;
-  onProgress?.(`fetching the jars of ${set.of} by Maven, up to ${set.megabytes} MB`);
+  onProgress?.(`fetching the jars of ${set.programs} by Maven, up to ${set.megabytes} MB`);
   makeFolder(jars);
   const partial = `${folder}.${randomUUID()}`;
   const pom = packageFile(set.pom);
@@ -86,11 +86,11 @@ export async function resolveJars(options: {
     const result = await run(
       'mvn',
       ['-f', pom, '-Dstyle.color=never', `-Dservices.out=${partial}`, 'generate-resources'],
-      { env, onText: mavenProgress(set.of, onProgress) },
+      { env, onText: mavenProgress(set.programs, onProgress) },
     );
     if (result.code !== 0) {
       const errors = result.output.split(/[\r\n]+/).filter((line) => line.startsWith('[ERROR]'));
-      throw new ReelflowError('services', `Maven could not fetch the jars of ${set.of}`, {
+      throw new ReelflowError('services', `Maven could not fetch the jars of ${set.programs}`, {
         detail: errors.slice(0, 2).join('\n') || lastLines(result.output, 3),
         hint: `Check the network and Maven's settings, then try: mvn -f ${pom} dependency:resolve`,
       });
@@ -108,7 +108,7 @@ export async function resolveJars(options: {
 }
 
 /** Turns Maven's transfer lines into a line of progress each second. */
-function mavenProgress(of: string, onProgress?: (line: string) => void): (text: string) => void {
+function mavenProgress(programs: string, onProgress?: (line: string) => void): (text: string) => void {
   const unitBytes: Record<string, number> = { B: 1, kB: 1e3, MB: 1e6, GB: 1e9 };
   let doneBytes = 0;
   let shownAtMs = performance.now();
@@ -124,6 +124,6 @@ function mavenProgress(of: string, onProgress?: (line: string) => void): (text: 
     }
     if (doneBytes + underWay < 1e6) return;
     shownAtMs = performance.now();
-    onProgress?.(`fetching the jars of ${of}, ${Math.round((doneBytes + underWay) / 1e6)} MB so far`);
+    onProgress?.(`fetching the jars of ${programs}, ${Math.round((doneBytes + underWay) / 1e6)} MB so far`);
   };
 }

@@ -66,7 +66,7 @@ export async function download(options: DownloadOptions): Promise<DownloadedFile
   } catch (cause) {
     throw failure(out, messageOf(cause), cause);
   }
-  return withFolderLock(ownFolder(out), { patienceMs: 0, of: 'dumps' }, async () => {
+  return withFolderLock(ownFolder(out), { patienceMs: 0, kind: 'dumps' }, async () => {
     const fetched: { dataset: DatasetName; file: string; url: string; found: Fetched }[] = [];
     for (const dataset of datasets) {
       const file = `${dataset}.tsv.gz`;

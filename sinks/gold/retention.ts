@@ -168,5 +168,5 @@ export function withGoldLock<T>(
   options: { patienceMs: number; onWait?: (owner: string) => void },
   work: () => Promise<T>,
 ): Promise<T> {
-  return withFolderLock(join(gold, '.sink'), { of: 'gold', ...options }, work);
+  return withFolderLock(join(gold, '.sink'), { kind: 'gold', ...options }, work);
 }

@@ -1,6 +1,6 @@
 /** What a replay prints, without a broker. */
 import { expect, test } from 'vitest';
-import { replayText } from '../../cli/replay.ts';
+import { replayText } from '../../cli/replay-text.ts';
 import type { ReplayReport } from '../../producers/replay-report.ts';
 
 test('the plan names ids of changed groups as such: a group is compared whole', () => {

@@ -46,6 +46,7 @@ test('--help loads the command line and its parser, and neither Kafka nor DuckDB
     'cli',
     'commander',
     'producers/rejection-limit.ts',
+    'runtime/counted.ts',
     'runtime/errors.ts',
     'runtime/package.ts',
     'runtime/terminal.ts',

@@ -617,7 +617,7 @@ const mutants: readonly (readonly [name: string, from: string, to: string])[] = 
   ['one moment has a pace', 'spread === 0 ? null :', 'spread === 0 ? 0 :'],
   ['an unknown lag is none', 'if (all.some(({ lag }) => lag === null)) return null;', ''],
   ['no lag takes time', 'if (sum(({ lag }) => lag as number) === 0) return 0;', ''],
-  ['a message counts for one', 'part.weight * of(part)', 'of(part)'],
+  ['a message counts for one', 'part.weight * pick(part)', 'pick(part)'],
   ['one step has a duration', '(isOneStep || !hasSteps)', '!hasSteps'],
   ['no step has a pace', '(isOneStep || !hasSteps)', 'isOneStep'],
   [

@@ -124,7 +124,7 @@ test('a reset refuses while a sink runs once, and before an emptied topic is fil
   place,
 }) => {
   await place.pipeline(data, { replay: few });
-  await withFolderLock(join(place.gold, '.sink'), { of: 'gold', patienceMs: 0 }, async () => {
+  await withFolderLock(join(place.gold, '.sink'), { kind: 'gold', patienceMs: 0 }, async () => {
     await expectRefusal(place, 'busy', place.args('reset'));
   });
   const topic = place.names.source('title.ratings');

@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { gunzipSync, gzipSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
-import { replayText } from '../../cli/replay.ts';
+import { replayText } from '../../cli/replay-text.ts';
 import { createBroker, withAdmin } from '../../kafka/client.ts';
 import { scanTopic } from '../../kafka/scan.ts';
 import { partitionCounts } from '../../kafka/topics.ts';

@@ -101,6 +101,6 @@ test('a folder that cannot be written is an error of its kind', async () => {
     kind: 'stateUnusable',
   });
   await expect(
-    withFolderLock(path, { patienceMs: 0, of: 'gold' }, async () => undefined),
+    withFolderLock(path, { patienceMs: 0, kind: 'gold' }, async () => undefined),
   ).rejects.toMatchObject({ kind: 'goldUnusable' });
 });

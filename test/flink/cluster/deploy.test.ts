@@ -12,7 +12,7 @@ import { findJvm, type JarSet, resolveJars } from '../../../kafka/local/jars.ts'
 
 const root = fileURLToPath(new URL('../../..', import.meta.url));
 const jars = join(root, '.reelflow', 'jars');
-const set: JarSet = { pom: 'test/flink/cluster/operator.xml', of: "the operator's API", megabytes: 1 };
+const set: JarSet = { pom: 'test/flink/cluster/operator.xml', programs: "the operator's API", megabytes: 1 };
 const java = await findJvm(process.env, jars, set);
 
 interface Schema {

@@ -5,7 +5,7 @@
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { describe, expect, it, vi } from 'vitest';
-import { replayText } from '../../../cli/replay.ts';
+import { replayText } from '../../../cli/replay-text.ts';
 import type { ReplayOptions } from '../../../producers/replay.ts';
 import type { FailureKind } from '../../../runtime/errors.ts';
 import { type DatasetName, datasetNames, idText } from '../../../topics/catalog.ts';
