@@ -3,7 +3,7 @@
  */
 import type { Dirent, Stats } from 'node:fs';
 import { readdir, stat } from 'node:fs/promises';
-import { join, resolve } from 'node:path';
+import { basename, join, resolve } from 'node:path';
 import { messageOf, pathHint, ReelflowError, systemCodeOf } from '../runtime/errors.ts';
 import { bytesOf, isGzip, type ReadableFile } from '../runtime/file-bytes.ts';
 import { type DatasetName, datasetNames, datasets } from '../topics/catalog.ts';
@@ -72,7 +72,7 @@ function namedFiles(inputs: readonly string[], only: readonly DatasetName[]) {
     if (only.includes(dataset)) paths.set(dataset, name);
   }
   const unnamed = only === datasetNames ? [] : only.filter((dataset) => !paths.has(dataset));
-  if (unnamed.length > 0) throw missing(unnamed, 'the named files', []);
+  if (unnamed.length > 0) throw missing(unnamed, 'the named files', [], [...paths.values()], true);
   return { paths, absent: [] };
 }
 
@@ -101,7 +101,7 @@ async function filesOfDirectory(directory: string, only: readonly DatasetName[])
     const similar = entries
       .map(({ name }) => name)
       .filter((name) => required.some((dataset) => dataset === similarTo(name)));
-    throw missing(required, directory, similar);
+    throw missing(required, directory, similar, [...paths.values()], only !== datasetNames);
   }
   return { paths, absent: lacking };
 }
@@ -116,14 +116,32 @@ async function entriesOf(directory: string): Promise<Dirent[]> {
 const downloadHint =
   'Fetch the dumps with `reelflow download --out DIR`, or generate some with `reelflow generate`.';
 
-function missing(lacking: readonly DatasetName[], where: string, similar: readonly string[]): ReelflowError {
+/**
+ * @param similar files of these datasets in a format that cannot be read
+ * @param found files of other datasets
+ * @param areChosen whether --datasets names them
+ */
+function missing(
+  lacking: readonly DatasetName[],
+  where: string,
+  similar: readonly string[],
+  found: readonly string[],
+  areChosen: boolean,
+): ReelflowError {
+  const seen = similar.length > 0 ? similar : found.map((path) => basename(path));
+  const addOrOmit = areChosen
+    ? `Add the files, or leave ${lacking.join(' and ')} out of --datasets.`
+    : 'Add the files. To replay only the datasets that are there, name their files instead of the directory.';
+  const hint =
+    similar.length > 0
+      ? 'Unpack archives; write the data as tab-separated text and name the file .tsv or .tsv.gz.'
+      : found.length > 0
+        ? addOrOmit
+        : downloadHint;
   const looked = lacking.flatMap((dataset) => [`${dataset}.tsv`, `${dataset}.tsv.gz`]).join(', ');
   return new ReelflowError('input', `${lacking.join(' and ')} not found in ${where}`, {
-    detail: `Looked for ${looked}.${similar.length > 0 ? ` Found ${similar.join(', ')}.` : ''}`,
-    hint:
-      similar.length > 0
-        ? 'Unpack archives; write the data as tab-separated text and name the file .tsv or .tsv.gz.'
-        : downloadHint,
+    detail: `Looked for ${looked}.${seen.length > 0 ? ` Found ${seen.join(', ')}.` : ''}`,
+    hint,
   });
 }
 

@@ -183,3 +183,25 @@ describe('the name of a dataset', () => {
     ]);
   });
 });
+
+describe('a folder that lacks a dataset is refused, and the hint says how to replay what it has', () => {
+  const akas = 'title.akas.tsv';
+  const folder = temporaryFolder({ [akas]: 'titleId\tordering\ttitle\n' });
+
+  it('by a name for each file', async () => {
+    expect(await failureOf(openInputs([folder]))).toMatchObject({
+      message: expect.stringContaining('title.ratings and title.basics not found in'),
+      detail: expect.stringMatching(/ Found title\.akas\.tsv\.$/),
+      hint: 'Add the files. To replay only the datasets that are there, name their files instead of the directory.',
+    });
+  });
+
+  it.each([
+    ['a folder', folder],
+    ['named files', join(folder, akas)],
+  ])('by --datasets, of %s', async (_, input) => {
+    const { detail, hint } = await failureOf(openInputs([input], ['title.akas', 'title.crew']));
+    expect(detail).toMatch(/ Found title\.akas\.tsv\.$/);
+    expect(hint).toBe('Add the files, or leave title.crew out of --datasets.');
+  });
+});
