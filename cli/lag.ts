@@ -129,7 +129,7 @@ function refuse({ rows, groups }: LagReport, failOn: keyof typeof failsOn, named
 }
 
 /**
- * The lines that a screen has room for; the last one says how many are left out.
+ * The lines that fit a screen; the last one contains the number of the others.
  * @param room lines of the screen; a screen of unknown height has room for all
  */
 export function firstLines(lines: readonly string[], room: number): readonly string[] {

@@ -22,7 +22,7 @@ export function printJson(value: unknown): void {
 
 /**
  * Handles the failures of both streams. Without it each would be an uncaught exception with a stack trace.
- * - The reader of standard output has gone, as `head` does: the command stops, with the exit code of SIGPIPE.
+ * - The reader has closed standard output, like `head`: the command stops, with the exit code of SIGPIPE.
  * - Standard output cannot be written, as on a full disk: the command stops with an error, because its result is lost.
  * - Standard error cannot be written: nothing can be reported, and the work continues.
  */

@@ -3,16 +3,17 @@ import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Broker, clusterIdOf } from '../kafka/client.ts';
 import type { GroupLag } from '../monitor/lag.ts';
-import { historyText, type StageName, stageHistory, stageOf } from '../monitor/stage-history.ts';
+import {
+  historyText,
+  type StageName,
+  stageHistory,
+  stageOf,
+  startCommands,
+} from '../monitor/stage-history.ts';
 import type { Places } from '../runtime/config.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import { namespaceFolder, type TopicNames } from '../topics/catalog.ts';
 import { placesText } from './hint.ts';
-
-const startCommands: Readonly<Record<StageName, string>> = {
-  processors: 'reelflow process',
-  sink: 'reelflow sink',
-};
 
 /** The folder in which the stages of a pipeline keep their state. @throws ReelflowError brokerUnreachable */
 export async function stateFolderOf(broker: Broker, { state, namespace }: Places): Promise<string> {

@@ -152,7 +152,7 @@ async function stagesNow(broker: Broker, names: TopicNames, places: Places) {
     import('./stage-notes.ts'),
   ]);
   const watched = await pipelineGroups(names);
-  // Together: a broker that is away is waited for once.
+  // Together, so that a command without an answer of a broker waits once.
   const [local, report] = await Promise.all([
     new LocalState(broker, places).find(),
     new LagWatch(broker).look(watched),

@@ -1,6 +1,6 @@
 /**
- * What a failed request means: whether waiting helps, or what a person has to change. kafkajs' own `retriable` flag is
- * not enough, because it says nothing about failures that kafkajs has wrapped or has given up.
+ * Classifies failed requests: whether waiting helps, or what a person has to change. kafkajs' own `retriable` flag is not
+ * enough, because it does not cover failures that kafkajs has wrapped, or after which it has given up.
  */
 import type { Endpoints } from '../runtime/config.ts';
 import {

@@ -1,7 +1,7 @@
 /** Texts of the page about the stages: problems with the next command to run, and one verdict on the pipeline. */
 import { counted } from '../runtime/counted.ts';
 import { shellWord } from '../runtime/terminal.ts';
-import { historyText, type StageLine } from './stage-history.ts';
+import { historyText, type StageLine, startCommands } from './stage-history.ts';
 
 type Severity = 'bad' | 'note';
 
@@ -18,41 +18,19 @@ export interface PipelineVerdict {
   readonly command: string | null;
 }
 
-/** Below this the time until the oldest unread message expires is a problem. */
+/** A shorter time until the oldest unread message expires is a problem. */
 const expiresSoonMs = 6 * 60 * 60_000;
 
-interface Words {
-  /** The stage as a subject, and its verbs. */
-  readonly subject: string;
-  readonly is: string;
-  readonly has: string;
-  /** One member. */
-  readonly member: string;
-  /** The command that starts one. */
-  readonly start: string;
-}
-
-function wordsOf({ name, group: { group } }: StageLine): Words {
+/** Names of a stage and of one member, and the command that starts one or, for other groups, shows the group. */
+function wordsOf({ name, group: { group } }: StageLine) {
   switch (name) {
     case 'processors':
-      return {
-        subject: 'Processors',
-        is: 'are',
-        has: 'have',
-        member: 'processor',
-        start: 'reelflow process',
-      };
+      return { subject: 'Processors', member: 'processor', start: startCommands.processors };
     case 'sink':
-      return { subject: 'The sink', is: 'is', has: 'has', member: 'sink', start: 'reelflow sink' };
+      return { subject: 'The sink', member: 'sink', start: startCommands.sink };
     case 'other': {
-      const show = `reelflow lag --group ${shellWord(group)} --watch`;
-      return {
-        subject: `Group ${group}`,
-        is: 'is',
-        has: 'has',
-        member: `member of group ${group}`,
-        start: show,
-      };
+      const start = `reelflow lag --group ${shellWord(group)} --watch`;
+      return { subject: `Group ${group}`, member: `member of group ${group}`, start };
     }
   }
 }
@@ -60,7 +38,8 @@ function wordsOf({ name, group: { group } }: StageLine): Words {
 /** Problems of a stage. @param places options of a command that works on this pipeline, with a blank before each */
 export function problemsOf(stage: StageLine, places: string): PipelineProblem[] {
   const { name, group, history } = stage;
-  const { subject, is, has, member, start } = wordsOf(stage);
+  const { subject, member, start } = wordsOf(stage);
+  const [is, has] = name === 'processors' ? ['are', 'have'] : ['is', 'has'];
   const { state, lag, members } = group;
   const startCommand = name === 'other' ? start : start + places;
   const inspect = name === 'other' ? start : `reelflow lag --watch${places}`;
@@ -72,7 +51,7 @@ export function problemsOf(stage: StageLine, places: string): PipelineProblem[] 
   if (group.problem !== null)
     problems.push(bad(`Group ${group.group} could not be read: ${group.problem}`, inspect));
   const past = historyText(history);
-  const how = past === undefined ? '' : ` (${subject === 'Processors' ? 'the stage' : 'it'} ${past})`;
+  const how = past === undefined ? '' : ` (${name === 'processors' ? 'the stage' : 'it'} ${past})`;
   switch (state) {
     case 'LOST':
       problems.push(

@@ -4,6 +4,12 @@ import type { GroupLag } from './lag.ts';
 
 export type StageName = 'processors' | 'sink';
 
+/** The command that starts a member of a stage. */
+export const startCommands: Readonly<Record<StageName, string>> = {
+  processors: 'reelflow process',
+  sink: 'reelflow sink',
+};
+
 /** The stage of a group; undefined for groups of other programs. */
 export function stageOf(names: TopicNames, { group }: Pick<GroupLag, 'group'>): StageName | undefined {
   if (group === names.processorGroup) return 'processors';
