@@ -1,6 +1,6 @@
 /*
 kind: table
-about: Rated titles by the decade of their start year.
+about: Rated titles by the decade of their start year. Titles without a start year are left out.
 reads: [title]
 key: [decade]
 measures: [total_titles, total_votes, s1, s2, runtime, titles_with_runtime]

@@ -1,11 +1,11 @@
 /*
 kind: table
-about: Rated titles by their genres string.
+about: Rated titles by their genres string. Titles without genres are left out.
 reads: [title]
 key: [genres]
 measures: [total_titles, total_votes, s1, s2, max_tenths, min_tenths, years, titles_with_year]
 columns:
-  genres: VARCHAR
+  genres: { type: VARCHAR, about: "One to three genres, joined by commas as IMDb writes them." }
   total_titles: BIGINT
   avg_rating: DOUBLE
   total_votes: BIGINT

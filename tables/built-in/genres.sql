@@ -1,6 +1,6 @@
 /*
 kind: table
-about: Rated titles by single genre. A title counts in each of its genres.
+about: Rated titles by single genre. A title counts in each of its genres; titles without genres are left out.
 reads: [title]
 key: [genre]
 measures: [total_titles, total_votes, s1, s2, max_tenths, min_tenths]

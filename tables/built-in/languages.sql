@@ -1,6 +1,6 @@
 /*
 kind: table
-about: Rated titles by the languages of their alternative titles.
+about: Rated titles by the languages of their alternative titles. Alternative titles without a language do not count.
 reads: [language]
 key: [language]
 measures: [total_titles, total_akas, total_votes, s1, s2, max_tenths, min_tenths]

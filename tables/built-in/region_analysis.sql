@@ -1,6 +1,6 @@
 /*
 kind: table
-about: Rated titles by the regions for which they have alternative titles.
+about: Rated titles by the regions for which they have alternative titles. Alternative titles without a region do not count.
 reads: [region]
 key: [region]
 measures: [total_titles, total_akas, total_votes, s1, s2, max_tenths, min_tenths]

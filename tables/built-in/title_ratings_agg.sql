@@ -1,6 +1,6 @@
 /*
 kind: table
-about: Rated titles by start year and genres.
+about: Rated titles by start year and genres. Titles without a start year are left out; those without genres are a group of each year.
 reads: [title]
 key: [startYear, genres]
 measures: [total_titles, total_votes, s1, s2, max_tenths, min_tenths]

@@ -1,11 +1,11 @@
 /*
 kind: table
-about: Rated titles by type.
+about: Rated titles by type. Titles without a type are left out.
 reads: [feature_ratings, feature_basics]
 key: [titleType]
 measures: [total_titles, total_votes, s1, s2, max_tenths, min_tenths]
 columns:
-  titleType: VARCHAR
+  titleType: { type: VARCHAR, about: "Type of the titles, such as movie or tvEpisode." }
   total_titles: BIGINT
   avg_rating: DOUBLE
   total_votes: BIGINT

@@ -6,7 +6,7 @@ key: [titleType, rank]
 attributes: [tconst, primaryTitle, startYear]
 measures: [tenths, numVotes, all_tenths, all_titles]
 columns:
-  titleType: VARCHAR
+  titleType: { type: VARCHAR, about: "Type of the title, such as movie or tvEpisode." }
   rank: INTEGER
   tconst: VARCHAR
   primaryTitle: VARCHAR

@@ -5,6 +5,7 @@ import { viewText } from '../../../cli/gold-text.ts';
 import { exitCodes } from '../../../runtime/errors.ts';
 import type { TableView } from '../../../sinks/gold/gold-reader.ts';
 import { tryOut } from '../../../sinks/verify/try-tables.ts';
+import { builtIn } from '../../../tables/built-in.ts';
 import type { Cube } from '../../../tables/cubes/cube.ts';
 import type { GoldTable } from '../../../tables/gold-table.ts';
 import { program, sample } from '../../support/harness.ts';
@@ -40,6 +41,22 @@ test.each([
     kind: 'declarationUnusable',
     message: `${name} cannot be computed`,
   });
+});
+
+test('on real rows, the key of a table holds null exactly where its notes say so', async () => {
+  const tables = builtIn.tables.filter(({ reads }) => !reads.includes('history'));
+  const views = await tryOut(sample, { cubes: builtIn.cubes, tables }, 1_000_000);
+  const [hold, say]: [string[], string[]] = [[], []];
+  for (const { table, columns, rows } of views) {
+    const { key } = tables.find(({ name }) => name === table) as GoldTable;
+    for (const [at, { name, about }] of columns.entries()) {
+      if (!key.includes(name)) continue;
+      if (rows.some((row) => row[at] === null)) hold.push(`${table}.${name}`);
+      if (/\bnull\b/.test(about)) say.push(`${table}.${name}`);
+    }
+  }
+  expect(hold).toEqual(['title_ratings_agg.genres', 'seasons.seasonNumber']);
+  expect(say).toEqual(hold);
 });
 
 test('a date is shown as gold holds it', async () => {
