@@ -217,7 +217,7 @@ async function pull(url: string, flags: TableFlags): Promise<void> {
   const { tables } = await declarationsOf(flags);
   const [{ pullGold }, { withGoldLock }] = await Promise.all([
     import('../sinks/gold/push.ts'),
-    import('../sinks/gold/retention.ts'),
+    import('../sinks/gold/gold-lock.ts'),
   ]);
   const report = await withGoldLock(gold, { patienceMs: 2_000 }, () => pullGold(gold, url, tables));
   if (json) return printJson(report);
@@ -243,9 +243,10 @@ interface PruneFlags extends Flags, KeepFlags {
 
 async function removeOld({ gold, json, dryRun = false, lake, ...flags }: PruneFlags): Promise<void> {
   const keep = keepOf(flags);
-  const [{ historyOf }, { planRetention, retain, withGoldLock }] = await Promise.all([
+  const [{ historyOf }, { planRetention, retain }, { withGoldLock }] = await Promise.all([
     import('../sinks/gold/history.ts'),
     import('../sinks/gold/retention.ts'),
+    import('../sinks/gold/gold-lock.ts'),
   ]);
   // Throws for a snapshot that this version cannot read, which it must not remove.
   const isEmpty = historyOf(gold).length === 0;

@@ -1,6 +1,4 @@
 /** `reelflow reset`: starts a new generation. */
-import { existsSync } from 'node:fs';
-import { join } from 'node:path';
 import { Command } from 'commander';
 import { counted } from '../runtime/counted.ts';
 import { openContext } from './context.ts';
@@ -22,20 +20,19 @@ export function resetCommand(): Command {
 
 async function run(flags: Flags): Promise<void> {
   const { broker, registry, names, places } = await openContext(flags);
-  const [{ reset }, { currentSnapshot, readManifest }, { withFolderLock }] = await Promise.all([
+  const [{ reset }, { currentSnapshot, readManifest }, { hasGoldLock, withGoldLock }] = await Promise.all([
     import('../processors/reset.ts'),
     import('../sinks/gold/manifest.ts'),
-    import('../runtime/folder-lock.ts'),
+    import('../sinks/gold/gold-lock.ts'),
   ]);
   const current = currentSnapshot(places.gold);
   const shardsOf = current === undefined ? {} : readManifest(places.gold, current).shards;
   const generationMin = Math.max(0, ...Object.values(shardsOf).map((shard) => shard.generation));
   const work = () => reset({ broker, registry, names, generationMin, dryRun: flags.dryRun === true });
   // A sink that runs once is not a member of its group; only its lock shows that it is running.
-  const lock = join(places.gold, '.sink');
   const report =
-    existsSync(lock) && flags.dryRun !== true
-      ? await withFolderLock(lock, { kind: 'gold', patienceMs: 0 }, work)
+    hasGoldLock(places.gold) && flags.dryRun !== true
+      ? await withGoldLock(places.gold, { patienceMs: 0 }, work)
       : await work();
   if (flags.json) return printJson({ ...report, dryRun: flags.dryRun === true });
   const { generation, shards, messages, records } = report;

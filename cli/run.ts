@@ -4,7 +4,7 @@
  * leave; the end of one ends the others.
  */
 import { existsSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import { Command } from 'commander';
 import { counted } from '../runtime/counted.ts';
 import { ReelflowError } from '../runtime/errors.ts';
@@ -117,9 +117,8 @@ function requireFolder(dir: string | undefined): void {
 
 /** Runs before the page: otherwise the second of two runs in one folder would name only the port. @throws ReelflowError busy */
 export async function requireFreeGold(gold: string, patienceMs = 2_000): Promise<void> {
-  if (!existsSync(join(gold, '.sink'))) return;
-  const { withGoldLock } = await import('../sinks/gold/retention.ts');
-  await withGoldLock(gold, { patienceMs }, async () => undefined);
+  const { hasGoldLock, withGoldLock } = await import('../sinks/gold/gold-lock.ts');
+  if (hasGoldLock(gold)) await withGoldLock(gold, { patienceMs }, async () => undefined);
 }
 
 function startMembers(

@@ -6,8 +6,8 @@
 import { type BoundsByTopic, logBounds } from '../kafka/bounds.ts';
 import type { Broker } from '../kafka/client.ts';
 import { untilServed } from '../kafka/outage.ts';
-import { deleteBefore, partitionCounts } from '../kafka/topics.ts';
-import { ReelflowError, reasonOf } from '../runtime/errors.ts';
+import { partitionCounts } from '../kafka/topics.ts';
+import { ReelflowError } from '../runtime/errors.ts';
 import type { Declarations } from '../tables/built-in.ts';
 import { datasetsIn, versionsOf } from '../tables/cubes/cube-set.ts';
 import type { GoldTable } from '../tables/gold-table.ts';
@@ -15,10 +15,11 @@ import type { TopicNames } from '../topics/catalog.ts';
 import type { CubeVersions } from '../topics/cube-versions.ts';
 import { readChecked, tellsNothingNew, writeChecked } from './checked.ts';
 import type { CubeStore } from './cube-store.ts';
+import { trimDeltas } from './delta-trim.ts';
 import { relationsOf } from './gold/earlier-files.ts';
 import type { Lake } from './gold/lake.ts';
-import { currentManifest, currentSnapshot, type Manifest, readManifest } from './gold/manifest.ts';
-import { type Keep, newestSnapshots, retain, stayingSnapshots } from './gold/retention.ts';
+import { currentManifest, currentSnapshot, type Manifest } from './gold/manifest.ts';
+import { type Keep, retain, stayingSnapshots } from './gold/retention.ts';
 import { publishSnapshot } from './gold/snapshot.ts';
 import { completes, DumpDirectories, dumpsIn } from './held-dumps.ts';
 import { declaresOtherTables, type Held, hasReached, isAhead, otherCubes } from './progress.ts';
@@ -242,7 +243,7 @@ export class Publication {
     await this.register('log');
     const removed = this.#retain();
     await store.compact();
-    await this.#trimDeltas();
+    await trimDeltas(this.#options);
     const rows = Object.fromEntries(Object.entries(manifest.tables).map(([name, of]) => [name, of.rows]));
     const ms = Math.round(performance.now() - startedMs);
     broker.logger.info({ snapshot: manifest.id, rows, removed, ms }, 'snapshot published');
@@ -262,27 +263,6 @@ export class Publication {
     }
     metrics?.unremovable(failed.length);
     return removed;
-  }
-
-  /**
-   * Deletes the deltas before the oldest of the newest `keep` snapshots; a pin keeps a snapshot, not the deltas after it. The
-   * last delta that this snapshot contains stays, so a reader of the partition from its start finds a valid range.
-   */
-  async #trimDeltas(): Promise<void> {
-    const { gold, keep, broker, names } = this.#options;
-    const [oldest] = newestSnapshots(gold, keep.newest);
-    if (oldest === undefined) return;
-    const { shards } = readManifest(gold, oldest);
-    const partitions = Object.entries(shards)
-      .filter(([, { lastDelta }]) => lastDelta > 0)
-      .map(([shard, { lastDelta }]) => ({ partition: Number(shard), offset: lastDelta }));
-    if (partitions.length === 0) return;
-    try {
-      await deleteBefore(broker, names.deltas, partitions);
-    } catch (thrown) {
-      // The next publication trims too; until then the deltas only take room.
-      broker.logger.warn({ reason: reasonOf(thrown) }, 'deltas not trimmed');
-    }
   }
 
   /**

@@ -1,6 +1,5 @@
 /**
- * The contract of the training columns in `title_features`: the genres with a column of their own, and the split of the
- * titles. The list of genres is fixed, so every snapshot has the same columns whatever the input holds. `genre_other` marks
+ * The contract of the training columns in `title_features`: the genres with a column of their own. The list of genres is fixed, so every snapshot has the same columns whatever the input holds. `genre_other` marks
  * titles with another genre.
  */
 

@@ -1,13 +1,12 @@
 /**
- * Which snapshots stay: the newest ones, the last ones of days and months, the one that CURRENT names, and pinned ones. A pin is a file inside the folder of its
- * snapshot. A removal first renames the folder, after which no pin can be set, and only then looks for one. So a pin and a
- * removal, which need not know of each other, cannot both succeed.
+ * Which snapshots stay: the newest ones, the last ones of days and months, the one that CURRENT names, and pinned ones. A pin is
+ * a file inside the folder of its snapshot. A removal first renames the folder, after which no pin can be set, and only then
+ * looks for one. So a pin and a removal, which need not know of each other, cannot both succeed.
  */
 import { existsSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { crashPoint } from '../../runtime/crash-points.ts';
 import { messageOf, ReelflowError, systemCodeOf } from '../../runtime/errors.ts';
-import { withFolderLock } from '../../runtime/folder-lock.ts';
 import { currentSnapshot, listSnapshots, readManifest, snapshotFolder, snapshotsFolder } from './manifest.ts';
 
 const pinFile = 'PINNED';
@@ -160,13 +159,4 @@ function bury(folder: string, id: string): boolean {
   crashPoint('during-retention');
   rmSync(dead, { recursive: true, force: true });
   return true;
-}
-
-/** Runs `work` while no other process publishes into the gold folder or removes from it. @throws ReelflowError busy */
-export function withGoldLock<T>(
-  gold: string,
-  options: { patienceMs: number; onWait?: (owner: string) => void },
-  work: () => Promise<T>,
-): Promise<T> {
-  return withFolderLock(join(gold, '.sink'), { kind: 'gold', ...options }, work);
 }

@@ -10,7 +10,7 @@ import { requireFreeGold } from '../../cli/run.ts';
 import { withAdmin } from '../../kafka/client.ts';
 import { freePorts } from '../../kafka/local/probe.ts';
 import { exitCodes } from '../../runtime/errors.ts';
-import { withGoldLock } from '../../sinks/gold/retention.ts';
+import { withGoldLock } from '../../sinks/gold/gold-lock.ts';
 import {
   broker,
   lastJson,

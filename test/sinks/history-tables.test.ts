@@ -157,7 +157,13 @@ describe('rating_history', () => {
 test('a sink without state, killed between its steps, reads the history again and publishes the same', async () => {
   const [gold, state] = [join(place.folder, 'gold-3'), join(place.folder, 'state-3')];
   const args = ['sink', '--once', '--json', '--gold', gold, '--state', state, '--namespace', place.namespace];
-  for (const point of ['after-delta-commit', 'after-history-commit', 'after-parquet-before-manifest']) {
+  const points = [
+    'after-delta-commit',
+    'after-history-commit',
+    'after-titles-commit',
+    'after-parquet-before-manifest',
+  ];
+  for (const point of points) {
     const killed = await place.run(args, { REELFLOW_CRASH_AT: point });
     expect(killed.signal, `${point}\n${killed.stderr}`).toBe('SIGKILL');
   }

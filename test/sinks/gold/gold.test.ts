@@ -2,6 +2,7 @@
  * The gold commands: list, show, compare, pin, prune, and older snapshots. The real pipeline makes two snapshots,
  * the second of corrected files; tests that change something do it to a copy.
  */
+
 import {
   cpSync,
   existsSync,
@@ -22,6 +23,7 @@ import { z } from 'zod';
 import { withDatabase } from '../../../database/duckdb.ts';
 import { exitCodes, type FailureKind } from '../../../runtime/errors.ts';
 import { catalogueFile, writeCatalogue } from '../../../sinks/gold/catalogue.ts';
+import { withGoldLock } from '../../../sinks/gold/gold-lock.ts';
 import { GoldReader, type SnapshotDiff, type TableView } from '../../../sinks/gold/gold-reader.ts';
 import { type historyOf, snapshotAt } from '../../../sinks/gold/history.ts';
 import {
@@ -39,7 +41,6 @@ import {
   pinSnapshot,
   retain,
   unpinSnapshot,
-  withGoldLock,
 } from '../../../sinks/gold/retention.ts';
 import { columnNotes, noteOf, notesKey } from '../../../tables/column-notes.ts';
 import { goldTables, isOfHistory } from '../../../tables/gold-tables.ts';
