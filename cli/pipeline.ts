@@ -6,7 +6,7 @@
 import type { ChildProcess } from 'node:child_process';
 import { openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { ProcessorReport } from '../processors/processor.ts';
+import type { ProcessorReport } from '../processors/processor-options.ts';
 import type { ReplayProgress } from '../producers/file-replay.ts';
 import type { ReplayReport } from '../producers/replay-report.ts';
 import { failureKindOf, ReelflowError } from '../runtime/errors.ts';

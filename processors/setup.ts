@@ -18,7 +18,7 @@ import {
 } from '../topics/catalog.ts';
 import type { Registry } from '../topics/registry.ts';
 import type { Backups } from './backup.ts';
-import type { ProcessorOptions } from './processor.ts';
+import type { ProcessorOptions } from './processor-options.ts';
 import { asStoreError } from './store-errors.ts';
 import { surveyStores } from './store-folder.ts';
 

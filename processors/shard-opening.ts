@@ -1,5 +1,5 @@
 /** Opens the store of a shard and reads what is published of the shard: everything that its owner starts from. */
-import type { LogBounds } from '../kafka/bounds.ts';
+import type { BoundsByTopic } from '../kafka/bounds.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import type { Position } from '../topics/position.ts';
 import { Publisher } from './publisher.ts';
@@ -9,14 +9,12 @@ import type { ShardIdentity, ShardStore } from './shard-store.ts';
 import { SourceBases } from './source-bases.ts';
 import { createStore, openFurthest } from './store-folder.ts';
 
-export type Bounds = ReadonlyMap<string, ReadonlyMap<number, LogBounds>>;
-
 interface OpenedStore {
   readonly identity: ShardIdentity;
   readonly store: ShardStore;
   readonly publisher: Publisher;
   /** Start and end of the sources, as they were before the published deltas were read. */
-  readonly bounds: Bounds;
+  readonly bounds: BoundsByTopic;
   readonly bases: SourceBases;
 }
 
@@ -72,7 +70,7 @@ export async function openStore(
   }
 }
 
-function startsOf(bounds: Bounds, topics: readonly string[], shard: number): Position {
+function startsOf(bounds: BoundsByTopic, topics: readonly string[], shard: number): Position {
   return Object.fromEntries(topics.map((topic) => [topic, bounds.get(topic)?.get(shard)?.start ?? 0]));
 }
 
@@ -81,7 +79,7 @@ async function foldPublished(
   topics: readonly string[],
   { names, deltaSchemaId }: ShardContext,
   requests: ShardRequests,
-): Promise<{ publisher: Publisher; bounds: Bounds }> {
+): Promise<{ publisher: Publisher; bounds: BoundsByTopic }> {
   for (let attempt = 1; ; attempt++) {
     const bounds = await requests.bounds([names.deltas, ...topics]);
     const { start, end } = bounds.get(names.deltas)?.get(shard) ?? { start: 0, end: 0 };

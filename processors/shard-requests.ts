@@ -4,17 +4,17 @@
  * second copy, and dead letters carry their source position.
  */
 import type { Producer, ProducerRecord, RecordMetadata } from 'kafkajs';
+import type { BoundsByTopic } from '../kafka/bounds.ts';
 import { asBrokerError } from '../kafka/failures.ts';
 import type { Fetched, FetchLimits, LogReader, Want } from '../kafka/log.ts';
 import { type OutageMonitor, unlessEnded, untilServed } from '../kafka/outage.ts';
 import type { Endpoints } from '../runtime/config.ts';
-import type { Bounds } from './shard-opening.ts';
 
 export interface RequestContext {
   readonly producer: Pick<Producer, 'send'>;
   readonly reader: Pick<LogReader, 'fetch'>;
   /** Current start and end of every partition of these topics. */
-  readonly bounds: (topics: readonly string[]) => Promise<Bounds>;
+  readonly bounds: (topics: readonly string[]) => Promise<BoundsByTopic>;
   readonly endpoints: Pick<Endpoints, 'brokers' | 'security'>;
   readonly outages: Pick<OutageMonitor, 'waits' | 'resumes' | 'current'>;
   /** When it aborts, failed requests are not repeated any more. */
@@ -74,7 +74,7 @@ export class ShardRequests {
     return this.#served('reading deltas', wants[0]?.topic, () => this.#context.reader.fetch(wants, limits));
   }
 
-  bounds(topics: readonly string[]): Promise<Bounds> {
+  bounds(topics: readonly string[]): Promise<BoundsByTopic> {
     return this.#served('reading offsets', undefined, () => this.#context.bounds(topics));
   }
 

@@ -1,15 +1,16 @@
 /** Where the source topics of a shard start at a base, from which a store can be built without the messages before it. */
+
+import type { BoundsByTopic } from '../kafka/bounds.ts';
 import { type Base, type BaseReader, findBase } from '../topics/base.ts';
 import { nextIn, type Position } from '../topics/position.ts';
-import type { Bounds } from './shard-opening.ts';
 
 export class SourceBases {
   readonly #shard: number;
-  readonly #bounds: Bounds;
+  readonly #bounds: BoundsByTopic;
   readonly #reader: BaseReader;
   readonly #found = new Map<string, Promise<Base | undefined>>();
 
-  constructor(shard: number, bounds: Bounds, reader: BaseReader) {
+  constructor(shard: number, bounds: BoundsByTopic, reader: BaseReader) {
     this.#shard = shard;
     this.#bounds = bounds;
     this.#reader = reader;

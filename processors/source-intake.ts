@@ -2,6 +2,8 @@
  * Reads the source topics of one shard into its open micro-batch: what to fetch, which message has to prove its log, and where a
  * base begins.
  */
+
+import type { BoundsByTopic } from '../kafka/bounds.ts';
 import type { Fetched, Want } from '../kafka/log.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import type { Logger } from '../runtime/logger.ts';
@@ -11,7 +13,6 @@ import { Backlog } from './backlog.ts';
 import type { ChunkStager } from './chunk-stager.ts';
 import type { Filling } from './filling.ts';
 import type { LastMessage } from './micro-batch.ts';
-import type { Bounds } from './shard-opening.ts';
 import type { ShardRequests } from './shard-requests.ts';
 import { SourceBases } from './source-bases.ts';
 import { requireInLog, SourceProof } from './source-proof.ts';
@@ -48,7 +49,7 @@ export class SourceIntake {
    */
   async start(
     position: Position,
-    bounds: Bounds,
+    bounds: BoundsByTopic,
     bases: SourceBases,
     acceptLoss: boolean,
     log: Logger,

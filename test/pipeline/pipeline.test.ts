@@ -7,7 +7,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, vi } from 'vitest';
 import { logBounds } from '../../kafka/bounds.ts';
-import type { ProcessorReport } from '../../processors/processor.ts';
+import type { ProcessorReport } from '../../processors/processor-options.ts';
 import { readChecked } from '../../sinks/checked.ts';
 import { currentSnapshot, listSnapshots, type Manifest } from '../../sinks/gold/manifest.ts';
 import { type DatasetName, datasetNames } from '../../topics/catalog.ts';

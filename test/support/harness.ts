@@ -19,7 +19,7 @@ import { test as base, expect, inject } from 'vitest';
 import { logBounds } from '../../kafka/bounds.ts';
 import { type Broker, createBroker, withAdmin } from '../../kafka/client.ts';
 import { scanTopic } from '../../kafka/scan.ts';
-import type { ProcessorReport } from '../../processors/processor.ts';
+import type { ProcessorReport } from '../../processors/processor-options.ts';
 import { headerLineOf } from '../../producers/file-layout.ts';
 import type { ReplayReport } from '../../producers/replay-report.ts';
 import { generate } from '../../producers/synthetic/synthetic.ts';
