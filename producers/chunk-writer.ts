@@ -8,7 +8,7 @@ import { HeaderWriter, marginBytes } from './chunk-header.ts';
 import type { RowEncoder } from './row-encoder.ts';
 
 /** A chunk closes at the first change of id after this many bytes: large enough to compress well. */
-export const chunkBytesMax = 500_000;
+export const chunkBytesTarget = 500_000;
 /** … or after this many records, which bounds what a consumer decodes at once. */
 const chunkRecordsMax = 20_000;
 
@@ -100,7 +100,7 @@ export class ChunkWriter {
     const { schemaId, runId, asOf, shards, firstChunk = 0 } = options;
     this.#options = options;
     this.#header = new HeaderWriter(schemaId, runId, asOf);
-    this.#cutAt = this.#header.end + chunkBytesMax;
+    this.#cutAt = this.#header.end + chunkBytesTarget;
     this.#nextChunk = Array(shards).fill(firstChunk);
     this.#open = Array(shards).fill(undefined);
   }

@@ -7,9 +7,9 @@ import { basename, join, resolve } from 'node:path';
 import { messageOf, pathHint, ReelflowError, systemCodeOf } from '../runtime/errors.ts';
 import { bytesOf, isGzip, type ReadableFile } from '../runtime/file-bytes.ts';
 import { type DatasetName, datasetNames, datasets } from '../topics/catalog.ts';
-import { foreignFormat } from './file-format.ts';
 import { type Layout, layoutOf } from './file-layout.ts';
 import { datasetOf, similarTo } from './file-names.ts';
+import { foreignFormat } from './foreign-format.ts';
 
 export interface InputFile extends ReadableFile {
   /** As the user named it. */

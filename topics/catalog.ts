@@ -1,6 +1,6 @@
 /**
- * The catalog of the wire: the seven datasets, their columns and keys, the names of topics and groups, and the partition
- * of a record. No other file spells a topic's name.
+ * The catalog of the wire: the seven datasets, their columns and keys, the names of topics and groups, the size of messages, and
+ * the partition of a record. No other file spells a topic's name.
  */
 
 /** How a column is read from the files and written to Avro. `tenths` is a double with one decimal. */

@@ -9,7 +9,7 @@ import avsc from 'avsc';
 import fc from 'fast-check';
 import kafkajs from 'kafkajs';
 import { describe, expect, it } from 'vitest';
-import { type Chunk, chunkBytesMax, type FilePosition } from '../../producers/chunk-writer.ts';
+import { type Chunk, chunkBytesTarget, type FilePosition } from '../../producers/chunk-writer.ts';
 import { Chunker, type RejectedRow } from '../../producers/chunker.ts';
 import { layoutOf } from '../../producers/file-layout.ts';
 import { crc32c } from '../../producers/record-batch.ts';
@@ -209,7 +209,7 @@ describe('a chunk', () => {
     expect(chunks.length).toBeGreaterThan(4);
     const seen = new Set<unknown>();
     for (const { value, bytes } of chunks) {
-      expect(bytes).toBeLessThan(chunkBytesMax + 10_000);
+      expect(bytes).toBeLessThan(chunkBytesTarget + 10_000);
       for (const id of new Set(value.records.map(({ tconst }) => tconst))) {
         expect(seen.has(id)).toBe(false);
         seen.add(id);
