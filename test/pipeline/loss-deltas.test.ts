@@ -7,6 +7,7 @@ import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, vi } from 'vitest';
 import { deleteBefore, ensureRetainedTopics } from '../../kafka/topics.ts';
+import { counted } from '../../runtime/counted.ts';
 import { withFolderLock } from '../../runtime/folder-lock.ts';
 import { datasetNames } from '../../topics/catalog.ts';
 import { decodeDeltaHeader, encodeDeltaHeader } from '../../topics/delta-wire.ts';
@@ -94,7 +95,7 @@ test('fewer partitions than shards of the state stop the sink; new folders are t
   await place.replay(data, '--shards', String(shards - 1));
   await place.process();
   const said = await expectRefusal(place, 'topicMismatch', sinkOnce(place));
-  expect(said).toContain(`${deltas} has ${shards - 1} partitions`);
+  expect(said).toContain(`${deltas} has ${counted(shards - 1, 'partition')}`);
   expect(said).toMatch(/--gold and --state\s+away/);
   await reset(place);
   await place.process();
