@@ -22,7 +22,7 @@ export async function openLetter(
   { broker, names, registry }: Context,
   at: LetterPosition,
 ): Promise<OpenedLetter | undefined> {
-  const [{ readLetter }, { LogReader }, { availableLogBounds }, { LetterOpener }, { datasetNames }] =
+  const [{ readLetter }, { LogReader }, { existingLogBounds }, { LetterOpener }, { datasetNames }] =
     await Promise.all([
       import('../monitor/dead-letters.ts'),
       import('../kafka/log.ts'),
@@ -34,7 +34,7 @@ export async function openLetter(
   try {
     const letter = await readLetter(broker, reader, names, at);
     if (letter === undefined) return undefined;
-    const bounds = await availableLogBounds(
+    const bounds = await existingLogBounds(
       broker,
       datasetNames.map((dataset) => names.source(dataset)),
     );

@@ -56,6 +56,22 @@ export async function logBounds(broker: Broker, topics: readonly string[]): Prom
 }
 
 /**
+ * Bounds of all partitions of those of the topics that exist. A topic that exists is never left out: the caller would take
+ * its messages for none.
+ * @throws ReelflowError brokerUnreachable, accessRefused
+ */
+export async function existingLogBounds(broker: Broker, topics: readonly string[]): Promise<BoundsByTopic> {
+  const existing = await partitionCounts(broker, new Set(topics));
+  try {
+    return await logBounds(broker, [...existing.keys()]);
+  } catch (thrown) {
+    // One of them has just been deleted.
+    if (thrown instanceof UnknownTopic) return existingLogBounds(broker, topics);
+    throw thrown;
+  }
+}
+
+/**
  * Bounds of those of the topics that exist and answer.
  * @param onRefused as of `partitionCounts`
  * @throws ReelflowError brokerUnreachable, accessRefused

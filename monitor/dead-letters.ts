@@ -2,7 +2,7 @@
  * Reads dead letters: counts by kind and fate, and single letters. Changes nothing. It keeps a few numbers for each letter,
  * and the newest letters up to a bound.
  */
-import { availableLogBounds, type LogBounds } from '../kafka/bounds.ts';
+import { existingLogBounds, type LogBounds } from '../kafka/bounds.ts';
 import type { Broker } from '../kafka/client.ts';
 import type { LogReader } from '../kafka/log.ts';
 import { scan, scanAlone } from '../kafka/scan.ts';
@@ -89,8 +89,7 @@ export class DeadLetterView {
   /** Reads up to the current ends. A missing topic counts as empty. @throws ReelflowError brokerUnreachable */
   async read(signal?: AbortSignal): Promise<Letters> {
     const bounds =
-      (await availableLogBounds(this.#broker, [this.#topic])).get(this.#topic) ??
-      new Map<number, LogBounds>();
+      (await existingLogBounds(this.#broker, [this.#topic])).get(this.#topic) ?? new Map<number, LogBounds>();
     if ([...this.#next].some(([partition, next]) => next > (bounds.get(partition)?.end ?? 0))) this.#forget();
     const ranges = [...bounds].map(([partition, { start, end }]) => ({
       partition,
@@ -174,7 +173,7 @@ export async function readLetter(
   names: TopicNames,
   { partition, offset }: { partition: number; offset: number },
 ): Promise<FoundLetter | undefined> {
-  const bounds = (await availableLogBounds(broker, [names.deadLetter])).get(names.deadLetter)?.get(partition);
+  const bounds = (await existingLogBounds(broker, [names.deadLetter])).get(names.deadLetter)?.get(partition);
   if (bounds === undefined || offset < bounds.start || offset >= bounds.end) return undefined;
   const range = { partition, start: offset, end: offset + 1 };
   for await (const { messages } of scan(reader, names.deadLetter, [range])) {

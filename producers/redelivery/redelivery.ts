@@ -5,7 +5,7 @@
  * rows. A mark on the dead-letter topic records settled letters; a letter that is still unusable stays as it is.
  */
 import type { Producer } from 'kafkajs';
-import { availableLogBounds, type LogBounds } from '../../kafka/bounds.ts';
+import { existingLogBounds, type LogBounds } from '../../kafka/bounds.ts';
 import type { Broker } from '../../kafka/client.ts';
 import { asBrokerError } from '../../kafka/failures.ts';
 import { LogReader } from '../../kafka/log.ts';
@@ -76,7 +76,7 @@ export async function redeliver(options: RedeliveryOptions): Promise<RedeliveryR
         throw asBrokerError(thrown, broker.endpoints);
       });
       const topics = datasetNames.map((dataset) => names.source(dataset));
-      const bounds = await availableLogBounds(broker, [names.deadLetter, ...topics]);
+      const bounds = await existingLogBounds(broker, [names.deadLetter, ...topics]);
       return await new Redelivery(options, reader, producer, bounds).run();
     } finally {
       await Promise.all([producer.disconnect().catch(() => undefined), reader.close()]);

@@ -6,7 +6,7 @@
  * The moment of a row is the position of its message, or the time of refusal for a row of a file. Messages sent here
  * carry the moment of their rows in a header.
  */
-import { availableLogBounds, type LogBounds } from '../../kafka/bounds.ts';
+import { existingLogBounds, type LogBounds } from '../../kafka/bounds.ts';
 import { type Broker, withAdmin } from '../../kafka/client.ts';
 import type { LogReader } from '../../kafka/log.ts';
 import { scan } from '../../kafka/scan.ts';
@@ -112,7 +112,7 @@ export class Settlement {
    * @throws ReelflowError busy, if other producers keep writing; brokerUnreachable, registryUnreachable, accessRefused
    */
   async settle(dataset: DatasetName, topic: string, rows: ReadonlyMap<string, Row>): Promise<void> {
-    const partitions = (await availableLogBounds(this.#options.broker, [topic])).get(topic)?.size ?? 0;
+    const partitions = (await existingLogBounds(this.#options.broker, [topic])).get(topic)?.size ?? 0;
     if (partitions === 0) {
       throw new ReelflowError('input', `Topic ${topic} does not exist`, {
         detail: 'The dead letters of its dataset need this topic.',
@@ -182,7 +182,7 @@ export class Settlement {
   }
 
   async #boundsOf({ topic, partition }: Place): Promise<LogBounds> {
-    const bounds = await availableLogBounds(this.#options.broker, [topic]);
+    const bounds = await existingLogBounds(this.#options.broker, [topic]);
     return bounds.get(topic)?.get(partition) ?? { start: 0, end: 0 };
   }
 

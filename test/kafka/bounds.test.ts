@@ -1,6 +1,7 @@
 /** Start and end offsets of partitions. */
 import { expect } from 'vitest';
-import { availableLogBounds, logBounds, UnknownTopic } from '../../kafka/bounds.ts';
+import { availableLogBounds, existingLogBounds, logBounds, UnknownTopic } from '../../kafka/bounds.ts';
+import { ensureRetainedTopics } from '../../kafka/topics.ts';
 import { broker, test } from '../support/harness.ts';
 
 interface ListedTopic {
@@ -29,6 +30,22 @@ function failing(types: string[]): typeof broker {
   return { ...broker, createCluster: () => cluster as never };
 }
 
+/** The real broker, but one topic has no leader at the first three requests for its offsets. */
+function leaderlessAtFirst(leaderless: string): typeof broker {
+  let refusals = 3;
+  const createCluster: typeof broker.createCluster = (retry) => {
+    const cluster = broker.createCluster(retry);
+    const findLeaders = cluster.findLeaderForPartitions.bind(cluster);
+    cluster.findLeaderForPartitions = (topic, partitions) => {
+      if (topic !== leaderless || refusals === 0) return findLeaders(topic, partitions);
+      refusals -= 1;
+      throw Object.assign(new Error('no leader'), { type: 'LEADER_NOT_AVAILABLE' });
+    };
+    return cluster;
+  };
+  return { ...broker, createCluster };
+}
+
 // Method: a cluster whose first answers are those of a broker that does not lead yet; a real broker gives them only
 // for moments after a topic was created.
 test('bounds are requested again while a topic has no leader or is not known everywhere', async () => {
@@ -51,4 +68,17 @@ test('a missing topic is an error by name, and absent where only available bound
   expect(failure).toBeInstanceOf(UnknownTopic);
   expect(String(failure)).toContain(topic);
   expect(await availableLogBounds(broker, [topic])).toEqual(new Map());
+});
+
+test('a topic that exists is not left out while it has no leader, and one that is missing is', async ({
+  place,
+}) => {
+  const topics = ['one', 'other'].map((name) => `${place.namespace}.${name}`);
+  await ensureRetainedTopics(
+    broker,
+    topics.map((topic) => ({ topic, partitions: 1 })),
+  );
+  const asked = [...topics, `${place.namespace}.missing`];
+  const found = await existingLogBounds(leaderlessAtFirst(`${place.namespace}.other`), asked);
+  expect([...found]).toEqual(topics.map((topic) => [topic, new Map([[0, { start: 0, end: 0 }]])]));
 });
