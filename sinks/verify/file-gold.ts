@@ -105,6 +105,9 @@ const officialMacros = `
   CREATE OR REPLACE TEMP MACRO official_id(c) AS c;
   CREATE OR REPLACE TEMP MACRO official_whole(c) AS
     CASE WHEN contains(c, '.') THEN regexp_replace(c, '^(-?[0-9]+)[.]0+$', '\\1') ELSE c END;
+  CREATE OR REPLACE TEMP MACRO official_flag(c) AS
+    CASE WHEN c IN ('True', 'TRUE', 'true') THEN '1' WHEN c IN ('False', 'FALSE', 'false') THEN '0' ELSE official_whole(c) END;
+  CREATE OR REPLACE TEMP MACRO official_flag_or_null(c) AS official_flag(official_code(c));
   CREATE OR REPLACE TEMP MACRO official_whole_or_null(c) AS official_whole(official_code(c));
   CREATE OR REPLACE TEMP MACRO official_rating(c) AS
     CASE WHEN ends_with(c, '0') THEN regexp_replace(c, '^([0-9]+[.][0-9])0+$', '\\1') ELSE c END`;
@@ -114,9 +117,9 @@ const officialForms: Readonly<Record<string, string>> = {
   is_title: 'official_id',
   is_name: 'official_id',
   is_count: 'official_whole',
-  is_flag: 'official_whole',
+  is_flag: 'official_flag',
   is_int_or_null: 'official_whole_or_null',
-  is_flag_or_null: 'official_whole_or_null',
+  is_flag_or_null: 'official_flag_or_null',
   is_rating: 'official_rating',
 };
 

@@ -282,7 +282,8 @@ describe('an invalid row is rejected with its reason', () => {
     ['title.basics', 'isAdult', '2', 'boolean'],
     ['title.basics', 'isAdult', '2020', 'boolean'],
     ['title.basics', 'isAdult', '', 'boolean'],
-    ['title.basics', 'isAdult', 'true', 'boolean'],
+    ['title.basics', 'isAdult', 'yes', 'boolean'],
+    ['title.basics', 'isAdult', 'tRUE', 'boolean'],
     ['title.basics', 'isAdult', '\\N', 'null'],
     ['title.basics', 'tconst', 'abc', 'id'],
     ['title.basics', 'tconst', 'tt', 'id'],
@@ -406,6 +407,9 @@ describe('a value of equal meaning is accepted', () => {
     ['title.basics', 'endYear', '<NA>', null],
     ['title.basics', 'runtimeMinutes', 'NULL', null],
     ['title.basics', 'isAdult', '1.0', true],
+    ['title.basics', 'isAdult', 'True', true],
+    ['title.basics', 'isAdult', 'FALSE', false],
+    ['title.akas', 'isOriginalTitle', 'true', true],
     ['title.basics', 'genres', '', null],
     ['title.basics', 'genres', 'NaN', null],
     ['title.basics', 'genres', 'Drama\r', 'Drama'],
@@ -446,6 +450,7 @@ describe('a value of equal meaning is accepted', () => {
     ['title.ratings', 'averageRating', '7.05', 'rating'],
     ['title.ratings', 'averageRating', '7,5', 'rating'],
     ['title.basics', 'isAdult', 'NaN', 'boolean'],
+    ['title.ratings', 'numVotes', 'True', 'integer'],
   ];
 
   it.each(named(ambiguous))(
