@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Consumer } from 'kafkajs';
 import { messageOf, ReelflowError } from '../runtime/errors.ts';
 import type { Broker } from './client.ts';
-import { asBrokerError, isPassing, kafkaCodeOf } from './failures.ts';
+import { asBrokerError, isPassing, isRefusal, kafkaCodeOf } from './failures.ts';
 import { withCoordinator } from './groups.ts';
 import { untilServed } from './outage.ts';
 import { endPauses, neverFetches } from './paused-consumer.ts';
@@ -47,11 +47,11 @@ export interface Commit {
 export class Membership {
   readonly #options: MembershipOptions;
   readonly #leaving = new AbortController();
-  /** The last commits of this member, by topic and partition. */
-  readonly #commits = new Map<string, Commit>();
-  /** Those that the group has not accepted yet. */
-  readonly #due = new Set<string>();
+  /** Commits that the group has not accepted yet, by topic and partition. */
+  readonly #due = new Map<string, Commit>();
   #committing: Promise<void> | undefined;
+  /** Number of requests that the group has accepted. */
+  #accepted = 0;
   #consumer!: Consumer;
 
   private constructor(options: MembershipOptions) {
@@ -73,7 +73,7 @@ export class Membership {
     const { broker, topics, onAssigned } = this.#options;
     const consumer = this.#createConsumer();
     this.#consumer = consumer;
-    const { CRASH, GROUP_JOIN } = consumer.events;
+    const { COMMIT_OFFSETS, CRASH, GROUP_JOIN } = consumer.events;
     consumer.on(CRASH, ({ payload }) => {
       if (consumer === this.#consumer) this.#onCrash(payload);
     });
@@ -83,11 +83,15 @@ export class Membership {
       consumer.pause(topics.map((topic) => ({ topic })));
       const assigned = Object.values(payload.memberAssignment);
       const shards = new Set(assigned.flat());
-      this.#commitAgain(shards);
+      // Their new owners commit their positions.
+      for (const [key, { partition }] of this.#due) if (!shards.has(partition)) this.#due.delete(key);
       onAssigned(
         [...shards].sort((a, b) => a - b),
         assigned.length === 0,
       );
+    });
+    consumer.on(COMMIT_OFFSETS, () => {
+      this.#accepted += 1;
     });
     try {
       await consumer.connect();
@@ -144,32 +148,17 @@ export class Membership {
 
   /** Whether the group has accepted all commits. */
   get isCommitted(): boolean {
-    return this.#committing === undefined;
+    return this.#due.size === 0;
   }
 
   /**
    * Commits offsets to the group, for monitors, one request at a time. What the group refuses, as in a rebalance, is committed
-   * again: no message need follow that would bring the next commit, and the lag would stay wrong.
+   * again: no message need follow that would bring the next commit, and the lag would stay wrong. A permanent refusal ends the
+   * membership.
    */
   commit(commits: readonly Commit[]): void {
-    for (const commit of commits) {
-      const key = `${commit.topic}/${commit.partition}`;
-      this.#commits.set(key, commit);
-      this.#due.add(key);
-    }
+    for (const commit of commits) this.#due.set(keyOf(commit), commit);
     this.#committing ??= this.#commitDue();
-  }
-
-  /**
-   * Between the end of a membership and the next one kafkajs drops commits without an error. The new owner of a shard commits
-   * its positions.
-   */
-  #commitAgain(shards: ReadonlySet<number>): void {
-    for (const [key, { partition }] of this.#commits) {
-      if (shards.has(partition)) this.#due.add(key);
-      else this.#commits.delete(key);
-    }
-    if (this.#due.size > 0) this.#committing ??= this.#commitDue();
   }
 
   async #commitDue(): Promise<void> {
@@ -177,18 +166,19 @@ export class Membership {
     await Promise.resolve();
     const { signal } = this.#leaving;
     while (this.#due.size > 0) {
-      const keys = [...this.#due];
-      this.#due.clear();
-      const commits = keys.flatMap((key) => this.#commits.get(key) ?? []);
-      if ((await this.#isAccepted(commits)) || signal.aborted) continue;
-      for (const key of keys) this.#due.add(key);
-      await sleep(commitAgainMs, undefined, { signal }).catch(() => undefined);
+      const commits = [...this.#due.values()];
+      if (await this.#isAccepted(commits)) {
+        for (const commit of commits)
+          if (this.#due.get(keyOf(commit)) === commit) this.#due.delete(keyOf(commit));
+      } else if (signal.aborted) break;
+      else await sleep(commitAgainMs, undefined, { signal }).catch(() => undefined);
     }
     this.#committing = undefined;
   }
 
+  /** Between the end of a membership and the next one kafkajs drops commits without an error, and without its event. */
   async #isAccepted(commits: readonly Commit[]): Promise<boolean> {
-    if (commits.length === 0) return true;
+    const before = this.#accepted;
     try {
       await this.#consumer.commitOffsets(
         commits.map(({ topic, partition, next, metadata }) => ({
@@ -198,9 +188,12 @@ export class Membership {
           metadata,
         })),
       );
-      return true;
+      return this.#accepted > before;
     } catch (thrown) {
-      this.#options.broker.logger.debug({ reason: messageOf(thrown) }, 'offsets not committed');
+      const { broker, onCrash } = this.#options;
+      broker.logger.debug({ reason: messageOf(thrown) }, 'offsets not committed');
+      const reason = asGroupError(thrown, this.#options);
+      if (isRefusal(reason)) onCrash(reason);
       return false;
     }
   }
@@ -218,6 +211,8 @@ export class Membership {
     await Promise.race([left, sleep(leaveWithinMs, undefined, { ref: false })]);
   }
 }
+
+const keyOf = ({ topic, partition }: Commit) => `${topic}/${partition}`;
 
 /**
  * Commits for a group without members. kafkajs' admin would join the group first, which takes seconds per topic.

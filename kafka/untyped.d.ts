@@ -140,6 +140,7 @@ declare module 'kafkajs/src/broker/index.js' {
     };
     isConnected(): boolean;
     apiVersions(): Promise<object>;
+    offsetCommit(request: object): Promise<object>;
   }
 }
 
@@ -182,6 +183,13 @@ declare module 'kafkajs/src/consumer/consumerGroup.js' {
     checkForStaleAssignment(): void;
     recoverFromFetch(thrown: unknown): Promise<void>;
     fetch(nodeId: string): Promise<unknown[]>;
+  }
+}
+
+declare module 'kafkajs/src/consumer/runner.js' {
+  export default class Runner {
+    /** @returns undefined, without a request, while the consumer does not run */
+    commitOffsets(offsets: object): Promise<void> | undefined;
   }
 }
 

@@ -1,8 +1,9 @@
 /** Membership of a consumer group on a real broker. */
 import { setTimeout as delay } from 'node:timers/promises';
 import KafkaBroker from 'kafkajs/src/broker/index.js';
+import Runner from 'kafkajs/src/consumer/runner.js';
 import errors from 'kafkajs/src/errors.js';
-import { expect, vi } from 'vitest';
+import { describe, expect, vi } from 'vitest';
 import { readGroups } from '../../kafka/groups.ts';
 import { Membership } from '../../kafka/membership.ts';
 import { ensureRetainedTopics } from '../../kafka/topics.ts';
@@ -67,45 +68,37 @@ const committedIn = async (group: string, topic: string) => {
 const commitsAt = (topic: string, next: number) =>
   [0, 1].map((partition) => ({ topic, partition, next, metadata: '' }));
 
-/** Answers commits in place of the brokers, until it is restored. */
-const answerCommits = (answer: () => Promise<void>) =>
-  vi
-    .spyOn(KafkaBroker.prototype as unknown as { offsetCommit: () => Promise<void> }, 'offsetCommit')
-    .mockImplementation(answer);
-
-/** What the group answers to a commit in a rebalance, and what kafkajs does while it restarts a consumer. */
-const answers = {
-  refuses: () => Promise.reject(illegalGeneration()),
-  drops: () => Promise.resolve(),
+/** Fails commits until it is restored. */
+const failures = {
+  /** What the group answers in a rebalance. */
+  refused: () => vi.spyOn(KafkaBroker.prototype, 'offsetCommit').mockRejectedValue(illegalGeneration()),
+  /** What kafkajs does while it restarts a consumer. */
+  dropped: () => vi.spyOn(Runner.prototype, 'commitOffsets').mockReturnValue(undefined),
 };
 
-test('a commit that the group refuses is repeated until it holds', async ({ place }) => {
-  const topic = place.names.deltas;
-  await ensureRetainedTopics(broker, [{ topic, partitions: 2 }]);
-  const group = `${place.namespace}.refused`;
-  const { membership } = await joined(place, group, topic);
-  const commits = answerCommits(answers.refuses);
-  membership.commit(commitsAt(topic, 7));
-  await until('it is refused', () => commits.mock.calls.length > 0);
-  commits.mockRestore();
-  expect(membership.isCommitted).toBe(false);
-  await until('it holds', () => membership.isCommitted);
-  expect(await committedIn(group, topic)).toEqual([7, 7]);
-});
-
-for (const answer of ['refuses', 'drops'] as const) {
-  test(`after a rebalance a member commits again what a group ${answer}, of the shards that it keeps`, async ({
-    place,
-  }) => {
+describe.each(['refused', 'dropped'] as const)('a commit that is %s', (how) => {
+  test('is repeated until it holds', async ({ place }) => {
     const topic = place.names.deltas;
     await ensureRetainedTopics(broker, [{ topic, partitions: 2 }]);
-    const group = `${place.namespace}.${answer}`;
-    const { membership, shards } = await joined(place, group, topic);
-    const commits = answerCommits(answers[answer]);
+    const group = `${place.namespace}.${how}`;
+    const { membership } = await joined(place, group, topic);
+    const commits = failures[how]();
     membership.commit(commitsAt(topic, 7));
-    await until('it is answered', () => commits.mock.calls.length > 0);
-    // A refused commit is repeated without a rebalance too.
-    if (answer === 'drops') commits.mockRestore();
+    await until('it has failed', () => commits.mock.calls.length > 0);
+    commits.mockRestore();
+    expect(membership.isCommitted).toBe(false);
+    await until('it holds', () => membership.isCommitted);
+    expect(await committedIn(group, topic)).toEqual([7, 7]);
+  });
+
+  test('is not repeated for a shard that the member has lost', async ({ place }) => {
+    const topic = place.names.deltas;
+    await ensureRetainedTopics(broker, [{ topic, partitions: 2 }]);
+    const group = `${place.namespace}.lost-${how}`;
+    const { membership, shards } = await joined(place, group, topic);
+    const commits = failures[how]();
+    membership.commit(commitsAt(topic, 7));
+    await until('it has failed', () => commits.mock.calls.length > 0);
     await joined(place, group, topic);
     await until('they share the shards', () => shards.at(-1)?.length === 1);
     commits.mockRestore();
@@ -113,4 +106,19 @@ for (const answer of ['refuses', 'drops'] as const) {
     await until('it has committed', () => membership.isCommitted);
     expect(await committedIn(group, topic)).toEqual([0, 1].map((shard) => (shard === kept ? 7 : undefined)));
   });
-}
+});
+
+test('a commit that the broker refuses permanently ends the membership, and names the setting', async ({
+  place,
+}) => {
+  const topic = place.names.deltas;
+  await ensureRetainedTopics(broker, [{ topic, partitions: 1 }]);
+  const { membership, crashes } = await joined(place, `${place.namespace}.large`, topic);
+  // The broker's default is 4096.
+  membership.commit([{ topic, partition: 0, next: 7, metadata: 'x'.repeat(4_097) }]);
+  await until('it has ended', () => crashes.length > 0);
+  expect(crashes[0]).toMatchObject({
+    kind: 'brokerRefused',
+    hint: 'Raise offset.metadata.max.bytes of the brokers.',
+  });
+});
