@@ -13,6 +13,7 @@ import {
 } from '../runtime/errors.ts';
 import { type MissingRight, missingRightOf } from './rights.ts';
 import { certificateRefused, problemOfFiles } from './security.ts';
+import { seedOf } from './seeds.ts';
 
 /** A fetch failed in a way that a later one may not: a broker stopped, or a leader moved. */
 export class LogInterrupted extends Error {
@@ -243,7 +244,19 @@ export function asBrokerError(
         hint: 'Set KAFKA_SSL_CA_FILE to the certificate of its authority (PEM), and use a broker name that the certificate contains.',
         cause,
       });
-    case 'connection':
+    case 'connection': {
+      const advertised = advertisedAddress(thrown, brokers);
+      if (advertised !== undefined && !requiresTls.test(detail) && !speaksNoTls.test(detail)) {
+        return new ReelflowError(
+          'brokerUnreachable',
+          'A broker does not answer at the address that it advertises',
+          {
+            detail: `${advertised}, which ${brokers.join(', ')} names: ${messageOf(thrown)}`,
+            hint: 'Check that this broker is running, that this host reaches its address, and advertised.listeners of the broker.',
+            cause,
+          },
+        );
+      }
       return new ReelflowError('brokerUnreachable', 'No Kafka broker answers', {
         detail:
           security?.tls !== undefined && speaksNoTls.test(detail)
@@ -252,6 +265,7 @@ export function asBrokerError(
         hint: connectionHint(detail, security),
         cause,
       });
+    }
     case 'unavailable':
       return new ReelflowError('brokerUnreachable', 'The brokers cannot serve a request at the moment', {
         detail,
@@ -282,6 +296,16 @@ export function asBrokerError(
     default:
       return thrown;
   }
+}
+
+/** The address of a failed connection, if it is none of the configured ones: then a broker has named it. */
+function advertisedAddress(thrown: unknown, brokers: readonly string[]): string | undefined {
+  const configured = new Set(brokers.flatMap((address) => [seedOf(address), address.replace(/[[\]]/g, '')]));
+  for (const error of causesOf(thrown)) {
+    const { broker } = error as { broker?: unknown };
+    if (typeof broker === 'string') return configured.has(broker) ? undefined : broker;
+  }
+  return undefined;
 }
 
 /** Errors of a client without TLS at a port with TLS, and of a client with TLS at a port without. */

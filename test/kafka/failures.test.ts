@@ -122,6 +122,16 @@ describe('a failure without a code', () => {
     expect(asBrokerError(thrown, endpoints)).toMatchObject({ kind: 'brokerUnreachable' });
   });
 
+  test.each([
+    ['broker:9092', ['broker:9092'], 'No Kafka broker answers'],
+    ['::1:9092', ['[::1]:9092'], 'No Kafka broker answers'],
+    ['kafka:29092', ['broker:9092'], 'A broker does not answer at the address that it advertises'],
+  ])('a connection to %s, where %j are configured: %s', (broker, brokers, what) => {
+    const refused = make('ConnectionError', 'connect ECONNREFUSED', { broker, code: 'ECONNREFUSED' });
+    const shown = asBrokerError(make('NumberOfRetriesExceeded', refused, retried), { brokers });
+    expect(shown).toMatchObject({ kind: 'brokerUnreachable', message: what });
+  });
+
   test('a missing coordinator is not taken for brokers that do not answer', () => {
     expect(asBrokerError(made['no coordinator'], endpoints)).toMatchObject({
       message: 'The brokers cannot serve a request at the moment',

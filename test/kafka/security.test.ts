@@ -47,14 +47,15 @@ describe.skipIf(why !== '')(`a broker that wants TLS and a login, a registry tha
   let plainPort: number;
   let securePort: number;
   let ipv6Port: number;
+  let elsewherePort: number;
   let door: Server;
   let stop = async () => {};
   let env: NodeJS.ProcessEnv;
 
   beforeAll(async () => {
-    const ports = (await freePorts(4)) as [number, number, number, number];
-    const [plain, controllerPort, secure, ipv6] = ports;
-    [plainPort, securePort, ipv6Port] = [plain, secure, ipv6];
+    const ports = (await freePorts(5)) as [number, number, number, number, number];
+    const [plain, controllerPort, secure, ipv6, elsewhere] = ports;
+    [plainPort, securePort, ipv6Port, elsewherePort] = [plain, secure, ipv6, elsewhere];
     const onIPv6 = hasIPv6 ? `,IPV6://[::1]:${ipv6Port}` : '';
     const { keyStore, certificate } = certificateFor('127.0.0.1', folder);
     const scram = 'org.apache.kafka.common.security.scram.ScramLoginModule required;';
@@ -69,10 +70,10 @@ describe.skipIf(why !== '')(`a broker that wants TLS and a login, a registry tha
         `SCRAM-SHA-${bits}=[name=alice,password=${password}]`,
       ]),
       brokerProperties: {
-        listeners: `PLAINTEXT://127.0.0.1:${plainPort},SECURE://127.0.0.1:${securePort},CONTROLLER://127.0.0.1:${controllerPort}${onIPv6}`,
-        'advertised.listeners': `PLAINTEXT://127.0.0.1:${plainPort},SECURE://127.0.0.1:${securePort}${onIPv6}`,
+        listeners: `PLAINTEXT://127.0.0.1:${plainPort},SECURE://127.0.0.1:${securePort},ELSEWHERE://127.0.0.1:${elsewherePort},CONTROLLER://127.0.0.1:${controllerPort}${onIPv6}`,
+        'advertised.listeners': `PLAINTEXT://127.0.0.1:${plainPort},SECURE://127.0.0.1:${securePort},ELSEWHERE://nowhere.invalid:9092${onIPv6}`,
         'listener.security.protocol.map':
-          'PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL,IPV6:PLAINTEXT',
+          'PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL,IPV6:PLAINTEXT,ELSEWHERE:PLAINTEXT',
         'ssl.keystore.type': 'PKCS12',
         'ssl.keystore.location': keyStore,
         'ssl.keystore.password': 'of-a-test',
@@ -226,6 +227,21 @@ describe.skipIf(why !== '')(`a broker that wants TLS and a login, a registry tha
       expect(spoken(result)).toContain('Set KAFKA_SECURITY_PROTOCOL to SSL');
     }
     expect(await pageLog(place, change)).toContain('it requires TLS');
+  });
+
+  test.concurrent('an advertised address that this host cannot reach is named by each command', async ({
+    place,
+  }) => {
+    const at = `127.0.0.1:${elsewherePort}`;
+    const change = { ...none, KAFKA_BROKERS: at, KAFKA_SECURITY_PROTOCOL: '', KAFKA_SSL_CA_FILE: '' };
+    // The configured address tells a sink that its topics are missing, and it waits for them.
+    for (const args of waiting(place).filter(([command]) => command !== 'sink')) {
+      const result = await run(place, args, change);
+      expect(result.code, result.stderr).toBe(4);
+      expect(spoken(result)).toContain(`nowhere.invalid:9092, which ${at} names`);
+      expect(spoken(result)).toContain('advertised.listeners');
+    }
+    expect(await pageLog(place, change)).toContain('nowhere.invalid:9092');
   });
 
   test.concurrent('a login at a port that takes none is named', async ({ place }) => {
