@@ -1,7 +1,7 @@
 /**
  * Reads consumer groups without joining, committing or changing anything: groups of the classic protocol, of the consumer
- * protocol (KIP-848), and those that only commit. What the cluster does not report is null or absent, never zero, and a
- * group that cannot be read does not affect the others.
+ * protocol (KIP-848), of the streams protocol (KIP-1071) by their commits alone, and those that only commit. What the cluster
+ * does not report is null or absent, never zero, and a group that cannot be read does not affect the others.
  */
 import kafkajs, { type Admin, type GroupDescription } from 'kafkajs';
 import type Cluster from 'kafkajs/src/cluster/index.js';
@@ -64,27 +64,36 @@ export async function readGroups(broker: Broker, names: readonly string[]): Prom
       return !(description instanceof Unread) && (description?.state ?? 'Dead') === 'Dead';
     });
     const newer = others.length === 0 ? new Map() : await readConsumerGroups(broker, others);
+    const unknown = others.filter((name) => !newer.has(name));
+    const kinds = unknown.length === 0 ? new Map() : await listedGroups(admin);
     const groups = new Map<string, Group>();
     for (const name of names) {
       const committed = await committedBy(broker, admin, name);
       const description = classic.get(name);
       const membership =
-        newer.get(name) ?? (description instanceof Unread ? description : classicMembersOf(description));
+        newer.get(name) ??
+        membersOfKind(kinds.get(name)) ??
+        (description instanceof Unread ? description : classicMembersOf(description));
       groups.set(name, groupOf(membership, committed));
     }
     return groups;
   });
 }
 
-/** Names of all groups that consume: members of either protocol, or commits alone. @throws ReelflowError */
+/** Names of all groups that commit offsets: members of any protocol, or commits alone. @throws ReelflowError */
 export async function listGroups(broker: Broker): Promise<string[]> {
-  return withAdmin(broker, async (admin) => {
-    const { groups } = await admin.listGroups();
-    return groups
-      .filter(({ protocolType }) => protocolType === 'consumer' || protocolType === '')
-      .map(({ groupId }) => groupId)
-      .sort();
-  });
+  return withAdmin(broker, async (admin) =>
+    [...(await listedGroups(admin))]
+      .filter(([, kind]) => ['consumer', 'streams', ''].includes(kind))
+      .map(([group]) => group)
+      .sort(),
+  );
+}
+
+/** The kind of each group of the cluster: consumer, streams, share, connect, …, or empty for a group that only commits. */
+async function listedGroups(admin: Admin): Promise<Map<string, string>> {
+  const { groups } = await withCoordinator(() => admin.listGroups());
+  return new Map(groups.map(({ groupId, protocolType }) => [groupId, protocolType]));
 }
 
 /** A part of a group that could not be read. */
@@ -108,6 +117,15 @@ export function withRefusedTopic(group: Group, refusal: unknown): Group {
 type GroupMembers = Pick<Group, 'exists' | 'owners' | 'members' | 'subscribed'>;
 
 const withoutMembers: GroupMembers = { exists: true, owners: new Map(), members: 0, subscribed: null };
+
+/** Of groups that no request here describes; undefined for a kind that the other requests describe. */
+function membersOfKind(kind: string | undefined): GroupMembers | Unread | undefined {
+  if (kind === 'streams') return { exists: true, owners: null, members: null, subscribed: null };
+  if (kind !== 'share') return undefined;
+  return new Unread(
+    new Error('a share group (KIP-932), which commits no offsets: see kafka-share-groups.sh --describe'),
+  );
+}
 
 function groupOf(membership: GroupMembers | Unread, committed: Group['committed'] | Unread): Group {
   const commits: Group['committed'] = committed instanceof Unread ? new Map() : committed;

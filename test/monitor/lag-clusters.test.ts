@@ -193,6 +193,38 @@ describe.skipIf(whyNoJava !== undefined)('a group of the consumer protocol', () 
   });
 });
 
+describe.skipIf(whyNoJava !== undefined)('a group of another kind', () => {
+  test('of Kafka Streams (KIP-1071) is judged by its commits, also by a pattern', async ({ place }) => {
+    const topic = await topicOf(place, 'streams');
+    await write(topic, 3);
+    const group = `${place.namespace}.streams`;
+    const consumer = await JavaClient.start(place, 'stream', group, topic);
+    const watch = new LagWatch(broker, 3_000);
+    const look = async () => (await watch.look([{ group: `${group}*`, topics: [] }])) as LagReport;
+    await until('it has caught up', async () => (await look()).groups[0]?.state === 'OK');
+    expect((await look()).groups).toMatchObject([{ group, exists: true, members: null, lag: 0 }]);
+    consumer.send('p');
+    await until('it is paused', async () => {
+      await write(topic, 1);
+      return (rowOf(await look()).lag ?? 0) > 1;
+    });
+    expect(rowOf(await lookOnce(group)).state).toBeNull();
+    await until('it has stopped', async () => rowOf(await look()).state === 'STOP');
+    await consumer.quit();
+  });
+
+  test('that shares its messages (KIP-932) has no lag here, and says why', async ({ place }) => {
+    const topic = await topicOf(place, 'share');
+    const group = `${place.namespace}.share`;
+    const consumer = await JavaClient.start(place, 'share', group, topic);
+    await until('it exists', async () => (await lookOnce(group)).groups[0]?.exists === true);
+    expect((await lookOnce(group)).groups).toMatchObject([
+      { group, state: null, problem: expect.stringContaining('share group') },
+    ]);
+    consumer.send('q');
+  });
+});
+
 describe('many groups', () => {
   test('a pattern matches groups that appear later', async ({ place }) => {
     const topic = await topicOf(place, 'patterns');
