@@ -7,7 +7,8 @@ import Encoder from 'kafkajs/src/protocol/encoder.js';
 
 const apiKey = 69;
 const apiVersion = 0;
-const groupIdNotFound = 69;
+/** Kafka's error codes. Brokers of Kafka 3.7 to 3.9 name the request among their versions, and answer it only where it is enabled. */
+const [unsupportedVersion, groupIdNotFound] = [35, 69];
 
 /** Partitions by topic name. */
 type TopicPartitions = ReadonlyMap<string, readonly number[]>;
@@ -30,7 +31,7 @@ export interface DescribedGroup {
   readonly members: readonly DescribedMember[];
 }
 
-/** Whether a broker knows the request: Kafka 4.0 and later. */
+/** Whether a broker knows the request. */
 export function canDescribeConsumerGroups({ versions }: Broker): boolean {
   const supported = versions?.[apiKey];
   return supported !== undefined && supported.minVersion <= apiVersion && supported.maxVersion >= apiVersion;
@@ -38,7 +39,7 @@ export function canDescribeConsumerGroups({ versions }: Broker): boolean {
 
 /** Whether the group does not exist, or uses another protocol. */
 export function isUnknownGroup({ errorCode }: DescribedGroup): boolean {
-  return errorCode === groupIdNotFound;
+  return errorCode === groupIdNotFound || errorCode === unsupportedVersion;
 }
 
 /** Asks the coordinator of the group. @throws KafkaJSError, when the request fails as a whole */

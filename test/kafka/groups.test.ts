@@ -37,6 +37,20 @@ test('are repeated while there is none or it moves, not without end, and not aft
   await expect(withCoordinator(failing(1, other))).rejects.toBe(other);
 });
 
+test('are repeated for longer while their coordinator loads', async () => {
+  const loading = Object.assign(new Error('The coordinator is loading'), {
+    name: 'KafkaJSProtocolError',
+    type: 'GROUP_LOAD_IN_PROGRESS',
+    retriable: true,
+  });
+  const startedMs = performance.now();
+  const loaded = async () => {
+    if (performance.now() - startedMs < 8_000) throw loading;
+    return 'loaded';
+  };
+  expect(await withCoordinator(loaded)).toBe('loaded');
+});
+
 // Method: every second request for a coordinator finds none, so each step has to ask twice.
 test('reading and committing wait for a coordinator, at each of their steps', async ({ place }) => {
   const topic = place.names.deltas;

@@ -3,16 +3,20 @@
  * consumer protocol (KIP-848), groups that change their subscription, many groups at once, and a wall clock that steps
  * back. On a real broker, with Kafka's own Java client where kafkajs lacks the feature.
  */
-import { describe, expect, vi } from 'vitest';
+import { join } from 'node:path';
+import { describe, expect, inject, vi } from 'vitest';
 import { logBounds } from '../../kafka/bounds.ts';
-import { withAdmin } from '../../kafka/client.ts';
+import { createBroker, withAdmin } from '../../kafka/client.ts';
+import { startJvmBroker } from '../../kafka/local/jvm.ts';
+import { freePorts } from '../../kafka/local/probe.ts';
 import { commitAlone } from '../../kafka/membership.ts';
 import { deleteBefore } from '../../kafka/topics.ts';
 import type { LagReport, LagRow } from '../../monitor/lag.ts';
 import { LagWatch } from '../../monitor/lag-watch.ts';
+import { createLogger } from '../../runtime/logger.ts';
 import { broker, lastJson, type Place, test, until } from '../support/harness.ts';
 import { JavaClient } from '../support/java-client.ts';
-import { skippedText, whyNoJava } from '../support/jvm.ts';
+import { jars, skippedText, whyNoJava } from '../support/jvm.ts';
 
 vi.setConfig({ testTimeout: 300_000 });
 
@@ -192,6 +196,27 @@ describe.skipIf(whyNoJava !== undefined)('a group of the consumer protocol', () 
     await other.quit();
   });
 });
+
+// Method: Kafka 3.7 to 3.9 is configured like this by default. They name the request among their versions, and refuse it.
+test.skipIf(whyNoJava !== undefined)(
+  'a broker without the consumer protocol knows no such groups',
+  async ({ place }) => {
+    const [brokerPort, controllerPort] = (await freePorts(2)) as [number, number];
+    const started = await startJvmBroker({
+      folder: join(place.folder, 'classic'),
+      jars,
+      brokerPort,
+      controllerPort,
+      env: process.env,
+      brokerProperties: { 'group.coordinator.rebalance.protocols': 'classic' },
+    });
+    place.onEnd(() => started.stop());
+    const endpoints = { brokers: [`127.0.0.1:${brokerPort}`], registryUrl: inject('registryUrl') };
+    const classic = createBroker(endpoints, createLogger('silent'));
+    const { groups } = await new LagWatch(classic).look([{ group: 'nobody', topics: [] }]);
+    expect(groups).toMatchObject([{ exists: false, problem: null, whyUnknown: 'it does not exist (yet)' }]);
+  },
+);
 
 describe.skipIf(whyNoJava !== undefined)('a group of another kind', () => {
   test('of Kafka Streams (KIP-1071) is judged by its commits, also by a pattern', async ({ place }) => {
