@@ -297,18 +297,21 @@ function subscriptionOf(members: DescribedGroup['members'], owners: Owners): Gro
   return (topic) => topics.has(topic) || patterns.some((pattern) => pattern.test(topic));
 }
 
-/** A new cluster creates the topic of committed offsets when the first client asks for a coordinator. */
-const coordinatorPatienceMs = 6_000;
-/** A coordinator that loads its groups answers when it has read them. */
-const loadingPatienceMs = 30_000;
+/**
+ * A new cluster creates the topic of committed offsets when the first client asks for a coordinator. A command that only looks
+ * waits for less than one that acts.
+ */
+export const coordinatorPatienceMs = { looking: 6_000, acting: 30_000 };
 
-/** kafkajs does not repeat requests about groups when the coordinator has just moved, or is not available yet. */
-export function withCoordinator<T>(request: () => Promise<T>): Promise<T> {
+/** kafkajs does not repeat requests about groups when the coordinator has just moved, loads, or is not available yet. */
+export function withCoordinator<T>(
+  request: () => Promise<T>,
+  patienceMs = coordinatorPatienceMs.looking,
+): Promise<T> {
   return patiently(request, 200, (thrown) => {
-    if (kafkaCodeOf(thrown) === 'GROUP_LOAD_IN_PROGRESS') return loadingPatienceMs;
     const { name, retriable } = thrown as { name?: string; retriable?: boolean };
     const mayAppear =
       (name === 'KafkaJSProtocolError' && retriable === true) || name === 'KafkaJSGroupCoordinatorNotFound';
-    return mayAppear ? coordinatorPatienceMs : 0;
+    return mayAppear ? patienceMs : 0;
   });
 }

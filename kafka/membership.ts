@@ -7,7 +7,7 @@ import type { Consumer } from 'kafkajs';
 import { messageOf, ReelflowError } from '../runtime/errors.ts';
 import type { Broker } from './client.ts';
 import { asBrokerError, isPassing, isRefusal, kafkaCodeOf } from './failures.ts';
-import { withCoordinator } from './groups.ts';
+import { coordinatorPatienceMs, withCoordinator } from './groups.ts';
 import { untilServed } from './outage.ts';
 import { endPauses, neverFetches } from './paused-consumer.ts';
 import { type ShardAssignment, wholeShards } from './shard-assignment.ts';
@@ -237,7 +237,7 @@ export async function commitAlone(
           partitions: [{ partition, offset: String(next), metadata: '' }],
         })),
       });
-    });
+    }, coordinatorPatienceMs.acting);
   } catch (thrown) {
     throw asBrokerError(thrown, broker.endpoints);
   } finally {

@@ -8,7 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type LogBounds, logBounds } from '../kafka/bounds.ts';
 import { type Broker, withAdmin } from '../kafka/client.ts';
 import { asBrokerError } from '../kafka/failures.ts';
-import { withCoordinator } from '../kafka/groups.ts';
+import { coordinatorPatienceMs, withCoordinator } from '../kafka/groups.ts';
 import { LogReader } from '../kafka/log.ts';
 import { commitAlone, sessionTimeoutMs } from '../kafka/membership.ts';
 import { partitionCounts } from '../kafka/topics.ts';
@@ -176,7 +176,7 @@ async function refuseWhileActive(broker: Broker, groups: readonly string[]): Pro
 
 async function activeGroups(broker: Broker, groups: readonly string[]) {
   const { groups: described } = await withAdmin(broker, (admin) =>
-    withCoordinator(() => admin.describeGroups([...groups])),
+    withCoordinator(() => admin.describeGroups([...groups]), coordinatorPatienceMs.acting),
   );
   return described
     .filter(({ members }) => members.length > 0)

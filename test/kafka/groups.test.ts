@@ -2,7 +2,7 @@
 import Cluster from 'kafkajs/src/cluster/index.js';
 import { afterEach, expect, inject, vi } from 'vitest';
 import { withAdmin } from '../../kafka/client.ts';
-import { readGroups, withCoordinator } from '../../kafka/groups.ts';
+import { coordinatorPatienceMs, readGroups, withCoordinator } from '../../kafka/groups.ts';
 import { commitAlone } from '../../kafka/membership.ts';
 import { ensureRetainedTopics } from '../../kafka/topics.ts';
 import { reset } from '../../processors/reset.ts';
@@ -37,18 +37,13 @@ test('are repeated while there is none or it moves, not without end, and not aft
   await expect(withCoordinator(failing(1, other))).rejects.toBe(other);
 });
 
-test('are repeated for longer while their coordinator loads', async () => {
-  const loading = Object.assign(new Error('The coordinator is loading'), {
-    name: 'KafkaJSProtocolError',
-    type: 'GROUP_LOAD_IN_PROGRESS',
-    retriable: true,
-  });
+test('are repeated for longer by a command that acts', async () => {
   const startedMs = performance.now();
-  const loaded = async () => {
-    if (performance.now() - startedMs < 8_000) throw loading;
-    return 'loaded';
+  const found = async () => {
+    if (performance.now() - startedMs < coordinatorPatienceMs.looking + 1_000) throw moved;
+    return 'found';
   };
-  expect(await withCoordinator(loaded)).toBe('loaded');
+  expect(await withCoordinator(found, coordinatorPatienceMs.acting)).toBe('found');
 });
 
 // Method: every second request for a coordinator finds none, so each step has to ask twice.
