@@ -237,9 +237,7 @@ async function readConsumerGroups(
     for (const name of names) {
       try {
         const group = await withCoordinator(() => describedConsumerGroup(cluster, name));
-        if (group === undefined || isUnknownGroup(group)) continue;
-        if (group.errorCode !== 0) throw protocolError(group);
-        found.set(name, consumerMembersOf(group));
+        if (group !== undefined) found.set(name, consumerMembersOf(group));
       } catch (thrown) {
         found.set(name, unread(broker, thrown));
       }
@@ -248,10 +246,14 @@ async function readConsumerGroups(
   });
 }
 
+/** @returns undefined if no group of this name uses the consumer protocol */
 async function describedConsumerGroup(cluster: Cluster, name: string): Promise<DescribedGroup | undefined> {
   const coordinator = await cluster.findGroupCoordinator({ groupId: name });
   if (!canDescribeConsumerGroups(coordinator)) return undefined;
-  return describeConsumerGroup(coordinator, name);
+  const group = await describeConsumerGroup(coordinator, name);
+  if (group === undefined || isUnknownGroup(group)) return undefined;
+  if (group.errorCode !== 0) throw protocolError(group);
+  return group;
 }
 
 /** Codes of ConsumerGroupDescribe, as kafkajs names them for other requests. */
@@ -303,15 +305,10 @@ function subscriptionOf(members: DescribedGroup['members'], owners: Owners): Gro
  */
 export const coordinatorPatienceMs = { looking: 6_000, acting: 30_000 };
 
-/** kafkajs does not repeat requests about groups when the coordinator has just moved, loads, or is not available yet. */
+/** kafkajs does not, or not for long, repeat requests about groups when the coordinator has just moved, loads, or is missing. */
 export function withCoordinator<T>(
   request: () => Promise<T>,
   patienceMs = coordinatorPatienceMs.looking,
 ): Promise<T> {
-  return patiently(request, 200, (thrown) => {
-    const { name, retriable } = thrown as { name?: string; retriable?: boolean };
-    const mayAppear =
-      (name === 'KafkaJSProtocolError' && retriable === true) || name === 'KafkaJSGroupCoordinatorNotFound';
-    return mayAppear ? patienceMs : 0;
-  });
+  return patiently(request, 200, (thrown) => (brokerFailureOf(thrown) === 'unavailable' ? patienceMs : 0));
 }

@@ -22,7 +22,7 @@ const failing = (times: number, error: Error) => {
 };
 const moved = Object.assign(new Error('This is not the correct coordinator for this group'), {
   name: 'KafkaJSProtocolError',
-  retriable: true,
+  type: 'NOT_COORDINATOR_FOR_GROUP',
 });
 
 const absent = Object.assign(new Error('Failed to find group coordinator'), {
@@ -32,6 +32,11 @@ const absent = Object.assign(new Error('Failed to find group coordinator'), {
 test('are repeated while there is none or it moves, not without end, and not after another error', async () => {
   expect(await withCoordinator(failing(2, moved))).toBe(3);
   expect(await withCoordinator(failing(1, absent))).toBe(2);
+  const wrapped = Object.assign(new Error('gave up'), {
+    name: 'KafkaJSNumberOfRetriesExceeded',
+    cause: moved,
+  });
+  expect(await withCoordinator(failing(1, wrapped))).toBe(2);
   await expect(withCoordinator(failing(999, moved))).rejects.toBe(moved);
   const other = new Error('refused');
   await expect(withCoordinator(failing(1, other))).rejects.toBe(other);

@@ -4,19 +4,21 @@
  * back. On a real broker, with Kafka's own Java client where kafkajs lacks the feature.
  */
 import { join } from 'node:path';
-import { describe, expect, inject, vi } from 'vitest';
+import { afterAll, beforeAll, describe, expect, inject, vi } from 'vitest';
 import { logBounds } from '../../kafka/bounds.ts';
-import { createBroker, withAdmin } from '../../kafka/client.ts';
+import { clusterTopics, createBroker, withAdmin } from '../../kafka/client.ts';
 import { startJvmBroker } from '../../kafka/local/jvm.ts';
 import { freePorts } from '../../kafka/local/probe.ts';
 import { commitAlone } from '../../kafka/membership.ts';
 import { deleteBefore } from '../../kafka/topics.ts';
 import type { LagReport, LagRow } from '../../monitor/lag.ts';
 import { LagWatch } from '../../monitor/lag-watch.ts';
+import type { Endpoints } from '../../runtime/config.ts';
 import { createLogger } from '../../runtime/logger.ts';
-import { broker, lastJson, type Place, test, until } from '../support/harness.ts';
+import { broker, headerOf, lastJson, type Place, test, until } from '../support/harness.ts';
 import { JavaClient } from '../support/java-client.ts';
 import { jars, skippedText, whyNoJava } from '../support/jvm.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
 
 vi.setConfig({ testTimeout: 300_000 });
 
@@ -197,26 +199,57 @@ describe.skipIf(whyNoJava !== undefined)('a group of the consumer protocol', () 
   });
 });
 
-// Method: Kafka 3.7 to 3.9 is configured like this by default. They name the request among their versions, and refuse it.
-test.skipIf(whyNoJava !== undefined)(
-  'a broker without the consumer protocol knows no such groups',
-  async ({ place }) => {
+describe.skipIf(whyNoJava !== undefined)('a broker with other settings than ours', () => {
+  const folder = temporaryFolder();
+  let stop = async () => {};
+  let endpoints: Endpoints;
+
+  beforeAll(async () => {
     const [brokerPort, controllerPort] = (await freePorts(2)) as [number, number];
     const started = await startJvmBroker({
-      folder: join(place.folder, 'classic'),
+      folder,
       jars,
       brokerPort,
       controllerPort,
       env: process.env,
-      brokerProperties: { 'group.coordinator.rebalance.protocols': 'classic' },
+      brokerProperties: {
+        // The default of Kafka 3.7 to 3.9, which name the request of the consumer protocol among their versions, and refuse it.
+        'group.coordinator.rebalance.protocols': 'classic',
+        // Kafka's own default.
+        'auto.create.topics.enable': 'true',
+      },
     });
-    place.onEnd(() => started.stop());
-    const endpoints = { brokers: [`127.0.0.1:${brokerPort}`], registryUrl: inject('registryUrl') };
+    stop = () => started.stop();
+    endpoints = { brokers: [`127.0.0.1:${brokerPort}`], registryUrl: inject('registryUrl') };
+  });
+  afterAll(() => stop());
+
+  test('without the consumer protocol, a group that does not exist is no problem', async () => {
     const classic = createBroker(endpoints, createLogger('silent'));
     const { groups } = await new LagWatch(classic).look([{ group: 'nobody', topics: [] }]);
     expect(groups).toMatchObject([{ exists: false, problem: null, whyUnknown: 'it does not exist (yet)' }]);
-  },
-);
+  });
+
+  test('where brokers create the topics that clients name, commands that only look create none', async ({
+    place,
+  }) => {
+    const data = place.files('data', {
+      'title.ratings.tsv': `${headerOf('title.ratings')}tt0000001\t5.7\t2\n`,
+    });
+    const common = ['--namespace', place.namespace];
+    for (const args of [
+      ['lag', ...common],
+      ['status', ...common],
+      ['dlq', 'list', ...common],
+      place.args('replay', '--dry-run', join(data, 'title.ratings.tsv')),
+    ]) {
+      const finished = await place.run(args, { KAFKA_BROKERS: endpoints.brokers.join(',') });
+      expect(finished.code, `${args.join(' ')}: ${finished.stderr}`).toBe(0);
+    }
+    const { partitions } = await clusterTopics(createBroker(endpoints, createLogger('silent')));
+    expect([...partitions.keys()].filter((topic) => topic.startsWith(place.namespace))).toEqual([]);
+  });
+});
 
 describe.skipIf(whyNoJava !== undefined)('a group of another kind', () => {
   test('of Kafka Streams (KIP-1071) is judged by its commits, also by a pattern', async ({ place }) => {
