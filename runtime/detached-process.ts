@@ -85,7 +85,7 @@ export function readRecord(pidFile: string): ProcessRecord | undefined {
 
 /**
  * Starts a detached program in its own session and writes its pid file.
- * @throws the error of spawn, such as ENOENT
+ * @throws the error of spawn, such as ENOENT; errors of the file system, after which the program does not run
  */
 export async function startDetached(program: Program, pidFile: string, port: number): Promise<ProcessRecord> {
   makeFolder(program.cwd);
@@ -108,8 +108,14 @@ export async function startDetached(program: Program, pidFile: string, port: num
     child.unref();
     const pid = child.pid as number;
     const record = { pid, started: identityOf(pid) ?? 'ended at once', port };
-    writeFileSync(`${pidFile}.new`, `${JSON.stringify(record)}\n`);
-    renameSync(`${pidFile}.new`, pidFile);
+    try {
+      writeFileSync(`${pidFile}.new`, `${JSON.stringify(record)}\n`);
+      renameSync(`${pidFile}.new`, pidFile);
+    } catch (thrown) {
+      // Without a pid file nothing could end it.
+      child.kill('SIGKILL');
+      throw thrown;
+    }
     return record;
   } finally {
     closeSync(output);
