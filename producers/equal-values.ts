@@ -7,10 +7,10 @@ import type { Column } from '../topics/catalog.ts';
 /** Texts for a missing value in pandas, R, Python and SQL. `NA` is not among them: it is the region Namibia. */
 const nullTexts = new Set(['NaN', 'nan', 'None', 'NULL', 'null', '<NA>']);
 
-/** Texts for a flag in Python, Excel and SQL. */
+/** Texts for a flag in Python, Excel and SQL; PostgreSQL copies `t` and `f`. */
 const flagTexts = new Map([
-  ...['True', 'TRUE', 'true'].map((text) => [text, '1'] as const),
-  ...['False', 'FALSE', 'false'].map((text) => [text, '0'] as const),
+  ...['True', 'TRUE', 'true', 't'].map((text) => [text, '1'] as const),
+  ...['False', 'FALSE', 'false', 'f'].map((text) => [text, '0'] as const),
 ]);
 
 /** Columns in which a null text may be a value: titles and names, and `nan` is the language Min Nan. */

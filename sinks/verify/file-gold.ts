@@ -106,7 +106,7 @@ const officialMacros = `
   CREATE OR REPLACE TEMP MACRO official_whole(c) AS
     CASE WHEN contains(c, '.') THEN regexp_replace(c, '^(-?[0-9]+)[.]0+$', '\\1') ELSE c END;
   CREATE OR REPLACE TEMP MACRO official_flag(c) AS
-    CASE WHEN c IN ('True', 'TRUE', 'true') THEN '1' WHEN c IN ('False', 'FALSE', 'false') THEN '0' ELSE official_whole(c) END;
+    CASE WHEN c IN ('True', 'TRUE', 'true', 't') THEN '1' WHEN c IN ('False', 'FALSE', 'false', 'f') THEN '0' ELSE official_whole(c) END;
   CREATE OR REPLACE TEMP MACRO official_flag_or_null(c) AS official_flag(official_code(c));
   CREATE OR REPLACE TEMP MACRO official_whole_or_null(c) AS official_whole(official_code(c));
   CREATE OR REPLACE TEMP MACRO official_rating(c) AS

@@ -410,6 +410,8 @@ describe('a value of equal meaning is accepted', () => {
     ['title.basics', 'isAdult', 'True', true],
     ['title.basics', 'isAdult', 'FALSE', false],
     ['title.akas', 'isOriginalTitle', 'true', true],
+    ['title.basics', 'isAdult', 't', true],
+    ['title.akas', 'isOriginalTitle', 'f', false],
     ['title.basics', 'genres', '', null],
     ['title.basics', 'genres', 'NaN', null],
     ['title.basics', 'genres', 'Drama\r', 'Drama'],

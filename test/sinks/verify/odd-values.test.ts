@@ -52,7 +52,7 @@ const oddValues = [
   ],
   ...['7', '7.5', '7.50', '7.500', '7.55', '10', '10.0', '10.00', '10.1', '0.9', '07.5', '٣'],
   ...['', '\\N', '\\n', 'NaN', 'nan', 'NAN', 'None', 'NULL', 'null', '<NA>', 'NA', 'N/A', 'inf'],
-  ...['true', 'True', 'TRUE', 'tRUE', 'false', 'False', 'FALSE', 'yes'],
+  ...['true', 'True', 'TRUE', 'tRUE', 'false', 'False', 'FALSE', 't', 'T', 'f', 'yes'],
   ...[
     '"1"',
     '""',
