@@ -38,16 +38,20 @@ export function bucketPlaceOf(url: string): BucketPlace {
 /** Called before snapshots leave the bucket. @param snapshots ids of those that stay. @returns one that stays too */
 export type BeforeRemoval = (snapshots: readonly string[]) => Promise<string | undefined>;
 
+/** A store that neither takes nor sends a byte for this time does not answer; the SDK then tries twice again. */
+const silenceMs = 60_000;
+
 /** One prefix of a bucket. */
 export class Bucket {
   readonly url: string;
   readonly #place: BucketPlace;
   readonly #client: S3.S3Client;
 
-  constructor(place: BucketPlace) {
+  constructor(place: BucketPlace, socketTimeout = silenceMs) {
     this.url = place.url;
     this.#place = place;
-    this.#client = new S3.S3Client(clientConfig(process.env));
+    // Without it the SDK waits for an answer without a limit, and the sink with it.
+    this.#client = new S3.S3Client({ ...clientConfig(process.env), requestHandler: { socketTimeout } });
   }
 
   close(): void {

@@ -2,6 +2,7 @@
  * Gold in a bucket of a real S3 server on this machine. Snapshots are published from a sink's store that the test fills, so
  * that no broker is needed but for the one test of the sink itself. Objects are read with plain requests of the AWS SDK.
  */
+import { once } from 'node:events';
 import {
   appendFileSync,
   cpSync,
@@ -11,6 +12,7 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
+import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
 import * as S3 from '@aws-sdk/client-s3';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
@@ -126,6 +128,23 @@ async function within(work: (pipeline: Pipeline) => Promise<void>, clusterId?: s
     pipeline.close();
   }
 }
+
+it('gives a store up that accepts connections and never answers', async () => {
+  const silent = createServer((socket) => socket.on('error', () => undefined).resume());
+  await once(silent.listen(0, '127.0.0.1'), 'listening');
+  const { port: silentPort } = silent.address() as AddressInfo;
+  vi.stubEnv('AWS_ENDPOINT_URL_S3', `http://127.0.0.1:${silentPort}`);
+  vi.stubEnv('AWS_ACCESS_KEY_ID', 'key');
+  vi.stubEnv('AWS_SECRET_ACCESS_KEY', 'secret');
+  const place = new Bucket(bucketPlaceOf(`s3://${bucket}`), 300);
+  try {
+    expect((await failureOf(place.current(), 'bucketUnusable')).detail).toContain('300 ms of inactivity');
+  } finally {
+    place.close();
+    silent.close();
+    vi.unstubAllEnvs();
+  }
+});
 
 describe.skipIf(server === undefined)('a bucket (Java and Maven)', () => {
   it('contains the files of the snapshot that CURRENT names, byte for byte', () =>
