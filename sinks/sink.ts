@@ -12,7 +12,7 @@ import { isPassing } from '../kafka/failures.ts';
 import { commitAlone, Membership } from '../kafka/membership.ts';
 import { untilServed } from '../kafka/outage.ts';
 import { counted } from '../runtime/counted.ts';
-import { isAbort, messageOf, ReelflowError } from '../runtime/errors.ts';
+import { isAbort, messageOf, ReelflowError, reasonOf } from '../runtime/errors.ts';
 import { makeFolder } from '../runtime/files.ts';
 import { logEveryMinute } from '../runtime/logger.ts';
 import { builtIn, type Declarations, hasUserDeclarations } from '../tables/built-in.ts';
@@ -396,7 +396,12 @@ class Sink {
       ]);
     } catch (thrown) {
       // The group has a member, which commits its own positions.
-      broker.logger.debug({ reason: messageOf(thrown) }, 'offsets not committed');
+      if (thrown instanceof ReelflowError && thrown.kind === 'busy') return;
+      // Gold does not depend on it.
+      broker.logger.warn(
+        { reason: reasonOf(thrown) },
+        'offsets not committed: the lag of the sink stays as it was',
+      );
     }
   }
 

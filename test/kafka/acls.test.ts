@@ -298,6 +298,13 @@ describe.skipIf(why !== '')(`users with the rights of the documentation${why}`, 
     expect(code).toBe(exitCodes.accessRefused);
   });
 
+  test.concurrent('a sink that runs once warns that it lacks Read on its group', async ({ place }) => {
+    const user = users.findIndex(({ command, lacks }) => command === 'sink' && lacks?.type === 'GROUP');
+    const { code, stderr } = await start(place, ['sink', '--once'], base.namespace, user).done;
+    expect(code, stderr.slice(-3_000)).toBe(0);
+    expect(stderr).toMatch(/"level":"warn".*(Read|Describe) on group .*offsets not committed/);
+  });
+
   test.concurrent('a check of lag fails on a group that the user may not describe', async ({ place }) => {
     const args = ['lag', '--fail-on', 'ERR', '--over', '1ms'];
     const { code, ...finished } = await start(place, args, base.namespace, describer).done;
