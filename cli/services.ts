@@ -1,6 +1,8 @@
 /** `reelflow services up|down|status`: the local broker and registry. */
 import { resolve } from 'node:path';
 import { Command } from 'commander';
+import { ReelflowError } from '../runtime/errors.ts';
+import { shellWord } from '../runtime/terminal.ts';
 import { localFolder, type OutputFlags, outputOptions } from './options.ts';
 import { print, printFilled, printJson } from './output.ts';
 import { tableText } from './table.ts';
@@ -33,12 +35,13 @@ export function servicesCommand(): Command {
   return command;
 }
 
-async function up(options: Options): Promise<void> {
+async function up(options: Options, command: Command): Promise<void> {
   const { findServices, portsFrom } = await import('../kafka/local/services.ts');
   const found = await findServices({
     ...(await context(options)),
     ports: portsFrom(process.env, options),
   });
+  if (found.how === 'environment') refuseLocalOptions(command);
   if (options.json) return printJson(found);
   const ways = {
     environment: 'from KAFKA_BROKERS and SCHEMA_REGISTRY_URL',
@@ -49,9 +52,27 @@ async function up(options: Options): Promise<void> {
   for (const line of found.why) printFilled(`  ${line}`);
   print(`KAFKA_BROKERS=${found.endpoints.brokers.join(',')}`);
   print(`SCHEMA_REGISTRY_URL=${found.endpoints.registryUrl}`);
-  if (found.how === 'environment') return;
+  if (found.how === 'environment') {
+    printFilled('Nothing was started, because both variables are set. Unset them to start local services.');
+    return;
+  }
   print(found.started.length === 0 ? 'They are already running.' : `Started: ${found.started.join(', ')}.`);
-  print('They stay up until: npx reelflow services down');
+  const folder = options.folder === localFolder ? '' : ` --folder ${shellWord(options.folder)}`;
+  print(`They stay up until: npx reelflow services down${folder}`);
+}
+
+/** @throws ReelflowError usage, for an option of services that are not started here */
+function refuseLocalOptions(command: Command): void {
+  const given = command.options.filter(
+    (option) =>
+      ['--folder', '--broker-port', '--registry-port'].includes(option.long ?? '') &&
+      command.getOptionValueSource(option.attributeName()) === 'cli',
+  );
+  if (given.length === 0) return;
+  throw new ReelflowError('usage', 'No local services start while KAFKA_BROKERS is set', {
+    detail: `${given.map(({ long }) => long).join(' and ')} would have no effect.`,
+    hint: 'Unset KAFKA_BROKERS and SCHEMA_REGISTRY_URL to start local services, or leave the options out.',
+  });
 }
 
 async function down(options: Options): Promise<void> {

@@ -2,7 +2,7 @@
  * Local services: each fact is checked on real processes in a folder of its own, on free ports. Tests that start
  * Java need Java; everything else runs anywhere.
  */
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
 import {
   existsSync,
   mkdirSync,
@@ -159,6 +159,33 @@ describe('the order of ways', () => {
     });
     expect(said).toContain(`No services were started in ${join(realpathSync(cwd), '.reelflow')}.`);
   });
+
+  const named = { ...env, KAFKA_BROKERS: 'b:1', SCHEMA_REGISTRY_URL: 'http://r:3' };
+  const up = (env: NodeJS.ProcessEnv, ...more: string[]) =>
+    spawnSync(process.execPath, [join(root, 'cli/reelflow.js'), 'services', 'up', ...more], {
+      ...{ env, encoding: 'utf8' },
+    });
+
+  test('services up says that it starts nothing while the variables name services', () => {
+    expect(up(named).stdout).toContain('Nothing was started, because both variables are set.');
+  });
+
+  test('services up refuses options of local services while the variables name others', () => {
+    const { status, stderr } = up(named, '--folder', temporaryFolder(), '--broker-port', '25092');
+    expect(status).toBe(2);
+    expect(stderr).toContain('--folder and --broker-port would have no effect');
+  });
+
+  test.skipIf('why' in jvm)(
+    'services up names the command that stops the services of its folder',
+    async () => {
+      const folder = temporaryFolder();
+      const [broker, , registry] = (await freePorts(3)) as [number, number, number];
+      const ports = [`--broker-port=${broker}`, `--registry-port=${registry}`];
+      const { stdout } = up(env, '--folder', folder, ...ports);
+      expect(stdout).toContain(`They stay up until: npx reelflow services down --folder ${folder}\n`);
+    },
+  );
 
   test.each(['0', '65535', '9092x', '-1'])('%s is not a port', (text) => {
     expect(() => portsFrom({ REELFLOW_BROKER_PORT: text })).toThrow('The broker port is not a port');
