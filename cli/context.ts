@@ -53,10 +53,11 @@ export async function openContext(flags: CommonFlags, options: ContextOptions = 
     import('../runtime/registry-security.ts'),
     import('../runtime/logger.ts'),
   ]);
-  const endpoints =
-    options.endpoints ??
-    endpointsFromEnvironment(process.env) ??
-    (await import('../kafka/local/services.ts')).runningEndpoints(localFolder);
+  const endpoints = options.endpoints ??
+    endpointsFromEnvironment(process.env) ?? {
+      ...(await import('../kafka/local/services.ts')).runningEndpoints(localFolder),
+      areLocal: true,
+    };
   // What every JSON line of the log names.
   const logger = createLogger(level, { component, pid: process.pid, version: packageVersion() });
   return {
@@ -71,6 +72,7 @@ export async function openContext(flags: CommonFlags, options: ContextOptions = 
     registry: new Registry({
       url: endpoints.registryUrl,
       access: registryAccess(endpoints.registrySecurity),
+      isLocal: endpoints.areLocal ?? false,
       ...(signal !== undefined && { signal }),
       outages: new OutageMonitor(logger, 'Schema Registry'),
     }),

@@ -196,7 +196,7 @@ export function isRefusal(thrown: unknown): boolean {
  */
 export function asBrokerError(
   thrown: unknown,
-  { brokers, security }: Pick<Endpoints, 'brokers' | 'security'>,
+  { brokers, security, areLocal }: Pick<Endpoints, 'brokers' | 'security' | 'areLocal'>,
   topic?: string,
 ): unknown {
   const known = [...causesOf(thrown)].find((error) => error instanceof ReelflowError);
@@ -262,7 +262,7 @@ export function asBrokerError(
           security?.tls !== undefined && speaksNoTls.test(detail)
             ? `${detail} (does the port speak TLS?)`
             : detail,
-        hint: connectionHint(detail, security),
+        hint: connectionHint(detail, security, areLocal),
         cause,
       });
     }
@@ -312,10 +312,11 @@ function advertisedAddress(thrown: unknown, brokers: readonly string[]): string 
 const requiresTls = /it requires TLS/;
 const speaksNoTls = /before secure TLS connection was established|wrong version number/;
 
-function connectionHint(detail: string, security: Endpoints['security']): string {
+function connectionHint(detail: string, security: Endpoints['security'], areLocal = false): string {
   if (requiresTls.test(detail)) return 'Set KAFKA_SECURITY_PROTOCOL to SSL, or to SASL_SSL with a login.';
+  if (areLocal) return 'Start local services with `reelflow services up`.';
   if (security === undefined) {
-    return 'Start local services with `reelflow services up`, or set KAFKA_BROKERS and SCHEMA_REGISTRY_URL. A port that requires TLS or a login needs KAFKA_SECURITY_PROTOCOL.';
+    return 'Check KAFKA_BROKERS, or unset it and SCHEMA_REGISTRY_URL and start local services with `reelflow services up`. A port that requires TLS or a login needs KAFKA_SECURITY_PROTOCOL.';
   }
   if (security.tls !== undefined && speaksNoTls.test(detail)) {
     return 'Name a port with TLS in KAFKA_BROKERS, or set KAFKA_SECURITY_PROTOCOL to PLAINTEXT, or to SASL_PLAINTEXT with a login.';

@@ -35,6 +35,8 @@ export interface Endpoints {
   readonly registryUrl: string;
   readonly security?: BrokerSecurity;
   readonly registrySecurity?: RegistrySecurity;
+  /** The environment names none: these are the services of `services up`. */
+  readonly areLocal?: true;
 }
 
 /** Folders and namespace, which every command takes as options. */

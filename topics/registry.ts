@@ -25,6 +25,8 @@ export interface RegistryOptions {
   readonly url: string;
   /** How this client identifies itself; absent: not at all. */
   readonly access?: RegistryAccess;
+  /** Whether it belongs to the local services. */
+  readonly isLocal?: boolean;
   /** Receives every wait; the outage monitor of the process. */
   readonly outages?: {
     waits(activity: string, reason: string): void;
@@ -351,7 +353,9 @@ export class Registry {
         })
       : new ReelflowError('registryUnreachable', 'The Schema Registry does not answer', {
           detail,
-          hint: 'Start local services with `reelflow services up`, or check SCHEMA_REGISTRY_URL.',
+          hint: this.#options.isLocal
+            ? 'Start local services with `reelflow services up`.'
+            : 'Check SCHEMA_REGISTRY_URL, or unset it and KAFKA_BROKERS and start local services with `reelflow services up`.',
         });
   }
 }

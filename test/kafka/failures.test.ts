@@ -132,6 +132,13 @@ describe('a failure without a code', () => {
     expect(shown).toMatchObject({ kind: 'brokerUnreachable', message: what });
   });
 
+  test('a hint to start local services says to unset the variables, if they name the brokers', () => {
+    const hintAt = (from: object) =>
+      (asBrokerError(made['a refused connection'], { ...endpoints, ...from }) as ReelflowError).hint;
+    expect(hintAt({})).toMatch(/^Check KAFKA_BROKERS, or unset it and SCHEMA_REGISTRY_URL and start local/);
+    expect(hintAt({ areLocal: true })).toBe('Start local services with `reelflow services up`.');
+  });
+
   test('a missing coordinator is not taken for brokers that do not answer', () => {
     expect(asBrokerError(made['no coordinator'], endpoints)).toMatchObject({
       message: 'The brokers cannot serve a request at the moment',

@@ -67,6 +67,15 @@ test('a subject that a killed client left without a compatibility gets one', asy
   expect(await response.json()).toMatchObject({ compatibilityLevel: 'BACKWARD' });
 });
 
+test('a hint to start local services says to unset the variables, if they name the registry', async () => {
+  const hintAt = async (isLocal: boolean) =>
+    (await failureOf(client({ url: 'http://127.0.0.1:1', patienceMs: 0, isLocal }).latest(topic))).hint;
+  expect(await hintAt(false)).toMatch(
+    /^Check SCHEMA_REGISTRY_URL, or unset it and KAFKA_BROKERS and start local/,
+  );
+  expect(await hintAt(true)).toBe('Start local services with `reelflow services up`.');
+});
+
 describe('a look-up', () => {
   const passing: [string, ProxyAnswer][] = [
     ['429', { status: 429, body: '{"error_code":42901,"message":"Too many requests"}' }],
