@@ -16,6 +16,7 @@ import {
 } from './options.ts';
 import { printJson } from './output.ts';
 import { caughtUpMessage, finishSignal, flushMessage, openStage, type StageFlags } from './stage.ts';
+import { endInterrupted } from './stop.ts';
 
 interface Flags extends StageFlags, TablesFlags {
   window: number;
@@ -68,6 +69,7 @@ async function run(flags: Flags): Promise<void> {
     async (metrics) => new (await import('../processors/processor-metrics.ts')).ProcessorMetrics(metrics),
   );
   const { runProcessor } = await import('../processors/processor.ts');
+  let hasCaughtUp = false;
   const report = await runProcessor({
     broker,
     registry,
@@ -87,7 +89,10 @@ async function run(flags: Flags): Promise<void> {
         : { folder: resolve(flags.backups), everyMs: flags.backupInterval },
     signal,
     ...observed,
-    onCaughtUp: () => process.send?.(caughtUpMessage),
+    onCaughtUp: () => {
+      hasCaughtUp = true;
+      process.send?.(caughtUpMessage);
+    },
     onStarted: (flush) => {
       process.on('message', (message) => {
         if (message === flushMessage) flush();
@@ -99,4 +104,5 @@ async function run(flags: Flags): Promise<void> {
   });
   stopped();
   if (flags.json) printJson(report);
+  if (flags.untilCaughtUp && !hasCaughtUp) endInterrupted(': the shards have not caught up.');
 }

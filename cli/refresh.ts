@@ -17,7 +17,7 @@ import {
 import { print, printJson } from './output.ts';
 import { replayProgress } from './replay.ts';
 import { openStage } from './stage.ts';
-import { stoppedExitCode } from './stop.ts';
+import { endInterrupted } from './stop.ts';
 
 interface Flags extends CommonFlags {
   dir: string;
@@ -86,8 +86,7 @@ async function run(flags: Flags): Promise<void> {
   if (flags.json) printJson({ dir, seconds, files, replay: report });
   else print(refreshText(dir, files, report, seconds));
   if (report.interrupted) {
-    process.stderr.write('Interrupted. Run the same command again to continue.\n');
-    process.exitCode = stoppedExitCode();
+    endInterrupted('. Run the same command again to continue.');
     return;
   }
   checkRejections(report.datasets, maxRejected);

@@ -21,7 +21,7 @@ import { print } from './output.ts';
 import { openProgress, type Progress } from './progress.ts';
 import { replayText } from './replay-text.ts';
 import { openStage, type StageFlags } from './stage.ts';
-import { stoppedExitCode } from './stop.ts';
+import { endInterrupted } from './stop.ts';
 
 interface Flags extends StageFlags {
   datasets?: DatasetName[];
@@ -139,8 +139,7 @@ async function run(inputs: string[], flags: Flags): Promise<void> {
   stopped();
   printReport(report);
   if (report.interrupted) {
-    process.stderr.write('Interrupted. Run the same command with --resume to continue.\n');
-    process.exitCode = stoppedExitCode();
+    endInterrupted('. Run the same command with --resume to continue.');
     return;
   }
   checkRejections(report.datasets, maxRejected);

@@ -21,6 +21,7 @@ import {
 } from './options.ts';
 import { printFilled, printJson } from './output.ts';
 import { finishSignal, openStage, publishedMessage, type StageFlags } from './stage.ts';
+import { endInterrupted } from './stop.ts';
 
 interface Flags extends StageFlags, TablesFlags, KeepFlags {
   interval: number;
@@ -106,9 +107,15 @@ async function run(flags: Flags): Promise<void> {
     },
   });
   stopped();
+  const { snapshot } = report;
   if (flags.json) printJson(report);
-  else if (flags.once) {
-    const { snapshot } = report;
+  if (flags.once && signal.aborted) {
+    endInterrupted(
+      snapshot === null ? ': no snapshot.' : ` after snapshot ${snapshot}. Run the same command again.`,
+    );
+    return;
+  }
+  if (flags.once && !flags.json) {
     printFilled(
       snapshot === null ? 'Nothing changed: no snapshot.' : `Snapshot ${snapshot} in ${places.gold}`,
     );

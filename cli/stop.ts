@@ -59,3 +59,9 @@ export function stoppedExitCode(): number {
   const reason = stopReason();
   return reason === undefined ? 1 : exitCodesOf[reason];
 }
+
+/** Ends the command with the exit code of its signal. @param text what is not done, or how to continue */
+export function endInterrupted(text: string): void {
+  process.stderr.write(`Interrupted${text}\n`);
+  process.exitCode = stoppedExitCode();
+}

@@ -18,7 +18,7 @@ import {
 } from './options.ts';
 import { print } from './output.ts';
 import { openProgress, type Progress } from './progress.ts';
-import { stoppedExitCode, stopSignal } from './stop.ts';
+import { endInterrupted, stopSignal } from './stop.ts';
 import { tableText, wholeColumn } from './table.ts';
 
 interface Flags extends CommonFlags, TablesFlags {
@@ -73,8 +73,7 @@ async function run(snapshot: string | undefined, given: Flags, command: Command)
       hint = await reasonOf(verification, flags, async () => verifying(await openContext(flags)));
   } catch (thrown) {
     if (!signal.aborted) throw thrown;
-    process.stderr.write('Interrupted: the snapshot was not verified.\n');
-    process.exitCode = stoppedExitCode();
+    endInterrupted(': the snapshot was not verified.');
     return;
   } finally {
     progress.end();

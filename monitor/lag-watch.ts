@@ -79,9 +79,12 @@ export class LagWatch {
     const bounds = await availableLogBounds(broker, topics, (topic, refusal) => refused.set(topic, refusal));
     for (const one of named) {
       const group = groups.get(one.group);
+      if (group === undefined) continue;
       const topic = [...topicsOf(one.topics, group)].find((each) => refused.has(each));
-      if (group !== undefined && topic !== undefined)
-        groups.set(one.group, withRefusedTopic(group, refused.get(topic)));
+      const isMissing = (each: string) =>
+        !bounds.has(each) && this.#subscriptions.get(one.group)?.(each) !== false;
+      if (topic !== undefined) groups.set(one.group, withRefusedTopic(group, refused.get(topic)));
+      else groups.set(one.group, withoutTopics(group, one.topics.filter(isMissing)));
     }
     const partitions = named.flatMap((one) => {
       const { group } = one;
@@ -281,6 +284,16 @@ async function resolvePatterns(
     for (const group of matching) if (!named.has(group)) named.set(group, { group, topics });
   }
   return { named: [...named.values()], unmatched };
+}
+
+/**
+ * A group that must read topics which are missing. The broker deletes what an inactive group has committed on a topic together
+ * with the topic, so the other topics alone would look well.
+ */
+function withoutTopics(group: Group, missing: readonly string[]): Group {
+  if (!group.exists || missing.length === 0) return group;
+  const problem = `${missing.join(', ')}: the topic does not exist, or does not answer`;
+  return { ...group, problem: group.problem ?? problem };
 }
 
 /** A regular expression that matches the text itself. */

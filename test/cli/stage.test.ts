@@ -34,6 +34,21 @@ test('a stage that a signal ends names the signal', async ({ place }) => {
   expect(sink.log.at(-1)).toMatchObject({ msg: 'stopped', reason: 'SIGTERM' });
 });
 
+test.for([
+  ['process', '--until-caught-up'],
+  ['sink', '--once'],
+] as const)(
+  '%s %s does not end with 0 when a signal ends it before its work is done',
+  async (args, { place }) => {
+    const [command, ...more] = args;
+    const stage = place.start(place.args(command, ...more));
+    await stage.logged('its start', ({ msg }) => msg === 'started');
+    const { code, stderr } = await stage.terminate();
+    expect(code, stderr).toBe(143);
+    expect(stderr).toContain('Interrupted');
+  },
+);
+
 test('a processor that a signal reaches while it starts leaves at once', async ({ place }) => {
   const member = place.start(place.args('process'));
   await member.logged('its start', ({ msg }) => msg === 'started');

@@ -199,6 +199,20 @@ describe.skipIf(whyNoJava !== undefined)('a group of the consumer protocol', () 
   });
 });
 
+// Method: the broker deletes what a group without members has committed on a topic together with the topic.
+test('a group of ours is not well without a topic that it reads', async ({ place }) => {
+  const [deltas, names] = [await topicOf(place, 'deltas'), await topicOf(place, 'names')];
+  const group = `${place.namespace}.sink`;
+  await commit(place, group, deltas, 0);
+  const look = async () => (await new LagWatch(broker).look([{ group, topics: [deltas, names] }])).groups;
+  expect(await look()).toMatchObject([{ state: 'OK', problem: null }]);
+  await withAdmin(broker, (admin) => admin.deleteTopics({ topics: [names] }));
+  await until('its topic is gone', async () => !(await clusterTopics(broker)).partitions.has(names));
+  expect(await look()).toMatchObject([
+    { exists: true, state: null, problem: `${names}: the topic does not exist, or does not answer` },
+  ]);
+});
+
 describe.skipIf(whyNoJava !== undefined)('a broker with other settings than ours', () => {
   const folder = temporaryFolder();
   let stop = async () => {};
