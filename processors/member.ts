@@ -236,7 +236,7 @@ export class Member {
         }
         throw new ReelflowError('sourceLost', 'A topic no longer holds the next offset', {
           detail: messageOf(thrown),
-          hint: 'It was recreated or trimmed, or has lost its tail. Replay the datasets, then run `reelflow reset`.',
+          hint: 'It was trimmed or recreated, or has lost its tail. Start the processor again: it says which, and what to do.',
           cause: thrown,
         });
       }

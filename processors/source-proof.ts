@@ -64,7 +64,7 @@ export function requireInLog(
   if (start > next && !acceptLoss) {
     throw new ReelflowError('sourceLost', 'A topic has lost messages that were never applied', {
       detail: `${topic}/${partition} starts at offset ${start}, expected offset ${next}.`,
-      hint: 'Replay the dataset and run `reelflow reset`; or accept the loss with --accept-loss.',
+      hint: 'Replay the newest dump, which sends again what is missing; then run `reelflow process --accept-loss` once.',
     });
   }
   if (end < next) throw sourceShortened(topic, partition, end, next);

@@ -89,6 +89,29 @@ describe('messages that were never applied and are gone', () => {
     await place.process();
   });
 
+  // Method: a second dump is on the topics, not applied yet, and one topic loses all its messages.
+  test('are on the topics again after a replay; the way out of the hint makes gold exact', async ({
+    place,
+  }) => {
+    await place.pipeline(data, { replay: few });
+    const later = await smallDataset(join(place.folder, 'later'), 300, 6);
+    await place.replay(later, '--max-removed', '100');
+    const topic = place.names.source('title.ratings');
+    const ends = await endsOf(topic);
+    await deleteBefore(
+      broker,
+      topic,
+      ends.map((offset, partition) => ({ partition, offset })),
+    );
+    const text = await expectRefusal(place, 'sourceLost', processOnce(place));
+    expect(text).toMatch(/then run `reelflow process --accept-loss [^`]*` once/);
+    await place.replay(later);
+    await place.process('--accept-loss');
+    expect(await place.sink()).toMatchObject({ refused: 0 });
+    expect(await place.differences(later)).toEqual([]);
+    await place.process();
+  });
+
   // Method: one half of the ratings is replayed after the other, and the first message of each partition is deleted
   // before any processor comes.
   test('end a processor with a new store as well; then gold equals the remaining rows', async ({
