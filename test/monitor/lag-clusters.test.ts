@@ -200,7 +200,7 @@ describe.skipIf(whyNoJava !== undefined)('a group of the consumer protocol', () 
 });
 
 // Method: the broker deletes what a group without members has committed on a topic together with the topic.
-test('a group of ours is not well without a topic that it reads', async ({ place }) => {
+test('a group of ours is not OK without a topic that it reads', async ({ place }) => {
   const [deltas, names] = [await topicOf(place, 'deltas'), await topicOf(place, 'names')];
   const group = `${place.namespace}.sink`;
   await commit(place, group, deltas, 0);
