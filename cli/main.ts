@@ -7,7 +7,7 @@ import { causesOf, exitCodes, isAbort, messageOf, ReelflowError } from '../runti
 import { packageVersion } from '../runtime/package.ts';
 import { filled, terminalWidth } from '../runtime/terminal.ts';
 import { qualifiedHint } from './hint.ts';
-import { describeForms } from './options.ts';
+import { describeForms, refuseEmptyPaths } from './options.ts';
 import { watchOutput } from './output.ts';
 import { stoppedExitCode, stopReason } from './stop.ts';
 
@@ -49,6 +49,7 @@ export async function createProgram(names: readonly string[] = Object.keys(comma
   }
   configure(program);
   describeForms(program);
+  refuseEmptyPaths(program);
   return program;
 }
 

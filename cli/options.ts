@@ -103,6 +103,19 @@ export function describeForms(command: Command): void {
   if (lines.length > 0) command.addHelpText('after', `\n${lines.join('\n')}`);
 }
 
+/** Refuses an empty path, such as that of an unset shell variable: it would name the working directory. */
+export function refuseEmptyPaths(command: Command): void {
+  for (const inner of command.commands) refuseEmptyPaths(inner);
+  for (const option of command.options) {
+    // An empty variable of the environment counts as unset.
+    if (!/<(dir|path|file)>/.test(option.flags) || option.envVar !== undefined) continue;
+    option.argParser((text) => {
+      if (text === '') throw new InvalidArgumentError('It is empty: check the variables of the shell.');
+      return text;
+    });
+  }
+}
+
 /** Lets help show another default for an option that a command shares with others. */
 export function describeDefault(command: Command, long: string, text: string): void {
   const option = command.options.find((one) => one.long === long);

@@ -89,6 +89,27 @@ test.each([['--namespace', 'n'], ['--namespace=n'], ['--state', 's']])(
   },
 );
 
+test('every command refuses an empty path', () => {
+  const said = vi.spyOn(process.stderr, 'write').mockReturnValue(true);
+  const called: string[] = [];
+  try {
+    const visit = (command: Command, path: string[]) => {
+      for (const inner of command.commands) visit(inner, [...path, inner.name()]);
+      for (const { long, flags } of command.options.filter(({ envVar }) => envVar === undefined)) {
+        if (!/<(dir|path|file)>/.test(flags)) continue;
+        called.push([...path, long].join(' '));
+        expect(() => program.parse(['node', 'reelflow', ...path, `${long}=`]), called.at(-1)).toThrow(
+          `option '${flags}' argument '' is invalid. It is empty`,
+        );
+      }
+    };
+    visit(program, []);
+  } finally {
+    said.mockRestore();
+  }
+  expect(called).toEqual(expect.arrayContaining(['gold list --gold', 'process --state', 'generate --out']));
+});
+
 test('every command names a wrong option and its own help, in lines that fit the terminal', () => {
   const { isTTY, columns } = process.stderr;
   const written: string[] = [];
