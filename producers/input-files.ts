@@ -98,9 +98,7 @@ async function filesOfDirectory(directory: string, only: readonly DatasetName[])
   // Datasets that the user selects are required.
   const required = lacking.filter((dataset) => only !== datasetNames || datasets[dataset].required);
   if (required.length > 0) {
-    const similar = entries
-      .map(({ name }) => name)
-      .filter((name) => required.some((dataset) => dataset === similarTo(name)));
+    const similar = entries.filter(({ name }) => required.some((dataset) => dataset === similarTo(name)));
     throw missing(required, directory, similar, [...paths.values()], only !== datasetNames);
   }
   return { paths, absent: lacking };
@@ -117,27 +115,34 @@ const downloadHint =
   'Fetch the dumps with `reelflow download --out DIR`, or generate some with `reelflow generate`.';
 
 /**
- * @param similar files of these datasets in a format that cannot be read
+ * @param similar files of these datasets in a format that cannot be read, or folders without the file
  * @param found files of other datasets
  * @param areChosen whether --datasets names them
  */
 function missing(
   lacking: readonly DatasetName[],
   where: string,
-  similar: readonly string[],
+  similar: readonly Dirent[],
   found: readonly string[],
   areChosen: boolean,
 ): ReelflowError {
-  const seen = similar.length > 0 ? similar : found.map((path) => basename(path));
+  const seen =
+    similar.length > 0
+      ? similar.map((entry) =>
+          entry.isDirectory() ? `the folder ${entry.name} without the file` : entry.name,
+        )
+      : found.map((path) => basename(path));
   const addOrOmit = areChosen
     ? `Add the files, or leave ${lacking.join(' and ')} out of --datasets.`
     : 'Add the files. To replay only the datasets that are there, name their files instead of the directory.';
   const hint =
-    similar.length > 0
-      ? 'Unpack archives; write the data as tab-separated text and name the file .tsv or .tsv.gz.'
-      : found.length > 0
+    similar.length === 0
+      ? found.length > 0
         ? addOrOmit
-        : downloadHint;
+        : downloadHint
+      : similar.every((entry) => entry.isDirectory())
+        ? 'Put the file into its folder.'
+        : 'Unpack archives; write the data as tab-separated text and name the file .tsv or .tsv.gz.';
   const looked = lacking.flatMap((dataset) => [`${dataset}.tsv`, `${dataset}.tsv.gz`]).join(', ');
   return new ReelflowError('input', `${lacking.join(' and ')} not found in ${where}`, {
     detail: `Looked for ${looked}.${seen.length > 0 ? ` Found ${seen.join(', ')}.` : ''}`,

@@ -184,6 +184,14 @@ describe('the name of a dataset', () => {
   });
 });
 
+it('a folder that is named after a dataset and lacks its file is named as that', async () => {
+  const folder = temporaryFolder({ 'title.ratings.tsv/.keep': '' });
+  expect(await failureOf(openInputs([folder], ['title.ratings']))).toMatchObject({
+    detail: expect.stringMatching(/ Found the folder title\.ratings\.tsv without the file\.$/),
+    hint: 'Put the file into its folder.',
+  });
+});
+
 describe('a folder that lacks a dataset is refused, and the hint says how to replay what it has', () => {
   const akas = 'title.akas.tsv';
   const folder = temporaryFolder({ [akas]: 'titleId\tordering\ttitle\n' });
