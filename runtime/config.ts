@@ -9,7 +9,9 @@ import { ReelflowError } from './errors.ts';
 import { type RegistrySecurity, registrySecurityOf, registryVariables } from './registry-security.ts';
 
 const addressList: Reader<string[]> = (text) => {
-  const addresses = text.split(',').map((part) => part.trim());
+  // As Kafka's Java clients do, it takes a list with a trailing comma.
+  const addresses = text.split(',').flatMap((part) => part.trim() || []);
+  if (addresses.length === 0) throw new RangeError('expected host:port or [IPv6]:port');
   const wrong = addresses.find((address) => !isAddress(address));
   if (wrong !== undefined) throw new RangeError(`expected host:port or [IPv6]:port, not '${wrong}'`);
   return addresses;

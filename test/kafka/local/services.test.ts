@@ -117,7 +117,7 @@ async function contents(endpoints: Endpoints, topic: string): Promise<{ clusterI
 
 describe('the order of ways', () => {
   test('endpoints of the environment are taken as they are', async () => {
-    const named = { KAFKA_BROKERS: 'b:1,c:2', SCHEMA_REGISTRY_URL: 'http://r:3' };
+    const named = { KAFKA_BROKERS: 'b:1, c:2,', SCHEMA_REGISTRY_URL: 'http://r:3' };
     const folder = temporaryFolder();
     expect(await findServices({ env: named, folder })).toEqual({
       endpoints: { brokers: ['b:1', 'c:2'], registryUrl: 'http://r:3' },
