@@ -43,6 +43,8 @@ export interface Storage {
   /** First line of the error when the file cannot be used, and its hint. */
   readonly unusable: string;
   readonly hint: string;
+  /** Hint when the path cannot be written, or a part of it is a file. Default `hint`. */
+  readonly hintWhenDenied?: string;
   /** Hint when the disk is full. */
   readonly hintWhenFull?: string;
   /** First line and hint of the error when another process holds it. */
@@ -94,7 +96,11 @@ export function asOpeningError(thrown: unknown, storage: Storage): unknown {
 /** DuckDB refuses a file in a format that it does not know before it looks at anything else. */
 const otherFormat = /^IO Error: Trying to read a database file with version number/;
 
-function unusable(cause: unknown, { kind, unusable, path, hint }: Storage): ReelflowError {
+/** What Node and DuckDB write about a path that cannot be opened or made, whatever is in it. */
+const denied = /permission denied|not permitted|read-only file system|not a directory|file already exists/i;
+
+function unusable(cause: unknown, storage: Storage): ReelflowError {
+  const { kind, unusable, path } = storage;
   if (otherFormat.test(messageOf(cause))) {
     return new ReelflowError(kind, 'A database was written by another version of DuckDB', {
       detail: `${path}: ${firstLine(cause)}`,
@@ -102,6 +108,7 @@ function unusable(cause: unknown, { kind, unusable, path, hint }: Storage): Reel
       cause,
     });
   }
+  const hint = denied.test(messageOf(cause)) ? (storage.hintWhenDenied ?? storage.hint) : storage.hint;
   return new ReelflowError(kind, unusable, { detail: `${path}: ${messageOf(cause)}`, hint, cause });
 }
 

@@ -15,6 +15,7 @@ const storageOf = (path: string): Storage => ({
   kind: 'stateUnusable',
   unusable: 'The state of a shard cannot be used',
   hint: 'If the file is damaged, move it away: the processor rebuilds the shard from its topics.',
+  hintWhenDenied: 'Name another folder with --state, or check its permissions.',
   hintWhenFull: 'Free disk space and start again; nothing is lost.',
 });
 

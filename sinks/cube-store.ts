@@ -382,6 +382,7 @@ const storageOf = (path: string): Storage => ({
   kind: 'stateUnusable',
   unusable: "The sink's state cannot be used",
   hint: 'If the file is damaged, move it away: the sink restores from CURRENT and reads on.',
+  hintWhenDenied: 'Name another folder with --state, or check its permissions.',
   hintWhenFull: 'Free disk space and start again; nothing is lost, CURRENT still names a complete snapshot.',
   busy: {
     what: 'Another sink uses this state',

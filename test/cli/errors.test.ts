@@ -520,7 +520,7 @@ describe('a folder that cannot be written', () => {
       base.args('sink', '--once', '--state', place.state),
     ].map((args) => place.run(args));
     for (const finished of await Promise.all(ends)) {
-      expectFailure(finished, 'stateUnusable', { what: /state|journal/i, detail: /state/, hint: /\w/ });
+      expectFailure(finished, 'stateUnusable', { what: /state|journal/i, detail: /state/, hint: /--state/ });
     }
   });
 
@@ -545,7 +545,7 @@ describe('a folder that cannot be written', () => {
       place.args('sink', '--once', '--gold', join(place.folder, 'other-gold')),
     ].map((args) => place.run(args));
     for (const finished of await Promise.all(ends)) {
-      expectFailure(finished, 'stateUnusable', { what: /state|journal/i, detail: /state/, hint: /\w/ });
+      expectFailure(finished, 'stateUnusable', { what: /state|journal/i, detail: /state/, hint: /--state/ });
     }
     expect(currentSnapshot(place.gold)).toBe(before);
     expect(await place.differences(tiny)).toEqual([]);

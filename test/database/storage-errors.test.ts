@@ -1,5 +1,6 @@
 /** Faults that DuckDB and the file system really report, each made for the test, become errors of their kind. */
 import { readFileSync, writeFileSync } from 'node:fs';
+import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { DuckDBInstance } from '@duckdb/node-api';
 import { beforeEach, expect, test } from 'vitest';
@@ -75,6 +76,21 @@ test('a folder that is missing and a file that is not a Parquet file are faults 
   ]) {
     expect(storageFaultOf(await failureOf(sql))).toBe('file');
   }
+});
+
+test('a path that cannot be written has another hint than a damaged file', async () => {
+  writeFileSync(join(folder, 'file'), 'x'.repeat(20_000));
+  const opened = (path: string) => DuckDBInstance.create(path).catch((thrown: unknown) => thrown);
+  const hintOf = (thrown: unknown) =>
+    (asStorageError(thrown, { ...storage, hintWhenDenied: 'Name another.' }) as ReelflowError).hint;
+  const denied = [
+    await mkdir(join(folder, 'file', 'x')).catch((thrown: unknown) => thrown),
+    await opened(join(folder, 'file', 'x')),
+    Object.assign(new Error("EROFS: read-only file system, mkdir '/x'"), { code: 'EROFS' }),
+    new Error('IO Error: Cannot open file "/x": Read-only file system'),
+  ];
+  expect(denied.map(hintOf)).toEqual(denied.map(() => 'Name another.'));
+  expect(hintOf(await opened(join(folder, 'file')))).toBe(storage.hint);
 });
 
 test('a database that another process holds is busy', () => {

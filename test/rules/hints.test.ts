@@ -20,7 +20,7 @@ const known = new Set(commands.flatMap(({ options }) => options.map(({ long }) =
 /** The hints of a source, as far as they are written out, without command lines in backticks. */
 function hintsOf(source: string): string[] {
   const texts = [
-    ...source.matchAll(/\bhint(?:WhenFull)?:\s*((?:'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`|"[^"]*"|[^,'`"])*)/g),
+    ...source.matchAll(/\bhint(?:When\w+)?:\s*((?:'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`|"[^"]*"|[^,'`"])*)/g),
   ];
   return texts.map(([, text]) =>
     (text as string).replaceAll(/\\`.*?\\`|(?<=')`.*?`|`[^`]*`(?=[^`]*'$)/gs, ''),
