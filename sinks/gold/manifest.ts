@@ -2,7 +2,7 @@
  * The manifest of a snapshot: exactly which input its tables hold, and the hashes to check their bytes and content. Readers
  * find snapshots through CURRENT. A folder without a manifest is not a snapshot.
  */
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { messageOf, ReelflowError } from '../../runtime/errors.ts';
@@ -179,7 +179,13 @@ export const filesOf = ({ tables, cubes = {} }: Manifest) => [
 /** The newest snapshot's id, or undefined before the first. @throws ReelflowError goldUnusable */
 export function currentSnapshot(gold: string): string | undefined {
   const path = join(gold, 'CURRENT');
-  if (!existsSync(path)) return undefined;
+  if (!existsSync(path)) {
+    if (statSync(gold, { throwIfNoEntry: false })?.isDirectory() !== false) return undefined;
+    throw new ReelflowError('goldUnusable', 'The gold folder is not a folder', {
+      detail: gold,
+      hint: 'Name another one with --gold.',
+    });
+  }
   return snapshotIdIn(readFileSync(path, 'utf8'), path);
 }
 

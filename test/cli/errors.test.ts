@@ -506,10 +506,12 @@ describe('a full disk', () => {
 });
 
 describe('a folder that cannot be written', () => {
-  test('as gold, because it is a file, ends the sink', async ({ place }) => {
+  test('as gold, because it is a file, ends the sink and its readers', async ({ place }) => {
     place.files('.', { gold: 'not a folder' });
-    const finished = await place.run(base.args('sink', '--once', '--gold', place.gold));
-    expectFailure(finished, 'goldUnusable', { what: /gold folder/, detail: /gold/, hint: /--gold/ });
+    const ends = [base.args('sink', '--once', '--gold', place.gold), ['gold', 'list', '--gold', place.gold]];
+    for (const finished of await Promise.all(ends.map((args) => place.run(args)))) {
+      expectFailure(finished, 'goldUnusable', { what: /gold folder/, detail: /gold/, hint: /--gold/ });
+    }
   });
 
   test('as state, because it is a file, ends every stage', async ({ place }) => {
