@@ -84,6 +84,11 @@ async function ensureTopics(
       },
     );
     const missing = unlisted.filter(({ topic }) => !hidden.has(topic));
+    // Before the creation, which would leave topics with several counts behind.
+    await checkCounts(
+      admin,
+      specs.filter((spec) => !missing.includes(spec)),
+    );
     if (missing.length > 0 && !dryRun) {
       await admin
         .createTopics({
@@ -107,20 +112,50 @@ async function ensureTopics(
     const existing = dryRun ? specs.filter((spec) => !missing.includes(spec)) : specs;
     const absent = missing.map(({ topic }) => topic);
     if (existing.length === 0) return absent;
-    const { topics } = await onceKnown(() =>
-      admin.fetchTopicMetadata({ topics: existing.map(({ topic }) => topic) }),
-    );
-    for (const { topic, partitions } of existing) {
-      const found = topics.find(({ name }) => name === topic)?.partitions.length ?? 0;
-      if (found !== partitions) {
-        throw new ReelflowError('topicMismatch', `Topic ${topic} has another partition count`, {
-          detail: `It has ${counted(found, 'partition')}, expected ${partitions}. A partition is a shard: all title topics need the same count.`,
-          hint: `Use --shards ${found}, another --namespace, or recreate the topics.`,
-        });
-      }
-    }
+    if (missing.length > 0 && !dryRun) await checkCounts(admin, existing);
     await checkSettings(admin, existing, policy);
     return absent;
+  });
+}
+
+/** @throws ReelflowError topicMismatch */
+async function checkCounts(admin: kafkajs.Admin, specs: readonly TopicSpec[]): Promise<void> {
+  if (specs.length === 0) return;
+  const { topics } = await onceKnown(() =>
+    admin.fetchTopicMetadata({ topics: specs.map(({ topic }) => topic) }),
+  );
+  for (const { topic, partitions } of specs) {
+    const found = topics.find(({ name }) => name === topic)?.partitions.length ?? 0;
+    if (found !== partitions) {
+      throw new ReelflowError('topicMismatch', `Topic ${topic} has another partition count`, {
+        detail: `It has ${counted(found, 'partition')}, expected ${partitions}. ${sameCount}`,
+        hint: `Use --shards ${found}, another --namespace, or recreate the topics.`,
+      });
+    }
+  }
+}
+
+const sameCount = 'A partition is a shard: all title topics need the same count.';
+
+/**
+ * The partition count of those of the topics that exist.
+ * @returns undefined if none exists
+ * @throws ReelflowError topicMismatch, if they have several
+ */
+export function commonCount(
+  counts: ReadonlyMap<string, number>,
+  topics: readonly string[],
+): number | undefined {
+  const byCount = Map.groupBy(topics, (topic) => counts.get(topic));
+  byCount.delete(undefined);
+  const [count] = byCount.keys();
+  if (byCount.size < 2) return count;
+  const found = [...byCount].map(
+    ([count = 0, named]) => `${counted(count, 'partition')}: ${named.join(', ')}.`,
+  );
+  throw new ReelflowError('topicMismatch', 'Topics have different partition counts', {
+    detail: `${found.join(' ')} ${sameCount}`,
+    hint: 'Recreate those with the wrong count, or use another --namespace; no --shards fits all of them.',
   });
 }
 

@@ -5,7 +5,7 @@ import type { Producer } from 'kafkajs';
 import { confine, openInstance } from '../database/duckdb.ts';
 import { type Broker, clusterTopics } from '../kafka/client.ts';
 import type { Freshness } from '../kafka/shard-assignment.ts';
-import { ensureRetainedTopics } from '../kafka/topics.ts';
+import { commonCount, ensureRetainedTopics } from '../kafka/topics.ts';
 import { makeFolder } from '../runtime/files.ts';
 import { hasUserDeclarations } from '../tables/built-in.ts';
 import {
@@ -112,8 +112,8 @@ async function ensureTopics(
   shardsWanted: number,
 ): Promise<{ clusterId: string; shards: number }> {
   const { clusterId, partitions } = await clusterTopics(broker);
-  const shards =
-    sources.map((topic) => partitions.get(topic)).find((count) => count !== undefined) ?? shardsWanted;
+  const all = [...sources, names.deltas, names.deadLetter];
+  const shards = commonCount(partitions, all) ?? shardsWanted;
   await ensureRetainedTopics(broker, [
     ...sources.map((topic) => ({ topic, partitions: shards })),
     {

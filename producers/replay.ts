@@ -3,7 +3,12 @@
  * before the journal passes it: read = produced + rejected holds for the whole run, however often it was resumed.
  */
 import { asBrokerError } from '../kafka/failures.ts';
-import { ensureCompactedTopics, ensureRetainedTopics, partitionCounts } from '../kafka/topics.ts';
+import {
+  commonCount,
+  ensureCompactedTopics,
+  ensureRetainedTopics,
+  partitionCounts,
+} from '../kafka/topics.ts';
 import { crashPoint } from '../runtime/crash-points.ts';
 import { ReelflowError } from '../runtime/errors.ts';
 import {
@@ -182,7 +187,7 @@ async function prepareTopics(
 ) {
   const topics = datasetNames.map((dataset) => names.source(dataset));
   const existing = await partitionCounts(broker, [...topics, names.deadLetter]);
-  const found = topics.map((topic) => existing.get(topic)).find((count) => count !== undefined);
+  const found = commonCount(existing, topics);
   const shards = journaled ?? asked ?? found ?? defaultShards;
   const deadLetterPartitions = existing.get(names.deadLetter) ?? shards;
   const specs = [

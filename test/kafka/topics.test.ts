@@ -3,7 +3,7 @@
 import kafkajs from 'kafkajs';
 import { expect } from 'vitest';
 import { type Broker, withAdmin } from '../../kafka/client.ts';
-import { deleteBefore, ensureRetainedTopics } from '../../kafka/topics.ts';
+import { commonCount, deleteBefore, ensureRetainedTopics, partitionCounts } from '../../kafka/topics.ts';
 import { broker, limitOf, test } from '../support/harness.ts';
 
 // Method: fresh topics, some rounds, and as many clients at once as there may be stages on a new namespace.
@@ -52,6 +52,35 @@ test('a deletion behind the end of a topic says so', async ({ place }) => {
   await expect(deleteBefore(broker, topic, [{ partition: 0, offset: 7 }])).rejects.toThrow(
     'not within the range of offsets',
   );
+});
+
+test('topics with several partition counts are named with their counts, as no other count fits them', () => {
+  const counts = new Map([...'abc'].map((topic) => [topic, topic === 'c' ? 3 : 1] as const));
+  expect(commonCount(counts, ['a', 'none', 'b'])).toBe(1);
+  expect(commonCount(counts, ['none'])).toBeUndefined();
+  expect(() => commonCount(counts, ['a', 'b', 'c', 'none'])).toThrow(
+    expect.objectContaining({
+      kind: 'topicMismatch',
+      detail: expect.stringMatching(/^1 partition: a, b\. 3 partitions: c\. /),
+      hint: expect.stringContaining('no --shards fits'),
+    }),
+  );
+});
+
+test('a topic with another partition count is refused before the missing ones are created', async ({
+  place,
+}) => {
+  const [three, missing] = ['three', 'missing'].map((name) => `${place.namespace}.${name}`) as [
+    string,
+    string,
+  ];
+  await ensureRetainedTopics(broker, [{ topic: three, partitions: 3 }]);
+  const specs = [three, missing].map((topic) => ({ topic, partitions: 1 }));
+  await expect(ensureRetainedTopics(broker, specs)).rejects.toMatchObject({
+    kind: 'topicMismatch',
+    hint: expect.stringMatching(/^Use --shards 3,/),
+  });
+  expect(await partitionCounts(broker, [three, missing])).toEqual(new Map([[three, 3]]));
 });
 
 // Method: a real broker elects a leader too soon to be met without one, so a fake admin client answers.
