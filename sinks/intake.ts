@@ -20,6 +20,7 @@ import { recordsOf } from '../topics/record-counts.ts';
 import type { CubeStore } from './cube-store.ts';
 import { DeadLetterSender, type RejectedSource } from './dead-letter-sender.ts';
 import { DeltaIntake } from './delta-intake.ts';
+import { currentManifest } from './gold/manifest.ts';
 import { PersonIntake } from './person-intake.ts';
 import type { PeopleState, ShardState } from './shard-state.ts';
 import type { SinkMetrics } from './sink-metrics.ts';
@@ -27,6 +28,7 @@ import type { SinkMetrics } from './sink-metrics.ts';
 interface IntakeOptions {
   readonly broker: Broker;
   readonly names: TopicNames;
+  readonly gold: string;
   readonly store: CubeStore;
   /** Registry id of the delta schema. */
   readonly deltaSchemaId: number;
@@ -281,14 +283,18 @@ export class Intake {
 
   #outside({ topic, partition }: OutsideLog): ReelflowError {
     const isPeople = topic === this.#peopleTopic;
+    const next = this.#nextOf(topic, partition);
+    const published = isPeople ? 0 : (currentManifest(this.#options.gold)?.deltas[partition] ?? 0);
     return new ReelflowError(
       isPeople ? 'sourceLost' : 'deltasTrimmed',
       'The log does not hold the next offset of the sink any more',
       {
-        detail: `${topic}/${partition}: offset ${this.#nextOf(topic, partition)}.`,
+        detail: `${topic}/${partition}: offset ${next}.`,
         hint: isPeople
           ? 'The topic was recreated or trimmed: replay the names, then run `reelflow reset`.'
-          : 'Move the sink state away to restore from CURRENT, or run `reelflow reset`.',
+          : published > next
+            ? 'Move the sink state away to restore from CURRENT, or run `reelflow reset`.'
+            : 'Run `reelflow reset`, then start the processors and the sink again.',
       },
     );
   }

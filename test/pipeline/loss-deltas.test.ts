@@ -3,7 +3,7 @@
  * the owners of shards judge it alike; a stage that cannot continue says so, and the remedy that it names works.
  */
 
-import { rmSync } from 'node:fs';
+import { cpSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, vi } from 'vitest';
 import { deleteBefore, ensureRetainedTopics } from '../../kafka/topics.ts';
@@ -14,6 +14,7 @@ import { decodeDeltaHeader, encodeDeltaHeader } from '../../topics/delta-wire.ts
 import {
   deleteTopic,
   endsOf,
+  expectFailure,
   expectRefusal,
   few,
   processOnce,
@@ -112,12 +113,30 @@ test('deltas that are trimmed too far stop sink and processor; reset is the way 
   await place.process();
   const all = (await endsOf(place.names.deltas)).map((offset, partition) => ({ partition, offset }));
   await deleteBefore(broker, place.names.deltas, all);
-  await expectRefusal(place, 'deltasTrimmed', sinkOnce(place));
+  const said = await expectRefusal(place, 'deltasTrimmed', sinkOnce(place));
+  expect(said).toContain('Hint: Run `reelflow reset');
   expect(await expectRefusal(place, 'deltasTrimmed', processOnce(place))).toContain('reelflow reset');
   await reset(place);
   await place.run(processOnce(place));
   expect(await place.sink()).toMatchObject({ refused: 0 });
   expect(await place.differences(data)).toEqual([]);
+});
+
+test('deltas that CURRENT contains and an older state lacks stop the sink; moving the state away is the way out', async ({
+  place,
+}) => {
+  await place.pipeline(data, { replay: few });
+  const older = join(temporaryFolder(), 'state');
+  cpSync(place.state, older, { recursive: true });
+  await place.upsert(await smallDataset(join(temporaryFolder(), 'other'), 300, 6));
+  await place.process();
+  await place.sink();
+  const all = (await endsOf(place.names.deltas)).map((offset, partition) => ({ partition, offset }));
+  await deleteBefore(broker, place.names.deltas, all);
+  const said = expectFailure(await place.run(sinkOnce(place, '--state', older)), 'deltasTrimmed');
+  expect(said).toContain('Hint: Move the sink state away');
+  rmSync(older, { recursive: true });
+  expect(await place.run(sinkOnce(place, '--state', older))).toMatchObject({ code: 0 });
 });
 
 // Method: what a sink that runs once holds is its lock on the gold folder; this test holds it in its place.

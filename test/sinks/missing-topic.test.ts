@@ -42,6 +42,7 @@ test('a topic counts as deleted after ten seconds in which the brokers do not kn
   const broker = { ...real, createCluster: () => cluster, createAdmin: () => admin } as unknown as Broker;
   const store = await CubeStore.open(folder, { clusterId: 'cluster', namespace: 'missing' }, '500MB');
   const intake = new Intake({
+    gold: '/none',
     ...{ broker, names, store, deltaSchemaId: 1, signal: new AbortController().signal },
     decoder: undefined as never,
     onCommit: () => undefined,
