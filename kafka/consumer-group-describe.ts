@@ -7,7 +7,7 @@ import Encoder from 'kafkajs/src/protocol/encoder.js';
 
 const apiKey = 69;
 const apiVersion = 0;
-/** Kafka's error codes. Brokers of Kafka 3.7 to 3.9 name the request among their versions, and answer it only where it is enabled. */
+/** Kafka's error codes. Brokers of Kafka 3.7 to 3.9 list the request, and answer it only where the protocol is enabled. */
 const [unsupportedVersion, groupIdNotFound] = [35, 69];
 
 /** Partitions by topic name. */

@@ -252,7 +252,7 @@ export function asBrokerError(
           'A broker does not answer at the address that it advertises',
           {
             detail: `${advertised}, which ${brokers.join(', ')} names: ${messageOf(thrown)}`,
-            hint: 'Check that this broker is running, that this host reaches its address, and advertised.listeners of the broker.',
+            hint: 'Check that this broker is running, that this host can reach the address, and advertised.listeners of the broker.',
             cause,
           },
         );

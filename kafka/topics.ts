@@ -84,11 +84,9 @@ async function ensureTopics(
       },
     );
     const missing = unlisted.filter(({ topic }) => !hidden.has(topic));
+    const present = specs.filter((spec) => !missing.includes(spec));
     // Before the creation, which would leave topics with several counts behind.
-    await checkCounts(
-      admin,
-      specs.filter((spec) => !missing.includes(spec)),
-    );
+    await checkCounts(admin, present);
     if (missing.length > 0 && !dryRun) {
       await admin
         .createTopics({
@@ -109,7 +107,7 @@ async function ensureTopics(
           if (!isAlreadyExists(thrown) && !isUnknownYet(thrown)) throw thrown;
         });
     }
-    const existing = dryRun ? specs.filter((spec) => !missing.includes(spec)) : specs;
+    const existing = dryRun ? present : specs;
     const absent = missing.map(({ topic }) => topic);
     if (existing.length === 0) return absent;
     if (missing.length > 0 && !dryRun) await checkCounts(admin, existing);

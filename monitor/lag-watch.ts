@@ -84,7 +84,7 @@ export class LagWatch {
       const isMissing = (each: string) =>
         !bounds.has(each) && this.#subscriptions.get(one.group)?.(each) !== false;
       if (topic !== undefined) groups.set(one.group, withRefusedTopic(group, refused.get(topic)));
-      else groups.set(one.group, withoutTopics(group, one.topics.filter(isMissing)));
+      else groups.set(one.group, withMissingTopics(group, one.topics.filter(isMissing)));
     }
     const partitions = named.flatMap((one) => {
       const { group } = one;
@@ -287,10 +287,10 @@ async function resolvePatterns(
 }
 
 /**
- * A group that must read topics which are missing. The broker deletes what an inactive group has committed on a topic together
- * with the topic, so the other topics alone would look well.
+ * Marks a group that lacks topics which it reads. With a topic the broker also deletes what an inactive group has committed
+ * there, so the other topics alone would look healthy.
  */
-function withoutTopics(group: Group, missing: readonly string[]): Group {
+function withMissingTopics(group: Group, missing: readonly string[]): Group {
   if (!group.exists || missing.length === 0) return group;
   const problem = `${missing.join(', ')}: the topic does not exist, or does not answer`;
   return { ...group, problem: group.problem ?? problem };

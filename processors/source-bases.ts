@@ -1,5 +1,4 @@
 /** Where the source topics of a shard start at a base, from which a store can be built without the messages before it. */
-
 import type { BoundsByTopic } from '../kafka/bounds.ts';
 import { type Base, type BaseReader, findBase } from '../topics/base.ts';
 import { nextIn, type Position } from '../topics/position.ts';

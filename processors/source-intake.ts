@@ -2,7 +2,6 @@
  * Reads the source topics of one shard into its open micro-batch: what to fetch, which message has to prove its log, and where a
  * base begins.
  */
-
 import type { BoundsByTopic } from '../kafka/bounds.ts';
 import type { Fetched, Want } from '../kafka/log.ts';
 import { ReelflowError } from '../runtime/errors.ts';

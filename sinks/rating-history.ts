@@ -8,6 +8,8 @@
  */
 import type { DuckDBConnection } from '@duckdb/node-api';
 import { appendColumns, readIds } from '../database/duckdb.ts';
+import { counted } from '../runtime/counted.ts';
+import { ReelflowError } from '../runtime/errors.ts';
 import { type BaseMark, baseMarkOf, followBase, type OpenBase } from '../topics/base.ts';
 import type { ChunkDecoder, Owner } from '../topics/chunk.ts';
 import { dayOf, dayText } from '../topics/day.ts';
@@ -36,6 +38,8 @@ interface HistorySummary {
 }
 
 const rowsTable = 'sink.rating_days';
+/** Length of a new history, unless one is named. */
+const newHistoryDays = 400;
 
 type Days = Pick<RatingState, 'newestDay' | 'historyDays'>;
 
@@ -97,6 +101,34 @@ export class RatingHistory
     const { historyDays } = this.source;
     const { generation } = chain;
     return { shard, generation, next: 0, lastHash: '', newestDay: -1, historyDays, gaps: [] };
+  }
+
+  /**
+   * The length of the history in days: the one that is wanted, else as it is. A shorter history loses its first days, and a
+   * longer one is read again, which loses the days whose messages are gone.
+   * @param published length of the history in the newest snapshot
+   * @throws ReelflowError usage, for another length than now without `acceptLoss`
+   */
+  daysToKeep({
+    wanted,
+    published,
+    acceptLoss,
+  }: {
+    wanted: number | undefined;
+    published: number | undefined;
+    acceptLoss: boolean;
+  }): number {
+    const read = [...this.states.values()].find(({ newestDay }) => newestDay >= 0);
+    const kept = read?.historyDays ?? published;
+    if (wanted === undefined) return kept ?? newHistoryDays;
+    if (kept === undefined || wanted === kept || acceptLoss) return wanted;
+    throw new ReelflowError('usage', `--history ${wanted} would change the history of ratings`, {
+      detail:
+        wanted < kept
+          ? `Of its ${counted(kept, 'day')}, the first ${kept - wanted} would be lost.`
+          : `It has ${counted(kept, 'day')}, and would be read again: days before a base would be lost.`,
+      hint: 'Leave --history out to keep its length, or add --accept-loss.',
+    });
   }
 
   isOutdated({ historyDays }: RatingState): boolean {

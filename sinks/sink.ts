@@ -11,7 +11,6 @@ import { type Broker, clusterIdOf } from '../kafka/client.ts';
 import { isPassing } from '../kafka/failures.ts';
 import { commitAlone, Membership } from '../kafka/membership.ts';
 import { untilServed } from '../kafka/outage.ts';
-import { counted } from '../runtime/counted.ts';
 import { isAbort, messageOf, ReelflowError, reasonOf } from '../runtime/errors.ts';
 import { makeFolder } from '../runtime/files.ts';
 import { logEveryMinute } from '../runtime/logger.ts';
@@ -91,8 +90,6 @@ interface Beside {
 
 /** Pause between two steps, in which messages gather: a transaction costs the same for one message as for hundreds. */
 const gatherMs = 200;
-/** Days of the history of ratings, unless a length is named. */
-const newHistoryDays = 400;
 /** How long a transaction or a publication may continue after SIGTERM. */
 const graceMs = 2_000;
 
@@ -194,7 +191,12 @@ class Sink {
       [`${this.#peopleTopic}-value`]: peopleSchemaId,
       [`${topic}-value`]: ratingsSchemaId,
     };
-    const historyDays = this.#historyDays(store, current);
+    const { history } = current ?? {};
+    const historyDays = store.ratings.daysToKeep({
+      wanted: this.#options.historyDays,
+      published: typeof history?.newest === 'string' ? history.days : undefined,
+      acceptLoss: this.#options.acceptLoss === true,
+    });
     if (store.isEmpty && current !== undefined) {
       await restoreFrom(store, gold, current, broker.logger);
     }
@@ -257,26 +259,6 @@ class Sink {
       () => ({ lagMessages: lags().reduce((sum, { messages }) => sum + messages, 0) }),
     );
     onOpen?.();
-  }
-
-  /**
-   * A shorter history loses its first days, and a longer one is read again, which loses the days whose messages are gone.
-   * @throws ReelflowError usage
-   */
-  #historyDays({ ratings }: CubeStore, current: Manifest | undefined): number {
-    const { historyDays, acceptLoss } = this.#options;
-    const read = [...ratings.states.values()].find(({ newestDay }) => newestDay >= 0);
-    const published = typeof current?.history?.newest === 'string' ? current.history.days : undefined;
-    const kept = read?.historyDays ?? published;
-    const wanted = historyDays ?? kept ?? newHistoryDays;
-    if (kept === undefined || wanted === kept || acceptLoss === true) return wanted;
-    throw new ReelflowError('usage', `--history ${wanted} would change the history of ratings`, {
-      detail:
-        wanted < kept
-          ? `Of its ${counted(kept, 'day')}, the first ${kept - wanted} would be lost.`
-          : `It has ${counted(kept, 'day')}, and would be read again: days before a base would be lost.`,
-      hint: 'Leave --history out to keep its length, or add --accept-loss.',
-    });
   }
 
   async run(): Promise<SinkReport> {
